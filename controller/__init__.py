@@ -1,0 +1,1 @@
+"""The controller: runs, adaptations, adapters and aliases, and the workers that drive trials."""

@@ -1,0 +1,1 @@
+"""The one package that every SEAL service shares: types, domains, backends, rpc, queue, store and client."""
