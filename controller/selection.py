@@ -84,7 +84,7 @@ def paired_p_value(verdicts: PairedVerdicts) -> float:
     """
     discordant = verdicts.won + verdicts.lost
     # The binomial tail at one half, in whole numbers: exact, and the controller need not import scipy for it.
-    return sum(comb(discordant, wins) for wins in range(verdicts.won, discordant + 1)) / 2**discordant
+    return sum(comb(discordant, wins) for wins in range(verdicts.won, discordant + 1)) / (1 << discordant)
 
 
 def significant(trials: Sequence[PairedVerdicts | None], *, alpha: float = 0.05) -> list[int]:
