@@ -1,0 +1,145 @@
+"""What a run is to do. TOML says *what*; the environment says *where*. Every default of the science lives here.
+
+The resolved config is stored with the run and replays it. Sources of the defaults: SEAL (arXiv 2506.10943), knowledge
+incorporation, unless a field says otherwise.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from sealkit.errors import InvalidConfig
+from sealkit.types import LoraConfig, Optimisation, Sampling, Schedule
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class DomainConfig(Section):
+    """Which plug-in, and its own options (checked by the plug-in)."""
+
+    name: str = "knowledge"
+    options: dict[str, Any] = Field(default_factory=dict)
+
+
+class DatasetConfig(Section):
+    """Where the client reads records (paths are relative to the config file), and how many of them are used."""
+
+    path: str = ""
+    retention_path: str = ""
+    """Retention suite (JSONL of id, question, answer); empty: the suite that comes with the project."""
+    limit: int = Field(0, ge=0)
+    """Use at most this many records; 0 means all."""
+    held_out: int = Field(0, ge=0)
+    """Held-out contexts to score policies on, taken from the records that name no split; 0 leaves the records' own."""
+
+
+class EditorConfig(Section):
+    """How self-edits are sampled: k for each context."""
+
+    k: int = Field(5, ge=1, le=256)
+    sampling: Sampling = Sampling(temperature=1.0, top_p=0.95, max_tokens=512)
+
+
+class InnerLoopConfig(Section):
+    """How an adapter is trained on a self-edit, unless the self-edit chooses for itself."""
+
+    lora: LoraConfig = LoraConfig(rank=32, alpha=64)
+    optimisation: Optimisation = Optimisation(learning_rate=1e-3, epochs=10, batch_size=1, schedule=Schedule.LINEAR)
+    append_eos: bool = True
+
+
+class EvaluationConfig(Section):
+    """How questions are answered and judged."""
+
+    sampling: Sampling = Sampling(temperature=0.0, max_tokens=64)
+    judge: str = ""
+    """Empty: the domain's own."""
+    retention_limit: int = Field(32, ge=0)
+    """At most this many retention queries, of those that the base model answers right; 0 means all."""
+    max_ungraded: float = Field(0.5, ge=0, le=1)
+    """A trial with a larger share of ungraded answers has no reward."""
+
+
+class RewardConfig(Section):
+    """reward = gain - forgetting_weight * forgetting."""
+
+    forgetting_weight: float = Field(0.0, ge=0)
+
+
+class SelectionConfig(Section):
+    """Which trials of a group teach the policy."""
+
+    rule: Literal["best_of_k", "positive", "significant"] = "best_of_k"
+    must_beat_passage_only: bool = True
+    """A kept trial must do better than training on the raw context does. SEAL itself does not ask for that."""
+    must_gain: bool = True
+    """A kept trial must do better than the baseline. SEAL itself does not ask for that."""
+    significance: float = Field(0.05, gt=0, lt=1)
+    """Level of the `significant` rule."""
+
+
+class MStepConfig(Section):
+    """How the next policy is trained on what was kept."""
+
+    lora: LoraConfig = LoraConfig(rank=64, alpha=128)
+    optimisation: Optimisation = Optimisation(learning_rate=3e-4, epochs=2, batch_size=10, schedule=Schedule.LINEAR)
+    start_from: Literal["policy", "base"] = "policy"
+    """Go on from the current policy's adapter, or train a fresh one on all that was kept in any round so far."""
+
+
+class HeldOutConfig(Section):
+    """How each policy is scored on contexts that never teach it."""
+
+    samples: int = Field(1, ge=0, le=256)
+    """Self-edits a context and policy; 0 leaves the scoring out."""
+
+
+class RunConfig(Section):
+    """A whole run."""
+
+    name: str = Field("run", max_length=256)
+    seed: int = Field(0, ge=0, lt=2**63)
+    rounds: int = Field(2, ge=1, le=1000)
+    contexts_per_round: int = Field(50, ge=1)
+    """Train contexts a round, taken in order, round after round, from the shuffled train split."""
+    start_policy: str = ""
+    """Name of the policy to start from; empty: the base model."""
+    passage_only: bool = True
+    """Train on the raw context beside each group, with the same number of tokens."""
+    domain: DomainConfig = DomainConfig()
+    dataset: DatasetConfig = DatasetConfig()
+    editor: EditorConfig = EditorConfig()
+    inner_loop: InnerLoopConfig = InnerLoopConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    reward: RewardConfig = RewardConfig()
+    selection: SelectionConfig = SelectionConfig()
+    m_step: MStepConfig = MStepConfig()
+    held_out: HeldOutConfig = HeldOutConfig()
+
+
+def parse_config(raw: Mapping[str, Any], *, source: str = "config") -> RunConfig:
+    """A checked RunConfig. Raises InvalidConfig with every faulty key named."""
+    try:
+        return RunConfig.model_validate(raw)
+    except ValidationError as error:
+        fields = tuple((".".join(str(p) for p in e["loc"]) or "config", e["msg"]) for e in error.errors())
+        listed = "; ".join(f"{path}: {message}" for path, message in fields)
+        raise InvalidConfig(f"{source}: {listed}", fields=fields) from error
+
+
+def load_config(path: Path) -> RunConfig:
+    """A RunConfig from a TOML file. Raises InvalidConfig where it is not there, not TOML or not valid."""
+    try:
+        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InvalidConfig(f"{path}: cannot be read ({error.strerror})") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InvalidConfig(f"{path}: not a TOML file ({error})") from error
+    return parse_config(raw, source=str(path))

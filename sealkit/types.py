@@ -1,0 +1,232 @@
+"""The words of `glossary.md` as frozen, torch-free values. What crosses a process has its twin in `seal.type.v1`."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from enum import StrEnum
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Value(BaseModel):
+    """A frozen value that refuses unknown fields."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+def digest_of(*parts: object) -> str:
+    """SHA-256 (hex) of the canonical JSON of `parts`; equal values give equal digests on every machine."""
+    plain = [p.model_dump(mode="json") if isinstance(p, BaseModel) else p for p in parts]
+    return hashlib.sha256(json.dumps(plain, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def seed_of(*names: object) -> int:
+    """A 63-bit seed that derives from names (run, round, context, index), never from a clock."""
+    return int(digest_of(*[str(n) for n in names])[:16], 16) >> 1
+
+
+class PromptFormat(StrEnum):
+    AUTO = "auto"
+    """The tokenizer's chat template where it has one, else plain."""
+    PLAIN = "plain"
+    CHAT = "chat"
+
+
+class Prompt(Value):
+    """What a model is asked; whoever holds the tokenizer renders it, in training exactly as in sampling."""
+
+    user: str = Field(min_length=1)
+    system: str = ""
+    format: PromptFormat = PromptFormat.AUTO
+
+
+class Sampling(Value):
+    """How text is sampled. `temperature` 0 is greedy; `max_tokens` counts the completion alone."""
+
+    temperature: float = Field(1.0, ge=0, le=10)
+    top_p: float = Field(1.0, gt=0, le=1)
+    max_tokens: int = Field(256, ge=1, le=32768)
+    stop: tuple[Annotated[str, Field(min_length=1, max_length=256)], ...] = Field((), max_length=16)
+    seed: int = Field(0, ge=0, lt=2**64)
+
+
+class FinishReason(StrEnum):
+    STOP = "stop"
+    LENGTH = "length"
+
+
+class AdapterRef(Value):
+    """Where adapter weights lie: SHA-256 of what determines them, and the URL of their folder."""
+
+    digest: str = Field(pattern=r"^[0-9a-f]{64}$")
+    uri: str = ""
+
+
+class Policy(Value):
+    """The model that writes self-edits: the base model, with `adapter` on it where there is one."""
+
+    name: str = Field(min_length=1, max_length=256)
+    adapter: AdapterRef | None = None
+
+
+class ModelInfo(Value):
+    """The base model that a process holds. `digest` covers weights, config and tokenizer."""
+
+    name: str
+    digest: str
+    tokenizer_digest: str
+    context_length: int
+    has_chat_template: bool
+    dtype: str
+    device: str
+
+
+class TrainingExample(Value):
+    """One sequence: the rendered prompt (no loss), then the text. `loss_spans`: [start, end) characters of the text
+    that carry loss; none means all of it."""
+
+    text: str = Field(min_length=1)
+    prompt: Prompt | None = None
+    loss_spans: tuple[tuple[int, int], ...] = ()
+
+
+class LoraConfig(Value):
+    """Shape of an adapter in PEFT's terms: `r`, `lora_alpha`, `lora_dropout`, `target_modules`."""
+
+    rank: int = Field(32, ge=1, le=1024)
+    alpha: float = Field(64, gt=0)
+    dropout: float = Field(0.0, ge=0, lt=1)
+    target_modules: tuple[str, ...] = Field(
+        ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"), min_length=1, max_length=64
+    )
+
+
+class Schedule(StrEnum):
+    CONSTANT = "constant"
+    LINEAR = "linear"
+    COSINE = "cosine"
+
+
+class Optimisation(Value):
+    """How an adapter is optimised: AdamW (betas 0.9, 0.999, epsilon 1e-8). `max_grad_norm` 0 turns clipping off;
+    `kl_beta` weighs KL(base || adapted) on the label positions."""
+
+    learning_rate: float = Field(1e-3, gt=0, le=1)
+    epochs: int = Field(10, ge=1, le=10000)
+    batch_size: int = Field(1, ge=1, le=4096)
+    gradient_accumulation_steps: int = Field(1, ge=1, le=4096)
+    schedule: Schedule = Schedule.CONSTANT
+    warmup_steps: int = Field(0, ge=0)
+    weight_decay: float = Field(0.0, ge=0, le=1)
+    max_grad_norm: float = Field(0.0, ge=0)
+    kl_beta: float = Field(0.0, ge=0)
+
+
+class TrainingSpec(Value):
+    """Everything that determines an adapter, but for the base model and the policy under it."""
+
+    examples: tuple[TrainingExample, ...] = Field(min_length=1, max_length=10000)
+    rehearsal: tuple[TrainingExample, ...] = Field((), max_length=10000)
+    lora: LoraConfig
+    optimisation: Optimisation
+    append_eos: bool = True
+    seed: int = Field(0, ge=0, lt=2**64)
+
+
+class PolicyExample(Value):
+    """One kept self-edit: what the policy was asked and what it wrote."""
+
+    prompt: Prompt
+    completion: str = Field(min_length=1)
+
+
+class Query(Value):
+    """One held-out question about a context, asked without the context in the prompt."""
+
+    query_id: str = Field(min_length=1, max_length=512)
+    question: str = Field(min_length=1)
+    gold: str = Field(min_length=1)
+    prompt: Prompt
+
+
+class Outcome(StrEnum):
+    CORRECT = "correct"
+    INCORRECT = "incorrect"
+    UNGRADED = "ungraded"
+    """The judge failed; counted apart, never as wrong."""
+
+
+class Verdict(Value):
+    query_id: str
+    answer: str
+    outcome: Outcome
+    reason: str = ""
+
+
+class Usage(Value):
+    """What some work took. `device_seconds` is attributed by share of the tokens where jobs ran together."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    train_tokens: int = 0
+    device_seconds: float = 0.0
+    wall_seconds: float = 0.0
+
+    def __add__(self, other: Usage) -> Usage:
+        return Usage(**{name: getattr(self, name) + getattr(other, name) for name in Usage.model_fields})
+
+
+class Completion(Value):
+    """One sampled self-edit text of a context's group."""
+
+    context_id: str
+    index: int
+    text: str
+    finish_reason: FinishReason
+    usage: Usage = Usage()
+
+
+class Progress(Value):
+    """How far a training job is; `loss` in nats a label token."""
+
+    step: int
+    total_steps: int
+    loss: float
+
+
+class TrainingResult(Value):
+    adapter: AdapterRef
+    cached: bool
+    steps: int
+    first_loss: float
+    final_loss: float
+    usage: Usage = Usage()
+
+
+class Retention(Value):
+    """What a model lost on what it could do: accuracies in [0, 1] over the `kept` queries that the base answers right."""
+
+    kept: int
+    accuracy_before: float
+    accuracy_after: float
+    forgetting: float
+    lost_query_ids: tuple[str, ...] = ()
+
+
+class Evaluation(Value):
+    """A subject's verdicts beside its baseline's, in the order of the queries."""
+
+    verdicts: tuple[Verdict, ...]
+    baseline_verdicts: tuple[Verdict, ...]
+    baseline_cached: bool
+    retention: Retention | None = None
+    judge_version: str = ""
+    usage: Usage = Usage()
+
+
+def accuracy(verdicts: tuple[Verdict, ...]) -> float | None:
+    """Share of the graded verdicts that are correct, in [0, 1]; None where none was graded."""
+    graded = [v for v in verdicts if v.outcome is not Outcome.UNGRADED]
+    return sum(v.outcome is Outcome.CORRECT for v in graded) / len(graded) if graded else None
