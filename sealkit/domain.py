@@ -77,5 +77,6 @@ def load_domain(ref: str, *, plugins: Sequence[str] = ()) -> DomainFactory:
     except (ImportError, AttributeError) as error:
         raise UnknownDomain(f"domain {ref!r} cannot be loaded: {error}") from error
     raise UnknownDomain(
-        f"unknown domain {ref!r}; known: {', '.join(sorted(known))}, or a `module:OBJECT` that SEAL_CONTROLLER_DOMAIN_PLUGINS lists"
+        f"unknown domain {ref!r}; known: {', '.join(sorted(known))}, "
+        "or a `module:OBJECT` that SEAL_CONTROLLER_DOMAIN_PLUGINS lists"
     )

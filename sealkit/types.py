@@ -206,7 +206,7 @@ class TrainingResult(Value):
 
 
 class Retention(Value):
-    """What a model lost on what it could do: accuracies in [0, 1] over the `kept` queries that the base answers right."""
+    """What a model lost on what it could do: accuracies in [0, 1] over the `kept` queries that the base gets right."""
 
     kept: int
     accuracy_before: float
