@@ -9,6 +9,8 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
+from pydantic import Field
+
 from sealkit.types import AdapterRef, Usage, Value, Verdict
 
 
@@ -100,7 +102,7 @@ class Trial(Value):
     reward: float | None = None
     selected: bool = False
     verdicts: tuple[Verdict, ...] = ()
-    stage_seconds: dict[str, float] = {}
+    stage_seconds: dict[str, float] = Field(default_factory=dict)
     usage: Usage = Usage()
     attempts: int = 0
     error: Fault | None = None
