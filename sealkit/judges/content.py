@@ -1,0 +1,122 @@
+"""The local judge: does the answer hold what the gold answer adds to the question?
+
+Calls no model, so it is free, instant and repeatable. It stands in for SEAL's GPT-4.1 judge; how far they agree is
+measured by `benchmarks/reference_parity.py judge` and stated in the docs. The rule, in order:
+
+1. only content words of the gold that the question does not already give away are asked for;
+2. a yes/no or either/or question is decided by which side the answer takes;
+3. a date may be given less exactly, by its year alone, unless the question wants the day;
+4. every number asked for must be there, and 60 % of all the words asked for.
+
+It does not parse: an answer that names the gold in passing while saying something else is taken for right.
+"""
+
+import re
+from dataclasses import dataclass
+
+from sealkit.judges.base import Judgement
+from sealkit.judges.words import content_words, is_number, plain, same_word
+from sealkit.types import Outcome
+
+_RECALL = 0.6
+_YEAR = re.compile(r"(?:1\d|20)\d\d")
+_ASKS_DAY = re.compile(r"\b(?:day|date)\b")
+_ASKS_YES_NO = re.compile(r"(?:is|are|was|were|do|does|did|has|have|had|can|could|will|would|should)\b")
+_EITHER_OR = re.compile(r"\b([^\W\d_]+) or (?:an? |the )?([^\W\d_]+)\b")
+_NEGATION = re.compile(r"\b(?:no|not|none|never|neither|without|cannot)\b|n't\b")
+_YES_OR_NO = re.compile(r"(?:yes|no)\b")
+_BRACKETS = re.compile(r"\([^)]*\)")
+_MONTHS = frozenset(
+    content_words("January February March April June July August September October November December")
+)  # no May: it is a verb more often, and content_words() has one form for both
+_DATE_WORDS = _MONTHS | set(
+    content_words("May spring summer autumn fall winter early late mid bc onwards around circa")
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ContentJudge:
+    """Stemmed, fuzzy content-word recall of the gold in the answer."""
+
+    name: str = "content"
+    version: str = "1"
+
+    async def judge(self, question: str, gold: str, answer: str) -> Judgement:
+        """Judge by the rule above; UNGRADED only where the gold holds no word at all."""
+        return decide(question, gold, answer)
+
+
+def decide(question: str, gold: str, answer: str) -> Judgement:
+    """Apply the rule; the same as `ContentJudge.judge` for callers without an event loop."""
+    if not _squeezed(gold):
+        return Judgement(Outcome.UNGRADED, "the gold answer holds no word")
+    side = _side_taken(question, gold, answer)
+    if side is not None:
+        return side
+    asked, given = _asked_for(question, gold), set(content_words(answer))
+    if not asked:
+        return _verdict(f" {_squeezed(gold)} " in f" {_squeezed(answer)} ", "the gold as it stands")
+    if _is_less_exact_date(question, asked, given):
+        return _verdict(True, "the year, and nothing against it")
+    missing = [word for word in asked if is_number(word) and word not in given]
+    if missing or _counts_differently(question, asked, answer):
+        return _verdict(False, f"the number {' '.join(missing) or 'differs'}")
+    found = [word for word in asked if any(same_word(word, other) for other in given)]
+    return _verdict(len(found) >= _RECALL * len(asked), f"{len(found)} of {len(asked)} words of the gold")
+
+
+def _is_less_exact_date(question: str, asked: list[str], given: set[str]) -> bool:
+    """Tell whether the gold is a date of which the answer gives the year, and no other day, month or end."""
+    years = {word for word in asked if _YEAR.fullmatch(word)}
+    is_date = bool(years) and all(is_number(word) or word in _DATE_WORDS for word in asked)
+    if not is_date or not years <= given or _ASKS_DAY.search(plain(question)):
+        return False
+    return not any(word not in asked and (is_number(word) or word in _MONTHS) for word in given)
+
+
+def _asked_for(question: str, gold: str) -> list[str]:
+    """Content words of the gold that the question lacks; all of them when it lacks none. Brackets are optional."""
+    words = list(dict.fromkeys(content_words(_BRACKETS.sub(" ", gold)) or content_words(gold)))
+    known = set(content_words(question))
+    return [word for word in words if word not in known] or words
+
+
+def _side_taken(question: str, gold: str, answer: str) -> Judgement | None:
+    """Decide a yes/no or either/or question by the side taken; None where gold or answer takes none."""
+    asked, wanted, said = plain(question).strip(), plain(gold), plain(answer)
+    if _ASKS_YES_NO.match(asked) and (_YES_OR_NO.match(wanted.strip(" .")) or _NEGATION.search(wanted)):
+        first_sentence = re.split(r"(?<=[.!?])\s", said.strip(), maxsplit=1)[0]
+        agrees = bool(_NEGATION.search(wanted)) == bool(_NEGATION.search(first_sentence))
+        return _verdict(agrees, "yes or no")
+    for match in _EITHER_OR.finditer(asked):
+        one, other = (content_words(side)[-1:] for side in match.groups())
+        in_gold = [side for side in (*one, *other) if _position(side, wanted) is not None]
+        if len(in_gold) == 1 and len(one) == len(other) == 1:
+            rival = other[0] if in_gold[0] == one[0] else one[0]
+            chosen_at, rival_at = _position(in_gold[0], said), _position(rival, said)
+            if chosen_at is None and rival_at is None:
+                return None
+            first = rival_at is None or (chosen_at is not None and chosen_at < rival_at)
+            return _verdict(first, "which side is named first")
+    return None
+
+
+def _position(word: str, text: str) -> int | None:
+    """Where the word first stands among the content words of the text."""
+    return next((at for at, other in enumerate(content_words(text)) if same_word(word, other)), None)
+
+
+def _counts_differently(question: str, asked: list[str], answer: str) -> bool:
+    """Tell whether a gold number that the question also holds is answered with a number that is neither."""
+    known = set(content_words(question))
+    if not all(is_number(word) and word in known for word in asked):
+        return False
+    return any(is_number(word) and word not in known for word in content_words(answer))
+
+
+def _squeezed(text: str) -> str:
+    return " ".join(re.findall(r"[^\W_]+", plain(text)))
+
+
+def _verdict(correct: bool, reason: str) -> Judgement:
+    return Judgement(Outcome.CORRECT if correct else Outcome.INCORRECT, reason)

@@ -1,0 +1,40 @@
+"""Exact match after normalising: for tasks whose answer is one literal, such as the retention suite's sums."""
+
+import re
+from dataclasses import dataclass
+
+from sealkit.judges.base import Judgement
+from sealkit.judges.words import plain
+from sealkit.types import Outcome
+
+_ARTICLE = re.compile(r"^(?:an?|the)\s+")
+_NOT_TEXT = re.compile(r"[^\w\s.+\-/]|(?<!\d)\.|\.(?!\d)|(?<!\d)/|_")
+
+
+@dataclass(frozen=True, slots=True)
+class ExactJudge:
+    """The answer is the gold, up to case, accents, punctuation, a leading article and the spelling of numbers.
+
+    A sign or a decimal point is part of a number: "-5" is not "5", nor "1.5" "15". The first non-empty line of the
+    answer counts, because models that were asked for one word like to go on.
+    """
+
+    name: str = "exact"
+    version: str = "1"
+
+    async def judge(self, question: str, gold: str, answer: str) -> Judgement:  # noqa: ARG002 - the protocol's shape
+        """Compare `answer` with `gold`; the question plays no part. UNGRADED where the gold is empty."""
+        wanted = normalised(gold)
+        if not wanted:
+            return Judgement(Outcome.UNGRADED, "the gold answer holds no word")
+        first_line = next((line for line in answer.splitlines() if normalised(line)), "")
+        if wanted in (normalised(first_line), normalised(answer)):
+            return Judgement(Outcome.CORRECT, "equal")
+        return Judgement(Outcome.INCORRECT, "not equal")
+
+
+def normalised(text: str) -> str:
+    """Return the comparable form of a short answer."""
+    bare = _NOT_TEXT.sub(" ", plain(text))
+    bare = re.sub(r"(?<![^\s])-(?!\d)|(?<=\w)-(?=[^\W\d])|-(?!\w)", " ", bare)
+    return _ARTICLE.sub("", " ".join(bare.split()))

@@ -1,0 +1,85 @@
+"""Text to comparable words: what the local judges mean by "the same word".
+
+Accents, case, possessives and thousands separators go; number words become digits; everything else becomes its
+English Snowball stem (Porter 2001) and then the word that stands for its meaning (`synonyms`).
+"""
+
+import re
+import unicodedata
+from difflib import SequenceMatcher
+from functools import lru_cache
+
+import snowballstemmer
+
+from sealkit.judges.synonyms import MEANINGS
+
+_STEMMER = snowballstemmer.stemmer("english")
+_WORD = re.compile(r"\d+(?:\.\d+)?|[^\W\d_]+")
+_STOP_LIST = """
+a an the of in on at to for from by with and or as is was were are be been being it its that this these those my their
+his her they he she i we you our your had has have did do does who which whom whose what when where how why than then
+there into about also such other some more most any all both each very
+"""
+_UNIT_LIST = """
+zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen
+eighteen nineteen
+"""
+_TENS_LIST = "twenty thirty forty fifty sixty seventy eighty ninety"
+_STOP = frozenset(_STOP_LIST.split())
+_UNITS = {word: number for number, word in enumerate(_UNIT_LIST.split())}
+_TENS = {word: 10 * number for number, word in enumerate(_TENS_LIST.split(), start=2)}
+_TENS_AND_UNIT = re.compile(rf"\b({'|'.join(_TENS)})[\s-]({'|'.join(list(_UNITS)[1:10])})\b")
+_NUMBER_WORD = re.compile(rf"\b({'|'.join([*_UNITS, *_TENS])})\b")
+_SAME_WORD_RATIO = 0.8
+_SHORTEST_FUZZY = 4
+_SHORTEST_PREFIX = 5
+_LONGEST_SUFFIX = 3
+
+
+def plain(text: str) -> str:
+    """Fold case and accents, straighten apostrophes, drop possessives, and write every number in plain digits."""
+    decomposed = unicodedata.normalize("NFKD", text.casefold())
+    text = "".join(char for char in decomposed if not unicodedata.combining(char)).replace("’", "'")
+    text = text.replace("%", " percent ").replace("&", " and ")
+    text = re.sub(r"'s\b", "", text)
+    text = re.sub(r"(?<=\d),(?=\d{3}(?!\d))", "", text)
+    text = re.sub(r"\b(\d+)(?:st|nd|rd|th|s)\b", r"\1", text)
+    text = _TENS_AND_UNIT.sub(lambda match: str(_TENS[match[1]] + _UNITS[match[2]]), text)
+    return _NUMBER_WORD.sub(lambda match: str(_UNITS.get(match[1], _TENS.get(match[1]))), text)
+
+
+@lru_cache(maxsize=4096)
+def content_words(text: str) -> tuple[str, ...]:
+    """Return the canonical content words of the text, in order, repeats kept; numbers stay digits."""
+    words = _WORD.findall(plain(text))
+    # A lone letter is an initial or the rest of a contraction.
+    return tuple(w if is_number(w) else _canonical(w) for w in words if w not in _STOP and (is_number(w) or len(w) > 1))
+
+
+@lru_cache(maxsize=65536)
+def same_word(one: str, other: str) -> bool:
+    """Tell whether two canonical words are one, misspelt or inflected; numbers must be equal."""
+    if one == other:
+        return True
+    short, long = sorted((one, other), key=len)
+    if len(short) < _SHORTEST_FUZZY or is_number(one) or is_number(other) or one[0] != other[0]:
+        return False
+    if len(short) >= _SHORTEST_PREFIX and long.startswith(short) and len(long) - len(short) <= _LONGEST_SUFFIX:
+        return True
+    return SequenceMatcher(None, short, long, autojunk=False).ratio() >= _SAME_WORD_RATIO
+
+
+def is_number(word: str) -> bool:
+    """Tell a number from a word."""
+    return word[0].isdecimal()
+
+
+@lru_cache(maxsize=65536)
+def _canonical(word: str) -> str:
+    stem = str(_STEMMER.stemWord(word))
+    return _MEANING.get(stem, stem)
+
+
+_MEANING = {
+    str(_STEMMER.stemWord(word)): str(_STEMMER.stemWord(meaning[0])) for meaning in MEANINGS for word in meaning
+}
