@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sealkit.domains.sequences import training_sequences
+from sealkit.domains.knowledge import training_sequences
 
 # Text that often holds what the rules look for, so that the properties are tried on more than plain lines.
 _marked = st.lists(

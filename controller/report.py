@@ -1,0 +1,150 @@
+"""What a run found, from its record: accuracies of every arm, what was kept, forgetting, and whether the RL step paid.
+
+Every accuracy is averaged over the samples of a context first and over contexts then, so n counts contexts. A
+rejected self-edit trains nothing, so it counts as the baseline of its context: leaving it out would flatter an
+editor that often fails.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from statistics import fmean
+
+from sealkit.resources import (
+    Editor,
+    Estimate,
+    PolicyVersion,
+    ReportRow,
+    Run,
+    RunReport,
+    Trial,
+    TrialPhase,
+    TrialState,
+)
+from sealkit.stats import mean_estimate, paired_difference
+from sealkit.types import Usage
+
+_SPLITS = {TrialPhase.E_STEP: "train", TrialPhase.HELD_OUT: "held_out"}
+
+
+@dataclass
+class Arm:
+    """The scores of one policy's self-edits (or of the raw passages) by context, in [0, 1]."""
+
+    by_context: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+
+    def means(self) -> dict[str, float]:
+        """Mean score of each context."""
+        return {context: fmean(scores) for context, scores in sorted(self.by_context.items())}
+
+    def bests(self) -> dict[str, float]:
+        """Best score of each context, on the very questions that chose it: an upper bound, not an expectation."""
+        return {context: max(scores) for context, scores in sorted(self.by_context.items())}
+
+
+def build_report(run: Run, trials: Sequence[Trial], policies: Sequence[PolicyVersion]) -> RunReport:
+    """The report of a run, so far or in the end. `policies`: those of the run, oldest first, the start included."""
+    order = {policy.name: index for index, policy in enumerate(policies)}
+    rows = [row for phase in _SPLITS for row in _split_rows(phase, trials, order)]
+    self_edits = [trial for trial in trials if trial.editor is Editor.POLICY]
+    gain, verdict = _rl_step(trials, order)
+    ends = run.end_time or max((t.end_time for t in trials if t.end_time), default=run.create_time)
+    return RunReport(
+        rows=tuple(rows),
+        trial_counts=dict(sorted(Counter(_outcome(trial) for trial in trials).items())),
+        kept=sum(trial.selected for trial in trials),
+        trial_forgetting=mean_estimate([t.forgetting for t in self_edits if t.forgetting is not None], low=-1.0),
+        policies=tuple(policies),
+        stage_seconds=_stage_means(trials),
+        rl_gain=gain,
+        verdict=verdict,
+        usage=sum([*(t.usage for t in trials), *(p.usage for p in policies)], Usage()),
+        wall_seconds=max(0.0, (ends - (run.start_time or run.create_time)).total_seconds()),
+    )
+
+
+def _split_rows(phase: TrialPhase, trials: Sequence[Trial], order: Mapping[str, int]) -> Iterable[ReportRow]:
+    """Rows of one split: base, passage-only, then the self-edits of each policy."""
+    split = _SPLITS[phase]
+    here = [trial for trial in trials if trial.phase is phase]
+    base = _baselines(here)
+    first: dict[str, float] = {}
+    for policy, context in sorted(base, key=lambda key: order.get(key[0], len(order))):
+        first.setdefault(context, base[policy, context])
+    yield from _row("base", "no adapter", split, mean_estimate(list(first.values())))
+    passage = _arm(here, base, Editor.PASSAGE_ONLY)
+    yield from _row("passage_only", "passage only", split, mean_estimate(list(passage.means().values())))
+    for name, index in order.items():
+        arm = _arm([t for t in here if t.policy == name], base, Editor.POLICY)
+        key, who = f"theta_{index}.self_edit", f"self-edits by θ_{index}"
+        yield from _row(f"{key}.mean", f"{who}, mean", split, mean_estimate(list(arm.means().values())))
+        if any(len(scores) > 1 for scores in arm.by_context.values()):
+            k = max(len(scores) for scores in arm.by_context.values())
+            yield from _row(f"{key}.best", f"{who}, best of {k}", split, mean_estimate(list(arm.bests().values())))
+
+
+def _row(key: str, label: str, split: str, accuracy: Estimate | None) -> Iterable[ReportRow]:
+    if accuracy is not None:
+        yield ReportRow(key=f"{split}.{key}", label=label, split=split, accuracy=accuracy)
+
+
+def _baselines(trials: Iterable[Trial]) -> dict[tuple[str, str], float]:
+    """Score without an adapter by (policy, context): a trial that was rejected never had its own measured."""
+    return {(t.policy, t.context_id): t.baseline_accuracy for t in trials if t.baseline_accuracy is not None}
+
+
+def _arm(trials: Iterable[Trial], base: Mapping[tuple[str, str], float], editor: Editor) -> Arm:
+    arm = Arm()
+    for trial in trials:
+        score = base.get((trial.policy, trial.context_id)) if trial.state is TrialState.REJECTED else trial.accuracy
+        if trial.editor is editor and score is not None:
+            arm.by_context[trial.context_id].append(score)
+    return arm
+
+
+def _rl_step(trials: Sequence[Trial], order: Mapping[str, int]) -> tuple[Estimate | None, str]:
+    """Whether the last policy writes better self-edits than the first, on held-out contexts, and the sentence on it."""
+    held_out = [trial for trial in trials if trial.phase is TrialPhase.HELD_OUT]
+    base = _baselines(held_out)
+    arms = {name: _arm([t for t in held_out if t.policy == name], base, Editor.POLICY).means() for name in order}
+    scored = [name for name in order if arms[name]]
+    if len(order) < 2:
+        return None, "No self-edit was kept, so the policy did not move and the RL step cannot have paid."
+    if len(scored) < 2:
+        return (
+            None,
+            "The policies were not scored on the same held-out contexts, so nothing can be said of the RL step.",
+        )
+    first, last = arms[scored[0]], arms[scored[-1]]
+    shared = sorted(first.keys() & last.keys())
+    gain = paired_difference([first[c] for c in shared], [last[c] for c in shared])
+    if gain is None:
+        return (
+            None,
+            "The policies were not scored on the same held-out contexts, so nothing can be said of the RL step.",
+        )
+    figures = f"{gain.mean:+.3f} [{gain.low:+.3f}, {gain.high:+.3f}] on {gain.n} held-out contexts"
+    if gain.low > 0:
+        return gain, f"The RL step paid: θ_{order[scored[-1]]} against θ_0 is {figures}."
+    if gain.high < 0:
+        return gain, f"The RL step did harm: θ_{order[scored[-1]]} against θ_0 is {figures}."
+    return gain, f"The RL step did not measurably pay on this run: θ_{order[scored[-1]]} against θ_0 is {figures}."
+
+
+def _outcome(trial: Trial) -> str:
+    """State, with the reason where the trial has no score."""
+    if trial.state is TrialState.REJECTED:
+        return f"rejected: {trial.rejection.partition(':')[0]}"
+    if trial.state is TrialState.FAILED and trial.error:
+        return f"failed: {trial.error.reason}"
+    return trial.state.value
+
+
+def _stage_means(trials: Iterable[Trial]) -> dict[str, float]:
+    stages: dict[str, list[float]] = defaultdict(list)
+    for trial in trials:
+        for stage, seconds in trial.stage_seconds.items():
+            stages[stage].append(seconds)
+    return {stage: fmean(values) for stage, values in stages.items()}

@@ -1,0 +1,102 @@
+"""The report: who is averaged over what, and when the RL step may be said to have paid."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from controller.report import build_report
+from sealkit.resources import Editor, Fault, PolicyVersion, Run, RunReport, RunState, Trial, TrialPhase, TrialState
+from sealkit.stats import mean_estimate, paired_difference
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+RUN = Run(
+    name="runs/a",
+    display_name="a",
+    state=RunState.SUCCEEDED,
+    config={},
+    create_time=NOW,
+    start_time=NOW,
+    end_time=NOW + timedelta(seconds=90),
+)
+THETA_0 = PolicyVersion(name="policies/base", create_time=NOW)
+THETA_1 = PolicyVersion(name="policies/a-1", parent="policies/base", create_time=NOW)
+
+
+def trial(context: str, accuracy: float | None, **changes: object) -> Trial:
+    base = Trial(
+        name="runs/a/rounds/0/trials/x",
+        state=TrialState.SUCCEEDED,
+        phase=TrialPhase.HELD_OUT,
+        context_id=context,
+        editor=Editor.POLICY,
+        index=0,
+        policy=THETA_0.name,
+        accuracy=accuracy,
+        baseline_accuracy=0.1,
+        create_time=NOW,
+    )
+    return base.model_copy(update=changes)
+
+
+def rows(report: RunReport) -> dict[str, float]:
+    return {row.key: row.accuracy.mean for row in report.rows}
+
+
+def test_contexts_weigh_alike_however_many_samples_they_have() -> None:
+    report = build_report(RUN, [trial("a", 0.0), trial("a", 1.0), trial("a", 0.2), trial("b", 0.8)], [THETA_0])
+    assert rows(report)["held_out.theta_0.self_edit.mean"] == pytest.approx((0.4 + 0.8) / 2)
+    assert rows(report)["held_out.theta_0.self_edit.best"] == pytest.approx((1.0 + 0.8) / 2)
+    assert report.wall_seconds == 90
+
+
+def test_a_rejected_self_edit_counts_as_the_baseline_and_is_listed_with_its_reason() -> None:
+    rejected = trial(
+        "a", None, state=TrialState.REJECTED, rejection="EMPTY: the completion is empty", baseline_accuracy=None
+    )
+    report = build_report(RUN, [trial("a", 0.5), rejected], [THETA_0])
+    assert rows(report)["held_out.theta_0.self_edit.mean"] == pytest.approx(0.3)
+    assert report.trial_counts == {"succeeded": 1, "rejected: EMPTY": 1}
+
+
+def test_failed_trials_are_listed_and_not_averaged() -> None:
+    failed = trial("a", None, state=TrialState.FAILED, error=Fault(code=9, reason="NON_FINITE_LOSS", message="m"))
+    report = build_report(RUN, [trial("a", 0.5), failed], [THETA_0])
+    assert rows(report)["held_out.theta_0.self_edit.mean"] == 0.5
+    assert report.trial_counts["failed: NON_FINITE_LOSS"] == 1
+
+
+@pytest.mark.parametrize(
+    ("after", "word"),
+    [
+        ([0.6, 0.7, 0.8, 0.65], "paid:"),
+        ([0.1, 0.9, 0.2, 0.7], "did not measurably pay"),
+        ([0.0, 0.1, 0.0, 0.05], "did harm"),
+    ],
+)
+def test_the_verdict_follows_the_interval(after: list[float], word: str) -> None:
+    before = [0.4, 0.5, 0.5, 0.45]
+    trials = [trial(f"c{i}", score) for i, score in enumerate(before)]
+    trials += [trial(f"c{i}", score, policy=THETA_1.name) for i, score in enumerate(after)]
+    report = build_report(RUN, trials, [THETA_0, THETA_1])
+    assert word in report.verdict
+    assert report.rl_gain is not None
+    assert report.rl_gain.n == 4
+
+
+def test_without_a_second_policy_nothing_paid() -> None:
+    report = build_report(RUN, [trial("a", 0.5)], [THETA_0])
+    assert report.rl_gain is None
+    assert "cannot have paid" in report.verdict
+
+
+def test_intervals() -> None:
+    estimate = mean_estimate([0.2, 0.4, 0.6])
+    assert estimate is not None
+    assert estimate.low == 0.0  # 0.4 - 4.303 * 0.2 / sqrt(3) is below the range
+    assert estimate.high == pytest.approx(0.4 + 4.302653 * 0.2 / 3**0.5, rel=1e-6)
+    assert mean_estimate([]) is None
+    single = mean_estimate([0.3])
+    assert single is not None
+    assert (single.low, single.high) == (0.0, 1.0)
+    with pytest.raises(ValueError, match=r"shorter|longer"):
+        paired_difference([1.0], [1.0, 2.0])
