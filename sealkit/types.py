@@ -34,12 +34,21 @@ class PromptFormat(StrEnum):
     CHAT = "chat"
 
 
+class Shot(Value):
+    """One example of a request and its answer, shown before the request itself."""
+
+    user: str = Field(min_length=1)
+    assistant: str = Field(min_length=1)
+
+
 class Prompt(Value):
-    """What a model is asked; whoever holds the tokenizer renders it, in training exactly as in sampling."""
+    """What a model is asked; whoever holds the tokenizer renders it, in training exactly as in sampling. In a chat the
+    `shots` are turns of their own before the request; as plain text each is its two texts and a blank line."""
 
     user: str = Field(min_length=1)
     system: str = ""
     format: PromptFormat = PromptFormat.AUTO
+    shots: tuple[Shot, ...] = Field((), max_length=64)
 
 
 class Sampling(Value):

@@ -25,19 +25,25 @@ _sym_db = _symbol_database.Default()
 from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17seal/type/v1/text.proto\x12\x0cseal.type.v1\x1a\x1b\x62uf/validate/validate.proto\"t\n\x06Prompt\x12\x19\n\x04user\x18\x01 \x01(\tB\x0b\xbaH\x08r\x06\x10\x01\x18\xc0\x84=\x12\x19\n\x06system\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x18\xc0\x84=\x12\x34\n\x06\x66ormat\x18\x03 \x01(\x0e\x32\x1a.seal.type.v1.PromptFormatB\x08\xbaH\x05\x82\x01\x02\x10\x01\"\xb2\x01\n\x08Sampling\x12.\n\x0btemperature\x18\x01 \x01(\x01\x42\x19\xbaH\x16\x12\x14\x19\x00\x00\x00\x00\x00\x00$@)\x00\x00\x00\x00\x00\x00\x00\x00@\x01\x12&\n\x05top_p\x18\x02 \x01(\x01\x42\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x00\x00\xf0?!\x00\x00\x00\x00\x00\x00\x00\x00\x12\x1f\n\nmax_tokens\x18\x03 \x01(\x05\x42\x0b\xbaH\x08\x1a\x06\x18\x80\x80\x02(\x01\x12\x1f\n\x04stop\x18\x04 \x03(\tB\x11\xbaH\x0e\x92\x01\x0b\x10\x10\"\x07r\x05\x10\x01\x18\x80\x02\x12\x0c\n\x04seed\x18\x05 \x01(\x04*^\n\x0cPromptFormat\x12\x1d\n\x19PROMPT_FORMAT_UNSPECIFIED\x10\x00\x12\x17\n\x13PROMPT_FORMAT_PLAIN\x10\x01\x12\x16\n\x12PROMPT_FORMAT_CHAT\x10\x02*_\n\x0c\x46inishReason\x12\x1d\n\x19\x46INISH_REASON_UNSPECIFIED\x10\x00\x12\x16\n\x12\x46INISH_REASON_STOP\x10\x01\x12\x18\n\x14\x46INISH_REASON_LENGTH\x10\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17seal/type/v1/text.proto\x12\x0cseal.type.v1\x1a\x1b\x62uf/validate/validate.proto\"A\n\x04Shot\x12\x19\n\x04user\x18\x01 \x01(\tB\x0b\xbaH\x08r\x06\x10\x01\x18\xc0\x84=\x12\x1e\n\tassistant\x18\x02 \x01(\tB\x0b\xbaH\x08r\x06\x10\x01\x18\xc0\x84=\"\xa1\x01\n\x06Prompt\x12\x19\n\x04user\x18\x01 \x01(\tB\x0b\xbaH\x08r\x06\x10\x01\x18\xc0\x84=\x12\x19\n\x06system\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x18\xc0\x84=\x12\x34\n\x06\x66ormat\x18\x03 \x01(\x0e\x32\x1a.seal.type.v1.PromptFormatB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12+\n\x05shots\x18\x04 \x03(\x0b\x32\x12.seal.type.v1.ShotB\x08\xbaH\x05\x92\x01\x02\x10@\"\xb2\x01\n\x08Sampling\x12.\n\x0btemperature\x18\x01 \x01(\x01\x42\x19\xbaH\x16\x12\x14\x19\x00\x00\x00\x00\x00\x00$@)\x00\x00\x00\x00\x00\x00\x00\x00@\x01\x12&\n\x05top_p\x18\x02 \x01(\x01\x42\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x00\x00\xf0?!\x00\x00\x00\x00\x00\x00\x00\x00\x12\x1f\n\nmax_tokens\x18\x03 \x01(\x05\x42\x0b\xbaH\x08\x1a\x06\x18\x80\x80\x02(\x01\x12\x1f\n\x04stop\x18\x04 \x03(\tB\x11\xbaH\x0e\x92\x01\x0b\x10\x10\"\x07r\x05\x10\x01\x18\x80\x02\x12\x0c\n\x04seed\x18\x05 \x01(\x04*^\n\x0cPromptFormat\x12\x1d\n\x19PROMPT_FORMAT_UNSPECIFIED\x10\x00\x12\x17\n\x13PROMPT_FORMAT_PLAIN\x10\x01\x12\x16\n\x12PROMPT_FORMAT_CHAT\x10\x02*_\n\x0c\x46inishReason\x12\x1d\n\x19\x46INISH_REASON_UNSPECIFIED\x10\x00\x12\x16\n\x12\x46INISH_REASON_STOP\x10\x01\x12\x18\n\x14\x46INISH_REASON_LENGTH\x10\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'seal.type.v1.text_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_SHOT'].fields_by_name['user']._loaded_options = None
+  _globals['_SHOT'].fields_by_name['user']._serialized_options = b'\272H\010r\006\020\001\030\300\204='
+  _globals['_SHOT'].fields_by_name['assistant']._loaded_options = None
+  _globals['_SHOT'].fields_by_name['assistant']._serialized_options = b'\272H\010r\006\020\001\030\300\204='
   _globals['_PROMPT'].fields_by_name['user']._loaded_options = None
   _globals['_PROMPT'].fields_by_name['user']._serialized_options = b'\272H\010r\006\020\001\030\300\204='
   _globals['_PROMPT'].fields_by_name['system']._loaded_options = None
   _globals['_PROMPT'].fields_by_name['system']._serialized_options = b'\272H\006r\004\030\300\204='
   _globals['_PROMPT'].fields_by_name['format']._loaded_options = None
   _globals['_PROMPT'].fields_by_name['format']._serialized_options = b'\272H\005\202\001\002\020\001'
+  _globals['_PROMPT'].fields_by_name['shots']._loaded_options = None
+  _globals['_PROMPT'].fields_by_name['shots']._serialized_options = b'\272H\005\222\001\002\020@'
   _globals['_SAMPLING'].fields_by_name['temperature']._loaded_options = None
   _globals['_SAMPLING'].fields_by_name['temperature']._serialized_options = b'\272H\026\022\024\031\000\000\000\000\000\000$@)\000\000\000\000\000\000\000\000@\001'
   _globals['_SAMPLING'].fields_by_name['top_p']._loaded_options = None
@@ -46,12 +52,14 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SAMPLING'].fields_by_name['max_tokens']._serialized_options = b'\272H\010\032\006\030\200\200\002(\001'
   _globals['_SAMPLING'].fields_by_name['stop']._loaded_options = None
   _globals['_SAMPLING'].fields_by_name['stop']._serialized_options = b'\272H\016\222\001\013\020\020\"\007r\005\020\001\030\200\002'
-  _globals['_PROMPTFORMAT']._serialized_start=369
-  _globals['_PROMPTFORMAT']._serialized_end=463
-  _globals['_FINISHREASON']._serialized_start=465
-  _globals['_FINISHREASON']._serialized_end=560
-  _globals['_PROMPT']._serialized_start=70
-  _globals['_PROMPT']._serialized_end=186
-  _globals['_SAMPLING']._serialized_start=189
-  _globals['_SAMPLING']._serialized_end=367
+  _globals['_PROMPTFORMAT']._serialized_start=482
+  _globals['_PROMPTFORMAT']._serialized_end=576
+  _globals['_FINISHREASON']._serialized_start=578
+  _globals['_FINISHREASON']._serialized_end=673
+  _globals['_SHOT']._serialized_start=70
+  _globals['_SHOT']._serialized_end=135
+  _globals['_PROMPT']._serialized_start=138
+  _globals['_PROMPT']._serialized_end=299
+  _globals['_SAMPLING']._serialized_start=302
+  _globals['_SAMPLING']._serialized_end=480
 # @@protoc_insertion_point(module_scope)

@@ -68,6 +68,32 @@ FINISH_REASON_LENGTH: FinishReason.ValueType  # 2
 Global___FinishReason: _TypeAlias = FinishReason  # noqa: Y015
 
 @_typing.final
+class Shot(_message.Message):
+    """One example of a request and its answer, shown before the request itself."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    USER_FIELD_NUMBER: _builtins.int
+    ASSISTANT_FIELD_NUMBER: _builtins.int
+    user: _builtins.str
+    """The example's request."""
+    assistant: _builtins.str
+    """The answer that it should get."""
+    def __init__(
+        self,
+        *,
+        user: _builtins.str = ...,
+        assistant: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["assistant", b"assistant", "user", b"user"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Shot: _TypeAlias = Shot  # noqa: Y015
+
+@_typing.final
 class Prompt(_message.Message):
     """What a model is asked. The service that holds the tokenizer renders it, in training exactly as in sampling."""
 
@@ -76,22 +102,28 @@ class Prompt(_message.Message):
     USER_FIELD_NUMBER: _builtins.int
     SYSTEM_FIELD_NUMBER: _builtins.int
     FORMAT_FIELD_NUMBER: _builtins.int
+    SHOTS_FIELD_NUMBER: _builtins.int
     user: _builtins.str
     """The request itself."""
     system: _builtins.str
     """System message; empty leaves the template's own. Put before the user text where the format is plain."""
     format: Global___PromptFormat.ValueType
     """How to render it."""
+    @_builtins.property
+    def shots(self) -> _containers.RepeatedCompositeFieldContainer[Global___Shot]:
+        """Examples shown first, each as a turn of its own in a chat, as text and a blank line where the format is plain."""
+
     def __init__(
         self,
         *,
         user: _builtins.str = ...,
         system: _builtins.str = ...,
         format: Global___PromptFormat.ValueType = ...,
+        shots: _abc.Iterable[Global___Shot] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["format", b"format", "system", b"system", "user", b"user"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["format", b"format", "shots", b"shots", "system", b"system", "user", b"user"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
