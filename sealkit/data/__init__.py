@@ -1,0 +1,1 @@
+"""Data that ships with the package: `retention.jsonl`, the default retention suite."""
