@@ -38,7 +38,8 @@ _LONGEST_SUFFIX = 3
 
 def plain(text: str) -> str:
     """Fold case and accents, straighten apostrophes, drop possessives, and write every number in plain digits."""
-    decomposed = unicodedata.normalize("NFKD", text.casefold())
+    # Folded after decomposing, which turns styled letters such as U+1D400 into plain capitals, and decomposed again.
+    decomposed = unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", text).casefold())
     text = "".join(char for char in decomposed if not unicodedata.combining(char)).replace("’", "'")
     text = text.replace("%", " percent ").replace("&", " and ")
     text = re.sub(r"'s\b", "", text)

@@ -16,6 +16,7 @@ CASES = [
     ("Who built it?", "Ada Lovelace", "Charles Babbage", False),
     ("Who built it?", "Arthur H. Compton", "Arthur Compton", True),
     ("Who built it?", "Café Müller", "cafe muller", True),
+    ("Who built it?", "Ada Lovelace", "𝐀𝐝𝐚 𝐋𝐨𝐯𝐞𝐥𝐚𝐜𝐞", True),
     ("Which company did he own?", "Ohio Company", "A company.", False),
     ("Which company did he own?", "Ohio Company", "Ohio", True),
     ("How many towers has it?", "12", "It has twelve towers.", True),
