@@ -1,0 +1,227 @@
+"""Base models: found, checked, loaded, digested; and prompts rendered to tokens. One place for trainer and decoder."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import shutil
+import struct
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+from jinja2 import TemplateError
+from pydantic import BaseModel, Field
+from safetensors import SafetensorError
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GgufConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+from transformers.utils.logging import disable_progress_bar
+
+from sealkit.errors import InvalidInput, InvalidModel
+from sealkit.types import ModelInfo, Prompt, PromptFormat
+
+DTYPES = {
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+    "float64": torch.float64,
+}
+_HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
+_HUB_FILES = ["*.safetensors", "*.json", "*.jinja", "*.txt", "tokenizer.model"]
+_LOAD_FAULTS = (OSError, ValueError, KeyError, RuntimeError, SafetensorError, ImportError, struct.error)
+"""What transformers, tokenizers and safetensors raise on a folder or file that is not a whole model."""
+
+
+class ModelSettings(BaseModel):
+    """Which base model a process holds, and where. Mixed into the settings of each service with a model."""
+
+    model: str = Field(description="A Hugging Face folder, a hub id or a .gguf file.")
+    device: str = Field("auto", description="`cpu`, `cuda:0`, …; `auto` takes a GPU where there is one.")
+    dtype: Literal["auto", "float32", "bfloat16", "float16", "float64"] = Field(
+        "auto", description="Element type in memory; `auto` is bfloat16 where the device is good at it, else float32."
+    )
+    threads: int = Field(0, ge=0, description="CPU threads of torch; 0 leaves torch's own choice.")
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A base model in memory: in eval mode, no parameter requires a gradient."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    info: ModelInfo
+    path: Path
+
+
+def load_model(settings: ModelSettings) -> LoadedModel:
+    """Loads the model that `settings` name. Sets torch's CPU threads when `settings.threads` > 0.
+
+    Only safetensors and GGUF weights are read, and no code from the model's folder runs.
+    Raises InvalidModel, saying what was looked for and where.
+    """
+    if settings.threads:
+        torch.set_num_threads(settings.threads)
+    device = _device(settings.device)
+    dtype = _dtype(settings.dtype, device)
+    path = locate(settings.model)
+    model, tokenizer = _read(path, dtype)
+    torch.nn.Module.eval(model.requires_grad_(False))
+    torch.nn.Module.to(model, device)
+    tokenizer_digest = _tokenizer_digest(tokenizer)
+    info = ModelInfo(
+        name=path.name if Path(settings.model).exists() else settings.model,
+        digest=_weights_digest(path, tokenizer_digest),
+        tokenizer_digest=tokenizer_digest,
+        context_length=int(getattr(model.config, "max_position_embeddings", 0) or 2048),
+        has_chat_template=bool(tokenizer.chat_template),
+        dtype=str(dtype).removeprefix("torch."),
+        device=str(device),
+    )
+    return LoadedModel(model, tokenizer, info, path)
+
+
+def export_model(source: str, folder: Path, dtype: str = "bfloat16") -> Path:
+    """Writes the model that `source` names (GGUF, folder or hub id) as a Hugging Face folder with safetensors.
+
+    The folder appears whole or not at all: it is written beside its place and renamed. One that is there already is
+    left as it is. Raises InvalidModel.
+    """
+    folder = Path(folder)
+    if (folder / "config.json").is_file():
+        return folder
+    model, tokenizer = _read(locate(source), DTYPES[dtype])
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-"))
+    try:
+        model.save_pretrained(scratch)
+        tokenizer.save_pretrained(scratch)
+        scratch.chmod(0o755)
+        scratch.rename(folder)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    return folder
+
+
+def render_prompt(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> list[int]:
+    """Token ids of `prompt`, ending where the completion begins; the same in training and in sampling.
+
+    CHAT: the tokenizer's chat template with its generation prompt; PLAIN: system and user text, a blank line between,
+    with the special tokens that the tokenizer puts before a text. AUTO is CHAT where there is a template.
+    Raises InvalidInput when the template is missing or refuses the messages.
+    """
+    if prompt.format is PromptFormat.CHAT and not tokenizer.chat_template:
+        raise InvalidInput("the prompt asks for a chat template, and this model's tokenizer has none; use format plain")
+    if prompt.format is PromptFormat.PLAIN or not tokenizer.chat_template:
+        text = f"{prompt.system}\n\n{prompt.user}" if prompt.system else prompt.user
+        return list(tokenizer(text).input_ids)
+    messages = [{"role": "system", "content": prompt.system}] if prompt.system else []
+    messages.append({"role": "user", "content": prompt.user})
+    try:
+        text = str(tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False))
+    except TemplateError as fault:
+        raise InvalidInput(f"the model's chat template refuses the prompt: {fault}") from fault
+    return list(tokenizer(text, add_special_tokens=False).input_ids)
+
+
+def locate(model: str) -> Path:
+    """The folder or .gguf file of `model`; a hub id is looked up in the local cache and downloaded if need be.
+
+    Raises InvalidModel.
+    """
+    path = Path(model).expanduser()
+    if path.is_file():
+        if path.suffix != ".gguf":
+            raise InvalidModel(
+                f"{model} is a file but not *.gguf; give a Hugging Face folder, a hub id or a .gguf file"
+            )
+        return path
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            raise InvalidModel(f"{model} is not a model folder: it has no config.json")
+        if not any(path.glob("*.safetensors")):
+            raise InvalidModel(f"{model} has no *.safetensors weights; convert the model to safetensors first")
+        return path
+    if path.is_absolute() or model.startswith((".", "~")) or not _HUB_ID.fullmatch(model):
+        raise InvalidModel(f"there is no model at {model!r}; give a Hugging Face folder, a hub id or a .gguf file")
+    try:
+        return Path(snapshot_download(model, allow_patterns=_HUB_FILES))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as fault:
+        reason = str(fault).splitlines()[0]
+        raise InvalidModel(f"no folder named {model!r} here, and the hub did not give it: {reason}") from fault
+
+
+def _read(path: Path, dtype: torch.dtype) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    disable_progress_bar()  # type: ignore[no-untyped-call]  # a service's log is no terminal
+    try:
+        model, tokenizer = _read_gguf(path, dtype) if path.is_file() else _read_folder(path, dtype)
+    except _LOAD_FAULTS as fault:
+        reason = str(fault).strip().splitlines()[0] if str(fault).strip() else type(fault).__name__
+        raise InvalidModel(f"{path} holds no causal language model that can be loaded: {reason}") from fault
+    if tokenizer.eos_token_id is None:
+        raise InvalidModel(f"the tokenizer of {path} has no end-of-sequence token; set eos_token in its config")
+    return model, tokenizer
+
+
+def _read_folder(path: Path, dtype: torch.dtype) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    options: dict[str, Any] = {"trust_remote_code": False, "local_files_only": True}
+    tokenizer = AutoTokenizer.from_pretrained(path, **options)
+    return AutoModelForCausalLM.from_pretrained(path, dtype=dtype, use_safetensors=True, **options), tokenizer
+
+
+def _read_gguf(path: Path, dtype: torch.dtype) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    options: dict[str, Any] = {"gguf_file": path.name, "local_files_only": True}
+    tokenizer = AutoTokenizer.from_pretrained(path.parent, **options)
+    dense = GgufConfig(gguf_file=path.name, dequantize=True)
+    packed = AutoModelForCausalLM.from_pretrained(path.parent, dtype=dtype, quantization_config=dense, **options)
+    config = {key: value for key, value in packed.config.to_dict().items() if key != "quantization_config"}
+    # transformers refuses to save a model that came from GGUF, so the weights move into a plain one of the same class.
+    model = type(packed)(type(packed.config)(**config))
+    torch.nn.Module.to(model, dtype)
+    model.load_state_dict(packed.state_dict())
+    return model, tokenizer
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as fault:
+        raise InvalidModel(f"device {name!r} cannot be used here: {str(fault).splitlines()[0]}") from fault
+    return device
+
+
+def _dtype(name: str, device: torch.device) -> torch.dtype:
+    if name != "auto":
+        return DTYPES[name]
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
+    features = torch.cpu.get_capabilities() if device.type == "cpu" else {}
+    return torch.bfloat16 if features.get("avx512_bf16") or features.get("amx_bf16") else torch.float32
+
+
+def _tokenizer_digest(tokenizer: PreTrainedTokenizerBase) -> str:
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    rules = backend.to_str() if backend is not None else json.dumps(tokenizer.get_vocab(), sort_keys=True)
+    parts = [rules, tokenizer.chat_template, str(tokenizer.eos_token_id), str(tokenizer.bos_token_id)]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def _weights_digest(path: Path, tokenizer_digest: str) -> str:
+    files = [path] if path.is_file() else [path / "config.json", *sorted(path.glob("*.safetensors"))]
+    total = hashlib.sha256(tokenizer_digest.encode())
+    for file in files:
+        with file.open("rb") as stream:
+            total.update(hashlib.file_digest(stream, "sha256").digest())
+    return total.hexdigest()
