@@ -1,0 +1,76 @@
+"""Where channels and ports are opened: message sizes, keepalive, and the one place that credentials go to."""
+
+from __future__ import annotations
+
+import socket
+
+import grpc
+
+from sealkit.errors import Unavailable
+
+_MIB = 1024 * 1024
+
+
+def _common(max_message_mib: int) -> list[tuple[str, int | str]]:
+    return [
+        ("grpc.max_send_message_length", max_message_mib * _MIB),
+        ("grpc.max_receive_message_length", max_message_mib * _MIB),
+        ("grpc.keepalive_time_ms", 30_000),
+        ("grpc.keepalive_timeout_ms", 10_000),
+        ("grpc.http2.max_pings_without_data", 0),
+    ]
+
+
+def client_options(max_message_mib: int) -> list[tuple[str, int | str]]:
+    """Options of every channel: a restarted service is found again within seconds, and several replicas behind one
+    DNS name share the calls."""
+    return [
+        *_common(max_message_mib),
+        ("grpc.initial_reconnect_backoff_ms", 200),
+        ("grpc.max_reconnect_backoff_ms", 5_000),
+        ("grpc.lb_policy_name", "round_robin"),
+        # The services of a stack reach each other directly; an http_proxy meant for the web breaks loopback.
+        ("grpc.enable_http_proxy", 0),
+    ]
+
+
+def server_options(max_message_mib: int) -> list[tuple[str, int | str]]:
+    """Options of every server: quiet streams (a long training step) may be pinged, and a port has one owner."""
+    return [
+        *_common(max_message_mib),
+        ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.so_reuseport", 0),
+    ]
+
+
+def open_channel(address: str, *, max_message_mib: int = 64) -> grpc.aio.Channel:
+    """A channel for asyncio; to be opened within the event loop that uses it."""
+    return grpc.aio.insecure_channel(address, options=client_options(max_message_mib))
+
+
+def open_sync_channel(address: str, *, max_message_mib: int = 64) -> grpc.Channel:
+    """A channel for blocking calls."""
+    return grpc.insecure_channel(address, options=client_options(max_message_mib))
+
+
+def bind(server: grpc.aio.Server, address: str) -> int:
+    """Binds the server and returns its port. Raises Unavailable naming the address where it cannot be had."""
+    try:
+        if not address.startswith("unix:"):
+            _probe(address)
+        return server.add_insecure_port(address)
+    except (OSError, RuntimeError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise Unavailable(
+            f"cannot listen on {address}: {reason}. Stop what holds that port, or choose another address"
+        ) from error
+
+
+def _probe(address: str) -> None:
+    """Tries the port with a plain socket first: the operating system says why it refuses, gRPC does not."""
+    host, _, port = address.rpartition(":")
+    family, kind, protocol, _, where = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM)[0]
+    with socket.socket(family, kind, protocol) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        probe.bind(where)

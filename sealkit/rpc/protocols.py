@@ -1,0 +1,102 @@
+"""What the controller needs of the three model services, without generated code: tests put fakes in here.
+
+Every method raises `sealkit.errors` classes; `Unavailable` where the service does not answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from typing import Protocol
+
+from sealkit.types import (
+    AdapterRef,
+    Completion,
+    Evaluation,
+    LoraConfig,
+    ModelInfo,
+    Optimisation,
+    Policy,
+    PolicyExample,
+    Progress,
+    Prompt,
+    Query,
+    Sampling,
+    TrainingResult,
+    TrainingSpec,
+    Value,
+)
+
+
+class TrainerInfo(Value):
+    """What a trainer holds and allows; `target_modules` are the names that a LoraConfig may take."""
+
+    model: ModelInfo
+    target_modules: tuple[str, ...]
+    engine_version: str
+    max_concurrent_jobs: int
+
+
+class Generator(Protocol):
+    """Samples self-edits."""
+
+    def sample(
+        self, policy: Policy, prompts: Sequence[tuple[str, Prompt, Sequence[int]]], sampling: Sampling
+    ) -> AsyncIterator[Completion]:
+        """Completions as they are done, in no set order; `prompts` are (context id, prompt, indices to sample)."""
+        ...
+
+    async def info(self) -> ModelInfo: ...
+
+    async def close(self) -> None: ...
+
+
+class Trainer(Protocol):
+    """Trains adapters. Both streams give Progress any number of times, then one TrainingResult, which is the last."""
+
+    def train_adapter(
+        self, policy: Policy, spec: TrainingSpec, *, owner: str
+    ) -> AsyncIterator[Progress | TrainingResult]:
+        """A trial's adapter, over the policy's frozen one. Closing the iterator stops the job."""
+        ...
+
+    def train_policy(
+        self,
+        parent: Policy,
+        examples: Sequence[PolicyExample],
+        lora: LoraConfig,
+        optimisation: Optimisation,
+        *,
+        from_parent: bool,
+        seed: int,
+        owner: str,
+    ) -> AsyncIterator[Progress | TrainingResult]:
+        """The M-step. Closing the iterator stops the job."""
+        ...
+
+    async def info(self) -> ModelInfo: ...
+
+    async def trainer_info(self) -> TrainerInfo: ...
+
+    async def close(self) -> None: ...
+
+
+class Evaluator(Protocol):
+    """Scores a policy, or an adapter on it."""
+
+    async def evaluate(
+        self,
+        policy: Policy,
+        adapter: AdapterRef | None,
+        queries: Sequence[Query],
+        *,
+        sampling: Sampling,
+        judge: str,
+        retention_queries: Sequence[Query] = (),
+        retention_limit: int = 0,
+    ) -> Evaluation:
+        """Verdicts beside the baseline's, in the order of the queries, and retention where a suite is given."""
+        ...
+
+    async def info(self) -> ModelInfo: ...
+
+    async def close(self) -> None: ...

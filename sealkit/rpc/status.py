@@ -1,0 +1,165 @@
+"""The one table from `sealkit.errors` to gRPC codes, the rich Status that carries an error, and the way back.
+
+A Status holds one ErrorInfo{reason, domain "seal", metadata}, BadRequest for faulty fields, RetryInfo where waiting
+helps (google.rpc error model, AIP-193).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from urllib.parse import quote
+
+import grpc
+from google.protobuf import any_pb2
+from google.protobuf.message import Message
+from google.rpc import error_details_pb2, status_pb2
+from grpc_status import rpc_status
+
+from sealkit import errors
+from sealkit.errors import SealError
+from sealkit.resources import Fault
+
+DOMAIN = "seal"
+
+CODES: dict[type[SealError], grpc.StatusCode] = {
+    SealError: grpc.StatusCode.INTERNAL,
+    errors.InvalidInput: grpc.StatusCode.INVALID_ARGUMENT,
+    errors.NotFound: grpc.StatusCode.NOT_FOUND,
+    errors.FailedPrecondition: grpc.StatusCode.FAILED_PRECONDITION,
+    errors.RequestIdReused: grpc.StatusCode.ALREADY_EXISTS,
+    errors.ResourceExhausted: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    errors.Unavailable: grpc.StatusCode.UNAVAILABLE,
+    errors.DeadlineExceeded: grpc.StatusCode.DEADLINE_EXCEEDED,
+    errors.Cancelled: grpc.StatusCode.CANCELLED,
+    errors.AdapterCorrupt: grpc.StatusCode.DATA_LOSS,
+    errors.AdapterMismatch: grpc.StatusCode.DATA_LOSS,
+}
+"""A class that is not listed has the code of its nearest listed base."""
+
+# gRPC clients refuse trailers above 8 KiB unless told otherwise; the message travels in them twice.
+_MESSAGE_BYTES = 1200
+_TRAILER_BYTES = 7000
+
+
+def code_of(error_class: type[SealError]) -> grpc.StatusCode:
+    """The gRPC code of an error class."""
+    return next(CODES[base] for base in error_class.__mro__ if base in CODES)
+
+
+def fault_of(error: SealError) -> Fault:
+    """The error as it is recorded."""
+    return Fault(code=code_of(type(error)).value[0], reason=error.reason, message=error.message)
+
+
+def status_of(error: SealError) -> status_pb2.Status:
+    """The rich Status of an error, small enough for any gRPC client: where very many fields are faulty, the last
+    violation says how many more there are."""
+    status = status_of_fault(fault_of(error), error.metadata)
+    status.message = _clip(status.message)
+    if error.retry_after is not None:
+        retry = error_details_pb2.RetryInfo()
+        retry.retry_delay.FromMilliseconds(round(error.retry_after * 1000))
+        _attach(status, retry)
+    if error.fields:
+        room = _TRAILER_BYTES - status.ByteSize() - len(quote(status.message))
+        _attach(status, _bad_request(error.fields, room))
+    return status
+
+
+def status_of_fault(fault: Fault, metadata: dict[str, str] | None = None) -> status_pb2.Status:
+    """A recorded error as a Status."""
+    status = status_pb2.Status(code=fault.code, message=fault.message)
+    _attach(status, error_details_pb2.ErrorInfo(reason=fault.reason, domain=DOMAIN, metadata=metadata or {}))
+    return status
+
+
+def fault_from_status(status: status_pb2.Status) -> Fault:
+    """A Status as a recorded error; the reason is empty where the Status carries none of ours."""
+    return Fault(code=status.code, reason=_error_info(status).reason, message=status.message)
+
+
+def error_from_status(status: status_pb2.Status) -> SealError:
+    """The error that a Status carries: its class by reason, or by code where the reason is none of ours."""
+    info, bad_request, retry = _error_info(status), error_details_pb2.BadRequest(), error_details_pb2.RetryInfo()
+    has_retry = False
+    for detail in status.details:
+        detail.Unpack(bad_request)
+        has_retry = detail.Unpack(retry) or has_retry
+    error_class = _by_reason().get(info.reason) or _BY_CODE.get(status.code, SealError)
+    return error_class(
+        status.message,
+        metadata=dict(info.metadata),
+        fields=tuple((v.field, v.description) for v in bad_request.field_violations),
+        retry_after=retry.retry_delay.ToTimedelta().total_seconds() if has_retry else None,
+    )
+
+
+def error_from_rpc(error: grpc.Call | grpc.aio.AioRpcError, peer: str) -> SealError:
+    """The error behind a failed call to `peer` (service and address, as a person reads it)."""
+    status = rpc_status.from_call(error)
+    if status is not None:
+        return error_from_status(status)
+    code, details = error.code(), error.details()
+    message = {
+        grpc.StatusCode.UNAVAILABLE: f"{peer} does not answer; is it running? ({details})",
+        grpc.StatusCode.DEADLINE_EXCEEDED: f"{peer} did not answer within the deadline",
+        grpc.StatusCode.UNIMPLEMENTED: f"{peer} does not know this call; is it the service meant? ({details})",
+    }.get(code, f"{peer}: {details or code.name}")
+    return error_from_status(status_pb2.Status(code=code.value[0], message=message))
+
+
+@contextmanager
+def rpc_errors(peer: str) -> Iterator[None]:
+    """Turns a failed call's RpcError, sync or async, into the SealError behind it."""
+    try:
+        yield
+    except grpc.RpcError as error:
+        if not isinstance(error, grpc.Call | grpc.aio.AioRpcError):
+            raise
+        raise error_from_rpc(error, peer) from error
+
+
+_BY_CODE: dict[int, type[SealError]] = {code.value[0]: cls for cls, code in reversed(CODES.items())}
+
+
+def _by_reason() -> dict[str, type[SealError]]:
+    """Every error class by its reason. Looked up at each call: a plug-in may bring classes of its own."""
+    found: dict[str, type[SealError]] = {}
+    waiting = [SealError]
+    while waiting:
+        error_class = waiting.pop()
+        found.setdefault(error_class.reason, error_class)
+        waiting.extend(error_class.__subclasses__())
+    return found
+
+
+def _attach(status: status_pb2.Status, detail: Message) -> None:
+    packed = any_pb2.Any()
+    packed.Pack(detail)
+    status.details.append(packed)
+
+
+def _error_info(status: status_pb2.Status) -> error_details_pb2.ErrorInfo:
+    info = error_details_pb2.ErrorInfo()
+    for detail in status.details:
+        if detail.Unpack(info) and info.domain == DOMAIN:
+            return info
+    return error_details_pb2.ErrorInfo()
+
+
+def _bad_request(fields: tuple[tuple[str, str], ...], room: int) -> error_details_pb2.BadRequest:
+    """The violations that fit into `room` bytes, all of them unless there are very many."""
+    bad_request = error_details_pb2.BadRequest()
+    for done, (path, description) in enumerate(fields):
+        if bad_request.ByteSize() + len(path.encode()) + len(description.encode()) > room:
+            left = len(fields) - done
+            bad_request.field_violations.add(field="...", description=f"and {left} more faulty fields")
+            break
+        bad_request.field_violations.add(field=path, description=description)
+    return bad_request
+
+
+def _clip(text: str) -> str:
+    raw = text.encode()
+    return text if len(raw) <= _MESSAGE_BYTES else raw[: _MESSAGE_BYTES - 3].decode(errors="ignore") + "..."

@@ -1,0 +1,187 @@
+"""The adapter store: content-checked folders of LoRA weights under any fsspec URL.
+
+Layout: `<url>/adapters/<digest[:2]>/<digest>/{adapter_model.safetensors,adapter_config.json,manifest.json}`, in PEFT's
+own format. An adapter exists when its manifest does; the manifest holds the SHA-256 of every other file, and they are
+checked at every load. Calls block: services make them off the event loop.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import time
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import fsspec
+from fsspec.implementations.local import LocalFileSystem
+
+from sealkit.errors import AdapterCorrupt, AdapterNotFound, InvalidConfig, InvalidInput, Unavailable
+from sealkit.types import AdapterRef
+
+MANIFEST = "manifest.json"
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+_FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
+_STALE_SECONDS = 24 * 3600
+
+
+class AdapterStore:
+    """Adapters by digest. Writing is atomic: a reader sees a whole adapter or none.
+
+    Raises InvalidConfig on a URL that fsspec cannot open, Unavailable where the storage itself fails.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        try:
+            # Another process may put an adapter at any time, so a cached listing would lie.
+            self._fs, root = fsspec.core.url_to_fs(url, use_listings_cache=False)
+        except (ValueError, ImportError) as error:
+            raise InvalidConfig(f"adapter store {url!r} cannot be opened: {error}") from error
+        self._adapters = f"{root.rstrip('/')}/adapters"
+        self._local = isinstance(self._fs, LocalFileSystem)
+        if self._local:
+            self._sweep()
+
+    def put(self, digest: str, files: Mapping[str, bytes], manifest: Mapping[str, Any]) -> AdapterRef:
+        """Stores an adapter; a digest that is there already stays as it is.
+
+        `manifest` is kept beside what the store writes into it itself (`digest`, `files`).
+        """
+        folder = self._folder(digest)
+        for name in files:
+            if name == MANIFEST or not _FILE_NAME.fullmatch(name):
+                raise InvalidInput(f"{name!r} cannot be the name of an adapter's file")
+        if not self.has(digest):
+            sums = {name: {"sha256": _sha256(data), "bytes": len(data)} for name, data in files.items()}
+            note = json.dumps({**manifest, "digest": digest, "files": sums}, indent=1, sort_keys=True).encode()
+            with self._storage():
+                # The manifest comes last: without rename, it is what makes the adapter exist.
+                self._write(folder, {**files, MANIFEST: note})
+        return AdapterRef(digest=digest, uri=self._fs.unstrip_protocol(folder))
+
+    def has(self, digest: str) -> bool:
+        """Whether the adapter is there; its bytes are checked by `fetch` alone."""
+        with self._storage():
+            return bool(self._fs.exists(f"{self._folder(digest)}/{MANIFEST}"))
+
+    def manifest(self, digest: str) -> dict[str, Any]:
+        """The manifest. Raises AdapterNotFound, AdapterCorrupt."""
+        raw = self._read(digest, MANIFEST)
+        if raw is None:
+            raise AdapterNotFound(f"adapter {digest} is not in the store {self.url}", metadata={"digest": digest})
+        try:
+            manifest = json.loads(raw)
+            whole = manifest["digest"] == digest and all(f["sha256"] for f in manifest["files"].values())
+        except (ValueError, KeyError, TypeError, AttributeError):
+            whole = False
+        if not whole:
+            raise self._corrupt(digest, MANIFEST, f"a manifest of {digest}", f"{len(raw)} bytes that are none")
+        return dict(manifest)
+
+    def fetch(self, digest: str) -> dict[str, bytes]:
+        """The adapter's files, each checked against the manifest. Raises AdapterNotFound, AdapterCorrupt."""
+        files = {}
+        for name, expected in self.manifest(digest)["files"].items():
+            data = self._read(digest, name)
+            if data is None:
+                raise self._corrupt(digest, name, f"sha256 {expected['sha256']}", "no such file")
+            if (found := _sha256(data)) != expected["sha256"]:
+                raise self._corrupt(digest, name, f"sha256 {expected['sha256']}", f"sha256 {found}, {len(data)} bytes")
+            files[name] = data
+        return files
+
+    def list(self) -> list[str]:
+        """Digests of the adapters that are there, in order."""
+        with self._storage():
+            found = [path.split("/")[-2] for path in self._fs.glob(f"{self._adapters}/*/*/{MANIFEST}")]
+        return sorted(digest for digest in found if _DIGEST.fullmatch(digest))
+
+    def delete(self, digest: str) -> None:
+        """Removes an adapter. Raises AdapterNotFound."""
+        if not self.has(digest):
+            raise AdapterNotFound(f"adapter {digest} is not in the store {self.url}", metadata={"digest": digest})
+        folder = self._folder(digest)
+        with self._storage():
+            self._fs.rm_file(f"{folder}/{MANIFEST}")
+            self._fs.rm(folder, recursive=True)
+
+    def local_path(self, digest: str) -> Path | None:
+        """The adapter's folder, where the store is a folder of this machine and holds it."""
+        return Path(self._folder(digest)) if self._local and self.has(digest) else None
+
+    def _folder(self, digest: str) -> str:
+        if not _DIGEST.fullmatch(digest):
+            raise InvalidInput(f"{digest!r} is not a digest: 64 hexadecimal digits are")
+        return f"{self._adapters}/{digest[:2]}/{digest}"
+
+    def _read(self, digest: str, name: str) -> bytes | None:
+        with self._storage():
+            try:
+                return bytes(self._fs.cat_file(f"{self._folder(digest)}/{name}"))
+            except FileNotFoundError:
+                return None
+
+    def _write(self, folder: str, files: Mapping[str, bytes]) -> None:
+        if self._local:
+            _write_folder(Path(folder), files, scratch=self._scratch / uuid.uuid4().hex)
+            return
+        self._fs.makedirs(folder, exist_ok=True)
+        for name, data in files.items():
+            self._fs.pipe_file(f"{folder}/{name}", data)
+
+    @property
+    def _scratch(self) -> Path:
+        return Path(self._adapters, ".tmp")
+
+    def _sweep(self) -> None:
+        """Clears what a writer that died a day ago or earlier left behind."""
+        for left in self._scratch.glob("*"):
+            if left.stat().st_mtime < time.time() - _STALE_SECONDS:
+                shutil.rmtree(left, ignore_errors=True)
+
+    @contextmanager
+    def _storage(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise Unavailable(
+                f"adapter store {self.url}: {error.strerror or error}. Check that it can be reached and written, "
+                "and that it has room"
+            ) from error
+
+    def _corrupt(self, digest: str, name: str, expected: str, found: str) -> AdapterCorrupt:
+        return AdapterCorrupt(
+            f"adapter {digest}: {name} should be {expected}, but is {found}. Delete {self._folder(digest)} and train "
+            "it again, or put back a copy",
+            metadata={"digest": digest, "file": name},
+        )
+
+
+def _write_folder(folder: Path, files: Mapping[str, bytes], *, scratch: Path) -> None:
+    """Writes a folder at once: to `scratch`, flushed to the disk, then renamed. A folder already there wins."""
+    scratch.mkdir(parents=True)
+    try:
+        for name, data in files.items():
+            with (scratch / name).open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            scratch.rename(folder)
+        except OSError:
+            if not (folder / MANIFEST).exists():
+                raise
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()

@@ -1,0 +1,86 @@
+"""Logs and metrics of the suite. All Prometheus metrics are declared here: units in the names, labels bounded."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import Literal
+
+import structlog
+from prometheus_client import Counter, Gauge, Histogram
+
+_SECONDS = (0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 50, 100, 250, 500, 1000)
+_SHARE = (0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1)
+_DIFFERENCE = (-1, -0.75, -0.5, -0.25, -0.1, -0.05, 0, 0.05, 0.1, 0.25, 0.5, 0.75, 1)
+
+# --- gRPC (filled by sealkit.rpc) -------------------------------------------------------------------------------------
+GRPC_REQUESTS = Counter("seal_grpc_requests_total", "Calls handled.", ("method", "code"))
+GRPC_SECONDS = Histogram("seal_grpc_seconds", "Seconds a call took.", ("method",), buckets=_SECONDS)
+
+# --- controller -------------------------------------------------------------------------------------------------------
+TRIALS = Counter("seal_trials_total", "Trials that came to their end.", ("state",))
+REJECTIONS = Counter("seal_rejections_total", "Self-edits rejected.", ("reason",))
+TRIAL_SECONDS = Histogram("seal_trial_seconds", "Seconds of a trial's stage.", ("stage",), buckets=_SECONDS)
+REWARD = Histogram("seal_reward", "Reward of a trial.", buckets=_DIFFERENCE)
+GAIN = Histogram("seal_gain", "Accuracy with the adapter minus the baseline's.", buckets=_DIFFERENCE)
+FORGETTING = Histogram("seal_forgetting", "Retention accuracy before minus after.", buckets=_DIFFERENCE)
+SELECTED = Counter("seal_selection_trials_total", "Trials that selection saw.", ("result",))
+"""`result`: kept or dropped."""
+QUEUE_DEPTH = Gauge("seal_queue_depth", "Entries not yet acknowledged.", ("queue",))
+DELIVERIES = Counter("seal_deliveries_total", "Entries handed to a worker.", ("kind",))
+"""`kind`: first, or again (its worker was lost or gave it back)."""
+POLICY_VERSION = Gauge("seal_policy_version", "M-steps behind the newest policy.")
+
+# --- trainer ----------------------------------------------------------------------------------------------------------
+TRAINER_JOBS = Gauge("seal_trainer_jobs", "Jobs in the trainer.", ("state",))
+"""`state`: running or waiting."""
+TRAINER_JOBS_ENDED = Counter("seal_trainer_jobs_ended_total", "Jobs that came to their end.", ("result",))
+"""`result`: trained, cached, cancelled, or the reason of the error."""
+TRAIN_TOKENS = Counter("seal_train_tokens_total", "Tokens trained on, each pass counted.")
+
+# --- generator and evaluator ------------------------------------------------------------------------------------------
+DECODE_TOKENS = Counter("seal_decode_tokens_total", "Tokens read and sampled.", ("kind",))
+"""`kind`: prompt or completion."""
+BASELINE_LOOKUPS = Counter("seal_baseline_lookups_total", "Baselines asked for.", ("result",))
+"""`result`: hit or miss."""
+ANSWERS = Counter("seal_answers_total", "Answers judged; ungraded is the judge's failure.", ("outcome",))
+RETENTION_ACCURACY = Histogram("seal_retention_accuracy", "Accuracy on the retention suite, after.", buckets=_SHARE)
+
+
+def configure_logging(service: str, level: str = "INFO", fmt: Literal["json", "console"] = "json") -> None:
+    """Sends structlog's and the standard library's records to stderr in one shape, a line each: time, level, service,
+    the event, and the run, round and trial ids that are bound."""
+
+    def name_service(_: object, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+        return {**event, "service": service}
+
+    shared: list[structlog.typing.Processor] = [
+        structlog.contextvars.merge_contextvars,
+        name_service,
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.ExtraAdder(),
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    last: list[structlog.typing.Processor] = (
+        [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(default=str)]
+        if fmt == "json"
+        else [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last],
+        )
+    )
+    logging.basicConfig(level=level, handlers=[handler], force=True)
+    structlog.configure(
+        processors=[
+            structlog.stdlib.filter_by_level,
+            *shared,
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=True,
+    )
