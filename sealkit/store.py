@@ -174,6 +174,8 @@ def _write_folder(folder: Path, files: Mapping[str, bytes], *, scratch: Path) ->
                 file.flush()
                 os.fsync(file.fileno())
         folder.parent.mkdir(parents=True, exist_ok=True)
+        if folder.exists() and not (folder / MANIFEST).exists():
+            shutil.rmtree(folder)  # what a deletion that was cut short left
         try:
             scratch.rename(folder)
         except OSError:

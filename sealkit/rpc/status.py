@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import cast
 from urllib.parse import quote
 
 import grpc
@@ -97,7 +98,7 @@ def error_from_status(status: status_pb2.Status) -> SealError:
 
 def error_from_rpc(error: grpc.Call | grpc.aio.AioRpcError, peer: str) -> SealError:
     """The error behind a failed call to `peer` (service and address, as a person reads it)."""
-    status = rpc_status.from_call(error)
+    status = rpc_status.from_call(cast(grpc.Call, error))
     if status is not None:
         return error_from_status(status)
     code, details = error.code(), error.details()

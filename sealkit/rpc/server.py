@@ -1,0 +1,184 @@
+"""How every service runs: gRPC with health, reflection and our interceptor, metrics, and an orderly end.
+
+Health (overall and per service) is NOT_SERVING until the service has started and from the moment it is told to stop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Callable
+from typing import Protocol
+
+import grpc
+import prometheus_client
+import structlog
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+from pydantic import ValidationError
+
+from sealkit.errors import SealError, Unavailable
+from sealkit.rpc.channel import bind, server_options
+from sealkit.rpc.interceptors import CallInterceptor
+from sealkit.rpc.settings import ServerSettings, explain
+from sealkit.telemetry import configure_logging
+
+__all__ = ["GrpcServer", "ServerSettings", "Service", "run", "serve"]
+
+log = structlog.get_logger(__name__)
+
+_SERVING = health_pb2.HealthCheckResponse.SERVING
+_NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+
+
+class Service(Protocol):
+    """What a process offers. `full_names` are its gRPC services, `seal.trainer.v1.TrainerService` for example."""
+
+    full_names: tuple[str, ...]
+
+    def register(self, server: grpc.aio.Server) -> None:
+        """Adds the servicers."""
+        ...
+
+    async def start(self) -> None:
+        """Makes ready (loads the model). Health is NOT_SERVING until it returns."""
+        ...
+
+    async def close(self) -> None:
+        """Called after the drain, where `start` had returned."""
+        ...
+
+
+class GrpcServer:
+    """A service behind a port of this machine. `serve` runs one to the end of a process; tests drive it by hand."""
+
+    def __init__(self, service: Service, settings: ServerSettings) -> None:
+        self._service = service
+        self._settings = settings
+        self._interceptor = CallInterceptor(service.full_names)
+        self._health = health.aio.HealthServicer()
+        self._server = grpc.aio.server(
+            interceptors=[self._interceptor], options=server_options(settings.max_message_mib)
+        )
+        self._started = False
+        self.address = settings.listen
+        """Where it listens; with the real port once `listen` has returned."""
+
+    async def listen(self) -> None:
+        """Opens the port; from now on health answers. Raises Unavailable where the port cannot be had."""
+        names = (*self._service.full_names, health.SERVICE_NAME)
+        await self._set_health(_NOT_SERVING)
+        self._service.register(self._server)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        reflection.enable_server_reflection((*names, reflection.SERVICE_NAME), self._server)
+        port = bind(self._server, self._settings.listen)
+        if not self._settings.listen.startswith("unix:"):
+            self.address = f"{self._settings.listen.rpartition(':')[0]}:{port}"
+        await self._server.start()
+        log.info("listening", address=self.address)
+
+    async def start(self) -> None:
+        """Starts the service and lets calls in."""
+        await self._service.start()
+        self._started = True
+        self._interceptor.ready = True
+        await self._set_health(_SERVING)
+        log.info("serving", address=self.address)
+
+    async def stop(self, grace: float | None = None) -> None:
+        """Says NOT_SERVING at once, takes no new call, gives those under way `grace` seconds, closes the service."""
+        await self._health.enter_graceful_shutdown()
+        await self._server.stop(self._settings.grace_seconds if grace is None else grace)
+        if self._started:
+            self._started = False
+            await self._service.close()
+        log.info("stopped", address=self.address)
+
+    async def _set_health(self, status: int) -> None:
+        for name in ("", *self._service.full_names):
+            await self._health.set(name, status)
+
+
+async def serve(service: Service, settings: ServerSettings) -> None:
+    """Runs the service until SIGTERM or SIGINT, then drains it; a second signal ends the process at once.
+
+    Raises what `service.start` raises, and Unavailable where a port cannot be had.
+    """
+    told = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, _on_signal, number, told)
+    metrics = _serve_metrics(settings.metrics_listen)
+    server = GrpcServer(service, settings)
+    try:
+        await server.listen()
+        await _start_until(server, told)
+    finally:
+        await server.stop()
+        metrics()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)
+
+
+def run(make: Callable[[], tuple[Service, ServerSettings]]) -> int:
+    """A service's whole process; returns the exit code: 0 after a clean stop, 1 where it could not start (one line on
+    stderr says why), 2 on bad settings."""
+    try:
+        service, settings = make()
+    except ValidationError as error:
+        sys.stderr.write(f"bad settings: {explain(error)}\n")
+        return 2
+    except SealError as error:
+        sys.stderr.write(f"cannot start: {error.message}\n")
+        return 1
+    name = service.full_names[0].split(".")[1]
+    configure_logging(name, settings.log_level, settings.log_format)
+    try:
+        asyncio.run(serve(service, settings))
+    except SealError as error:
+        sys.stderr.write(f"{name} cannot start: {error.message}\n")
+        return 1
+    return 0
+
+
+async def _start_until(server: GrpcServer, told: asyncio.Event) -> None:
+    """Starts the server and waits until it is told to stop, which may come before it has started."""
+    starting, waiting = asyncio.ensure_future(server.start()), asyncio.ensure_future(told.wait())
+    try:
+        await asyncio.wait((starting, waiting), return_when=asyncio.FIRST_COMPLETED)
+        if starting.done():
+            starting.result()
+            await waiting
+    finally:
+        starting.cancel()
+        waiting.cancel()
+        await asyncio.gather(starting, waiting, return_exceptions=True)
+
+
+def _on_signal(number: signal.Signals, told: asyncio.Event) -> None:
+    if told.is_set():
+        os._exit(128 + number)
+    log.info("stopping", signal=number.name)
+    told.set()
+
+
+def _serve_metrics(address: str) -> Callable[[], None]:
+    """Opens the Prometheus endpoint and returns what closes it."""
+    if not address:
+        return lambda: None
+    host, _, port = address.rpartition(":")
+    try:
+        server, thread = prometheus_client.start_http_server(int(port), host.strip("[]"))
+    except OSError as error:
+        raise Unavailable(
+            f"cannot serve metrics on {address}: {error.strerror}. Stop what holds that port, or choose another address"
+        ) from error
+
+    def close() -> None:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+    return close

@@ -1,0 +1,53 @@
+"""Where a service listens and how it runs; the environment says it. Each service subclasses this with its prefix."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+def _address(value: str) -> str:
+    """An address that gRPC can listen on: `host:port`, `[v6]:port` or `unix:path`."""
+    host, _, port = value.rpartition(":")
+    if value.startswith("unix:") or (host and port.isdecimal() and int(port) < 65536):
+        return value
+    raise ValueError(f"{value!r} is not host:port")
+
+
+Address = Annotated[str, AfterValidator(_address)]
+
+
+def _upper(value: object) -> object:
+    return value.upper() if isinstance(value, str) else value
+
+
+class ServerSettings(BaseSettings):
+    """What every service has; addresses are `host:port`, port 0 takes a free one."""
+
+    model_config = SettingsConfigDict(frozen=True, extra="ignore")
+
+    listen: Address = "127.0.0.1:0"
+    metrics_listen: Annotated[str, AfterValidator(lambda value: value and _address(value))] = ""
+    """Address of the Prometheus endpoint; empty: off."""
+    grace_seconds: float = Field(20, ge=0)
+    """How long calls under way may take to end once the service was told to stop."""
+    log_level: Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR"], BeforeValidator(_upper)] = "INFO"
+    log_format: Literal["json", "console"] = "json"
+    max_message_mib: int = Field(64, ge=1, le=1024)
+
+
+def explain(error: ValidationError) -> str:
+    """Faulty settings by the names of their environment variables, for a person."""
+    prefix = next((s.model_config.get("env_prefix", "") for s in _subclasses() if s.__name__ == error.title), "")
+    faults = ((prefix + "__".join(str(part) for part in e["loc"])).upper() + f": {e['msg']}" for e in error.errors())
+    return "; ".join(faults)
+
+
+def _subclasses() -> Iterator[type[BaseSettings]]:
+    waiting: list[type[BaseSettings]] = [BaseSettings]
+    while waiting:
+        waiting.extend(found := waiting.pop().__subclasses__())
+        yield from found
