@@ -1,0 +1,27 @@
+"""`seal health`: what a container's health check asks."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+
+def register(app: typer.Typer) -> None:
+    """Adds `seal health` to the application."""
+    app.command("health")(health)
+
+
+def health(
+    address: Annotated[str, typer.Argument(help="host:port of any service.")],
+    service: Annotated[str, typer.Option(help="A gRPC service's full name. Default: the whole server.")] = "",
+    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds to wait.")] = 2.0,
+) -> None:
+    """Ask a service whether it is ready; exit code 0 if so, else 1."""
+    from seal_cli.console import out
+    from seal_cli.health import is_serving
+
+    ready = is_serving(address, service, timeout)
+    out.print(f"{address}: {'ready' if ready else 'not ready'}", markup=False)
+    if not ready:
+        raise typer.Exit(1)

@@ -1,0 +1,76 @@
+"""`seal run`: create a run, follow it to its end, show what it found."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from seal_cli.options import DEFAULT_DATA, Address, Data, connect, embedded_store
+
+if TYPE_CHECKING:
+    from sealkit.client import SealClient
+
+
+def register(app: typer.Typer) -> None:
+    """Adds `seal run` to the application."""
+    app.command("run")(run)
+
+
+def run(
+    config: Annotated[Path, typer.Argument(help="A run's config, in TOML; see configs/.")],
+    dataset: Annotated[Path | None, typer.Option(help="JSON list or JSONL, instead of the config's dataset.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Use at most this many records.")] = None,
+    name: Annotated[str, typer.Option(help="A name for the run. Default: the config's.")] = "",
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change the config: --set editor.k=3.")
+    ] = None,
+    follow: Annotated[bool, typer.Option(help="Stay and show how it goes.")] = True,
+    cancel_on_interrupt: Annotated[
+        bool, typer.Option("--cancel-on-interrupt", help="Ctrl-C cancels the run instead of leaving it going.")
+    ] = False,
+    address: Address = "",
+    data: Data = DEFAULT_DATA,
+) -> None:
+    """Start a run and follow it: self-edits are written, tried and chosen, and the policy learns from them."""
+    from seal_cli.console import out
+    from seal_cli.recipe import load_recipe
+
+    recipe = load_recipe(config, dataset=dataset, limit=limit, settings=settings or ())
+    with connect(address, data) as client:
+        created = client.create_run(
+            recipe.config, recipe.records, recipe.retention, display_name=name or recipe.config.name
+        )
+        out.print(f"{created.name}: {len(recipe.records)} records, {recipe.config.rounds} rounds", markup=False)
+        if follow:
+            store = embedded_store(data) if not address else None
+            follow_to_end(client, created.name, store, cancel_on_interrupt=cancel_on_interrupt)
+        else:
+            out.print(f"watch it with: seal runs watch {created.name}", markup=False)
+
+
+def follow_to_end(client: SealClient, name: str, store: Path | None, *, cancel_on_interrupt: bool = False) -> None:
+    """Follows a run, prints its report; exits with 1 unless it succeeded, with 130 on Ctrl-C."""
+    from seal_cli.console import err
+    from seal_cli.follow import follow
+    from seal_cli.report import print_report
+    from sealkit.resources import RunState
+
+    try:
+        follow(client.watch_run(name))
+    except KeyboardInterrupt as interrupt:
+        if cancel_on_interrupt:
+            client.cancel_run(name)
+            err.print(f"\n{name} is cancelled; take it up again with: seal runs resume {name}", markup=False)
+        else:
+            err.print(f"\n{name} goes on without you.", markup=False)
+            err.print(f"  watch it:  seal runs watch {name}\n  stop it:   seal runs cancel {name}", markup=False)
+        raise typer.Exit(130) from interrupt
+    ended = client.get_run(name)
+    print_report(ended, client.report(name), store)
+    if ended.state is not RunState.SUCCEEDED:
+        if ended.error:
+            err.print(f"error {ended.error.message}", markup=False)
+        err.print(f"{name} {ended.state.value}; take it up again with: seal runs resume {name}", markup=False)
+        raise typer.Exit(1)

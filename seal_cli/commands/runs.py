@@ -1,0 +1,99 @@
+"""`seal runs`: list, get, watch, cancel, resume, report."""
+
+from __future__ import annotations
+
+from itertools import islice
+from typing import Annotated
+
+import typer
+
+from seal_cli.commands.run import follow_to_end
+from seal_cli.options import DEFAULT_DATA, Address, Data, Limit, connect, embedded_store
+
+app = typer.Typer(help="Look at runs, and steer them.", no_args_is_help=True)
+
+Name = Annotated[str, typer.Argument(help="runs/…, as `seal runs list` shows it.")]
+
+
+@app.command("list")
+def list_runs(limit: Limit = 20, address: Address = "", data: Data = DEFAULT_DATA) -> None:
+    """Runs, newest first."""
+    from seal_cli.console import moment, out
+    from seal_cli.tables import listing
+
+    with connect(address, data) as client:
+        rows = [
+            (
+                run.name,
+                run.display_name,
+                run.state.value,
+                _progress(run.progress.trials_done, run.progress.trials_total),
+                moment(run.create_time),
+            )
+            for run in islice(client.list_runs(), limit)
+        ]
+    out.print(listing(("run", "name", "state", "trials", "created"), rows))
+
+
+@app.command()
+def get(name: Name, address: Address = "", data: Data = DEFAULT_DATA) -> None:
+    """One run with its whole config, as JSON."""
+    from seal_cli.console import out
+
+    with connect(address, data) as client:
+        out.print_json(client.get_run(_full(name)).model_dump_json())
+
+
+@app.command()
+def watch(name: Name, address: Address = "", data: Data = DEFAULT_DATA) -> None:
+    """Follow a run from its beginning to its end."""
+    with connect(address, data) as client:
+        follow_to_end(client, _full(name), embedded_store(data) if not address else None)
+
+
+@app.command()
+def cancel(name: Name, address: Address = "", data: Data = DEFAULT_DATA) -> None:
+    """Stop a run. What it has found so far stays."""
+    from seal_cli.console import out
+
+    with connect(address, data) as client:
+        run = client.cancel_run(_full(name))
+    out.print(f"{run.name}: {run.state.value}", markup=False)
+
+
+@app.command()
+def resume(name: Name, address: Address = "", data: Data = DEFAULT_DATA) -> None:
+    """Take a failed or cancelled run up where it stopped."""
+    from seal_cli.console import out
+
+    with connect(address, data) as client:
+        run = client.resume_run(_full(name))
+    out.print(f"{run.name}: {run.state.value}; watch it with: seal runs watch {run.name}", markup=False)
+
+
+@app.command()
+def report(
+    name: Name,
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+    address: Address = "",
+    data: Data = DEFAULT_DATA,
+) -> None:
+    """What a run found, so far or in the end."""
+    from seal_cli.console import out
+    from seal_cli.report import print_report
+
+    with connect(address, data) as client:
+        found = client.report(_full(name))
+        if as_json:
+            out.print_json(found.model_dump_json())
+        else:
+            print_report(client.get_run(_full(name)), found, embedded_store(data) if not address else None)
+
+
+def _full(name: str) -> str:
+    """`runs/…`, whether or not the person typed that part."""
+    return name if name.startswith("runs/") else f"runs/{name}"
+
+
+def _progress(done: int, total: int) -> str:
+    return f"{done}/{total}" if total else ""

@@ -1,0 +1,136 @@
+"""`seal up`, `seal down`, `seal status`: the embedded stack."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated
+
+import typer
+
+from seal_cli.options import DEFAULT_DATA, Data
+from sealkit.errors import FailedPrecondition
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the three commands to the application."""
+    app.command("up")(up)
+    app.command("down")(down)
+    app.command("status")(status)
+
+
+def up(
+    model: Annotated[
+        str,
+        typer.Option(envvar="SEAL_MODEL", help="Folder, .gguf file or hub id. Default: SmolLM2-135M-Instruct."),
+    ] = "",
+    port: Annotated[
+        int | None, typer.Option(min=0, max=65535, help="Port of the controller. Default: 50050, else a free one.")
+    ] = None,
+    foreground: Annotated[bool, typer.Option("--foreground", help="Stay, and stop all on Ctrl-C.")] = False,
+    timeout: Annotated[float, typer.Option(min=1, help="Seconds to wait until all is ready.")] = 300,
+    data: Data = DEFAULT_DATA,
+) -> None:
+    """Start the stack on this machine: Valkey, generator, trainer, evaluator, controller.
+
+    Returns when all of it is ready and leaves it running; what runs already is kept.
+    """
+    from seal_cli.console import out, say
+
+    with _needs_embedded():
+        from seal_cli.stack.layout import CONTROLLER, Layout
+        from seal_cli.stack.model import resolve_model
+        from seal_cli.stack.supervisor import down as stop
+        from seal_cli.stack.supervisor import hold
+        from seal_cli.stack.supervisor import up as start
+
+    layout = Layout.at(data)
+    with _sigterm_interrupts():
+        resolved = resolve_model(model, layout, say)
+        started = start(layout, resolved, port=port, timeout=timeout, say=say)
+        controller = started.state.find(CONTROLLER)
+        address = controller.address if controller else ""
+        say("the stack is up" if started.fresh else "the stack was up already")
+        out.print(
+            f"controller  {address}\nmodel       {resolved}\nlogs        {layout.logs}", markup=False, soft_wrap=True
+        )
+        if foreground:
+            say("Ctrl-C stops it")
+            try:
+                hold(layout, say)
+            except KeyboardInterrupt:
+                stop(layout, say)
+                raise
+
+
+def down(data: Data = DEFAULT_DATA) -> None:
+    """Stop the stack. What is recorded stays, and the next `seal up` goes on from there."""
+    from seal_cli.console import say
+
+    with _needs_embedded():
+        from seal_cli.stack.layout import Layout
+        from seal_cli.stack.supervisor import down as stop
+
+    say("the stack is stopped" if stop(Layout.at(data), say) else "no stack was running")
+
+
+def status(
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing; the exit code tells.")] = False,
+    data: Data = DEFAULT_DATA,
+) -> None:
+    """Each service of the stack as it is now; exit code 0 if all are ready, else 1."""
+    from datetime import datetime
+
+    from seal_cli.console import moment, out, say
+    from seal_cli.tables import listing
+
+    with _needs_embedded():
+        from seal_cli.stack.layout import Layout
+        from seal_cli.stack.supervisor import status as look
+
+    layout = Layout.at(data)
+    found = look(layout)
+    ready = bool(found) and all(service.state == "ready" for service in found)
+    if not quiet and not found:
+        say(f"no stack runs in {layout.data}; start one with `seal up`")
+    elif not quiet:
+        rows = [
+            (
+                service.record.name,
+                service.state if service.state != "dead" else f"dead; see {layout.log(service.record.name)}",
+                str(service.record.pid),
+                service.record.address,
+                service.record.metrics,
+                moment(datetime.fromtimestamp(service.record.started).astimezone()),
+            )
+            for service in found
+        ]
+        out.print(listing(("service", "state", "pid", "address", "metrics", "since"), rows))
+    if not ready:
+        raise typer.Exit(1)
+
+
+@contextmanager
+def _needs_embedded() -> Iterator[None]:
+    """Says which extra is missing, where one is."""
+    try:
+        yield
+    except ImportError as error:
+        raise FailedPrecondition(
+            f"the embedded stack needs {error.name}: pip install 'seal-suite[embedded]'"
+        ) from error
+
+
+@contextmanager
+def _sigterm_interrupts() -> Iterator[None]:
+    """SIGTERM ends `seal up` as Ctrl-C does: what was started is stopped."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    previous = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)

@@ -1,0 +1,53 @@
+"""What the terminal gets: results on stdout, everything else on stderr; colours only where a person looks."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from rich.console import Console
+from rich.markup import escape
+
+from sealkit.errors import InvalidInput, NotFound, SealError
+
+out = Console(highlight=False, soft_wrap=False)
+err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+_FIELDS_SHOWN = 20
+
+
+def say(message: str) -> None:
+    """A line on what goes on."""
+    err.print(escape(message))
+
+
+def fail(error: SealError) -> int:
+    """Prints what is wrong and the way out, each faulty field on a line. Returns the exit code: 2 for bad input, or 1."""
+    err.print(f"[bold red]error[/] {escape(error.message)}")
+    # A message names its faults where it was made; what came over the wire may carry more of them.
+    for path, description in error.fields[:_FIELDS_SHOWN]:
+        err.print(f"  [bold]{escape(path)}[/]  {escape(description)}")
+    if len(error.fields) > _FIELDS_SHOWN:
+        err.print(f"  … and {len(error.fields) - _FIELDS_SHOWN} more")
+    if error.retry_after is not None:
+        err.print(f"  try again in {error.retry_after:.0f} s")
+    return 2 if isinstance(error, InvalidInput | NotFound) else 1
+
+
+def duration(seconds: float) -> str:
+    """`48 s`, `3:05`, `1:02:03`."""
+    whole = max(0, round(seconds))
+    if whole < 60:
+        return f"{whole} s"
+    minutes, rest = divmod(whole, 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def moment(time: datetime | None) -> str:
+    """A time as this machine's clock shows it; empty for None."""
+    return time.astimezone().strftime("%Y-%m-%d %H:%M:%S") if time else ""
+
+
+def share(value: float | None) -> str:
+    """An accuracy or the like, in [0, 1]; a dash where it was not measured."""
+    return "–" if value is None else f"{value:.2f}"

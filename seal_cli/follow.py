@@ -1,0 +1,197 @@
+"""A run as it goes on: a live line on a terminal, a line an event elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from statistics import fmean
+from typing import Protocol
+
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, SpinnerColumn, Task, TextColumn
+from rich.text import Text
+
+from seal_cli.console import duration, out, share
+from sealkit.resources import (
+    Editor,
+    Event,
+    PolicyTrained,
+    RoundFinished,
+    RunStateChanged,
+    StageStarted,
+    Trial,
+    TrialFinished,
+    TrialState,
+)
+
+STAGES = {
+    "baseline": "asking the questions without an adapter",
+    "e_step": "writing self-edits and trying them",
+    "selection": "choosing what helped",
+    "m_step": "teaching the policy what helped",
+    "held_out": "scoring the policy on held-out contexts",
+}
+
+
+@dataclass
+class Tally:
+    """What a watcher has seen so far."""
+
+    began: float = field(default_factory=time.monotonic)
+    first_done: int | None = None
+    done: int = 0
+    total: int = 0
+    stage: str = "waiting for a worker"
+    accuracies: list[float] = field(default_factory=list)
+    baselines: list[float] = field(default_factory=list)
+    rejected: int = 0
+    failed: int = 0
+
+    def note(self, event: Event) -> None:
+        """Takes one event in."""
+        if self.first_done is None:
+            self.first_done = event.progress.trials_done
+        self.done, self.total = event.progress.trials_done, event.progress.trials_total
+        if isinstance(event.kind, StageStarted):
+            self.stage = stage_text(event.kind, event.progress.rounds_total)
+        elif isinstance(event.kind, TrialFinished) and event.kind.trial.editor is Editor.POLICY:
+            self._note_trial(event.kind.trial)
+
+    def _note_trial(self, trial: Trial) -> None:
+        self.rejected += trial.state is TrialState.REJECTED
+        self.failed += trial.state is TrialState.FAILED
+        if trial.accuracy is not None:
+            self.accuracies.append(trial.accuracy)
+        if trial.baseline_accuracy is not None:
+            self.baselines.append(trial.baseline_accuracy)
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds watched."""
+        return time.monotonic() - self.began
+
+    @property
+    def seconds_left(self) -> float | None:
+        """By the pace of the trials seen so far; None before one has ended."""
+        seen = self.done - (self.first_done or 0)
+        return self.elapsed / seen * (self.total - self.done) if seen > 0 and self.total > self.done else None
+
+    @property
+    def accuracy(self) -> str:
+        """Mean accuracy of the self-edits' adapters so far, beside that of no adapter."""
+        if not self.accuracies:
+            return ""
+        base = f", {fmean(self.baselines):.2f} without an adapter" if self.baselines else ""
+        return f"accuracy so far {fmean(self.accuracies):.2f}{base}"
+
+
+class View(Protocol):
+    """Shows events as they come."""
+
+    def show(self, event: Event, tally: Tally) -> None: ...
+
+
+def follow(events: Iterable[Event]) -> None:
+    """Shows a run's events to the end. Raises KeyboardInterrupt when the person has seen enough."""
+    tally = Tally()
+    with _view(tally) as view:
+        for event in events:
+            tally.note(event)
+            view.show(event, tally)
+
+
+@contextmanager
+def _view(tally: Tally) -> Iterator[View]:
+    if not out.is_terminal:
+        yield LineView()
+        return
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TextColumn("[dim]{task.fields[note]}[/]"),
+        _Clock(),
+    )
+    with Progress(*columns, console=out, transient=True, refresh_per_second=4) as progress:
+        yield LiveView(progress, tally)
+
+
+class _Clock(ProgressColumn):
+    """Seconds gone and left; asked at every refresh, so it goes on between events."""
+
+    def render(self, task: Task) -> Text:
+        tally: Tally = task.fields["tally"]
+        left = tally.seconds_left
+        return Text(duration(tally.elapsed) + (f", about {duration(left)} left" if left is not None else ""))
+
+
+class LiveView:
+    """One live line below a log of what has been reached."""
+
+    def __init__(self, progress: Progress, tally: Tally) -> None:
+        self.progress = progress
+        self.task = progress.add_task(escape(tally.stage), total=None, note="", tally=tally)
+
+    def show(self, event: Event, tally: Tally) -> None:
+        """Moves the bar; prints what is worth keeping."""
+        if line := headline(event):
+            self.progress.print(line)
+        self.progress.update(
+            self.task,
+            description=f"[bold]{escape(tally.stage)}[/]",
+            total=tally.total or None,
+            completed=tally.done,
+            note=tally.accuracy,
+        )
+
+
+class LineView:
+    """Plain lines: for a file, a pipe or a CI log."""
+
+    def show(self, event: Event, tally: Tally) -> None:
+        """Prints the event, headed by the time since the start."""
+        if isinstance(event.kind, TrialFinished):
+            line = f"trial {tally.done}/{tally.total}: {trial_line(event.kind.trial)}"
+            if (left := tally.seconds_left) is not None:
+                line += f"; about {duration(left)} left"
+        elif isinstance(event.kind, StageStarted):
+            line = tally.stage
+        else:
+            line = headline(event)
+        if line:
+            out.print(f"[{duration(tally.elapsed):>5}] {line}", markup=False)
+
+
+def headline(event: Event) -> str:
+    """A line on what the run has reached; empty for what the bar shows."""
+    kind = event.kind
+    if isinstance(kind, PolicyTrained):
+        score = f", held-out accuracy {share(kind.policy.held_out_accuracy)}" if kind.policy.held_out_accuracy else ""
+        return f"round {kind.round}: {kind.policy.name} trained on {kind.kept} kept self-edits{score}"
+    if isinstance(kind, RoundFinished):
+        return f"round {kind.round} is done; the policy is now {kind.policy}"
+    if isinstance(kind, RunStateChanged) and kind.error:
+        return f"the run {kind.state.value}: {kind.error.message}"
+    return ""
+
+
+def stage_text(stage: StageStarted, rounds: int) -> str:
+    """`round 1 of 2: writing self-edits and trying them`."""
+    what = STAGES.get(stage.stage, stage.stage.replace("_", " "))
+    return f"round {stage.round} of {rounds}: {what}" if rounds else what
+
+
+def trial_line(trial: Trial) -> str:
+    """A trial in a few words."""
+    who = "the passage alone" if trial.editor is Editor.PASSAGE_ONLY else f"self-edit {trial.index}"
+    if trial.state is TrialState.REJECTED:
+        return f"{trial.context_id}, {who}: rejected ({trial.rejection})"
+    if trial.error:
+        return f"{trial.context_id}, {who}: {trial.state.value} ({trial.error.message})"
+    return (
+        f"{trial.context_id}, {who}: accuracy {share(trial.accuracy)} "
+        f"({share(trial.baseline_accuracy)} without an adapter)"
+    )

@@ -1,0 +1,64 @@
+"""`seal`: put the commands together; turn errors into one clear message and an exit code."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from seal_cli.commands import adapters, health, policies, run, runs, stack, trials
+from sealkit.errors import SealError
+
+
+class SealGroup(TyperGroup):
+    """Typed errors end as a message and exit code 2 (bad input) or 1 (failure), Ctrl-C as 130; never as a traceback."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except SealError as error:
+            from seal_cli.console import fail
+
+            raise typer.Exit(fail(error)) from error
+        except KeyboardInterrupt as interrupt:
+            raise typer.Exit(130) from interrupt
+
+
+app = typer.Typer(
+    name="seal",
+    cls=SealGroup,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Start with: seal up, then seal run configs/demo.toml",
+)
+stack.register(app)
+run.register(app)
+app.add_typer(runs.app, name="runs")
+app.add_typer(trials.app, name="trials")
+app.add_typer(policies.app, name="policies")
+app.add_typer(adapters.app, name="adapters")
+health.register(app)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        typer.echo(version("seal-suite"))
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and end.")
+    ] = False,
+) -> None:
+    """SEAL as a service suite: a language model writes its own training data, tries it, and learns from what helped."""
+
+
+def main() -> None:
+    """The console script."""
+    app()

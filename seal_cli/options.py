@@ -1,0 +1,52 @@
+"""The options that several commands share, and which controller they talk to."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from sealkit.errors import Unavailable
+
+if TYPE_CHECKING:
+    from sealkit.client import SealClient
+
+DEFAULT_DATA = Path(".seal")
+
+Address = Annotated[
+    str,
+    typer.Option(
+        envvar="SEAL_ADDRESS", help="The controller, host:port. Default: that of the stack in the data folder."
+    ),
+]
+Data = Annotated[Path, typer.Option("--data", envvar="SEAL_DATA", help="Data folder of the embedded stack.")]
+Limit = Annotated[int, typer.Option(min=1, help="At most this many lines.")]
+
+
+def connect(address: str, data: Path) -> SealClient:
+    """A client of the controller that was named, else of the embedded stack's. Raises Unavailable where none is."""
+    from sealkit.client import SealClient
+
+    return SealClient(address or embedded_address(data))
+
+
+def embedded_address(data: Path) -> str:
+    """Where the controller of the stack in `data` listens. Raises Unavailable where none was started."""
+    from seal_cli.stack.layout import CONTROLLER, Layout
+
+    layout = Layout.at(data)
+    state = layout.read_state()
+    record = state.find(CONTROLLER) if state else None
+    if record is None:
+        raise Unavailable(
+            f"no stack runs in {layout.data}; start one with `seal up`, or name a controller with --address host:port"
+        )
+    return record.address
+
+
+def embedded_store(data: Path) -> Path:
+    """The folder of the adapter store of the stack in `data`."""
+    from seal_cli.stack.layout import Layout
+
+    return Layout.at(data).store

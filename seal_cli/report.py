@@ -1,0 +1,89 @@
+"""A run's report as tables for a person who has never heard of SEAL."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from rich.console import RenderableType
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from seal_cli.console import duration, out
+from sealkit.resources import Estimate, ReportRow, Run, RunReport
+
+SPLITS = {
+    "train": "Contexts that the policy learns from",
+    "held_out": "Held-out contexts, which never teach it",
+}
+LEGEND = (
+    "Accuracy: the share of questions answered right without seeing the text, averaged over contexts (n), with its "
+    "95 % interval. No adapter: the model as it came. Passage only: trained on the text itself. Self-edits: trained "
+    "on what the model wrote about the text; θ_0 wrote before, θ_1, θ_2 … after learning from what helped. Best of k "
+    "is chosen by these very questions, so it is an upper bound."
+)
+STAGES = {"generate": "writing", "train": "training", "evaluate": "asking"}
+
+
+def print_report(run: Run, report: RunReport, store: Path | None) -> None:
+    """Prints all of it; `store` is where adapters lie, where that is known."""
+    out.print()
+    out.print(
+        f"[bold]{escape(run.display_name or run.name)}[/] · {run.name} · {run.state.value} "
+        f"after {duration(report.wall_seconds)}"
+    )
+    for split in dict.fromkeys(row.split for row in report.rows):
+        out.print()
+        out.print(_accuracy_table(split, [row for row in report.rows if row.split == split]))
+    out.print(Text(LEGEND, style="dim"))
+    out.print()
+    out.print(_facts(report, store))
+    out.print()
+    out.print(f"[bold]{escape(report.verdict)}[/]")
+
+
+def _accuracy_table(split: str, rows: Iterable[ReportRow]) -> Table:
+    table = Table(title=SPLITS.get(split, split), title_justify="left", title_style="bold", header_style="dim")
+    table.add_column("")
+    table.add_column("accuracy", justify="right")
+    table.add_column("95 % interval", justify="right")
+    table.add_column("n", justify="right")
+    for row in rows:
+        table.add_row(
+            escape(row.label),
+            f"{row.accuracy.mean:.3f}",
+            f"{row.accuracy.low:.3f} – {row.accuracy.high:.3f}",
+            str(row.accuracy.n),
+        )
+    return table
+
+
+def _facts(report: RunReport, store: Path | None) -> RenderableType:
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="dim")
+    table.add_column()
+    for label, value in _fact_rows(report, store):
+        table.add_row(label, escape(value))
+    return table
+
+
+def _fact_rows(report: RunReport, store: Path | None) -> Iterable[tuple[str, str]]:
+    yield "kept", f"{report.kept} self-edits taught the policy"
+    yield "trials", ", ".join(f"{count} {outcome}" for outcome, count in report.trial_counts.items()) or "none"
+    if report.trial_forgetting:
+        yield "forgetting by a trial's adapter", _signed(report.trial_forgetting) + " of the retention questions"
+    for index, policy in enumerate(report.policies):
+        if policy.forgetting is not None:
+            yield f"forgetting by θ_{index}", f"{policy.forgetting:+.3f} ({policy.name})"
+    if report.stage_seconds:
+        parts = (f"{STAGES.get(stage, stage)} {seconds:.1f} s" for stage, seconds in report.stage_seconds.items())
+        yield "seconds a trial", ", ".join(parts)
+    if report.policies:
+        yield "policies", " → ".join(policy.name for policy in report.policies)
+    if store:
+        yield "adapters", f"{store / 'adapters'} (PEFT's format)"
+
+
+def _signed(estimate: Estimate) -> str:
+    return f"{estimate.mean:+.3f} [{estimate.low:+.3f}, {estimate.high:+.3f}], n = {estimate.n}"

@@ -1,0 +1,135 @@
+"""Where things lie in the data folder, and the record of what runs there."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from sealkit.errors import FailedPrecondition
+from sealkit.types import Value
+
+CONTROLLER = "controller"
+_LONGEST_SOCKET_PATH = 100
+"""The kernel takes 104 (macOS) or 108 (Linux) bytes, the closing zero among them."""
+
+
+class ServiceRecord(Value):
+    """One started process. `started` is the process's own start time (seconds since 1970), so that a pid that has been
+    given to another program is told apart."""
+
+    name: str
+    pid: int
+    started: float
+    address: str
+    metrics: str = ""
+
+
+class StackState(Value):
+    """What `seal up` started. `model` is a folder, a file or a hub id."""
+
+    model: str
+    services: tuple[ServiceRecord, ...] = ()
+
+    def find(self, name: str) -> ServiceRecord | None:
+        """The record of one service, if it was started."""
+        return next((record for record in self.services if record.name == name), None)
+
+    def having(self, record: ServiceRecord) -> StackState:
+        """The same state with `record` in the place of an older one of that name."""
+        others = tuple(known for known in self.services if known.name != record.name)
+        return StackState(model=self.model, services=(*others, record))
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The data folder (absolute). Nothing outside it is written, but for a socket whose path would be too long."""
+
+    data: Path
+
+    @classmethod
+    def at(cls, data: Path) -> Layout:
+        """The layout of `data`, which need not exist."""
+        return cls(data.expanduser().resolve())
+
+    @property
+    def logs(self) -> Path:
+        return self.data / "logs"
+
+    @property
+    def store(self) -> Path:
+        return self.data / "store"
+
+    @property
+    def models(self) -> Path:
+        return self.data / "models"
+
+    @property
+    def database(self) -> Path:
+        return self.data / "seal.db"
+
+    @property
+    def valkey(self) -> Path:
+        return self.data / "valkey"
+
+    @property
+    def socket(self) -> Path:
+        """Valkey's Unix socket: only this user can open it, and it takes no port."""
+        path = self.valkey / "valkey.sock"
+        if len(os.fsencode(path)) <= _LONGEST_SOCKET_PATH:
+            return path
+        folder = hashlib.sha256(os.fsencode(self.data)).hexdigest()[:12]
+        return Path(tempfile.gettempdir()) / f"seal-{os.getuid()}-{folder}" / "valkey.sock"
+
+    @property
+    def state_file(self) -> Path:
+        return self.data / "stack.json"
+
+    def log(self, name: str) -> Path:
+        """The log of one service."""
+        return self.logs / f"{name}.log"
+
+    def create(self) -> None:
+        """Makes the folders, for this user alone. Raises FailedPrecondition where that cannot be."""
+        try:
+            for folder in (self.data, self.logs, self.store, self.models, self.valkey, self.socket.parent):
+                folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        except OSError as error:
+            raise FailedPrecondition(
+                f"the data folder {self.data} cannot be made ({error.strerror}); choose another with --data"
+            ) from error
+
+    def read_state(self) -> StackState | None:
+        """What was started here, or None. Raises FailedPrecondition on a file that is not ours."""
+        try:
+            return StackState.model_validate_json(self.state_file.read_bytes())
+        except FileNotFoundError:
+            return None
+        except (OSError, ValidationError) as error:
+            raise FailedPrecondition(
+                f"{self.state_file} cannot be read as the record of a stack; end what still runs, then remove it"
+            ) from error
+
+    def write_state(self, state: StackState) -> None:
+        """Replaces the record as a whole: a reader sees the old one or the new one."""
+        scratch = self.state_file.with_suffix(".partial")
+        scratch.write_text(state.model_dump_json(indent=1) + "\n", encoding="utf-8")
+        scratch.replace(self.state_file)
+
+    @contextmanager
+    def locked(self, on_wait: Callable[[], None]) -> Iterator[None]:
+        """One `seal up` or `seal down` at a time. The kernel frees the lock when its holder dies, however it dies."""
+        with (self.data / "lock").open("w") as handle:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                on_wait()
+                fcntl.flock(handle, fcntl.LOCK_EX)
+            yield

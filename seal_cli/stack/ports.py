@@ -1,0 +1,46 @@
+"""Ports on loopback."""
+
+from __future__ import annotations
+
+import socket
+from contextlib import ExitStack
+
+from sealkit.errors import FailedPrecondition
+
+LOOPBACK = "127.0.0.1"
+CONTROLLER_PORT = 50050
+
+
+def controller_port(asked: int | None) -> int:
+    """The controller's port: the one that was asked for, else the usual one, else any free one.
+
+    Raises FailedPrecondition where the port that was asked for is in use.
+    """
+    if asked is None:
+        return CONTROLLER_PORT if is_free(CONTROLLER_PORT) else free_ports(1)[0]
+    if asked and not is_free(asked):
+        raise FailedPrecondition(
+            f"port {asked} on {LOOPBACK} is in use by another program; choose another with --port (0: any free one)"
+        )
+    return asked or free_ports(1)[0]
+
+
+def is_free(port: int) -> bool:
+    """Whether nothing listens on that port now."""
+    with socket.socket() as probe:
+        # As servers do, so that a port in TIME_WAIT counts as free.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((LOOPBACK, port))
+        except OSError:
+            return False
+    return True
+
+
+def free_ports(count: int) -> list[int]:
+    """`count` different ports that the kernel holds free now."""
+    with ExitStack() as held:
+        probes = [held.enter_context(socket.socket()) for _ in range(count)]
+        for probe in probes:
+            probe.bind((LOOPBACK, 0))
+        return [int(probe.getsockname()[1]) for probe in probes]

@@ -1,0 +1,111 @@
+"""What each process of the stack is: its command, its environment, its share of the cores."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from seal_cli.stack import valkey
+from seal_cli.stack.layout import CONTROLLER, Layout, ServiceRecord, StackState
+from seal_cli.stack.ports import LOOPBACK, free_ports
+
+VALKEY = "valkey"
+GENERATOR = "generator"
+TRAINER = "trainer"
+EVALUATOR = "evaluator"
+HEALTH_NAMES = {
+    GENERATOR: "seal.generator.v1.GeneratorService",
+    TRAINER: "seal.trainer.v1.TrainerService",
+    EVALUATOR: "seal.evaluator.v1.EvaluatorService",
+    CONTROLLER: "seal.controller.v1.ControllerService",
+}
+MODEL_SERVICES = (GENERATOR, TRAINER, EVALUATOR)
+START_ORDER = (VALKEY, *MODEL_SERVICES, CONTROLLER)
+STOP_ORDER = ((CONTROLLER,), MODEL_SERVICES, (VALKEY,))
+"""What calls others stops before what it calls."""
+
+
+@dataclass(frozen=True)
+class Launch:
+    """How to start one process."""
+
+    name: str
+    command: list[str]
+    env: dict[str, str]
+    address: str
+    metrics: str = ""
+
+
+def thread_shares(cores: int) -> dict[str, int]:
+    """Torch threads by service. Training takes most of a trial, so the trainer gets what the others leave."""
+    helper = max(1, cores // 4)
+    return {GENERATOR: helper, EVALUATOR: helper, TRAINER: max(1, cores - 2 * helper)}
+
+
+def usable_cores() -> int:
+    """Cores that this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def plan(layout: Layout, state: StackState, controller_port: int) -> list[Launch]:
+    """The launches of a whole stack. A service that was started here before keeps its addresses."""
+    ports = iter(free_ports(2 * len(START_ORDER)))
+    known = {record.name: record for record in state.services}
+    addresses = {name: _address(known.get(name), next(ports)) for name in HEALTH_NAMES}
+    if CONTROLLER not in known:
+        addresses[CONTROLLER] = f"{LOOPBACK}:{controller_port}"
+    metrics = {name: _metrics(known.get(name), next(ports)) for name in HEALTH_NAMES}
+    shares = thread_shares(usable_cores())
+    launches = [Launch(VALKEY, valkey.command(layout.valkey, layout.socket), dict(os.environ), str(layout.socket))]
+    for name in MODEL_SERVICES:
+        env = _service_env(name, addresses[name], metrics[name]) | _model_env(name, state.model, layout, shares[name])
+        command = [sys.executable, "-m", f"{name}_svc"]
+        launches.append(Launch(name, command, env, addresses[name], metrics[name]))
+    env = _service_env(CONTROLLER, addresses[CONTROLLER], metrics[CONTROLLER]) | _controller_env(layout, addresses)
+    command = [sys.executable, "-m", "controller", "all"]
+    launches.append(Launch(CONTROLLER, command, env, addresses[CONTROLLER], metrics[CONTROLLER]))
+    return launches
+
+
+def _address(record: ServiceRecord | None, port: int) -> str:
+    return record.address if record else f"{LOOPBACK}:{port}"
+
+
+def _metrics(record: ServiceRecord | None, port: int) -> str:
+    return record.metrics if record else f"{LOOPBACK}:{port}"
+
+
+def _service_env(name: str, address: str, metrics: str) -> dict[str, str]:
+    prefix = f"SEAL_{name.upper()}_"
+    return dict(os.environ) | {f"{prefix}LISTEN": address, f"{prefix}METRICS_LISTEN": metrics}
+
+
+def _model_env(name: str, model: str, layout: Layout, threads: int) -> dict[str, str]:
+    prefix = f"SEAL_{name.upper()}_"
+    # Who sets the threads by hand (to measure, say) means it.
+    threads = int(os.environ.get(f"{prefix}THREADS") or threads)
+    env = {
+        f"{prefix}MODEL": model,
+        f"{prefix}STORE_URL": str(layout.store),
+        f"{prefix}THREADS": str(threads),
+        "OMP_NUM_THREADS": str(threads),
+        "TOKENIZERS_PARALLELISM": "false",
+    }
+    if Path(model).exists():
+        # A model that lies here needs no hub, and asking one would only wait for a network that may be missing.
+        env["HF_HUB_OFFLINE"] = "1"
+    return env
+
+
+def _controller_env(layout: Layout, addresses: Mapping[str, str]) -> dict[str, str]:
+    return {
+        "SEAL_CONTROLLER_DATABASE_URL": f"sqlite:///{layout.database}",
+        "SEAL_CONTROLLER_REDIS_URL": valkey.url(layout.socket),
+        "SEAL_CONTROLLER_STORE_URL": str(layout.store),
+        **{f"SEAL_CONTROLLER_{name.upper()}": addresses[name] for name in MODEL_SERVICES},
+    }

@@ -1,0 +1,192 @@
+"""Starts, watches and stops the embedded stack.
+
+`up` is a convergence: whatever of the stack runs already is kept, what is missing is started, and it returns when all
+of it is ready. Nothing stays behind as its parent; the record in the data folder is how a later call knows the
+processes.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from seal_cli.health import is_serving
+from seal_cli.stack import process, valkey
+from seal_cli.stack.layout import Layout, ServiceRecord, StackState
+from seal_cli.stack.ports import controller_port, is_free
+from seal_cli.stack.services import HEALTH_NAMES, START_ORDER, STOP_ORDER, VALKEY, Launch, plan
+from sealkit.errors import FailedPrecondition, Unavailable
+
+Say = Callable[[str], None]
+
+_POLL = 0.1
+_STOP_GRACE = 25.0
+"""Seconds; a little more than the services' own time to drain."""
+_LOG_LINES = 15
+
+
+@dataclass(frozen=True)
+class ServiceStatus:
+    """One service as it is now: `state` is `ready`, `not ready` or `dead`."""
+
+    record: ServiceRecord
+    state: str
+
+
+@dataclass(frozen=True)
+class Started:
+    """The stack after `up`; `fresh` is False where all of it ran already."""
+
+    state: StackState
+    fresh: bool
+
+
+def up(layout: Layout, model: str, *, port: int | None, timeout: float, say: Say) -> Started:
+    """Brings the whole stack up. Returns when every service is ready.
+
+    Raises FailedPrecondition (a port in use, another model runs here, a folder that cannot be written) or Unavailable
+    (a service died or did not become ready; its last log lines are in the message). After an error or an interruption
+    of a start nothing of the stack is left.
+    """
+    layout.create()
+    with layout.locked(lambda: say("another `seal up` or `seal down` is at work here; waiting for it")):
+        known = layout.read_state()
+        running = [record for record in known.services if process.is_alive(record)] if known else []
+        if known and running and known.model != model:
+            raise FailedPrecondition(
+                f"a stack with the model {known.model} runs in {layout.data}; stop it with `seal down` first"
+            )
+        state = StackState(model=model, services=known.services if known else ())
+        if not running:
+            # Nothing has to find the old addresses again.
+            state = StackState(model=model)
+            _end_orphaned_valkey(layout, say)
+        if len(running) == len(START_ORDER) and all(_is_ready(layout, record) for record in running):
+            return Started(state, fresh=False)
+        launches = plan(layout, state, controller_port(port) if not running else 0)
+        return Started(_converge(layout, state, launches, running, timeout, say), fresh=True)
+
+
+def down(layout: Layout, say: Say) -> bool:
+    """Stops whatever of the stack runs; True if something did. What is journaled stays and the next `up` goes on."""
+    if not layout.data.exists():
+        return False
+    with layout.locked(lambda: say("another `seal up` or `seal down` is at work here; waiting for it")):
+        state = layout.read_state()
+        if state is None:
+            return False
+        running = [record for record in state.services if process.is_alive(record)]
+        _stop(running)
+        layout.state_file.unlink(missing_ok=True)
+        return bool(running)
+
+
+def status(layout: Layout) -> list[ServiceStatus]:
+    """Every service that was started here, as it is now; empty where nothing was."""
+    state = layout.read_state()
+    return [ServiceStatus(record, _state_of(layout, record)) for record in (state.services if state else ())]
+
+
+def hold(layout: Layout, say: Say) -> None:
+    """Stays until the stack is stopped from elsewhere. Raises Unavailable when a service dies, the rest stopped."""
+    while (state := layout.read_state()) is not None:
+        dead = next((record for record in state.services if not process.is_alive(record)), None)
+        if dead is None:
+            time.sleep(10 * _POLL)
+            continue
+        # `seal down` stops the processes before it removes the record; its lock tells it from an accident.
+        with layout.locked(lambda: None):
+            if layout.read_state() is None:
+                return
+        down(layout, say)
+        raise _died(layout, dead.name)
+
+
+def _converge(
+    layout: Layout,
+    state: StackState,
+    launches: Sequence[Launch],
+    running: Sequence[ServiceRecord],
+    timeout: float,
+    say: Say,
+) -> StackState:
+    kept = {record.name for record in running}
+    started = time.monotonic()
+    with _stopping_on_failure(layout):
+        for launch in launches:
+            if launch.name not in kept:
+                state = _start(layout, state, launch)
+        waiting = [record for name in START_ORDER if (record := state.find(name))]
+        deadline = started + timeout
+        while waiting:
+            for record in list(waiting):
+                if _is_ready(layout, record):
+                    waiting.remove(record)
+                    say(f"{record.name:<10} ready on {record.address} ({time.monotonic() - started:.1f} s)")
+                elif not process.is_alive(record):
+                    raise _died(layout, record.name)
+            if waiting and time.monotonic() > deadline:
+                names = ", ".join(record.name for record in waiting)
+                raise Unavailable(
+                    f"{names} not ready within {timeout:.0f} s; see {layout.logs}, or wait longer with --timeout"
+                )
+            time.sleep(_POLL)
+    return state
+
+
+def _start(layout: Layout, state: StackState, launch: Launch) -> StackState:
+    if launch.name != VALKEY and not is_free(int(launch.address.rpartition(":")[2])):
+        raise FailedPrecondition(
+            f"{launch.name} cannot come back on {launch.address}: another program took the port; "
+            "run `seal down`, then `seal up`"
+        )
+    pid, began = process.spawn(launch.command, env=launch.env, log=layout.log(launch.name), cwd=layout.data)
+    record = ServiceRecord(name=launch.name, pid=pid, started=began, address=launch.address, metrics=launch.metrics)
+    state = state.having(record)
+    layout.write_state(state)
+    return state
+
+
+@contextmanager
+def _stopping_on_failure(layout: Layout) -> Iterator[None]:
+    """Whatever goes wrong, Ctrl-C included, takes the stack down again before it is passed on."""
+    try:
+        yield
+    except BaseException:
+        state = layout.read_state()
+        _stop([record for record in (state.services if state else ()) if process.is_alive(record)])
+        layout.state_file.unlink(missing_ok=True)
+        raise
+
+
+def _stop(running: Sequence[ServiceRecord]) -> None:
+    for names in STOP_ORDER:
+        process.stop([record for record in running if record.name in names], _STOP_GRACE)
+
+
+def _end_orphaned_valkey(layout: Layout, say: Say) -> None:
+    """A `seal up` that was killed between starting Valkey and writing that down leaves one that no record names."""
+    if valkey.answers(layout.socket):
+        say("ending a Valkey that an interrupted `seal up` left behind")
+        valkey.shut_down(layout.socket)
+
+
+def _is_ready(layout: Layout, record: ServiceRecord) -> bool:
+    if record.name == VALKEY:
+        return valkey.answers(layout.socket)
+    return is_serving(record.address, HEALTH_NAMES[record.name])
+
+
+def _state_of(layout: Layout, record: ServiceRecord) -> str:
+    if not process.is_alive(record):
+        return "dead"
+    return "ready" if _is_ready(layout, record) else "not ready"
+
+
+def _died(layout: Layout, name: str) -> Unavailable:
+    log = layout.log(name)
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()[-_LOG_LINES:] if log.exists() else []
+    shown = "".join(f"\n  {line}" for line in lines) or "\n  (it wrote nothing)"
+    return Unavailable(f"{name} died; everything else was stopped. The end of {log}:{shown}")
