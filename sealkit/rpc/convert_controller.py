@@ -1,0 +1,281 @@
+"""Values of `sealkit.resources` to the messages of the controller and back."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from google.protobuf.timestamp_pb2 import Timestamp
+from seal.controller.v1 import resources_pb2 as pb2
+
+from sealkit.errors import InvalidInput
+from sealkit.resources import (
+    Editor,
+    Estimate,
+    Event,
+    PolicyTrained,
+    PolicyVersion,
+    ReportRow,
+    RoundFinished,
+    Run,
+    RunProgress,
+    RunReport,
+    RunState,
+    RunStateChanged,
+    StageStarted,
+    Trial,
+    TrialFinished,
+    TrialPhase,
+    TrialState,
+)
+from sealkit.rpc.convert import (
+    adapter_ref_from_pb,
+    adapter_ref_to_pb,
+    usage_from_pb,
+    usage_to_pb,
+    verdict_from_pb,
+    verdict_to_pb,
+    word_from_number,
+)
+from sealkit.rpc.status import fault_from_status, status_of_fault
+from sealkit.rpc.struct import struct_from_pb, struct_to_pb
+
+RUN_STATES = {
+    RunState.QUEUED: pb2.RUN_STATE_QUEUED,
+    RunState.RUNNING: pb2.RUN_STATE_RUNNING,
+    RunState.SUCCEEDED: pb2.RUN_STATE_SUCCEEDED,
+    RunState.FAILED: pb2.RUN_STATE_FAILED,
+    RunState.CANCELLED: pb2.RUN_STATE_CANCELLED,
+}
+TRIAL_STATES = {
+    TrialState.QUEUED: pb2.TRIAL_STATE_QUEUED,
+    TrialState.RUNNING: pb2.TRIAL_STATE_RUNNING,
+    TrialState.SUCCEEDED: pb2.TRIAL_STATE_SUCCEEDED,
+    TrialState.REJECTED: pb2.TRIAL_STATE_REJECTED,
+    TrialState.FAILED: pb2.TRIAL_STATE_FAILED,
+    TrialState.CANCELLED: pb2.TRIAL_STATE_CANCELLED,
+}
+TRIAL_PHASES = {
+    TrialPhase.E_STEP: pb2.TRIAL_PHASE_E_STEP,
+    TrialPhase.HELD_OUT: pb2.TRIAL_PHASE_HELD_OUT,
+}
+
+
+def time_to_pb(time: datetime | None) -> Timestamp | None:
+    """A time without a zone is taken for UTC."""
+    if time is None:
+        return None
+    stamp = Timestamp()
+    stamp.FromDatetime(time)
+    return stamp
+
+
+def time_from_pb(pb: Timestamp) -> datetime:
+    """In UTC, to the microsecond."""
+    return pb.ToDatetime(tzinfo=UTC)
+
+
+def run_progress_to_pb(progress: RunProgress) -> pb2.RunProgress:
+    return pb2.RunProgress(**progress.model_dump())
+
+
+def run_progress_from_pb(pb: pb2.RunProgress) -> RunProgress:
+    return RunProgress(**{name: getattr(pb, name) for name in RunProgress.model_fields})
+
+
+def run_to_pb(run: Run) -> pb2.Run:
+    return pb2.Run(
+        name=run.name,
+        display_name=run.display_name,
+        state=RUN_STATES[run.state],
+        config=struct_to_pb(run.config, what="config"),
+        create_time=time_to_pb(run.create_time),
+        start_time=time_to_pb(run.start_time),
+        end_time=time_to_pb(run.end_time),
+        error=status_of_fault(run.error) if run.error else None,
+        progress=run_progress_to_pb(run.progress),
+    )
+
+
+def run_from_pb(pb: pb2.Run) -> Run:
+    return Run(
+        name=pb.name,
+        display_name=pb.display_name,
+        state=word_from_number(RUN_STATES, pb.state),
+        config=struct_from_pb(pb.config),
+        create_time=time_from_pb(pb.create_time),
+        start_time=time_from_pb(pb.start_time) if pb.HasField("start_time") else None,
+        end_time=time_from_pb(pb.end_time) if pb.HasField("end_time") else None,
+        error=fault_from_status(pb.error) if pb.HasField("error") else None,
+        progress=run_progress_from_pb(pb.progress),
+    )
+
+
+def trial_to_pb(trial: Trial) -> pb2.Trial:
+    return pb2.Trial(
+        name=trial.name,
+        state=TRIAL_STATES[trial.state],
+        phase=TRIAL_PHASES[trial.phase],
+        context_id=trial.context_id,
+        editor=trial.editor,
+        index=trial.index,
+        policy=trial.policy,
+        completion=trial.completion,
+        rejection=trial.rejection,
+        adapter=adapter_ref_to_pb(trial.adapter),
+        accuracy=trial.accuracy,
+        baseline_accuracy=trial.baseline_accuracy,
+        forgetting=trial.forgetting,
+        reward=trial.reward,
+        selected=trial.selected,
+        verdicts=[verdict_to_pb(v) for v in trial.verdicts],
+        stage_seconds=trial.stage_seconds,
+        usage=usage_to_pb(trial.usage),
+        attempts=trial.attempts,
+        error=status_of_fault(trial.error) if trial.error else None,
+        create_time=time_to_pb(trial.create_time),
+        end_time=time_to_pb(trial.end_time),
+    )
+
+
+def trial_from_pb(pb: pb2.Trial) -> Trial:
+    return Trial(
+        name=pb.name,
+        state=word_from_number(TRIAL_STATES, pb.state),
+        phase=word_from_number(TRIAL_PHASES, pb.phase),
+        context_id=pb.context_id,
+        editor=Editor(pb.editor),
+        index=pb.index,
+        policy=pb.policy,
+        completion=pb.completion,
+        rejection=pb.rejection,
+        adapter=adapter_ref_from_pb(pb.adapter),
+        accuracy=pb.accuracy if pb.HasField("accuracy") else None,
+        baseline_accuracy=pb.baseline_accuracy if pb.HasField("baseline_accuracy") else None,
+        forgetting=pb.forgetting if pb.HasField("forgetting") else None,
+        reward=pb.reward if pb.HasField("reward") else None,
+        selected=pb.selected,
+        verdicts=tuple(verdict_from_pb(v) for v in pb.verdicts),
+        stage_seconds=dict(pb.stage_seconds),
+        usage=usage_from_pb(pb.usage),
+        attempts=pb.attempts,
+        error=fault_from_status(pb.error) if pb.HasField("error") else None,
+        create_time=time_from_pb(pb.create_time),
+        end_time=time_from_pb(pb.end_time) if pb.HasField("end_time") else None,
+    )
+
+
+def policy_version_to_pb(policy: PolicyVersion) -> pb2.PolicyVersion:
+    return pb2.PolicyVersion(
+        name=policy.name,
+        parent=policy.parent,
+        round=policy.round,
+        adapter=adapter_ref_to_pb(policy.adapter),
+        trials=policy.trials,
+        forgetting=policy.forgetting,
+        held_out_accuracy=policy.held_out_accuracy,
+        create_time=time_to_pb(policy.create_time),
+        usage=usage_to_pb(policy.usage),
+    )
+
+
+def policy_version_from_pb(pb: pb2.PolicyVersion) -> PolicyVersion:
+    return PolicyVersion(
+        name=pb.name,
+        parent=pb.parent,
+        round=pb.round,
+        adapter=adapter_ref_from_pb(pb.adapter),
+        trials=tuple(pb.trials),
+        forgetting=pb.forgetting if pb.HasField("forgetting") else None,
+        held_out_accuracy=pb.held_out_accuracy if pb.HasField("held_out_accuracy") else None,
+        create_time=time_from_pb(pb.create_time),
+        usage=usage_from_pb(pb.usage),
+    )
+
+
+def event_to_pb(event: Event) -> pb2.Event:
+    pb = pb2.Event(cursor=event.cursor, time=time_to_pb(event.time), progress=run_progress_to_pb(event.progress))
+    match event.kind:
+        case RunStateChanged(state=state, error=error):
+            status = status_of_fault(error) if error else None
+            pb.run_state_changed.CopyFrom(pb2.RunStateChanged(state=RUN_STATES[state], error=status))
+        case StageStarted(round=number, stage=stage):
+            pb.stage_started.CopyFrom(pb2.StageStarted(round=number, stage=stage))
+        case TrialFinished(trial=trial):
+            pb.trial_finished.CopyFrom(pb2.TrialFinished(trial=trial_to_pb(trial)))
+        case PolicyTrained(round=number, policy=policy, kept=kept):
+            trained = pb2.PolicyTrained(round=number, policy=policy_version_to_pb(policy), kept=kept)
+            pb.policy_trained.CopyFrom(trained)
+        case RoundFinished(round=number, policy=name):
+            pb.round_finished.CopyFrom(pb2.RoundFinished(round=number, policy=name))
+    return pb
+
+
+def event_from_pb(pb: pb2.Event) -> Event:
+    return Event(
+        cursor=pb.cursor,
+        time=time_from_pb(pb.time),
+        progress=run_progress_from_pb(pb.progress),
+        kind=_kind_from_pb(pb),
+    )
+
+
+def _kind_from_pb(pb: pb2.Event) -> RunStateChanged | StageStarted | TrialFinished | PolicyTrained | RoundFinished:
+    match pb.WhichOneof("kind"):
+        case "run_state_changed":
+            changed = pb.run_state_changed
+            error = fault_from_status(changed.error) if changed.HasField("error") else None
+            return RunStateChanged(state=word_from_number(RUN_STATES, changed.state), error=error)
+        case "stage_started":
+            return StageStarted(round=pb.stage_started.round, stage=pb.stage_started.stage)
+        case "trial_finished":
+            return TrialFinished(trial=trial_from_pb(pb.trial_finished.trial))
+        case "policy_trained":
+            trained = pb.policy_trained
+            policy = policy_version_from_pb(trained.policy)
+            return PolicyTrained(round=trained.round, policy=policy, kept=trained.kept)
+        case "round_finished":
+            return RoundFinished(round=pb.round_finished.round, policy=pb.round_finished.policy)
+    raise InvalidInput(f"event {pb.cursor} is of a kind that this version of the suite does not know; update it")
+
+
+def estimate_to_pb(estimate: Estimate | None) -> pb2.Estimate | None:
+    return pb2.Estimate(**estimate.model_dump()) if estimate else None
+
+
+def estimate_from_pb(pb: pb2.Estimate) -> Estimate:
+    return Estimate(mean=pb.mean, low=pb.low, high=pb.high, n=pb.n)
+
+
+def run_report_to_pb(report: RunReport) -> pb2.RunReport:
+    return pb2.RunReport(
+        rows=[
+            pb2.ReportRow(key=r.key, label=r.label, split=r.split, accuracy=estimate_to_pb(r.accuracy))
+            for r in report.rows
+        ],
+        trial_counts=report.trial_counts,
+        kept=report.kept,
+        trial_forgetting=estimate_to_pb(report.trial_forgetting),
+        policies=[policy_version_to_pb(p) for p in report.policies],
+        stage_seconds=report.stage_seconds,
+        rl_gain=estimate_to_pb(report.rl_gain),
+        verdict=report.verdict,
+        usage=usage_to_pb(report.usage),
+        wall_seconds=report.wall_seconds,
+    )
+
+
+def run_report_from_pb(pb: pb2.RunReport) -> RunReport:
+    return RunReport(
+        rows=tuple(
+            ReportRow(key=r.key, label=r.label, split=r.split, accuracy=estimate_from_pb(r.accuracy)) for r in pb.rows
+        ),
+        trial_counts=dict(pb.trial_counts),
+        kept=pb.kept,
+        trial_forgetting=estimate_from_pb(pb.trial_forgetting) if pb.HasField("trial_forgetting") else None,
+        policies=tuple(policy_version_from_pb(p) for p in pb.policies),
+        stage_seconds=dict(pb.stage_seconds),
+        rl_gain=estimate_from_pb(pb.rl_gain) if pb.HasField("rl_gain") else None,
+        verdict=pb.verdict,
+        usage=usage_from_pb(pb.usage),
+        wall_seconds=pb.wall_seconds,
+    )

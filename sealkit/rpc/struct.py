@@ -1,0 +1,62 @@
+"""JSON-like values to `google.protobuf.Struct` and back, integers kept.
+
+A Struct knows doubles only: on the way back whole numbers become int again, and an integer that a double cannot hold
+travels as its decimal string (pydantic takes that for an int).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from google.protobuf import struct_pb2
+
+from sealkit.errors import InvalidInput
+
+_EXACT = 2**53
+
+
+def struct_to_pb(value: Mapping[str, Any], *, what: str = "value") -> struct_pb2.Struct:
+    """Raises InvalidInput naming the path of what JSON has no form for."""
+    return struct_pb2.Struct(fields={str(k): _value_to_pb(v, f"{what}.{k}") for k, v in value.items()})
+
+
+def struct_from_pb(pb: struct_pb2.Struct) -> dict[str, Any]:
+    return {key: _value_from_pb(value) for key, value in pb.fields.items()}
+
+
+def _value_to_pb(value: Any, path: str) -> struct_pb2.Value:
+    match value:
+        case None:
+            return struct_pb2.Value(null_value=struct_pb2.NULL_VALUE)
+        case bool():
+            return struct_pb2.Value(bool_value=value)
+        case int() if abs(value) > _EXACT:
+            return struct_pb2.Value(string_value=str(value))
+        case int() | float() if value - value == 0:  # neither infinite nor NaN
+            return struct_pb2.Value(number_value=value)
+        case str():
+            return struct_pb2.Value(string_value=value)
+        case Mapping():
+            return struct_pb2.Value(struct_value=struct_to_pb(value, what=path))
+        case list() | tuple():
+            items = [_value_to_pb(item, f"{path}[{i}]") for i, item in enumerate(value)]
+            return struct_pb2.Value(list_value=struct_pb2.ListValue(values=items))
+    fault = f"{value!r} has no form in JSON" if isinstance(value, float) else f"{type(value).__name__} is not JSON"
+    raise InvalidInput(f"{path}: {fault}", fields=((path, fault),))
+
+
+def _value_from_pb(pb: struct_pb2.Value) -> Any:
+    match pb.WhichOneof("kind"):
+        case "number_value":
+            number = pb.number_value
+            return int(number) if number.is_integer() and abs(number) <= _EXACT else number
+        case "string_value":
+            return pb.string_value
+        case "bool_value":
+            return pb.bool_value
+        case "struct_value":
+            return struct_from_pb(pb.struct_value)
+        case "list_value":
+            return [_value_from_pb(item) for item in pb.list_value.values]
+    return None
