@@ -5,9 +5,9 @@ Run and trial ids bound to the log travel with every call. Errors come out as `s
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from seal.evaluator.v1 import evaluator_pb2, evaluator_pb2_grpc
 from seal.generator.v1 import generator_pb2, generator_pb2_grpc
@@ -44,23 +44,25 @@ _INFO_SECONDS = 10.0
 class _ServiceClient:
     """What the three have in common: a channel, a deadline in seconds for each call, errors that name the peer."""
 
-    _service: str
+    _service: ClassVar[str]
+    _stub_class: ClassVar[Any]
 
     def __init__(self, address: str, *, timeout: float = 3600, max_message_mib: int = 64) -> None:
         self.address = address
         self._timeout = timeout
         self._channel = open_channel(address, max_message_mib=max_message_mib)
+        self._stub = self._stub_class(self._channel)
         self._peer = f"{self._service} at {address}"
 
     async def close(self) -> None:
         """Closes the channel; calls under way are cancelled."""
         await self._channel.close()
 
-    async def _call(self, method: Any, request: Any, timeout: float | None = None) -> Any:
+    async def _call(self, method: Any, request: Any, deadline: float | None = None) -> Any:
         with rpc_errors(self._peer):
-            return await method(request, timeout=timeout or self._timeout, metadata=correlation.to_metadata())
+            return await method(request, timeout=deadline or self._timeout, metadata=correlation.to_metadata())
 
-    async def _stream(self, method: Any, request: Any) -> AsyncIterator[Any]:
+    async def _stream(self, method: Any, request: Any) -> AsyncGenerator[Any, None]:
         """The responses; the call is cancelled where the reader stops before the end."""
         call: grpc.aio.UnaryStreamCall[Any, Any] = method(
             request, timeout=self._timeout, metadata=correlation.to_metadata()
@@ -77,10 +79,7 @@ class GeneratorClient(_ServiceClient):
     """Implements `sealkit.rpc.protocols.Generator`."""
 
     _service = "generator"
-
-    def __init__(self, address: str, *, timeout: float = 3600, max_message_mib: int = 64) -> None:
-        super().__init__(address, timeout=timeout, max_message_mib=max_message_mib)
-        self._stub = generator_pb2_grpc.GeneratorServiceStub(self._channel)
+    _stub_class = generator_pb2_grpc.GeneratorServiceStub
 
     async def sample(
         self, policy: Policy, prompts: Sequence[tuple[str, Prompt, Sequence[int]]], sampling: Sampling
@@ -106,10 +105,7 @@ class TrainerClient(_ServiceClient):
     """Implements `sealkit.rpc.protocols.Trainer`."""
 
     _service = "trainer"
-
-    def __init__(self, address: str, *, timeout: float = 3600, max_message_mib: int = 64) -> None:
-        super().__init__(address, timeout=timeout, max_message_mib=max_message_mib)
-        self._stub = trainer_pb2_grpc.TrainerServiceStub(self._channel)
+    _stub_class = trainer_pb2_grpc.TrainerServiceStub
 
     def train_adapter(
         self, policy: Policy, spec: TrainingSpec, *, owner: str
@@ -142,13 +138,16 @@ class TrainerClient(_ServiceClient):
         return self._train(self._stub.TrainPolicy, request)
 
     async def _train(self, method: Any, request: Any) -> AsyncIterator[Progress | TrainingResult]:
+        finished = False
         async with aclosing(self._stream(method, request)) as responses:
             async for response in responses:
-                if response.WhichOneof("update") == "result":
+                finished = response.WhichOneof("update") == "result"
+                if finished:
                     yield convert.training_result_from_pb(response.result)
-                    return
-                yield convert.progress_from_pb(response.progress)
-        raise Unavailable(f"{self._peer} ended the call without a result")
+                else:
+                    yield convert.progress_from_pb(response.progress)
+        if not finished:
+            raise Unavailable(f"{self._peer} ended the call without a result")
 
     async def info(self) -> ModelInfo:
         return (await self.trainer_info()).model
@@ -167,10 +166,7 @@ class EvaluatorClient(_ServiceClient):
     """Implements `sealkit.rpc.protocols.Evaluator`."""
 
     _service = "evaluator"
-
-    def __init__(self, address: str, *, timeout: float = 3600, max_message_mib: int = 64) -> None:
-        super().__init__(address, timeout=timeout, max_message_mib=max_message_mib)
-        self._stub = evaluator_pb2_grpc.EvaluatorServiceStub(self._channel)
+    _stub_class = evaluator_pb2_grpc.EvaluatorServiceStub
 
     async def evaluate(
         self,

@@ -1,0 +1,292 @@
+"""The Python client of the controller, for any program: typed, torch-free, blocking (`SealClient`) or asyncio.
+
+    with SealClient("127.0.0.1:50050") as seal:
+        run = seal.create_run(config, records)
+        for event in seal.watch_run(run.name):
+            print(event.progress.stage)
+        print(seal.report(run.name).verdict)
+
+Values are those of `sealkit.resources`, errors those of `sealkit.errors`. A call that finds no controller is sent again
+a few times; that is safe for all of them, since whatever changes something carries a request id.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
+from functools import cached_property
+from typing import Any, Self, TypeVar
+
+from seal.controller.v1 import controller_pb2_grpc
+
+from sealkit.config import RunConfig
+from sealkit.errors import Unavailable
+from sealkit.resources import Event, PolicyVersion, Run, RunReport, Trial
+from sealkit.rpc import controller_calls as calls
+from sealkit.rpc.channel import open_channel, open_sync_channel
+from sealkit.rpc.controller_calls import Call, Page, Watch
+from sealkit.rpc.status import rpc_errors
+
+__all__ = ["AsyncSealClient", "SealClient"]
+
+T = TypeVar("T")
+
+Records = Sequence[Mapping[str, Any]]
+
+_RETRY_PAUSES = (0.2, 0.5, 1.0)
+
+
+class _Client:
+    """What both clients hold.
+
+    `timeout` is the deadline of a call in seconds; a watcher whose stream breaks tries to reconnect for `patience`
+    seconds before it raises Unavailable.
+    """
+
+    def __init__(
+        self,
+        address: str = "127.0.0.1:50050",
+        *,
+        timeout: float = 60,
+        patience: float = 300,
+        max_message_mib: int = 64,
+    ) -> None:
+        self.address = address
+        self._timeout = timeout
+        self._patience = patience
+        self._max_message_mib = max_message_mib
+        self._peer = f"controller at {address}"
+
+
+class SealClient(_Client):
+    """The blocking client; works in any thread, under a running event loop too."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Closes the connection; what is under way in other threads ends with Cancelled."""
+        self._channel.close()
+
+    def create_run(
+        self,
+        config: RunConfig | Mapping[str, Any],
+        records: Records,
+        retention: Records = (),
+        *,
+        display_name: str = "",
+        request_id: str | None = None,
+    ) -> Run:
+        """Starts a run on `records` (the domain's own form). The same `request_id` again returns the same run.
+
+        Raises InvalidConfig and InvalidDataset with every fault named, UnknownPolicy, RequestIdReused.
+        """
+        return self._send(
+            calls.create_run(config, records, retention, display_name=display_name, request_id=request_id)
+        )
+
+    def get_run(self, name: str) -> Run:
+        """Raises UnknownRun."""
+        return self._send(calls.get_run(name))
+
+    def list_runs(self) -> Iterator[Run]:
+        """All runs, newest first, a page at a time."""
+        return self._pages(calls.list_runs)
+
+    def watch_run(self, name: str, cursor: str = "") -> Iterator[Event]:
+        """The run's events after `cursor` (empty: all of them) until it has ended; reconnects by itself, and gives
+        nothing twice. Raises UnknownRun, InvalidCursor."""
+        watch = Watch(name, cursor, self._patience)
+        while True:
+            call = self._stub.WatchRun(watch.request)
+            try:
+                with rpc_errors(self._peer):
+                    for response in call:
+                        yield watch.seen(response)
+                if watch.ended or self.get_run(name).state.terminal:
+                    return
+                lost = Unavailable(f"{self._peer} keeps closing the stream of {name}, which has not ended")
+            except Unavailable as error:
+                lost = error
+            finally:
+                call.cancel()
+            time.sleep(watch.pause(lost))
+
+    def wait(self, name: str) -> Run:
+        """The run once it has ended."""
+        for _ in self.watch_run(name):
+            pass
+        return self.get_run(name)
+
+    def cancel_run(self, name: str) -> Run:
+        """Raises UnknownRun."""
+        return self._send(calls.cancel_run(name))
+
+    def resume_run(self, name: str) -> Run:
+        """Raises UnknownRun, RunNotResumable."""
+        return self._send(calls.resume_run(name))
+
+    def report(self, name: str) -> RunReport:
+        """What the run found so far. Raises UnknownRun."""
+        return self._send(calls.report(name))
+
+    def list_trials(self, parent: str) -> Iterator[Trial]:
+        """Trials of `runs/{id}` or `runs/{id}/rounds/{round}` by name, without verdicts, a page at a time."""
+        return self._pages(lambda token: calls.list_trials(parent, token))
+
+    def get_trial(self, name: str) -> Trial:
+        """One trial, with its verdicts. Raises UnknownTrial."""
+        return self._send(calls.get_trial(name))
+
+    def list_policies(self) -> Iterator[PolicyVersion]:
+        """All policies, newest first, a page at a time."""
+        return self._pages(calls.list_policies)
+
+    def get_policy(self, name: str) -> PolicyVersion:
+        """Raises UnknownPolicy."""
+        return self._send(calls.get_policy(name))
+
+    @cached_property
+    def _channel(self) -> Any:
+        return open_sync_channel(self.address, max_message_mib=self._max_message_mib)
+
+    @cached_property
+    def _stub(self) -> Any:
+        return controller_pb2_grpc.ControllerServiceStub(self._channel)
+
+    def _send(self, call: Call[T]) -> T:
+        for pause in (*_RETRY_PAUSES, None):
+            try:
+                with rpc_errors(self._peer):
+                    return call.read(getattr(self._stub, call.method)(call.request, timeout=self._timeout))
+            except Unavailable:
+                if pause is None:
+                    raise
+                time.sleep(pause)
+        raise AssertionError("the last try returns or raises")
+
+    def _pages(self, page: Callable[[str], Call[Page[T]]]) -> Iterator[T]:
+        token, more = "", True
+        while more:
+            found = self._send(page(token))
+            yield from found.items
+            token, more = found.next_token, bool(found.next_token)
+
+
+class AsyncSealClient(_Client):
+    """The asyncio client; belongs to the event loop of its first call. Methods are those of `SealClient`."""
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Closes the connection; calls under way are cancelled."""
+        await self._channel.close()
+
+    async def create_run(
+        self,
+        config: RunConfig | Mapping[str, Any],
+        records: Records,
+        retention: Records = (),
+        *,
+        display_name: str = "",
+        request_id: str | None = None,
+    ) -> Run:
+        """See `SealClient.create_run`."""
+        return await self._send(
+            calls.create_run(config, records, retention, display_name=display_name, request_id=request_id)
+        )
+
+    async def get_run(self, name: str) -> Run:
+        """Raises UnknownRun."""
+        return await self._send(calls.get_run(name))
+
+    def list_runs(self) -> AsyncIterator[Run]:
+        """All runs, newest first, a page at a time."""
+        return self._pages(calls.list_runs)
+
+    async def watch_run(self, name: str, cursor: str = "") -> AsyncGenerator[Event, None]:
+        """See `SealClient.watch_run`."""
+        watch = Watch(name, cursor, self._patience)
+        while True:
+            call = self._stub.WatchRun(watch.request)
+            try:
+                with rpc_errors(self._peer):
+                    async for response in call:
+                        yield watch.seen(response)
+                if watch.ended or (await self.get_run(name)).state.terminal:
+                    return
+                lost = Unavailable(f"{self._peer} keeps closing the stream of {name}, which has not ended")
+            except Unavailable as error:
+                lost = error
+            finally:
+                call.cancel()
+            await asyncio.sleep(watch.pause(lost))
+
+    async def wait(self, name: str) -> Run:
+        """The run once it has ended."""
+        async for _ in self.watch_run(name):
+            pass
+        return await self.get_run(name)
+
+    async def cancel_run(self, name: str) -> Run:
+        """Raises UnknownRun."""
+        return await self._send(calls.cancel_run(name))
+
+    async def resume_run(self, name: str) -> Run:
+        """Raises UnknownRun, RunNotResumable."""
+        return await self._send(calls.resume_run(name))
+
+    async def report(self, name: str) -> RunReport:
+        """What the run found so far. Raises UnknownRun."""
+        return await self._send(calls.report(name))
+
+    def list_trials(self, parent: str) -> AsyncIterator[Trial]:
+        """See `SealClient.list_trials`."""
+        return self._pages(lambda token: calls.list_trials(parent, token))
+
+    async def get_trial(self, name: str) -> Trial:
+        """One trial, with its verdicts. Raises UnknownTrial."""
+        return await self._send(calls.get_trial(name))
+
+    def list_policies(self) -> AsyncIterator[PolicyVersion]:
+        """All policies, newest first, a page at a time."""
+        return self._pages(calls.list_policies)
+
+    async def get_policy(self, name: str) -> PolicyVersion:
+        """Raises UnknownPolicy."""
+        return await self._send(calls.get_policy(name))
+
+    @cached_property
+    def _channel(self) -> Any:
+        return open_channel(self.address, max_message_mib=self._max_message_mib)
+
+    @cached_property
+    def _stub(self) -> Any:
+        return controller_pb2_grpc.ControllerServiceStub(self._channel)
+
+    async def _send(self, call: Call[T]) -> T:
+        for pause in (*_RETRY_PAUSES, None):
+            try:
+                with rpc_errors(self._peer):
+                    return call.read(await getattr(self._stub, call.method)(call.request, timeout=self._timeout))
+            except Unavailable:
+                if pause is None:
+                    raise
+                await asyncio.sleep(pause)
+        raise AssertionError("the last try returns or raises")
+
+    async def _pages(self, page: Callable[[str], Call[Page[T]]]) -> AsyncIterator[T]:
+        token, more = "", True
+        while more:
+            found = await self._send(page(token))
+            for item in found.items:
+                yield item
+            token, more = found.next_token, bool(found.next_token)

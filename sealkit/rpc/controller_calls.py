@@ -1,0 +1,146 @@
+"""The controller's calls as values: the method, the request, and what its response means.
+
+The blocking and the asyncio client (`sealkit.client`) share them and differ only in how they wait.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from seal.controller.v1 import controller_pb2 as pb2
+
+from sealkit.config import RunConfig
+from sealkit.errors import Unavailable
+from sealkit.resources import Event, PolicyVersion, Run, RunReport, RunStateChanged, Trial
+from sealkit.rpc import convert_controller as convert
+from sealkit.rpc.struct import struct_to_pb
+
+T = TypeVar("T")
+
+_TRIALS_PAGE = 500
+
+
+@dataclass(frozen=True)
+class Call(Generic[T]):
+    """`method` of the stub, its request, and how to read its response. Safe to send twice."""
+
+    method: str
+    request: Any
+    read: Callable[[Any], T]
+
+
+@dataclass(frozen=True)
+class Page(Generic[T]):
+    """A page of a list; `next_token` is empty at the end."""
+
+    items: list[T]
+    next_token: str
+
+
+def create_run(
+    config: RunConfig | Mapping[str, Any],
+    records: Sequence[Mapping[str, Any]],
+    retention: Sequence[Mapping[str, Any]],
+    *,
+    display_name: str,
+    request_id: str | None,
+) -> Call[Run]:
+    """Raises InvalidInput naming the path of what cannot be sent as JSON."""
+    plain = config.model_dump(mode="json") if isinstance(config, RunConfig) else config
+    request = pb2.CreateRunRequest(
+        request_id=request_id or uuid.uuid4().hex,
+        display_name=display_name,
+        config=struct_to_pb(plain, what="config"),
+        records=[struct_to_pb(record, what=f"records[{i}]") for i, record in enumerate(records)],
+        retention=[struct_to_pb(record, what=f"retention[{i}]") for i, record in enumerate(retention)],
+    )
+    return Call("CreateRun", request, _run)
+
+
+def get_run(name: str) -> Call[Run]:
+    return Call("GetRun", pb2.GetRunRequest(name=name), _run)
+
+
+def cancel_run(name: str) -> Call[Run]:
+    return Call("CancelRun", pb2.CancelRunRequest(name=name, request_id=uuid.uuid4().hex), _run)
+
+
+def resume_run(name: str) -> Call[Run]:
+    return Call("ResumeRun", pb2.ResumeRunRequest(name=name, request_id=uuid.uuid4().hex), _run)
+
+
+def report(name: str) -> Call[RunReport]:
+    return Call("GetRunReport", pb2.GetRunReportRequest(name=name), lambda r: convert.run_report_from_pb(r.report))
+
+
+def get_trial(name: str) -> Call[Trial]:
+    return Call("GetTrial", pb2.GetTrialRequest(name=name), lambda r: convert.trial_from_pb(r.trial))
+
+
+def get_policy(name: str) -> Call[PolicyVersion]:
+    return Call("GetPolicy", pb2.GetPolicyRequest(name=name), lambda r: convert.policy_version_from_pb(r.policy))
+
+
+def list_runs(token: str) -> Call[Page[Run]]:
+    def read(response: pb2.ListRunsResponse) -> Page[Run]:
+        return Page([convert.run_from_pb(run) for run in response.runs], response.next_page_token)
+
+    return Call("ListRuns", pb2.ListRunsRequest(page_token=token), read)
+
+
+def list_trials(parent: str, token: str) -> Call[Page[Trial]]:
+    def read(response: pb2.ListTrialsResponse) -> Page[Trial]:
+        return Page([convert.trial_from_pb(trial) for trial in response.trials], response.next_page_token)
+
+    request = pb2.ListTrialsRequest(parent=parent, page_size=_TRIALS_PAGE, page_token=token)
+    return Call("ListTrials", request, read)
+
+
+def list_policies(token: str) -> Call[Page[PolicyVersion]]:
+    def read(response: pb2.ListPoliciesResponse) -> Page[PolicyVersion]:
+        return Page([convert.policy_version_from_pb(p) for p in response.policies], response.next_page_token)
+
+    return Call("ListPolicies", pb2.ListPoliciesRequest(page_token=token), read)
+
+
+def _run(response: Any) -> Run:
+    return convert.run_from_pb(response.run)
+
+
+class Watch:
+    """Where a watcher stands: the cursor to go on from, and whether the last word on the run's state was its end."""
+
+    def __init__(self, name: str, cursor: str, patience: float) -> None:
+        self.name = name
+        self.ended = False
+        self._cursor = cursor
+        self._patience = patience
+        self._failures = 0
+        self._lost_at = 0.0
+
+    @property
+    def request(self) -> pb2.WatchRunRequest:
+        return pb2.WatchRunRequest(name=self.name, cursor=self._cursor)
+
+    def seen(self, response: pb2.WatchRunResponse) -> Event:
+        """The event; from now on the watch goes on after it."""
+        event = convert.event_from_pb(response.event)
+        self._cursor, self._failures = event.cursor, 0
+        if isinstance(event.kind, RunStateChanged):
+            self.ended = event.kind.state.terminal
+        return event
+
+    def pause(self, error: Unavailable) -> float:
+        """Seconds to wait before the next try: 0.2 doubling to 5. Raises the error once `patience` seconds have gone
+        by since the stream was lost."""
+        now = time.monotonic()
+        if not self._failures:
+            self._lost_at = now
+        if now - self._lost_at > self._patience:
+            raise error
+        self._failures += 1
+        return float(min(5.0, 0.1 * 2 ** min(self._failures, 6)))
