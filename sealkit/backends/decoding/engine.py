@@ -1,0 +1,169 @@
+"""The step: rows join, are read, decode together, and leave. Runs in one thread; knows no queue and no event loop.
+
+Exactness: the prompt is read without a mask or behind an additive one, rows are aligned to the left, and logits are
+taken at each row's own last token, so a row's numbers are those of the model run on it alone, up to the rounding of a
+matrix product whose number of rows differs (about 1e-6 in float32: greedy and seeded texts come out the same).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from sealkit.backends.decoding.cache import RowCache
+from sealkit.backends.decoding.lora import RowLora
+from sealkit.backends.decoding.prefill import Joiner, plan
+from sealkit.backends.decoding.row import Row
+from sealkit.backends.decoding.sampling import next_tokens
+from sealkit.backends.models import LoadedModel
+from sealkit.errors import InvalidModel
+
+
+@dataclass(frozen=True)
+class Left:
+    """A row that left the batch. `broken`: its logits were not finite, so it has no text."""
+
+    row: Row
+    broken: bool = False
+
+
+class Engine:
+    """Decodes up to `max_rows` rows at once. Raises InvalidModel where the model is no plain decoder."""
+
+    def __init__(self, loaded: LoadedModel, *, max_rows: int, max_rank: int) -> None:
+        self._model = loaded.model
+        self._tokenizer = loaded.tokenizer
+        self._end_ids = _end_ids(loaded)
+        self._max_rank = max_rank
+        self._slots: list[Row | None] = [None] * max_rows
+        self._cache = RowCache(loaded.model, max_rows)
+        self._lora = RowLora(loaded.model)
+        self._last: Tensor | None = None
+        self._tainted: set[int] = set()
+        head: nn.Module | None = loaded.model.get_output_embeddings()  # type: ignore[no-untyped-call]
+        if head is None:
+            raise InvalidModel(f"{type(loaded.model).__name__} has no output head to decode with")
+        head.register_forward_pre_hook(self._keep_last)
+
+    @property
+    def running(self) -> list[Row]:
+        return [row for row in self._slots if row is not None]
+
+    @property
+    def free(self) -> int:
+        return self._slots.count(None)
+
+    def fits(self, row: Row, beside: Sequence[Row]) -> bool:
+        """Whether the row's adapters may come in now, next to the running rows and those `beside`."""
+        running = [a for other in (*self.running, *beside) for a in other.adapters]
+        return self._lora.room(row.adapters, running, self._max_rank)
+
+    @torch.inference_mode()
+    def admit(self, rows: Sequence[Row]) -> list[Left]:
+        """Reads the prompts of at most `free` rows and samples their first tokens; returns who left already."""
+        running = [(slot, row) for slot, row in enumerate(self._slots) if row is not None]
+        empty = (slot for slot, row in enumerate(self._slots) if row is None)
+        joiners = [Joiner(row, slot) for row, slot in zip(rows, empty, strict=False)]
+        adapters = [a for row in rows for a in row.adapters]
+        self._lora.place(adapters, [a for _, row in running for a in row.adapters])
+        for joiner in joiners:
+            self._slots[joiner.slot] = joiner.row
+            if joiner.slot in self._tainted:
+                self._cache.clear(joiner.slot)
+                self._tainted.remove(joiner.slot)
+        left = []
+        for group in plan(joiners, running):
+            left += self._read(group)
+        return left
+
+    @torch.inference_mode()
+    def step(self) -> list[Left]:
+        """One more token for every running row; returns who left."""
+        self._compact()
+        slots = [slot for slot, row in enumerate(self._slots) if row is not None]
+        rows = self.running
+        tokens = [[row.tokens[-1]] for row in rows]
+        return self._forward(slots, rows, tokens, [row.length for row in rows])
+
+    def drop(self, rows: Collection[Row]) -> None:
+        """Lets rows go that nobody waits for any more."""
+        self._slots = [None if row in rows else row for row in self._slots]
+
+    def _compact(self) -> None:
+        """Moves the last rows into holes: rows in a line are read in place, others would be copied at every step."""
+        for hole in range(self._slots.count(None) and len(self.running)):
+            if self._slots[hole] is None:
+                last = max(slot for slot, row in enumerate(self._slots) if row is not None)
+                row = self._slots[last]
+                assert row is not None
+                self._cache.copy(last, hole, row.length)
+                self._slots[hole], self._slots[last] = row, None
+                self._tainted.discard(hole)
+
+    def _read(self, group: list[Joiner]) -> list[Left]:
+        for joiner in group:
+            if joiner.shared:
+                self._cache.reserve(len(joiner.row.prompt))
+                self._cache.copy(joiner.donor, joiner.slot, joiner.shared)
+        return self._forward(
+            [j.slot for j in group], [j.row for j in group], [j.rest for j in group], [j.shared for j in group]
+        )
+
+    def _forward(self, slots: list[int], rows: list[Row], tokens: list[list[int]], starts: list[int]) -> list[Left]:
+        """Reads `tokens` of each row, of which `starts` are cached already, and samples each row's next one."""
+        began = time.perf_counter()
+        device = self._model.device
+        width = max(map(len, tokens))
+        ids = torch.tensor([part + [0] * (width - len(part)) for part in tokens], device=device)
+        positions = torch.tensor(starts, device=device)[:, None] + torch.arange(width, device=device)
+        read = max(starts) + width if any(starts) else None
+        self._cache.reserve(max(starts) + width)
+        self._cache.select(slots, positions, read)
+        self._lora.use([row.adapters for row in rows])
+        self._last = torch.tensor([len(part) - 1 for part in tokens], device=device) if width > 1 else None
+        mask = None if read is None else self._mask(positions, read)
+        out = self._model(
+            input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=self._cache, use_cache=True
+        )
+        picked = next_tokens(out.logits[:, -1], rows)
+        left = self._accept(slots, rows, picked)
+        seconds, total = time.perf_counter() - began, sum(map(len, tokens))
+        for row, part in zip(rows, tokens, strict=True):
+            row.device_seconds += seconds * len(part) / total
+        return left
+
+    def _mask(self, positions: Tensor, read: int) -> Tensor:
+        """Additive, [n, 1, s, read]: a token sees places up to its own position."""
+        hidden = torch.arange(read, device=positions.device) > positions[:, None, :, None]
+        return torch.zeros(hidden.shape, dtype=self._model.dtype, device=positions.device).masked_fill_(
+            hidden, float("-inf")
+        )
+
+    def _accept(self, slots: list[int], rows: list[Row], picked: list[int | None]) -> list[Left]:
+        left = []
+        for slot, row, token in zip(slots, rows, picked, strict=True):
+            if token is not None:
+                row.accept(token, self._tokenizer, self._end_ids)
+            if token is None or row.finish_reason is not None:
+                self._slots[slot] = None
+                left.append(Left(row, broken=token is None))
+            if token is None:
+                self._tainted.add(slot)  # cleared when it is filled again: rows of this pass may still copy from it
+        return left
+
+    def _keep_last(self, _head: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
+        """Before the output head: only each row's last token goes on, [n, s, hidden] → [n, 1, hidden]."""
+        if self._last is None:
+            return None
+        hidden = args[0]
+        return (hidden[torch.arange(len(hidden), device=hidden.device), self._last, None], *args[1:])
+
+
+def _end_ids(loaded: LoadedModel) -> frozenset[int]:
+    configured = getattr(loaded.model.generation_config, "eos_token_id", None)
+    ids = configured if isinstance(configured, list) else [configured]
+    return frozenset(i for i in (*ids, loaded.tokenizer.eos_token_id) if i is not None)

@@ -1,0 +1,149 @@
+"""The one thread that holds the model and runs the engine, and the bounded queue before it."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future
+
+import structlog
+
+from sealkit.backends.decoding.engine import Engine, Left
+from sealkit.backends.decoding.row import Row
+from sealkit.errors import FailedPrecondition, QueueFull, SealError, Unavailable
+
+_log = structlog.get_logger(__name__)
+_MOST_RETRY_SECONDS = 60.0
+
+
+class DecodeLoop:
+    """Rows go in from any thread and come back through futures, in the order in which they end."""
+
+    def __init__(self, make_engine: Callable[[], Engine], *, max_waiting: int) -> None:
+        self._make_engine = make_engine
+        self._max_waiting = max_waiting
+        self._changed = threading.Condition()
+        self._waiting: deque[Row] = deque()
+        self._futures: dict[Row, Future[Row]] = {}
+        self._refusal: SealError | None = None
+        self._done = 0
+        self._busy_seconds = 0.0
+        self._ready: Future[None] = Future()
+        self._thread = threading.Thread(target=self._run, name="decode", daemon=True)
+
+    def start(self) -> Future[None]:
+        """Starts the thread; the future is done when the model is in memory, or holds why it is not."""
+        self._ready.set_running_or_notify_cancel()  # a start that is given up must not upset the thread
+        self._thread.start()
+        return self._ready
+
+    def submit(self, row: Row) -> Future[Row]:
+        """Queues a row. Cancelling the future frees it. Raises QueueFull, and Unavailable after the end."""
+        with self._changed:
+            if self._refusal is not None:
+                raise self._refusal
+            if len(self._waiting) >= self._max_waiting:
+                raise self._full()
+            future: Future[Row] = Future()
+            self._futures[row] = future
+            self._waiting.append(row)
+            self._changed.notify()
+        return future
+
+    def close(self) -> None:
+        """Refuses what waits, finishes what runs, ends the thread. Blocks."""
+        with self._changed:
+            self._refusal = self._refusal or Unavailable("the decoder is shutting down; ask another replica or later")
+            refused = [self._futures.pop(row) for row in self._waiting]
+            self._waiting.clear()
+            self._changed.notify()
+        _fail(refused, self._refusal)
+        if self._thread.ident is not None:
+            self._thread.join()
+
+    def _run(self) -> None:
+        fault: BaseException | None = None
+        try:
+            engine = self._make_engine()
+            self._ready.set_result(None)
+            while self._wait(engine):
+                began = time.perf_counter()
+                self._turn(engine)
+                self._busy_seconds += time.perf_counter() - began
+        except Exception as error:  # noqa: BLE001 - a thread has no caller: whatever it was goes to all who wait for it
+            fault = error
+        self._end(fault)
+
+    def _end(self, fault: BaseException | None) -> None:
+        """The thread's last act: nobody is left waiting for it."""
+        if not self._ready.done():
+            self._ready.set_exception(fault or Unavailable("the decoder was closed before it was ready"))
+        elif fault is not None:
+            _log.critical("decoder_stopped", exc_info=fault)
+        with self._changed:
+            if fault is not None:
+                self._refusal = Unavailable(
+                    f"the decoder stopped: {type(fault).__name__}: {fault}; its log has the trace, restart the service"
+                )
+            left = list(self._futures.values())
+            self._futures.clear()
+            self._waiting.clear()
+        if self._refusal is not None:
+            _fail(left, self._refusal)
+
+    def _wait(self, engine: Engine) -> bool:
+        """Until there is something to do; False at the end."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._waiting or self._refusal or engine.running)
+            return bool(self._waiting or engine.running)
+
+    def _turn(self, engine: Engine) -> None:
+        joining = self._next(engine)
+        left = engine.admit(joining) if joining else []
+        if engine.running:
+            left += engine.step()
+        self._settle(left)
+
+    def _next(self, engine: Engine) -> list[Row]:
+        """Drops rows that nobody waits for; returns those that join now, first come first served."""
+        joining: list[Row] = []
+        with self._changed:
+            cancelled = {row for row, future in self._futures.items() if future.cancelled()}
+            for row in cancelled:
+                del self._futures[row]
+            if cancelled:
+                engine.drop(cancelled)
+                self._waiting = deque(row for row in self._waiting if row not in cancelled)
+            while self._waiting and len(joining) < engine.free and engine.fits(self._waiting[0], joining):
+                joining.append(self._waiting.popleft())
+        return joining
+
+    def _settle(self, left: list[Left]) -> None:
+        with self._changed:
+            futures = [self._futures.pop(one.row, None) for one in left]
+        self._done += len(left)
+        for one, future in zip(left, futures, strict=True):
+            # From here on the future cannot be cancelled; before, it may have been at any moment.
+            if future is None or not future.set_running_or_notify_cancel():
+                continue
+            if one.broken:
+                names = ", ".join(a.digest[:12] for a in one.row.adapters) or "the base model"
+                future.set_exception(FailedPrecondition(f"{names} gives logits that are not finite; nothing to sample"))
+            else:
+                future.set_result(one.row)
+
+    def _full(self) -> QueueFull:
+        a_row = self._busy_seconds / self._done if self._done else 1.0
+        seconds = min(max(1.0, a_row * len(self._waiting) / 4), _MOST_RETRY_SECONDS)
+        return QueueFull(
+            f"{len(self._waiting)} rows wait for the decoder already, which is its limit; try again in {seconds:.0f} s",
+            retry_after=seconds,
+        )
+
+
+def _fail(futures: list[Future[Row]], fault: SealError) -> None:
+    for future in futures:
+        if future.set_running_or_notify_cancel():
+            future.set_exception(fault)

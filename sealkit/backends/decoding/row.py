@@ -1,0 +1,61 @@
+"""One text in the making: what was asked, what was sampled so far, and when it ends."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass, field
+
+from transformers import PreTrainedTokenizerBase
+
+from sealkit.backends.decoding.lora import Adapter
+from sealkit.types import FinishReason, Sampling
+
+_BYTES_A_CHARACTER = 4
+_SLACK_TOKENS = 8
+
+
+@dataclass(eq=False)
+class Row:
+    """A request inside the engine. `adapters` go on the base together (policy first, then trial); `limit` is the most
+    tokens to sample, the context length taken into account."""
+
+    prompt: list[int]
+    sampling: Sampling
+    adapters: tuple[Adapter, ...]
+    limit: int
+    tokens: list[int] = field(default_factory=list)
+    text: str = ""
+    finish_reason: FinishReason | None = None
+    device_seconds: float = 0.0
+
+    @property
+    def length(self) -> int:
+        """Tokens whose keys and values are cached: all but the newest, which the next step reads."""
+        return len(self.prompt) + len(self.tokens) - 1
+
+    def accept(self, token: int, tokenizer: PreTrainedTokenizerBase, end_ids: Collection[int]) -> None:
+        """Takes the next token; sets `text` and `finish_reason` where the row ends with it."""
+        self.tokens.append(token)
+        if token in end_ids:
+            self._finish(FinishReason.STOP, _text(tokenizer, self.tokens[:-1]))
+        elif self.sampling.stop and self._stopped(tokenizer):
+            text = _text(tokenizer, self.tokens)
+            places = [place for stop in self.sampling.stop if (place := text.find(stop)) >= 0]
+            if places:
+                self._finish(FinishReason.STOP, text[: min(places)])
+        if self.finish_reason is None and len(self.tokens) >= self.limit:
+            self._finish(FinishReason.LENGTH, _text(tokenizer, self.tokens))
+
+    def _stopped(self, tokenizer: PreTrainedTokenizerBase) -> bool:
+        """Whether a stop string ends here. A token covers a byte at least, so a short tail shows it; decoding the whole
+        text at every token would make a long text quadratic."""
+        reach = _BYTES_A_CHARACTER * max(map(len, self.sampling.stop)) + _SLACK_TOKENS
+        tail = _text(tokenizer, self.tokens[-reach:])
+        return any(stop in tail for stop in self.sampling.stop)
+
+    def _finish(self, reason: FinishReason, text: str) -> None:
+        self.finish_reason, self.text = reason, text
+
+
+def _text(tokenizer: PreTrainedTokenizerBase, tokens: list[int]) -> str:
+    return str(tokenizer.decode(tokens, skip_special_tokens=True))

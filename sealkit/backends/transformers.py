@@ -1,0 +1,118 @@
+"""The backend in process: any causal language model of transformers, all rows in one continuous batch."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import torch
+
+from sealkit.backends.base import Generation
+from sealkit.backends.decoding.adapters import AdapterCache
+from sealkit.backends.decoding.engine import Engine
+from sealkit.backends.decoding.loop import DecodeLoop
+from sealkit.backends.decoding.row import Row
+from sealkit.backends.models import LoadedModel, ModelSettings, load_model, render_prompt
+from sealkit.errors import InvalidInput, PromptTooLong, Unavailable
+from sealkit.store import AdapterStore
+from sealkit.types import AdapterRef, FinishReason, ModelInfo, Policy, Prompt, Sampling, Usage
+
+_MAX_RANK = 1024
+
+
+class TransformersBackend:
+    """Implements `sealkit.backends.base.Backend`.
+
+    `max_rows` rows decode at once and `max_waiting` more may wait; adapters of at most `adapter_bytes` stay in memory.
+    The element type `auto` means float32 on a CPU, where texts must not depend on company, and the model loader's
+    choice elsewhere.
+    """
+
+    name = "transformers"
+
+    def __init__(
+        self,
+        model: ModelSettings,
+        store: AdapterStore,
+        *,
+        max_rows: int = 16,
+        max_waiting: int = 16384,
+        adapter_bytes: int = 2 << 30,
+    ) -> None:
+        self._settings = model
+        self._store = store
+        self._max_rows = max_rows
+        self._adapter_bytes = adapter_bytes
+        self._loop = DecodeLoop(self._load, max_waiting=max_waiting)
+        self._loaded: LoadedModel | None = None
+        self._adapters: AdapterCache | None = None
+        # One thread, because tokenizers are not made for several, and rendering must not hold up the event loop.
+        self._rendering = ThreadPoolExecutor(1, thread_name_prefix="render")
+
+    async def start(self) -> None:
+        await asyncio.wrap_future(self._loop.start())
+        self._adapters = AdapterCache(self._store, self._held.model, self._adapter_bytes)
+
+    async def close(self) -> None:
+        await asyncio.to_thread(self._loop.close)
+        self._rendering.shutdown(wait=False, cancel_futures=True)
+        self._loaded = self._adapters = None
+
+    @property
+    def info(self) -> ModelInfo:
+        return self._held.info
+
+    async def generate(
+        self, prompt: Prompt, sampling: Sampling, *, policy: Policy | None = None, adapter: AdapterRef | None = None
+    ) -> Generation:
+        began = time.perf_counter()
+        held, adapters = self._held, self._adapters
+        assert adapters is not None
+        tokens = await asyncio.get_running_loop().run_in_executor(
+            self._rendering, render_prompt, held.tokenizer, prompt
+        )
+        room = context_length(held) - len(tokens)
+        if room < 1:
+            raise PromptTooLong(
+                f"the prompt has {len(tokens)} tokens and the model reads {context_length(held)}, with at least one of "
+                "them to be sampled; shorten the prompt",
+                metadata={"prompt_tokens": str(len(tokens)), "context_length": str(context_length(held))},
+            )
+        refs = [ref for ref in (policy.adapter if policy else None, adapter) if ref is not None]
+        if len({ref.digest for ref in refs}) < len(refs):
+            raise InvalidInput(f"adapter {refs[0].digest} is the policy's own already; name it once")
+        on_top = tuple([await adapters.get(ref) for ref in refs])
+        row = Row(tokens, sampling, on_top, limit=min(sampling.max_tokens, room))
+        await asyncio.wrap_future(self._loop.submit(row))
+        return Generation(
+            text=row.text,
+            finish_reason=row.finish_reason or FinishReason.LENGTH,
+            usage=Usage(
+                prompt_tokens=len(tokens),
+                completion_tokens=len(row.tokens),
+                device_seconds=row.device_seconds,
+                wall_seconds=time.perf_counter() - began,
+            ),
+        )
+
+    @property
+    def _held(self) -> LoadedModel:
+        if self._loaded is None:
+            raise Unavailable("the decoder holds no model: it was not started, or it is closed")
+        return self._loaded
+
+    def _load(self) -> Engine:
+        """In the decoding thread, so that torch's settings are made where it works."""
+        settings = self._settings
+        on_cpu = settings.device == "cpu" or (settings.device == "auto" and not torch.cuda.is_available())
+        if settings.dtype == "auto" and on_cpu:
+            settings = ModelSettings.model_validate(settings.model_dump() | {"dtype": "float32"})
+        self._loaded = load_model(settings)
+        return Engine(self._loaded, max_rows=self._max_rows, max_rank=_MAX_RANK)
+
+
+def context_length(held: LoadedModel) -> int:
+    """Tokens of prompt and completion together. A sliding window bounds it: up to there the window changes nothing."""
+    window = getattr(held.model.config, "sliding_window", None)
+    return min(held.info.context_length, window or held.info.context_length)

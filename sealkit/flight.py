@@ -1,0 +1,68 @@
+"""Results that are worth keeping: computed once however many ask at once, the most recently used ones kept."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Hashable
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+K = TypeVar("K", bound=Hashable)
+V = TypeVar("V")
+
+
+@dataclass(eq=False)
+class _Flight(Generic[V]):
+    task: asyncio.Task[V]
+    waiting: int = 0
+
+
+class Flights(Generic[K, V]):
+    """A least-recently-used cache of at most `limit`, measured by `weigh` (1 a result unless told), with single
+    flight. Failures are not kept. For one event loop."""
+
+    def __init__(self, limit: float, weigh: Callable[[V], float] = lambda _: 1.0) -> None:
+        self._limit = limit
+        self._weigh = weigh
+        self._kept: OrderedDict[K, V] = OrderedDict()
+        self._weight = 0.0
+        self._flying: dict[K, _Flight[V]] = {}
+
+    async def get(self, key: K, compute: Callable[[], Awaitable[V]]) -> tuple[V, bool]:
+        """The result of `key`, and whether this call had it computed. The computation goes on while anyone waits for
+        it, and is cancelled with its last waiter. Raises what `compute` raises, to all who wait."""
+        if key in self._kept:
+            self._kept.move_to_end(key)
+            return self._kept[key], False
+        fresh = key not in self._flying
+        if fresh:
+            self._flying[key] = _Flight(asyncio.ensure_future(self._compute(key, compute)))
+        flight = self._flying[key]
+        flight.waiting += 1
+        try:
+            return await asyncio.shield(flight.task), fresh
+        finally:
+            flight.waiting -= 1
+            if not flight.waiting and not flight.task.done():
+                flight.task.cancel()
+                self._flying.pop(key, None)
+
+    def forget(self, key: K) -> None:
+        """Drops a kept result."""
+        if key in self._kept:
+            self._weight -= self._weigh(self._kept.pop(key))
+
+    async def _compute(self, key: K, compute: Callable[[], Awaitable[V]]) -> V:
+        me = asyncio.current_task()
+        try:
+            value = await compute()
+        finally:
+            if key in self._flying and self._flying[key].task is me:
+                del self._flying[key]
+        self._kept[key] = value
+        self._weight += self._weigh(value)
+        while self._weight > self._limit and len(self._kept) > 1:
+            _, dropped = self._kept.popitem(last=False)
+            self._weight -= self._weigh(dropped)
+        return value

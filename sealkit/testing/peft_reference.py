@@ -1,0 +1,60 @@
+"""PEFT's own answers, one prompt and one setting of adapters at a time: what the decoder is compared with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import peft
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from sealkit.backends.lora import CONFIG_FILE, WEIGHTS_FILE
+from sealkit.backends.models import render_prompt
+from sealkit.types import Prompt
+
+
+class PeftReference:
+    """The model of `folder` in float32 with random adapters, one for each entry of `adapters` (name → arguments of
+    `peft.LoraConfig`), all weights drawn with deviation `std`."""
+
+    def __init__(
+        self, folder: Path, adapters: Mapping[str, Mapping[str, Any]], *, std: float = 0.15, seed: int = 7
+    ) -> None:
+        self.folder = folder
+        self._tokenizer = AutoTokenizer.from_pretrained(folder)
+        self._model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            for place, (name, arguments) in enumerate(adapters.items()):
+                self._add(name, peft.LoraConfig(task_type="CAUSAL_LM", **arguments), std, first=place == 0)
+
+    def files(self, name: str) -> dict[str, bytes]:
+        """An adapter's files as PEFT writes them."""
+        with TemporaryDirectory() as scratch:
+            self._model.save_pretrained(scratch, selected_adapters=[name])
+            return {file: Path(scratch, name, file).read_bytes() for file in (CONFIG_FILE, WEIGHTS_FILE)}
+
+    def answer(self, prompt: Prompt, adapters: Sequence[str], max_tokens: int) -> str:
+        """The greedy text with `adapters` on together, or the base model's."""
+        ids = torch.tensor([render_prompt(self._tokenizer, prompt)])
+        context: AbstractContextManager[object] = nullcontext() if adapters else self._model.disable_adapter()
+        if adapters:
+            self._model.base_model.set_adapter(list(adapters))
+        with context, torch.inference_mode():
+            out = self._model.generate(
+                input_ids=ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=max_tokens
+            )
+        return str(self._tokenizer.decode(out[0, ids.shape[1] :], skip_special_tokens=True))
+
+    def _add(self, name: str, config: peft.LoraConfig, std: float, *, first: bool) -> None:
+        if first:
+            self._model = peft.get_peft_model(self._model, config, adapter_name=name)
+        else:
+            self._model.add_adapter(name, config)
+        for key, parameter in self._model.named_parameters():
+            if f".{name}." in key:
+                torch.nn.init.normal_(parameter.data, std=std)
