@@ -127,8 +127,7 @@ def check_fit(weights: LoraWeights, model: nn.Module) -> None:
 
 
 def _linears(model: nn.Module) -> list[tuple[str, nn.Linear]]:
-    is_whole = isinstance(model, PreTrainedModel)
-    head = model.get_output_embeddings() if is_whole else None  # type: ignore[no-untyped-call]
+    head: object = PreTrainedModel.get_output_embeddings(model) if isinstance(model, PreTrainedModel) else None  # type: ignore[no-untyped-call]
     return [(path, m) for path, m in model.named_modules() if isinstance(m, nn.Linear) and m is not head]
 
 
