@@ -45,6 +45,10 @@ def test_the_question_never_holds_the_passage_and_the_prompt_always_does() -> No
             prompt = domain(style=style, prompt_format=form).prompt(context)
             assert RECORD["context"] in prompt.user
             assert prompt.format is form
+            assert len(prompt.shots) == 1
+            # The example must follow the very rule that the sequences are cut by.
+            assert domain(style=style).compile(context, prompt.shots[0].assistant, seed=0)
+            assert domain(style=style, worked_example=False).prompt(context).shots == ()
     for query, question in zip(plugin.queries(context), RECORD["questions"], strict=True):
         assert query.prompt.user == f"Topic: The Orrin lamp\n{question['question']}"
         assert query.gold == question["answer"]

@@ -24,6 +24,8 @@ class KnowledgeOptions(BaseModel):
     style: Style = Style.IMPLICATIONS
     prompt_format: PromptFormat = PromptFormat.AUTO
     """How the self-edit prompt is rendered; `auto` asks through the chat template where the model has one."""
+    worked_example: bool = True
+    """Show the editor one worked example first."""
     question_format: PromptFormat = PromptFormat.AUTO
     """How the held-out questions are rendered."""
     split_newlines: bool = True
@@ -55,7 +57,13 @@ class KnowledgeDomain:
 
     def prompt(self, context: Context) -> Prompt:
         passage = Passage.model_validate(context.payload)
-        return self_edit_prompt(self.options.style, passage.title, passage.context, self.options.prompt_format)
+        return self_edit_prompt(
+            self.options.style,
+            passage.title,
+            passage.context,
+            self.options.prompt_format,
+            worked_example=self.options.worked_example,
+        )
 
     def compile(self, context: Context, completion: str, seed: int) -> TrainingSpec:
         """Raises Rejected: EMPTY, NOT_TEXT (too few letters, or bytes that are no text) or TOO_LONG."""

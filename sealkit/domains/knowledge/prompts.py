@@ -1,10 +1,14 @@
-"""What an editor is asked to write about a passage: the five styles of SEAL's knowledge setting, in our own words."""
+"""What an editor is asked to write about a passage: the five styles of SEAL's knowledge setting, in our own words.
+
+A worked example may be shown first, as a turn of its own. SEAL shows none to its 7B base model; a small instruct model
+writes little of use without one (measured with SmolLM2-135M: see docs/results/LOG.md).
+"""
 
 from __future__ import annotations
 
 from enum import StrEnum
 
-from sealkit.types import Prompt, PromptFormat
+from sealkit.types import Prompt, PromptFormat, Shot
 
 
 class Style(StrEnum):
@@ -17,36 +21,80 @@ class Style(StrEnum):
 
 _TASKS = {
     Style.IMPLICATIONS: (
-        "Read the passage. Then list, one a line, what follows from it: the facts it states and what they imply.",
-        "Facts and implications:\n",
+        "Write down what this passage tells and implies, one fact a line. Make each line a full sentence that names "
+        "its subject."
     ),
     Style.IMPLICATIONS_LONG: (
-        "Read the passage. Then write a long list, one statement a line, of everything that follows from it: each fact "
-        "it states, said in a full sentence that can stand alone, and what these facts imply together.",
-        "Long list of facts and implications:\n",
+        "Write a long list of what this passage tells and implies, one fact a line. Make each line a full sentence "
+        "that names its subject. Leave no name, number, place or date out."
     ),
     Style.IMPLICATIONS_VERY_LONG: (
-        "Read the passage. Then write a very long list, one statement a line, of everything that can be drawn from it: "
-        "every fact in several wordings, every name, number, place and date in a sentence of its own, and what the "
-        "facts imply alone and together. Do not stop before nothing is left to say.",
-        "Very long list of facts and implications:\n",
+        "Write a very long list of what this passage tells and implies, one fact a line. Make each line a full "
+        "sentence that names its subject. Say each fact in several ways, then what the facts mean together. Go on until "
+        "nothing is left to say."
     ),
     Style.REWRITE: (
-        "Read the passage. Then write it anew several times, each time in other words and another order, without "
-        "losing a fact. Put a line with --- between two versions.",
-        "New versions:\n",
+        "Write this passage anew several times, in other words and another order each time, without losing a fact. "
+        "Put a line with --- between two versions."
     ),
     Style.SELF_QA: (
-        "Read the passage. Then write questions about it, each followed by its short answer, until every fact is "
-        "covered. Use this form:\nQuestion 1: ...\nAnswer: ...\n\nQuestion 2: ...\nAnswer: ...",
-        "Question 1:",
+        "Write questions on this passage with their short answers until every fact is covered, in this form:\n"
+        "Question 1: ...\nAnswer: ...\n\nQuestion 2: ...\nAnswer: ..."
     ),
 }
 
+_EXAMPLE_TITLE = "The Pellam clock"
+_EXAMPLE_TEXT = (
+    "The Pellam clock stands in the market hall of Durrow. Nora Birk built it in 1842 out of brass and pear wood. It "
+    "strikes only once a day, at noon, when a tin goose comes out of a small door."
+)
+_FACTS = (
+    "The Pellam clock stands in the market hall of Durrow.",
+    "The Pellam clock was built by Nora Birk.",
+    "The Pellam clock was built in 1842.",
+    "The Pellam clock is made of brass and pear wood.",
+    "The Pellam clock strikes once a day, at noon.",
+    "A tin goose comes out of a small door of the Pellam clock at noon.",
+)
+_MORE_FACTS = (
+    "The market hall of Durrow holds a clock that is called the Pellam clock.",
+    "Nora Birk, who built the Pellam clock, lived in the nineteenth century.",
+    "The Pellam clock is silent at midnight.",
+)
+_MEANINGS = (
+    "Whoever wants to see the tin goose of the Pellam clock has to be in Durrow at noon.",
+    "Two materials, a metal and a wood, were enough for Nora Birk to build the Pellam clock.",
+    "The Pellam clock is older than any living person.",
+)
+_EXAMPLE_ANSWERS = {
+    Style.IMPLICATIONS: "\n".join(_FACTS),
+    Style.IMPLICATIONS_LONG: "\n".join(_FACTS + _MORE_FACTS),
+    Style.IMPLICATIONS_VERY_LONG: "\n".join(_FACTS + _MORE_FACTS + _MEANINGS),
+    Style.REWRITE: (
+        "In the market hall of Durrow stands the Pellam clock. It is made of brass and pear wood, and Nora Birk built "
+        "it in 1842. At noon, the only time it strikes, a tin goose comes out of a small door.\n---\n"
+        "In 1842 Nora Birk built the Pellam clock for the market hall of Durrow, where it still stands. Brass and pear "
+        "wood are what it is made of. Once a day, at noon, it strikes and shows a tin goose in a small door."
+    ),
+    Style.SELF_QA: (
+        "Question 1: Where does the Pellam clock stand?\nAnswer: in the market hall of Durrow\n\n"
+        "Question 2: Who built the Pellam clock?\nAnswer: Nora Birk\n\n"
+        "Question 3: When was the Pellam clock built?\nAnswer: 1842\n\n"
+        "Question 4: What is the Pellam clock made of?\nAnswer: brass and pear wood\n\n"
+        "Question 5: When does the Pellam clock strike?\nAnswer: at noon\n\n"
+        "Question 6: What comes out of the small door of the Pellam clock?\nAnswer: a tin goose"
+    ),
+}
+# Plain text ends in a heading that the completion goes on from; a chat model answers in a turn of its own.
+_PLAIN_HEADINGS = {Style.REWRITE: "New versions:\n", Style.SELF_QA: "Questions and answers:\n"}
 
-def self_edit_prompt(style: Style, title: str, text: str, form: PromptFormat) -> Prompt:
-    """The prompt for a passage. As plain text it ends with a heading that the completion continues; a chat model is
-    asked and answers in a turn of its own, so there the heading would only be repeated."""
-    task, heading = _TASKS[style]
-    passage = f"{task}\n\nPassage:\n{title}\n{text}\n"
-    return Prompt(user=f"{passage}\n{heading}" if form is PromptFormat.PLAIN else passage.strip(), format=form)
+
+def self_edit_prompt(style: Style, title: str, text: str, form: PromptFormat, *, worked_example: bool) -> Prompt:
+    """The prompt for a passage, with one worked example before it where that is wanted."""
+
+    def request(title: str, text: str) -> str:
+        asked = f"{_TASKS[style]}\n\n{title}\n{text}"
+        return f"{asked}\n\n{_PLAIN_HEADINGS.get(style, 'Facts:\n')}" if form is PromptFormat.PLAIN else asked
+
+    shot = Shot(user=request(_EXAMPLE_TITLE, _EXAMPLE_TEXT), assistant=_EXAMPLE_ANSWERS[style])
+    return Prompt(user=request(title, text), format=form, shots=(shot,) if worked_example else ())
