@@ -115,16 +115,20 @@ def export_model(source: str, folder: Path, dtype: str = "bfloat16") -> Path:
 def render_prompt(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> list[int]:
     """Token ids of `prompt`, ending where the completion begins; the same in training and in sampling.
 
-    CHAT: the tokenizer's chat template with its generation prompt; PLAIN: system and user text, a blank line between,
-    with the special tokens that the tokenizer puts before a text. AUTO is CHAT where there is a template.
+    CHAT: the tokenizer's chat template with its generation prompt, each shot as two turns; PLAIN: system text, shots
+    (request, then answer) and user text, a blank line between, with the special tokens that the tokenizer puts before
+    a text. AUTO is CHAT where there is a template.
     Raises InvalidInput when the template is missing or refuses the messages.
     """
     if prompt.format is PromptFormat.CHAT and not tokenizer.chat_template:
         raise InvalidInput("the prompt asks for a chat template, and this model's tokenizer has none; use format plain")
     if prompt.format is PromptFormat.PLAIN or not tokenizer.chat_template:
-        text = f"{prompt.system}\n\n{prompt.user}" if prompt.system else prompt.user
+        shots = [f"{shot.user}{shot.assistant}" for shot in prompt.shots]
+        text = "\n\n".join([*([prompt.system] if prompt.system else []), *shots, prompt.user])
         return list(tokenizer(text).input_ids)
     messages = [{"role": "system", "content": prompt.system}] if prompt.system else []
+    for shot in prompt.shots:
+        messages += [{"role": "user", "content": shot.user}, {"role": "assistant", "content": shot.assistant}]
     messages.append({"role": "user", "content": prompt.user})
     try:
         text = str(tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False))

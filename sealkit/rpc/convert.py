@@ -33,6 +33,7 @@ from sealkit.types import (
     Retention,
     Sampling,
     Schedule,
+    Shot,
     TrainingExample,
     TrainingResult,
     TrainingSpec,
@@ -73,11 +74,21 @@ def word_from_number(table: Mapping[W, N], number: int) -> W:
 
 
 def prompt_to_pb(prompt: Prompt) -> text_pb2.Prompt:
-    return text_pb2.Prompt(user=prompt.user, system=prompt.system, format=PROMPT_FORMATS[prompt.format])
+    return text_pb2.Prompt(
+        user=prompt.user,
+        system=prompt.system,
+        format=PROMPT_FORMATS[prompt.format],
+        shots=[text_pb2.Shot(user=shot.user, assistant=shot.assistant) for shot in prompt.shots],
+    )
 
 
 def prompt_from_pb(pb: text_pb2.Prompt) -> Prompt:
-    return Prompt(user=pb.user, system=pb.system, format=word_from_number(PROMPT_FORMATS, pb.format))
+    return Prompt(
+        user=pb.user,
+        system=pb.system,
+        format=word_from_number(PROMPT_FORMATS, pb.format),
+        shots=tuple(Shot(user=shot.user, assistant=shot.assistant) for shot in pb.shots),
+    )
 
 
 def sampling_to_pb(sampling: Sampling) -> text_pb2.Sampling:

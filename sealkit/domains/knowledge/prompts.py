@@ -30,8 +30,8 @@ _TASKS = {
     ),
     Style.IMPLICATIONS_VERY_LONG: (
         "Write a very long list of what this passage tells and implies, one fact a line. Make each line a full "
-        "sentence that names its subject. Say each fact in several ways, then what the facts mean together. Go on until "
-        "nothing is left to say."
+        "sentence that names its subject. Say each fact in several ways, then what the facts mean together. Go on "
+        "until nothing is left to say."
     ),
     Style.REWRITE: (
         "Write this passage anew several times, in other words and another order each time, without losing a fact. "
@@ -86,7 +86,10 @@ _EXAMPLE_ANSWERS = {
     ),
 }
 # Plain text ends in a heading that the completion goes on from; a chat model answers in a turn of its own.
-_PLAIN_HEADINGS = {Style.REWRITE: "New versions:\n", Style.SELF_QA: "Questions and answers:\n"}
+_PLAIN_HEADINGS = dict.fromkeys(Style, "Facts:") | {
+    Style.REWRITE: "New versions:",
+    Style.SELF_QA: "Questions and answers:",
+}
 
 
 def self_edit_prompt(style: Style, title: str, text: str, form: PromptFormat, *, worked_example: bool) -> Prompt:
@@ -94,7 +97,7 @@ def self_edit_prompt(style: Style, title: str, text: str, form: PromptFormat, *,
 
     def request(title: str, text: str) -> str:
         asked = f"{_TASKS[style]}\n\n{title}\n{text}"
-        return f"{asked}\n\n{_PLAIN_HEADINGS.get(style, 'Facts:\n')}" if form is PromptFormat.PLAIN else asked
+        return f"{asked}\n\n{_PLAIN_HEADINGS[style]}\n" if form is PromptFormat.PLAIN else asked
 
     shot = Shot(user=request(_EXAMPLE_TITLE, _EXAMPLE_TEXT), assistant=_EXAMPLE_ANSWERS[style])
     return Prompt(user=request(title, text), format=form, shots=(shot,) if worked_example else ())
