@@ -8,7 +8,7 @@ from transformers import PreTrainedModel
 
 from sealkit.backends.decoding.lora import Adapter
 from sealkit.backends.lora import check_fit, load_adapter
-from sealkit.flight import Flights
+from sealkit.concurrency import Flights
 from sealkit.store import AdapterStore
 from sealkit.types import AdapterRef
 

@@ -1,15 +1,32 @@
-"""Results that are worth keeping: computed once however many ask at once, the most recently used ones kept."""
+"""asyncio helpers: work that ends together, and results computed once however many ask at once."""
 
 from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Hashable
+from collections.abc import Awaitable, Callable, Coroutine, Hashable
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Generic, TypeVar, overload
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
+A = TypeVar("A")
+B = TypeVar("B")
+
+
+@overload
+async def together(one: Coroutine[object, object, A], other: Coroutine[object, object, B], /) -> tuple[A, B]: ...
+@overload
+async def together(*work: Coroutine[object, object, A]) -> tuple[A, ...]: ...
+async def together(*work: Coroutine[object, object, object]) -> tuple[object, ...]:
+    """The results, in order. The first failure cancels the rest, waits for its end, and is raised as it is."""
+    tasks = [asyncio.ensure_future(one) for one in work]
+    try:
+        return tuple(await asyncio.gather(*tasks))
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 @dataclass(eq=False)

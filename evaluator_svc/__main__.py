@@ -1,0 +1,17 @@
+"""`python -m evaluator_svc`: the evaluator as a process."""
+
+from __future__ import annotations
+
+from evaluator_svc.service import EvaluatorService
+from evaluator_svc.settings import EvaluatorSettings
+from sealkit.backends.factory import make_backend
+from sealkit.rpc.server import run
+
+
+def _make() -> tuple[EvaluatorService, EvaluatorSettings]:
+    settings = EvaluatorSettings()
+    return EvaluatorService(make_backend(settings), kept_verdicts=settings.kept_verdicts), settings
+
+
+if __name__ == "__main__":
+    raise SystemExit(run(_make))

@@ -1,0 +1,44 @@
+"""Verdicts on the base model and on policies: many trials are compared with them, so each is come by once and kept."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from evaluator_svc.exam import Exam, Judged, Subject
+from sealkit.concurrency import Flights, together
+from sealkit.types import Outcome, Query, Usage, Verdict
+
+
+@dataclass(frozen=True)
+class Answered:
+    """Verdicts in the order of the queries, what they took now, and how many of them were taken from what was kept."""
+
+    verdicts: tuple[Verdict, ...]
+    usage: Usage
+    kept: int = 0
+
+    @property
+    def all_kept(self) -> bool:
+        return self.kept == len(self.verdicts) > 0
+
+
+class Baselines:
+    """The `limit` verdicts that were used last, by all that determines them (`Exam.key`). Those who ask for the same at
+    the same time wait for one answer."""
+
+    def __init__(self, limit: int) -> None:
+        self._kept: Flights[str, Judged] = Flights(limit)
+
+    async def ask_all(self, exam: Exam, subject: Subject, queries: Sequence[Query]) -> Answered:
+        """Raises what the backend raises."""
+        got = await together(*(self._ask(exam, subject, query) for query in queries))
+        usage = sum((judged.usage for judged, fresh in got if fresh), Usage())
+        return Answered(tuple(judged.verdict for judged, _ in got), usage, sum(not fresh for _, fresh in got))
+
+    async def _ask(self, exam: Exam, subject: Subject, query: Query) -> tuple[Judged, bool]:
+        key = exam.key(subject, query)
+        judged, fresh = await self._kept.get(key, lambda: exam.ask(subject, query))
+        if judged.verdict.outcome is Outcome.UNGRADED:
+            self._kept.forget(key)  # the judge may do better next time
+        return judged, fresh

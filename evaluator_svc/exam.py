@@ -1,0 +1,65 @@
+"""One way of asking and judging: every model under the same sampling, by the same judge."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sealkit.backends.base import Backend
+from sealkit.concurrency import together
+from sealkit.errors import SealError
+from sealkit.judges import Judge
+from sealkit.telemetry import ANSWERS, DECODE_TOKENS
+from sealkit.types import AdapterRef, Outcome, Policy, Query, Sampling, Usage, Verdict, digest_of, seed_of
+
+
+@dataclass(frozen=True)
+class Subject:
+    """Who answers: the base model, with a policy's adapter, with a trial's adapter on top."""
+
+    policy: AdapterRef | None = None
+    trial: AdapterRef | None = None
+
+
+BASE = Subject()
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A verdict, and what it took to come by it."""
+
+    verdict: Verdict
+    usage: Usage
+
+
+@dataclass(frozen=True)
+class Exam:
+    backend: Backend
+    sampling: Sampling
+    judge: Judge
+
+    def key(self, subject: Subject, query: Query) -> str:
+        """A digest of all that determines a verdict."""
+        adapters = [ref.digest if ref else "" for ref in (subject.policy, subject.trial)]
+        judge = (self.judge.name, self.judge.version)
+        return digest_of(self.backend.info.digest, adapters, query, self.sampling, judge)
+
+    async def ask(self, subject: Subject, query: Query) -> Judged:
+        """One answer, judged. A judge that fails says UNGRADED. Raises what the backend raises."""
+        # By the query's name: baseline and subject draw the same noise, which leaves less of it in their difference.
+        sampling = self.sampling.model_copy(update={"seed": seed_of(self.sampling.seed, query.query_id)})
+        policy = Policy(name="subject", adapter=subject.policy)
+        got = await self.backend.generate(query.prompt, sampling, policy=policy, adapter=subject.trial)
+        DECODE_TOKENS.labels("prompt").inc(got.usage.prompt_tokens)
+        DECODE_TOKENS.labels("completion").inc(got.usage.completion_tokens)
+        try:
+            judgement = await self.judge.judge(query.question, query.gold, got.text)
+            outcome, reason = judgement.outcome, judgement.reason
+        except SealError as fault:
+            outcome, reason = Outcome.UNGRADED, f"{fault.reason}: {fault.message}"
+        ANSWERS.labels(outcome.value).inc()
+        return Judged(Verdict(query_id=query.query_id, answer=got.text, outcome=outcome, reason=reason), got.usage)
+
+    async def ask_all(self, subject: Subject, queries: Sequence[Query]) -> tuple[Judged, ...]:
+        """All at once, in the order of the queries; the first failure ends them all."""
+        return await together(*(self.ask(subject, query) for query in queries))

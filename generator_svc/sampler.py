@@ -1,0 +1,44 @@
+"""Samples the groups of a request, each completion from a seed that its own name gives."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from itertools import starmap
+
+from sealkit.backends.base import Backend
+from sealkit.errors import InvalidInput
+from sealkit.telemetry import DECODE_TOKENS
+from sealkit.types import Completion, Policy, Prompt, Sampling, seed_of
+
+
+async def sample(
+    backend: Backend, policy: Policy, contexts: Sequence[tuple[str, Prompt, Sequence[int]]], sampling: Sampling
+) -> AsyncIterator[Completion]:
+    """Completions as they are done, in no set order; `contexts` are (context id, prompt, indices to sample).
+
+    A completion depends on the policy, the prompt, the sampling, its context id and its index, and on nothing else.
+    Raises InvalidInput where a context comes twice, and what the backend raises; the first failure ends them all.
+    """
+    names = [context_id for context_id, _, _ in contexts]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise InvalidInput(f"context {twice[0]} comes twice; ask for all of its indices at once")
+
+    async def one(context_id: str, prompt: Prompt, index: int) -> Completion:
+        own = sampling.model_copy(update={"seed": seed_of(sampling.seed, context_id, index)})
+        got = await backend.generate(prompt, own, policy=policy)
+        DECODE_TOKENS.labels("prompt").inc(got.usage.prompt_tokens)
+        DECODE_TOKENS.labels("completion").inc(got.usage.completion_tokens)
+        return Completion(
+            context_id=context_id, index=index, text=got.text, finish_reason=got.finish_reason, usage=got.usage
+        )
+
+    asked = [(context_id, prompt, index) for context_id, prompt, indices in contexts for index in indices]
+    tasks = [asyncio.ensure_future(work) for work in starmap(one, asked)]
+    try:
+        for done in asyncio.as_completed(tasks):
+            yield await done
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
