@@ -1,0 +1,259 @@
+"""What an evaluation says, over a backend that answers from a table."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+
+import pytest
+
+from evaluator_svc.evaluate import Evaluator
+from sealkit.backends.base import Generation
+from sealkit.errors import InvalidInput, QueueFull, SealError, Unavailable, UnknownJudge
+from sealkit.judges import Judgement
+from sealkit.types import (
+    AdapterRef,
+    Evaluation,
+    FinishReason,
+    ModelInfo,
+    Outcome,
+    Policy,
+    Prompt,
+    Query,
+    Sampling,
+    Usage,
+    accuracy,
+)
+
+POLICY = AdapterRef(digest="a" * 64)
+TRIAL = AdapterRef(digest="b" * 64)
+GREEDY = Sampling(temperature=0)
+BASE_POLICY = Policy(name="policies/base")
+TUNED_POLICY = Policy(name="policies/1", adapter=POLICY)
+
+
+class FakeBackend:
+    """Answers right ("yes") to the users' texts that are known to (policy, trial); keeps count of what was asked."""
+
+    name = "fake"
+    info = ModelInfo(
+        name="fake",
+        digest="d" * 64,
+        tokenizer_digest="e" * 64,
+        context_length=100,
+        has_chat_template=False,
+        dtype="float32",
+        device="cpu",
+    )
+
+    def __init__(self, knows: dict[tuple[AdapterRef | None, AdapterRef | None], set[str]]) -> None:
+        self.knows = knows
+        self.asked: Counter[tuple[str, AdapterRef | None, AdapterRef | None]] = Counter()
+        self.running = self.most_running = 0
+        self.fault: SealError | None = None
+        self.seeds: dict[str, set[int]] = {}
+
+    async def start(self) -> None: ...
+
+    async def close(self) -> None: ...
+
+    async def generate(
+        self, prompt: Prompt, sampling: Sampling, *, policy: Policy | None = None, adapter: AdapterRef | None = None
+    ) -> Generation:
+        who = (policy.adapter if policy else None, adapter)
+        self.asked[prompt.user, *who] += 1
+        self.seeds.setdefault(prompt.user, set()).add(sampling.seed)
+        self.running += 1
+        self.most_running = max(self.most_running, self.running)
+        try:
+            for _ in range(3):
+                await asyncio.sleep(0)
+            if self.fault is not None and adapter is not None:
+                raise self.fault
+        finally:
+            self.running -= 1
+        text = "yes" if prompt.user in self.knows.get(who, set()) else "no"
+        return Generation(text=text, finish_reason=FinishReason.STOP, usage=Usage(completion_tokens=1))
+
+
+def queries(*names: str) -> list[Query]:
+    return [Query(query_id=f"q/{n}", question=n, gold="yes", prompt=Prompt(user=n)) for n in names]
+
+
+async def evaluate(evaluator: Evaluator, policy: Policy, adapter: AdapterRef | None, *names: str) -> Evaluation:
+    return await evaluator.evaluate(policy, adapter, queries(*names), sampling=GREEDY, judge="exact")
+
+
+def right(verdicts: tuple[object, ...]) -> list[bool]:
+    return [v.outcome is Outcome.CORRECT for v in verdicts]  # type: ignore[attr-defined]
+
+
+async def test_a_trial_stands_beside_its_policy_in_the_order_of_the_queries() -> None:
+    backend = FakeBackend({(POLICY, TRIAL): {"a", "c"}, (POLICY, None): {"b"}})
+    got = await evaluate(Evaluator(backend, kept_verdicts=99), TUNED_POLICY, TRIAL, "a", "b", "c")
+    assert [v.query_id for v in got.verdicts] == ["q/a", "q/b", "q/c"] == [v.query_id for v in got.baseline_verdicts]
+    assert right(got.verdicts) == [True, False, True]
+    assert right(got.baseline_verdicts) == [False, True, False]
+
+
+async def test_without_an_adapter_the_policy_stands_beside_the_base() -> None:
+    backend = FakeBackend({(POLICY, None): {"a"}, (None, None): {"b"}})
+    got = await evaluate(Evaluator(backend, kept_verdicts=99), TUNED_POLICY, None, "a", "b")
+    assert right(got.verdicts) == [True, False]
+    assert right(got.baseline_verdicts) == [False, True]
+
+
+async def test_subject_baseline_and_retention_are_asked_at_once() -> None:
+    backend = FakeBackend({(None, None): {"r", "s"}})
+    await Evaluator(backend, kept_verdicts=99).evaluate(
+        BASE_POLICY, TRIAL, queries("a", "b"), sampling=GREEDY, judge="exact", retention_queries=queries("r", "s")
+    )
+    assert backend.most_running == 6
+
+
+async def test_three_trials_at_once_have_the_baseline_answered_once() -> None:
+    backend = FakeBackend({})
+    evaluator = Evaluator(backend, kept_verdicts=99)
+    trials = [AdapterRef(digest=str(i) * 64) for i in range(3)]
+    got = await asyncio.gather(*(evaluate(evaluator, TUNED_POLICY, trial, "a", "b") for trial in trials))
+    assert backend.asked["a", POLICY, None] == backend.asked["b", POLICY, None] == 1
+    assert sorted(g.baseline_cached for g in got) == [False, True, True]
+    assert sum(g.usage.completion_tokens for g in got) == 3 * 2 + 2
+
+
+async def test_the_baseline_outlives_the_trial_that_asked_for_it_first() -> None:
+    backend = FakeBackend({})
+    evaluator = Evaluator(backend, kept_verdicts=99)
+    first = asyncio.ensure_future(evaluate(evaluator, BASE_POLICY, TRIAL, "a"))
+    second = asyncio.ensure_future(evaluate(evaluator, BASE_POLICY, AdapterRef(digest="c" * 64), "a"))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    first.cancel()
+    assert len((await second).baseline_verdicts) == 1
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"sampling": Sampling(temperature=0, max_tokens=5)},
+        {"judge": "content"},
+        {"policy": BASE_POLICY},
+        {"queries": [q.model_copy(update={"gold": "no"}) for q in queries("a")]},
+    ],
+)
+async def test_a_baseline_is_not_taken_for_another(change: dict[str, object]) -> None:
+    backend = FakeBackend({})
+    evaluator = Evaluator(backend, kept_verdicts=99)
+    usual = {"policy": TUNED_POLICY, "adapter": TRIAL, "queries": queries("a"), "sampling": GREEDY, "judge": "exact"}
+    await evaluator.evaluate(**usual)  # type: ignore[arg-type]
+    again = await evaluator.evaluate(**usual)  # type: ignore[arg-type]
+    other = await evaluator.evaluate(**usual | change)  # type: ignore[arg-type]
+    assert (again.baseline_cached, other.baseline_cached) == (True, False)
+
+
+async def test_baseline_and_subject_draw_the_same_noise_and_queries_their_own() -> None:
+    backend = FakeBackend({})
+    await Evaluator(backend, kept_verdicts=9).evaluate(
+        BASE_POLICY, TRIAL, queries("a", "b"), sampling=Sampling(temperature=1, seed=4), judge="exact"
+    )
+    assert [len(seeds) for seeds in backend.seeds.values()] == [1, 1]
+    assert backend.seeds["a"] != backend.seeds["b"]
+
+
+class TestRetention:
+    async def ask(self, backend: FakeBackend, limit: int, names: str, policy: Policy = BASE_POLICY) -> Evaluation:
+        return await Evaluator(backend, kept_verdicts=99).evaluate(
+            policy,
+            TRIAL,
+            [],
+            sampling=GREEDY,
+            judge="exact",
+            retention_queries=queries(*names),
+            retention_limit=limit,
+        )
+
+    async def test_forgetting_is_before_minus_after_on_what_the_base_knows(self) -> None:
+        backend = FakeBackend({(None, None): set("abcd"), (POLICY, None): set("abcx"), (POLICY, TRIAL): set("axd")})
+        retention = (await self.ask(backend, 0, "axbcyd", TUNED_POLICY)).retention
+        assert retention is not None
+        assert (retention.kept, retention.accuracy_before, retention.accuracy_after) == (4, 0.75, 0.5)
+        assert retention.forgetting == 0.25
+        assert retention.lost_query_ids == ("q/b", "q/c")
+
+    async def test_the_first_that_the_base_knows_are_kept_up_to_the_limit_and_no_more_are_asked(self) -> None:
+        backend = FakeBackend({(None, None): set("bdf"), (None, TRIAL): set("b")})
+        retention = (await self.ask(backend, 2, "abcdefgh")).retention
+        assert retention is not None
+        assert (retention.kept, retention.accuracy_before, retention.lost_query_ids) == (2, 1.0, ("q/d",))
+        assert {text for text, _, trial in backend.asked if trial} == {"b", "d"}
+        assert not {text for text, _, _ in backend.asked} & set("efgh")
+
+    async def test_a_suite_that_the_base_knows_nothing_of_forgets_nothing(self) -> None:
+        retention = (await self.ask(FakeBackend({}), 0, "abc")).retention
+        assert retention is not None
+        assert (retention.kept, retention.forgetting) == (0, 0.0)
+
+    async def test_no_suite_no_retention(self) -> None:
+        assert (await self.ask(FakeBackend({}), 0, "")).retention is None
+
+
+class FlakyJudge:
+    """Fails on the questions in `fails`."""
+
+    name, version = "flaky", "1"
+
+    def __init__(self, *fails: str) -> None:
+        self.fails = set(fails)
+
+    async def judge(self, question: str, gold: str, answer: str) -> Judgement:
+        if question in self.fails:
+            raise Unavailable("the judge does not answer")
+        return Judgement(Outcome.CORRECT if answer == gold else Outcome.INCORRECT)
+
+
+class TestUngraded:
+    @pytest.fixture
+    def judge(self, monkeypatch: pytest.MonkeyPatch) -> FlakyJudge:
+        judge = FlakyJudge("b")
+        monkeypatch.setattr("evaluator_svc.evaluate.load_judge", lambda name: judge)
+        return judge
+
+    async def test_it_is_counted_apart_and_never_taken_for_wrong(self, judge: FlakyJudge) -> None:
+        backend = FakeBackend({(None, TRIAL): {"a", "b"}})
+        got = await evaluate(Evaluator(backend, kept_verdicts=99), BASE_POLICY, TRIAL, "a", "b")
+        assert [v.outcome for v in got.verdicts] == [Outcome.CORRECT, Outcome.UNGRADED]
+        assert "does not answer" in got.verdicts[1].reason
+        assert accuracy(got.verdicts) == 1.0
+
+    async def test_a_baseline_that_was_not_graded_is_asked_again(self, judge: FlakyJudge) -> None:
+        evaluator = Evaluator(FakeBackend({}), kept_verdicts=99)
+        await evaluate(evaluator, BASE_POLICY, TRIAL, "a", "b")
+        judge.fails.clear()
+        got = await evaluate(evaluator, BASE_POLICY, TRIAL, "a", "b")
+        assert [v.outcome for v in got.baseline_verdicts] == [Outcome.INCORRECT] * 2
+
+    async def test_retention_counts_what_was_graded_before_and_after(self, judge: FlakyJudge) -> None:
+        backend = FakeBackend({(None, None): {"a", "b", "c"}, (None, TRIAL): {"a"}})
+        evaluator = Evaluator(backend, kept_verdicts=99)
+        got = await evaluator.evaluate(
+            BASE_POLICY, TRIAL, [], sampling=GREEDY, judge="flaky", retention_queries=queries("a", "b", "c")
+        )
+        assert got.retention is not None
+        assert (got.retention.kept, got.retention.forgetting, got.retention.lost_query_ids) == (2, 0.5, ("q/c",))
+
+
+async def test_a_failing_row_ends_the_evaluation_with_its_own_error_and_frees_the_others() -> None:
+    backend = FakeBackend({})
+    backend.fault = QueueFull("full", retry_after=3)
+    with pytest.raises(QueueFull) as caught:
+        await evaluate(Evaluator(backend, kept_verdicts=9), BASE_POLICY, TRIAL, "a", "b", "c")
+    assert caught.value.retry_after == 3
+    assert backend.running == 0
+
+
+async def test_an_unknown_judge_and_a_query_that_comes_twice_are_refused() -> None:
+    evaluator = Evaluator(FakeBackend({}), kept_verdicts=9)
+    with pytest.raises(UnknownJudge):
+        await evaluator.evaluate(BASE_POLICY, None, queries("a"), sampling=GREEDY, judge="oracle")
+    with pytest.raises(InvalidInput, match="q/a"):
+        await evaluate(evaluator, BASE_POLICY, None, "a", "a")
