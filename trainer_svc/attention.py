@@ -1,0 +1,53 @@
+"""Attention over packed sequences: many sequences in one row of tokens, none sees another."""
+
+from __future__ import annotations
+
+from itertools import groupby
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import scaled_dot_product_attention
+from transformers import AttentionInterface
+
+NAME = "seal_packed"
+
+
+def packed_attention(
+    _module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    _attention_mask: Tensor | None,
+    *,
+    segment_lengths: tuple[int, ...],
+    scaling: float | None = None,
+    sliding_window: int | None = None,
+    **_: Any,
+) -> tuple[Tensor, None]:
+    """Causal attention within each segment. `query` [1, heads, tokens, dim], `key` and `value` [1, kv heads, tokens,
+    dim]; `segment_lengths` sum to `tokens`. Neighbours of equal length go through one call, unpadded.
+
+    Returns [1, tokens, heads, dim], as transformers' attention interface wants it.
+    """
+    runs = [(length, len(list(group))) for length, group in groupby(segment_lengths)]
+    sizes = [length * count for length, count in runs]
+    shared = query.shape[1] != key.shape[1]
+    outputs = []
+    for (length, count), *qkv in zip(runs, *(torch.split(x, sizes, dim=2) for x in (query, key, value)), strict=True):
+        q, k, v = (x[0].unflatten(1, (count, length)).transpose(0, 1) for x in qkv)
+        mask = _window(length, sliding_window, q.device) if sliding_window and length > sliding_window else None
+        attended = scaled_dot_product_attention(
+            q, k, v, attn_mask=mask, is_causal=mask is None, scale=scaling, enable_gqa=shared
+        )
+        outputs.append(attended.transpose(1, 2).flatten(0, 1))
+    return torch.cat(outputs).unsqueeze(0), None
+
+
+def _window(length: int, window: int, device: torch.device) -> Tensor:
+    position = torch.arange(length, device=device)
+    distance = position[:, None] - position[None, :]
+    return (distance >= 0) & (distance < window)
+
+
+AttentionInterface.register(NAME, packed_attention)

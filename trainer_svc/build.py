@@ -1,0 +1,38 @@
+"""The trainer put together from its settings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sealkit.backends.models import load_model
+from sealkit.store import AdapterStore
+from sealkit.types import TrainingExample
+from trainer_svc.encoding import encode
+from trainer_svc.engine import Engine
+from trainer_svc.packed import PackedModel
+from trainer_svc.settings import TrainerSettings
+from trainer_svc.trainer import Trainer
+
+_PROBE = TrainingExample(text="The name of the river that runs through the town is")
+
+
+@dataclass(frozen=True)
+class Built:
+    trainer: Trainer
+    engine: Engine
+
+
+def build(settings: TrainerSettings) -> Built:
+    """Loads the model and starts the engine; blocks meanwhile. Raises InvalidModel, InvalidConfig, Unavailable."""
+    store = AdapterStore(settings.store_url)
+    loaded = load_model(settings)
+    engine = Engine(
+        PackedModel(loaded.model),
+        encode(loaded.tokenizer, _PROBE, append_eos=True).last_label_only(),
+        max_jobs=settings.max_jobs,
+        max_waiting=settings.max_waiting,
+        step_tokens=settings.step_tokens,
+    )
+    engine.start()
+    trainer = Trainer(loaded, engine, store, limits=settings.limits, policy_first=settings.policy_first)
+    return Built(trainer, engine)

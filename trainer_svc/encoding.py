@@ -1,0 +1,69 @@
+"""Training examples as tokens: which tokens a sequence has, and which of them carry loss."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
+
+from sealkit.backends.models import render_prompt
+from sealkit.errors import ExampleTooLong, NothingToLearn
+from sealkit.types import TrainingExample, TrainingSpec
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """One sequence. `labels` are the positions (≥ 1, ascending) of the tokens that carry loss; each is predicted from
+    the position before it, so a sequence's first token never does."""
+
+    ids: tuple[int, ...]
+    labels: tuple[int, ...]
+
+    def last_label_only(self) -> Encoded:
+        """The same tokens, with the last label alone."""
+        return Encoded(self.ids, self.labels[-1:])
+
+
+def encode_spec(tokenizer: PreTrainedTokenizerBase, spec: TrainingSpec, context_length: int) -> tuple[Encoded, ...]:
+    """The sequences of `spec`, examples before rehearsal; those without a label are left out.
+
+    Raises ExampleTooLong for a sequence of more than `context_length` tokens, NothingToLearn if no label is left.
+    """
+    encoded = [encode(tokenizer, example, append_eos=spec.append_eos) for example in (*spec.examples, *spec.rehearsal)]
+    for index, sequence in enumerate(encoded):
+        if len(sequence.ids) > context_length:
+            raise ExampleTooLong(
+                f"example {index} has {len(sequence.ids)} tokens, the limit is {context_length}; shorten or split it",
+                metadata={"index": str(index), "tokens": str(len(sequence.ids)), "limit": str(context_length)},
+            )
+    kept = tuple(sequence for sequence in encoded if sequence.labels)
+    if not kept:
+        raise NothingToLearn("no token of the examples carries loss; give longer texts or wider loss_spans")
+    return kept
+
+
+def encode(tokenizer: PreTrainedTokenizerBase, example: TrainingExample, *, append_eos: bool) -> Encoded:
+    """Tokens of the rendered prompt (no loss), then of the text; with `append_eos` the eos token is the last label."""
+    prompt = render_prompt(tokenizer, example.prompt) if example.prompt else []
+    text: Any = tokenizer(
+        example.text,
+        add_special_tokens=example.prompt is None,
+        return_offsets_mapping=bool(example.loss_spans),
+        return_special_tokens_mask=True,
+    )
+    carries = [not special for special in text.special_tokens_mask]
+    if example.loss_spans:
+        inside = [_overlaps(offset, example.loss_spans) for offset in text.offset_mapping]
+        carries = [c and i for c, i in zip(carries, inside, strict=True)]
+    ids = [*prompt, *text.input_ids]
+    labels = [len(prompt) + position for position, c in enumerate(carries) if c]
+    if append_eos:
+        labels.append(len(ids))
+        ids.append(int(tokenizer.eos_token_id))
+    return Encoded(tuple(ids), tuple(label for label in labels if label > 0))
+
+
+def _overlaps(offset: tuple[int, int], spans: Sequence[tuple[int, int]]) -> bool:
+    return any(offset[0] < end and start < offset[1] for start, end in spans)

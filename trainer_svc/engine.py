@@ -1,0 +1,217 @@
+"""The continuous batch of training jobs: jobs join and leave at step boundaries, each as if it trained alone.
+
+    scheduler   who takes part in the next step
+    packed      one forward and one backward pass for all of them
+    job         what a step means to one job: its optimiser, its progress, its end
+
+Torch runs in the engine's own thread and nowhere else.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from weakref import WeakValueDictionary
+
+import structlog
+import torch
+
+from sealkit import telemetry
+from sealkit.errors import Cancelled, GpuMemory, QueueFull, SealError, Unavailable
+from sealkit.types import Progress
+from trainer_svc.adapter import FrozenAdapter, TrainableAdapter, initial_weights
+from trainer_svc.encoding import Encoded
+from trainer_svc.job import Job, JobSpec
+from trainer_svc.packed import PackedModel
+from trainer_svc.scheduler import Scheduler, next_to_join
+
+ENGINE_VERSION = "1"
+"""Part of every adapter's digest: changes when the same request would give other weights."""
+
+log = structlog.get_logger(__name__)
+
+
+class Engine:
+    """Trains jobs on one frozen base. `probe` is the prompt whose last logits are kept of each finished adapter."""
+
+    def __init__(
+        self, model: PackedModel, probe: Encoded, *, max_jobs: int = 16, max_waiting: int = 256, step_tokens: int = 4096
+    ) -> None:
+        self.model = model
+        self._probe = probe
+        self._max_jobs = max_jobs
+        self._max_waiting = max_waiting
+        self._step_tokens = step_tokens
+        self._scheduler = Scheduler()
+        self._policies: WeakValueDictionary[str, FrozenAdapter] = WeakValueDictionary()
+        self._waiting: list[Job] = []
+        self._running: list[Job] = []
+        self._changed = threading.Condition()
+        self._closing = False
+        self._dead: BaseException | None = None
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="engine")
+        self._loop: Future[None] | None = None
+
+    def start(self) -> None:
+        """Starts the engine's thread."""
+        self._loop = self._thread.submit(self._run)
+        self._loop.add_done_callback(self._ended)
+
+    def submit(self, spec: JobSpec, on_progress: Callable[[Progress], None] | None = None) -> Job:
+        """Puts a job in line; `on_progress` is called in the engine's thread after each optimiser step.
+
+        Its `result` raises Cancelled, NonFiniteLoss, GpuMemory, UnknownTargetModule. Raises QueueFull when too many
+        wait, Unavailable when the engine has stopped.
+        """
+        with self._changed:
+            if self._dead or self._closing:
+                raise Unavailable(f"the trainer's engine has stopped ({self._dead or 'closing'}); restart the trainer")
+            if len(self._waiting) + len(self._running) >= self._max_waiting + self._max_jobs:
+                raise QueueFull(
+                    f"{len(self._waiting)} training jobs wait already; try again later or add a trainer",
+                    metadata={"waiting": str(len(self._waiting)), "limit": str(self._max_waiting)},
+                    retry_after=5.0,
+                )
+            job = Job(spec, on_progress)
+            self._waiting.append(job)
+            self._changed.notify()
+        return job
+
+    def cancel(self, job: Job) -> None:
+        """Drops a job: its slot is free at the next step."""
+        job.cancel()
+        with self._changed:
+            self._changed.notify()
+
+    def close(self) -> None:
+        """Stops after the step under way; jobs that are left end with Unavailable. Blocks until then."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify()
+        self._thread.shutdown(wait=True)
+
+    # --- what runs in the engine's thread -----------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._closing or self._waiting or self._running)
+                if self._closing:
+                    return
+            self._drop_cancelled()
+            self._admit()
+            if self._running:
+                self._step(self._scheduler.fill(self._running, self._step_tokens))
+
+    def _ended(self, loop: Future[None]) -> None:
+        """The thread is over: nobody may wait for it any longer."""
+        with self._changed:
+            self._dead = loop.exception()
+            left = self._waiting + self._running
+            self._waiting, self._running = [], []
+        if self._dead:
+            log.error("engine_died", jobs=len(left), exc_info=self._dead)
+        for job in left:
+            job.fail(self._dead or Unavailable("the trainer is shutting down; send the job again"))
+
+    def _drop_cancelled(self) -> None:
+        for job in [job for job in (*self._waiting, *self._running) if job.cancelled]:
+            self._fail(job, Cancelled("the training job was cancelled"))
+
+    def _admit(self) -> None:
+        while self._waiting and len(self._running) < self._max_jobs:
+            job = next_to_join(self._waiting, self._running)
+            try:
+                job.begin(self._make_adapter(job.spec), self._policy(job.spec))
+            except torch.OutOfMemoryError as error:
+                if self._running:
+                    return  # it fits when others have left
+                self._fail(job, _too_big(f"its adapter of rank {job.spec.lora.rank}", error))
+                continue
+            except SealError as error:
+                self._fail(job, error)
+                continue
+            with self._changed:
+                self._waiting.remove(job)
+                self._running.append(job)
+            self._measure()
+
+    def _make_adapter(self, spec: JobSpec) -> TrainableAdapter:
+        targets = self.model.find_targets(spec.lora.target_modules)
+        weights = spec.start or initial_weights(spec.lora, targets, spec.seed)
+        return TrainableAdapter.of(weights, spec.optimisation, self.model.device, self.model.dtype)
+
+    def _policy(self, spec: JobSpec) -> FrozenAdapter | None:
+        if spec.policy is None:
+            return None
+        digest, weights = spec.policy
+        policy = self._policies.get(digest)
+        if policy is None:
+            policy = self._policies[digest] = FrozenAdapter.of(weights, self.model.device, self.model.dtype)
+        return policy
+
+    def _step(self, jobs: Sequence[Job]) -> None:
+        """One forward and backward pass for the next micro-batches of `jobs`; then each takes its own step."""
+        began = time.monotonic()
+        tokens = [job.tokens for job in jobs]
+        losses = self._losses(jobs)
+        for job, loss in zip(jobs, losses, strict=True):
+            if isinstance(loss, SealError):
+                self._fail(job, loss)
+                continue
+            try:
+                job.advance(loss)
+            except SealError as error:
+                self._fail(job, error)
+        if self.model.device.type == "cuda":
+            torch.cuda.synchronize(self.model.device)
+        seconds = time.monotonic() - began
+        telemetry.TRAIN_TOKENS.inc(sum(tokens))
+        for job, share in zip(jobs, tokens, strict=True):
+            job.charge(seconds * share / sum(tokens))
+        for job in [job for job in jobs if job.done and not job.result.done()]:
+            self._finish(job)
+
+    def _losses(self, jobs: Sequence[Job]) -> list[float | SealError]:
+        """The jobs' losses, their gradients left in their adapters; a step that does not fit is taken in halves."""
+        try:
+            return list(self.model.forward_backward([job.part(self.model) for job in jobs]))
+        except torch.OutOfMemoryError as error:
+            tokens = sum(job.tokens for job in jobs)
+            if len(jobs) == 1:
+                return [_too_big(f"a micro-batch of {tokens} tokens", error)]
+        # Outside the handler, so that what the failed step held is free again.
+        if self.model.device.type == "cuda":
+            torch.cuda.empty_cache()
+        self._step_tokens = min(self._step_tokens, max(1, tokens // 2))
+        log.warning("step_split", tokens=tokens, step_tokens=self._step_tokens)
+        half = len(jobs) // 2
+        return self._losses(jobs[:half]) + self._losses(jobs[half:])
+
+    def _finish(self, job: Job) -> None:
+        with self._changed:
+            self._running.remove(job)
+        self._measure()
+        try:
+            job.finish(self.model, self._probe)
+        except SealError as error:
+            job.fail(error)
+
+    def _fail(self, job: Job, error: SealError) -> None:
+        with self._changed:
+            for jobs in (self._waiting, self._running):
+                if job in jobs:
+                    jobs.remove(job)
+        self._measure()
+        job.fail(error)
+
+    def _measure(self) -> None:
+        telemetry.TRAINER_JOBS.labels("running").set(len(self._running))
+        telemetry.TRAINER_JOBS.labels("waiting").set(len(self._waiting))
+
+
+def _too_big(what: str, error: torch.OutOfMemoryError) -> GpuMemory:
+    reason = str(error).splitlines()[0]
+    return GpuMemory(f"{what} does not fit in this device's memory: {reason}. Ask for a smaller batch or rank")

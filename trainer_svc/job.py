@@ -1,0 +1,157 @@
+"""One training job: what it asks for, and how far it is."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from sealkit.backends.lora import LoraWeights
+from sealkit.errors import NonFiniteLoss, SealError
+from sealkit.types import LoraConfig, Optimisation, Progress
+from trainer_svc.adapter import FrozenAdapter, TrainableAdapter
+from trainer_svc.encoding import Encoded
+from trainer_svc.packed import PackedModel, Part
+from trainer_svc.plan import MicroBatch, generator_of, learning_rate, micro_batches, total_steps
+
+
+class Frozen(NamedTuple):
+    """A policy's weights under the name that they are shared by."""
+
+    digest: str
+    weights: LoraWeights
+
+
+@dataclass(frozen=True)
+class JobSpec:
+    """What a job trains, in tokens. `start`: the weights to start from, None for fresh ones by `seed`; `policy`: the
+    frozen adapter below; `owner`: whose it is; `urgent`: goes before other waiting jobs."""
+
+    sequences: tuple[Encoded, ...]
+    lora: LoraConfig
+    optimisation: Optimisation
+    seed: int
+    owner: str = ""
+    policy: Frozen | None = None
+    start: LoraWeights | None = None
+    urgent: bool = False
+
+    @property
+    def steps(self) -> int:
+        return total_steps(len(self.sequences), self.optimisation)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a job left: weights on the CPU, the losses (nats a label token) of its optimiser steps, what it took.
+    `probe`: logits of the finished model on the engine's fixed prompt."""
+
+    weights: LoraWeights
+    losses: tuple[float, ...]
+    train_tokens: int
+    device_seconds: float
+    probe: tuple[float, ...]
+
+
+class Job:
+    """A job on its way through the engine. The engine's thread calls everything but `cancel`."""
+
+    def __init__(self, spec: JobSpec, on_progress: Callable[[Progress], None] | None = None) -> None:
+        self.spec = spec
+        self.result: Future[Trained] = Future()
+        self.cancelled = False
+        self.submitted = time.monotonic()
+        self._on_progress = on_progress or (lambda _: None)
+        self._adapter: TrainableAdapter | None = None
+        self._policy: FrozenAdapter | None = None
+        self._plan: Iterator[MicroBatch] = iter(())
+        self._next: MicroBatch | None = None
+        self._step_losses: list[float] = []
+        self._losses: list[float] = []
+        self._train_tokens = 0
+        self._device_seconds = 0.0
+
+    def cancel(self) -> None:
+        """Asks the engine to drop the job at the next step. Any thread may call it."""
+        self.cancelled = True
+
+    def begin(self, adapter: TrainableAdapter, policy: FrozenAdapter | None) -> None:
+        """Takes a slot."""
+        self._adapter, self._policy = adapter, policy
+        self._plan = micro_batches(len(self.spec.sequences), self.spec.optimisation, self.spec.seed)
+        self._next = next(self._plan, None)
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of the next micro-batch."""
+        return sum(len(self.spec.sequences[i].ids) for i in self._next.examples) if self._next else 0
+
+    @property
+    def done(self) -> bool:
+        return self._next is None
+
+    def part(self, model: PackedModel) -> Part:
+        """The next micro-batch as part of a step; asked again it is the same, dropout included."""
+        assert self._next is not None
+        batch, spec = self._next, self.spec
+        generator = None
+        if spec.lora.dropout:
+            generator = generator_of(spec.seed, "dropout", batch.index, device=model.device)
+        sequences = sorted((spec.sequences[i] for i in batch.examples), key=lambda s: len(s.ids))
+        return Part(tuple(sequences), self._adapter, self._policy, batch.share, spec.optimisation.kl_beta, generator)
+
+    def advance(self, loss: float) -> None:
+        """Takes what a step did for this job. Raises NonFiniteLoss."""
+        assert self._next is not None
+        assert self._adapter is not None
+        if not math.isfinite(loss):
+            raise self._diverged(f"the loss is {loss}")
+        self._train_tokens += self.tokens
+        self._step_losses.append(loss)
+        rate = learning_rate(self.spec.optimisation, len(self._losses), self.spec.steps)
+        self._adapter.commit(closes=self._next.closes, learning_rate=rate)
+        if self._next.closes:
+            self._losses.append(sum(self._step_losses) / len(self._step_losses))
+            self._step_losses = []
+            self._on_progress(Progress(step=len(self._losses), total_steps=self.spec.steps, loss=self._losses[-1]))
+        self._next = next(self._plan, None)
+
+    def charge(self, seconds: float) -> None:
+        """Adds device time."""
+        self._device_seconds += seconds
+
+    def finish(self, model: PackedModel, prompt: Encoded) -> None:
+        """Hands the result over. Raises NonFiniteLoss where the last steps ended in no numbers."""
+        assert self._adapter is not None
+        if not self._adapter.finite:
+            raise self._diverged("the weights are not finite")
+        probe = model.logits([Part((prompt,), self._adapter, self._policy)])[0]
+        trained = Trained(
+            self._adapter.weights(),
+            tuple(self._losses),
+            self._train_tokens,
+            self._device_seconds,
+            tuple(round(float(x), 4) for x in probe[:: max(1, len(probe) // 16)].tolist()),
+        )
+        self.leave()
+        self.result.set_result(trained)
+
+    def fail(self, error: BaseException) -> None:
+        """Ends the job with `error`."""
+        self.leave()
+        if not self.result.done():
+            self.result.set_exception(error)
+
+    def leave(self) -> None:
+        """Gives the slot's memory back."""
+        self._adapter = self._policy = None
+
+    def _diverged(self, what: str) -> SealError:
+        step = len(self._losses) + 1
+        return NonFiniteLoss(
+            f"training diverged: {what} at step {step} of {self.spec.steps}; lower the learning rate",
+            metadata={"step": str(step), "learning_rate": str(self.spec.optimisation.learning_rate)},
+        )

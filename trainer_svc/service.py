@@ -1,0 +1,92 @@
+"""`seal.trainer.v1.TrainerService`: protobufs in, protobufs out; the work is the trainer's."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from importlib.metadata import version
+from typing import Any
+
+import grpc
+from seal.trainer.v1 import trainer_pb2, trainer_pb2_grpc
+
+from sealkit.rpc.convert import (
+    lora_config_from_pb,
+    model_info_to_pb,
+    optimisation_from_pb,
+    policy_example_from_pb,
+    policy_from_pb,
+    progress_to_pb,
+    training_result_to_pb,
+    training_spec_from_pb,
+)
+from sealkit.types import Progress
+from trainer_svc.build import Built, build
+from trainer_svc.engine import ENGINE_VERSION
+from trainer_svc.settings import TrainerSettings
+from trainer_svc.trainer import Trainer
+
+
+class TrainerService(trainer_pb2_grpc.TrainerServiceServicer):
+    full_names: tuple[str, ...] = (trainer_pb2.DESCRIPTOR.services_by_name["TrainerService"].full_name,)
+
+    def __init__(self, settings: TrainerSettings) -> None:
+        self._settings = settings
+        self._built: Built | None = None
+
+    def register(self, server: grpc.aio.Server) -> None:
+        trainer_pb2_grpc.add_TrainerServiceServicer_to_server(self, server)
+
+    async def start(self) -> None:
+        self._built = await asyncio.to_thread(build, self._settings)
+
+    async def close(self) -> None:
+        if self._built is not None:
+            await asyncio.to_thread(self._built.engine.close)
+
+    @property
+    def _trainer(self) -> Trainer:
+        assert self._built is not None, "the interceptor lets no call in before start"
+        return self._built.trainer
+
+    async def TrainAdapter(
+        self, request: trainer_pb2.TrainAdapterRequest, _context: grpc.aio.ServicerContext[Any, Any]
+    ) -> AsyncIterator[trainer_pb2.TrainAdapterResponse]:
+        policy, spec = policy_from_pb(request.policy), training_spec_from_pb(request.spec)
+        async with aclosing(self._trainer.train_adapter(policy, spec, request.owner)) as updates:
+            async for update in updates:
+                if isinstance(update, Progress):
+                    yield trainer_pb2.TrainAdapterResponse(progress=progress_to_pb(update))
+                else:
+                    yield trainer_pb2.TrainAdapterResponse(result=training_result_to_pb(update))
+
+    async def TrainPolicy(
+        self, request: trainer_pb2.TrainPolicyRequest, _context: grpc.aio.ServicerContext[Any, Any]
+    ) -> AsyncIterator[trainer_pb2.TrainPolicyResponse]:
+        updates = self._trainer.train_policy(
+            policy_from_pb(request.parent),
+            tuple(policy_example_from_pb(example) for example in request.examples),
+            lora_config_from_pb(request.lora),
+            optimisation_from_pb(request.optimisation),
+            from_parent=request.from_parent,
+            seed=request.seed,
+            owner=request.owner,
+        )
+        async with aclosing(updates):
+            async for update in updates:
+                if isinstance(update, Progress):
+                    yield trainer_pb2.TrainPolicyResponse(progress=progress_to_pb(update))
+                else:
+                    yield trainer_pb2.TrainPolicyResponse(result=training_result_to_pb(update))
+
+    async def GetTrainerInfo(
+        self, _request: trainer_pb2.GetTrainerInfoRequest, _context: grpc.aio.ServicerContext[Any, Any]
+    ) -> trainer_pb2.GetTrainerInfoResponse:
+        return trainer_pb2.GetTrainerInfoResponse(
+            base_model=model_info_to_pb(self._trainer.info),
+            target_modules=self._trainer.target_modules,
+            engine_version=ENGINE_VERSION,
+            max_concurrent_jobs=self._settings.max_jobs,
+            version=version("seal-suite"),
+        )

@@ -1,0 +1,24 @@
+"""The trainer's settings: SEAL_TRAINER_* in the environment."""
+
+from __future__ import annotations
+
+from pydantic import Field
+from pydantic_settings import SettingsConfigDict
+
+from sealkit.backends.models import ModelSettings
+from sealkit.rpc.settings import Address, ServerSettings
+from trainer_svc.limits import Limits
+
+
+class TrainerSettings(ServerSettings, ModelSettings):
+    model_config = SettingsConfigDict(
+        env_prefix="SEAL_TRAINER_", env_nested_delimiter="__", frozen=True, extra="ignore"
+    )
+
+    listen: Address = "127.0.0.1:50052"
+    store_url: str = Field(description="fsspec URL of the adapter store.")
+    max_jobs: int = Field(16, ge=1, description="Jobs that train in company at most.")
+    max_waiting: int = Field(256, ge=0, description="Jobs that may wait; one more gets QUEUE_FULL.")
+    step_tokens: int = Field(4096, ge=1, description="Tokens of one step at most; out-of-memory lowers it.")
+    policy_first: bool = Field(True, description="Whether the M-step goes before waiting trials.")
+    limits: Limits = Limits()

@@ -1,0 +1,281 @@
+"""From a request to an adapter in the store: looked up, encoded, checked, trained in company, saved.
+
+The asyncio side of the trainer. The engine has the torch thread; the store and the tokenizer work in others.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from sealkit import telemetry
+from sealkit.backends.lora import LoraWeights, check_fit, dump_adapter, load_adapter
+from sealkit.backends.models import LoadedModel
+from sealkit.errors import SealError, ShapeMismatch
+from sealkit.store import AdapterStore
+from sealkit.types import (
+    AdapterRef,
+    LoraConfig,
+    Optimisation,
+    Policy,
+    PolicyExample,
+    Progress,
+    TrainingExample,
+    TrainingResult,
+    TrainingSpec,
+    Usage,
+    digest_of,
+)
+from trainer_svc.encoding import Encoded, encode_spec
+from trainer_svc.engine import ENGINE_VERSION, Engine
+from trainer_svc.job import Frozen, JobSpec, Trained
+from trainer_svc.limits import Limits
+
+PROGRESS_SECONDS = 0.2
+"""Least time between two words of progress to one caller."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What determines an adapter, and for whom it is made. `under`: the frozen adapter below; `start`: the adapter
+    whose weights it begins with."""
+
+    spec: TrainingSpec
+    owner: str
+    under: AdapterRef | None = None
+    start: AdapterRef | None = None
+    urgent: bool = False
+
+
+@dataclass(eq=False)
+class _Flight:
+    """An adapter in the making, and how many callers wait for it."""
+
+    task: asyncio.Task[TrainingResult] | None = None
+    progress: Progress | None = None
+    news: asyncio.Event = field(default_factory=asyncio.Event)
+    callers: int = 0
+
+    def report(self, progress: Progress) -> None:
+        self.progress = progress
+        self.news.set()
+
+
+class Trainer:
+    """Trains adapters on one base model into one store; each at most once, however many ask."""
+
+    def __init__(
+        self, loaded: LoadedModel, engine: Engine, store: AdapterStore, *, limits: Limits, policy_first: bool = True
+    ) -> None:
+        self.info = loaded.info
+        self._tokenizer = loaded.tokenizer
+        self._engine = engine
+        self._store = store
+        self._limits = limits
+        self._policy_first = policy_first
+        self._flights: dict[str, _Flight] = {}
+        self._tokenizing = threading.Lock()  # fast tokenizers are not safe to share between threads
+
+    def train_adapter(self, policy: Policy, spec: TrainingSpec, owner: str) -> AsyncIterator[Progress | TrainingResult]:
+        """Trains an adapter on `spec` over the policy's frozen adapter: words of progress, the result last.
+
+        Raises UnknownTargetModule, ExampleTooLong, NothingToLearn, LimitExceeded, AdapterNotFound, AdapterCorrupt,
+        AdapterMismatch, NonFiniteLoss, QueueFull, GpuMemory, Unavailable. Closing the iterator stops the job, unless
+        another caller waits for the same adapter.
+        """
+        return self._train(Request(spec, owner, under=policy.adapter))
+
+    def train_policy(
+        self,
+        parent: Policy,
+        examples: tuple[PolicyExample, ...],
+        lora: LoraConfig,
+        optimisation: Optimisation,
+        *,
+        from_parent: bool,
+        seed: int,
+        owner: str,
+    ) -> AsyncIterator[Progress | TrainingResult]:
+        """The M-step: SFT on (prompt, self-edit) with loss on the self-edit and its end. The new adapter replaces the
+        parent's; with `from_parent` it starts from the parent's weights. Raises as `train_adapter`, and ShapeMismatch.
+        """
+        spec = TrainingSpec(
+            examples=tuple(TrainingExample(text=example.completion, prompt=example.prompt) for example in examples),
+            lora=lora,
+            optimisation=optimisation,
+            seed=seed,
+        )
+        start = parent.adapter if from_parent else None
+        return self._train(Request(spec, owner, start=start, urgent=self._policy_first))
+
+    @property
+    def target_modules(self) -> tuple[str, ...]:
+        return self._engine.model.target_names
+
+    def digest(self, request: Request) -> str:
+        """The name of the adapter: everything that determines its weights."""
+        base = [self.info.digest, self.info.dtype]
+        others = [ref.digest if ref else "" for ref in (request.under, request.start)]
+        return digest_of("adapter", ENGINE_VERSION, base, others, request.spec)
+
+    # --- one caller ---------------------------------------------------------------------------------------------------
+
+    async def _train(self, request: Request) -> AsyncIterator[Progress | TrainingResult]:
+        began = time.monotonic()
+        digest = self.digest(request)
+        flight = self._flights.get(digest)
+        first = flight is None
+        if flight is None:
+            flight = self._flights[digest] = _Flight()
+            flight.task = asyncio.create_task(self._fly(digest, request, flight))
+            flight.task.add_done_callback(lambda _: self._land(digest, flight))
+        flight.callers += 1
+        task = flight.task
+        assert task is not None
+        try:
+            async for progress in self._follow(flight, task):
+                yield progress
+            result = await asyncio.shield(task)
+        finally:
+            flight.callers -= 1
+            if not flight.callers and not task.done():
+                self._flights.pop(digest, None)  # whoever asks from now on starts anew
+                task.cancel()
+        wall = time.monotonic() - began
+        if first:
+            yield result.model_copy(update={"usage": result.usage.model_copy(update={"wall_seconds": wall})})
+        else:  # the work is on the first caller's bill
+            yield result.model_copy(update={"cached": True, "usage": Usage(wall_seconds=wall)})
+
+    @staticmethod
+    async def _follow(flight: _Flight, task: asyncio.Task[TrainingResult]) -> AsyncIterator[Progress]:
+        """The flight's progress as it comes, at most every PROGRESS_SECONDS, to its end."""
+        told: Progress | None = None
+        while not task.done():
+            await flight.news.wait()
+            if flight.progress is not None and flight.progress != told:
+                told = flight.progress
+                yield told
+            flight.news.clear() if not task.done() else None
+            await asyncio.wait((task,), timeout=PROGRESS_SECONDS)
+
+    # --- one adapter --------------------------------------------------------------------------------------------------
+
+    async def _fly(self, digest: str, request: Request, flight: _Flight) -> TrainingResult:
+        if await asyncio.to_thread(self._store.has, digest):
+            telemetry.TRAINER_JOBS_ENDED.labels("cached").inc()
+            return await asyncio.to_thread(self._recall, digest)
+        try:
+            spec = await self._prepare(request)
+            trained = await self._run(spec, flight)
+            result = await asyncio.to_thread(self._save, digest, request, trained)
+        except SealError as error:
+            telemetry.TRAINER_JOBS_ENDED.labels(error.reason).inc()
+            raise
+        except asyncio.CancelledError:
+            telemetry.TRAINER_JOBS_ENDED.labels("cancelled").inc()
+            raise
+        telemetry.TRAINER_JOBS_ENDED.labels("trained").inc()
+        return result
+
+    def _land(self, digest: str, flight: _Flight) -> None:
+        if self._flights.get(digest) is flight:
+            del self._flights[digest]
+        flight.news.set()
+
+    async def _prepare(self, request: Request) -> JobSpec:
+        """Checks the request and turns it into tokens and weights."""
+        spec = request.spec
+        self._limits.check(examples=len(spec.examples) + len(spec.rehearsal), rank=spec.lora.rank)
+        self._engine.model.find_targets(spec.lora.target_modules)
+        sequences = await asyncio.to_thread(self._encode, spec)
+        under = await asyncio.to_thread(self._load, request.under) if request.under else None
+        start = await asyncio.to_thread(self._load, request.start) if request.start else None
+        if start is not None:
+            _check_shape(start, spec.lora)
+            start = LoraWeights(spec.lora, start.tensors)
+        job = JobSpec(
+            sequences=sequences,
+            lora=spec.lora,
+            optimisation=spec.optimisation,
+            seed=spec.seed,
+            owner=request.owner,
+            policy=Frozen(request.under.digest, under) if request.under and under else None,
+            start=start,
+            urgent=request.urgent,
+        )
+        self._limits.check(tokens=sum(len(s.ids) for s in sequences), steps=job.steps)
+        return job
+
+    async def _run(self, spec: JobSpec, flight: _Flight) -> Trained:
+        loop = asyncio.get_running_loop()
+
+        def on_progress(progress: Progress) -> None:
+            loop.call_soon_threadsafe(flight.report, progress)
+
+        job = self._engine.submit(spec, on_progress)
+        try:
+            return await asyncio.wrap_future(job.result)
+        except asyncio.CancelledError:
+            self._engine.cancel(job)
+            raise
+
+    def _encode(self, spec: TrainingSpec) -> tuple[Encoded, ...]:
+        with self._tokenizing:
+            return encode_spec(self._tokenizer, spec, self.info.context_length)
+
+    def _load(self, ref: AdapterRef) -> LoraWeights:
+        weights = load_adapter(self._store.fetch(ref.digest))
+        check_fit(weights, self._engine.model.model)
+        return weights
+
+    def _save(self, digest: str, request: Request, trained: Trained) -> TrainingResult:
+        usage = Usage(train_tokens=trained.train_tokens, device_seconds=trained.device_seconds)
+        manifest = {
+            "engine_version": ENGINE_VERSION,
+            "base_model": self.info.model_dump(mode="json"),
+            "policy_digest": request.under.digest if request.under else "",
+            "start_digest": request.start.digest if request.start else "",
+            "spec_digest": digest_of(request.spec),
+            "steps": len(trained.losses),
+            "first_loss": trained.losses[0],
+            "final_loss": trained.losses[-1],
+            "usage": usage.model_dump(mode="json"),
+            "probe": list(trained.probe),
+        }
+        ref = self._store.put(digest, dump_adapter(trained.weights, self.info.name), manifest)
+        return _result(ref, manifest, usage, cached=False)
+
+    def _recall(self, digest: str) -> TrainingResult:
+        """What was trained before; its files are checked, since a result vouches for them."""
+        manifest = self._store.manifest(digest)
+        files = self._store.fetch(digest)
+        return _result(self._store.put(digest, files, manifest), manifest, Usage(), cached=True)
+
+
+def _result(ref: AdapterRef, manifest: Mapping[str, Any], usage: Usage, *, cached: bool) -> TrainingResult:
+    return TrainingResult(
+        adapter=ref,
+        cached=cached,
+        steps=manifest["steps"],
+        first_loss=manifest["first_loss"],
+        final_loss=manifest["final_loss"],
+        usage=usage,
+    )
+
+
+def _check_shape(start: LoraWeights, lora: LoraConfig) -> None:
+    have, want = start.config, lora
+    if (have.rank, sorted(have.target_modules)) != (want.rank, sorted(want.target_modules)):
+        raise ShapeMismatch(
+            f"the parent has rank {have.rank} on {sorted(have.target_modules)}, the request wants rank {want.rank} on "
+            f"{sorted(want.target_modules)}; ask for the parent's shape, or set from_parent to false"
+        )
+    if have.alpha / have.rank != want.alpha / want.rank:
+        raise ShapeMismatch(
+            f"the parent's alpha is {have.alpha}, the request's {want.alpha}; the same weights would mean another model"
+        )
