@@ -15,7 +15,7 @@ import shutil
 import time
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -143,8 +143,9 @@ class AdapterStore:
     def _sweep(self) -> None:
         """Clears what a writer that died a day ago or earlier left behind."""
         for left in self._scratch.glob("*"):
-            if left.stat().st_mtime < time.time() - _STALE_SECONDS:
-                shutil.rmtree(left, ignore_errors=True)
+            with suppress(FileNotFoundError):  # a writer that lives has just renamed it
+                if left.stat().st_mtime < time.time() - _STALE_SECONDS:
+                    shutil.rmtree(left, ignore_errors=True)
 
     @contextmanager
     def _storage(self) -> Iterator[None]:

@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import grpc
 import prometheus_client
@@ -25,7 +25,7 @@ from sealkit.rpc.interceptors import CallInterceptor
 from sealkit.rpc.settings import ServerSettings, explain
 from sealkit.telemetry import configure_logging
 
-__all__ = ["GrpcServer", "ServerSettings", "Service", "run", "serve"]
+__all__ = ["Drains", "GrpcServer", "ServerSettings", "Service", "run", "serve"]
 
 log = structlog.get_logger(__name__)
 
@@ -48,6 +48,15 @@ class Service(Protocol):
 
     async def close(self) -> None:
         """Called after the drain, where `start` had returned."""
+        ...
+
+
+@runtime_checkable
+class Drains(Protocol):
+    """A service whose calls may wait for something that need not come (watch streams)."""
+
+    async def drain(self) -> None:
+        """Called when the drain begins: ends those calls, so that it need not last the whole grace period."""
         ...
 
 
@@ -90,6 +99,8 @@ class GrpcServer:
     async def stop(self, grace: float | None = None) -> None:
         """Says NOT_SERVING at once, takes no new call, gives those under way `grace` seconds, closes the service."""
         await self._health.enter_graceful_shutdown()
+        if self._started and isinstance(self._service, Drains):
+            await self._service.drain()
         await self._server.stop(self._settings.grace_seconds if grace is None else grace)
         if self._started:
             self._started = False
