@@ -129,6 +129,7 @@ class Engine:
         out = self._model(
             input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=self._cache, use_cache=True
         )
+        self._lora.use([])
         picked = next_tokens(out.logits[:, -1], rows)
         left = self._accept(slots, rows, picked)
         seconds, total = time.perf_counter() - began, sum(map(len, tokens))

@@ -1,10 +1,9 @@
 """Adapters side by side on the model's linears, each row with its own; the base weights are never touched.
 
-The A and B of every adapter in use are stacked along the rank, one stack a linear, each adapter in the same span of all
-stacks. A forward then takes three operations a linear, however many adapters: h = x Aᵀ over the stack, h set to zero
-outside the spans of the row's own adapters, y += h B. A row with policy and trial adapter has both spans, which is
-exactly the concatenation of their ranks. (S-LoRA, arXiv 2311.03285, gathers instead; at ranks of tens and on CPU the
-waste of the dense product is less than the cost of many small ones.)
+For each linear and each rank the A and B of the adapters in use lie in one slab. A forward then takes two batched
+products a linear, h = x Aᵀ and y += h B, each adapter with its own rows and no others (S-LoRA, arXiv 2311.03285, with
+slabs instead of gathered pages). A row with policy and trial adapter gets both sums, which is exactly the concatenation
+of their ranks.
 """
 
 from __future__ import annotations
@@ -19,7 +18,8 @@ from torch import Tensor, nn
 from sealkit.backends.lora import LoraWeights
 from sealkit.errors import AdapterCorrupt
 
-Span = tuple[int, int]
+_PADDING = 2
+"""Adapters share a product while it computes at most so many times the rows that they have."""
 
 
 @dataclass(frozen=True)
@@ -33,8 +33,7 @@ class Adapter:
 
     @classmethod
     def of(cls, digest: str, weights: LoraWeights, dtype: torch.dtype) -> Adapter:
-        """In the element type of the model. Raises AdapterCorrupt where a weight is not finite in it: rows share a
-        matrix product over all adapters, and 0 · NaN would carry one adapter's fault to the others' rows."""
+        """In the element type of the model. Raises AdapterCorrupt where a weight is not finite in it."""
         tensors = {
             path: (a.to(dtype), (b.T * weights.scaling).to(dtype).contiguous())
             for path, (a, b) in weights.tensors.items()
@@ -48,31 +47,65 @@ class Adapter:
         return cls(digest, weights.config.rank, tensors)
 
 
-class _Stack:
-    """A [capacity, in] and B [capacity, out] of one linear."""
+class _Slab:
+    """A [slots, rank, in] and B [slots, rank, out] of one linear's adapters of one rank."""
 
-    def __init__(self, linear: nn.Linear, capacity: int) -> None:
-        self.a = linear.weight.new_zeros((capacity, linear.in_features))
-        self.b = linear.weight.new_zeros((capacity, linear.out_features))
+    def __init__(self, linear: nn.Linear, slots: int, rank: int) -> None:
+        self.a = linear.weight.new_zeros((slots, rank, linear.in_features))
+        self.b = linear.weight.new_zeros((slots, rank, linear.out_features))
 
-    def grow(self, capacity: int) -> None:
+    def grow(self, slots: int) -> None:
         for name in ("a", "b"):
             old: Tensor = getattr(self, name)
-            new = old.new_zeros((capacity, old.shape[1]))
-            new[: old.shape[0]] = old
+            new = old.new_zeros((slots, *old.shape[1:]))
+            new[: len(old)] = old
             setattr(self, name, new)
 
 
+@dataclass(eq=False)
+class _Run:
+    """Neighbours in the slabs of one rank, in one product: `slots` of them with up to `width` rows each.
+
+    `rows` [slots * width] are the rows of the batch in the adapters' order, filled up with any; `real` says which of
+    them count, and `owners` whose they are. All None: the batch itself is in that order.
+    """
+
+    rank: int
+    slots: slice
+    width: int
+    rows: Tensor | None = None
+    real: Tensor | None = None
+    owners: Tensor | None = None
+    source: Tensor | None = None
+    gathered: Tensor | None = None
+
+    def add(self, x: Tensor, y: Tensor, slab: _Slab) -> None:
+        """y [n, s, out] += B A x of x [n, s, in], each row with its adapter."""
+        a, b = slab.a[self.slots], slab.b[self.slots]
+        hidden = torch.bmm(self._gather(x).view(len(a), -1, x.shape[-1]), a.transpose(1, 2))
+        if self.owners is None:
+            y.view(len(a), -1, y.shape[-1]).baddbmm_(hidden, b)
+            return
+        delta = torch.bmm(hidden, b).view(-1, *y.shape[1:])
+        y.index_add_(0, self.owners, delta if self.real is None else delta.index_select(0, self.real))
+
+    def _gather(self, x: Tensor) -> Tensor:
+        if self.rows is None:
+            return x
+        if self.source is not x:  # q, k and v read the same, and so do gate and up
+            self.source, self.gathered = x, x.index_select(0, self.rows)
+        assert self.gathered is not None
+        return self.gathered
+
+
 class RowLora:
-    """Hooks on the linears of `model`. `place` before rows with an adapter run, `use` before each forward."""
+    """Hooks on the linears of `model`: `place` before rows with an adapter run, `use` around each forward."""
 
     def __init__(self, model: nn.Module) -> None:
         self._model = model
-        self._stacks: dict[str, _Stack] = {}
-        self._spans: dict[str, Span] = {}
-        self._capacity = 0
-        self._live: Span = (0, 0)
-        self._others: Tensor | None = None
+        self._slabs: dict[str, dict[int, _Slab]] = {}
+        self._slots: dict[int, list[str | None]] = {}
+        self._runs: list[_Run] = []
 
     def room(self, adapters: Iterable[Adapter], running: Iterable[Adapter], limit: int) -> bool:
         """Whether the ranks of `running` and `adapters` together stay within `limit`; a first one is always let in."""
@@ -80,71 +113,88 @@ class RowLora:
         wanted = held | {a.digest: a.rank for a in adapters}
         return not held or sum(wanted.values()) <= limit
 
-    def place(self, adapters: Sequence[Adapter], running: Iterable[Adapter]) -> None:
-        """Puts adapters into the stacks; those that no running row has make way."""
-        missing = list({a.digest: a for a in adapters if a.digest not in self._spans}.values())
-        if not missing:
-            return
-        keep = {a.digest for a in running} | {a.digest for a in adapters}
-        self._spans = {digest: span for digest, span in self._spans.items() if digest in keep}
-        for adapter in missing:
-            span = self._free(adapter.rank)
-            self._spans[adapter.digest] = span
-            self._write(adapter, span)
+    def place(self, adapters: Iterable[Adapter], running: Iterable[Adapter]) -> None:
+        """Puts adapters into the slabs; those that no running row has make way."""
+        wanted = {a.digest: a for a in adapters}
+        keep = {a.digest for a in running} | set(wanted)
+        for adapter in wanted.values():
+            slots = self._slots.setdefault(adapter.rank, [])
+            if adapter.digest in slots:
+                continue
+            slots[:] = [digest if digest in keep else None for digest in slots]
+            if None not in slots:
+                self._grow(adapter.rank)
+            slot = slots.index(None)
+            slots[slot] = adapter.digest
+            self._write(adapter, slot)
 
     def use(self, rows: Sequence[Sequence[Adapter]]) -> None:
-        """Which adapters the rows of the next forward have, in its order."""
-        spans = [[self._spans[a.digest] for a in adapters] for adapters in rows]
-        own = {span for row in spans for span in row}
-        if not own:
-            self._live = (0, 0)
-            return
-        low, high = min(s for s, _ in own), max(e for _, e in own)
-        self._live = (low, high)
-        others = torch.ones((len(rows), 1, high - low), dtype=torch.bool)
-        for place, row in enumerate(spans):
-            for start, end in row:
-                others[place, 0, start - low : end - low] = False
-        self._others = others.to(next(self._model.parameters()).device) if bool(others.any()) else None
+        """Which adapters the rows of the next forward have, in its order; no rows after it."""
+        device = next(self._model.parameters()).device
+        owners: dict[int, dict[int, list[int]]] = {}
+        for place, adapters in enumerate(rows):
+            for adapter in adapters:
+                slot = self._slots[adapter.rank].index(adapter.digest)
+                owners.setdefault(adapter.rank, {}).setdefault(slot, []).append(place)
+        self._runs = [
+            _run(rank, group, len(rows), device) for rank, by_slot in owners.items() for group in _neighbours(by_slot)
+        ]
 
-    def _free(self, rank: int) -> Span:
-        start = 0
-        for low, high in sorted(self._spans.values()):
-            if low - start >= rank:
-                break
-            start = max(start, high)
-        if start + rank > self._capacity:
-            self._capacity = max(start + rank, self._capacity * 3 // 2)
-            for stack in self._stacks.values():
-                stack.grow(self._capacity)
-        return start, start + rank
+    def _grow(self, rank: int) -> None:
+        slots = self._slots[rank]
+        slots += [None] * max(1, len(slots))
+        for slabs in self._slabs.values():
+            if rank in slabs:
+                slabs[rank].grow(len(slots))
 
-    def _write(self, adapter: Adapter, span: Span) -> None:
+    def _write(self, adapter: Adapter, slot: int) -> None:
         for path in adapter.tensors:
-            if path not in self._stacks:
-                linear = self._model.get_submodule(path)
-                assert isinstance(linear, nn.Linear)
-                self._stacks[path] = stack = _Stack(linear, self._capacity)
-                linear.register_forward_hook(self._hook(stack))
-        for path, stack in self._stacks.items():
-            a, b = stack.a[span[0] : span[1]], stack.b[span[0] : span[1]]
-            if path in adapter.tensors:
-                own_a, own_b = adapter.tensors[path]
-                a.copy_(own_a)
-                b.copy_(own_b)
-            else:
-                a.zero_()
-                b.zero_()
+            linear = self._model.get_submodule(path)
+            assert isinstance(linear, nn.Linear)
+            if path not in self._slabs:
+                self._slabs[path] = {}
+                linear.register_forward_hook(self._hook(self._slabs[path]))
+            if adapter.rank not in self._slabs[path]:
+                self._slabs[path][adapter.rank] = _Slab(linear, len(self._slots[adapter.rank]), adapter.rank)
+        for path, slabs in self._slabs.items():
+            if (slab := slabs.get(adapter.rank)) is None:
+                continue
+            for whole, own in zip((slab.a, slab.b), adapter.tensors.get(path, (None, None)), strict=True):
+                whole[slot].zero_() if own is None else whole[slot].copy_(own)
 
-    def _hook(self, stack: _Stack) -> Any:
+    def _hook(self, slabs: Mapping[int, _Slab]) -> Any:
         def add(_linear: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
-            low, high = self._live
-            if low == high:
-                return
-            hidden = args[0] @ stack.a[low:high].T
-            if self._others is not None:
-                # Filled, not multiplied: another row's adapter may have made an infinity.
-                hidden.masked_fill_(self._others, 0.0)
-            output.view(-1, output.shape[-1]).addmm_(hidden.flatten(0, 1), stack.b[low:high])
+            for run in self._runs:
+                if (slab := slabs.get(run.rank)) is not None:
+                    run.add(args[0], output, slab)
 
         return add
+
+
+def _neighbours(by_slot: Mapping[int, list[int]]) -> list[dict[int, list[int]]]:
+    """Adapters (slot → its rows) parted into runs of slots without a gap and of like numbers of rows."""
+    runs: list[dict[int, list[int]]] = []
+    for slot in sorted(by_slot):
+        if runs:
+            joined = {**runs[-1], slot: by_slot[slot]}
+            counts = [len(rows) for rows in joined.values()]
+            if slot - 1 in runs[-1] and max(counts) * len(counts) <= _PADDING * sum(counts):
+                runs[-1] = joined
+                continue
+        runs.append({slot: by_slot[slot]})
+    return runs
+
+
+def _run(rank: int, group: Mapping[int, list[int]], batch: int, device: torch.device) -> _Run:
+    width = max(map(len, group.values()))
+    run = _Run(rank, slice(min(group), max(group) + 1), width)
+    owners = [row for rows in group.values() for row in rows]
+    if owners == list(range(batch)) and len(owners) == width * len(group):
+        return run
+    filled = [row for rows in group.values() for row in rows + rows[:1] * (width - len(rows))]
+    run.rows = torch.tensor(filled, device=device)
+    run.owners = torch.tensor(owners, device=device)
+    if len(filled) > len(owners):
+        real = [place * width + i for place, rows in enumerate(group.values()) for i in range(len(rows))]
+        run.real = torch.tensor(real, device=device)
+    return run
