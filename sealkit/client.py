@@ -102,14 +102,14 @@ class SealClient(_Client):
         nothing twice. Raises UnknownRun, InvalidCursor."""
         watch = Watch(name, cursor, self._patience)
         while True:
-            call = self._stub.WatchRun(watch.request)
+            call = self._stub.WatchRun(watch.request())
             try:
                 with rpc_errors(self._peer):
                     for response in call:
                         yield watch.seen(response)
-                if watch.ended or self.get_run(name).state.terminal:
+                if watch.done:
                     return
-                lost = Unavailable(f"{self._peer} keeps closing the stream of {name}, which has not ended")
+                lost = watch.closed_early(self.get_run(name))
             except Unavailable as error:
                 lost = error
             finally:
@@ -216,14 +216,14 @@ class AsyncSealClient(_Client):
         """See `SealClient.watch_run`."""
         watch = Watch(name, cursor, self._patience)
         while True:
-            call = self._stub.WatchRun(watch.request)
+            call = self._stub.WatchRun(watch.request())
             try:
                 with rpc_errors(self._peer):
                     async for response in call:
                         yield watch.seen(response)
-                if watch.ended or (await self.get_run(name)).state.terminal:
+                if watch.done:
                     return
-                lost = Unavailable(f"{self._peer} keeps closing the stream of {name}, which has not ended")
+                lost = watch.closed_early(await self.get_run(name))
             except Unavailable as error:
                 lost = error
             finally:

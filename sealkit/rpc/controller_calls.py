@@ -15,7 +15,7 @@ from seal.controller.v1 import controller_pb2 as pb2
 
 from sealkit.config import RunConfig
 from sealkit.errors import Unavailable
-from sealkit.resources import Event, PolicyVersion, Run, RunReport, RunStateChanged, Trial
+from sealkit.resources import Event, PolicyVersion, Run, RunReport, RunState, RunStateChanged, Trial
 from sealkit.rpc import convert_controller as convert
 from sealkit.rpc.struct import struct_to_pb
 
@@ -112,35 +112,55 @@ def _run(response: Any) -> Run:
 
 
 class Watch:
-    """Where a watcher stands: the cursor to go on from, and whether the last word on the run's state was its end."""
+    """Where a watcher stands: the cursor to go on from, and whether there is anything left to wait for."""
+
+    longest_pause = 5.0
+    """Seconds between two tries at most."""
 
     def __init__(self, name: str, cursor: str, patience: float) -> None:
         self.name = name
-        self.ended = False
         self._cursor = cursor
         self._patience = patience
         self._failures = 0
         self._lost_at = 0.0
+        self._last_state: RunState | None = None
+        self._run_is_over = False
+        self._empty = True
 
-    @property
     def request(self) -> pb2.WatchRunRequest:
+        """Asks for the stream after the last event seen."""
+        self._empty = True
         return pb2.WatchRunRequest(name=self.name, cursor=self._cursor)
 
     def seen(self, response: pb2.WatchRunResponse) -> Event:
         """The event; from now on the watch goes on after it."""
         event = convert.event_from_pb(response.event)
-        self._cursor, self._failures = event.cursor, 0
+        self._cursor, self._failures, self._empty = event.cursor, 0, False
         if isinstance(event.kind, RunStateChanged):
-            self.ended = event.kind.state.terminal
+            self._last_state = event.kind.state
         return event
 
+    @property
+    def done(self) -> bool:
+        """Whether a stream that the server has closed was the last: it told of the run's end, or it told nothing though
+        the run had ended before it was opened."""
+        ended = self._last_state is not None and self._last_state.terminal
+        return ended or (self._run_is_over and self._empty)
+
+    def closed_early(self, run: Run) -> Unavailable:
+        """Takes note of the run's state after the server closed a stream that was not the last."""
+        self._run_is_over = run.state.terminal
+        return Unavailable(f"the controller keeps closing the stream of {self.name}, whose end it has not told")
+
     def pause(self, error: Unavailable) -> float:
-        """Seconds to wait before the next try: 0.2 doubling to 5. Raises the error once `patience` seconds have gone
-        by since the stream was lost."""
+        """Seconds to wait before the next try: 0.2, doubling to `longest_pause`.
+
+        Raises the error once `patience` seconds have gone by since the stream was lost.
+        """
         now = time.monotonic()
         if not self._failures:
             self._lost_at = now
         if now - self._lost_at > self._patience:
             raise error
         self._failures += 1
-        return float(min(5.0, 0.1 * 2 ** min(self._failures, 6)))
+        return float(min(self.longest_pause, 0.1 * 2 ** min(self._failures, 6)))
