@@ -21,7 +21,7 @@ def say(message: str) -> None:
 
 
 def fail(error: SealError) -> int:
-    """Prints what is wrong and the way out, each faulty field on a line. Returns the exit code: 2 for bad input, or 1."""
+    """Prints what is wrong and the way out, faulty fields included. Returns the exit code: 2 for bad input, or 1."""
     err.print(f"[bold red]error[/] {escape(error.message)}")
     # A message names its faults where it was made; what came over the wire may carry more of them.
     for path, description in error.fields[:_FIELDS_SHOWN]:

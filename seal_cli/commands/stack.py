@@ -1,4 +1,4 @@
-"""`seal up`, `seal down`, `seal status`: the embedded stack."""
+"""`seal up`, `seal down`, `seal status`, `seal fetch`: the embedded stack and its default model."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ from sealkit.errors import FailedPrecondition
 
 
 def register(app: typer.Typer) -> None:
-    """Adds the three commands to the application."""
+    """Adds the commands to the application."""
     app.command("up")(up)
     app.command("down")(down)
     app.command("status")(status)
+    app.command("fetch")(fetch)
 
 
 def up(
@@ -109,6 +110,17 @@ def status(
         out.print(listing(("service", "state", "pid", "address", "metrics", "since"), rows))
     if not ready:
         raise typer.Exit(1)
+
+
+def fetch(data: Data = DEFAULT_DATA) -> None:
+    """Get the default model, SmolLM2-135M-Instruct, so that `seal up` needs no network."""
+    from seal_cli.console import out, say
+
+    with _needs_embedded():
+        from seal_cli.stack.layout import Layout
+        from seal_cli.stack.model import fetch_default_model
+
+    out.print(str(fetch_default_model(Layout.at(data), say)), markup=False, soft_wrap=True)
 
 
 @contextmanager

@@ -1,0 +1,56 @@
+# Targets with a comment after `##` are what `make help` shows.
+PYTHON ?=
+TORCH_INDEX ?=
+VENV := .venv
+BIN := $(VENV)/bin
+SHELL := /bin/bash
+export PYTHON TORCH_INDEX
+
+.DEFAULT_GOAL := help
+.PHONY: help setup venv demo test integration e2e check lint types proto up down clean
+
+help: ## List the targets
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F '\t' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+venv:
+	@scripts/setup.sh
+
+setup: venv ## Make .venv with everything in it, and fetch the default model
+	@$(BIN)/seal fetch
+
+demo: setup ## The main job: two rounds of SEAL on this machine, from nothing to a table
+	@scripts/demo.sh
+
+test: venv ## Unit and contract tests: no network, no GPU, no model
+	$(BIN)/python -m pytest -m "not integration and not e2e"
+
+integration: venv ## Tests with a real Valkey, real SQL and real gRPC between real processes
+	$(BIN)/python -m pytest -m integration
+
+e2e: setup ## The README's commands on the real model (some minutes)
+	$(BIN)/python -m pytest -m e2e
+
+check: lint types ## Lint, types, import contracts, protos: all that reads the code
+	@scripts/check_protos.sh
+
+lint: venv ## ruff, its formatter and the import contracts
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+
+types: venv ## mypy, strict
+	$(BIN)/mypy
+
+proto: venv ## Generate gen/ from protos/
+	$(BIN)/buf format -w --path protos/seal
+	$(BIN)/python scripts/generate_protos.py
+
+up: setup ## Start the embedded stack
+	@$(BIN)/seal up
+
+down: ## Stop the embedded stack
+	@[ ! -x $(BIN)/seal ] || $(BIN)/seal down
+
+clean: down ## Stop the stack, then remove the environment, the caches and the data folder
+	rm -rf $(VENV) .seal .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info build
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,61 @@
+#!/usr/bin/env bash
+# Makes .venv with the project and everything it needs. Safe to interrupt and to call again: a second call, with nothing
+# changed, ends at once. Works with the bash 3.2 of macOS.
+#
+#   PYTHON       the interpreter to use (default: the first of python3, python3.13, python3.12, python3.11 that is >= 3.11)
+#   TORCH_INDEX  a pip index to take torch from. On Linux without an NVIDIA GPU, PyPI's torch brings some GB of CUDA
+#                along; https://download.pytorch.org/whl/cpu has the build without (about 200 MB).
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+TORCH=torch==2.13.0
+VENV=.venv
+STAMP=$VENV/.seal-setup
+SPACE_MB=6000
+
+fail() { printf 'setup: %s\n' "$*" >&2; exit 1; }
+say() { printf 'setup: %s\n' "$*" >&2; }
+
+find_python() {
+  local candidate
+  for candidate in ${PYTHON:-python3 python3.13 python3.12 python3.11}; do
+    if "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+      printf '%s\n' "$candidate"
+      return
+    fi
+  done
+  fail "Python 3.11 or newer is needed; found: $("${PYTHON:-python3}" --version 2>&1 || true). Install one, or name it: PYTHON=/path/to/python3.12 make setup"
+}
+
+fingerprint() { cat pyproject.toml constraints.txt scripts/setup.sh | cksum; printf '%s\n' "${TORCH_INDEX:-}" "$PWD"; }
+
+pip_install() { "$VENV/bin/python" -m pip install --quiet --disable-pip-version-check "$@"; }
+
+if [ -f "$STAMP" ] && [ "$(cat "$STAMP")" = "$(fingerprint)" ] && "$VENV/bin/python" -c '' 2>/dev/null; then
+  exit 0
+fi
+
+python=$(find_python)
+"$python" -c 'import venv, ensurepip' 2>/dev/null ||
+  fail "$python has no venv module. On Debian and Ubuntu: apt install python3-venv"
+free_mb=$(df -Pk . | awk 'NR == 2 {print int($4 / 1024)}')
+[ "$free_mb" -ge "$SPACE_MB" ] || [ -f "$STAMP" ] ||
+  fail "$free_mb MB are free here and setting up takes up to $SPACE_MB MB; make room, or clone to another disk"
+
+# A venv whose making was cut short is made anew; one that works is brought up to date.
+"$VENV/bin/python" -m pip --version >/dev/null 2>&1 || { rm -rf "$VENV"; "$python" -m venv "$VENV"; }
+rm -f "$STAMP"
+
+no_network="pip failed (see above). Without a network, set up once where there is one; behind a proxy, set HTTPS_PROXY"
+say "installing torch (1 of 2)"
+if [ "$(uname -s)" = Linux ] && [ -z "${TORCH_INDEX:-}" ] && ! nvidia-smi -L >/dev/null 2>&1; then
+  say "  no NVIDIA GPU here: TORCH_INDEX=https://download.pytorch.org/whl/cpu gets a much smaller torch"
+fi
+pip_install "$TORCH" -c constraints.txt ${TORCH_INDEX:+--extra-index-url "$TORCH_INDEX"} || fail "$no_network"
+say "installing the project and what else it needs (2 of 2)"
+pip_install -c constraints.txt -e '.[embedded,dev]' || fail "$no_network"
+
+# Written last: whatever was interrupted before this line is done again.
+fingerprint > "$STAMP.partial"
+mv "$STAMP.partial" "$STAMP"
+say "done: $VENV ($("$VENV/bin/python" --version))"

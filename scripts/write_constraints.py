@@ -1,0 +1,60 @@
+"""Writes constraints.txt: the version of everything the project pulls in, as this environment has it.
+
+Walks from the project's own requirements, so that what someone installed by hand stays out. CUDA's packages are left to
+torch, which pins them itself.
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib import metadata
+from pathlib import Path
+
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import Version
+
+PROJECT = "seal-suite"
+EXTRAS = ("embedded", "dev")
+HEADER = """\
+# Every direct and transitive dependency of seal-suite[embedded,dev], for `pip install -c`. Written by
+# scripts/write_constraints.py from an environment that passes the tests.
+"""
+
+
+def closure(project: str, extras: tuple[str, ...]) -> dict[str, str]:
+    """Canonical name → public version of all that `project` with `extras` needs and that is installed here."""
+    pins: dict[str, str] = {}
+    seen: set[tuple[str, str]] = set()
+    waiting = [(project, extra) for extra in ("", *extras)]
+    while waiting:
+        name, extra = waiting.pop()
+        if (name, extra) in seen:
+            continue
+        seen.add((name, extra))
+        for line in metadata.requires(name) or ():
+            needed = Requirement(line)
+            if needed.marker and not needed.marker.evaluate({"extra": extra}):
+                continue
+            child = canonicalize_name(needed.name)
+            try:
+                version = metadata.version(child)
+            except metadata.PackageNotFoundError:
+                continue  # for another platform
+            if child != project:
+                pins[child] = Version(version).public
+            waiting += [(child, wanted) for wanted in ("", *needed.extras)]
+    return pins
+
+
+def main() -> int:
+    pins = closure(PROJECT, EXTRAS)
+    lines = [
+        f"{name}=={version}\n" for name, version in sorted(pins.items()) if not name.startswith(("nvidia-", "cuda-"))
+    ]
+    Path(__file__).resolve().parent.parent.joinpath("constraints.txt").write_text(HEADER + "".join(lines), "utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

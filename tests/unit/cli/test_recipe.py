@@ -1,0 +1,88 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from seal_cli.recipe import load_recipe, read_records
+from sealkit.errors import InvalidConfig, InvalidDataset
+
+RECORD = {"title": "T", "context": "C", "questions": [{"question": "Q", "answer": "A"}]}
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    """A config beside its dataset of three records."""
+    (tmp_path / "data.json").write_text(json.dumps([RECORD] * 3))
+    path = tmp_path / "run.toml"
+    path.write_text('rounds = 1\n[dataset]\npath = "data.json"\n[editor]\nk = 2\n')
+    return path
+
+
+def test_paths_in_a_config_are_relative_to_it(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir("/")
+    assert load_recipe(config, dataset=None, limit=None, settings=()).records == [RECORD] * 3
+
+
+def test_a_dataset_of_the_command_line_is_relative_to_where_it_was_given(
+    config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = config.parent / "elsewhere"
+    folder.mkdir()
+    (folder / "mine.jsonl").write_text(json.dumps(RECORD) + "\n\n" + json.dumps(RECORD) + "\n")
+    monkeypatch.chdir(folder)
+    recipe = load_recipe(config, dataset=Path("mine.jsonl"), limit=1, settings=())
+    assert recipe.records == [RECORD]
+    assert recipe.config.dataset.limit == 1
+
+
+@pytest.mark.parametrize(
+    ("setting", "read"),
+    [
+        ("editor.k=7", lambda c: c.editor.k == 7),
+        ("name=first try", lambda c: c.name == "first try"),
+        ("editor.sampling={temperature=0.5}", lambda c: c.editor.sampling.temperature == 0.5),
+        ("inner_loop.optimisation.epochs = 3", lambda c: c.inner_loop.optimisation.epochs == 3),
+        ("passage_only=false", lambda c: c.passage_only is False),
+    ],
+)
+def test_settings_change_the_config(config: Path, setting: str, read: object) -> None:
+    changed = load_recipe(config, dataset=None, limit=None, settings=[setting]).config
+    assert callable(read)
+    assert read(changed)
+    assert changed.rounds == 1
+
+
+@pytest.mark.parametrize("setting", ["editor.k", "=3", "editor..k=3", "editor.kk=3", "rounds.x=1", "editor.k=many"])
+def test_a_faulty_setting_is_named(config: Path, setting: str) -> None:
+    with pytest.raises(InvalidConfig) as caught:
+        load_recipe(config, dataset=None, limit=None, settings=[setting])
+    assert setting.partition("=")[0] in caught.value.message
+
+
+def test_a_config_without_dataset_says_how_to_give_one(tmp_path: Path) -> None:
+    (tmp_path / "run.toml").write_text("rounds = 1\n")
+    with pytest.raises(InvalidDataset, match="--dataset"):
+        load_recipe(tmp_path / "run.toml", dataset=None, limit=None, settings=())
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"", "empty"),
+        (b"[{", "line 1, column 3"),
+        (b'{"title": 1}\nnope\n', "line 2"),
+        (b'[{"title": 1}, 5]', "entry 2"),
+        (b'"just a text"', "line 1"),
+        (b"\xff\xfe\x00", "UTF-8"),
+    ],
+)
+def test_a_faulty_file_says_where(tmp_path: Path, content: bytes, said: str) -> None:
+    path = tmp_path / "faulty.json"
+    path.write_bytes(content)
+    with pytest.raises(InvalidDataset, match=said):
+        read_records(path)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InvalidDataset, match=r"gone\.json: cannot be read"):
+        read_records(tmp_path / "gone.json")
