@@ -1,0 +1,130 @@
+"""The record's database: SQLite (the default) or PostgreSQL, by URL.
+
+One unit of work is a plain function whose first parameter is the Connection; `read` and `write` run it as one
+transaction in a thread, off the event loop. SQLite knows one writer at a time, so there one thread does it all and
+other processes wait their turn; a write takes its lock when it begins, since a lock that is upgraded later can fail
+with no way to wait.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Concatenate, ParamSpec, TypeVar
+
+from sqlalchemy import Connection, Engine, Table, create_engine, event, text
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError, InterfaceError, NoSuchModuleError, OperationalError
+
+from controller.record.bell import Bell
+from controller.record.migrate import migrate
+from sealkit.errors import InvalidConfig, Unavailable
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_BUSY_SECONDS = 30
+_POSTGRESQL_THREADS = 8
+
+
+class Database:
+    """The record. `bell` rings in this process after each write."""
+
+    def __init__(self, url: str) -> None:
+        """Connects at the first use. Raises InvalidConfig on a URL of another kind."""
+        self._url = _parsed(url)
+        self._lite = self._url.get_backend_name() == "sqlite"
+        threads = 1 if self._lite else _POSTGRESQL_THREADS
+        self._threads = ThreadPoolExecutor(max_workers=threads, thread_name_prefix="record")
+        self._engine = _sqlite_engine(self._url) if self._lite else _postgresql_engine(self._url)
+        self.bell = Bell()
+
+    async def start(self) -> None:
+        """Brings the tables to this version's form; safe when several processes start at once.
+
+        Raises Unavailable where the database does not answer.
+        """
+        await self.write(migrate)
+
+    async def close(self) -> None:
+        """Waits for what is under way and closes the connections."""
+        await asyncio.to_thread(self._threads.shutdown)
+        self._engine.dispose()
+
+    async def read(self, work: Callable[Concatenate[Connection, P], T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """Runs `work(connection, ...)` on one consistent snapshot. Raises Unavailable."""
+        return await self._transact("read", work, args, kwargs)
+
+    async def write(self, work: Callable[Concatenate[Connection, P], T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """Runs `work(connection, ...)` in one transaction: all of it takes effect, or nothing. Raises Unavailable."""
+        result = await self._transact("write", work, args, kwargs)
+        self.bell.ring()
+        return result
+
+    async def _transact(self, access: str, work: Callable[..., T], args: Any, kwargs: Any) -> T:
+        options = {"access": access}
+        if access == "read" and not self._lite:
+            options["isolation_level"] = "REPEATABLE READ"  # one snapshot for all statements, as SQLite gives anyway
+
+        def transact() -> T:
+            try:
+                with self._engine.connect().execution_options(**options) as connection, connection.begin():
+                    return work(connection, *args, **kwargs)
+            except (OperationalError, InterfaceError) as error:
+                raise Unavailable(
+                    f"database {self._url.render_as_string(hide_password=True)} does not answer: {error.orig}"
+                ) from error
+
+        return await asyncio.get_running_loop().run_in_executor(self._threads, transact)
+
+
+def insert_new(connection: Connection, table: Table, row: dict[str, Any]) -> bool:
+    """Inserts a row unless its key is there already; says which."""
+    insert = sqlite.insert if connection.dialect.name == "sqlite" else postgresql.insert
+    return bool(connection.execute(insert(table).values(row).on_conflict_do_nothing()).rowcount)
+
+
+def _parsed(url: str) -> URL:
+    try:
+        parsed = make_url(url)
+    except (ArgumentError, ValueError) as error:
+        raise InvalidConfig(f"SEAL_CONTROLLER_DATABASE_URL is not a database URL: {error}") from error
+    if parsed.drivername == "postgresql":
+        parsed = parsed.set(drivername="postgresql+psycopg")
+    if parsed.get_backend_name() not in ("sqlite", "postgresql"):
+        raise InvalidConfig(
+            f"SEAL_CONTROLLER_DATABASE_URL names {parsed.drivername!r}; use sqlite:///PATH or postgresql+psycopg://…"
+        )
+    if parsed.get_backend_name() == "sqlite" and parsed.database in (None, "", ":memory:"):
+        raise InvalidConfig("SEAL_CONTROLLER_DATABASE_URL must name a file: API and workers share it")
+    return parsed
+
+
+def _postgresql_engine(url: URL) -> Engine:
+    try:
+        return create_engine(url, pool_pre_ping=True, pool_size=_POSTGRESQL_THREADS)
+    except (ImportError, NoSuchModuleError) as error:
+        raise InvalidConfig(f"no driver for {url.drivername}: {error}; pip install 'seal-suite[controller]'") from error
+
+
+def _sqlite_engine(url: URL) -> Engine:
+    if url.database is not None:
+        Path(url.database).expanduser().parent.mkdir(parents=True, exist_ok=True)
+    engine = create_engine(url, connect_args={"timeout": _BUSY_SECONDS})
+
+    @event.listens_for(engine, "connect")
+    def set_up(connection: Any, _record: Any) -> None:
+        connection.isolation_level = None  # transactions begin where `begin` below says, not where the driver guesses
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = NORMAL")  # safe against any death of a process
+        connection.execute("PRAGMA foreign_keys = ON")
+
+    @event.listens_for(engine, "begin")
+    def begin(connection: Connection) -> None:
+        write = connection.get_execution_options().get("access") == "write"
+        connection.execute(text("BEGIN IMMEDIATE" if write else "BEGIN"))
+
+    return engine

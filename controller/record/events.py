@@ -1,0 +1,102 @@
+"""The events of a run, numbered from 1 in the transaction of the change they tell of: none is lost or out of order."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import Connection, Row, insert, select, update
+
+from controller.record.tables import events, now, runs
+from sealkit.errors import InvalidCursor, UnknownRun
+from sealkit.resources import (
+    Event,
+    EventKind,
+    PolicyTrained,
+    RoundFinished,
+    RunProgress,
+    RunState,
+    RunStateChanged,
+    StageStarted,
+    TrialFinished,
+)
+
+_KINDS: dict[str, type[EventKind]] = {
+    kind.__name__: kind for kind in (RunStateChanged, StageStarted, TrialFinished, PolicyTrained, RoundFinished)
+}
+
+
+def append(connection: Connection, run_id: str, kind: EventKind, *, trial: str | None = None) -> None:
+    """Adds an event. The run's row stays locked to the end of the transaction, so numbers are seen in their order."""
+    run = connection.execute(
+        update(runs).where(runs.c.run_id == run_id).values(events=runs.c.events + 1).returning(runs)
+    ).one()
+    connection.execute(
+        insert(events).values(
+            run_id=run_id,
+            sequence=run.events,
+            time=now(),
+            trial=trial,
+            progress=progress_of(run).model_dump(mode="json"),
+            kind=type(kind).__name__,
+            body=kind.model_dump(mode="json"),
+        )
+    )
+
+
+def after(connection: Connection, run_id: str, cursor: str, *, limit: int) -> tuple[list[Event], bool]:
+    """The next events after a cursor, and whether nothing more will come unless someone resumes the run.
+
+    Raises UnknownRun; InvalidCursor where the run never gave that cursor.
+    """
+    run = connection.execute(select(runs.c.state, runs.c.events).where(runs.c.run_id == run_id)).one_or_none()
+    if run is None:
+        raise UnknownRun(f"there is no run runs/{run_id}", metadata={"run": f"runs/{run_id}"})
+    seen = _sequence(cursor, run.events)
+    rows = connection.execute(
+        select(events)
+        .where(events.c.run_id == run_id, events.c.sequence > seen)
+        .order_by(events.c.sequence)
+        .limit(limit)
+    ).all()
+    ended = RunState(run.state).terminal and seen + len(rows) == run.events
+    return [_event(row) for row in rows], ended
+
+
+def ended_trials(connection: Connection, run_id: str, seen: int) -> tuple[list[str], int]:
+    """Names of the trials that ended after event number `seen`, and the number to go on from."""
+    rows = connection.execute(
+        select(events.c.sequence, events.c.trial)
+        .where(events.c.run_id == run_id, events.c.sequence > seen)
+        .order_by(events.c.sequence)
+    ).all()
+    return [row.trial for row in rows if row.trial], rows[-1].sequence if rows else seen
+
+
+def progress_of(run: Row[Any]) -> RunProgress:
+    """How far the run of this row is."""
+    return RunProgress(
+        stage=run.stage,
+        rounds_done=run.rounds_done,
+        rounds_total=run.rounds_total,
+        trials_done=run.trials_done,
+        trials_total=run.trials_total,
+    )
+
+
+def _sequence(cursor: str, last: int) -> int:
+    sequence = int(cursor) if cursor.isascii() and cursor.isdigit() else -1 if cursor else 0
+    if not 0 <= sequence <= last:
+        raise InvalidCursor(
+            f"{cursor!r} is no cursor of this run; use the last event's, or none to begin at the first",
+            fields=(("cursor", "not a cursor of this run"),),
+        )
+    return sequence
+
+
+def _event(row: Row[Any]) -> Event:
+    return Event(
+        cursor=str(row.sequence),
+        time=row.time,
+        progress=RunProgress.model_validate(row.progress),
+        kind=_KINDS[row.kind].model_validate(row.body),
+    )

@@ -1,0 +1,74 @@
+"""Leases: who may write what. A lease is a fencing token that SQL counts up whenever the thing changes hands."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Column, ColumnElement, Connection, Row, delete, or_, select, update
+
+from controller.record.database import insert_new
+from controller.record.tables import runs, workers
+from sealkit.resources import RunState
+
+
+class LeaseLost(Exception):
+    """Somebody else has it now, or it was cancelled: the holder stops, and nothing it wrote since took effect."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunLease:
+    """The right to drive a run."""
+
+    run_id: str
+    token: int
+
+    @property
+    def run(self) -> str:
+        """Resource name of the run."""
+        return f"runs/{self.run_id}"
+
+
+@dataclass(frozen=True, slots=True)
+class TrialLease:
+    """The right to end a trial. `name` is the trial's resource name."""
+
+    name: str
+    token: int
+
+    @property
+    def run_id(self) -> str:
+        """The run's id, as it stands in the trial's name."""
+        return self.name.split("/")[1]
+
+
+def hold(connection: Connection, lease: RunLease) -> Row[Any]:
+    """The run's row, locked to the end of the transaction. Raises LeaseLost where the lease is over."""
+    row = connection.execute(select(runs).where(runs.c.run_id == lease.run_id).with_for_update()).one()
+    if row.driver_token != lease.token or row.state != RunState.RUNNING:
+        raise LeaseLost(lease.run)
+    return row
+
+
+def beat(connection: Connection, worker_id: str) -> None:
+    """A worker's sign of life. Its absence, not a clock's time, ends what the worker holds."""
+    if not connection.execute(
+        update(workers).where(workers.c.worker_id == worker_id).values(beat=workers.c.beat + 1)
+    ).rowcount:
+        insert_new(connection, workers, {"worker_id": worker_id, "beat": 1})
+
+
+def beats(connection: Connection) -> dict[str, int]:
+    """The last beat of each worker that has not left."""
+    return {row.worker_id: row.beat for row in connection.execute(select(workers))}
+
+
+def gone(holder: Column[str], dead: Collection[str]) -> ColumnElement[bool]:
+    """Whether nobody alive holds it: nobody at all, one of the `dead`, or one that was struck off."""
+    return or_(holder.in_(["", *dead]), holder.not_in(select(workers.c.worker_id)))
+
+
+def leave(connection: Connection, worker_ids: list[str]) -> None:
+    """Strikes workers off: what they hold is free at once."""
+    connection.execute(delete(workers).where(workers.c.worker_id.in_(worker_ids)))

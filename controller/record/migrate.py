@@ -1,0 +1,22 @@
+"""Brings a database to the form that this version's tables have, by the migrations packaged beside this file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from sqlalchemy import Connection, text
+
+_FOLDER = Path(__file__).parent / "migrations"
+_LOCK = 0x5EA1  # any number that nobody else in the database takes for its advisory lock
+
+
+def migrate(connection: Connection) -> None:
+    """Runs what has not been run yet, in the caller's transaction. Whoever starts at the same time waits."""
+    if connection.dialect.name == "postgresql":
+        connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
+    config = Config()
+    config.set_main_option("script_location", str(_FOLDER).replace("%", "%%"))
+    config.attributes["connection"] = connection
+    command.upgrade(config, "head")

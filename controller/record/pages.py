@@ -1,0 +1,51 @@
+"""Pages of a listing. A token says after which row the next page begins, so rows that come or go shift nothing."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from sealkit.errors import InvalidInput
+
+T = TypeVar("T")
+
+DEFAULT_SIZE = 50
+MAX_SIZE = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Page(Generic[T]):
+    """Some rows, and the token of the next page; empty at the end."""
+
+    items: list[T]
+    next_token: str
+
+
+def size_of(asked: int) -> int:
+    """The rows of a page: 0 means the default; never more than the maximum."""
+    return min(asked or DEFAULT_SIZE, MAX_SIZE)
+
+
+def token_after(key: Sequence[str | int]) -> str:
+    """An opaque token for the rows after `key`."""
+    return base64.urlsafe_b64encode(json.dumps(list(key)).encode()).decode().rstrip("=")
+
+
+def key_of(token: str, *kinds: type[str] | type[int]) -> list[str | int] | None:
+    """The key within a token; None for an empty one. Raises InvalidInput on a token that this listing never gave."""
+    if not token:
+        return None
+    try:
+        key = json.loads(base64.urlsafe_b64decode(token + "=" * (-len(token) % 4)))
+    except (binascii.Error, ValueError):
+        key = None
+    if not isinstance(key, list) or [type(part) for part in key] != list(kinds):
+        raise InvalidInput(
+            "page_token is not one that this listing gave; begin again without one",
+            fields=(("page_token", "not a token of this listing"),),
+        )
+    return key

@@ -1,0 +1,127 @@
+"""Policies and the rounds that make them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import Connection, Row, and_, or_, select, update
+
+from controller.record import events
+from controller.record.database import insert_new
+from controller.record.leases import RunLease, hold
+from controller.record.pages import Page, key_of, size_of, token_after
+from controller.record.tables import now, policies, rounds, runs
+from sealkit.errors import ModelMismatch, UnknownPolicy
+from sealkit.resources import PolicyTrained, PolicyVersion, RoundFinished
+from sealkit.types import Usage
+
+
+def get(connection: Connection, name: str) -> PolicyVersion:
+    """One policy. Raises UnknownPolicy."""
+    return _policy(_row(connection, name))
+
+
+def page(connection: Connection, size: int, token: str) -> Page[PolicyVersion]:
+    """Policies, newest first. Raises InvalidInput on a bad token."""
+    query = select(policies).order_by(policies.c.create_time.desc(), policies.c.name.desc()).limit(size_of(size) + 1)
+    if key := key_of(token, str):
+        last = select(policies.c.create_time).where(policies.c.name == key[0]).scalar_subquery()
+        same = and_(policies.c.create_time == last, policies.c.name < key[0])
+        query = query.where(or_(policies.c.create_time < last, same))
+    rows = connection.execute(query).all()
+    shown = rows[: size_of(size)]
+    return Page([_policy(row) for row in shown], token_after([shown[-1].name]) if len(rows) > len(shown) else "")
+
+
+def of_run(connection: Connection, run_id: str) -> list[PolicyVersion]:
+    """The policies of a run, oldest first; the first is θ_0."""
+    rows = connection.execute(select(policies).where(policies.c.run_id == run_id).order_by(policies.c.create_time))
+    return [_policy(row) for row in rows]
+
+
+def begin(connection: Connection, lease: RunLease, *, start_policy: str, base_model: str) -> PolicyVersion:
+    """θ_0 of a run, `policies/{run}-0`: the base model, or the policy that the run starts from under the run's own
+    name, so that its scores are this run's. Raises LeaseLost; ModelMismatch where it stands on another base model."""
+    hold(connection, lease)
+    adapter = None
+    if start_policy:
+        start = _row(connection, start_policy)
+        if start.base_model != base_model:
+            raise ModelMismatch(
+                f"{start_policy} was trained on base model {start.base_model}, the services hold {base_model}; "
+                "start the services with that model, or the run from another policy"
+            )
+        adapter = start.adapter
+    name = f"policies/{lease.run_id}-0"
+    row: dict[str, Any] = {
+        "name": name,
+        "run_id": lease.run_id,
+        "base_model": base_model,
+        "parent": start_policy,
+        "round": "",
+        "adapter": adapter,
+        "trials": [],
+        "create_time": now(),
+        "usage": Usage().model_dump(),
+    }
+    insert_new(connection, policies, row)
+    return get(connection, name)
+
+
+def begin_round(connection: Connection, lease: RunLease, round_index: int, policy: str) -> str | None:
+    """Opens a round under policy θ_t; name of θ_{t+1} where its M-step is done already. Raises LeaseLost."""
+    hold(connection, lease)
+    key = {"run_id": lease.run_id, "round": round_index}
+    insert_new(connection, rounds, {**key, "policy": policy, "next_policy": None, "kept": 0})
+    return connection.scalar(select(rounds.c.next_policy).filter_by(**key))
+
+
+def end_round(
+    connection: Connection,
+    lease: RunLease,
+    round_index: int,
+    following: PolicyVersion,
+    *,
+    kept: int,
+    fewer_trials: int = 0,
+) -> PolicyVersion:
+    """Ends a round with θ_{t+1}, a new policy or the one that stays; `fewer_trials` of the planned ones are not needed
+    then. Doing it again changes nothing. Raises LeaseLost."""
+    row = hold(connection, lease)
+    this_round = and_(rounds.c.run_id == lease.run_id, rounds.c.round == round_index)
+    open_round = and_(this_round, rounds.c.next_policy.is_(None))
+    if not connection.execute(update(rounds).where(open_round).values(next_policy=following.name, kept=kept)).rowcount:
+        return get(connection, connection.scalars(select(rounds.c.next_policy).where(this_round)).one() or "")
+    values = following.model_dump(mode="json", exclude={"create_time"})
+    base = connection.scalar(select(policies.c.base_model).where(policies.c.name == f"policies/{lease.run_id}-0"))
+    new = {**values, "run_id": lease.run_id, "base_model": base, "create_time": following.create_time}
+    insert_new(connection, policies, new)
+    connection.execute(
+        update(runs)
+        .where(runs.c.run_id == lease.run_id)
+        .values(rounds_done=round_index + 1, trials_total=row.trials_total - fewer_trials)
+    )
+    events.append(connection, lease.run_id, PolicyTrained(round=round_index, policy=following, kept=kept))
+    events.append(connection, lease.run_id, RoundFinished(round=round_index, policy=following.name))
+    return following
+
+
+def score(
+    connection: Connection, lease: RunLease, name: str, *, forgetting: float | None, held_out: float | None
+) -> None:
+    """Keeps a policy's scores. Raises LeaseLost."""
+    hold(connection, lease)
+    connection.execute(
+        update(policies).where(policies.c.name == name).values(forgetting=forgetting, held_out_accuracy=held_out)
+    )
+
+
+def _row(connection: Connection, name: str) -> Row[Any]:
+    row = connection.execute(select(policies).where(policies.c.name == name)).one_or_none()
+    if row is None:
+        raise UnknownPolicy(f"there is no policy {name}", metadata={"policy": name})
+    return row
+
+
+def _policy(row: Row[Any]) -> PolicyVersion:
+    return PolicyVersion(**{field: row._mapping[field] for field in PolicyVersion.model_fields})
