@@ -36,7 +36,8 @@ _NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 class Service(Protocol):
     """What a process offers. `full_names` are its gRPC services, `seal.trainer.v1.TrainerService` for example."""
 
-    full_names: tuple[str, ...]
+    @property
+    def full_names(self) -> tuple[str, ...]: ...
 
     def register(self, server: grpc.aio.Server) -> None:
         """Adds the servicers."""

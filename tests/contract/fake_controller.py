@@ -39,7 +39,7 @@ class FakeController(controller_pb2_grpc.ControllerServiceServicer):
     async def close(self) -> None:
         self.closed = True
 
-    def happens(self, *states: res.RunState) -> None:
+    def happens(self, *states: res.RunState.ValueType) -> None:
         """Adds a change of state each."""
         for state in states:
             event = res.Event(cursor=str(len(self.events) + 1), run_state_changed=res.RunStateChanged(state=state))

@@ -33,7 +33,13 @@ def maybe(strategy: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
     return st.none() | strategy
 
 
-prompt = st.builds(types.Prompt, user=some, system=text, format=st.sampled_from(types.PromptFormat))
+prompt = st.builds(
+    types.Prompt,
+    user=some,
+    system=text,
+    format=st.sampled_from(types.PromptFormat),
+    shots=tuples(st.builds(types.Shot, user=some, assistant=some)),
+)
 sampling = st.builds(
     types.Sampling,
     temperature=st.floats(0, 10),

@@ -86,7 +86,7 @@ async def test_an_error_is_a_rich_status(server: GrpcServer, stub: Any) -> None:
     error = await _refused(stub.GetRun(pb2.GetRunRequest(name="runs/unknown")))
     info = error_details_pb2.ErrorInfo()
     assert error.code() is grpc.StatusCode.NOT_FOUND
-    assert rpc_status.from_call(error).details[0].Unpack(info)  # type: ignore[arg-type,union-attr]
+    assert rpc_status.from_call(error).details[0].Unpack(info)  # type: ignore[arg-type]
     assert (info.reason, info.domain, dict(info.metadata)) == ("UNKNOWN_RUN", "seal", {"name": "runs/unknown"})
 
 
@@ -111,7 +111,7 @@ async def test_every_faulty_field_is_named(
     error = await _refused(call.read() if method == "WatchRun" else call)
     bad = error_details_pb2.BadRequest()
     assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
-    assert any(d.Unpack(bad) for d in rpc_status.from_call(error).details)  # type: ignore[arg-type,union-attr]
+    assert any(d.Unpack(bad) for d in rpc_status.from_call(error).details)  # type: ignore[arg-type]
     assert sorted(v.field for v in bad.field_violations) == paths
     assert controller.requests == []
 
