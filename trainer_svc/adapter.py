@@ -113,19 +113,26 @@ class TrainableAdapter:
         for pair in self.pairs.values():
             pair.written = False
 
-    def commit(self, *, closes: bool, learning_rate: float) -> None:
-        """Takes the gradient of the micro-batch that just ran; where that `closes` an optimiser step, makes it."""
+    def commit(self, *, closes: bool, learning_rate: float) -> bool:
+        """Takes the gradient of the micro-batch that just ran; where that `closes` an optimiser step, makes it.
+
+        Returns False, and leaves the weights alone, if the gradient's norm is not finite.
+        """
         for pair in self.pairs.values():
             if not pair.written and pair.a_grad is not None and pair.b_grad is not None:
                 pair.a_grad.zero_()  # a layer that no token went through
                 pair.b_grad.zero_()
         if self.accumulated is not None:
             self.gradient.add_(self.accumulated)
+        norm = torch.linalg.vector_norm(self.gradient)
+        if not math.isfinite(norm):
+            return False
         if closes:
             self.accumulated = None
-            self._step(learning_rate)
+            self._step(norm, learning_rate)
         else:
             self.accumulated = self.gradient.clone()
+        return True
 
     def weights(self) -> LoraWeights:
         """A copy of the master weights on the CPU."""
@@ -135,9 +142,8 @@ class TrainableAdapter:
     def finite(self) -> bool:
         return bool(self.master.detach().isfinite().all())
 
-    def _step(self, learning_rate: float) -> None:
+    def _step(self, norm: Tensor, learning_rate: float) -> None:
         if self.max_grad_norm:
-            norm = torch.linalg.vector_norm(self.gradient)
             self.gradient.mul_((self.max_grad_norm / (norm + 1e-6)).clamp(max=1.0))  # as torch's clip_grad_norm_
         self.optimiser.param_groups[0]["lr"] = learning_rate
         self.optimiser.step()

@@ -112,7 +112,8 @@ class Job:
         self._train_tokens += self.tokens
         self._step_losses.append(loss)
         rate = learning_rate(self.spec.optimisation, len(self._losses), self.spec.steps)
-        self._adapter.commit(closes=self._next.closes, learning_rate=rate)
+        if not self._adapter.commit(closes=self._next.closes, learning_rate=rate):
+            raise self._diverged("the gradient is not finite")
         if self._next.closes:
             self._losses.append(sum(self._step_losses) / len(self._step_losses))
             self._step_losses = []

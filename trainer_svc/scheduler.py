@@ -10,7 +10,8 @@ from trainer_svc.job import Job
 
 class Scheduler:
     """Fills steps by tokens served (start-time fair queueing): the owner served least goes first, and of its jobs the
-    one that waited longest. The first in line always gets its step, however big, so no job waits for ever."""
+    one that waited longest. One that does not fit is not overtaken by its owner's others, and who is first in line gets
+    its step however big it is; so no job waits for ever."""
 
     def __init__(self) -> None:
         self._served: dict[str, int] = {}
@@ -26,9 +27,10 @@ class Scheduler:
         candidates = list(running)
         while candidates:
             job = min(candidates, key=lambda j: (self._served[j.spec.owner], self._last[j], j.submitted))
-            candidates.remove(job)
             if chosen and job.tokens > left:
+                candidates = [other for other in candidates if other.spec.owner != job.spec.owner]
                 continue
+            candidates.remove(job)
             chosen.append(job)
             left -= job.tokens
             self._served[job.spec.owner] += job.tokens
@@ -47,6 +49,6 @@ class Scheduler:
 
 
 def next_to_join(waiting: Sequence[Job], running: Sequence[Job]) -> Job:
-    """Which waiting job takes a free slot: an urgent one first, then of the owner with the fewest running, then by age."""
+    """Which waiting job takes a free slot: an urgent one, else of the owner with fewest running, the oldest."""
     slots = Counter(job.spec.owner for job in running)
     return min(waiting, key=lambda job: (not job.spec.urgent, slots[job.spec.owner], job.submitted))

@@ -8,8 +8,8 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import AsyncGenerator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from sealkit import telemetry
@@ -57,12 +57,7 @@ class _Flight:
 
     task: asyncio.Task[TrainingResult] | None = None
     progress: Progress | None = None
-    news: asyncio.Event = field(default_factory=asyncio.Event)
     callers: int = 0
-
-    def report(self, progress: Progress) -> None:
-        self.progress = progress
-        self.news.set()
 
 
 class Trainer:
@@ -80,7 +75,9 @@ class Trainer:
         self._flights: dict[str, _Flight] = {}
         self._tokenizing = threading.Lock()  # fast tokenizers are not safe to share between threads
 
-    def train_adapter(self, policy: Policy, spec: TrainingSpec, owner: str) -> AsyncIterator[Progress | TrainingResult]:
+    def train_adapter(
+        self, policy: Policy, spec: TrainingSpec, owner: str
+    ) -> AsyncGenerator[Progress | TrainingResult, None]:
         """Trains an adapter on `spec` over the policy's frozen adapter: words of progress, the result last.
 
         Raises UnknownTargetModule, ExampleTooLong, NothingToLearn, LimitExceeded, AdapterNotFound, AdapterCorrupt,
@@ -99,7 +96,7 @@ class Trainer:
         from_parent: bool,
         seed: int,
         owner: str,
-    ) -> AsyncIterator[Progress | TrainingResult]:
+    ) -> AsyncGenerator[Progress | TrainingResult, None]:
         """The M-step: SFT on (prompt, self-edit) with loss on the self-edit and its end. The new adapter replaces the
         parent's; with `from_parent` it starts from the parent's weights. Raises as `train_adapter`, and ShapeMismatch.
         """
@@ -124,7 +121,7 @@ class Trainer:
 
     # --- one caller ---------------------------------------------------------------------------------------------------
 
-    async def _train(self, request: Request) -> AsyncIterator[Progress | TrainingResult]:
+    async def _train(self, request: Request) -> AsyncGenerator[Progress | TrainingResult, None]:
         began = time.monotonic()
         digest = self.digest(request)
         flight = self._flights.get(digest)
@@ -152,16 +149,14 @@ class Trainer:
             yield result.model_copy(update={"cached": True, "usage": Usage(wall_seconds=wall)})
 
     @staticmethod
-    async def _follow(flight: _Flight, task: asyncio.Task[TrainingResult]) -> AsyncIterator[Progress]:
+    async def _follow(flight: _Flight, task: asyncio.Task[TrainingResult]) -> AsyncGenerator[Progress, None]:
         """The flight's progress as it comes, at most every PROGRESS_SECONDS, to its end."""
         told: Progress | None = None
         while not task.done():
-            await flight.news.wait()
+            await asyncio.wait((task,), timeout=PROGRESS_SECONDS)
             if flight.progress is not None and flight.progress != told:
                 told = flight.progress
                 yield told
-            flight.news.clear() if not task.done() else None
-            await asyncio.wait((task,), timeout=PROGRESS_SECONDS)
 
     # --- one adapter --------------------------------------------------------------------------------------------------
 
@@ -185,7 +180,6 @@ class Trainer:
     def _land(self, digest: str, flight: _Flight) -> None:
         if self._flights.get(digest) is flight:
             del self._flights[digest]
-        flight.news.set()
 
     async def _prepare(self, request: Request) -> JobSpec:
         """Checks the request and turns it into tokens and weights."""
@@ -212,10 +206,8 @@ class Trainer:
         return job
 
     async def _run(self, spec: JobSpec, flight: _Flight) -> Trained:
-        loop = asyncio.get_running_loop()
-
         def on_progress(progress: Progress) -> None:
-            loop.call_soon_threadsafe(flight.report, progress)
+            flight.progress = progress
 
         job = self._engine.submit(spec, on_progress)
         try:

@@ -1,0 +1,74 @@
+"""Which tokens a training example has, and which carry loss."""
+
+from __future__ import annotations
+
+import pytest
+
+from sealkit.backends.models import render_prompt
+from sealkit.errors import ExampleTooLong, NothingToLearn
+from sealkit.testing.tiny import make_tiny_tokenizer
+from sealkit.types import LoraConfig, Optimisation, Prompt, TrainingExample, TrainingSpec
+from trainer_svc.encoding import encode, encode_spec
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return make_tiny_tokenizer()
+
+
+def labelled(tokenizer, encoded) -> str:
+    return tokenizer.decode([encoded.ids[position] for position in encoded.labels])
+
+
+def spec(*examples: TrainingExample, **options) -> TrainingSpec:
+    return TrainingSpec(examples=examples, lora=LoraConfig(), optimisation=Optimisation(), **options)
+
+
+def test_a_bare_text_carries_loss_from_its_second_token_to_its_end(tokenizer):
+    encoded = encode(tokenizer, TrainingExample(text="The river Ossel is wide."), append_eos=True)
+    assert tokenizer.decode(encoded.ids) == "The river Ossel is wide.<|im_end|>"
+    assert encoded.labels == tuple(range(1, len(encoded.ids)))
+
+
+def test_a_prompt_is_rendered_as_in_sampling_and_carries_no_loss(tokenizer):
+    prompt = Prompt(user="Which river?", system="Be brief.")
+    encoded = encode(tokenizer, TrainingExample(text="The Ossel.", prompt=prompt), append_eos=True)
+    rendered = render_prompt(tokenizer, prompt)
+    assert list(encoded.ids[: len(rendered)]) == rendered
+    assert labelled(tokenizer, encoded) == "The Ossel.<|im_end|>"
+
+
+def test_without_eos_the_text_is_the_end(tokenizer):
+    prompt = Prompt(user="Which river?")
+    encoded = encode(tokenizer, TrainingExample(text="The Ossel.", prompt=prompt), append_eos=False)
+    assert labelled(tokenizer, encoded) == "The Ossel."
+
+
+def test_spans_choose_characters_and_whole_tokens_that_overlap_them(tokenizer):
+    text = "What is it? zq The answer is wide. zq"
+    start = text.index("The answer")
+    example = TrainingExample(text=text, loss_spans=((start, start + len("The answer")), (len(text) - 1, len(text))))
+    encoded = encode(tokenizer, example, append_eos=False)
+    carried = labelled(tokenizer, encoded)
+    assert carried.replace(" ", "").startswith("Theanswer")
+    assert carried.endswith("q")
+    assert "What" not in carried
+    assert "wide" not in carried
+    assert encode(tokenizer, example, append_eos=True).labels[-1] == len(encoded.ids), "eos is a label all the same"
+
+
+def test_rehearsal_joins_the_examples(tokenizer):
+    one, two = TrainingExample(text="The first text."), TrainingExample(text="The second text.")
+    both = encode_spec(tokenizer, spec(one, rehearsal=(two,)), 512)
+    assert both == tuple(encode(tokenizer, example, append_eos=True) for example in (one, two))
+
+
+def test_too_long_an_example_is_named(tokenizer):
+    with pytest.raises(ExampleTooLong, match="example 1 has") as failure:
+        encode_spec(tokenizer, spec(TrainingExample(text="short"), TrainingExample(text="word " * 50)), 20)
+    assert failure.value.metadata["limit"] == "20"
+
+
+def test_a_single_token_teaches_nothing(tokenizer):
+    with pytest.raises(NothingToLearn):
+        encode_spec(tokenizer, spec(TrainingExample(text="a"), append_eos=False), 512)
