@@ -27,11 +27,9 @@ from sealkit.resources import (
 )
 
 STAGES = {
-    "baseline": "asking the questions without an adapter",
-    "e_step": "writing self-edits and trying them",
-    "selection": "choosing what helped",
-    "m_step": "teaching the policy what helped",
-    "held_out": "scoring the policy on held-out contexts",
+    "e-step": "writing self-edits and trying them",
+    "m-step": "teaching the policy what helped",
+    "held-out": "scoring the policy on held-out contexts",
 }
 
 
@@ -180,7 +178,7 @@ def headline(event: Event) -> str:
 
 def stage_text(stage: StageStarted, rounds: int) -> str:
     """`round 1 of 2: writing self-edits and trying them`."""
-    what = STAGES.get(stage.stage, stage.stage.replace("_", " "))
+    what = STAGES.get(stage.stage.lower(), stage.stage)
     return f"round {stage.round} of {rounds}: {what}" if rounds else what
 
 

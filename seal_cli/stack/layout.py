@@ -99,8 +99,10 @@ class Layout:
     def create(self) -> None:
         """Makes the folders, for this user alone. Raises FailedPrecondition where that cannot be."""
         try:
-            for folder in (self.data, self.logs, self.store, self.models, self.valkey, self.socket.parent):
+            for folder in (self.data, self.logs, self.store, self.valkey, self.socket.parent):
                 folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            # Containers under another user mount this one.
+            self.models.mkdir(exist_ok=True, mode=0o755)
         except OSError as error:
             raise FailedPrecondition(
                 f"the data folder {self.data} cannot be made ({error.strerror}); choose another with --data"
