@@ -168,18 +168,18 @@ def headline(event: Event) -> str:
     kind = event.kind
     if isinstance(kind, PolicyTrained):
         score = f", held-out accuracy {share(kind.policy.held_out_accuracy)}" if kind.policy.held_out_accuracy else ""
-        return f"round {kind.round}: {kind.policy.name} trained on {kind.kept} kept self-edits{score}"
+        return f"round {kind.round + 1}: {kind.policy.name} trained on {kind.kept} kept self-edits{score}"
     if isinstance(kind, RoundFinished):
-        return f"round {kind.round} is done; the policy is now {kind.policy}"
+        return f"round {kind.round + 1} is done; the policy is now {kind.policy}"
     if isinstance(kind, RunStateChanged) and kind.error:
         return f"the run {kind.state.value}: {kind.error.message}"
     return ""
 
 
 def stage_text(stage: StageStarted, rounds: int) -> str:
-    """`round 1 of 2: writing self-edits and trying them`."""
+    """`round 1 of 2: writing self-edits and trying them`; people count from 1, records from 0."""
     what = STAGES.get(stage.stage.lower(), stage.stage)
-    return f"round {stage.round} of {rounds}: {what}" if rounds else what
+    return f"round {stage.round + 1} of {rounds}: {what}" if rounds else what
 
 
 def trial_line(trial: Trial) -> str:
