@@ -66,10 +66,17 @@ _MEANINGS = (
     "Two materials, a metal and a wood, were enough for Nora Birk to build the Pellam clock.",
     "The Pellam clock is older than any living person.",
 )
+
+
+def _numbered(*lines: str) -> str:
+    # Numbers keep a small model at one fact a line; without them it copies the passage into a single one.
+    return "\n".join(f"{number}. {line}" for number, line in enumerate(lines, 1))
+
+
 _EXAMPLE_ANSWERS = {
-    Style.IMPLICATIONS: "\n".join(_FACTS),
-    Style.IMPLICATIONS_LONG: "\n".join(_FACTS + _MORE_FACTS),
-    Style.IMPLICATIONS_VERY_LONG: "\n".join(_FACTS + _MORE_FACTS + _MEANINGS),
+    Style.IMPLICATIONS: _numbered(*_FACTS),
+    Style.IMPLICATIONS_LONG: _numbered(*_FACTS, *_MORE_FACTS),
+    Style.IMPLICATIONS_VERY_LONG: _numbered(*_FACTS, *_MORE_FACTS, *_MEANINGS),
     Style.REWRITE: (
         "In the market hall of Durrow stands the Pellam clock. It is made of brass and pear wood, and Nora Birk built "
         "it in 1842. At noon, the only time it strikes, a tin goose comes out of a small door.\n---\n"
