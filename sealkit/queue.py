@@ -141,8 +141,14 @@ class Queue:
         return Depth(waiting=max(0, int(length) - under_way), under_way=under_way)
 
     async def forget(self) -> None:
-        """Removes this consumer from the group; call it with nothing under way."""
-        await self._ask(lambda: self._redis.xgroup_delconsumer(self._stream, self._group, self._consumer))
+        """Removes this consumer from the group, unless it has something under way: that is for others to claim."""
+        pending = await self._ask(
+            lambda: self._redis.xpending_range(
+                self._stream, self._group, min="-", max="+", count=1, consumername=self._consumer
+            )
+        )
+        if not pending:
+            await self._ask(lambda: self._redis.xgroup_delconsumer(self._stream, self._group, self._consumer))
 
     async def close(self) -> None:
         """Closes the connections."""

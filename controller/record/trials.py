@@ -233,12 +233,12 @@ def give_back(connection: Connection, lease: TrialLease, *, counts: bool) -> boo
     return bool(connection.execute(update(trials).where(_held(lease)).values(**values, attempts=attempts)).rowcount)
 
 
-def lost(connection: Connection, leases: Collection[TrialLease]) -> list[TrialLease]:
-    """Those of the leases that are over."""
-    names = [lease.name for lease in leases]
-    rows = connection.execute(select(trials.c.name, trials.c.token, trials.c.state).where(trials.c.name.in_(names)))
-    held = {TrialLease(row.name, row.token) for row in rows if row.state == TrialState.RUNNING}
-    return [lease for lease in leases if lease not in held]
+def held_by(connection: Connection, worker_id: str) -> set[TrialLease]:
+    """The leases that a worker holds."""
+    rows = connection.execute(
+        select(trials.c.name, trials.c.token).where(trials.c.state == TrialState.RUNNING, trials.c.worker == worker_id)
+    )
+    return {TrialLease(row.name, row.token) for row in rows}
 
 
 # --- with the run -----------------------------------------------------------------------------------------------------

@@ -1,0 +1,113 @@
+"""Whether a run can be accepted: its config, dataset and retention suite, checked before anything is written."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from typing import Any
+
+from controller.record.runs import NewRun
+from controller.setup import planned_trials
+from sealkit.config import RunConfig, parse_config
+from sealkit.domain import Context, load_domain
+from sealkit.errors import InvalidConfig, InvalidDataset
+from sealkit.judges import load_judge
+from sealkit.types import digest_of
+
+_SPLITS = ("train", "heldout")
+_SLUG_LENGTH = 40
+
+
+def accept(
+    *,
+    request_id: str,
+    display_name: str,
+    config: Mapping[str, Any],
+    records: Sequence[Mapping[str, Any]],
+    retention: Sequence[Mapping[str, Any]],
+    plugins: Sequence[str],
+) -> tuple[NewRun, list[Context]]:
+    """The run to journal, and its contexts.
+
+    Raises InvalidConfig, InvalidDataset with every fault named; UnknownDomain; UnknownJudge.
+    """
+    checked = check_config(parse_config(config))
+    domain = load_domain(checked.domain.name, plugins=plugins)(checked.domain.options, checked.inner_loop)
+    load_judge(checked.evaluation.judge or domain.judge)
+    contexts = check_contexts(domain.contexts(records))
+    suite = check_retention(retention) if retention else default_retention()
+    splits = Counter(context.split for context in contexts)
+    name = display_name or checked.name
+    new = NewRun(
+        run_id=run_id(name, request_id),
+        request_id=request_id,
+        digest=digest_of(display_name, checked, list(records), list(retention)),
+        display_name=name,
+        config=checked.model_dump(mode="json"),
+        retention=tuple(suite),
+        start_policy=checked.start_policy,
+        rounds_total=checked.rounds,
+        trials_total=planned_trials(checked, train=splits["train"], held_out=splits["heldout"]),
+    )
+    return new, contexts
+
+
+def check_config(config: RunConfig) -> RunConfig:
+    """Refuses what each section allows but both together do not. Raises InvalidConfig."""
+    if config.selection.must_beat_passage_only and not config.passage_only:
+        field = "selection.must_beat_passage_only"
+        message = "needs passage_only = true; without the comparison, set it to false"
+        raise InvalidConfig(f"config: {field}: {message}", fields=((f"config.{field}", message),))
+    return config
+
+
+def check_contexts(contexts: Sequence[Context]) -> list[Context]:
+    """Contexts with ids of their own, in known splits, one of them at least to learn from. Raises InvalidDataset."""
+    faults = [
+        (f"records[{i}].split", f"{c.split!r} is not train or heldout")
+        for i, c in enumerate(contexts)
+        if c.split not in _SPLITS
+    ]
+    twice = [name for name, n in Counter(context.context_id for context in contexts).items() if n > 1]
+    faults += [("records", f"context id {name!r} comes more than once") for name in twice]
+    if not any(context.split == "train" for context in contexts):
+        faults.append(("records", "no record is in the train split, so there is nothing to learn from"))
+    _raise_if(faults)
+    return list(contexts)
+
+
+def check_retention(records: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
+    """Retention records: `id` (each its own), `question` and `answer`, none of them empty; what else they carry is
+    left out. Raises InvalidDataset."""
+    keys = ("id", "question", "answer")
+    faults = [
+        (f"retention[{i}].{key}", "missing, empty or not text")
+        for i, record in enumerate(records)
+        for key in keys
+        if not isinstance(record.get(key), str) or not record[key].strip()
+    ]
+    twice = [name for name, n in Counter(str(record.get("id")) for record in records).items() if n > 1]
+    faults += [("retention", f"id {name!r} comes more than once") for name in twice]
+    _raise_if(faults)
+    return [{key: record[key] for key in keys} for record in records]
+
+
+def default_retention() -> list[dict[str, str]]:
+    """The suite that comes with the project."""
+    text = resources.files("sealkit.data").joinpath("retention.jsonl").read_text(encoding="utf-8")
+    return check_retention([json.loads(line) for line in text.splitlines() if line.strip()])
+
+
+def run_id(name: str, request_id: str) -> str:
+    """A short id: the name's letters and digits, then eight that the request id decides."""
+    slug = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:_SLUG_LENGTH].rstrip("-") or "run"
+    return f"{slug}-{digest_of(request_id)[:8]}"
+
+
+def _raise_if(faults: Sequence[tuple[str, str]]) -> None:
+    if faults:
+        listed = "; ".join(f"{path}: {message}" for path, message in faults)
+        raise InvalidDataset(f"dataset: {listed}", fields=tuple(faults))

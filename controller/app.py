@@ -1,0 +1,128 @@
+"""What a controller process is made of: the API, a worker (which drives runs and brings trials to their end), or both.
+
+The one place where the parts are put together; tests put fakes in here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import grpc
+import structlog
+
+from controller.driver import Driver
+from controller.patience import accompanied
+from controller.presence import Presence
+from controller.record.database import Database
+from controller.service import ControllerService
+from controller.services import Services
+from controller.settings import ControllerSettings
+from controller.worker import Worker
+from sealkit.errors import Unavailable
+from sealkit.queue import Queue
+from sealkit.rpc.services import EvaluatorClient, GeneratorClient, TrainerClient
+
+log = structlog.get_logger(__name__)
+
+
+class App:
+    """Implements `sealkit.rpc.server.Service`."""
+
+    def __init__(
+        self,
+        settings: ControllerSettings,
+        *,
+        worker_id: str,
+        api: bool,
+        worker: bool,
+        stop: Callable[[], None],
+        queue: Queue | None = None,
+        services: Services | None = None,
+    ) -> None:
+        """`stop` ends the process; it is called where the worker breaks. Raises InvalidConfig on bad settings."""
+        self._settings = settings
+        self._worker_id = worker_id
+        self._with_worker = worker
+        self._stop = stop
+        self._database = Database(settings.database_url)
+        self._service = ControllerService(self._database, settings.domain_plugins) if api else None
+        self._queue = queue or Queue(settings.redis_url, consumer=worker_id, stream=settings.queue)
+        self._services = services
+        self._working: asyncio.Task[None] | None = None
+        self.broke = False
+        """Whether the worker ended by itself, which it never should."""
+        self.full_names: tuple[str, ...] = self._service.full_names if self._service else ("seal.controller.Worker",)
+
+    def register(self, server: grpc.aio.Server) -> None:
+        """Adds the API where this process has it; a worker alone only answers health checks."""
+        if self._service is not None:
+            self._service.register(server)
+
+    async def start(self) -> None:
+        """Opens the record and begins to work. Raises Unavailable where the record or Redis does not answer."""
+        await self._database.start()
+        if not self._with_worker:
+            return
+        await self._queue.ping()
+        presence = Presence(self._database, self._worker_id, self._settings.lease_seconds)
+        await presence.enter()
+        self._services = self._services or self._connect()
+        self._working = asyncio.create_task(self._work(presence, self._services))
+        self._working.add_done_callback(self._on_end)
+
+    async def drain(self) -> None:
+        """Ends the watch streams."""
+        if self._service is not None:
+            await self._service.drain()
+
+    async def close(self) -> None:
+        """Gives back what is in flight, then closes the connections."""
+        if self._working is not None:
+            self._working.cancel()
+            await asyncio.gather(self._working, return_exceptions=True)
+        if self._services is not None:
+            await self._services.close()
+        await self._queue.close()
+        await self._database.close()
+
+    async def _work(self, presence: Presence, services: Services) -> None:
+        settings, plugins = self._settings, self._settings.domain_plugins
+        worker = Worker(
+            database=self._database,
+            queue=self._queue,
+            services=services,
+            presence=presence,
+            concurrency=settings.worker_concurrency,
+            max_deliveries=settings.max_deliveries,
+            plugins=plugins,
+        )
+        driver = Driver(
+            database=self._database, queue=self._queue, services=services, presence=presence, plugins=plugins
+        )
+        try:
+            await accompanied(presence.keep(), worker.run(), driver.run())
+        finally:
+            await self._leave(presence)
+
+    async def _leave(self, presence: Presence) -> None:
+        try:
+            await presence.leave()
+            await self._queue.forget()
+        except Unavailable as error:
+            log.warning("did not sign off; the lease runs out by itself", message=error.message)
+
+    def _on_end(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled():
+            self.broke = True
+            log.error("the worker broke", exc_info=task.exception())
+            self._stop()
+
+    def _connect(self) -> Services:
+        settings, seconds = self._settings, self._settings.call_seconds
+        mib = settings.max_message_mib
+        return Services(
+            generator=GeneratorClient(settings.generator, timeout=seconds, max_message_mib=mib),
+            trainer=TrainerClient(settings.trainer, timeout=seconds, max_message_mib=mib),
+            evaluator=EvaluatorClient(settings.evaluator, timeout=seconds, max_message_mib=mib),
+        )

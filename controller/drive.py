@@ -1,0 +1,279 @@
+"""One run under way: the steps that `round.py` is written in, each of which can be done again and changes nothing then.
+
+The record remembers what was done; trials go to whatever worker is free, through the queue; what they found is awaited
+here. A drive holds the run's lease: every write is refused once somebody else took the run over or it was cancelled.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+import structlog
+from sqlalchemy import Connection
+
+from controller.choice import BothVerdicts, Group
+from controller.patience import patiently
+from controller.presence import Presence
+from controller.record import contexts, events, policies, runs, trials
+from controller.record.database import Database
+from controller.record.leases import RunLease, hold
+from controller.record.tables import now
+from controller.record.trials import Plan
+from controller.report import build_report
+from controller.services import Services
+from controller.setup import Setup
+from controller.trial_id import trial_id
+from sealkit.config import RunConfig, SelectionConfig
+from sealkit.domain import Context
+from sealkit.errors import FailedPrecondition, Unavailable
+from sealkit.queue import Queue
+from sealkit.resources import Editor, PolicyVersion, Trial, TrialPhase, TrialState
+from sealkit.telemetry import POLICY_VERSION
+from sealkit.types import Policy, PolicyExample, TrainingResult, seed_of
+
+log = structlog.get_logger(__name__)
+
+_POLL_SECONDS = 0.5
+_BREATH_SECONDS = 0.02
+
+
+class Drive:
+    """A run in the hands of its driver. Every method raises LeaseLost once the run is in other hands."""
+
+    def __init__(
+        self, lease: RunLease, setup: Setup, *, database: Database, queue: Queue, services: Services, presence: Presence
+    ) -> None:
+        self._lease = lease
+        self._setup = setup
+        self._database = database
+        self._queue = queue
+        self._services = services
+        self._presence = presence
+        self._train: list[Context] = []
+        self._ended: dict[str, asyncio.Event] = {}
+        self.held_out: list[Context] = []
+        """Held-out contexts; none where the config leaves the scoring out."""
+
+    # --- the run ------------------------------------------------------------------------------------------------------
+    @property
+    def config(self) -> RunConfig:
+        """What the run is to do."""
+        return self._setup.config
+
+    @property
+    def selection(self) -> SelectionConfig:
+        """How self-edits are chosen."""
+        return self.config.selection
+
+    async def first_policy(self) -> PolicyVersion:
+        """θ_0. Raises ModelMismatch where the services, or the policy to start from, disagree on the base model."""
+        self._train = await self._database.read(contexts.of_split, self._lease.run_id, "train")
+        if self.config.held_out.samples:
+            self.held_out = await self._database.read(contexts.of_split, self._lease.run_id, "heldout")
+        base = await patiently(self._services.base_model, doing="asking for the base model")
+        return await self._database.write(
+            policies.begin, self._lease, start_policy=self._setup.start_policy, base_model=base.digest
+        )
+
+    async def stage(self, t: int, name: str) -> None:
+        """Says what begins."""
+        log.info("stage", round=t, stage=name)
+        await self._database.write(runs.stage, self._lease, t, name)
+
+    async def open_round(self, t: int, theta: PolicyVersion) -> PolicyVersion | None:
+        """Begins round t under θ_t; θ_{t+1} where the round was done before."""
+        following = await self._database.write(policies.begin_round, self._lease, t, theta.name)
+        return await self._database.read(policies.get, following) if following else None
+
+    async def close_round(self, t: int, following: PolicyVersion, *, kept: int) -> PolicyVersion:
+        """Ends round t with θ_{t+1}. A policy that stays needs no second scoring."""
+        stays = following.round != f"{self._lease.run}/rounds/{t}"
+        fewer = len(self.held_out) * self.config.held_out.samples if stays else 0
+        log.info("round done", round=t, kept=kept, policy=following.name)
+        return await self._database.write(policies.end_round, self._lease, t, following, kept=kept, fewer_trials=fewer)
+
+    def round_that_made(self, theta: PolicyVersion) -> int:
+        """The round under which a policy's scoring is filed: the one that made it, the first for θ_0."""
+        return int(theta.round.rpartition("/")[2]) if theta.round else 0
+
+    # --- the E-step ---------------------------------------------------------------------------------------------------
+    def contexts_of_round(self, t: int) -> list[Context]:
+        """The contexts that round t learns from."""
+        return self._setup.contexts_of_round(self._train, t)
+
+    def self_edits(self, t: int, phase: TrialPhase, theta: PolicyVersion, context: Context) -> list[Plan]:
+        """The trials of a context's self-edits: k to learn from, `held_out.samples` to score a policy with."""
+        count = self.config.editor.k if phase is TrialPhase.E_STEP else self.config.held_out.samples
+        return [self._plan(t, phase, theta, context, Editor.POLICY, index) for index in range(count)]
+
+    async def passage_only(
+        self, t: int, phase: TrialPhase, theta: PolicyVersion, context: Context, edits: Sequence[Trial]
+    ) -> list[Plan]:
+        """The trial of the raw passage, with the budget that the group's self-edits had on average; on held-out
+        contexts under θ_0 alone; none where the config leaves it out."""
+        if not self.config.passage_only or (phase is TrialPhase.HELD_OUT and not self._is_first(theta)):
+            return []
+        names = [trial.name for trial in edits]
+        budget = await self._database.read(trials.mean_trained_characters, names)
+        plan = self._plan(t, phase, theta, context, Editor.PASSAGE_ONLY, 0)
+        return [plan.model_copy(update={"target_characters": budget})]
+
+    async def tried(self, plans: Sequence[Plan]) -> list[Trial]:
+        """Has the trials made, and returns them when all have ended. Rows come first, messages then; a message that
+        Redis does not take now is put there later (`reconcile`)."""
+        names = [plan.name for plan in plans]
+        new = await self._database.write(trials.add, self._lease, plans)
+        try:
+            await self._queue.put(new)
+        except Unavailable as error:
+            log.warning("trials wait for the queue", trials=len(new), message=error.message)
+        heard = [self._ended.setdefault(name, asyncio.Event()) for name in names]
+        for trial in await self._database.read(trials.named, names):
+            if trial.state.terminal:
+                self._ended[trial.name].set()
+        for one in heard:
+            await one.wait()
+        return await self._database.read(trials.named, names)
+
+    def check_any_worked(self, groups: Sequence[Group]) -> None:
+        """Raises FailedPrecondition where every self-edit of an E-step failed: more rounds would only fail likewise."""
+        edits = [trial for group in groups for trial in group.edits]
+        if edits and all(trial.state is TrialState.FAILED for trial in edits):
+            error = edits[0].error
+            why = f"{error.reason}: {error.message}" if error else "for no recorded reason"
+            raise FailedPrecondition(
+                f"all {len(edits)} trials of the E-step failed, the first with {why}; mend that, then resume the run"
+            )
+
+    async def verdicts_of(self, group: Group) -> dict[str, BothVerdicts]:
+        """What the `significant` rule compares; nothing for the other rules."""
+        if self.selection.rule != "significant":
+            return {}
+        return {t.name: await self._database.read(trials.paired_verdicts, t.name) for t in group.edits}
+
+    # --- the M-step ---------------------------------------------------------------------------------------------------
+    async def select(self, t: int, kept: Sequence[Trial]) -> None:
+        """Marks what selection kept of round t."""
+        await self._database.write(trials.choose, self._lease, t, [trial.name for trial in kept])
+
+    async def train_policy(self, t: int, theta: PolicyVersion) -> PolicyVersion:
+        """θ_{t+1} from what was kept in round t, or in all rounds so far where the config starts from the base."""
+        from_base = self.config.m_step.start_from == "base"
+        kept = await self._database.read(
+            trials.chosen, self._lease.run_id, from_round=0 if from_base else t, to_round=t
+        )
+        result = await patiently(lambda: self._fine_tune(t, theta, kept), doing="M-step")
+        POLICY_VERSION.set(t + 1)
+        return PolicyVersion(
+            name=f"policies/{self._lease.run_id}-{t + 1}",
+            parent=theta.name,
+            round=f"{self._lease.run}/rounds/{t}",
+            adapter=result.adapter,
+            trials=tuple(trial.name for trial in kept),
+            create_time=now(),
+            usage=result.usage,
+        )
+
+    async def _fine_tune(self, t: int, theta: PolicyVersion, kept: Sequence[Trial]) -> TrainingResult:
+        config, by_id = self.config.m_step, {context.context_id: context for context in self._train}
+        updates = self._services.trainer.train_policy(
+            Policy(name=theta.name, adapter=theta.adapter),
+            [
+                PolicyExample(prompt=self._setup.domain.prompt(by_id[k.context_id]), completion=k.completion)
+                for k in kept
+            ],
+            config.lora,
+            config.optimisation,
+            from_parent=config.start_from == "policy" and theta.adapter is not None,
+            seed=seed_of(self.config.seed, "M-step", t),
+            owner=self._lease.run,
+        )
+        async for update in updates:
+            if isinstance(update, TrainingResult):
+                return update
+        raise Unavailable("the trainer ended the stream without a result")
+
+    # --- the score of a policy ----------------------------------------------------------------------------------------
+    async def keep_score(self, theta: PolicyVersion, groups: Sequence[Group]) -> None:
+        """Records a policy's mean accuracy on held-out contexts, as the report counts it, and its forgetting."""
+        run = await self._database.read(runs.get, self._lease.run_id)
+        tried = [t for g in groups for t in (*g.edits, *([g.passage] if g.passage else ()))]
+        rows = {row.key: row.accuracy.mean for row in build_report(run, tried, [theta]).rows}
+        known = (await self._database.read(policies.get, theta.name)).forgetting
+        forgetting = known if known is not None else await patiently(lambda: self._forgetting(theta), doing="retention")
+        held_out = rows.get("held_out.theta_0.self_edit.mean")
+        await self._database.write(policies.score, self._lease, theta.name, forgetting=forgetting, held_out=held_out)
+
+    async def _forgetting(self, theta: PolicyVersion) -> float | None:
+        if theta.adapter is None:
+            return 0.0  # the base model against itself
+        evaluation = await self._services.evaluator.evaluate(
+            Policy(name=theta.name, adapter=theta.adapter),
+            None,
+            (),
+            sampling=self.config.evaluation.sampling,
+            judge=self._setup.judge,
+            retention_queries=self._setup.retention,
+            retention_limit=self.config.evaluation.retention_limit,
+        )
+        return evaluation.retention.forgetting if evaluation.retention else None
+
+    def _is_first(self, theta: PolicyVersion) -> bool:
+        return not theta.round
+
+    def _plan(
+        self, t: int, phase: TrialPhase, theta: PolicyVersion, context: Context, editor: Editor, index: int
+    ) -> Plan:
+        version = int(theta.name.rpartition("-")[2])
+        return Plan(
+            run_id=self._lease.run_id,
+            round=t,
+            trial_id=trial_id(phase, editor, context.context_id, index, version),
+            phase=phase,
+            editor=editor,
+            context_id=context.context_id,
+            index=index,
+            policy=theta.name,
+        )
+
+    # --- beside the rounds --------------------------------------------------------------------------------------------
+    async def follow(self) -> None:
+        """Hears of the trials that end, in whatever process; never returns. Raises LeaseLost."""
+        seen = 0
+        while True:
+            heard = self._database.bell.listen()
+            names, seen = await self._database.read(_news, self._lease, seen)
+            for name in names:
+                self._ended.setdefault(name, asyncio.Event()).set()
+            await self._database.bell.wait(heard, seconds=_POLL_SECONDS)
+            await asyncio.sleep(_BREATH_SECONDS)
+
+    async def reconcile(self, every_seconds: float) -> None:
+        """Puts back what the record says is unfinished and the queue has lost, and what dead workers had; never
+        returns. Raises LeaseLost."""
+        while True:
+            await asyncio.sleep(every_seconds)
+            try:
+                await self._reconcile()
+            except Unavailable as error:
+                log.warning("not reconciled", message=error.message)
+
+    async def _reconcile(self) -> None:
+        dead = await self._presence.dead()
+        waiting, orphaned = await self._database.read(trials.unfinished, self._lease.run_id, dead)
+        if orphaned:
+            log.warning("workers died", trials=len(orphaned))
+            await self._database.write(trials.put_back, self._lease, dead)
+        unfinished = [*orphaned, *waiting]
+        queued = await self._queue.bodies() if unfinished else set()
+        missing = [name for name in unfinished if name not in queued]
+        if missing:
+            log.warning("queue had lost trials", trials=len(missing))
+            await self._queue.put(missing)
+
+
+def _news(connection: Connection, lease: RunLease, seen: int) -> tuple[list[str], int]:
+    """Trials that ended after event `seen`. Raises LeaseLost."""
+    hold(connection, lease, lock=False)
+    return events.ended_trials(connection, lease.run_id, seen)

@@ -1,0 +1,138 @@
+"""Drives runs: takes over each unfinished run that nobody alive drives, and brings it to its end.
+
+A run has one driver at a time, by a fenced lease in SQL. A driver that dies is replaced once its worker's lease ran
+out; the next one begins `rest_em` from the top, and the record makes it go on from where the last one stopped.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from functools import partial
+
+import structlog
+from structlog.contextvars import bound_contextvars
+
+from controller.drive import Drive
+from controller.patience import accompanied, patiently, pauses
+from controller.presence import Presence
+from controller.record import runs
+from controller.record.database import Database
+from controller.record.leases import LeaseLost, RunLease
+from controller.round import rest_em
+from controller.services import Services
+from controller.setup import make_setup
+from sealkit.errors import SealError, Unavailable
+from sealkit.queue import Queue
+from sealkit.resources import Fault, RunState
+from sealkit.rpc.status import fault_of
+
+log = structlog.get_logger(__name__)
+
+_LOOK_SECONDS = 0.25
+_RECONCILES_A_LEASE = 4
+
+
+class Driver:
+    """All the runs that this worker drives."""
+
+    def __init__(
+        self,
+        *,
+        database: Database,
+        queue: Queue,
+        services: Services,
+        presence: Presence,
+        plugins: tuple[str, ...] = (),
+    ) -> None:
+        self._database = database
+        self._queue = queue
+        self._services = services
+        self._presence = presence
+        self._plugins = plugins
+        self._driven: dict[RunLease, asyncio.Task[None]] = {}
+
+    async def run(self) -> None:
+        """Drives until it is cancelled, then lets go of its runs."""
+        try:
+            while True:
+                try:
+                    await self._take_free_runs()
+                except Unavailable as error:
+                    log.warning("waiting", doing="looking for runs", message=error.message)
+                await asyncio.sleep(_LOOK_SECONDS)
+        finally:
+            await self._let_go()
+
+    async def _take_free_runs(self) -> None:
+        dead = await self._presence.dead()
+        if not await self._database.read(runs.free, dead):
+            return
+        for lease in await self._database.write(runs.take_free, self._presence.worker_id, dead):
+            task = asyncio.create_task(self._drive(lease))
+            self._driven[lease] = task
+            task.add_done_callback(partial(self._stopped, lease))
+
+    async def _drive(self, lease: RunLease) -> None:
+        """Brings a run to its end, whatever is away meanwhile."""
+        with bound_contextvars(run=lease.run):
+            log.info("driving", token=lease.token)
+            pause = pauses()
+            while True:
+                try:
+                    await self._once(lease)
+                    return
+                except LeaseLost:
+                    log.info("run is in other hands or was cancelled")
+                    return
+                except Unavailable as error:  # the record: services are waited for where they are called
+                    log.warning("waiting", doing="driving", message=error.message)
+                    await asyncio.sleep(next(pause))
+
+    async def _once(self, lease: RunLease) -> None:
+        try:
+            setup = make_setup(await self._database.read(runs.plan, lease.run_id), self._plugins)
+            drive = Drive(
+                lease,
+                setup,
+                database=self._database,
+                queue=self._queue,
+                services=self._services,
+                presence=self._presence,
+            )
+            every = self._presence.lease_seconds / _RECONCILES_A_LEASE
+            await accompanied(rest_em(drive), drive.follow(), drive.reconcile(every))
+        except Unavailable:
+            raise
+        except SealError as error:
+            log.error("run failed", reason=error.reason, message=error.message)
+            await self._database.write(runs.end, lease, RunState.FAILED, fault_of(error))
+            return
+        await self._database.write(runs.end, lease, RunState.SUCCEEDED)
+        log.info("run succeeded")
+
+    def _stopped(self, lease: RunLease, task: asyncio.Task[None]) -> None:
+        self._driven.pop(lease, None)
+        if task.cancelled() or (error := task.exception()) is None:
+            return
+        # A bug: the run ends with it, loudly, instead of hanging.
+        log.error("driver crashed", run=lease.run, exc_info=error)
+        fault = Fault(code=13, reason="INTERNAL", message=f"{type(error).__name__}: {error}")
+        self._driven[lease] = asyncio.create_task(self._fail(lease, fault))
+
+    async def _fail(self, lease: RunLease, fault: Fault) -> None:
+        try:
+            await patiently(lambda: self._database.write(runs.end, lease, RunState.FAILED, fault), doing="ending a run")
+        except LeaseLost:
+            log.info("run is in other hands or was cancelled", run=lease.run)
+        self._driven.pop(lease, None)
+
+    async def _let_go(self) -> None:
+        driven = dict(self._driven)
+        for task in driven.values():
+            task.cancel()
+        await asyncio.gather(*driven.values(), return_exceptions=True)
+        try:
+            for lease in driven:
+                await self._database.write(runs.release, lease)
+        except Unavailable as error:
+            log.warning("runs not released; they are free when the lease is over", message=error.message)

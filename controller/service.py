@@ -1,0 +1,132 @@
+"""The controller's gRPC service: the one file here that sees protobufs. It only reads and writes the record."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import grpc
+from seal.controller.v1 import controller_pb2 as pb
+from seal.controller.v1 import controller_pb2_grpc
+from sqlalchemy import Connection
+
+from controller.accept import accept
+from controller.record import events, policies, runs, trials
+from controller.record.database import Database
+from controller.report import build_report
+from sealkit.resources import RunReport
+from sealkit.rpc.convert_controller import (
+    event_to_pb,
+    policy_version_to_pb,
+    run_report_to_pb,
+    run_to_pb,
+    trial_to_pb,
+)
+from sealkit.rpc.struct import struct_from_pb
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+_POLL_SECONDS = 0.5
+_BREATH_SECONDS = 0.02
+_EVENTS_AT_ONCE = 200
+
+
+class ControllerService(controller_pb2_grpc.ControllerServiceServicer):
+    """See protos/seal/controller/v1/controller.proto for what each call does and which errors it gives."""
+
+    full_names: tuple[str, ...] = ("seal.controller.v1.ControllerService",)
+
+    def __init__(self, database: Database, plugins: tuple[str, ...] = ()) -> None:
+        self._database = database
+        self._plugins = plugins
+        self._draining = asyncio.Event()
+
+    # --- sealkit.rpc.server.Service -----------------------------------------------------------------------------------
+    def register(self, server: grpc.aio.Server) -> None:
+        """Adds the servicer."""
+        controller_pb2_grpc.add_ControllerServiceServicer_to_server(self, server)
+
+    async def start(self) -> None:
+        """Brings the record to this version's form. Raises Unavailable."""
+        await self._database.start()
+
+    async def drain(self) -> None:
+        """Ends the watch streams; their clients come back with the cursor."""
+        self._draining.set()
+        self._database.bell.ring()
+
+    async def close(self) -> None:
+        """Closes the record."""
+        await self._database.close()
+
+    # --- runs ---------------------------------------------------------------------------------------------------------
+    async def CreateRun(self, request: pb.CreateRunRequest, _: Context) -> pb.CreateRunResponse:
+        new, contexts = await asyncio.to_thread(
+            accept,
+            request_id=request.request_id,
+            display_name=request.display_name,
+            config=struct_from_pb(request.config),
+            records=[struct_from_pb(record) for record in request.records],
+            retention=[struct_from_pb(record) for record in request.retention],
+            plugins=self._plugins,
+        )
+        return pb.CreateRunResponse(run=run_to_pb(await self._database.write(runs.create, new, contexts)))
+
+    async def GetRun(self, request: pb.GetRunRequest, _: Context) -> pb.GetRunResponse:
+        return pb.GetRunResponse(run=run_to_pb(await self._database.read(runs.get, _id(request.name))))
+
+    async def ListRuns(self, request: pb.ListRunsRequest, _: Context) -> pb.ListRunsResponse:
+        page = await self._database.read(runs.page, request.page_size, request.page_token)
+        return pb.ListRunsResponse(runs=map(run_to_pb, page.items), next_page_token=page.next_token)
+
+    async def WatchRun(self, request: pb.WatchRunRequest, _: Context) -> AsyncIterator[pb.WatchRunResponse]:
+        run_id, cursor = _id(request.name), request.cursor
+        while not self._draining.is_set():
+            heard = self._database.bell.listen()
+            found, ended = await self._database.read(events.after, run_id, cursor, limit=_EVENTS_AT_ONCE)
+            for event in found:
+                yield pb.WatchRunResponse(event=event_to_pb(event))
+                cursor = event.cursor
+            if ended:
+                return
+            if len(found) < _EVENTS_AT_ONCE:
+                await self._database.bell.wait(heard, seconds=_POLL_SECONDS)
+                await asyncio.sleep(_BREATH_SECONDS)
+
+    async def CancelRun(self, request: pb.CancelRunRequest, _: Context) -> pb.CancelRunResponse:
+        run = await self._database.write(runs.cancel, _id(request.name), request.request_id)
+        return pb.CancelRunResponse(run=run_to_pb(run))
+
+    async def ResumeRun(self, request: pb.ResumeRunRequest, _: Context) -> pb.ResumeRunResponse:
+        run = await self._database.write(runs.resume, _id(request.name), request.request_id)
+        return pb.ResumeRunResponse(run=run_to_pb(run))
+
+    async def GetRunReport(self, request: pb.GetRunReportRequest, _: Context) -> pb.GetRunReportResponse:
+        report = await self._database.read(_report, _id(request.name))
+        return pb.GetRunReportResponse(report=run_report_to_pb(report))
+
+    # --- trials and policies ------------------------------------------------------------------------------------------
+    async def ListTrials(self, request: pb.ListTrialsRequest, _: Context) -> pb.ListTrialsResponse:
+        page = await self._database.read(trials.page, request.parent, request.page_size, request.page_token)
+        return pb.ListTrialsResponse(trials=map(trial_to_pb, page.items), next_page_token=page.next_token)
+
+    async def GetTrial(self, request: pb.GetTrialRequest, _: Context) -> pb.GetTrialResponse:
+        return pb.GetTrialResponse(trial=trial_to_pb(await self._database.read(trials.get, request.name)))
+
+    async def ListPolicies(self, request: pb.ListPoliciesRequest, _: Context) -> pb.ListPoliciesResponse:
+        page = await self._database.read(policies.page, request.page_size, request.page_token)
+        return pb.ListPoliciesResponse(policies=map(policy_version_to_pb, page.items), next_page_token=page.next_token)
+
+    async def GetPolicy(self, request: pb.GetPolicyRequest, _: Context) -> pb.GetPolicyResponse:
+        policy = await self._database.read(policies.get, request.name)
+        return pb.GetPolicyResponse(policy=policy_version_to_pb(policy))
+
+
+def _id(name: str) -> str:
+    return name.removeprefix("runs/")
+
+
+def _report(connection: Connection, run_id: str) -> RunReport:
+    run = runs.get(connection, run_id)
+    return build_report(run, trials.of_run(connection, run_id), policies.of_run(connection, run_id))

@@ -1,0 +1,42 @@
+"""Where the controller's things are. Every setting is an environment variable SEAL_CONTROLLER_*."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import BeforeValidator, Field
+from pydantic_settings import NoDecode, SettingsConfigDict
+
+from sealkit.rpc.server import ServerSettings
+from sealkit.rpc.settings import Address
+
+
+def _split(value: object) -> object:
+    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+
+class ControllerSettings(ServerSettings):
+    """API and worker share these; a worker alone listens for health checks only, so give it a port of its own."""
+
+    model_config = SettingsConfigDict(env_prefix="SEAL_CONTROLLER_", frozen=True, extra="ignore")
+
+    listen: Address = "127.0.0.1:50050"
+    database_url: str = "sqlite:///.seal/controller.db"
+    """sqlite:///PATH, or postgresql+psycopg://USER:PASSWORD@HOST/NAME."""
+    redis_url: str = "redis://127.0.0.1:6379/0"
+    """redis://, rediss:// (TLS) or unix://; with user and password where there are."""
+    queue: str = "seal:trials"
+    """Name of the stream; two controllers that share a Redis need two."""
+    generator: str = "127.0.0.1:50051"
+    trainer: str = "127.0.0.1:50052"
+    evaluator: str = "127.0.0.1:50053"
+    call_seconds: float = Field(3600, gt=0)
+    """Deadline of a call to one of the three."""
+    worker_concurrency: int = Field(8, ge=1, le=10000)
+    """Trials that a worker has in flight."""
+    lease_seconds: float = Field(20, gt=0)
+    """A worker that gave no sign of life for so long is dead: others take what it had."""
+    max_deliveries: int = Field(8, ge=1)
+    """Times that a trial is handed to a worker before it counts as failed."""
+    domain_plugins: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)] = ()
+    """`module:OBJECT` references, separated by commas, that a run may name as its domain."""

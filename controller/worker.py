@@ -1,0 +1,249 @@
+"""A worker: takes trials from the queue, keeps several in flight, and brings each to its end under a fenced lease.
+
+While a trial is under way its message is renewed in Redis and its lease checked in SQL; once the lease is over (the run
+was cancelled, or the worker was thought dead) the trial is stopped here, which stops the calls to the services too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Concatenate, ParamSpec, TypeVar
+
+import structlog
+from sqlalchemy import Connection
+from structlog.contextvars import bound_contextvars
+
+from controller.patience import accompanied, patiently, pauses
+from controller.presence import Presence
+from controller.record import runs, trials
+from controller.record.database import Database
+from controller.record.leases import TrialLease
+from controller.record.trials import Result, Taken
+from controller.services import Services
+from controller.setup import Setup, make_setup
+from controller.trial import TrialWork
+from controller.trial_metrics import count_delivery, count_trial, show_depth
+from sealkit.errors import AdapterCorrupt, AdapterNotFound, SealError, Unavailable
+from sealkit.queue import Delivery, Queue
+from sealkit.resources import Fault, TrialState
+from sealkit.types import Usage
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+log = structlog.get_logger(__name__)
+
+_WAIT_SECONDS = 1.0
+_CHECK_SECONDS = 0.5
+_SETUPS_KEPT = 32
+_GIVE_BACK_SECONDS = 5.0
+_MADE_ANEW = (AdapterNotFound, AdapterCorrupt)
+"""What another attempt mends: the trainer makes an adapter again that the store lost."""
+
+
+@dataclass(slots=True)
+class Flight:
+    """A delivery in flight; `lease` is there once the record gave the trial to this worker."""
+
+    delivery: Delivery
+    task: asyncio.Task[None]
+    lease: TrialLease | None = None
+    settling: bool = False
+    """Its last write to the record is under way."""
+
+
+class Worker:
+    """Brings trials to their end, `concurrency` at a time."""
+
+    def __init__(
+        self,
+        *,
+        database: Database,
+        queue: Queue,
+        services: Services,
+        presence: Presence,
+        concurrency: int,
+        max_deliveries: int,
+        plugins: tuple[str, ...] = (),
+    ) -> None:
+        self._database = database
+        self._queue = queue
+        self._services = services
+        self._presence = presence
+        self._concurrency = concurrency
+        self._max_deliveries = max_deliveries
+        self._plugins = plugins
+        self._setups: dict[str, Setup] = {}
+        self._flights: dict[str, Flight] = {}
+        self._strays: set[TrialLease] = set()
+        self._looked_for_idle = -float("inf")
+
+    async def run(self) -> None:
+        """Works until it is cancelled, then gives back what it has. A part of it that dies ends it all."""
+        try:
+            await accompanied(self._pull(), self._watch_over())
+        finally:
+            await self._give_all_back()
+
+    # --- taking -------------------------------------------------------------------------------------------------------
+    async def _pull(self) -> None:
+        pause = pauses()
+        while True:
+            while len(self._flights) >= self._concurrency:
+                await asyncio.wait([f.task for f in self._flights.values()], return_when=asyncio.FIRST_COMPLETED)
+                await asyncio.sleep(0)  # lets the flight that landed be struck off
+            try:
+                for delivery in await self._deliveries(self._concurrency - len(self._flights)):
+                    self._start(delivery)
+                pause = pauses()
+            except Unavailable as error:
+                seconds = next(pause)
+                log.warning("waiting", doing="taking trials", message=error.message, seconds=seconds)
+                await asyncio.sleep(seconds)
+
+    async def _deliveries(self, count: int) -> list[Delivery]:
+        """What a dead worker left, looked for twice a lease, before what is new."""
+        lease = self._presence.lease_seconds
+        if time.monotonic() - self._looked_for_idle > lease / 2:
+            self._looked_for_idle = time.monotonic()
+            if left := await self._queue.take_idle(count, idle_seconds=lease):
+                return left
+        return await self._queue.take(count, wait_seconds=min(_WAIT_SECONDS, lease / 4))
+
+    def _start(self, delivery: Delivery) -> None:
+        if delivery.message_id in self._flights:
+            return  # this process stood still for so long that its own messages looked left behind
+        count_delivery(delivery)
+        task = asyncio.create_task(self._fly(delivery))
+        self._flights[delivery.message_id] = Flight(delivery, task)
+        task.add_done_callback(lambda done: self._landed(delivery, done))
+
+    def _landed(self, delivery: Delivery, task: asyncio.Task[None]) -> None:
+        flight = self._flights.pop(delivery.message_id, None)
+        if task.cancelled() or (error := task.exception()) is None:
+            return
+        # A bug, here or in a domain plug-in: the trial ends with it, and the worker goes on.
+        log.error("trial crashed", trial=delivery.body, exc_info=error)
+        if flight is not None and flight.lease is not None:
+            fault = Fault(code=13, reason="INTERNAL", message=f"{type(error).__name__}: {error}")
+            result = Result(state=TrialState.FAILED, error=fault, stage_seconds={})
+            ending = asyncio.create_task(self._end(flight.lease, result, delivery))
+            self._flights[delivery.message_id] = Flight(delivery, ending, flight.lease, settling=True)
+            ending.add_done_callback(lambda _: self._flights.pop(delivery.message_id, None))
+
+    # --- a trial ------------------------------------------------------------------------------------------------------
+    async def _fly(self, delivery: Delivery) -> None:
+        taken = await self._record(
+            trials.take,
+            delivery.body,
+            self._presence.worker_id,
+            previous=delivery.previous,
+            max_deliveries=self._max_deliveries,
+        )
+        if taken is None:
+            await self._forget(delivery)
+            return
+        self._flights[delivery.message_id].lease = taken.lease
+        with bound_contextvars(run=f"runs/{taken.plan.run_id}", trial=taken.lease.name):
+            result = await self._result(taken)
+            self._flights[delivery.message_id].settling = True
+            if result is None:
+                await self._again(taken.lease, delivery, counts=True)
+            else:
+                await self._end(taken.lease, result, delivery)
+
+    async def _result(self, taken: Taken) -> Result | None:
+        """How the trial ended; None where another attempt is worth it."""
+
+        async def keep(text: str, seconds: dict[str, float], usage: Usage) -> None:
+            await self._record(trials.save_completion, taken.lease, text, seconds, usage)
+
+        work = TrialWork(taken, self._services, keep)
+        try:
+            return await work.bring_to_end(await self._setup(taken.plan.run_id))
+        except SealError as error:
+            if isinstance(error, _MADE_ANEW) and taken.attempts < self._max_deliveries:
+                log.warning("trial is made anew", reason=error.reason, message=error.message)
+                return None
+            return work.failed(error)
+
+    async def _setup(self, run_id: str) -> Setup:
+        if run_id not in self._setups:
+            if len(self._setups) >= _SETUPS_KEPT:
+                self._setups.pop(next(iter(self._setups)))
+            self._setups[run_id] = make_setup(await self._record(runs.plan, run_id), self._plugins)
+        return self._setups[run_id]
+
+    async def _end(self, lease: TrialLease, result: Result, delivery: Delivery) -> None:
+        trial = await self._record(trials.finish, lease, result)
+        if trial is None:
+            log.warning("late result refused", state=result.state)
+        else:
+            count_trial(trial)
+            error = trial.error.message if trial.error else None
+            log.info("trial ended", state=trial.state, reward=trial.reward, rejection=trial.rejection, error=error)
+        await self._forget(delivery)
+
+    async def _again(self, lease: TrialLease, delivery: Delivery, *, counts: bool) -> None:
+        """Queues the trial again, here and in Redis; where Redis is away the run's driver sees to it later."""
+        given = await self._record(trials.give_back, lease, counts=counts)
+        try:
+            await self._queue.put([lease.name] if given else [])
+        except Unavailable as error:
+            log.warning("trial waits for the queue", message=error.message)
+        await self._forget(delivery)
+
+    async def _forget(self, delivery: Delivery) -> None:
+        """Takes the message off; where Redis is away it comes again later, and the record says that it is settled."""
+        try:
+            await self._queue.done([delivery.message_id])
+        except Unavailable as error:
+            log.warning("message stays", message=error.message)
+
+    async def _record(self, work: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+        return await patiently(lambda: self._database.write(work, *args, **kwargs), doing="writing to the record")
+
+    # --- leases -------------------------------------------------------------------------------------------------------
+    async def _watch_over(self) -> None:
+        """Stops what this worker may no longer end, gives signs of life for the rest, settles what got lost."""
+        renewed = time.monotonic()
+        while True:
+            await asyncio.sleep(_CHECK_SECONDS)
+            try:
+                await self._check_leases()
+                if time.monotonic() - renewed > self._presence.lease_seconds / 4:
+                    renewed = time.monotonic()
+                    await self._queue.renew(list(self._flights))
+                    show_depth(await self._queue.depth())
+            except Unavailable as error:
+                log.warning("leases not renewed", message=error.message)
+
+    async def _check_leases(self) -> None:
+        flights = [flight for flight in self._flights.values() if flight.lease is not None]
+        held = await self._database.read(trials.held_by, self._presence.worker_id)
+        for flight in flights:
+            if flight.lease not in held and not flight.settling:
+                log.info("lease is over", trial=flight.delivery.body)
+                flight.task.cancel()
+                await self._forget(flight.delivery)
+        # A take whose answer got lost leaves a trial with this worker that it knows nothing of.
+        strays = held - {flight.lease for flight in self._flights.values()}
+        for lease in strays & self._strays:
+            await self._again(lease, Delivery("0-0", lease.name), counts=False)
+        self._strays = strays
+
+    async def _give_all_back(self) -> None:
+        flights = list(self._flights.values())
+        for flight in flights:
+            flight.task.cancel()
+        await asyncio.gather(*(flight.task for flight in flights), return_exceptions=True)
+        try:
+            async with asyncio.timeout(_GIVE_BACK_SECONDS):
+                for flight in flights:
+                    if flight.lease is not None:
+                        await self._again(flight.lease, flight.delivery, counts=False)
+        except TimeoutError:
+            log.warning("trials not given back; they are free when the lease is over")
