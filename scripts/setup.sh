@@ -29,7 +29,7 @@ find_python() {
 
 fingerprint() { cat pyproject.toml constraints.txt scripts/setup.sh | cksum; printf '%s\n' "${TORCH_INDEX:-}" "$PWD"; }
 
-pip_install() { "$VENV/bin/python" -m pip install --quiet --disable-pip-version-check "$@"; }
+pip_install() { "$VENV/bin/python" -m pip install -qq --disable-pip-version-check "$@"; }
 
 if [ -f "$STAMP" ] && [ "$(cat "$STAMP")" = "$(fingerprint)" ] && "$VENV/bin/python" -c '' 2>/dev/null; then
   exit 0
@@ -47,7 +47,7 @@ free_mb=$(df -Pk . | awk 'NR == 2 {print int($4 / 1024)}')
 rm -f "$STAMP"
 
 no_network="pip failed (see above). Without a network, set up once where there is one; behind a proxy, set HTTPS_PROXY"
-say "installing torch (1 of 2)"
+say "installing torch (1 of 2); a first time, both steps take some minutes"
 if [ "$(uname -s)" = Linux ] && [ -z "${TORCH_INDEX:-}" ] && ! nvidia-smi -L >/dev/null 2>&1; then
   say "  no NVIDIA GPU here: TORCH_INDEX=https://download.pytorch.org/whl/cpu gets a much smaller torch"
 fi

@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Protocol
 
-from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, SpinnerColumn, Task, TextColumn
 from rich.text import Text
 
@@ -41,7 +40,6 @@ class Tally:
     first_done: int | None = None
     done: int = 0
     total: int = 0
-    stage: str = "waiting for a worker"
     accuracies: list[float] = field(default_factory=list)
     baselines: list[float] = field(default_factory=list)
     rejected: int = 0
@@ -52,9 +50,7 @@ class Tally:
         if self.first_done is None:
             self.first_done = event.progress.trials_done
         self.done, self.total = event.progress.trials_done, event.progress.trials_total
-        if isinstance(event.kind, StageStarted):
-            self.stage = stage_text(event.kind, event.progress.rounds_total)
-        elif isinstance(event.kind, TrialFinished) and event.kind.trial.editor is Editor.POLICY:
+        if isinstance(event.kind, TrialFinished) and event.kind.trial.editor is Editor.POLICY:
             self._note_trial(event.kind.trial)
 
     def _note_trial(self, trial: Trial) -> None:
@@ -81,7 +77,7 @@ class Tally:
         """Mean accuracy of the self-edits' adapters so far, beside that of no adapter."""
         if not self.accuracies:
             return ""
-        base = f", {fmean(self.baselines):.2f} without an adapter" if self.baselines else ""
+        base = f" (no adapter {fmean(self.baselines):.2f})" if self.baselines else ""
         return f"accuracy so far {fmean(self.accuracies):.2f}{base}"
 
 
@@ -107,11 +103,11 @@ def _view(tally: Tally) -> Iterator[View]:
         return
     columns = (
         SpinnerColumn(),
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=24),
+        BarColumn(bar_width=16),
         MofNCompleteColumn(),
-        TextColumn("[dim]{task.fields[note]}[/]"),
+        TextColumn("trials ·"),
         _Clock(),
+        TextColumn("· {task.description}"),
     )
     with Progress(*columns, console=out, transient=True, refresh_per_second=4) as progress:
         yield LiveView(progress, tally)
@@ -131,18 +127,14 @@ class LiveView:
 
     def __init__(self, progress: Progress, tally: Tally) -> None:
         self.progress = progress
-        self.task = progress.add_task(escape(tally.stage), total=None, note="", tally=tally)
+        self.task = progress.add_task("waiting for a worker", total=None, tally=tally)
 
     def show(self, event: Event, tally: Tally) -> None:
         """Moves the bar; prints what is worth keeping."""
         if line := headline(event):
-            self.progress.print(line)
+            self.progress.print(line, markup=False)
         self.progress.update(
-            self.task,
-            description=f"[bold]{escape(tally.stage)}[/]",
-            total=tally.total or None,
-            completed=tally.done,
-            note=tally.accuracy,
+            self.task, total=tally.total or None, completed=tally.done, description=tally.accuracy or "no score yet"
         )
 
 
@@ -155,17 +147,19 @@ class LineView:
             line = f"trial {tally.done}/{tally.total}: {trial_line(event.kind.trial)}"
             if (left := tally.seconds_left) is not None:
                 line += f"; about {duration(left)} left"
-        elif isinstance(event.kind, StageStarted):
-            line = tally.stage
         else:
             line = headline(event)
         if line:
-            out.print(f"[{duration(tally.elapsed):>5}] {line}", markup=False)
+            out.print(f"[{duration(tally.elapsed):>5}] {line}", markup=False, soft_wrap=True)
 
 
 def headline(event: Event) -> str:
     """A line on what the run has reached; empty for what the bar shows."""
     kind = event.kind
+    if isinstance(kind, StageStarted):
+        what = STAGES.get(kind.stage.lower(), kind.stage)
+        # People count from 1, records from 0.
+        return f"round {kind.round + 1} of {event.progress.rounds_total}: {what}"
     if isinstance(kind, PolicyTrained):
         score = f", held-out accuracy {share(kind.policy.held_out_accuracy)}" if kind.policy.held_out_accuracy else ""
         return f"round {kind.round + 1}: {kind.policy.name} trained on {kind.kept} kept self-edits{score}"
@@ -174,12 +168,6 @@ def headline(event: Event) -> str:
     if isinstance(kind, RunStateChanged) and kind.error:
         return f"the run {kind.state.value}: {kind.error.message}"
     return ""
-
-
-def stage_text(stage: StageStarted, rounds: int) -> str:
-    """`round 1 of 2: writing self-edits and trying them`; people count from 1, records from 0."""
-    what = STAGES.get(stage.stage.lower(), stage.stage)
-    return f"round {stage.round + 1} of {rounds}: {what}" if rounds else what
 
 
 def trial_line(trial: Trial) -> str:

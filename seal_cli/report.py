@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
+from rich import box
 from rich.console import RenderableType
 from rich.markup import escape
 from rich.table import Table
@@ -44,7 +45,14 @@ def print_report(run: Run, report: RunReport, store: Path | None) -> None:
 
 
 def _accuracy_table(split: str, rows: Iterable[ReportRow]) -> Table:
-    table = Table(title=SPLITS.get(split, split), title_justify="left", title_style="bold", header_style="dim")
+    table = Table(
+        title=SPLITS.get(split, split),
+        title_justify="left",
+        title_style="bold",
+        header_style="dim",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+    )
     table.add_column("")
     table.add_column("accuracy", justify="right")
     table.add_column("95 % interval", justify="right")

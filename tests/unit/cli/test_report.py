@@ -1,0 +1,57 @@
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from seal_cli.report import print_report
+from sealkit.resources import Estimate, PolicyVersion, ReportRow, Run, RunReport, RunState
+from sealkit.types import Usage
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+RUN = Run(name="runs/r", display_name="demo", state=RunState.SUCCEEDED, config={}, create_time=NOW)
+
+
+def row(split: str, label: str, mean: float) -> ReportRow:
+    return ReportRow(key=label, label=label, split=split, accuracy=Estimate(mean=mean, low=0.1, high=0.9, n=12))
+
+
+def test_the_report_says_all_that_was_found(capsys: pytest.CaptureFixture[str]) -> None:
+    report = RunReport(
+        rows=(row("train", "no adapter", 0.125), row("held_out", "self-edits by θ_1, mean", 0.4)),
+        trial_counts={"rejected: EMPTY": 2, "succeeded": 34},
+        kept=5,
+        trial_forgetting=Estimate(mean=0.02, low=-0.01, high=0.05, n=34),
+        policies=(
+            PolicyVersion(name="policies/base", create_time=NOW),
+            PolicyVersion(name="policies/r-1", forgetting=0.125, create_time=NOW),
+        ),
+        stage_seconds={"generate": 1.25, "train": 6.0, "evaluate": 0.5},
+        rl_gain=None,
+        verdict="The RL step did not measurably pay on this run.",
+        usage=Usage(),
+        wall_seconds=185.0,
+    )
+    print_report(RUN, report, Path("/data/store"))
+    shown = " ".join(capsys.readouterr().out.split())
+    for wanted in (
+        "demo · runs/r · succeeded after 3:05",
+        "no adapter 0.125 0.100 – 0.900 12",
+        "self-edits by θ_1, mean 0.400",
+        "2 rejected: EMPTY, 34 succeeded",
+        "5 self-edits taught the policy",
+        "+0.020 [-0.010, +0.050], n = 34",
+        "+0.125 (policies/r-1)",
+        "writing 1.2 s, training 6.0 s, asking 0.5 s",
+        "/data/store/adapters",
+        "The RL step did not measurably pay on this run.",
+    ):
+        assert wanted in shown
+
+
+def test_a_run_that_found_nothing_yet_is_no_accident(capsys: pytest.CaptureFixture[str]) -> None:
+    empty = RunReport(
+        rows=(), trial_counts={}, kept=0, trial_forgetting=None, policies=(), stage_seconds={}, rl_gain=None,
+        verdict="Nothing can be said yet.", usage=Usage(), wall_seconds=0.0,
+    )  # fmt: skip
+    print_report(RUN, empty, None)
+    assert "Nothing can be said yet." in capsys.readouterr().out
