@@ -9,6 +9,7 @@ from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
+from torch.optim.adamw import adamw
 
 from sealkit.backends.lora import LoraWeights
 from sealkit.types import LoraConfig, Optimisation
@@ -27,31 +28,37 @@ def initial_weights(config: LoraConfig, linears: Mapping[str, nn.Linear], seed: 
     return LoraWeights(config, tensors)
 
 
-@dataclass
 class LoraPair:
     """One target linear of an adapter: `a` [rank, in], `b` [out, rank] in the compute dtype, and views of the gradient.
 
     The gradient of a micro-batch is written at the first backward pass through the layer and added to after that, so
     nothing is cleared in between: `written` says which."""
 
-    a: Tensor
-    b: Tensor
-    scaling: float
-    a_grad: Tensor | None = None
-    b_grad: Tensor | None = None
-    written: bool = False
+    def __init__(
+        self, a: Tensor, b: Tensor, scaling: float, a_grad: Tensor | None = None, b_grad: Tensor | None = None
+    ) -> None:
+        self.a, self.b = a, b
+        self.a_t, self.b_t = a.t(), b.t()
+        self.scaling = scaling
+        self.a_grad, self.b_grad = a_grad, b_grad
+        self.written = False
 
-    def add_gradient(self, a_grad: Tensor, b_grad: Tensor) -> None:
-        """Takes d loss / d a and d loss / d b of one pass. Only for a pair that trains."""
+    def add_gradient(self, d_down_t: Tensor, seen: Tensor, dy_t: Tensor, down: Tensor) -> None:
+        """Takes d loss / d a = scaling · d_down_t @ seen and d loss / d b = scaling · dy_t @ down of one pass. Only for
+        a pair that trains."""
         assert self.a_grad is not None
         assert self.b_grad is not None
-        if self.written:
-            self.a_grad.add_(a_grad)
-            self.b_grad.add_(b_grad)
+        kept = 1 if self.written else 0
+        if self.a_grad.dtype == seen.dtype:
+            self.a_grad.addmm_(d_down_t, seen, beta=kept, alpha=self.scaling)
+            self.b_grad.addmm_(dy_t, down, beta=kept, alpha=self.scaling)
+        elif kept:
+            self.a_grad.add_(d_down_t @ seen, alpha=self.scaling)
+            self.b_grad.add_(dy_t @ down, alpha=self.scaling)
         else:
-            self.a_grad.copy_(a_grad)
-            self.b_grad.copy_(b_grad)
-            self.written = True
+            torch.mul(d_down_t @ seen, self.scaling, out=self.a_grad)
+            torch.mul(dy_t @ down, self.scaling, out=self.b_grad)
+        self.written = True
 
 
 @dataclass(eq=False)
@@ -75,12 +82,14 @@ class TrainableAdapter:
     base); what the forward pass sees is a copy in the compute dtype, or the masters where that is the same."""
 
     config: LoraConfig
-    master: nn.Parameter
+    master: Tensor
     compute: Tensor
     gradient: Tensor
     pairs: dict[str, LoraPair]
     shapes: dict[str, tuple[torch.Size, torch.Size]]
-    optimiser: torch.optim.AdamW
+    moments: tuple[Tensor, Tensor]
+    steps: Tensor
+    weight_decay: float
     max_grad_norm: float
     accumulated: Tensor | None = field(default=None)
 
@@ -92,21 +101,14 @@ class TrainableAdapter:
         exact = torch.float64 if dtype == torch.float64 else torch.float32
         shapes = {path: (a.shape, b.shape) for path, (a, b) in weights.tensors.items()}
         flat = torch.cat([t.reshape(-1) for pair in weights.tensors.values() for t in pair]).to(device, exact)
-        master = nn.Parameter(flat)
-        compute = master.detach() if dtype == exact else flat.to(dtype)
-        gradient = torch.zeros_like(flat)
-        master.grad = gradient
+        master = flat
+        compute = master if dtype == exact else flat.to(dtype)
+        gradient, mean, square = (torch.zeros_like(flat) for _ in range(3))
         values, grads = _views(compute, shapes), _views(gradient, shapes)
         pairs = {path: LoraPair(*values[path], weights.scaling, *grads[path]) for path in shapes}
-        optimiser = torch.optim.AdamW(
-            [master],
-            lr=optimisation.learning_rate,
-            betas=(0.9, 0.999),
-            eps=1e-8,
-            weight_decay=optimisation.weight_decay,
-            fused=device.type in ("cpu", "cuda"),
-        )
-        return cls(weights.config, master, compute, gradient, pairs, shapes, optimiser, optimisation.max_grad_norm)
+        steps = torch.zeros((), device=device)
+        decay, clip = optimisation.weight_decay, optimisation.max_grad_norm
+        return cls(weights.config, master, compute, gradient, pairs, shapes, (mean, square), steps, decay, clip)
 
     def begin(self) -> None:
         """Starts a micro-batch; one that was not committed is forgotten."""
@@ -136,19 +138,34 @@ class TrainableAdapter:
 
     def weights(self) -> LoraWeights:
         """A copy of the master weights on the CPU."""
-        return LoraWeights(self.config, _views(self.master.detach().to("cpu", copy=True), self.shapes))
+        return LoraWeights(self.config, _views(self.master.to("cpu", copy=True), self.shapes))
 
     @property
     def finite(self) -> bool:
-        return bool(self.master.detach().isfinite().all())
+        return bool(self.master.isfinite().all())
 
     def _step(self, norm: Tensor, learning_rate: float) -> None:
         if self.max_grad_norm:
             self.gradient.mul_((self.max_grad_norm / (norm + 1e-6)).clamp(max=1.0))  # as torch's clip_grad_norm_
-        self.optimiser.param_groups[0]["lr"] = learning_rate
-        self.optimiser.step()
+        # torch.optim.AdamW's own function, without what the class does around it: with small models that is the half.
+        adamw(
+            [self.master],
+            [self.gradient],
+            [self.moments[0]],
+            [self.moments[1]],
+            [],
+            [self.steps],
+            fused=self.master.device.type in ("cpu", "cuda"),
+            amsgrad=False,
+            beta1=0.9,
+            beta2=0.999,
+            lr=learning_rate,
+            weight_decay=self.weight_decay,
+            eps=1e-8,
+            maximize=False,
+        )
         if self.compute.dtype != self.master.dtype:
-            self.compute.copy_(self.master.detach())
+            self.compute.copy_(self.master)
 
 
 def _views(flat: Tensor, shapes: Mapping[str, tuple[torch.Size, torch.Size]]) -> dict[str, tuple[Tensor, Tensor]]:

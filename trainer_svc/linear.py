@@ -15,11 +15,10 @@ from trainer_svc.adapter import LoraPair
 
 @dataclass(frozen=True)
 class Slice:
-    """Rows [start, end) of a step that belong to one job, and what it adds to one linear on them: the policy's frozen
-    pair, the trial's own pair, or both. `dropout` draws the trial's from `generator`, the job's own."""
+    """The next `rows` rows of a step, which belong to one job, and what it adds to one linear on them: the policy's
+    frozen pair, the trial's own pair, both or none. `dropout` draws the trial's from `generator`, the job's own."""
 
-    start: int
-    end: int
+    rows: int
     trial: LoraPair | None
     policy: LoraPair | None
     dropout: float = 0.0
@@ -27,8 +26,7 @@ class Slice:
 
 
 class PackedLinear(nn.Linear):
-    """Takes an `nn.Linear`'s place and weight: without `slices` it is that linear; with them each job's LoRA is added
-    to its rows.
+    """Takes an `nn.Linear`'s place and weight: each job's LoRA is added to its own rows, as `slices` say.
 
     Set `slices` before a forward pass and leave them alone until the backward pass is done.
     """
@@ -43,7 +41,7 @@ class PackedLinear(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         """x [..., in] → [..., out]; the leading dimensions flattened are the rows of the step."""
-        if not self.slices:
+        if not any(part.trial or part.policy for part in self.slices):
             return functional.linear(x, self.weight, self.bias)
         packed: Tensor = _PackedLora.apply(x, self.anchor, self.weight, self.bias, self.slices)  # type: ignore[no-untyped-call]
         return packed
@@ -59,52 +57,42 @@ class _PackedLora(torch.autograd.Function):
     ) -> Tensor:
         rows = x.reshape(-1, x.shape[-1])
         y = functional.linear(rows, weight, bias)
+        sizes = [part.rows for part in slices]
         saved: list[tuple[Tensor | None, Tensor | None]] = []
-        for part in slices:
-            own, out = rows[part.start : part.end], y[part.start : part.end]
+        for part, own, out in zip(slices, torch.split(rows, sizes), torch.split(y, sizes), strict=True):
+            down = keep = None
             if part.policy is not None:
-                _add_low_rank(out, own @ part.policy.a.t(), part.policy)
+                out.addmm_(own @ part.policy.a_t, part.policy.b_t, alpha=part.policy.scaling)
             if part.trial is not None:
                 keep = _dropout_mask(own, part)
-                down = (own if keep is None else own * keep) @ part.trial.a.t()
-                _add_low_rank(out, down, part.trial)
-                saved.append((down, keep))
-            else:
-                saved.append((None, None))
-        ctx.rows, ctx.weight, ctx.slices, ctx.saved = rows, weight, slices, saved
+                down = (own if keep is None else own * keep) @ part.trial.a_t
+                out.addmm_(down, part.trial.b_t, alpha=part.trial.scaling)
+            saved.append((down, keep))
+        ctx.rows, ctx.weight, ctx.slices, ctx.saved, ctx.sizes = rows, weight, slices, saved, sizes
         return y.view(*x.shape[:-1], -1)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, None, None, None, None]:
-        shape = dy.shape
+        shape, sizes = dy.shape, ctx.sizes
         dy = dy.reshape(-1, shape[-1])
-        rows: Tensor = ctx.rows
         dx = dy @ ctx.weight if ctx.needs_input_grad[0] else None
-        for part, (down, keep) in zip(ctx.slices, ctx.saved, strict=True):
-            own, dy_own = rows[part.start : part.end], dy[part.start : part.end]
-            dx_own = None if dx is None else dx[part.start : part.end]
-            if part.policy is not None and dx_own is not None:
-                _add_scaled(dx_own, dy_own @ part.policy.b, part.policy.a, part.policy.scaling)
-            if part.trial is not None:
-                trial = part.trial
-                d_down = (dy_own @ trial.b).mul_(trial.scaling)
+        dx_of = torch.split(dx, sizes) if dx is not None else [None] * len(sizes)
+        each = zip(ctx.slices, ctx.saved, torch.split(ctx.rows, sizes), torch.split(dy, sizes), dx_of, strict=True)
+        for part, (down, keep), own, dy_own, dx_own in each:
+            policy, trial = part.policy, part.trial
+            if policy is not None and dx_own is not None:
+                dx_own.addmm_(dy_own @ policy.b, policy.a, alpha=policy.scaling)
+            if trial is not None:
+                d_down = dy_own @ trial.b
                 seen = own if keep is None else own * keep
-                trial.add_gradient(d_down.t() @ seen, dy_own.t() @ (down * trial.scaling))
+                trial.add_gradient(d_down.t(), seen, dy_own.t(), down)
                 if dx_own is not None and keep is None:
-                    dx_own.addmm_(d_down, trial.a)
+                    dx_own.addmm_(d_down, trial.a, alpha=trial.scaling)
                 elif dx_own is not None:
-                    dx_own.add_((d_down @ trial.a).mul_(keep))
+                    dx_own.addcmul_(d_down @ trial.a, keep, value=trial.scaling)
         ctx.rows = ctx.saved = None  # freed here, not when the graph is
         return None if dx is None else dx.view(*shape[:-1], -1), None, None, None, None
-
-
-def _add_low_rank(out: Tensor, down: Tensor, pair: LoraPair) -> None:
-    _add_scaled(out, down, pair.b.t(), pair.scaling)
-
-
-def _add_scaled(out: Tensor, left: Tensor, right: Tensor, scaling: float) -> None:
-    out.addmm_(left, right, alpha=scaling)
 
 
 def _dropout_mask(rows: Tensor, part: Slice) -> Tensor | None:

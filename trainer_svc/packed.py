@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import accumulate, pairwise
 
 import torch
 from torch import Tensor, nn
@@ -105,15 +104,14 @@ class PackedModel:
         return logits
 
     def _assign(self, parts: Sequence[Part]) -> None:
-        bounds = list(pairwise(accumulate([part.tokens for part in parts], initial=0)))
+        rows = [part.tokens for part in parts]
         for path, packed in self._linears.items():
             slices = []
-            for part, (start, end) in zip(parts, bounds, strict=True):
+            for part, count in zip(parts, rows, strict=True):
                 trial = part.trial.pairs.get(path) if part.trial else None
                 policy = part.policy.pairs.get(path) if part.policy else None
-                if trial or policy:
-                    dropout = part.trial.config.dropout if part.trial else 0.0
-                    slices.append(Slice(start, end, trial, policy, dropout, part.generator))
+                dropout = part.trial.config.dropout if part.trial else 0.0
+                slices.append(Slice(count, trial, policy, dropout, part.generator))
             packed.slices = tuple(slices)
 
     def _reference(self, parts: Sequence[Part], logits: Tensor) -> Tensor | None:
