@@ -17,7 +17,7 @@ class BackendSettings(ModelSettings):
 
     backend: Literal["transformers"] = Field("transformers", description="What samples text.")
     store_url: str = Field(description="fsspec URL of the adapter store.")
-    max_rows: int = Field(16, ge=1, le=1024, description="Texts that are sampled at once.")
+    max_rows: int = Field(32, ge=1, le=1024, description="Texts that are sampled at once.")
     max_waiting: int = Field(16384, ge=1, description="Texts that may wait; one more gets QUEUE_FULL.")
     adapter_mib: int = Field(2048, ge=1, description="Memory for adapters that may be needed again, in MiB.")
 

@@ -36,7 +36,7 @@ class TransformersBackend:
         model: ModelSettings,
         store: AdapterStore,
         *,
-        max_rows: int = 16,
+        max_rows: int = 32,
         max_waiting: int = 16384,
         adapter_bytes: int = 2 << 30,
     ) -> None:

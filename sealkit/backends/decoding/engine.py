@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from sealkit.backends.decoding.cache import RowCache
 from sealkit.backends.decoding.lora import RowLora
@@ -36,6 +37,8 @@ class Engine:
 
     def __init__(self, loaded: LoadedModel, *, max_rows: int, max_rank: int) -> None:
         self._model = loaded.model
+        if loaded.model.device.type == "cpu":
+            _transpose_weights(loaded.model)
         self._tokenizer = loaded.tokenizer
         self._end_ids = _end_ids(loaded)
         self._max_rank = max_rank
@@ -52,6 +55,11 @@ class Engine:
     @property
     def running(self) -> list[Row]:
         return [row for row in self._slots if row is not None]
+
+    @property
+    def company(self) -> int:
+        """How many rows should join together where as many wait: a pass over the weights costs the same for one."""
+        return max(1, len(self._slots) // 8)
 
     @property
     def free(self) -> int:
@@ -168,3 +176,12 @@ def _end_ids(loaded: LoadedModel) -> frozenset[int]:
     configured = getattr(loaded.model.generation_config, "eos_token_id", None)
     ids = configured if isinstance(configured, list) else [configured]
     return frozenset(i for i in (*ids, loaded.tokenizer.eos_token_id) if i is not None)
+
+
+def _transpose_weights(model: PreTrainedModel) -> None:
+    """Lays the weights of the linears out in memory by input, values and shapes unchanged: products with few rows are
+    up to a fifth faster so on a CPU. The output head stays: it may be the embedding too, which is read by row."""
+    head = model.get_output_embeddings()  # type: ignore[no-untyped-call]
+    for module in model.modules():
+        if isinstance(module, nn.Linear) and module is not head:
+            module.weight.data = module.weight.data.T.contiguous().T

@@ -12,6 +12,8 @@ from torch import Tensor
 from sealkit.types import Sampling
 
 _MASK = 2**64 - 1
+_LIKELY = 1e-4
+"""Tokens above this are few enough to sort in no time, and mostly hold the nucleus."""
 
 
 class Sampled(Protocol):
@@ -48,17 +50,27 @@ def _mix(z: int) -> int:
 
 
 def _draw(logits: Tensor, sampling: Sampling, u: float) -> int:
-    """Inverts the distribution at `u`: most probable tokens first, cut where their mass reaches `top_p`
+    """Inverts the distribution at `u`; with `top_p` that of the most probable tokens, cut where their mass reaches it
     (Holtzman et al. 2020)."""
     # Scaled after the maximum is taken off: a tiny temperature must not make infinities.
     weights = torch.softmax((logits.float() - logits.max()) / sampling.temperature, dim=-1)
-    # Tokens below this hold less than 1 - top_p together (or, with top_p 1, a 1e-8 of the mass), so the nucleus lies
-    # above: only a few hundred entries need sorting.
-    floor = max(1 - sampling.top_p, 1e-8) / weights.numel()
+    if sampling.top_p == 1:
+        return _invert(weights, u)
+    candidates, mass = _above(weights, _LIKELY)
+    if mass.sum() < sampling.top_p:
+        # Tokens below this hold less than 1 - top_p together, so all of the nucleus lies above.
+        candidates, mass = _above(weights, (1 - sampling.top_p) / weights.numel())
+    mass, order = mass.sort(descending=True, stable=True)
+    nucleus = int((mass.cumsum(0) < sampling.top_p).sum()) + 1
+    return int(candidates[order[_invert(mass[:nucleus], u)]])
+
+
+def _above(weights: Tensor, floor: float) -> tuple[Tensor, Tensor]:
     candidates = (weights >= floor).nonzero().flatten()
-    mass, order = weights[candidates].double().sort(descending=True, stable=True)
-    reached = mass.cumsum(0)
-    if sampling.top_p < 1:
-        reached = reached[: int((reached < sampling.top_p).sum()) + 1]
+    return candidates, weights[candidates].double()
+
+
+def _invert(mass: Tensor, u: float) -> int:
+    reached = mass.double().cumsum(0)
     place = int(torch.searchsorted(reached, u * reached[-1], right=True))
-    return int(candidates[order[min(place, len(reached) - 1)]])
+    return min(place, len(mass) - 1)
