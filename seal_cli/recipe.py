@@ -40,7 +40,7 @@ def load_recipe(path: Path, *, dataset: Path | None, limit: int | None, settings
         raise InvalidDataset(f"{path} names no dataset; give one with --dataset FILE, or as dataset.path in the config")
     records = read_records(path.parent / config.dataset.path)
     retention = read_records(path.parent / config.dataset.retention_path) if config.dataset.retention_path else []
-    return Recipe(config, records[: config.dataset.limit or None], retention)
+    return Recipe(config, records, retention)
 
 
 def read_records(path: Path) -> list[dict[str, Any]]:

@@ -15,8 +15,8 @@ app = typer.Typer(help="Look at policies: the versions of the model that writes 
 @app.command("list")
 def list_policies(limit: Limit = 20, address: Address = "", data: Data = DEFAULT_DATA) -> None:
     """Policies, newest first."""
-    from seal_cli.console import moment, out, share
-    from seal_cli.tables import listing
+    from seal_cli.console import moment, share
+    from seal_cli.tables import print_listing
 
     with connect(address, data) as client:
         rows = [
@@ -30,7 +30,7 @@ def list_policies(limit: Limit = 20, address: Address = "", data: Data = DEFAULT
             )
             for policy in islice(client.list_policies(), limit)
         ]
-    out.print(listing(("policy", "from", "round", "held-out accuracy", "forgetting", "created"), rows))
+    print_listing(("policy", "from", "round", "held-out accuracy", "forgetting", "created"), rows)
 
 
 @app.command()

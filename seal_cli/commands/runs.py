@@ -18,8 +18,8 @@ Name = Annotated[str, typer.Argument(help="runs/…, as `seal runs list` shows i
 @app.command("list")
 def list_runs(limit: Limit = 20, address: Address = "", data: Data = DEFAULT_DATA) -> None:
     """Runs, newest first."""
-    from seal_cli.console import moment, out
-    from seal_cli.tables import listing
+    from seal_cli.console import moment
+    from seal_cli.tables import print_listing
 
     with connect(address, data) as client:
         rows = [
@@ -32,7 +32,7 @@ def list_runs(limit: Limit = 20, address: Address = "", data: Data = DEFAULT_DAT
             )
             for run in islice(client.list_runs(), limit)
         ]
-    out.print(listing(("run", "name", "state", "trials", "created"), rows))
+    print_listing(("run", "name", "state", "trials", "created"), rows)
 
 
 @app.command()

@@ -83,8 +83,8 @@ def status(
     """Each service of the stack as it is now; exit code 0 if all are ready, else 1."""
     from datetime import datetime
 
-    from seal_cli.console import moment, out, say
-    from seal_cli.tables import listing
+    from seal_cli.console import moment, say
+    from seal_cli.tables import print_listing
 
     with _needs_embedded():
         from seal_cli.stack.layout import Layout
@@ -107,7 +107,7 @@ def status(
             )
             for service in found
         ]
-        out.print(listing(("service", "state", "pid", "address", "metrics", "since"), rows))
+        print_listing(("service", "state", "pid", "address", "metrics", "since"), rows)
     if not ready:
         raise typer.Exit(1)
 

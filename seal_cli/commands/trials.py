@@ -20,8 +20,8 @@ def list_trials(
     data: Data = DEFAULT_DATA,
 ) -> None:
     """Trials of a run or of one round, in order."""
-    from seal_cli.console import out, share
-    from seal_cli.tables import listing
+    from seal_cli.console import share
+    from seal_cli.tables import print_listing
 
     parent = parent if parent.startswith("runs/") else f"runs/{parent}"
     with connect(address, data) as client:
@@ -37,7 +37,7 @@ def list_trials(
             )
             for trial in islice(client.list_trials(parent), limit)
         ]
-    out.print(listing(("trial", "editor", "state", "accuracy", "no adapter", "reward", ""), rows))
+    print_listing(("trial", "editor", "state", "accuracy", "no adapter", "reward", ""), rows)
 
 
 @app.command()

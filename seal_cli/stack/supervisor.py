@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from seal_cli.health import is_serving
 from seal_cli.stack import process, valkey
-from seal_cli.stack.layout import Layout, ServiceRecord, StackState
+from seal_cli.stack.layout import CONTROLLER, Layout, ServiceRecord, StackState
 from seal_cli.stack.ports import controller_port, is_free
 from seal_cli.stack.services import HEALTH_NAMES, START_ORDER, STOP_ORDER, VALKEY, Launch, plan
 from sealkit.errors import FailedPrecondition, Unavailable
@@ -65,7 +65,7 @@ def up(layout: Layout, model: str, *, port: int | None, timeout: float, say: Say
             _end_orphaned_valkey(layout, say)
         if len(running) == len(START_ORDER) and all(_is_ready(layout, record) for record in running):
             return Started(state, fresh=False)
-        launches = plan(layout, state, controller_port(port) if not running else 0)
+        launches = plan(layout, state, controller_port(port) if state.find(CONTROLLER) is None else 0)
         return Started(_converge(layout, state, launches, running, timeout, say), fresh=True)
 
 

@@ -1,0 +1,183 @@
+"""The supervisor with real processes: what is started is found again, reported, and stopped to the last."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from seal_cli.stack import process
+from seal_cli.stack.layout import Layout
+from seal_cli.stack.services import START_ORDER
+from tests.integration.stack.support import Seal, command
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
+
+
+def alive(layout: Layout) -> dict[str, int]:
+    """Pids of the services that run, by name."""
+    state = layout.read_state()
+    return {r.name: r.pid for r in (state.services if state else ()) if process.is_alive(r)}
+
+
+def wait_for(condition: object, seconds: float = 60) -> None:
+    """Until `condition()` holds."""
+    assert callable(condition)
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "did not come about in time"
+        time.sleep(0.05)
+
+
+def test_a_stack_lives_from_up_to_down(seal: Seal, layout: Layout, tmp_path: Path) -> None:
+    started = seal("up", "--port", "0")
+    assert started.returncode == 0, started.stderr
+    assert all(f"{name} " in started.stderr for name in START_ORDER), "a progress line for each service"
+    first = alive(layout)
+    assert set(first) == set(START_ORDER)
+    assert seal("status", "--quiet").returncode == 0
+
+    again = seal("up")
+    assert again.returncode == 0
+    assert "was up already" in again.stderr
+    assert alive(layout) == first, "the second `seal up` finds the first"
+
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "config.json").write_text("{}")
+    other = seal("up", "--model", "./other")
+    assert (other.returncode, "seal down" in other.stderr) == (1, True), "another model is refused while this one runs"
+
+    os.kill(first["trainer"], signal.SIGKILL)
+    wait_for(lambda: "trainer" not in alive(layout))
+    shown = seal("status")
+    assert shown.returncode == 1
+    assert "trainer\tdead" in shown.stdout
+
+    healed = seal("up")
+    assert healed.returncode == 0, healed.stderr
+    now = alive(layout)
+    assert now["trainer"] != first["trainer"]
+    assert {n: p for n, p in now.items() if n != "trainer"} == {n: p for n, p in first.items() if n != "trainer"}
+
+    records = layout.read_state()
+    assert records is not None
+    stopped = seal("down")
+    assert (stopped.returncode, "stopped" in stopped.stderr) == (0, True)
+    assert not any(process.is_alive(record) for record in records.services)
+    assert not layout.state_file.exists()
+    assert "no stack was running" in seal("down").stderr
+
+
+def test_a_run_goes_through_the_stack(seal: Seal, layout: Layout, tmp_path: Path) -> None:
+    passages = [
+        {"title": f"T{n}", "context": f"The lake of T{n} is deep.", "split": "heldout" if n > 1 else "train",
+         "questions": [{"question": "How is the lake?", "answer": "deep"}]}
+        for n in range(3)
+    ]  # fmt: skip
+    (tmp_path / "passages.json").write_text(json.dumps(passages))
+    (tmp_path / "run.toml").write_text(
+        'name = "small"\nrounds = 1\ncontexts_per_round = 2\n[dataset]\npath = "passages.json"\n[editor]\nk = 2\n'
+        "sampling = { max_tokens = 24 }\n[inner_loop]\nlora = { rank = 2, alpha = 4 }\noptimisation = { epochs = 1 }\n"
+        "[evaluation]\nsampling = { temperature = 0.0, max_tokens = 4 }\nretention_limit = 1\n"
+    )
+    assert seal("up", "--port", "0").returncode == 0
+
+    ran = seal("run", "run.toml", "--name", "mine", timeout=200)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert "round 1 of 1" in ran.stdout
+    assert "mine · runs/" in ran.stdout
+    assert "no adapter" in ran.stdout
+
+    name = ran.stdout.partition(":")[0]
+    listed = seal("runs", "list")
+    assert listed.stdout.splitlines()[0].split("\t")[:3] == [name, "mine", "succeeded"]
+    assert json.loads(seal("runs", "get", name).stdout)["config"]["editor"]["k"] == 2
+    trials = [line.split("\t") for line in seal("trials", "list", name).stdout.splitlines()]
+    assert len(trials) >= 2 * 3
+    assert json.loads(seal("trials", "get", f"{name}/{trials[0][0]}").stdout)["name"] == f"{name}/{trials[0][0]}"
+    assert json.loads(seal("runs", "report", name, "--json").stdout)["verdict"]
+    assert seal("policies", "list").stdout
+    assert "adapters are whole" in seal("adapters", "verify").stdout
+
+    unknown = seal("runs", "get", "runs/nobody")
+    assert (unknown.returncode, "nobody" in unknown.stderr) == (2, True)
+    faulty = seal("run", "run.toml", "--set", "start_policy=policies/nobody")
+    assert (faulty.returncode, "nobody" in faulty.stderr) == (2, True)
+    (tmp_path / "passages.json").write_text(json.dumps([{"title": "T", "context": "", "questions": []}]))
+    faulty = seal("run", "run.toml")
+    assert (faulty.returncode, "context" in faulty.stderr, "Traceback" in faulty.stderr) == (2, True, False)
+
+
+def test_a_service_that_dies_at_its_start_shows_its_log(seal: Seal, layout: Layout, tmp_path: Path) -> None:
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "config.json").write_text("{}")
+    failed = seal("up", "--port", "0", "--model", "./broken")
+    assert failed.returncode == 1
+    assert "died" in failed.stderr
+    assert "safetensors" in failed.stderr, "the reason, from the service's own log"
+    assert alive(layout) == {}
+    assert not layout.state_file.exists()
+
+
+def test_a_port_in_use_is_named_before_anything_starts(seal: Seal, layout: Layout) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        failed = seal("up", "--port", str(port))
+    assert failed.returncode == 1
+    assert f"port {port}" in failed.stderr
+    assert alive(layout) == {}
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_start_leaves_nothing(
+    number: signal.Signals, environment: dict[str, str], layout: Layout, tmp_path: Path
+) -> None:
+    starting = subprocess.Popen(command("up", "--port", "0"), env=environment, cwd=tmp_path, stderr=subprocess.PIPE)
+    wait_for(lambda: layout.data.exists() and len(alive(layout)) == len(START_ORDER))
+    records = layout.read_state()
+    starting.send_signal(number)
+    starting.communicate(timeout=60)
+    assert starting.returncode == 130
+    assert records is not None
+    assert not any(process.is_alive(record) for record in records.services)
+
+
+def test_a_killed_start_is_taken_over(seal: Seal, environment: dict[str, str], layout: Layout, tmp_path: Path) -> None:
+    starting = subprocess.Popen(command("up", "--port", "0"), env=environment, cwd=tmp_path, stderr=subprocess.DEVNULL)
+    wait_for(lambda: layout.data.exists() and "valkey" in alive(layout))
+    starting.kill()
+    starting.wait()
+    valkey = alive(layout)["valkey"]
+    assert seal("up").returncode == 0
+    assert alive(layout)["valkey"] == valkey, "what runs is kept"
+    assert seal("down").returncode == 0
+
+
+def test_two_starts_at_once_make_one_stack(environment: dict[str, str], layout: Layout, tmp_path: Path) -> None:
+    both = [
+        subprocess.Popen(command("up", "--port", "0"), env=environment, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
+    said = sorted(process.communicate(timeout=200)[1] for process in both)
+    assert [process.returncode for process in both] == [0, 0]
+    assert sum("was up already" in text for text in said) == 1
+    assert len(alive(layout)) == len(START_ORDER)
+
+
+def test_in_the_foreground_a_death_ends_all(environment: dict[str, str], layout: Layout, tmp_path: Path) -> None:
+    holding = subprocess.Popen(
+        command("up", "--port", "0", "--foreground"), env=environment, cwd=tmp_path, stderr=subprocess.PIPE, text=True
+    )
+    assert holding.stderr is not None
+    wait_for(lambda: "Ctrl-C" in holding.stderr.readline())
+    os.kill(alive(layout)["evaluator"], signal.SIGKILL)
+    said = holding.communicate(timeout=60)[1]
+    assert holding.returncode == 1
+    assert "evaluator died" in said
+    assert alive(layout) == {}
