@@ -1,6 +1,8 @@
 # Targets with a comment after `##` are what `make help` shows.
 PYTHON ?=
 TORCH_INDEX ?=
+# More words for `seal run` in `make demo`, for example ARGS='--set rounds=1'.
+ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 SHELL := /bin/bash
@@ -19,7 +21,7 @@ setup: venv ## Make .venv with everything in it, and fetch the default model
 	@$(BIN)/seal fetch
 
 demo: setup ## The main job: two rounds of SEAL on this machine, from nothing to a table
-	@scripts/demo.sh
+	@scripts/demo.sh $(ARGS)
 
 test: venv ## Unit and contract tests: no network, no GPU, no model
 	$(BIN)/python -m pytest -m "not integration and not e2e"

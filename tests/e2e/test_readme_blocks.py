@@ -1,0 +1,106 @@
+"""The README's blocks as they stand, on a tiny random model with a smaller recipe; `make demo` on the real one."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from seal_cli.stack import process
+from seal_cli.stack.layout import CONTROLLER, Layout
+from sealkit.testing.tiny import make_tiny_model
+from tests.e2e.readme import ROOT, block_with, blocks
+
+SMALLER = {"rounds = 2": "rounds = 1", "max_tokens = 512": "max_tokens = 24", "epochs = 10": "epochs = 1"}
+DEMO = "--set rounds=1 --set contexts_per_round=2 --set editor.k=2 --set inner_loop.optimisation.epochs=1 --limit 4"
+
+
+@pytest.fixture
+def workplace(tmp_path: Path) -> Iterator[Path]:
+    """A folder as the README assumes it: .venv, configs, the dataset of the JSON block. Its stack is ended after."""
+    (tmp_path / ".venv").symlink_to(sys.prefix)
+    shutil.copytree(ROOT / "configs", tmp_path / "configs")
+    recipe = (tmp_path / "configs" / "knowledge.toml").read_text()
+    for usual, small in SMALLER.items():
+        assert usual in recipe
+        recipe = recipe.replace(usual, small)
+    (tmp_path / "configs" / "knowledge.toml").write_text(recipe)
+    (record,) = json.loads(blocks("json")[0])
+    records = [record | {"title": f"{record['title']} {number}"} for number in range(6)]
+    (tmp_path / "my_passages.json").write_text(json.dumps(records))
+    yield tmp_path
+    state = Layout.at(tmp_path / ".seal").read_state()
+    process.stop(state.services if state else (), grace=0)
+
+
+@pytest.fixture
+def environment(workplace: Path) -> dict[str, str]:
+    """Nothing of the outside's settings but a tiny model."""
+    plain = {name: value for name, value in os.environ.items() if not name.startswith("SEAL_")}
+    return plain | {"SEAL_MODEL": str(make_tiny_model(workplace / "tiny", context=2048))}
+
+
+@pytest.mark.integration
+@pytest.mark.timeout(300)
+def test_own_dataset_and_python_client(workplace: Path, environment: dict[str, str]) -> None:
+    shell = block_with("bash", "--dataset")
+    assert shell.rstrip().endswith("seal down")
+    before, down = shell.rsplit("seal down", 1)
+    sh(before, workplace, environment)
+
+    layout = Layout.at(workplace / ".seal")
+    state = layout.read_state()
+    assert state is not None
+    controller = state.find(CONTROLLER)
+    assert controller is not None
+    # The usual port, unless something else on this machine has it.
+    snippet = blocks("python")[0].replace("127.0.0.1:50050", controller.address)
+    done = subprocess.run(
+        [sys.executable, "-c", snippet], cwd=workplace, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "RL step" in done.stdout.splitlines()[-1]
+
+    sh("source .venv/bin/activate\nseal down" + down, workplace, environment)
+    assert not any(process.is_alive(record) for record in state.services)
+
+
+def sh(script: str, folder: Path, environment: dict[str, str]) -> None:
+    """Runs lines of the README as a person pastes them; the first that fails ends it."""
+    done = subprocess.run(
+        ["bash", "-e", "-c", script], cwd=folder, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.integration
+@pytest.mark.skipif(
+    subprocess.run(["docker", "compose", "version"], capture_output=True, check=False).returncode != 0
+    if shutil.which("docker")
+    else True,
+    reason="no docker compose here",
+)
+@pytest.mark.parametrize("words", [[], ["-f", "docker-compose.yml", "-f", "deploy/docker/gpu.yml"]])
+def test_compose_files_are_whole(words: list[str]) -> None:
+    profile = "gpu" if words else "cpu"
+    done = subprocess.run(
+        ["docker", "compose", *words, "--profile", profile, "config", "--services"],
+        cwd=ROOT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert set(done.stdout.split()) == {"redis", "controller", "generator", "trainer", "evaluator"}
+
+
+@pytest.mark.e2e
+@pytest.mark.timeout(1200)
+def test_make_demo_ends_with_a_verdict_and_leaves_the_stack_as_it_was() -> None:
+    layout = Layout.at(ROOT / ".seal")
+    before = layout.read_state()
+    done = subprocess.run(["make", "demo", f"ARGS={DEMO}"], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "RL step" in done.stdout
+    assert layout.read_state() == before
