@@ -170,3 +170,24 @@ def test_closing_ends_what_is_left(model):
         job.result.result(timeout=1)
     with pytest.raises(Unavailable):
         engine.submit(job_spec(2, 2))
+
+
+class CrowdedEngine(Engine):
+    """An engine on a device with room for one adapter."""
+
+    def _make_adapter(self, spec):
+        if self._running or spec.lora.rank > 100:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return super()._make_adapter(spec)
+
+
+def test_without_room_for_its_adapter_a_job_waits_until_others_have_left(model):
+    engine = CrowdedEngine(model, PROBE)
+    jobs = [engine.submit(job_spec(2, seed)) for seed in (1, 2, 3)]
+    hopeless = engine.submit(job_spec(2, 4, lora={"rank": 200}))
+    engine.start()
+    for job in jobs:
+        assert job.result.result(timeout=30).losses
+    with pytest.raises(GpuMemory, match="rank 200"):
+        hopeless.result.result(timeout=30)
+    engine.close()

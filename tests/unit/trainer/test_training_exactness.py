@@ -164,3 +164,15 @@ def test_the_base_is_untouched(models, make_engine):
     after = model.model.state_dict()
     assert all(torch.equal(before[name], after[name]) for name in before)
     assert all(parameter.grad is None for parameter in model.model.parameters())
+
+
+def test_bfloat16_learns_along_the_same_curve(folders, models, make_engine):
+    spec = job_spec(4, 1, epochs=6)
+    curves = []
+    for model in (models["llama"], packed(folders["llama"], torch.bfloat16)):
+        engine = make_engine(model)
+        engine.start()
+        curves.append(torch.tensor(engine.submit(spec).result.result(timeout=60).losses))
+    exact, coarse = curves
+    assert exact[-4:].mean() < 0.8 * exact[:4].mean()
+    assert ((coarse - exact).abs() < 0.03 * exact[0]).all()
