@@ -26,12 +26,14 @@ def build(settings: TrainerSettings) -> Built:
     """Loads the model and starts the engine; blocks meanwhile. Raises InvalidModel, InvalidConfig, Unavailable."""
     store = AdapterStore(settings.store_url)
     loaded = load_model(settings)
+    model = PackedModel(loaded.model)
     engine = Engine(
-        PackedModel(loaded.model),
+        model,
         encode(loaded.tokenizer, _PROBE, append_eos=True).last_label_only(),
         max_jobs=settings.max_jobs,
         max_waiting=settings.max_waiting,
-        step_tokens=settings.step_tokens,
+        # A CPU is busy with a thousand rows, and each costs memory: 1.5 MB a token with SmolLM2-135M.
+        step_tokens=settings.step_tokens or (8192 if model.device.type == "cuda" else 1024),
     )
     engine.start()
     trainer = Trainer(loaded, engine, store, limits=settings.limits, policy_first=settings.policy_first)

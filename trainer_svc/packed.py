@@ -128,7 +128,8 @@ class PackedModel:
         return reference
 
     def _spread(self, values: list[float], sizes: list[int]) -> Tensor:
-        each = torch.tensor(values, dtype=torch.float64, device=self.device)
+        exact = torch.float64 if self.dtype == torch.float64 else torch.float32
+        each = torch.tensor(values, dtype=exact, device=self.device)
         return each.repeat_interleave(torch.tensor(sizes, device=self.device))
 
     def _check_apart(self) -> None:

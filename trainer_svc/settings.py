@@ -19,6 +19,8 @@ class TrainerSettings(ServerSettings, ModelSettings):
     store_url: str = Field(description="fsspec URL of the adapter store.")
     max_jobs: int = Field(16, ge=1, description="Jobs that train in company at most.")
     max_waiting: int = Field(256, ge=0, description="Jobs that may wait; one more gets QUEUE_FULL.")
-    step_tokens: int = Field(4096, ge=1, description="Tokens of one step at most; out-of-memory lowers it.")
+    step_tokens: int = Field(
+        0, ge=0, description="Tokens of one step at most, 0: 8192 on a GPU, 1024 on a CPU; out-of-memory lowers it."
+    )
     policy_first: bool = Field(True, description="Whether the M-step goes before waiting trials.")
     limits: Limits = Limits()
