@@ -253,11 +253,11 @@ class Drive:
         """Puts back what the record says is unfinished and the queue has lost, and what dead workers had; never
         returns. Raises LeaseLost."""
         while True:
-            await asyncio.sleep(every_seconds)
             try:
                 await self._reconcile()
             except Unavailable as error:
                 log.warning("not reconciled", message=error.message)
+            await asyncio.sleep(every_seconds)
 
     async def _reconcile(self) -> None:
         dead = await self._presence.dead()

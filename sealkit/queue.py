@@ -7,6 +7,7 @@ then costs time only.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -158,12 +159,12 @@ class Queue:
         """One command. A group that is not there (first use, or a wiped Redis) is made, and the command sent again."""
         try:
             try:
-                return await call()
+                return await _cancellable(call)
             except ResponseError as error:
                 if not _group_is_missing(error):
                     raise
                 await self._make_group()
-                return await call()
+                return await _cancellable(call)
         except (RedisConnectionError, RedisTimeoutError, OSError) as error:
             raise Unavailable(
                 f"Redis at {self._shown} does not answer ({type(error).__name__}: {error}); "
@@ -178,6 +179,17 @@ class Queue:
         except ResponseError as error:
             if "BUSYGROUP" not in str(error):
                 raise
+
+
+async def _cancellable(call: Callable[[], Awaitable[Any]]) -> Any:
+    """Python 3.11's `wait_for`, which redis-py uses, can swallow a cancellation that comes together with the answer; a
+    consumer's loop would then go on for ever."""
+    task = asyncio.current_task()
+    before = task.cancelling() if task else 0
+    answer = await call()
+    if task and task.cancelling() > before:
+        raise asyncio.CancelledError
+    return answer
 
 
 def _group_is_missing(error: ResponseError) -> bool:

@@ -25,4 +25,5 @@ class Bell:
     async def wait(heard: asyncio.Event, *, seconds: float) -> None:
         """Returns when `heard` is set, and after `seconds` at the latest: other processes ring no bell here."""
         with suppress(TimeoutError):
-            await asyncio.wait_for(heard.wait(), seconds)
+            async with asyncio.timeout(seconds):
+                await heard.wait()

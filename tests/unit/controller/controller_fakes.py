@@ -1,0 +1,217 @@
+"""A small domain and three instant services whose answers derive from what they are asked, so that runs repeat."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from typing import Any
+
+from sealkit.domain import Context, Rejected
+from sealkit.rpc.protocols import TrainerInfo
+from sealkit.types import (
+    AdapterRef,
+    Completion,
+    Evaluation,
+    FinishReason,
+    LoraConfig,
+    ModelInfo,
+    Optimisation,
+    Outcome,
+    Policy,
+    PolicyExample,
+    Progress,
+    Prompt,
+    Query,
+    Retention,
+    Sampling,
+    TrainingExample,
+    TrainingResult,
+    TrainingSpec,
+    Usage,
+    Verdict,
+    digest_of,
+)
+
+DOMAIN = "tests.unit.controller.controller_fakes:TinyDomain"
+CONFIG = {
+    "name": "tiny",
+    "seed": 7,
+    "rounds": 2,
+    "contexts_per_round": 2,
+    "domain": {"name": DOMAIN},
+    "editor": {"k": 3},
+    "evaluation": {"judge": "exact", "retention_limit": 2},
+    "held_out": {"samples": 1},
+}
+RETENTION = [{"id": f"r{i}", "question": f"What is {i}?", "answer": str(i)} for i in range(3)]
+
+Hook = Callable[[str, str], Awaitable[None]]
+
+
+def records(train: int = 4, held_out: int = 2) -> list[dict[str, Any]]:
+    splits = ["train"] * train + ["heldout"] * held_out
+    return [{"id": f"c{i}", "split": split, "text": f"Fact number {i}."} for i, split in enumerate(splits)]
+
+
+def tiny_config(**changes: Any) -> dict[str, Any]:
+    return {**CONFIG, **changes}
+
+
+class TinyDomain:
+    """Each record is a context with four questions; a completion that is blank or says `bad` is rejected."""
+
+    name = "tiny"
+    version = "1"
+    judge = "exact"
+
+    def __init__(self, options: Mapping[str, Any], inner_loop: Any) -> None:
+        self._inner_loop = inner_loop
+
+    def contexts(self, found: Sequence[Mapping[str, Any]]) -> list[Context]:
+        return [Context(context_id=r["id"], split=r["split"], payload={"text": r["text"]}) for r in found]
+
+    def prompt(self, context: Context) -> Prompt:
+        return Prompt(user=f"Rewrite: {context.payload['text']}")
+
+    def compile(self, context: Context, completion: str, seed: int) -> TrainingSpec:
+        if not completion.strip():
+            raise Rejected("EMPTY")
+        if "bad" in completion:
+            raise Rejected("UNUSABLE", "it says bad")
+        return self._spec(completion, seed)
+
+    def context_only(self, context: Context, seed: int) -> TrainingSpec:
+        return self._spec(context.payload["text"], seed)
+
+    def queries(self, context: Context) -> list[Query]:
+        return [
+            Query(query_id=f"{context.context_id}/{i}", question=f"Q{i}?", gold="yes", prompt=Prompt(user=f"Q{i}?"))
+            for i in range(4)
+        ]
+
+    def _spec(self, text: str, seed: int) -> TrainingSpec:
+        inner = self._inner_loop
+        examples = (TrainingExample(text=text),)
+        return TrainingSpec(examples=examples, lora=inner.lora, optimisation=inner.optimisation, seed=seed)
+
+
+class FakeServices:
+    """All three at once. `before` is awaited with (call, what) and may block or raise; `calls` counts what came."""
+
+    def __init__(self, before: Hook | None = None, *, seconds: float = 0.0) -> None:
+        self.before = before
+        self.calls: Counter[str] = Counter()
+        self.specs: list[TrainingSpec] = []
+        self.taught: list[list[str]] = []
+        self.asked: list[tuple[str, AdapterRef | None]] = []
+        self.text: Callable[[str, int, int], str] = written
+        self.outcome: Callable[[str, str], Outcome] = graded
+        self.running = 0
+        self._seconds = seconds
+
+    async def _came(self, call: str, what: str) -> None:
+        self.calls[call] += 1
+        self.running += 1
+        try:
+            await asyncio.sleep(self._seconds)
+            if self.before is not None:
+                await self.before(call, what)
+        finally:
+            self.running -= 1
+
+    async def info(self) -> ModelInfo:
+        return MODEL
+
+    async def trainer_info(self) -> TrainerInfo:
+        return TrainerInfo(model=MODEL, target_modules=("q_proj",), engine_version="1", max_concurrent_jobs=8)
+
+    async def close(self) -> None: ...
+
+    async def sample(
+        self, policy: Policy, prompts: Sequence[tuple[str, Prompt, Sequence[int]]], sampling: Sampling
+    ) -> AsyncIterator[Completion]:
+        for context_id, _, indices in prompts:
+            for index in indices:
+                await self._came("sample", context_id)
+                teacher = policy.adapter.digest[:6] if policy.adapter else "base"
+                text = f"{self.text(context_id, index, sampling.seed)} {teacher}"
+                yield Completion(context_id=context_id, index=index, text=text, finish_reason=FinishReason.STOP)
+
+    async def train_adapter(
+        self, policy: Policy, spec: TrainingSpec, *, owner: str
+    ) -> AsyncIterator[Progress | TrainingResult]:
+        await self._came("train", spec.examples[0].text)
+        self.specs.append(spec)
+        yield Progress(step=1, total_steps=1, loss=1.0)
+        yield _trained(digest_of("adapter", policy.adapter, spec))
+
+    async def train_policy(
+        self,
+        parent: Policy,
+        examples: Sequence[PolicyExample],
+        lora: LoraConfig,
+        optimisation: Optimisation,
+        *,
+        from_parent: bool,
+        seed: int,
+        owner: str,
+    ) -> AsyncIterator[Progress | TrainingResult]:
+        await self._came("policy", parent.name)
+        self.taught.append([example.completion for example in examples])
+        yield _trained(digest_of("policy", parent.adapter, list(map(str, examples)), from_parent, seed))
+
+    async def evaluate(
+        self,
+        policy: Policy,
+        adapter: AdapterRef | None,
+        queries: Sequence[Query],
+        *,
+        sampling: Sampling,
+        judge: str,
+        retention_queries: Sequence[Query] = (),
+        retention_limit: int = 0,
+    ) -> Evaluation:
+        await self._came("evaluate", policy.name)
+        self.asked.append((policy.name, adapter))
+        subject = adapter.digest if adapter else policy.name
+        return Evaluation(
+            verdicts=tuple(_verdict(q, self.outcome(subject, q.query_id)) for q in queries),
+            baseline_verdicts=tuple(_verdict(q, self.outcome("", q.query_id)) for q in queries),
+            baseline_cached=True,
+            retention=Retention(kept=2, accuracy_before=1.0, accuracy_after=0.5, forgetting=0.5),
+        )
+
+
+MODEL = ModelInfo(
+    name="tiny", digest="ab" * 32, tokenizer_digest="cd" * 32, context_length=64, has_chat_template=False,
+    dtype="float32", device="cpu",
+)  # fmt: skip
+
+
+def written(context_id: str, index: int, seed: int) -> str:
+    """One in six or so is unusable."""
+    number = int(digest_of(context_id, index, seed)[:8], 16)
+    return f"{'bad' if number % 6 == 0 else 'good'} edit {number} of {context_id}"
+
+
+def graded(subject: str, query_id: str) -> Outcome:
+    """Without an adapter one answer in four is right, with one about two in three."""
+    number = int(digest_of(subject, query_id)[:8], 16)
+    right = query_id.endswith("/0") if not subject else number % 3 > 0
+    return Outcome.CORRECT if right else Outcome.INCORRECT
+
+
+def _verdict(query: Query, outcome: Outcome) -> Verdict:
+    return Verdict(query_id=query.query_id, answer="yes", outcome=outcome)
+
+
+def _trained(digest: str) -> TrainingResult:
+    return TrainingResult(
+        adapter=AdapterRef(digest=digest, uri=f"memory://{digest}"),
+        cached=False,
+        steps=1,
+        first_loss=2.0,
+        final_loss=1.0,
+        usage=Usage(train_tokens=10),
+    )

@@ -1,0 +1,153 @@
+"""A whole controller in one process over SQLite, a fake Redis and the fake services."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from fakeredis import FakeServer
+from fakeredis.aioredis import FakeRedis
+
+from controller.accept import accept
+from controller.driver import Driver
+from controller.patience import accompanied
+from controller.presence import Presence
+from controller.record import events, leases, policies, runs, trials
+from controller.record.database import Database
+from controller.services import Services
+from controller.worker import Worker
+from sealkit.queue import Delivery, Queue
+from sealkit.resources import Event, PolicyVersion, Run, Trial
+from tests.unit.controller.controller_fakes import DOMAIN, RETENTION, FakeServices, records, tiny_config
+
+LEASE = 0.3
+_ids = itertools.count()
+
+
+class Killed(Exception):
+    """What a killed process's calls end with: the record never hears of it again."""
+
+
+class MortalDatabase(Database):
+    """Dies after so many writes, as the process around it would: nothing is written or read any more."""
+
+    def __init__(self, url: str, *, writes: int | None = None) -> None:
+        super().__init__(url)
+        self.writes_left = writes
+        self.died = asyncio.Event()
+
+    async def read(self, *args: Any, **kwargs: Any) -> Any:
+        self._check()
+        return await super().read(*args, **kwargs)
+
+    async def write(self, *args: Any, **kwargs: Any) -> Any:
+        self._check()
+        if self.writes_left is not None:
+            self.writes_left -= 1
+        answer = await super().write(*args, **kwargs)
+        self._check()
+        return answer
+
+    def _check(self) -> None:
+        if self.writes_left is not None and self.writes_left <= 0:
+            self.died.set()
+            raise Killed
+
+
+class PolledQueue(Queue):
+    """fakeredis spins while it blocks; this naps instead."""
+
+    async def take(self, count: int, *, wait_seconds: float) -> list[Delivery]:
+        found = await super().take(count, wait_seconds=0.001)
+        if not found:
+            await asyncio.sleep(0.005)
+        return found
+
+
+class System:
+    """`working` is one worker process; `database` is the observer's own view of the record."""
+
+    def __init__(self, folder: Path) -> None:
+        self.url = f"sqlite:///{folder}/record.db"
+        self.database = Database(self.url)
+        self.redis = FakeServer()
+        self.services = FakeServices()
+
+    def queue(self, consumer: str) -> Queue:
+        client = FakeRedis(server=self.redis, decode_responses=True)
+        return PolledQueue("redis://fake", consumer=consumer, client=client)
+
+    @asynccontextmanager
+    async def working(
+        self, *, writes: int | None = None, concurrency: int = 4, max_deliveries: int = 100, lease: float = LEASE
+    ) -> AsyncIterator[MortalDatabase]:
+        name = f"worker-{next(_ids)}"
+        database, queue = MortalDatabase(self.url, writes=writes), self.queue(name)
+        services = Services(self.services, self.services, self.services)
+        presence = Presence(database, name, lease)
+        parts: dict[str, Any] = {
+            "database": database, "queue": queue, "services": services, "presence": presence, "plugins": (DOMAIN,)
+        }  # fmt: skip
+        worker = Worker(**parts, concurrency=concurrency, max_deliveries=max_deliveries)
+        driver = Driver(**parts)
+        await Database.write(database, leases.beat, name)
+        task = asyncio.create_task(accompanied(presence.keep(), worker.run(), driver.run()))
+        try:
+            yield database
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+            await queue.close()
+            await database.close()
+
+    async def create(
+        self, *, request_id: str = "r", dataset: list[dict[str, Any]] | None = None, **changes: Any
+    ) -> Run:
+        new, contexts = accept(
+            request_id=request_id,
+            display_name="",
+            config=tiny_config(**changes),
+            records=records() if dataset is None else dataset,
+            retention=RETENTION,
+            plugins=(DOMAIN,),
+        )
+        return await self.database.write(runs.create, new, contexts)
+
+    async def run(self, run: Run) -> Run:
+        return await self.database.read(runs.get, run.name.removeprefix("runs/"))
+
+    async def until(self, run: Run, done: Callable[[Run], bool] = lambda run: run.state.terminal) -> Run:
+        """The run as soon as it is `done`."""
+        async with asyncio.timeout(30):
+            while True:
+                heard = self.database.bell.listen()
+                if done(now := await self.run(run)):
+                    return now
+                await self.database.bell.wait(heard, seconds=0.02)
+
+    async def trials(self, run: Run) -> list[Trial]:
+        return await self.database.read(trials.of_run, run.name.removeprefix("runs/"))
+
+    async def policies(self, run: Run) -> list[PolicyVersion]:
+        return await self.database.read(policies.of_run, run.name.removeprefix("runs/"))
+
+    async def events(self, run: Run, cursor: str = "") -> list[Event]:
+        found, _ = await self.database.read(events.after, run.name.removeprefix("runs/"), cursor, limit=100_000)
+        return found
+
+
+def science(found: list[Trial]) -> list[dict[str, Any]]:
+    """What of trials must be the same however a run went: all but times, attempts and what retries took."""
+    taken = {"create_time", "end_time", "stage_seconds", "usage", "attempts"}
+    return [trial.model_dump(exclude=taken) for trial in found]
+
+
+async def until(true: Callable[[], bool]) -> None:
+    """Waits for what nobody announces."""
+    async with asyncio.timeout(10):
+        while not true():  # noqa: ASYNC110
+            await asyncio.sleep(0.005)
