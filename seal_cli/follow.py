@@ -28,7 +28,7 @@ from sealkit.resources import (
 STAGES = {
     "e-step": "writing self-edits and trying them",
     "m-step": "teaching the policy what helped",
-    "held-out": "scoring the policy on held-out contexts",
+    "scoring the last policy": "scoring the last policy on held-out contexts",
 }
 
 
@@ -160,8 +160,14 @@ def headline(event: Event) -> str:
         what = STAGES.get(kind.stage.lower(), kind.stage)
         # People count from 1, records from 0.
         return f"round {kind.round + 1} of {event.progress.rounds_total}: {what}"
+    if isinstance(kind, PolicyTrained) and not kind.kept:
+        return f"round {kind.round + 1}: nothing helped enough to be kept; the policy stays as it is"
     if isinstance(kind, PolicyTrained):
-        score = f", held-out accuracy {share(kind.policy.held_out_accuracy)}" if kind.policy.held_out_accuracy else ""
+        score = (
+            f", held-out accuracy {share(kind.policy.held_out_accuracy)}"
+            if kind.policy.held_out_accuracy is not None
+            else ""
+        )
         return f"round {kind.round + 1}: {kind.policy.name} trained on {kind.kept} kept self-edits{score}"
     if isinstance(kind, RoundFinished):
         return f"round {kind.round + 1} is done; the policy is now {kind.policy}"

@@ -90,6 +90,11 @@ def test_what_went_wrong_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
     assert "failed: trainer at 127.0.0.1:1 does not answer" in capsys.readouterr().out
 
 
+def test_a_round_that_kept_nothing_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    follow([event(PolicyTrained(round=1, policy=POLICY, kept=0))])
+    assert "round 2: nothing helped enough to be kept" in capsys.readouterr().out
+
+
 def test_the_accuracy_so_far_is_that_of_self_edits_alone() -> None:
     tally = Tally()
     for one in EVENTS:
