@@ -73,9 +73,19 @@ class Bench:
         config = peft.LoraConfig(r=LORA.rank, lora_alpha=int(LORA.alpha), target_modules=list(LORA.target_modules))
         return peft.get_peft_model(base, config)
 
-    def scaled(self, seconds: float) -> float:
-        """Seconds of a trial at SEAL's number of epochs."""
-        return seconds * SEAL_EPOCHS / self.epochs
+    def scaled(self, seconds: float, trials: Sequence[tuple[Encoded, ...]]) -> float:
+        """Seconds of the average trial at SEAL's number of epochs, from those that `trials` took, by their tokens."""
+        average = tokens_of(self.trials) / len(self.trials)
+        return seconds / tokens_of(trials) * average * SEAL_EPOCHS / self.epochs
+
+    @property
+    def steps(self) -> float:
+        """Steps of the average trial at batch 1 and SEAL's number of epochs."""
+        return sum(len(trial) for trial in self.trials) / len(self.trials) * SEAL_EPOCHS
+
+
+def tokens_of(trials: Sequence[tuple[Encoded, ...]]) -> int:
+    return sum(len(sequence.ids) for trial in trials for sequence in trial)
 
 
 # --- the four ways; each returns seconds a trial ----------------------------------------------------------------------
@@ -99,7 +109,7 @@ def plain(bench: Bench, trials: Sequence[tuple[Encoded, ...]], clock: Callable[[
                 losses += [loss.item()] if seed == 0 else []
         seconds += clock() - began
     last = losses[-len(trials[0]) :]
-    return bench.scaled(seconds / len(trials)), sum(last) / len(last)
+    return bench.scaled(seconds, trials), sum(last) / len(last)
 
 
 def ours(
@@ -114,7 +124,7 @@ def ours(
     seconds = clock() - began
     engine.close()
     last = first.losses[-len(trials[0]) :]
-    return bench.scaled(seconds / len(trials)), sum(last) / len(last)
+    return bench.scaled(seconds, trials), sum(last) / len(last)
 
 
 def hf_trainer(
@@ -133,7 +143,9 @@ def hf_trainer(
         began = clock()
         trainer.train()
         seconds = clock() - began
-    return seconds / steps * len(sequences) * SEAL_EPOCHS
+    if not pad_to:
+        return bench.scaled(seconds * bench.epochs, [sequences])
+    return seconds / steps * bench.steps
 
 
 def _same_start(model: Any, seed: int) -> None:
@@ -198,11 +210,11 @@ def measure(name: str, bench: Bench, arguments: argparse.Namespace) -> dict[str,
             take(f"C{company}", seconds)
             gap = max(gap, abs(loss - theirs) / theirs)
     if not arguments.quick:
-        take("T", hf_trainer(bench, bench.trials[0], 0, 16, clock))
+        take("T", hf_trainer(bench, bench.trials[0], 0, len(bench.trials[0]), clock))
         for width in (512, 2048):
             take(f"A@{width}", hf_trainer(bench, bench.trials[0], width, 2, clock))
-    tokens = sum(len(s.ids) for s in bench.trials[0])
-    print(f"\n{name} {bench.dtype}: {len(bench.trials[0])} sequences, {tokens} tokens in the first trial; "
+    tokens = tokens_of(bench.trials) / len(bench.trials)
+    print(f"\n{name} {bench.dtype}: {bench.steps / SEAL_EPOCHS:.1f} sequences, {tokens:.0f} tokens a trial; "
           f"last-epoch loss of B and C differs by {gap:.1e}")  # fmt: skip
     print(f"  {'way':8} {'s/trial':>9} {'trials/min':>11} {'C16 is × as fast':>17}")
     for key, seconds in best.items():
