@@ -10,7 +10,7 @@ from importlib import resources
 from typing import Any
 
 from controller.record.runs import NewRun
-from controller.setup import planned_trials
+from controller.setup import planned_trials, shuffled
 from sealkit.config import RunConfig, parse_config
 from sealkit.domain import Context, load_domain
 from sealkit.errors import InvalidConfig, InvalidDataset
@@ -37,7 +37,8 @@ def accept(
     checked = check_config(parse_config(config))
     domain = load_domain(checked.domain.name, plugins=plugins)(checked.domain.options, checked.inner_loop)
     load_judge(checked.evaluation.judge or domain.judge)
-    contexts = check_contexts(domain.contexts(records))
+    used = records[: checked.dataset.limit or None]
+    contexts = check_contexts(hold_out(domain.contexts(used), checked.dataset.held_out, checked.seed))
     suite = check_retention(retention) if retention else default_retention()
     splits = Counter(context.split for context in contexts)
     name = display_name or checked.name
@@ -62,6 +63,20 @@ def check_config(config: RunConfig) -> RunConfig:
         message = "needs passage_only = true; without the comparison, set it to false"
         raise InvalidConfig(f"config: {field}: {message}", fields=((f"config.{field}", message),))
     return config
+
+
+def hold_out(contexts: Sequence[Context], count: int, seed: int) -> list[Context]:
+    """The contexts that a run uses. With a `count`, at most that many are held out: of those marked so, or, where none
+    is, of all. Which ones the seed decides."""
+    if not count:
+        return list(contexts)
+    marked = [context for context in contexts if context.split == "heldout"]
+    chosen = {context.context_id for context in shuffled(marked or contexts, seed)[:count]}
+    return [
+        context.model_copy(update={"split": "heldout"}) if context.context_id in chosen else context
+        for context in contexts
+        if context.split != "heldout" or context.context_id in chosen
+    ]
 
 
 def check_contexts(contexts: Sequence[Context]) -> list[Context]:
