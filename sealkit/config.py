@@ -37,8 +37,8 @@ class DatasetConfig(Section):
     limit: int = Field(0, ge=0)
     """Use at most this many records; 0 means all."""
     held_out: int = Field(0, ge=0)
-    """Contexts to score policies on: at most this many of the records that are marked `heldout`, or, where none is, this
-    many of all; 0 takes every marked one."""
+    """Contexts to score policies on: at most this many of the records that are marked `heldout`, or, where none is,
+    this many of all; 0 takes every marked one."""
 
 
 class EditorConfig(Section):
