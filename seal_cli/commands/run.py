@@ -42,7 +42,8 @@ def run(
         created = client.create_run(
             recipe.config, recipe.records, recipe.retention, display_name=name or recipe.config.name
         )
-        out.print(f"{created.name}: {len(recipe.records)} records, {recipe.config.rounds} rounds", markup=False)
+        used = min(len(recipe.records), recipe.config.dataset.limit or len(recipe.records))
+        out.print(f"{created.name}: {used} records, {recipe.config.rounds} rounds", markup=False)
         if follow:
             store = embedded_store(data) if not address else None
             follow_to_end(client, created.name, store, cancel_on_interrupt=cancel_on_interrupt)

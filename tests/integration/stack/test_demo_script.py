@@ -1,0 +1,53 @@
+"""`make demo` under Ctrl-C, on a tiny model: nothing is left, and what ran before stays."""
+
+import os
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from seal_cli.stack import process
+from seal_cli.stack.layout import Layout
+from tests.integration.stack.support import ROOT, Seal
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
+
+LONG = ["--set", "rounds=50", "--set", "editor.sampling.max_tokens=16", "--set", "inner_loop.optimisation.epochs=1"]
+
+
+def interrupted_demo(environment: dict[str, str]) -> tuple[int, str]:
+    """Starts the demo as a terminal does, presses Ctrl-C once trials come in; exit code and all it said."""
+    demo = subprocess.Popen(
+        [str(ROOT / "scripts" / "demo.sh"), *LONG],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    assert demo.stdout is not None
+    said = ""
+    for line in demo.stdout:
+        said += line
+        if "trial 1/" in line:
+            os.killpg(demo.pid, signal.SIGINT)
+            break
+    said += demo.communicate(timeout=100)[0]
+    return demo.returncode, said
+
+
+def test_ctrl_c_cancels_the_run_and_stops_the_stack(environment: dict[str, str], layout: Layout) -> None:
+    code, said = interrupted_demo(environment)
+    assert (code, "is cancelled" in said, "the stack is stopped" in said) == (130, True, True), said
+    assert layout.read_state() is None
+
+
+def test_a_stack_that_ran_before_stays(environment: dict[str, str], layout: Layout, seal: Seal, tmp_path: Path) -> None:
+    assert seal("up", "--port", "0").returncode == 0
+    before = layout.read_state()
+    assert interrupted_demo(environment)[0] == 130
+    assert before is not None
+    assert layout.read_state() == before
+    assert all(process.is_alive(record) for record in before.services)
+    assert seal("runs", "list").stdout.split("\t")[2] == "cancelled"
