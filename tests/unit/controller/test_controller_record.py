@@ -1,0 +1,327 @@
+"""What the record promises, on whatever database: SQLite here, PostgreSQL in tests/integration/controller."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import Connection, select
+
+from controller.record import contexts, events, leases, policies, runs, tables, trials
+from controller.record.database import Database
+from controller.record.leases import LeaseLost, RunLease, TrialLease
+from controller.record.trials import Plan, Result
+from sealkit.domain import Context
+from sealkit.errors import (
+    InvalidConfig,
+    InvalidCursor,
+    InvalidInput,
+    ModelMismatch,
+    RequestIdReused,
+    RunNotResumable,
+    UnknownPolicy,
+    UnknownRun,
+    UnknownTrial,
+)
+from sealkit.resources import (
+    Editor,
+    Fault,
+    RunState,
+    RunStateChanged,
+    TrialFinished,
+    TrialPhase,
+    TrialState,
+)
+
+BASE = "ab" * 32
+
+
+@pytest_asyncio.fixture
+async def database(tmp_path: Path) -> AsyncIterator[Database]:
+    made = Database(f"sqlite:///{tmp_path}/record.db")
+    await made.start()
+    yield made
+    await made.close()
+
+
+def new_run(run_id: str, **changes: Any) -> runs.NewRun:
+    values: dict[str, Any] = {
+        "run_id": run_id, "request_id": f"request {run_id}", "digest": "d", "display_name": run_id, "config": {},
+        "retention": (), "start_policy": "", "rounds_total": 2, "trials_total": 9,
+    }  # fmt: skip
+    return runs.NewRun(**{**values, **changes})
+
+
+async def driven(database: Database, run_id: str = "a", **changes: Any) -> RunLease:
+    """A run in a driver's hands, with θ_0."""
+    await database.write(runs.create, new_run(run_id, **changes), [Context(context_id="c", split="train", payload={})])
+    await database.write(leases.beat, "driver")
+    (lease,) = await database.write(runs.take_free, "driver", ())
+    start = changes.get("start_policy", "")
+    await database.write(policies.begin, lease, start_policy=start, base_model=BASE)
+    return lease
+
+
+def plan(lease: RunLease, trial_id: str, **changes: Any) -> Plan:
+    values: dict[str, Any] = {
+        "run_id": lease.run_id, "round": 0, "trial_id": trial_id, "phase": TrialPhase.E_STEP, "editor": Editor.POLICY,
+        "context_id": "c", "index": 0, "policy": f"policies/{lease.run_id}-0",
+    }  # fmt: skip
+    return Plan(**{**values, **changes})
+
+
+async def take(database: Database, name: str, worker: str, previous: str | None = None) -> TrialLease | None:
+    taken = await database.write(trials.take, name, worker, previous=previous, max_deliveries=5)
+    return taken.lease if taken else None
+
+
+def succeeded(accuracy: float) -> Result:
+    return Result(state=TrialState.SUCCEEDED, accuracy=accuracy, reward=accuracy, stage_seconds={"train": 1.0})
+
+
+def test_migrations_make_the_tables_that_the_code_has(tmp_path: Path) -> None:
+    async def differences() -> list[Any]:
+        database = Database(f"sqlite:///{tmp_path}/record.db")
+        await database.start()
+        found = await database.read(lambda c: compare_metadata(MigrationContext.configure(c), tables.metadata))
+        await database.close()
+        return list(found)
+
+    assert asyncio.run(differences()) == []
+
+
+async def test_processes_that_start_at_once_migrate_once(tmp_path: Path) -> None:
+    many = [Database(f"sqlite:///{tmp_path}/record.db") for _ in range(4)]
+    await asyncio.gather(*(one.start() for one in many))
+    assert (await many[0].read(runs.page, 0, "")).items == []
+    for one in many:
+        await one.close()
+
+
+@pytest.mark.parametrize("url", ["mysql://x/y", "not a url", "sqlite://", "sqlite:///:memory:"])
+def test_a_database_of_another_kind_is_refused(url: str) -> None:
+    with pytest.raises(InvalidConfig, match="DATABASE_URL"):
+        Database(url)
+
+
+# --- requests ---------------------------------------------------------------------------------------------------------
+async def test_the_same_request_makes_one_run(database: Database) -> None:
+    first = await database.write(runs.create, new_run("a"), [Context(context_id="c", split="train", payload={})])
+    again = await database.write(runs.create, new_run("a"), [])
+    assert again == first
+    assert len((await database.read(runs.page, 0, "")).items) == 1
+    with pytest.raises(RequestIdReused):
+        await database.write(runs.create, new_run("a", digest="other"), [])
+
+
+async def test_a_run_from_an_unknown_policy_leaves_nothing_behind(database: Database) -> None:
+    with pytest.raises(UnknownPolicy):
+        await database.write(runs.create, new_run("a", start_policy="policies/none"), [])
+    with pytest.raises(UnknownRun):
+        await database.read(runs.get, "a")
+
+
+async def test_only_an_unsuccessful_run_is_resumed(database: Database) -> None:
+    lease = await driven(database)
+    with pytest.raises(RunNotResumable, match="running"):
+        await database.write(runs.resume, "a", "")
+    await database.write(runs.end, lease, RunState.SUCCEEDED)
+    with pytest.raises(RunNotResumable, match="succeeded"):
+        await database.write(runs.resume, "a", "")
+
+
+# --- leases -----------------------------------------------------------------------------------------------------------
+async def test_a_run_has_one_driver(database: Database) -> None:
+    lease = await driven(database)
+    await database.write(leases.beat, "other")
+    assert await database.write(runs.take_free, "other", ()) == []
+    (taken,) = await database.write(runs.take_free, "other", {"driver"})
+    with pytest.raises(LeaseLost):
+        await database.write(trials.add, lease, [plan(lease, "c-0")])
+    assert await database.write(trials.add, taken, [plan(taken, "c-0")]) == [f"{taken.run}/rounds/0/trials/c-0"]
+
+
+async def test_who_left_or_was_struck_off_holds_nothing(database: Database) -> None:
+    await driven(database)
+    await database.write(leases.leave, ["driver"])
+    assert len(await database.write(runs.take_free, "other", ())) == 1
+
+
+async def test_a_cancelled_run_is_in_nobodys_hands(database: Database) -> None:
+    lease = await driven(database)
+    (name,) = await database.write(trials.add, lease, [plan(lease, "c-0")])
+    held = await take(database, name, "w")
+    assert held is not None
+    await database.write(runs.cancel, "a", "")
+    with pytest.raises(LeaseLost):
+        await database.write(runs.stage, lease, 0, "E-step")
+    assert await database.write(trials.finish, held, succeeded(1.0)) is None
+    assert (await database.read(trials.get, name)).state is TrialState.CANCELLED
+    assert await database.read(trials.held_by, "w") == set()
+
+
+async def test_a_late_result_changes_nothing_and_is_counted(database: Database) -> None:
+    lease = await driven(database)
+    (name,) = await database.write(trials.add, lease, [plan(lease, "c-0")])
+    assert await database.write(trials.add, lease, [plan(lease, "c-0")]) == []
+    first, second = await take(database, name, "w"), await take(database, name, "v", previous="w")
+    assert first is not None
+    assert second is not None
+    assert await database.write(trials.finish, first, succeeded(0.1)) is None
+    assert await database.write(trials.finish, second, succeeded(0.5)) is not None
+    assert await database.write(trials.finish, second, succeeded(0.9)) is None
+    row = await database.read(trials.get, name)
+    assert (row.state, row.accuracy) == (TrialState.SUCCEEDED, 0.5)
+    assert await database.read(_late_results, name) == 2
+    found, _ = await database.read(events.after, "a", "", limit=100)
+    assert sum(isinstance(event.kind, TrialFinished) for event in found) == 1
+    assert (await database.read(runs.get, "a")).progress.trials_done == 1
+
+
+async def test_a_trial_in_other_hands_is_not_taken(database: Database) -> None:
+    lease = await driven(database)
+    (name,) = await database.write(trials.add, lease, [plan(lease, "c-0")])
+    assert await take(database, name, "w") is not None
+    assert await take(database, name, "v") is None
+    assert await take(database, name, "v", previous="u") is None
+
+
+async def test_what_a_dead_worker_had_is_queued_again(database: Database) -> None:
+    lease = await driven(database)
+    names = await database.write(trials.add, lease, [plan(lease, "c-0"), plan(lease, "c-1", index=1)])
+    held = await take(database, names[0], "w")
+    assert held is not None
+    await database.write(leases.beat, "w")
+    assert await database.read(trials.unfinished, "a", set()) == ([names[1]], [])
+    assert await database.read(trials.unfinished, "a", {"w"}) == ([names[1]], [names[0]])
+    await database.write(trials.put_back, lease, {"w"})
+    assert await database.write(trials.finish, held, succeeded(1.0)) is None
+    assert await take(database, names[0], "v") is not None
+
+
+async def test_writers_at_once_take_a_trial_once_and_number_events_without_gaps(database: Database) -> None:
+    lease = await driven(database)
+    names = await database.write(trials.add, lease, [plan(lease, f"c-{i}", index=i) for i in range(20)])
+    taken = await asyncio.gather(*(take(database, name, w) for name in names for w in ("w", "v")))
+    held = [one for one in taken if one is not None]
+    assert sorted(one.name for one in held) == sorted(names)
+    await asyncio.gather(*(database.write(trials.finish, one, succeeded(0.5)) for one in held))
+    found, _ = await database.read(events.after, "a", "", limit=100)
+    assert [event.cursor for event in found] == [str(i + 1) for i in range(22)]
+    assert [event.progress.trials_done for event in found if isinstance(event.kind, TrialFinished)] == [*range(1, 21)]
+
+
+# --- resuming ---------------------------------------------------------------------------------------------------------
+async def test_resume_tries_again_what_can_still_count(database: Database) -> None:
+    lease = await driven(database)
+    closed, opened = plan(lease, "c-0"), plan(lease, "c-0", round=1)
+    passage = plan(lease, "c-passage", round=1, editor=Editor.PASSAGE_ONLY)
+    names = await database.write(trials.add, lease, [closed, opened, passage])
+    fault = Fault(code=9, reason="NON_FINITE_LOSS", message="NaN")
+    for name in names[:2]:
+        held = await take(database, name, "w")
+        assert held is not None
+        await database.write(trials.finish, held, Result(state=TrialState.FAILED, error=fault, stage_seconds={}))
+    theta = await database.read(policies.get, "policies/a-0")
+    await database.write(policies.begin_round, lease, 0, theta.name)
+    await database.write(policies.end_round, lease, 0, theta, kept=0)
+    await database.write(runs.end, lease, RunState.FAILED, fault)
+    resumed = await database.write(runs.resume, "a", "again")
+    assert (resumed.state, resumed.error, resumed.progress.trials_done) == (RunState.QUEUED, None, 1)
+    states = {trial.name: trial.state for trial in await database.read(trials.of_run, "a")}
+    assert states == {names[0]: TrialState.FAILED, names[1]: TrialState.QUEUED}
+
+
+# --- rounds and policies ----------------------------------------------------------------------------------------------
+async def test_a_round_ends_once(database: Database) -> None:
+    lease = await driven(database)
+    theta = await database.read(policies.get, "policies/a-0")
+    assert await database.write(policies.begin_round, lease, 0, theta.name) is None
+    new = theta.model_copy(update={"name": "policies/a-1", "parent": theta.name, "round": f"{lease.run}/rounds/0"})
+    other = new.model_copy(update={"trials": ("x",)})
+    assert await database.write(policies.end_round, lease, 0, new, kept=1) == new
+    assert (await database.write(policies.end_round, lease, 0, other, kept=2)).trials == ()
+    assert await database.write(policies.begin_round, lease, 0, theta.name) == "policies/a-1"
+    assert (await database.read(runs.get, "a")).progress.rounds_done == 1
+    assert [p.name for p in await database.read(policies.of_run, "a")] == ["policies/a-0", "policies/a-1"]
+
+
+async def test_a_policy_of_another_base_model_is_refused(database: Database) -> None:
+    await driven(database)
+    await database.write(runs.create, new_run("b", start_policy="policies/a-0"), [_context()])
+    (lease,) = await database.write(runs.take_free, "driver", ())
+    with pytest.raises(ModelMismatch, match="policies/a-0"):
+        await database.write(policies.begin, lease, start_policy="policies/a-0", base_model="ef" * 32)
+
+
+# --- reading ----------------------------------------------------------------------------------------------------------
+async def test_pages_of_trials_hold_each_once_in_order(database: Database) -> None:
+    lease = await driven(database)
+    plans = [plan(lease, f"c-{i}", index=i, round=r) for r in (0, 1) for i in range(5)]
+    names = await database.write(trials.add, lease, plans)
+    assert await _all_pages(database, trials.page, "runs/a", size=3) == names
+    assert await _all_pages(database, trials.page, "runs/a/rounds/1", size=2) == names[5:]
+    with pytest.raises(InvalidInput, match="page_token"):
+        await database.read(trials.page, "runs/a", 3, "nonsense")
+    with pytest.raises(UnknownRun):
+        await database.read(trials.page, "runs/none", 3, "")
+    with pytest.raises(UnknownTrial):
+        await database.read(trials.get, "runs/a/rounds/0/trials/none")
+
+
+async def test_pages_of_runs_and_policies_come_newest_first(database: Database) -> None:
+    for run_id in ("a", "b", "c"):
+        await driven(database, run_id)
+    assert await _all_pages(database, runs.page, size=2) == ["runs/c", "runs/b", "runs/a"]
+    assert await _all_pages(database, policies.page, size=2) == [f"policies/{r}-0" for r in "cba"]
+    # A token of one listing is none of another.
+    token = (await database.read(trials.page, "runs/a", 1, "")).next_token or "W10"
+    with pytest.raises(InvalidInput):
+        await database.read(runs.page, 2, token)
+
+
+async def test_events_go_on_after_a_cursor_and_end_with_the_run(database: Database) -> None:
+    lease = await driven(database)
+    found, ended = await database.read(events.after, "a", "", limit=1)
+    assert (len(found), ended) == (1, False)
+    await database.write(runs.cancel, "a", "")
+    rest, ended = await database.read(events.after, "a", found[0].cursor, limit=100)
+    states = [event.kind.state for event in rest if isinstance(event.kind, RunStateChanged)]
+    assert (states, ended) == ([RunState.RUNNING, RunState.CANCELLED], True)
+    await database.write(runs.resume, lease.run_id, "")
+    rest, ended = await database.read(events.after, "a", rest[-1].cursor, limit=100)
+    assert (len(rest), ended) == (1, False)  # an end that was taken back is no end
+    for cursor in ("99", "-1", "x", "²"):
+        with pytest.raises(InvalidCursor):
+            await database.read(events.after, "a", cursor, limit=1)
+
+
+async def test_contexts_come_in_the_order_of_the_records(database: Database) -> None:
+    found = [Context(context_id=f"c{i}", split="train", payload={"i": i}) for i in (3, 1, 2)]
+    await database.write(runs.create, new_run("a"), [*found, Context(context_id="h", split="heldout", payload={})])
+    assert await database.read(contexts.of_split, "a", "train") == found
+
+
+def _context() -> Context:
+    return Context(context_id="c", split="train", payload={})
+
+
+async def _all_pages(database: Database, listing: Any, *where: str, size: int) -> list[str]:
+    names: list[str] = []
+    token = ""
+    while True:
+        page = await database.read(listing, *where, size, token)
+        assert len(page.items) <= size
+        names += [item.name for item in page.items]
+        if not (token := page.next_token):
+            return names
+
+
+def _late_results(connection: Connection, name: str) -> int | None:
+    return connection.scalar(select(tables.trials.c.late_results).where(tables.trials.c.name == name))
