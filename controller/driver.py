@@ -59,7 +59,7 @@ class Driver:
                     await self._take_free_runs()
                 except Unavailable as error:
                     log.warning("waiting", doing="looking for runs", message=error.message)
-                await asyncio.sleep(_LOOK_SECONDS)
+                await asyncio.sleep(min(_LOOK_SECONDS, self._presence.lease_seconds / _RECONCILES_A_LEASE))
         finally:
             await self._let_go()
 

@@ -84,7 +84,8 @@ class Database:
 def insert_new(connection: Connection, table: Table, row: dict[str, Any]) -> bool:
     """Inserts a row unless its key is there already; says which."""
     insert = sqlite.insert if connection.dialect.name == "sqlite" else postgresql.insert
-    return bool(connection.execute(insert(table).values(row).on_conflict_do_nothing()).rowcount)
+    statement = insert(table).values(row).on_conflict_do_nothing().returning(*table.primary_key)
+    return connection.execute(statement).first() is not None  # a row count is not known on every driver
 
 
 def _parsed(url: str) -> URL:

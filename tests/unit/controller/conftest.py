@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
+import pytest
 import pytest_asyncio
+import structlog
 
 from tests.unit.controller.controller_system import System
 
@@ -16,3 +18,11 @@ async def system(tmp_path: Path) -> AsyncIterator[System]:
     await made.database.start()
     yield made
     await made.database.close()
+
+
+@pytest.fixture(autouse=True)
+def no_log() -> Iterator[None]:
+    """Renders no tracebacks: it takes longer than the tests."""
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(100))
+    yield
+    structlog.reset_defaults()

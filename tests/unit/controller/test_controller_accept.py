@@ -1,52 +1,90 @@
-"""Which contexts a run uses, decided where it is accepted."""
+"""What a run is refused for, and what it is named."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from controller.accept import accept, hold_out
-from sealkit.domain import Context
-from sealkit.errors import InvalidDataset
-
-
-def contexts(*splits: str) -> list[Context]:
-    return [Context(context_id=f"c{i}", split=split, payload={}) for i, split in enumerate(splits)]
-
-
-def record(number: int) -> dict[str, object]:
-    return {"title": f"T{number}", "context": f"Text {number}.", "questions": [{"question": "Q?", "answer": "A"}]}
+from controller.accept import accept, default_retention, run_id
+from controller.trial_id import trial_id
+from sealkit.errors import InvalidConfig, InvalidDataset, UnknownDomain, UnknownJudge
+from sealkit.resources import Editor, TrialPhase
+from tests.unit.controller.controller_fakes import DOMAIN, RETENTION, records, tiny_config
 
 
-def test_marked_contexts_are_thinned_and_never_taught() -> None:
-    used = hold_out(contexts("train", "heldout", "heldout", "train", "heldout"), 2, seed=1)
-    assert [c.split for c in used].count("heldout") == 2
-    assert {c.context_id for c in used if c.split == "train"} == {"c0", "c3"}
+def accepted(**changes: Any) -> Any:
+    arguments: dict[str, Any] = {
+        "request_id": "r", "display_name": "", "config": tiny_config(), "records": records(), "retention": RETENTION,
+        "plugins": (DOMAIN,),
+    }  # fmt: skip
+    return accept(**{**arguments, **changes})
 
 
-def test_unmarked_datasets_give_some_of_theirs_by_the_seed() -> None:
-    one, other = (hold_out(contexts(*["train"] * 20), 5, seed=seed) for seed in (1, 2))
-    assert len(one) == len(other) == 20
-    held = [{c.context_id for c in used if c.split == "heldout"} for used in (one, other)]
-    assert [len(h) for h in held] == [5, 5]
-    assert held[0] != held[1]
-    assert hold_out(contexts(*["train"] * 20), 5, seed=1) == one
+def test_the_resolved_config_is_kept() -> None:
+    new, contexts = accepted()
+    assert new.config["m_step"]["lora"]["rank"] == 64
+    assert [context.context_id for context in contexts] == [f"c{i}" for i in range(6)]
 
 
-def test_without_a_count_the_marks_stand() -> None:
-    marked = contexts("train", "heldout")
-    assert hold_out(marked, 0, seed=0) == marked
+def test_the_digest_tells_whether_the_content_is_the_same() -> None:
+    first = accepted()[0].digest
+    assert accepted(request_id="other")[0].digest == first
+    for change in ({"config": tiny_config(rounds=3)}, {"records": records(3)}, {"retention": RETENTION[:1]}):
+        assert accepted(**change)[0].digest != first
 
 
-def test_a_limit_is_applied_and_nothing_left_to_learn_from_is_refused() -> None:
-    def accepted(**dataset: int) -> int:
-        _, used = accept(
-            request_id="r",
-            display_name="",
-            config={"dataset": dataset},
-            records=[record(i) for i in range(6)],
-            retention=[],
-            plugins=(),
+@pytest.mark.parametrize(
+    ("change", "error", "words"),
+    [
+        ({"config": tiny_config(rounds=0)}, InvalidConfig, "rounds"),
+        ({"config": tiny_config(passage_only=False)}, InvalidConfig, "must_beat_passage_only"),
+        ({"config": tiny_config(evaluation={"judge": "coin"})}, UnknownJudge, "coin"),
+        ({"plugins": ()}, UnknownDomain, "SEAL_CONTROLLER_DOMAIN_PLUGINS"),
+        ({"records": records(train=0)}, InvalidDataset, "train"),
+        ({"records": [*records(), records()[0]]}, InvalidDataset, "'c0' comes more than once"),
+        ({"records": [{"id": "a", "split": "tain", "text": "x"}]}, InvalidDataset, r"records\[0\].split"),
+        ({"retention": [{"id": "a", "question": " ", "answer": "b"}]}, InvalidDataset, r"retention\[0\].question"),
+        ({"retention": [{"id": "a", "question": "q"}]}, InvalidDataset, r"retention\[0\].answer"),
+        ({"retention": [RETENTION[0], RETENTION[0]]}, InvalidDataset, "'r0' comes more than once"),
+    ],
+)
+def test_bad_input_is_refused_by_name(change: dict[str, Any], error: type[Exception], words: str) -> None:
+    with pytest.raises(error, match=words):
+        accepted(**change)
+
+
+def test_without_a_suite_the_projects_own_is_used() -> None:
+    assert accepted(retention=[])[0].retention == tuple(default_retention())
+    assert len(default_retention()) > 20
+
+
+@given(st.text(max_size=300), st.text(min_size=1))
+def test_run_ids_fit_the_contract(name: str, request: str) -> None:
+    assert re.fullmatch(r"[a-z0-9][a-z0-9-]{0,62}", run_id(name, request))
+
+
+@given(st.lists(st.text(min_size=1, max_size=512), min_size=2, max_size=6, unique=True))
+def test_trial_ids_fit_the_contract_and_differ(context_ids: list[str]) -> None:
+    made = [
+        trial_id(phase, editor, context_id, index, version)
+        for context_id in context_ids
+        for phase, editor, index, version in (
+            (TrialPhase.E_STEP, Editor.POLICY, 0, 0),
+            (TrialPhase.E_STEP, Editor.POLICY, 1, 0),
+            (TrialPhase.E_STEP, Editor.PASSAGE_ONLY, 0, 0),
+            (TrialPhase.HELD_OUT, Editor.POLICY, 0, 0),
+            (TrialPhase.HELD_OUT, Editor.POLICY, 0, 1),
+            (TrialPhase.HELD_OUT, Editor.PASSAGE_ONLY, 0, 0),
         )
-        return len(used)
+    ]
+    assert len(set(made)) == len(made)
+    assert all(re.fullmatch(r"[A-Za-z0-9._-]{1,200}", one) for one in made)
 
-    assert accepted(limit=3) == 3
-    with pytest.raises(InvalidDataset, match="nothing to learn from"):
-        accepted(limit=3, held_out=3)
+
+def test_a_plain_context_id_is_read_in_the_trials_name() -> None:
+    assert trial_id(TrialPhase.E_STEP, Editor.POLICY, "moss-7", 2, 0) == "moss-7-2"
+    assert trial_id(TrialPhase.HELD_OUT, Editor.POLICY, "moss-7", 0, 1) == "heldout-theta1-moss-7-0"

@@ -1,0 +1,82 @@
+"""Selection as the config asks for it, and the reward."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import pytest
+
+from controller.choice import BothVerdicts, Group, chosen
+from controller.reward import reward
+from sealkit.config import RewardConfig, SelectionConfig
+from sealkit.resources import Editor, Trial, TrialPhase, TrialState
+from sealkit.types import Outcome, Verdict
+
+LETTER = SelectionConfig(must_gain=False, must_beat_passage_only=False)
+"""SEAL to the letter."""
+
+
+def trial(index: int, score: float | None, *, base: float = 0.25, state: TrialState = TrialState.SUCCEEDED) -> Trial:
+    return Trial(
+        name=f"t{index}", state=state, phase=TrialPhase.E_STEP, context_id="c", editor=Editor.POLICY, index=index,
+        policy="p", accuracy=score, baseline_accuracy=base, reward=None if score is None else score - base,
+        create_time=datetime.now(UTC),
+    )  # fmt: skip
+
+
+def kept(group: Group, config: SelectionConfig, verdicts: dict[str, BothVerdicts] | None = None) -> list[int]:
+    return [t.index for t in chosen(group, config, verdicts or {})]
+
+
+def test_best_of_k_keeps_the_first_best() -> None:
+    assert kept(Group([trial(0, 0.5), trial(1, 0.75), trial(2, 0.75)], None), LETTER) == [1]
+
+
+def test_positive_keeps_what_gained() -> None:
+    config = LETTER.model_copy(update={"rule": "positive"})
+    assert kept(Group([trial(0, 0.5), trial(1, 0.25), trial(2, 0.0), trial(3, 1.0)], None), config) == [0, 3]
+
+
+@pytest.mark.parametrize("state", [TrialState.REJECTED, TrialState.FAILED, TrialState.CANCELLED])
+def test_what_did_not_succeed_is_never_kept(state: TrialState) -> None:
+    assert kept(Group([trial(0, 1.0, state=state), trial(1, 0.5)], None), LETTER) == [1]
+    assert kept(Group([trial(0, 1.0, state=state)], None), LETTER) == []
+
+
+def test_the_best_is_not_kept_where_it_gained_nothing() -> None:
+    gate = LETTER.model_copy(update={"must_gain": True})
+    group = Group([trial(0, 0.25), trial(1, 0.1)], None)
+    assert kept(group, LETTER) == [0]
+    assert kept(group, gate) == []
+
+
+def test_the_best_is_not_kept_where_the_raw_passage_is_as_good() -> None:
+    gate = LETTER.model_copy(update={"must_beat_passage_only": True})
+    edits = [trial(0, 0.75), trial(1, 0.5)]
+    assert kept(Group(edits, trial(9, 0.5)), gate) == [0]
+    assert kept(Group(edits, trial(9, 0.75)), gate) == []
+    assert kept(Group(edits, trial(9, None, state=TrialState.FAILED)), gate) == []
+    assert kept(Group(edits, None), gate) == []
+
+
+def test_significant_compares_question_by_question_and_leaves_ungraded_ones_out() -> None:
+    config = LETTER.model_copy(update={"rule": "significant"})
+    right, wrong, none = Outcome.CORRECT, Outcome.INCORRECT, Outcome.UNGRADED
+
+    def verdicts(outcomes: list[Outcome]) -> tuple[Verdict, ...]:
+        return tuple(Verdict(query_id=str(i), answer="", outcome=outcome) for i, outcome in enumerate(outcomes))
+
+    base = verdicts([wrong] * 8)
+    found = {
+        "t0": (verdicts([right] * 8), base),
+        "t1": (verdicts([right] * 4 + [wrong] * 4), base),
+        "t2": (verdicts([right] * 4 + [none] * 4), base),
+    }
+    group = Group([trial(0, 1.0), trial(1, 0.5), trial(2, 1.0)], None)
+    assert kept(group, config, found) == [0]
+
+
+def test_reward_takes_forgetting_off_by_its_weight() -> None:
+    assert reward(0.5, 0.2, RewardConfig()) == 0.5
+    assert reward(0.5, 0.2, RewardConfig(forgetting_weight=2.0)) == pytest.approx(0.1)
+    assert reward(0.5, None, RewardConfig(forgetting_weight=2.0)) == 0.5

@@ -1,0 +1,77 @@
+"""The queue's promises that need no real server; a real Valkey is in tests/integration/controller."""
+
+from __future__ import annotations
+
+import pytest
+from fakeredis import FakeServer
+from fakeredis.aioredis import FakeRedis
+
+from sealkit.errors import InvalidConfig, Unavailable
+from sealkit.queue import Queue, without_password
+
+
+def queue(server: FakeServer, consumer: str) -> Queue:
+    client = FakeRedis(server=server, decode_responses=True)
+    return Queue("redis://user:secret@host:6379/0", consumer=consumer, client=client)
+
+
+async def test_a_body_stays_until_it_is_done_and_is_claimed_from_the_dead() -> None:
+    server = FakeServer()
+    one, two = queue(server, "one"), queue(server, "two")
+    await one.put(["a", "b"])
+    (first,) = await one.take(1, wait_seconds=0.001)
+    (second,) = await two.take(5, wait_seconds=0.001)
+    assert (first.body, first.previous, second.body) == ("a", None, "b")
+    (claimed,) = [d for d in await two.take_idle(5, idle_seconds=0) if d.body == "a"]
+    assert claimed.previous == "one"
+    await two.done([claimed.message_id, second.message_id])
+    assert await two.bodies() == set()
+    assert await one.take_idle(5, idle_seconds=0) == []
+
+
+async def test_what_is_renewed_is_not_idle() -> None:
+    server = FakeServer()
+    one, two = queue(server, "one"), queue(server, "two")
+    await one.put(["a"])
+    (first,) = await one.take(1, wait_seconds=0.001)
+    await one.renew([first.message_id])
+    assert await two.take_idle(5, idle_seconds=30) == []
+
+
+async def test_more_than_a_page_of_bodies_is_seen() -> None:
+    one = queue(FakeServer(), "one")
+    bodies = [str(i) for i in range(2500)]
+    await one.put(bodies)
+    assert await one.bodies() == set(bodies)
+    assert (await one.depth()).waiting == 2500
+
+
+async def test_a_consumer_with_something_under_way_is_not_forgotten() -> None:
+    server = FakeServer()
+    one, two = queue(server, "one"), queue(server, "two")
+    await one.put(["a"])
+    await one.take(1, wait_seconds=0.001)
+    await one.forget()
+    assert [d.body for d in await two.take_idle(1, idle_seconds=0)] == ["a"]
+
+
+async def test_a_dead_redis_is_named_without_its_password_and_back_when_it_is_back() -> None:
+    server = FakeServer()
+    one = queue(server, "one")
+    server.connected = False
+    with pytest.raises(Unavailable, match=r"redis://user:\*\*\*@host:6379/0") as raised:
+        await one.put(["a"])
+    assert "secret" not in str(raised.value)
+    server.connected = True
+    await one.put(["a"])
+    assert await one.bodies() == {"a"}
+
+
+def test_a_url_of_another_kind_is_refused() -> None:
+    with pytest.raises(InvalidConfig, match="redis://"):
+        Queue("http://user:pw@host", consumer="one")
+
+
+def test_only_the_password_is_hidden() -> None:
+    assert without_password("redis://host:1/0") == "redis://host:1/0"
+    assert without_password("rediss://:pw@host:1/0?x=1") == "rediss://:***@host:1/0?x=1"
