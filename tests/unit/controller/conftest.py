@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -23,6 +24,6 @@ async def system(tmp_path: Path) -> AsyncIterator[System]:
 @pytest.fixture(autouse=True)
 def no_log() -> Iterator[None]:
     """Renders no tracebacks: it takes longer than the tests."""
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(100))
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     yield
     structlog.reset_defaults()
