@@ -32,7 +32,7 @@ class ControllerSettings(ServerSettings):
     evaluator: str = "127.0.0.1:50053"
     call_seconds: float = Field(3600, gt=0)
     """Deadline of a call to one of the three."""
-    worker_concurrency: int = Field(8, ge=1, le=10000)
+    worker_concurrency: int = Field(16, ge=1, le=10000)
     """Trials that a worker has in flight."""
     lease_seconds: float = Field(20, gt=0)
     """A worker that gave no sign of life for so long is dead: others take what it had."""
