@@ -3,12 +3,13 @@
 # changed, ends at once. Works with the bash 3.2 of macOS.
 #
 #   PYTHON       the interpreter to use (default: the first of python3, python3.13, python3.12, python3.11 that is >= 3.11)
-#   TORCH_INDEX  a pip index to take torch from. On Linux without an NVIDIA GPU, PyPI's torch brings some GB of CUDA
-#                along; https://download.pytorch.org/whl/cpu has the build without (about 200 MB).
+#   TORCH_INDEX  a pip index to take torch from, beside pip's own. Unset, on Linux without an NVIDIA GPU: PyTorch's
+#                index of CPU builds (about 200 MB) where it can be reached, since PyPI's torch brings some GB of CUDA.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 TORCH=torch==2.13.0
+CPU_INDEX=https://download.pytorch.org/whl/cpu
 VENV=.venv
 STAMP=$VENV/.seal-setup
 SPACE_MB=6000
@@ -29,6 +30,10 @@ find_python() {
 
 fingerprint() { cat pyproject.toml constraints.txt scripts/setup.sh | cksum; printf '%s\n' "${TORCH_INDEX:-}" "$PWD"; }
 
+reachable() {
+  "$python" -c 'import sys, urllib.request as r; r.urlopen(sys.argv[1], timeout=5)' "$1/torch/" 2>/dev/null
+}
+
 pip_install() { "$VENV/bin/python" -m pip install -qq --disable-pip-version-check "$@"; }
 
 if [ -f "$STAMP" ] && [ "$(cat "$STAMP")" = "$(fingerprint)" ] && "$VENV/bin/python" -c '' 2>/dev/null; then
@@ -48,10 +53,11 @@ rm -f "$STAMP"
 
 no_network="pip failed (see above). Without a network, set up once where there is one; behind a proxy, set HTTPS_PROXY"
 say "installing torch (1 of 2); a first time, both steps take some minutes"
-if [ "$(uname -s)" = Linux ] && [ -z "${TORCH_INDEX:-}" ] && ! nvidia-smi -L >/dev/null 2>&1; then
-  say "  no NVIDIA GPU here: TORCH_INDEX=https://download.pytorch.org/whl/cpu gets a much smaller torch"
+index=${TORCH_INDEX:-}
+if [ -z "$index" ] && [ "$(uname -s)" = Linux ] && ! nvidia-smi -L >/dev/null 2>&1 && reachable "$CPU_INDEX"; then
+  index=$CPU_INDEX
 fi
-pip_install "$TORCH" -c constraints.txt ${TORCH_INDEX:+--extra-index-url "$TORCH_INDEX"} || fail "$no_network"
+pip_install "$TORCH" -c constraints.txt ${index:+--extra-index-url "$index"} || fail "$no_network"
 say "installing the project and what else it needs (2 of 2)"
 pip_install -c constraints.txt -e '.[embedded,dev]' || fail "$no_network"
 
