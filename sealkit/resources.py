@@ -190,4 +190,3 @@ class RunReport(Value):
     verdict: str
     usage: Usage
     wall_seconds: float
-
