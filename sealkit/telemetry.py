@@ -37,6 +37,17 @@ TRAINER_JOBS = Gauge("seal_trainer_jobs", "Jobs in the trainer.", ("state",))
 TRAINER_JOBS_ENDED = Counter("seal_trainer_jobs_ended_total", "Jobs that came to their end.", ("result",))
 """`result`: trained, cached, cancelled, or the reason of the error."""
 TRAIN_TOKENS = Counter("seal_train_tokens_total", "Tokens trained on, each pass counted.")
+TRAINER_STEPS = Counter("seal_trainer_steps_total", "Steps of the engine: one pass each for all jobs that take part.")
+TRAINER_SLOT_OCCUPANCY = Gauge("seal_trainer_slot_occupancy_ratio", "Share of the slots that hold a job.")
+TRAINER_STEP_OCCUPANCY = Histogram(
+    "seal_trainer_step_occupancy_ratio", "Tokens of a step by its budget; over 1: one big micro-batch.", buckets=_SHARE
+)
+TRAINER_WAIT_SECONDS = Histogram("seal_trainer_wait_seconds", "From a job's arrival to its slot.", buckets=_SECONDS)
+TRAINER_TRAIN_SECONDS = Histogram("seal_trainer_train_seconds", "From a job's slot to its end.", buckets=_SECONDS)
+TRAINER_DEVICE_SECONDS = Counter("seal_trainer_device_seconds_total", "Device time charged to jobs.", ("result",))
+"""`result`: trained, or the reason of the error. Together they are the engine's busy seconds."""
+TRAINER_BUSY_SECONDS = Counter("seal_trainer_busy_seconds_total", "Time in which the engine had jobs.")
+TRAINER_PEAK_MEMORY = Gauge("seal_trainer_peak_memory_bytes", "High water: of the GPU's tensors, or of the process.")
 
 # --- generator and evaluator ------------------------------------------------------------------------------------------
 DECODE_TOKENS = Counter("seal_decode_tokens_total", "Tokens read and sampled.", ("kind",))

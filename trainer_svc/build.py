@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
+from sealkit import telemetry
 from sealkit.backends.models import load_model
 from sealkit.store import AdapterStore
 from sealkit.types import TrainingExample
 from trainer_svc.encoding import encode
 from trainer_svc.engine import Engine
+from trainer_svc.memory import peak_memory_bytes
 from trainer_svc.packed import PackedModel
 from trainer_svc.settings import TrainerSettings
 from trainer_svc.trainer import Trainer
@@ -35,6 +38,8 @@ def build(settings: TrainerSettings) -> Built:
         # A CPU is busy with a thousand rows, and each costs memory: 1.5 MB a token with SmolLM2-135M.
         step_tokens=settings.step_tokens or (8192 if model.device.type == "cuda" else 1024),
     )
+    # Asked for when it is scraped: it costs a step nothing.
+    telemetry.TRAINER_PEAK_MEMORY.set_function(partial(peak_memory_bytes, model.device))
     engine.start()
     trainer = Trainer(loaded, engine, store, limits=settings.limits, policy_first=settings.policy_first)
     return Built(trainer, engine)

@@ -9,6 +9,7 @@ Torch runs in the engine's own thread and nowhere else.
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -76,6 +77,7 @@ class Engine:
                 )
             job = Job(spec, on_progress)
             self._waiting.append(job)
+            self._measure()
             self._changed.notify()
         return job
 
@@ -84,6 +86,11 @@ class Engine:
         job.cancel()
         with self._changed:
             self._changed.notify()
+
+    async def ended(self) -> None:
+        """Returns once the engine was closed; raises what its thread died of."""
+        assert self._loop is not None, "the engine ends once it has started"
+        await asyncio.shield(asyncio.wrap_future(self._loop))
 
     def close(self) -> None:
         """Stops after the step under way; jobs that are left end with Unavailable. Blocks until then."""
@@ -100,10 +107,12 @@ class Engine:
                 self._changed.wait_for(lambda: self._closing or self._waiting or self._running)
                 if self._closing:
                     return
+            began = time.monotonic()
             self._drop_cancelled()
             self._admit()
             if self._running:
-                self._step(self._scheduler.fill(self._running, self._step_tokens))
+                self._step()
+            telemetry.TRAINER_BUSY_SECONDS.inc(time.monotonic() - began)
 
     def _ended(self, loop: Future[None]) -> None:
         """The thread is over: nobody may wait for it any longer."""
@@ -111,6 +120,7 @@ class Engine:
             self._dead = loop.exception()
             left = self._waiting + self._running
             self._waiting, self._running = [], []
+            self._measure()
         if self._dead:
             log.error("engine_died", jobs=len(left), exc_info=self._dead)
         for job in left:
@@ -123,6 +133,7 @@ class Engine:
     def _admit(self) -> None:
         while self._waiting and len(self._running) < self._max_jobs:
             job = next_to_join(self._waiting, self._running)
+            began = time.monotonic()
             try:
                 job.begin(self._make_adapter(job.spec), self._policy(job.spec))
             except torch.OutOfMemoryError as error:
@@ -136,7 +147,9 @@ class Engine:
             with self._changed:
                 self._waiting.remove(job)
                 self._running.append(job)
-            self._measure()
+                self._measure()
+            job.charge(time.monotonic() - began)
+            telemetry.TRAINER_WAIT_SECONDS.observe(began - job.submitted)
 
     def _make_adapter(self, spec: JobSpec) -> TrainableAdapter:
         targets = self.model.find_targets(spec.lora.target_modules)
@@ -152,25 +165,32 @@ class Engine:
             policy = self._policies[digest] = FrozenAdapter.of(weights, self.model.device, self.model.dtype)
         return policy
 
-    def _step(self, jobs: Sequence[Job]) -> None:
-        """One forward and backward pass for the next micro-batches of `jobs`; then each takes its own step."""
+    def _step(self) -> None:
+        """One forward and backward pass for the next micro-batches of those whose turn it is; then each takes its own
+        step. They share the device time by tokens."""
         began = time.monotonic()
+        budget = self._step_tokens
+        jobs = self._scheduler.fill(self._running, budget)
         tokens = [job.tokens for job in jobs]
-        losses = self._losses(jobs)
-        for job, loss in zip(jobs, losses, strict=True):
+        failed: list[tuple[Job, SealError]] = []
+        for job, loss in zip(jobs, self._losses(jobs), strict=True):
             if isinstance(loss, SealError):
-                self._fail(job, loss)
+                failed.append((job, loss))
                 continue
             try:
                 job.advance(loss)
             except SealError as error:
-                self._fail(job, error)
+                failed.append((job, error))
         if self.model.device.type == "cuda":
             torch.cuda.synchronize(self.model.device)
-        seconds = time.monotonic() - began
+        telemetry.TRAINER_STEPS.inc()
         telemetry.TRAIN_TOKENS.inc(sum(tokens))
+        telemetry.TRAINER_STEP_OCCUPANCY.observe(sum(tokens) / budget)
+        seconds = time.monotonic() - began
         for job, share in zip(jobs, tokens, strict=True):
             job.charge(seconds * share / sum(tokens))
+        for job, error in failed:
+            self._fail(job, error)
         for job in [job for job in jobs if job.done and not job.result.done()]:
             self._finish(job)
 
@@ -191,25 +211,35 @@ class Engine:
         return self._losses(jobs[:half]) + self._losses(jobs[half:])
 
     def _finish(self, job: Job) -> None:
-        with self._changed:
-            self._running.remove(job)
-        self._measure()
         try:
-            job.finish(self.model, self._probe)
+            trained = job.finish(self.model, self._probe)
         except SealError as error:
-            job.fail(error)
+            self._fail(job, error)
+            return
+        self._leave(job, "trained")
+        job.result.set_result(trained)
 
     def _fail(self, job: Job, error: SealError) -> None:
+        self._leave(job, error.reason)
+        job.fail(error)
+
+    def _leave(self, job: Job, result: str) -> None:
+        """Takes the job off the books, before its caller hears of it."""
         with self._changed:
             for jobs in (self._waiting, self._running):
                 if job in jobs:
                     jobs.remove(job)
-        self._measure()
-        job.fail(error)
+            self._measure()
+        job.leave()
+        telemetry.TRAINER_DEVICE_SECONDS.labels(result).inc(job.device_seconds)
+        if job.began is not None:
+            telemetry.TRAINER_TRAIN_SECONDS.observe(time.monotonic() - job.began)
 
     def _measure(self) -> None:
+        """Called with the lock held, so that the last word is the latest."""
         telemetry.TRAINER_JOBS.labels("running").set(len(self._running))
         telemetry.TRAINER_JOBS.labels("waiting").set(len(self._waiting))
+        telemetry.TRAINER_SLOT_OCCUPANCY.set(len(self._running) / self._max_jobs)
 
 
 def _too_big(what: str, error: torch.OutOfMemoryError) -> GpuMemory:

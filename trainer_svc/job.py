@@ -62,8 +62,12 @@ class Job:
     def __init__(self, spec: JobSpec, on_progress: Callable[[Progress], None] | None = None) -> None:
         self.spec = spec
         self.result: Future[Trained] = Future()
+        # Only the engine ends it: a caller that leaves must not, in the middle of a step.
+        self.result.set_running_or_notify_cancel()
         self.cancelled = False
         self.submitted = time.monotonic()
+        self.began: float | None = None
+        self.device_seconds = 0.0
         self._on_progress = on_progress or (lambda _: None)
         self._adapter: TrainableAdapter | None = None
         self._policy: FrozenAdapter | None = None
@@ -72,7 +76,6 @@ class Job:
         self._step_losses: list[float] = []
         self._losses: list[float] = []
         self._train_tokens = 0
-        self._device_seconds = 0.0
 
     def cancel(self) -> None:
         """Asks the engine to drop the job at the next step. Any thread may call it."""
@@ -80,6 +83,7 @@ class Job:
 
     def begin(self, adapter: TrainableAdapter, policy: FrozenAdapter | None) -> None:
         """Takes a slot."""
+        self.began = time.monotonic()
         self._adapter, self._policy = adapter, policy
         self._plan = micro_batches(len(self.spec.sequences), self.spec.optimisation, self.spec.seed)
         self._next = next(self._plan, None)
@@ -122,23 +126,20 @@ class Job:
 
     def charge(self, seconds: float) -> None:
         """Adds device time."""
-        self._device_seconds += seconds
+        self.device_seconds += seconds
 
-    def finish(self, model: PackedModel, prompt: Encoded) -> None:
-        """Hands the result over. Raises NonFiniteLoss where the last steps ended in no numbers."""
+    def finish(self, model: PackedModel, prompt: Encoded) -> Trained:
+        """The result; what it takes is the job's own device time. Raises NonFiniteLoss where the last steps ended in no
+        numbers."""
         assert self._adapter is not None
+        began = time.monotonic()
         if not self._adapter.finite:
             raise self._diverged("the weights are not finite")
         probe = model.logits([Part((prompt,), self._adapter, self._policy)])[0]
-        trained = Trained(
-            self._adapter.weights(),
-            tuple(self._losses),
-            self._train_tokens,
-            self._device_seconds,
-            tuple(round(float(x), 4) for x in probe[:: max(1, len(probe) // 16)].tolist()),
-        )
-        self.leave()
-        self.result.set_result(trained)
+        shown = tuple(round(float(x), 4) for x in probe[:: max(1, len(probe) // 16)].tolist())
+        weights = self._adapter.weights()
+        self.charge(time.monotonic() - began)
+        return Trained(weights, tuple(self._losses), self._train_tokens, self.device_seconds, shown)
 
     def fail(self, error: BaseException) -> None:
         """Ends the job with `error`."""

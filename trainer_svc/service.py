@@ -41,6 +41,11 @@ class TrainerService(trainer_pb2_grpc.TrainerServiceServicer):
     async def start(self) -> None:
         self._built = await asyncio.to_thread(build, self._settings)
 
+    async def work(self) -> None:
+        """As long as the engine lives; raises what it died of."""
+        assert self._built is not None, "it works once it has started"
+        await self._built.engine.ended()
+
     async def close(self) -> None:
         if self._built is not None:
             await asyncio.to_thread(self._built.engine.close)

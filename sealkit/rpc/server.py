@@ -25,7 +25,7 @@ from sealkit.rpc.interceptors import CallInterceptor
 from sealkit.rpc.settings import ServerSettings, explain
 from sealkit.telemetry import configure_logging
 
-__all__ = ["Drains", "GrpcServer", "ServerSettings", "Service", "run", "serve"]
+__all__ = ["Drains", "GrpcServer", "ServerSettings", "Service", "ServiceDied", "Works", "run", "serve"]
 
 log = structlog.get_logger(__name__)
 
@@ -59,6 +59,19 @@ class Drains(Protocol):
     async def drain(self) -> None:
         """Called when the drain begins: ends those calls, so that it need not last the whole grace period."""
         ...
+
+
+@runtime_checkable
+class Works(Protocol):
+    """A service with work of its own beside its calls (an engine's thread)."""
+
+    async def work(self) -> None:
+        """Lasts as long as that work does. The process ends with it, with what it raised."""
+        ...
+
+
+class ServiceDied(Exception):
+    """A service's own work ended by itself: it can serve no more."""
 
 
 class GrpcServer:
@@ -116,7 +129,8 @@ class GrpcServer:
 async def serve(service: Service, settings: ServerSettings) -> None:
     """Runs the service until SIGTERM or SIGINT, then drains it; a second signal ends the process at once.
 
-    Raises what `service.start` raises, and Unavailable where a port cannot be had.
+    Raises what `service.start` raises, Unavailable where a port cannot be had, and ServiceDied where the service's own
+    work ended: it is drained first, so that Health says NOT_SERVING and a supervisor starts another.
     """
     told = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -127,6 +141,10 @@ async def serve(service: Service, settings: ServerSettings) -> None:
     try:
         await server.listen()
         await _start_until(server, told)
+        if isinstance(service, Works) and not told.is_set():
+            await _work_until(service, told)
+        else:
+            await told.wait()
     finally:
         await server.stop()
         metrics()
@@ -135,8 +153,8 @@ async def serve(service: Service, settings: ServerSettings) -> None:
 
 
 def run(make: Callable[[], tuple[Service, ServerSettings]]) -> int:
-    """A service's whole process; returns the exit code: 0 after a clean stop, 1 where it could not start (one line on
-    stderr says why), 2 on bad settings."""
+    """A service's whole process; returns the exit code: 0 after a clean stop, 1 where it could not start or its own
+    work died (one line on stderr says why), 2 on bad settings."""
     try:
         service, settings = make()
     except ValidationError as error:
@@ -152,21 +170,37 @@ def run(make: Callable[[], tuple[Service, ServerSettings]]) -> int:
     except SealError as error:
         sys.stderr.write(f"{name} cannot start: {error.message}\n")
         return 1
+    except ServiceDied as error:
+        sys.stderr.write(f"{name} died: {error}\n")
+        return 1
     return 0
 
 
 async def _start_until(server: GrpcServer, told: asyncio.Event) -> None:
-    """Starts the server and waits until it is told to stop, which may come before it has started."""
-    starting, waiting = asyncio.ensure_future(server.start()), asyncio.ensure_future(told.wait())
+    """Starts the server, unless it is told to stop before it has started."""
+    starting = asyncio.ensure_future(server.start())
+    if await _first(starting, told):
+        starting.result()
+
+
+async def _work_until(service: Works, told: asyncio.Event) -> None:
+    """Waits until the service is told to stop; raises ServiceDied where its work ends before that."""
+    working = asyncio.ensure_future(service.work())
+    if await _first(working, told) and not told.is_set():
+        error = working.exception()
+        raise ServiceDied(f"{type(error).__name__}: {error}" if error else "its work ended by itself") from error
+
+
+async def _first(task: asyncio.Future[None], told: asyncio.Event) -> bool:
+    """Whether the task is done; where it is told to stop before that, the task is cancelled."""
+    waiting = asyncio.ensure_future(told.wait())
     try:
-        await asyncio.wait((starting, waiting), return_when=asyncio.FIRST_COMPLETED)
-        if starting.done():
-            starting.result()
-            await waiting
+        await asyncio.wait((task, waiting), return_when=asyncio.FIRST_COMPLETED)
+        return task.done()
     finally:
-        starting.cancel()
+        task.cancel()
         waiting.cancel()
-        await asyncio.gather(starting, waiting, return_exceptions=True)
+        await asyncio.gather(task, waiting, return_exceptions=True)
 
 
 def _on_signal(number: signal.Signals, told: asyncio.Event) -> None:

@@ -26,11 +26,18 @@ from seal.controller.v1 import controller_pb2_grpc
 from sealkit.errors import InvalidModel, Unavailable
 from sealkit.rpc import correlation
 from sealkit.rpc.channel import open_channel
-from sealkit.rpc.server import GrpcServer, ServerSettings, run, serve
+from sealkit.rpc.server import GrpcServer, ServerSettings, ServiceDied, run, serve
 from tests.contract.fake_controller import FULL_NAME, FakeController
 
 ROOT = Path(__file__).parents[2]
 SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
+
+
+@pytest.fixture
+def unused_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 @pytest.fixture
@@ -232,6 +239,61 @@ def test_a_failed_start_is_one_line_and_exit_code_1(capfd: pytest.CaptureFixture
     assert run(lambda: (Broken(), ServerSettings(log_level="ERROR"))) == 1
     line = "controller cannot start: /models/x holds no config.json; name a Hugging Face folder\n"
     assert capfd.readouterr().err == line
+
+
+class Working(FakeController):
+    """A service whose own work ends when the test says so, with an error where there is one."""
+
+    def __init__(self, error: Exception | None = None) -> None:
+        super().__init__()
+        self.ends, self.error = asyncio.Event(), error
+
+    async def work(self) -> None:
+        await self.ends.wait()
+        if self.error is not None:
+            raise self.error
+
+
+async def test_health_is_not_serving_once_the_work_of_a_service_has_died(unused_port: int) -> None:
+    service = Working(ZeroDivisionError("a bug"))
+    address = f"127.0.0.1:{unused_port}"
+    serving = asyncio.ensure_future(serve(service, ServerSettings(listen=address, grace_seconds=60)))
+    async with open_channel(address) as channel:
+        await asyncio.wait_for(service.started.wait(), 10)
+        watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(), wait_for_ready=True)
+        while (await watch.read()).status != SERVING:
+            pass
+        call = asyncio.ensure_future(
+            controller_pb2_grpc.ControllerServiceStub(channel).CancelRun(pb2.CancelRunRequest(name="runs/x"))
+        )
+        await asyncio.wait_for(service.entered.wait(), 10)
+        service.ends.set()
+        assert (await watch.read()).status == NOT_SERVING
+        watch.cancel()
+        service.release.set()
+        await call
+        with pytest.raises(ServiceDied, match="ZeroDivisionError: a bug"):
+            await asyncio.wait_for(serving, 10)
+    assert service.closed
+
+
+def test_work_that_dies_is_one_line_and_exit_code_1(capfd: pytest.CaptureFixture[str]) -> None:
+    def make() -> tuple[Working, ServerSettings]:
+        service = Working(ZeroDivisionError("a bug"))
+        service.ends.set()
+        return service, ServerSettings(log_level="ERROR")
+
+    assert run(make) == 1
+    assert capfd.readouterr().err == "controller died: ZeroDivisionError: a bug\n"
+
+
+def test_work_is_stopped_with_the_service() -> None:
+    class Stopped(Working):
+        async def work(self) -> None:
+            os.kill(os.getpid(), signal.SIGTERM)
+            await super().work()
+
+    assert run(lambda: (Stopped(), ServerSettings(log_level="ERROR"))) == 0
 
 
 def test_bad_settings_are_named_by_variable_and_exit_code_2(

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 
 import pytest
 import torch
+from prometheus_client import REGISTRY
 
 from sealkit.backends.lora import LoraWeights
 from sealkit.errors import (
@@ -19,7 +21,10 @@ from sealkit.errors import (
 from tests.unit.trainer.jobs import PROBE, job_spec, packed
 from tests.unit.trainer.plain import relative
 from trainer_svc.adapter import initial_weights
+from trainer_svc.build import Built
 from trainer_svc.engine import Engine
+from trainer_svc.service import TrainerService
+from trainer_svc.settings import TrainerSettings
 
 
 @pytest.fixture(scope="module")
@@ -159,6 +164,57 @@ def test_a_bug_fails_all_jobs_at_once_and_admits_no_more(model, make_engine):
             job.result.result(timeout=30)
     with pytest.raises(Unavailable, match="a bug"):
         engine.submit(job_spec(2, 3))
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+async def test_the_service_works_as_long_as_its_engine_lives(model, make_engine):
+    broken, closed = make_engine(Broken(model, 0)), make_engine(model)
+    for engine in (broken, closed):
+        service = TrainerService(TrainerSettings(model="none", store_url="memory://none"))
+        service._built = Built(None, engine)
+        engine.start()
+        working = asyncio.ensure_future(service.work())
+        await asyncio.sleep(0)
+        assert not working.done()
+        if engine is broken:
+            engine.submit(job_spec(2, 1))
+            with pytest.raises(ZeroDivisionError, match="a bug"):
+                await asyncio.wait_for(working, 30)
+        else:
+            engine.close()
+            await asyncio.wait_for(working, 30)
+
+
+def test_a_caller_that_leaves_does_not_end_the_job_itself(model, make_engine):
+    """The future is the engine's: ended by a caller in the middle of a step, it would take the engine down."""
+    engine = make_engine(model)
+    job = engine.submit(job_spec(2, 1))
+    assert not job.result.cancel()
+    engine.start()
+    assert job.result.result(timeout=30).losses
+
+
+def test_metrics_add_up(model, make_engine):
+    def value(name: str, **labels: str) -> float:
+        return REGISTRY.get_sample_value(f"seal_trainer_{name}", labels) or 0
+
+    counters = ["steps_total", "wait_seconds_count", "train_seconds_count", "step_occupancy_ratio_count"]
+    before = {name: value(name) for name in counters}
+    charged = {r: value("device_seconds_total", result=r) for r in ("trained", "NON_FINITE_LOSS")}
+    engine = make_engine(model, max_jobs=4, step_tokens=64)
+    jobs = [engine.submit(spec) for spec in (job_spec(3, 1), job_spec(3, 2), poisoned(model))]
+    assert value("jobs", state="waiting") == 3
+    engine.start()
+    device = sum(job.result.result(timeout=30).device_seconds for job in jobs[:2])
+    with pytest.raises(NonFiniteLoss):
+        jobs[2].result.result(timeout=30)
+    assert value("device_seconds_total", result="trained") - charged["trained"] == pytest.approx(device)
+    assert value("device_seconds_total", result="NON_FINITE_LOSS") > charged["NON_FINITE_LOSS"]
+    engine.close()
+    gained = {name: value(name) - before[name] for name in counters}
+    assert gained["wait_seconds_count"] == gained["train_seconds_count"] == 3
+    assert gained["steps_total"] == gained["step_occupancy_ratio_count"] >= 6
+    assert value("jobs", state="waiting") == value("jobs", state="running") == value("slot_occupancy_ratio") == 0
 
 
 def test_closing_ends_what_is_left(model):
