@@ -54,6 +54,7 @@ class Engine:
         self._dead: BaseException | None = None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="engine")
         self._loop: Future[None] | None = None
+        self._charged = 0.0  # until when the engine's time is on somebody's bill
 
     def start(self) -> None:
         """Starts the engine's thread."""
@@ -104,10 +105,13 @@ class Engine:
     def _run(self) -> None:
         while True:
             with self._changed:
+                idle = not (self._waiting or self._running)
                 self._changed.wait_for(lambda: self._closing or self._waiting or self._running)
                 if self._closing:
                     return
             began = time.monotonic()
+            if idle:
+                self._charged = began
             self._drop_cancelled()
             self._admit()
             if self._running:
@@ -133,7 +137,6 @@ class Engine:
     def _admit(self) -> None:
         while self._waiting and len(self._running) < self._max_jobs:
             job = next_to_join(self._waiting, self._running)
-            began = time.monotonic()
             try:
                 job.begin(self._make_adapter(job.spec), self._policy(job.spec))
             except torch.OutOfMemoryError as error:
@@ -142,14 +145,15 @@ class Engine:
                 self._fail(job, _too_big(f"its adapter of rank {job.spec.lora.rank}", error))
                 continue
             except SealError as error:
+                job.charge(self._lap())
                 self._fail(job, error)
                 continue
             with self._changed:
                 self._waiting.remove(job)
                 self._running.append(job)
                 self._measure()
-            job.charge(time.monotonic() - began)
-            telemetry.TRAINER_WAIT_SECONDS.observe(began - job.submitted)
+            job.charge(self._lap())
+            telemetry.TRAINER_WAIT_SECONDS.observe(job.waited)
 
     def _make_adapter(self, spec: JobSpec) -> TrainableAdapter:
         targets = self.model.find_targets(spec.lora.target_modules)
@@ -168,7 +172,6 @@ class Engine:
     def _step(self) -> None:
         """One forward and backward pass for the next micro-batches of those whose turn it is; then each takes its own
         step. They share the device time by tokens."""
-        began = time.monotonic()
         budget = self._step_tokens
         jobs = self._scheduler.fill(self._running, budget)
         tokens = [job.tokens for job in jobs]
@@ -186,11 +189,11 @@ class Engine:
         telemetry.TRAINER_STEPS.inc()
         telemetry.TRAIN_TOKENS.inc(sum(tokens))
         telemetry.TRAINER_STEP_OCCUPANCY.observe(sum(tokens) / budget)
-        seconds = time.monotonic() - began
+        seconds = self._lap()
         for job, share in zip(jobs, tokens, strict=True):
             job.charge(seconds * share / sum(tokens))
-        for job, error in failed:
-            self._fail(job, error)
+        for job, reason in failed:
+            self._fail(job, reason)
         for job in [job for job in jobs if job.done and not job.result.done()]:
             self._finish(job)
 
@@ -212,7 +215,7 @@ class Engine:
 
     def _finish(self, job: Job) -> None:
         try:
-            trained = job.finish(self.model, self._probe)
+            trained = job.finish(self.model, self._probe, self._lap)
         except SealError as error:
             self._fail(job, error)
             return
@@ -234,6 +237,12 @@ class Engine:
         telemetry.TRAINER_DEVICE_SECONDS.labels(result).inc(job.device_seconds)
         if job.began is not None:
             telemetry.TRAINER_TRAIN_SECONDS.observe(time.monotonic() - job.began)
+
+    def _lap(self) -> float:
+        """Seconds that nobody was charged for yet."""
+        now = time.monotonic()
+        seconds, self._charged = now - self._charged, now
+        return seconds
 
     def _measure(self) -> None:
         """Called with the lock held, so that the last word is the latest."""

@@ -89,6 +89,12 @@ class Job:
         self._next = next(self._plan, None)
 
     @property
+    def waited(self) -> float:
+        """Seconds from its arrival to its slot."""
+        assert self.began is not None
+        return self.began - self.submitted
+
+    @property
     def tokens(self) -> int:
         """Tokens of the next micro-batch."""
         return sum(len(self.spec.sequences[i].ids) for i in self._next.examples) if self._next else 0
@@ -128,17 +134,16 @@ class Job:
         """Adds device time."""
         self.device_seconds += seconds
 
-    def finish(self, model: PackedModel, prompt: Encoded) -> Trained:
-        """The result; what it takes is the job's own device time. Raises NonFiniteLoss where the last steps ended in no
-        numbers."""
+    def finish(self, model: PackedModel, prompt: Encoded, lap: Callable[[], float]) -> Trained:
+        """The result, with its last device time: the seconds that `lap` says once all is done. Raises NonFiniteLoss
+        where the last steps ended in no numbers."""
         assert self._adapter is not None
-        began = time.monotonic()
         if not self._adapter.finite:
             raise self._diverged("the weights are not finite")
         probe = model.logits([Part((prompt,), self._adapter, self._policy)])[0]
         shown = tuple(round(float(x), 4) for x in probe[:: max(1, len(probe) // 16)].tolist())
         weights = self._adapter.weights()
-        self.charge(time.monotonic() - began)
+        self.charge(lap())
         return Trained(weights, tuple(self._losses), self._train_tokens, self.device_seconds, shown)
 
     def fail(self, error: BaseException) -> None:
