@@ -23,11 +23,12 @@ def say(message: str) -> None:
 def fail(error: SealError) -> int:
     """Prints what is wrong and the way out, faulty fields included. Returns the exit code: 2 for bad input, or 1."""
     err.print(f"[bold red]error[/] {escape(error.message)}")
-    # A message names its faults where it was made; what came over the wire may carry more of them.
-    for path, description in error.fields[:_FIELDS_SHOWN]:
-        err.print(f"  [bold]{escape(path)}[/]  {escape(description)}")
-    if len(error.fields) > _FIELDS_SHOWN:
-        err.print(f"  … and {len(error.fields) - _FIELDS_SHOWN} more")
+    # A message that lists its faults itself is not said twice.
+    if not all(path in error.message and description in error.message for path, description in error.fields):
+        for path, description in error.fields[:_FIELDS_SHOWN]:
+            err.print(f"  [bold]{escape(path)}[/]  {escape(description)}")
+        if len(error.fields) > _FIELDS_SHOWN:
+            err.print(f"  … and {len(error.fields) - _FIELDS_SHOWN} more")
     if error.retry_after is not None:
         err.print(f"  try again in {error.retry_after:.0f} s")
     return 2 if isinstance(error, InvalidInput | NotFound) else 1

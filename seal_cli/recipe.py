@@ -18,6 +18,8 @@ class Recipe:
     """A run that is ready to be created."""
 
     config: RunConfig
+    dataset: Path
+    """Where the records came from."""
     records: list[dict[str, Any]]
     retention: list[dict[str, Any]]
 
@@ -38,9 +40,10 @@ def load_recipe(path: Path, *, dataset: Path | None, limit: int | None, settings
     config = parse_config(raw, source=str(path))
     if not config.dataset.path:
         raise InvalidDataset(f"{path} names no dataset; give one with --dataset FILE, or as dataset.path in the config")
-    records = read_records(path.parent / config.dataset.path)
+    source = path.parent / config.dataset.path
+    records = read_records(source)
     retention = read_records(path.parent / config.dataset.retention_path) if config.dataset.retention_path else []
-    return Recipe(config, records, retention)
+    return Recipe(config, source, records, retention)
 
 
 def read_records(path: Path) -> list[dict[str, Any]]:
@@ -54,9 +57,12 @@ def read_records(path: Path) -> list[dict[str, Any]]:
         raise InvalidDataset(f"{path}: cannot be read ({error.strerror})") from error
     except UnicodeDecodeError as error:
         raise InvalidDataset(f"{path}: not a text in UTF-8 ({error.reason} at byte {error.start})") from error
-    if not text.strip():
+    try:
+        records = _read_list(path, text) if text.lstrip().startswith("[") else _read_lines(path, text)
+    except RecursionError as error:
+        raise InvalidDataset(f"{path}: nested too deeply to be a list of records") from error
+    if not records:
         raise InvalidDataset(f"{path}: empty; a JSON list of records, or one record a line, is wanted")
-    records = _read_list(path, text) if text.lstrip().startswith("[") else _read_lines(path, text)
     for number, record in records:
         if not isinstance(record, dict):
             raise InvalidDataset(

@@ -80,7 +80,7 @@ def _fact_rows(report: RunReport, store: Path | None) -> Iterable[tuple[str, str
     yield "kept", f"{report.kept} self-edits taught the policy"
     yield "trials", ", ".join(f"{count} {outcome}" for outcome, count in report.trial_counts.items()) or "none"
     if report.trial_forgetting:
-        yield "forgetting by a trial's adapter", _signed(report.trial_forgetting) + " of the retention questions"
+        yield "forgetting by a trial's adapter", _signed(report.trial_forgetting)
     for index, policy in enumerate(report.policies):
         if policy.forgetting is not None:
             yield f"forgetting by θ_{index}", f"{policy.forgetting:+.3f} ({policy.name})"
@@ -94,4 +94,7 @@ def _fact_rows(report: RunReport, store: Path | None) -> Iterable[tuple[str, str
 
 
 def _signed(estimate: Estimate) -> str:
-    return f"{estimate.mean:+.3f} [{estimate.low:+.3f}, {estimate.high:+.3f}], n = {estimate.n}"
+    return (
+        f"{estimate.mean:+.3f} of the retention questions [{estimate.low:+.3f}, {estimate.high:+.3f}], "
+        f"n = {estimate.n} trials"
+    )

@@ -1,4 +1,4 @@
-"""`seal adapters`: list, verify. They read the store itself, so they work while no service runs."""
+"""`seal adapters`: list, verify, gc. The first two read the store alone, so they work while no service runs."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from seal_cli.options import DEFAULT_DATA, Data, embedded_store
+from seal_cli.options import DEFAULT_DATA, Address, Data, connect, embedded_store
 from sealkit.errors import FailedPrecondition, SealError
 
 if TYPE_CHECKING:
@@ -37,21 +37,66 @@ def verify(
     store: Store = "",
     data: Data = DEFAULT_DATA,
 ) -> None:
-    """Check every byte of adapters against their digests; exit code 1 where one is not whole."""
+    """Check every byte of adapters against their digests; exit code 1 where one is not whole, 2 where none is."""
     from seal_cli.console import fail, out
 
     opened = _open(store, data)
     chosen = digests or opened.list()
-    faulty = 0
+    faulty, code = 0, 0
     for digest in chosen:
         try:
             opened.fetch(digest)
         except SealError as error:
-            fail(error)
+            code = max(code, fail(error))
             faulty += 1
     out.print(f"{len(chosen) - faulty} of {len(chosen)} adapters are whole", markup=False)
-    if faulty:
-        raise typer.Exit(1)
+    if code:
+        raise typer.Exit(code)
+
+
+def _seconds(words: str) -> float:
+    """`90s`, `30m`, `24h` or `7d` in seconds."""
+    units = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+    number, unit = words[:-1], words[-1:]
+    if unit not in units or not number.isdecimal():
+        raise typer.BadParameter(f"{words!r} is not a time such as 30m, 24h or 7d")
+    return float(int(number) * units[unit])
+
+
+@app.command()
+def gc(
+    grace: Annotated[
+        float, typer.Option(parser=_seconds, metavar="TIME", help="Leave adapters alone that are younger: 30m, 24h, 7d.")
+    ] = "24h",  # type: ignore[assignment]  # typer parses defaults too
+    delete: Annotated[bool, typer.Option("--delete", help="Delete them. Without it they are only listed.")] = False,
+    store: Store = "",
+    address: Address = "",
+    data: Data = DEFAULT_DATA,
+) -> None:
+    """List adapters that no trial and no policy of the controller names, and delete them if told so.
+
+    A store that several controllers share must not be cleaned this way: each knows its own adapters alone.
+    """
+    from seal_cli.console import out
+    from seal_cli.garbage import find_garbage
+
+    opened = _open(store, data)
+    with connect(address, data) as client:
+        found = find_garbage(opened, client, grace)
+    gone = [one for one in found if not delete or _delete(opened, one.digest, grace)]
+    for one in gone:
+        out.print(f"{one.digest}  {one.age_seconds / 3600:.1f} h  {one.bytes / 1e6:.1f} MB", markup=False, soft_wrap=True)
+    size = sum(one.bytes for one in gone) / 1e6
+    ending = "deleted" if delete else "would be deleted; --delete does it"
+    out.print(f"{len(gone)} adapters, {size:.1f} MB, {ending}", markup=False)
+
+
+def _delete(store: AdapterStore, digest: str, grace: float) -> bool:
+    """Whether it was deleted: not where it has been put again meanwhile."""
+    if store.age_seconds(digest) <= grace:
+        return False
+    store.delete(digest)
+    return True
 
 
 def _open(store: str, data: Path) -> AdapterStore:

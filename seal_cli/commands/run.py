@@ -10,7 +10,9 @@ import typer
 from seal_cli.options import DEFAULT_DATA, Address, Data, connect, embedded_store
 
 if TYPE_CHECKING:
+    from seal_cli.recipe import Recipe
     from sealkit.client import SealClient
+    from sealkit.resources import Run
 
 
 def register(app: typer.Typer) -> None:
@@ -39,27 +41,41 @@ def run(
 
     recipe = load_recipe(config, dataset=dataset, limit=limit, settings=settings or ())
     with connect(address, data) as client:
-        created = client.create_run(
-            recipe.config, recipe.records, recipe.retention, display_name=name or recipe.config.name
-        )
+        created = _create(client, recipe, name)
         used = min(len(recipe.records), recipe.config.dataset.limit or len(recipe.records))
         out.print(f"{created.name}: {used} records, {recipe.config.rounds} rounds", markup=False)
         if follow:
-            store = embedded_store(data) if not address else None
-            follow_to_end(client, created.name, store, cancel_on_interrupt=cancel_on_interrupt)
+            follow_to_end(client, created.name, None if address else data, cancel_on_interrupt=cancel_on_interrupt)
         else:
             out.print(f"watch it with: seal runs watch {created.name}", markup=False)
 
 
-def follow_to_end(client: SealClient, name: str, store: Path | None, *, cancel_on_interrupt: bool = False) -> None:
-    """Follows a run, prints its report; exits with 1 unless it succeeded, with 130 on Ctrl-C."""
+def _create(client: SealClient, recipe: Recipe, name: str) -> Run:
+    """Creates the run. Raises InvalidDataset that names the file, which the controller never sees."""
+    from sealkit.errors import InvalidDataset
+
+    try:
+        return client.create_run(
+            recipe.config, recipe.records, recipe.retention, display_name=name or recipe.config.name
+        )
+    except InvalidDataset as error:
+        raise InvalidDataset(f"{recipe.dataset}: {error.message}", fields=error.fields) from error
+
+
+def follow_to_end(client: SealClient, name: str, data: Path | None, *, cancel_on_interrupt: bool = False) -> None:
+    """Follows a run, prints its report; exits with 1 unless it succeeded, with 130 on Ctrl-C.
+
+    `data` is the embedded stack's data folder; None where the controller is another one.
+    """
     from seal_cli.console import err
     from seal_cli.follow import follow
+    from seal_cli.lookout import lookout
     from seal_cli.report import print_report
     from sealkit.resources import RunState
 
     try:
-        follow(client.watch_run(name))
+        with lookout(data):
+            follow(client.watch_run(name))
     except KeyboardInterrupt as interrupt:
         if cancel_on_interrupt:
             client.cancel_run(name)
@@ -69,7 +85,7 @@ def follow_to_end(client: SealClient, name: str, store: Path | None, *, cancel_o
             err.print(f"  watch it:  seal runs watch {name}\n  stop it:   seal runs cancel {name}", markup=False)
         raise typer.Exit(130) from interrupt
     ended = client.get_run(name)
-    print_report(ended, client.report(name), store)
+    print_report(ended, client.report(name), embedded_store(data) if data else None)
     if ended.state is not RunState.SUCCEEDED:
         if ended.error:
             err.print(f"error {ended.error.message}", markup=False)

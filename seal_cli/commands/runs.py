@@ -48,7 +48,7 @@ def get(name: Name, address: Address = "", data: Data = DEFAULT_DATA) -> None:
 def watch(name: Name, address: Address = "", data: Data = DEFAULT_DATA) -> None:
     """Follow a run from its beginning to its end."""
     with connect(address, data) as client:
-        follow_to_end(client, _full(name), embedded_store(data) if not address else None)
+        follow_to_end(client, _full(name), None if address else data)
 
 
 @app.command()

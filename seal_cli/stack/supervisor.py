@@ -59,6 +59,7 @@ def up(layout: Layout, model: str, *, port: int | None, timeout: float, say: Say
                 f"a stack with the model {known.model} runs in {layout.data}; stop it with `seal down` first"
             )
         state = StackState(model=model, services=known.services if known else ())
+        _check_port(known, port, running)
         if not running:
             # Nothing has to find the old addresses again.
             state = StackState(model=model)
@@ -67,6 +68,16 @@ def up(layout: Layout, model: str, *, port: int | None, timeout: float, say: Say
             return Started(state, fresh=False)
         launches = plan(layout, state, controller_port(port) if state.find(CONTROLLER) is None else 0)
         return Started(_converge(layout, state, launches, running, timeout, say), fresh=True)
+
+
+def _check_port(known: StackState | None, port: int | None, running: Sequence[ServiceRecord]) -> None:
+    """A stack that runs keeps its addresses: a port that was asked for in vain is not passed over in silence."""
+    controller = known.find(CONTROLLER) if known and running else None
+    if port and controller and controller.address.rpartition(":")[2] != str(port):
+        raise FailedPrecondition(
+            f"the controller of the stack that runs here is on {controller.address}, not on port {port}; "
+            "to move it, stop the stack with `seal down` first"
+        )
 
 
 def down(layout: Layout, say: Say) -> bool:

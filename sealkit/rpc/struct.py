@@ -6,6 +6,7 @@ travels as its decimal string (pydantic takes that for an int).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,11 +15,12 @@ from google.protobuf import struct_pb2
 from sealkit.errors import InvalidInput
 
 _EXACT = 2**53
+_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def struct_to_pb(value: Mapping[str, Any], *, what: str = "value") -> struct_pb2.Struct:
     """Raises InvalidInput naming the path of what JSON has no form for."""
-    return struct_pb2.Struct(fields={str(k): _value_to_pb(v, f"{what}.{k}") for k, v in value.items()})
+    return struct_pb2.Struct(fields={_text(str(k), what): _value_to_pb(v, f"{what}.{k}") for k, v in value.items()})
 
 
 def struct_from_pb(pb: struct_pb2.Struct) -> dict[str, Any]:
@@ -36,7 +38,7 @@ def _value_to_pb(value: Any, path: str) -> struct_pb2.Value:
         case int() | float() if value - value == 0:  # neither infinite nor NaN
             return struct_pb2.Value(number_value=value)
         case str():
-            return struct_pb2.Value(string_value=value)
+            return struct_pb2.Value(string_value=_text(value, path))
         case Mapping():
             return struct_pb2.Value(struct_value=struct_to_pb(value, what=path))
         case list() | tuple():
@@ -44,6 +46,14 @@ def _value_to_pb(value: Any, path: str) -> struct_pb2.Value:
             return struct_pb2.Value(list_value=struct_pb2.ListValue(values=items))
     fault = f"{value!r} has no form in JSON" if isinstance(value, float) else f"{type(value).__name__} is not JSON"
     raise InvalidInput(f"{path}: {fault}", fields=((path, fault),))
+
+
+def _text(value: str, path: str) -> str:
+    """JSON can spell half a surrogate pair; UTF-8 cannot."""
+    if _LONE_SURROGATE.search(value):
+        fault = "holds half a surrogate pair, which is no character"
+        raise InvalidInput(f"{path}: {fault}", fields=((path, fault),))
+    return value
 
 
 def _value_from_pb(pb: struct_pb2.Value) -> Any:

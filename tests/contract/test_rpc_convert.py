@@ -307,6 +307,8 @@ def test_a_config_survives_with_its_big_seed() -> None:
         ({"x": float("nan")}, "config.x"),
         ({"x": [float("inf")]}, "config.x[0]"),
         ({"x": {1, 2}}, "config.x"),
+        ({"x": ["\ud800"]}, "config.x[0]"),
+        ({"x": {"\ud800": 1}}, "config.x"),
     ],
 )
 def test_what_json_has_no_form_for_is_named(value: dict[str, Any], path: str) -> None:

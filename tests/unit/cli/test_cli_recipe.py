@@ -74,6 +74,9 @@ def test_a_config_without_dataset_says_how_to_give_one(tmp_path: Path) -> None:
         (b'[{"title": 1}, 5]', "entry 2"),
         (b'"just a text"', "line 1"),
         (b"\xff\xfe\x00", "UTF-8"),
+        (b"[]", "empty"),
+        (b" \n ", "empty"),
+        (b"[" * 100_000, "too deeply"),
     ],
 )
 def test_a_faulty_file_says_where(tmp_path: Path, content: bytes, said: str) -> None:

@@ -39,7 +39,7 @@ def test_the_report_says_all_that_was_found(capsys: pytest.CaptureFixture[str]) 
         "self-edits by θ_1, mean 0.400",
         "2 rejected: EMPTY, 34 succeeded",
         "5 self-edits taught the policy",
-        "+0.020 [-0.010, +0.050], n = 34",
+        "+0.020 of the retention questions [-0.010, +0.050], n = 34 trials",
         "+0.125 (policies/r-1)",
         "writing 1.2 s, training 6.0 s, asking 0.5 s",
         "/data/store/adapters",
