@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import ErrorDetails
 
 from sealkit.errors import InvalidConfig
 from sealkit.types import LoraConfig, Optimisation, Sampling, Schedule
@@ -130,9 +131,19 @@ def parse_config(raw: Mapping[str, Any], *, source: str = "config") -> RunConfig
     try:
         return RunConfig.model_validate(raw)
     except ValidationError as error:
-        fields = tuple((".".join(str(p) for p in e["loc"]) or "config", e["msg"]) for e in error.errors())
+        fields = tuple((".".join(map(str, e["loc"])) or "config", _fault(e)) for e in error.errors())
         listed = "; ".join(f"{path}: {message}" for path, message in fields)
         raise InvalidConfig(f"{source}: {listed}", fields=fields) from error
+
+
+def _fault(error: ErrorDetails) -> str:
+    """What is wrong with a key. For one that does not exist: which there are beside it."""
+    if error["type"] != "extra_forbidden":
+        return error["msg"]
+    section: Any = RunConfig
+    for name in error["loc"][:-1]:
+        section = section.model_fields[str(name)].annotation
+    return f"there is no such key; there are {', '.join(section.model_fields)}"
 
 
 def load_config(path: Path) -> RunConfig:
