@@ -91,7 +91,7 @@ def _row(key: str, label: str, split: str, accuracy: Estimate | None) -> Iterabl
 
 
 def _baselines(trials: Iterable[Trial]) -> dict[tuple[str, str], float]:
-    """Score without an adapter by (policy, context): a trial that was rejected never had its own measured."""
+    """Score without an adapter by (policy, context)."""
     return {(t.policy, t.context_id): t.baseline_accuracy for t in trials if t.baseline_accuracy is not None}
 
 

@@ -58,7 +58,9 @@ class TrialWork:
         try:
             spec = await self._compile(setup)
         except Rejected as rejected:
-            return self._result(TrialState.REJECTED, rejection=str(rejected))
+            # It trains nothing, so it is worth what the policy knows by itself.
+            before = await self._stage("evaluate", lambda: self._without_adapter(setup))
+            return self._result(TrialState.REJECTED, rejection=str(rejected), baseline_accuracy=before)
         trained = await self._stage("train", lambda: self._train(spec))
         evaluation = await self._stage("evaluate", lambda: self._evaluate(setup, trained))
         return self._scored(setup.config, trained, evaluation)
@@ -112,6 +114,16 @@ class TrialWork:
             retention_limit=config.retention_limit,
         )
         return evaluation, evaluation.usage
+
+    async def _without_adapter(self, setup: Setup) -> tuple[float | None, Usage]:
+        evaluation = await self._services.evaluator.evaluate(
+            self._policy,
+            None,
+            setup.domain.queries(self._context),
+            sampling=setup.config.evaluation.sampling,
+            judge=setup.judge,
+        )
+        return accuracy(evaluation.verdicts), evaluation.usage
 
     async def _stage(self, name: str, call: Callable[[], Awaitable[tuple[T, Usage]]]) -> T:
         """One stage, waited for patiently; the seconds are those of the try that came through."""

@@ -71,8 +71,11 @@ class KnowledgeDomain:
         if not text:
             raise Rejected("EMPTY", "the completion is empty")
         letters = sum(character.isalpha() for character in text)
-        if letters < self.options.min_letters or "\x00" in text or text.count("\ufffd") > letters // 10:
-            raise Rejected("NOT_TEXT", f"{letters} letters among {len(text)} characters")
+        if letters < self.options.min_letters:
+            raise Rejected("NOT_TEXT", f"{letters} letters; the least is {self.options.min_letters}")
+        broken = text.count("\ufffd")
+        if "\x00" in text or broken > letters // 10:
+            raise Rejected("NOT_TEXT", f"{broken + text.count(chr(0))} of {len(text)} characters are no text")
         if len(text) > self.options.max_characters:
             raise Rejected("TOO_LONG", f"{len(text)} characters; the limit is {self.options.max_characters}")
         return self._spec(context, text, seed)

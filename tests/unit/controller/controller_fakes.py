@@ -174,7 +174,7 @@ class FakeServices:
     ) -> Evaluation:
         await self._came("evaluate", policy.name)
         self.asked.append((policy.name, adapter))
-        subject = adapter.digest if adapter else policy.name
+        subject = adapter.digest if adapter else ""
         return Evaluation(
             verdicts=tuple(_verdict(q, self.outcome(subject, q.query_id)) for q in queries),
             baseline_verdicts=tuple(_verdict(q, self.outcome("", q.query_id)) for q in queries),

@@ -41,6 +41,16 @@ async def test_a_run_has_exactly_the_trials_of_the_algorithm(system: System) -> 
     assert run.progress.rounds_done == 2
 
 
+async def test_a_rejected_self_edit_is_worth_what_its_policy_knows_by_itself(system: System) -> None:
+    system.services.text = lambda context, index, seed: "bad"
+    async with system.working():
+        config = {"passage_only": False, "selection": {"must_beat_passage_only": False}}
+        run = await system.until(await system.create(rounds=1, **config))
+    trials = await system.trials(run)
+    assert {(t.state, t.baseline_accuracy) for t in trials} == {(TrialState.REJECTED, 0.25)}
+    assert (await system.policies(run))[0].held_out_accuracy == 0.25
+
+
 async def test_planned_total_stands_from_the_start(system: System) -> None:
     run = await system.create()
     assert run.progress.trials_total == 24
