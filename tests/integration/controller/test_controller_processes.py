@@ -230,3 +230,26 @@ async def test_the_queue_on_a_real_valkey(valkey: Any) -> None:
     assert [d.body for d in await two.take(1, wait_seconds=0.1)] == ["d"]
     for queue in (one, two):
         await queue.close()
+
+
+async def test_one_watch_lives_through_a_killed_controller(tmp_path: Path, valkey: Any) -> None:
+    own = Stack(tmp_path / "own", f"redis://127.0.0.1:{valkey.port}/1", seconds=0.05)
+    own.folder.mkdir()
+    try:
+        own.start_models()
+        api = own.start_api()
+        own.start_worker()
+        async with AsyncSealClient(own.api) as client:
+            await up(client)
+            run = await create(client, "r", rounds=1)
+            watching = asyncio.create_task(watched(client, run))
+            await progressed(client, run, 2)
+            own.kill(api)
+            await asyncio.sleep(0.5)
+            assert not watching.done()
+            own.start_api()
+            events = await watching
+            assert [event.cursor for event in events] == [str(i + 1) for i in range(len(events))]
+            await assert_counted_once(client, run, events)
+    finally:
+        own.close()
