@@ -27,6 +27,10 @@ START_ORDER = (VALKEY, *MODEL_SERVICES, CONTROLLER)
 STOP_ORDER = ((CONTROLLER,), MODEL_SERVICES, (VALKEY,))
 """What calls others stops before what it calls."""
 
+COMPANY = 6
+"""Jobs that train together here. More gain little on a CPU, and all would end at once: the evaluator would idle first
+and be swamped then."""
+
 
 @dataclass(frozen=True)
 class Launch:
@@ -64,6 +68,8 @@ def plan(layout: Layout, state: StackState, controller_port: int) -> list[Launch
     launches = [Launch(VALKEY, valkey.command(layout.valkey, layout.socket), dict(os.environ), str(layout.socket))]
     for name in MODEL_SERVICES:
         env = _service_env(name, addresses[name], metrics[name]) | _model_env(name, state.model, layout, shares[name])
+        if name == TRAINER:
+            env = {"SEAL_TRAINER_MAX_JOBS": str(COMPANY)} | env
         command = [sys.executable, "-m", f"{name}_svc"]
         launches.append(Launch(name, command, env, addresses[name], metrics[name]))
     env = _service_env(CONTROLLER, addresses[CONTROLLER], metrics[CONTROLLER]) | _controller_env(layout, addresses)
