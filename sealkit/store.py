@@ -50,7 +50,7 @@ class AdapterStore:
             self._sweep()
 
     def put(self, digest: str, files: Mapping[str, bytes], manifest: Mapping[str, Any]) -> AdapterRef:
-        """Stores an adapter; a digest that is there already stays as it is.
+        """Stores an adapter; a digest that is there already stays as it is, but counts as new again.
 
         `manifest` is kept beside what the store writes into it itself (`digest`, `files`).
         """
@@ -58,7 +58,9 @@ class AdapterStore:
         for name in files:
             if name == MANIFEST or not _FILE_NAME.fullmatch(name):
                 raise InvalidInput(f"{name!r} cannot be the name of an adapter's file")
-        if not self.has(digest):
+        if self.has(digest):
+            self._renew(digest)
+        else:
             sums = {name: {"sha256": _sha256(data), "bytes": len(data)} for name, data in files.items()}
             note = json.dumps({**manifest, "digest": digest, "files": sums}, indent=1, sort_keys=True).encode()
             with self._storage():
@@ -75,7 +77,7 @@ class AdapterStore:
         """The manifest. Raises AdapterNotFound, AdapterCorrupt."""
         raw = self._read(digest, MANIFEST)
         if raw is None:
-            raise AdapterNotFound(f"adapter {digest} is not in the store {self.url}", metadata={"digest": digest})
+            raise self._missing(digest)
         try:
             manifest = json.loads(raw)
             whole = manifest["digest"] == digest and all(f["sha256"] for f in manifest["files"].values())
@@ -103,10 +105,19 @@ class AdapterStore:
             found = [path.split("/")[-2] for path in self._fs.glob(f"{self._adapters}/*/*/{MANIFEST}")]
         return sorted(digest for digest in found if _DIGEST.fullmatch(digest))
 
+    def age_seconds(self, digest: str) -> float:
+        """Seconds since the adapter was last put. Raises AdapterNotFound."""
+        with self._storage():
+            try:
+                put = self._fs.modified(f"{self._folder(digest)}/{MANIFEST}")
+            except FileNotFoundError as error:
+                raise self._missing(digest) from error
+        return float(time.time() - put.timestamp())
+
     def delete(self, digest: str) -> None:
         """Removes an adapter. Raises AdapterNotFound."""
         if not self.has(digest):
-            raise AdapterNotFound(f"adapter {digest} is not in the store {self.url}", metadata={"digest": digest})
+            raise self._missing(digest)
         folder = self._folder(digest)
         with self._storage():
             self._fs.rm_file(f"{folder}/{MANIFEST}")
@@ -127,6 +138,15 @@ class AdapterStore:
                 return bytes(self._fs.cat_file(f"{self._folder(digest)}/{name}"))
             except FileNotFoundError:
                 return None
+
+    def _renew(self, digest: str) -> None:
+        """Sets the time that `age_seconds` counts from."""
+        manifest = f"{self._folder(digest)}/{MANIFEST}"
+        with self._storage():
+            if self._local:
+                os.utime(manifest)
+            else:
+                self._fs.pipe_file(manifest, self._fs.cat_file(manifest))
 
     def _write(self, folder: str, files: Mapping[str, bytes]) -> None:
         if self._local:
@@ -156,6 +176,9 @@ class AdapterStore:
                 f"adapter store {self.url}: {error.strerror or error}. Check that it can be reached and written, "
                 "and that it has room"
             ) from error
+
+    def _missing(self, digest: str) -> AdapterNotFound:
+        return AdapterNotFound(f"adapter {digest} is not in the store {self.url}", metadata={"digest": digest})
 
     def _corrupt(self, digest: str, name: str, expected: str, found: str) -> AdapterCorrupt:
         return AdapterCorrupt(

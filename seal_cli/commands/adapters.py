@@ -54,20 +54,9 @@ def verify(
         raise typer.Exit(code)
 
 
-def _seconds(words: str) -> float:
-    """`90s`, `30m`, `24h` or `7d` in seconds."""
-    units = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-    number, unit = words[:-1], words[-1:]
-    if unit not in units or not number.isdecimal():
-        raise typer.BadParameter(f"{words!r} is not a time such as 30m, 24h or 7d")
-    return float(int(number) * units[unit])
-
-
 @app.command()
 def gc(
-    grace: Annotated[
-        float, typer.Option(parser=_seconds, metavar="TIME", help="Leave adapters alone that are younger: 30m, 24h, 7d.")
-    ] = "24h",  # type: ignore[assignment]  # typer parses defaults too
+    grace: Annotated[str, typer.Option(help="Leave adapters alone that are younger: 30m, 24h, 7d.")] = "24h",
     delete: Annotated[bool, typer.Option("--delete", help="Delete them. Without it they are only listed.")] = False,
     store: Store = "",
     address: Address = "",
@@ -80,23 +69,34 @@ def gc(
     from seal_cli.console import out
     from seal_cli.garbage import find_garbage
 
-    opened = _open(store, data)
+    seconds, opened = _seconds(grace), _open(store, data)
     with connect(address, data) as client:
-        found = find_garbage(opened, client, grace)
-    gone = [one for one in found if not delete or _delete(opened, one.digest, grace)]
+        found = find_garbage(opened, client, seconds)
+    gone = [one for one in found if not delete or _delete(opened, one.digest, seconds)]
     for one in gone:
-        out.print(f"{one.digest}  {one.age_seconds / 3600:.1f} h  {one.bytes / 1e6:.1f} MB", markup=False, soft_wrap=True)
+        out.print(
+            f"{one.digest}  {one.age_seconds / 3600:.1f} h  {one.bytes / 1e6:.1f} MB", markup=False, soft_wrap=True
+        )
     size = sum(one.bytes for one in gone) / 1e6
     ending = "deleted" if delete else "would be deleted; --delete does it"
     out.print(f"{len(gone)} adapters, {size:.1f} MB, {ending}", markup=False)
 
 
-def _delete(store: AdapterStore, digest: str, grace: float) -> bool:
+def _delete(store: AdapterStore, digest: str, grace_seconds: float) -> bool:
     """Whether it was deleted: not where it has been put again meanwhile."""
-    if store.age_seconds(digest) <= grace:
+    if store.age_seconds(digest) <= grace_seconds:
         return False
     store.delete(digest)
     return True
+
+
+def _seconds(words: str) -> float:
+    """`90s`, `30m`, `24h` or `7d` in seconds."""
+    units = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+    number, unit = words[:-1], words[-1:]
+    if unit not in units or not number.isdecimal():
+        raise typer.BadParameter(f"{words!r} is not a time such as 30m, 24h or 7d")
+    return float(int(number) * units[unit])
 
 
 def _open(store: str, data: Path) -> AdapterStore:

@@ -7,13 +7,14 @@ import json
 import os
 import uuid
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from pathlib import Path
 
 import fsspec
 import pytest
 
 from sealkit.errors import AdapterCorrupt, AdapterNotFound, InvalidConfig, InvalidInput, Unavailable
-from sealkit.store import AdapterStore
+from sealkit.store import MANIFEST, AdapterStore
 
 DIGEST = hashlib.sha256(b"one").hexdigest()
 FILES = {"adapter_model.safetensors": bytes(range(256)) * 40, "adapter_config.json": b'{"r": 4}'}
@@ -209,3 +210,20 @@ def test_a_store_that_cannot_be_written_names_itself(tmp_path: Path) -> None:
     (tmp_path / "store").write_text("a file, not a folder")
     with pytest.raises(Unavailable, match=str(tmp_path / "store")):
         AdapterStore(str(tmp_path / "store")).put(DIGEST, FILES, {})
+
+
+def test_putting_again_makes_an_adapter_new_again(store: AdapterStore) -> None:
+    store.put(DIGEST, FILES, {"engine": "1"})
+    manifest = f"{_folder(store)}/{MANIFEST}"
+    long_ago = datetime(2020, 1, 1, tzinfo=UTC)
+    if store._local:
+        os.utime(manifest, (long_ago.timestamp(), long_ago.timestamp()))
+    else:
+        store._fs.store[manifest].modified = long_ago
+    assert store.age_seconds(DIGEST) > 365 * 86400
+    store.put(DIGEST, FILES, {"engine": "1"})
+    assert store.age_seconds(DIGEST) < 60
+    assert store.fetch(DIGEST) == FILES
+    store.delete(DIGEST)
+    with pytest.raises(AdapterNotFound):
+        store.age_seconds(DIGEST)
