@@ -35,7 +35,7 @@ def _watch(layout: Layout, every: float, over: threading.Event) -> None:
         missing = missing_services(layout)
         if missing and missing != said:
             # On the console of the live view, which makes room for it.
-            out.print(f"{missing}; the run waits, and goes on after: seal up", markup=False, soft_wrap=True)
+            out.print(f"{missing}; the run waits, and goes on after `seal up`", markup=False, soft_wrap=True)
         said = missing
 
 
@@ -46,6 +46,6 @@ def missing_services(layout: Layout) -> str:
     except FailedPrecondition:
         return ""  # every command that needs the record says so itself
     if state is None:
-        return "the stack was stopped"
+        return "the stack was stopped (another start may take another port: `seal runs watch` then finds the run again)"
     dead = [record.name for record in state.services if not process.is_alive(record)]
     return f"{' and '.join(dead)} died" if dead else ""

@@ -26,7 +26,7 @@ def stack(folder: Path, *, dead: bool) -> Layout:
 def test_a_dead_service_and_a_stopped_stack_are_named(tmp_path: Path) -> None:
     assert missing_services(stack(tmp_path / "a", dead=False)) == ""
     assert missing_services(stack(tmp_path / "b", dead=True)) == "trainer died"
-    assert missing_services(Layout.at(tmp_path / "none")) == "the stack was stopped"
+    assert missing_services(Layout.at(tmp_path / "none")).startswith("the stack was stopped")
 
 
 def test_who_follows_a_run_hears_once_of_a_dead_service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -44,7 +44,7 @@ def test_who_follows_a_run_hears_once_of_a_dead_service(tmp_path: Path, monkeypa
     monkeypatch.setattr(module.out, "print", lambda text, **_: said.append(text))
     with lookout(layout.data, every=0.001):
         assert third.wait(10)
-    assert said == ["trainer died; the run waits, and goes on after: seal up"]
+    assert said == ["trainer died; the run waits, and goes on after `seal up`"]
 
 
 def test_a_port_that_a_running_stack_does_not_have_is_refused(tmp_path: Path) -> None:
