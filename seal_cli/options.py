@@ -32,7 +32,7 @@ def connect(address: str, data: Path) -> SealClient:
 
 
 def embedded_address(data: Path) -> str:
-    """Where the controller of the stack in `data` listens. Raises Unavailable where none was started."""
+    """Where the controller of the stack in `data` listens. Raises Unavailable where none runs."""
     from seal_cli.stack.layout import CONTROLLER, Layout
 
     layout = Layout.at(data)
@@ -42,6 +42,10 @@ def embedded_address(data: Path) -> str:
         raise Unavailable(
             f"no stack runs in {layout.data}; start one with `seal up`, or name a controller with --address host:port"
         )
+    from seal_cli.stack import process
+
+    if not process.is_alive(record):
+        raise Unavailable(f"the controller of the stack in {layout.data} died; start it again with `seal up`")
     return record.address
 
 

@@ -7,9 +7,10 @@ import pytest
 
 from seal_cli import lookout as module
 from seal_cli.lookout import lookout, missing_services
+from seal_cli.options import embedded_address
 from seal_cli.stack.layout import Layout, ServiceRecord, StackState
 from seal_cli.stack.supervisor import up
-from sealkit.errors import FailedPrecondition
+from sealkit.errors import FailedPrecondition, Unavailable
 
 
 def stack(folder: Path, *, dead: bool) -> Layout:
@@ -51,3 +52,12 @@ def test_a_port_that_a_running_stack_does_not_have_is_refused(tmp_path: Path) ->
     layout = stack(tmp_path, dead=False)
     with pytest.raises(FailedPrecondition, match=r"127\.0\.0\.1:50050, not on port 50051.*seal down"):
         up(layout, "m", port=50051, timeout=1, say=print)
+
+
+def test_a_dead_controller_is_not_waited_for(tmp_path: Path) -> None:
+    layout = stack(tmp_path, dead=False)
+    assert embedded_address(tmp_path) == "127.0.0.1:50050"
+    gone = ServiceRecord(name="controller", pid=os.getpid(), started=1.0, address="127.0.0.1:50050")
+    layout.write_state(StackState(model="m", services=(gone,)))
+    with pytest.raises(Unavailable, match="seal up"):
+        embedded_address(tmp_path)
