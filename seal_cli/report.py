@@ -86,7 +86,10 @@ def _fact_rows(report: RunReport, store: Path | None) -> Iterable[tuple[str, str
             yield f"forgetting by θ_{index}", f"{policy.forgetting:+.3f} ({policy.name})"
     if report.stage_seconds:
         parts = (f"{STAGES.get(stage, stage)} {seconds:.1f} s" for stage, seconds in report.stage_seconds.items())
-        yield "seconds a trial", ", ".join(parts)
+        yield "seconds a trial", f"{', '.join(parts)} (in company with other trials, waiting included)"
+    if trials := sum(report.trial_counts.values()):
+        each = report.wall_seconds / trials
+        yield "in all", f"{report.wall_seconds:.0f} s, {each:.1f} s for each of {trials} trials, M-steps included"
     if report.policies:
         yield "policies", " → ".join(policy.name for policy in report.policies)
     if store:
