@@ -22,7 +22,8 @@ LEGEND = (
     "Accuracy: the share of questions answered right without seeing the text, averaged over contexts (n), with its "
     "95 % interval. No adapter: the model as it came. Passage only: trained on the text itself. Self-edits: trained "
     "on what the model wrote about the text; θ_0 wrote before, θ_1, θ_2 … after learning from what helped. Best of k "
-    "is chosen by these very questions, so it is an upper bound."
+    "is chosen by these very questions, so it is an upper bound. Each round learns from contexts of its own: compare "
+    "policies on the held-out ones."
 )
 STAGES = {"generate": "writing", "train": "training", "evaluate": "asking"}
 
