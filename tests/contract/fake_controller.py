@@ -91,9 +91,6 @@ class FakeController(controller_pb2_grpc.ControllerServiceServicer):
     async def GetPolicy(self, request: pb2.GetPolicyRequest, context: Any) -> pb2.GetPolicyResponse:
         raise KeyError("a password")
 
-    async def GetTrial(self, request: pb2.GetTrialRequest, context: Any) -> pb2.GetTrialResponse:
-        raise NotImplementedError
-
     async def GetRunReport(self, request: pb2.GetRunReportRequest, context: Any) -> pb2.GetRunReportResponse:
         return pb2.GetRunReportResponse(report=res.RunReport(verdict="too early to say"))
 
