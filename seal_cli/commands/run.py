@@ -43,7 +43,8 @@ def run(
     with connect(address, data) as client:
         created = _create(client, recipe, name)
         used = min(len(recipe.records), recipe.config.dataset.limit or len(recipe.records))
-        out.print(f"{created.name}: {used} records, {recipe.config.rounds} rounds", markup=False)
+        rounds = recipe.config.rounds
+        out.print(f"{created.name}: {used} records, {rounds} round{'s' * (rounds != 1)}", markup=False)
         if follow:
             follow_to_end(client, created.name, None if address else data, cancel_on_interrupt=cancel_on_interrupt)
         else:
