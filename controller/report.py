@@ -48,7 +48,7 @@ def build_report(run: Run, trials: Sequence[Trial], policies: Sequence[PolicyVer
     """The report of a run, so far or in the end. `policies`: those of the run, oldest first, the start included."""
     order = {policy.name: index for index, policy in enumerate(policies)}
     rows = [row for phase in _SPLITS for row in _split_rows(phase, trials, order)]
-    self_edits = [trial for trial in trials if trial.editor is Editor.POLICY]
+    self_edits = [trial for trial in trials if trial.editor == Editor.POLICY]
     gain, verdict = _rl_step(trials, order)
     ends = run.end_time or max((t.end_time for t in trials if t.end_time), default=run.create_time)
     return RunReport(
@@ -99,7 +99,7 @@ def _arm(trials: Iterable[Trial], base: Mapping[tuple[str, str], float], editor:
     arm = Arm()
     for trial in trials:
         score = base.get((trial.policy, trial.context_id)) if trial.state is TrialState.REJECTED else trial.accuracy
-        if trial.editor is editor and score is not None:
+        if trial.editor == editor and score is not None:
             arm.by_context[trial.context_id].append(score)
     return arm
 

@@ -19,10 +19,10 @@ from sealkit.resources import RunReport
 from sealkit.rpc.convert_controller import (
     event_to_pb,
     policy_version_to_pb,
-    run_report_to_pb,
     run_to_pb,
     trial_to_pb,
 )
+from sealkit.rpc.convert_report import run_report_to_pb
 from sealkit.rpc.struct import struct_from_pb
 
 Context = grpc.aio.ServicerContext[Any, Any]

@@ -72,7 +72,7 @@ class TrialWork:
     async def _compile(self, setup: Setup) -> TrainingSpec:
         domain, plan = setup.domain, self._plan
         seed = inner_seed(setup.config.seed, plan)
-        if plan.editor is Editor.PASSAGE_ONLY:
+        if plan.editor == Editor.PASSAGE_ONLY:
             spec = await asyncio.to_thread(domain.context_only, self._context, seed)
             spec = with_budget(spec, plan.target_characters)
         else:

@@ -17,7 +17,7 @@ def trial_id(phase: TrialPhase, editor: Editor, context_id: str, index: int, ver
     if not _PLAIN.fullmatch(context_id) or context_id.startswith("heldout-"):
         context = f"{re.sub(r'[^A-Za-z0-9._-]+', '-', context_id)[:80]}-{digest_of(context_id)[:12]}"
     if phase is TrialPhase.E_STEP:
-        return f"{context}-passage" if editor is Editor.PASSAGE_ONLY else f"{context}-{index}"
-    if editor is Editor.PASSAGE_ONLY:
+        return f"{context}-passage" if editor == Editor.PASSAGE_ONLY else f"{context}-{index}"
+    if editor == Editor.PASSAGE_ONLY:
         return f"heldout-passage-{context}"
     return f"heldout-theta{version}-{context}-{index}"

@@ -50,7 +50,7 @@ class Tally:
         if self.first_done is None:
             self.first_done = event.progress.trials_done
         self.done, self.total = event.progress.trials_done, event.progress.trials_total
-        if isinstance(event.kind, TrialFinished) and event.kind.trial.editor is Editor.POLICY:
+        if isinstance(event.kind, TrialFinished) and event.kind.trial.editor == Editor.POLICY:
             self._note_trial(event.kind.trial)
 
     def _note_trial(self, trial: Trial) -> None:
@@ -178,7 +178,7 @@ def headline(event: Event) -> str:
 
 def trial_line(trial: Trial) -> str:
     """A trial in a few words."""
-    who = "the passage alone" if trial.editor is Editor.PASSAGE_ONLY else f"self-edit {trial.index}"
+    who = "the passage alone" if trial.editor == Editor.PASSAGE_ONLY else f"self-edit {trial.index}"
     if trial.state is TrialState.REJECTED:
         return f"{trial.context_id}, {who}: rejected ({trial.rejection})"
     if trial.error:

@@ -47,6 +47,11 @@ class EditorConfig(Section):
 
     k: int = Field(5, ge=1, le=256)
     sampling: Sampling = Sampling(temperature=1.0, top_p=0.95, max_tokens=512)
+    arms: tuple[str, ...] = Field(("policy",), min_length=1, max_length=16)
+    """Who writes self-edits, k each: `policy`, `base` (the base model), one that the domain has ready (`oracle`, say),
+    or an outside model by the name that the generator service knows it by."""
+    constrained: bool = False
+    """Hold the completion to the domain's JSON schema while it is sampled, where domain and backend can."""
 
 
 class InnerLoopConfig(Section):
@@ -67,12 +72,63 @@ class EvaluationConfig(Section):
     """At most this many retention queries, of those that the base model answers right; 0 means all."""
     max_ungraded: float = Field(0.5, ge=0, le=1)
     """A trial with a larger share of ungraded answers has no reward."""
+    divergence: bool = True
+    """Measure KL(base || adapted) where the backend can."""
+    earlier_contexts: int = Field(0, ge=0)
+    """Ask the queries of this many contexts that the run learned earlier again, as part of the retention suite."""
+    race_confidence: float = Field(0.0, ge=0, lt=1)
+    """Stop asking once a trial is below its baseline with this confidence (over 0.5); 0: ask every query."""
+    race_wave: int = Field(4, ge=1)
+    """Queries that a race asks at a time."""
 
 
 class RewardConfig(Section):
-    """reward = gain - forgetting_weight * forgetting."""
+    """reward = gain - forgetting_weight * forgetting - divergence_weight * KL(base || adapted) on the fixed text."""
 
     forgetting_weight: float = Field(0.0, ge=0)
+    divergence_weight: float = Field(0.0, ge=0)
+
+
+class RehearsalConfig(Section):
+    """What is mixed into every TrainingSpec against forgetting. Rehearsed queries are never measured again."""
+
+    examples: int = Field(0, ge=0, le=10000)
+    source: Literal["suite", "model"] = "suite"
+    """The suite's own answers, or what the base model itself answers (SSR, arXiv 2403.01244)."""
+
+
+class GateConfig(Section):
+    """What may become a policy or be committed."""
+
+    max_forgetting: float = Field(0.25, ge=0, le=1)
+    """Refused where forgetting lies above this with confidence: where its 95 % interval does. 1 lets everything by."""
+    alias: str = Field("", pattern=r"^([a-z0-9][a-z0-9-]{0,62})?$")
+    """Alias under which what passes is published; empty: none."""
+
+
+class AdaptConfig(Section):
+    """How an adaptation commits what it learned (`task = "adapt"`)."""
+
+    commit: Literal["stack", "consolidate"] = "stack"
+    """Put the chosen adapter on top of the ones before, exactly; or retrain one from the base on all that was kept."""
+
+
+class BudgetConfig(Section):
+    """Where a run stops with a clean state (PAUSED, BUDGET_EXHAUSTED). 0: no limit."""
+
+    trials: int = Field(0, ge=0)
+    tokens: int = Field(0, ge=0)
+    device_seconds: float = Field(0.0, ge=0)
+    wall_seconds: float = Field(0.0, ge=0)
+
+
+class SchedulingConfig(Section):
+    """How a run shares workers with others."""
+
+    priority: int = Field(0, ge=-10, le=10)
+    """Trials of a higher one go first."""
+    share: float = Field(1.0, gt=0, le=1000)
+    """Among runs of one priority: what a run gets in proportion to the others."""
 
 
 class SelectionConfig(Section):
@@ -83,6 +139,8 @@ class SelectionConfig(Section):
     """A kept trial must do better than training on the raw context does. SEAL itself does not ask for that."""
     must_gain: bool = True
     """A kept trial must do better than the baseline. SEAL itself does not ask for that."""
+    learn_from: tuple[str, ...] = Field(("policy",), min_length=1, max_length=16)
+    """Editors whose self-edits may teach the policy; the other arms are there to compare."""
     significance: float = Field(0.05, gt=0, lt=1)
     """Level of the `significant` rule."""
 
@@ -107,6 +165,8 @@ class RunConfig(Section):
     """A whole run."""
 
     name: str = Field("run", max_length=256)
+    task: Literal["rest_em", "adapt"] = "rest_em"
+    """Teach the policy to write better self-edits; or learn the train contexts one after the other and commit each."""
     seed: int = Field(0, ge=0, lt=2**63)
     rounds: int = Field(2, ge=1, le=1000)
     contexts_per_round: int = Field(50, ge=1)
@@ -121,9 +181,14 @@ class RunConfig(Section):
     inner_loop: InnerLoopConfig = InnerLoopConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     reward: RewardConfig = RewardConfig()
+    rehearsal: RehearsalConfig = RehearsalConfig()
     selection: SelectionConfig = SelectionConfig()
     m_step: MStepConfig = MStepConfig()
     held_out: HeldOutConfig = HeldOutConfig()
+    gate: GateConfig = GateConfig()
+    adapt: AdaptConfig = AdaptConfig()
+    budget: BudgetConfig = BudgetConfig()
+    scheduling: SchedulingConfig = SchedulingConfig()
 
 
 def parse_config(raw: Mapping[str, Any], *, source: str = "config") -> RunConfig:

@@ -36,6 +36,8 @@ class Domain(Protocol):
     version: str
     judge: str
     """Name of the judge that grades answers (see `sealkit.judges`)."""
+    completion_schema: str
+    """JSON Schema of a completion, where completions are JSON; else empty."""
 
     def contexts(self, records: Sequence[Mapping[str, Any]]) -> list[Context]:
         """Checks records and makes contexts of them. Raises InvalidDataset naming every fault."""
@@ -55,6 +57,10 @@ class Domain(Protocol):
 
     def queries(self, context: Context) -> list[Query]:
         """The held-out queries, none of them with the context in its prompt."""
+        ...
+
+    def ready_made(self, context: Context) -> Mapping[str, str]:
+        """Completions that nobody has to sample, by the name of their editor: `oracle`, say. None, as a rule."""
         ...
 
 

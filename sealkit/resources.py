@@ -11,12 +11,13 @@ from typing import Any
 
 from pydantic import Field
 
-from sealkit.types import AdapterRef, Usage, Value, Verdict
+from sealkit.types import AdapterRef, Divergence, Retention, Usage, Value, Verdict
 
 
 class RunState(StrEnum):
     QUEUED = "queued"
     RUNNING = "running"
+    PAUSED = "paused"
     SUCCEEDED = "succeeded"
     FAILED = "failed"
     CANCELLED = "cancelled"
@@ -24,7 +25,7 @@ class RunState(StrEnum):
     @property
     def terminal(self) -> bool:
         """Whether a run in this state stays in it unless someone resumes it."""
-        return self in (RunState.SUCCEEDED, RunState.FAILED, RunState.CANCELLED)
+        return self not in (RunState.QUEUED, RunState.RUNNING)
 
 
 class TrialState(StrEnum):
@@ -44,13 +45,24 @@ class TrialState(StrEnum):
 class TrialPhase(StrEnum):
     E_STEP = "e_step"
     HELD_OUT = "held_out"
+    REPLAY = "replay"
+    """Made again from the manifest of another, to compare; counts for nothing else."""
 
 
 class Editor(StrEnum):
-    """Who wrote a trial's self-edit."""
+    """Who writes self-edits in every run. Beside these, `Trial.editor` may be any name in the config's `arms`."""
 
     POLICY = "policy"
+    BASE = "base"
     PASSAGE_ONLY = "passage_only"
+
+
+class GateState(StrEnum):
+    """Whether a policy may be published."""
+
+    UNMEASURED = "unmeasured"
+    PASSED = "passed"
+    REFUSED = "refused"
 
 
 class Fault(Value):
@@ -90,7 +102,7 @@ class Trial(Value):
     state: TrialState
     phase: TrialPhase
     context_id: str
-    editor: Editor
+    editor: str
     index: int
     policy: str
     completion: str = ""
@@ -99,19 +111,28 @@ class Trial(Value):
     accuracy: float | None = None
     baseline_accuracy: float | None = None
     forgetting: float | None = None
+    retention: Retention | None = None
+    divergence: Divergence | None = None
+    stopped_early: bool = False
+    flip_rate: float = 0.0
     reward: float | None = None
     selected: bool = False
     verdicts: tuple[Verdict, ...] = ()
     stage_seconds: dict[str, float] = Field(default_factory=dict)
     usage: Usage = Usage()
+    stage_usage: dict[str, Usage] = Field(default_factory=dict)
+    manifest: dict[str, Any] = Field(default_factory=dict)
+    replay_of: str = ""
     attempts: int = 0
+    late_results: int = 0
     error: Fault | None = None
     create_time: datetime
     end_time: datetime | None = None
 
 
 class PolicyVersion(Value):
-    """A version of the policy; `round` is `runs/{run}/rounds/{round}`, empty for a base model."""
+    """A version of the policy; `round` is `runs/{run}/rounds/{round}`, empty for a base model. `scores`: its row of R,
+    accuracy by context id."""
 
     name: str
     parent: str = ""
@@ -120,8 +141,29 @@ class PolicyVersion(Value):
     trials: tuple[str, ...] = ()
     forgetting: float | None = None
     held_out_accuracy: float | None = None
+    retention: Retention | None = None
+    divergence: Divergence | None = None
+    scores: dict[str, float] = Field(default_factory=dict)
+    gate: GateState = GateState.UNMEASURED
+    gate_reason: str = ""
     create_time: datetime
     usage: Usage = Usage()
+
+
+class AliasChange(Value):
+    """One move of an alias: to which policy, when, and why."""
+
+    policy: str
+    time: datetime
+    reason: str = ""
+
+
+class Alias(Value):
+    """A name that points to a committed policy. `history`: newest first, the present one included."""
+
+    name: str
+    policy: str
+    history: tuple[AliasChange, ...] = ()
 
 
 class RunStateChanged(Value):
@@ -161,6 +203,15 @@ class Event(Value):
     kind: EventKind
 
 
+class Budget(Value):
+    """Where a run stops with a clean state. 0: no limit."""
+
+    trials: int = Field(0, ge=0)
+    tokens: int = Field(0, ge=0)
+    device_seconds: float = Field(0.0, ge=0)
+    wall_seconds: float = Field(0.0, ge=0)
+
+
 class Estimate(Value):
     """A mean over n things with its 95 % interval."""
 
@@ -177,6 +228,58 @@ class ReportRow(Value):
     accuracy: Estimate
 
 
+class Cost(Value):
+    """What a run took, by stage, and for what it brought. None where there is nothing to divide by."""
+
+    stages: dict[str, Usage] = Field(default_factory=dict)
+    accepted: int = 0
+    device_seconds_per_accepted: float | None = None
+    tokens_per_accepted: float | None = None
+    device_seconds_per_point: float | None = None
+    """Per point (0.01) of gain over no adapter, on held-out contexts where there are any."""
+    money: float | None = None
+    """By the config's price table, in its currency."""
+
+
+class Continual(Value):
+    """R[i,j]: accuracy on context j after commit i, row 0 the base model; None where it was not asked. BWT and
+    forgetting as in glossary.md."""
+
+    contexts: tuple[str, ...] = ()
+    matrix: tuple[tuple[float | None, ...], ...] = ()
+    just_learned: Estimate | None = None
+    at_end: Estimate | None = None
+    bwt: Estimate | None = None
+    forgetting: Estimate | None = None
+
+
+class RunEstimate(Value):
+    """What a run would take, by the rates of the `based_on` trials that the record holds; seconds 0 without any."""
+
+    trials: int
+    usage: Usage
+    wall_seconds: float
+    based_on: int
+    basis: str
+
+
+class Difference(Value):
+    """One thing in which a replay came out otherwise."""
+
+    field: str
+    recorded: str
+    replayed: str
+
+
+class Replay(Value):
+    """A trial made again from its manifest, beside the recorded one."""
+
+    trial: Trial
+    original: str
+    identical: bool = False
+    differences: tuple[Difference, ...] = ()
+
+
 class RunReport(Value):
     """What a run found. `rl_gain`: last policy's self-edits minus the first's on held-out contexts, paired."""
 
@@ -190,3 +293,5 @@ class RunReport(Value):
     verdict: str
     usage: Usage
     wall_seconds: float
+    cost: Cost = Cost()
+    continual: Continual | None = None

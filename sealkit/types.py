@@ -59,6 +59,8 @@ class Sampling(Value):
     max_tokens: int = Field(256, ge=1, le=32768)
     stop: tuple[Annotated[str, Field(min_length=1, max_length=256)], ...] = Field((), max_length=16)
     seed: int = Field(0, ge=0, lt=2**64)
+    json_schema: str = Field("", max_length=100_000)
+    """A JSON Schema that the completion must follow, where the backend can hold the model to one; empty: free text."""
 
 
 class FinishReason(StrEnum):
@@ -151,13 +153,22 @@ class PolicyExample(Value):
     completion: str = Field(min_length=1)
 
 
+class View(Value):
+    """One more way to ask the same; `label` tells the judge what was done to it."""
+
+    label: str = Field(min_length=1, max_length=256)
+    prompt: Prompt
+
+
 class Query(Value):
-    """One held-out question about a context, asked without the context in the prompt."""
+    """One held-out question about a context, asked without the context in the prompt. The answers to the prompt and to
+    all `views` get one verdict together."""
 
     query_id: str = Field(min_length=1, max_length=512)
     question: str = Field(min_length=1)
     gold: str = Field(min_length=1)
     prompt: Prompt
+    views: tuple[View, ...] = Field((), max_length=64)
 
 
 class Outcome(StrEnum):
@@ -211,6 +222,7 @@ class TrainingResult(Value):
     steps: int
     first_loss: float
     final_loss: float
+    weights_sha256: str = ""
     usage: Usage = Usage()
 
 
@@ -221,7 +233,25 @@ class Retention(Value):
     accuracy_before: float
     accuracy_after: float
     forgetting: float
+    forgetting_low: float = -1.0
+    forgetting_high: float = 1.0
     lost_query_ids: tuple[str, ...] = ()
+
+
+class Divergence(Value):
+    """KL(base || subject) in nats a token: on the queries' prompts (None without any) and on a fixed text."""
+
+    on_queries: float | None = None
+    on_fixed_text: float
+
+
+class Race(Value):
+    """A sequential test over waves of queries: stop once the subject is below `to_beat` (None: its baseline) with
+    `confidence`."""
+
+    to_beat: float | None = Field(None, ge=0, le=1)
+    confidence: float = Field(0.95, gt=0.5, lt=1)
+    wave: int = Field(4, ge=1)
 
 
 class Evaluation(Value):
@@ -231,6 +261,9 @@ class Evaluation(Value):
     baseline_verdicts: tuple[Verdict, ...]
     baseline_cached: bool
     retention: Retention | None = None
+    divergence: Divergence | None = None
+    stopped_early: bool = False
+    flip_rate: float = 0.0
     judge_version: str = ""
     usage: Usage = Usage()
 

@@ -22,6 +22,7 @@ from sqlalchemy import (
     Table,
     Text,
     TypeDecorator,
+    false,
 )
 
 metadata = MetaData()
@@ -67,6 +68,13 @@ runs = Table(
     Column("events", Integer, nullable=False),  # sequence number of the last event
     Column("driver", String(128), nullable=False),  # worker that drives it; empty: nobody
     Column("driver_token", Integer, nullable=False),  # fencing token: the driver before writes no more
+    Column("priority", Integer, nullable=False, server_default="0"),  # trials of a higher one go first
+    Column("share", Float, nullable=False, server_default="1"),  # among runs of one priority
+    Column("budget", JSON(none_as_null=True)),  # Budget, where ResumeRun gave one in place of the config's
+    Column(
+        "active_seconds", Float, nullable=False, server_default="0"
+    ),  # under way, before it was last paused or ended
+    Column("active_since", UtcTime),  # under way since
     Index("runs_by_time", "create_time", "run_id"),
 )
 
@@ -98,7 +106,7 @@ trials = Table(
     _run_id(),
     Column("round", Integer, nullable=False),
     Column("phase", String(16), nullable=False),
-    Column("editor", String(16), nullable=False),
+    Column("editor", String(64), nullable=False),
     Column("context_id", String(512), nullable=False),
     Column("index", Integer, nullable=False),
     Column("policy", String(256), nullable=False),
@@ -124,6 +132,13 @@ trials = Table(
     Column("error", JSON(none_as_null=True)),  # Fault
     Column("create_time", UtcTime, nullable=False),
     Column("end_time", UtcTime),
+    Column("retention", JSON(none_as_null=True)),  # Retention
+    Column("divergence", JSON(none_as_null=True)),  # Divergence
+    Column("stopped_early", Boolean, nullable=False, server_default=false()),
+    Column("flip_rate", Float, nullable=False, server_default="0"),
+    Column("stage_usage", JSON, nullable=False, server_default="{}"),  # {stage: Usage}
+    Column("manifest", JSON, nullable=False, server_default="{}"),  # all that replays it
+    Column("replay_of", String(300), nullable=False, server_default=""),
     Index("trials_of_run", "run_id", "round", "name"),
     Index("trials_by_state", "run_id", "state"),
     Index("trials_by_worker", "state", "worker"),
@@ -143,6 +158,21 @@ policies = Table(
     Column("held_out_accuracy", Float),
     Column("create_time", UtcTime, nullable=False),
     Column("usage", JSON, nullable=False),  # Usage
+    Column("retention", JSON(none_as_null=True)),  # Retention
+    Column("divergence", JSON(none_as_null=True)),  # Divergence
+    Column("scores", JSON, nullable=False, server_default="{}"),  # {context id: accuracy}: its row of R
+    Column("gate", String(16), nullable=False, server_default="unmeasured"),  # GateState
+    Column("gate_reason", Text, nullable=False, server_default=""),
+)
+
+aliases = Table(
+    "aliases",
+    metadata,
+    Column("alias", String(64), primary_key=True),
+    Column("sequence", Integer, primary_key=True),  # from 1; the highest is where it points
+    Column("policy", String(256), nullable=False),  # `policies/{id}`
+    Column("reason", Text, nullable=False),
+    Column("time", UtcTime, nullable=False),
 )
 
 events = Table(

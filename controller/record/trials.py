@@ -35,7 +35,7 @@ class Plan(Value):
     round: int
     trial_id: str
     phase: TrialPhase
-    editor: Editor
+    editor: str
     context_id: str
     index: int
     policy: str

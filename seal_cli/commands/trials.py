@@ -28,7 +28,7 @@ def list_trials(
         rows = [
             (
                 trial.name.removeprefix(f"{parent}/"),
-                trial.editor.value,
+                trial.editor,
                 trial.rejection or trial.state.value,
                 share(trial.accuracy),
                 share(trial.baseline_accuracy),

@@ -17,6 +17,7 @@ from sealkit.config import RunConfig
 from sealkit.errors import Unavailable
 from sealkit.resources import Event, PolicyVersion, Run, RunReport, RunState, RunStateChanged, Trial
 from sealkit.rpc import convert_controller as convert
+from sealkit.rpc import convert_report
 from sealkit.rpc.struct import struct_to_pb
 
 T = TypeVar("T")
@@ -74,7 +75,9 @@ def resume_run(name: str) -> Call[Run]:
 
 
 def report(name: str) -> Call[RunReport]:
-    return Call("GetRunReport", pb2.GetRunReportRequest(name=name), lambda r: convert.run_report_from_pb(r.report))
+    return Call(
+        "GetRunReport", pb2.GetRunReportRequest(name=name), lambda r: convert_report.run_report_from_pb(r.report)
+    )
 
 
 def get_trial(name: str) -> Call[Trial]:

@@ -18,6 +18,7 @@ from sealkit.errors import InvalidInput
 from sealkit.types import (
     AdapterRef,
     Completion,
+    Divergence,
     Evaluation,
     FinishReason,
     LoraConfig,
@@ -30,6 +31,7 @@ from sealkit.types import (
     Prompt,
     PromptFormat,
     Query,
+    Race,
     Retention,
     Sampling,
     Schedule,
@@ -39,6 +41,7 @@ from sealkit.types import (
     TrainingSpec,
     Usage,
     Verdict,
+    View,
 )
 
 W = TypeVar("W", bound=StrEnum)
@@ -98,12 +101,18 @@ def sampling_to_pb(sampling: Sampling) -> text_pb2.Sampling:
         max_tokens=sampling.max_tokens,
         stop=sampling.stop,
         seed=sampling.seed,
+        json_schema=sampling.json_schema,
     )
 
 
 def sampling_from_pb(pb: text_pb2.Sampling) -> Sampling:
     return Sampling(
-        temperature=pb.temperature, top_p=pb.top_p, max_tokens=pb.max_tokens, stop=tuple(pb.stop), seed=pb.seed
+        temperature=pb.temperature,
+        top_p=pb.top_p,
+        max_tokens=pb.max_tokens,
+        stop=tuple(pb.stop),
+        seed=pb.seed,
+        json_schema=pb.json_schema,
     )
 
 
@@ -219,6 +228,7 @@ def training_result_to_pb(result: TrainingResult) -> trainer_pb2.TrainingResult:
         steps=result.steps,
         first_loss=result.first_loss,
         final_loss=result.final_loss,
+        weights_sha256=result.weights_sha256,
         usage=usage_to_pb(result.usage),
     )
 
@@ -230,18 +240,29 @@ def training_result_from_pb(pb: trainer_pb2.TrainingResult) -> TrainingResult:
         steps=pb.steps,
         first_loss=pb.first_loss,
         final_loss=pb.final_loss,
+        weights_sha256=pb.weights_sha256,
         usage=usage_from_pb(pb.usage),
     )
 
 
 def query_to_pb(query: Query) -> evaluation_pb2.Query:
     return evaluation_pb2.Query(
-        query_id=query.query_id, question=query.question, gold=query.gold, prompt=prompt_to_pb(query.prompt)
+        query_id=query.query_id,
+        question=query.question,
+        gold=query.gold,
+        prompt=prompt_to_pb(query.prompt),
+        views=[evaluation_pb2.View(label=view.label, prompt=prompt_to_pb(view.prompt)) for view in query.views],
     )
 
 
 def query_from_pb(pb: evaluation_pb2.Query) -> Query:
-    return Query(query_id=pb.query_id, question=pb.question, gold=pb.gold, prompt=prompt_from_pb(pb.prompt))
+    return Query(
+        query_id=pb.query_id,
+        question=pb.question,
+        gold=pb.gold,
+        prompt=prompt_from_pb(pb.prompt),
+        views=tuple(View(label=view.label, prompt=prompt_from_pb(view.prompt)) for view in pb.views),
+    )
 
 
 def verdict_to_pb(verdict: Verdict) -> evaluation_pb2.Verdict:
@@ -285,8 +306,26 @@ def retention_from_pb(pb: evaluator_pb2.Retention) -> Retention:
         accuracy_before=pb.accuracy_before,
         accuracy_after=pb.accuracy_after,
         forgetting=pb.forgetting,
+        forgetting_low=pb.forgetting_low,
+        forgetting_high=pb.forgetting_high,
         lost_query_ids=tuple(pb.lost_query_ids),
     )
+
+
+def divergence_to_pb(divergence: Divergence) -> evaluator_pb2.Divergence:
+    return evaluator_pb2.Divergence(**divergence.model_dump(exclude_none=True))
+
+
+def divergence_from_pb(pb: evaluator_pb2.Divergence) -> Divergence:
+    return Divergence(on_queries=pb.on_queries if pb.HasField("on_queries") else None, on_fixed_text=pb.on_fixed_text)
+
+
+def race_to_pb(race: Race) -> evaluator_pb2.Race:
+    return evaluator_pb2.Race(**race.model_dump(exclude_none=True))
+
+
+def race_from_pb(pb: evaluator_pb2.Race) -> Race:
+    return Race(to_beat=pb.to_beat if pb.HasField("to_beat") else None, confidence=pb.confidence, wave=pb.wave)
 
 
 def evaluation_to_pb(evaluation: Evaluation) -> evaluator_pb2.EvaluateResponse:
@@ -295,6 +334,9 @@ def evaluation_to_pb(evaluation: Evaluation) -> evaluator_pb2.EvaluateResponse:
         baseline_verdicts=[verdict_to_pb(v) for v in evaluation.baseline_verdicts],
         baseline_cached=evaluation.baseline_cached,
         retention=retention_to_pb(evaluation.retention) if evaluation.retention else None,
+        divergence=divergence_to_pb(evaluation.divergence) if evaluation.divergence else None,
+        stopped_early=evaluation.stopped_early,
+        flip_rate=evaluation.flip_rate,
         judge_version=evaluation.judge_version,
         usage=usage_to_pb(evaluation.usage),
     )
@@ -306,6 +348,9 @@ def evaluation_from_pb(pb: evaluator_pb2.EvaluateResponse) -> Evaluation:
         baseline_verdicts=tuple(verdict_from_pb(v) for v in pb.baseline_verdicts),
         baseline_cached=pb.baseline_cached,
         retention=retention_from_pb(pb.retention) if pb.HasField("retention") else None,
+        divergence=divergence_from_pb(pb.divergence) if pb.HasField("divergence") else None,
+        stopped_early=pb.stopped_early,
+        flip_rate=pb.flip_rate,
         judge_version=pb.judge_version,
         usage=usage_from_pb(pb.usage),
     )

@@ -9,16 +9,16 @@ from seal.controller.v1 import resources_pb2 as pb2
 
 from sealkit.errors import InvalidInput
 from sealkit.resources import (
-    Editor,
-    Estimate,
+    Alias,
+    AliasChange,
+    Budget,
     Event,
+    GateState,
     PolicyTrained,
     PolicyVersion,
-    ReportRow,
     RoundFinished,
     Run,
     RunProgress,
-    RunReport,
     RunState,
     RunStateChanged,
     StageStarted,
@@ -30,6 +30,10 @@ from sealkit.resources import (
 from sealkit.rpc.convert import (
     adapter_ref_from_pb,
     adapter_ref_to_pb,
+    divergence_from_pb,
+    divergence_to_pb,
+    retention_from_pb,
+    retention_to_pb,
     usage_from_pb,
     usage_to_pb,
     verdict_from_pb,
@@ -45,6 +49,7 @@ RUN_STATES = {
     RunState.SUCCEEDED: pb2.RUN_STATE_SUCCEEDED,
     RunState.FAILED: pb2.RUN_STATE_FAILED,
     RunState.CANCELLED: pb2.RUN_STATE_CANCELLED,
+    RunState.PAUSED: pb2.RUN_STATE_PAUSED,
 }
 TRIAL_STATES = {
     TrialState.QUEUED: pb2.TRIAL_STATE_QUEUED,
@@ -57,6 +62,12 @@ TRIAL_STATES = {
 TRIAL_PHASES = {
     TrialPhase.E_STEP: pb2.TRIAL_PHASE_E_STEP,
     TrialPhase.HELD_OUT: pb2.TRIAL_PHASE_HELD_OUT,
+    TrialPhase.REPLAY: pb2.TRIAL_PHASE_REPLAY,
+}
+GATE_STATES = {
+    GateState.UNMEASURED: pb2.GATE_STATE_UNMEASURED,
+    GateState.PASSED: pb2.GATE_STATE_PASSED,
+    GateState.REFUSED: pb2.GATE_STATE_REFUSED,
 }
 
 
@@ -134,6 +145,14 @@ def trial_to_pb(trial: Trial) -> pb2.Trial:
         error=status_of_fault(trial.error) if trial.error else None,
         create_time=time_to_pb(trial.create_time),
         end_time=time_to_pb(trial.end_time),
+        retention=retention_to_pb(trial.retention) if trial.retention else None,
+        divergence=divergence_to_pb(trial.divergence) if trial.divergence else None,
+        stopped_early=trial.stopped_early,
+        flip_rate=trial.flip_rate,
+        stage_usage={stage: usage_to_pb(usage) for stage, usage in trial.stage_usage.items()},
+        manifest=struct_to_pb(trial.manifest, what="manifest") if trial.manifest else None,
+        replay_of=trial.replay_of,
+        late_results=trial.late_results,
     )
 
 
@@ -143,7 +162,7 @@ def trial_from_pb(pb: pb2.Trial) -> Trial:
         state=word_from_number(TRIAL_STATES, pb.state),
         phase=word_from_number(TRIAL_PHASES, pb.phase),
         context_id=pb.context_id,
-        editor=Editor(pb.editor),
+        editor=pb.editor,
         index=pb.index,
         policy=pb.policy,
         completion=pb.completion,
@@ -161,6 +180,14 @@ def trial_from_pb(pb: pb2.Trial) -> Trial:
         error=fault_from_status(pb.error) if pb.HasField("error") else None,
         create_time=time_from_pb(pb.create_time),
         end_time=time_from_pb(pb.end_time) if pb.HasField("end_time") else None,
+        retention=retention_from_pb(pb.retention) if pb.HasField("retention") else None,
+        divergence=divergence_from_pb(pb.divergence) if pb.HasField("divergence") else None,
+        stopped_early=pb.stopped_early,
+        flip_rate=pb.flip_rate,
+        stage_usage={stage: usage_from_pb(usage) for stage, usage in pb.stage_usage.items()},
+        manifest=struct_from_pb(pb.manifest),
+        replay_of=pb.replay_of,
+        late_results=pb.late_results,
     )
 
 
@@ -175,6 +202,11 @@ def policy_version_to_pb(policy: PolicyVersion) -> pb2.PolicyVersion:
         held_out_accuracy=policy.held_out_accuracy,
         create_time=time_to_pb(policy.create_time),
         usage=usage_to_pb(policy.usage),
+        retention=retention_to_pb(policy.retention) if policy.retention else None,
+        divergence=divergence_to_pb(policy.divergence) if policy.divergence else None,
+        scores=policy.scores,
+        gate=GATE_STATES[policy.gate],
+        gate_reason=policy.gate_reason,
     )
 
 
@@ -189,7 +221,30 @@ def policy_version_from_pb(pb: pb2.PolicyVersion) -> PolicyVersion:
         held_out_accuracy=pb.held_out_accuracy if pb.HasField("held_out_accuracy") else None,
         create_time=time_from_pb(pb.create_time),
         usage=usage_from_pb(pb.usage),
+        retention=retention_from_pb(pb.retention) if pb.HasField("retention") else None,
+        divergence=divergence_from_pb(pb.divergence) if pb.HasField("divergence") else None,
+        scores=dict(pb.scores),
+        gate=word_from_number(GATE_STATES, pb.gate or pb2.GATE_STATE_UNMEASURED),  # a controller of 0.1 sets none
+        gate_reason=pb.gate_reason,
     )
+
+
+def alias_to_pb(alias: Alias) -> pb2.Alias:
+    history = [pb2.AliasChange(policy=c.policy, time=time_to_pb(c.time), reason=c.reason) for c in alias.history]
+    return pb2.Alias(name=alias.name, policy=alias.policy, history=history)
+
+
+def alias_from_pb(pb: pb2.Alias) -> Alias:
+    history = tuple(AliasChange(policy=c.policy, time=time_from_pb(c.time), reason=c.reason) for c in pb.history)
+    return Alias(name=pb.name, policy=pb.policy, history=history)
+
+
+def budget_to_pb(budget: Budget) -> pb2.Budget:
+    return pb2.Budget(**budget.model_dump())
+
+
+def budget_from_pb(pb: pb2.Budget) -> Budget:
+    return Budget(**{name: getattr(pb, name) for name in Budget.model_fields})
 
 
 def event_to_pb(event: Event) -> pb2.Event:
@@ -236,46 +291,3 @@ def _kind_from_pb(pb: pb2.Event) -> RunStateChanged | StageStarted | TrialFinish
         case "round_finished":
             return RoundFinished(round=pb.round_finished.round, policy=pb.round_finished.policy)
     raise InvalidInput(f"event {pb.cursor} is of a kind that this version of the suite does not know; update it")
-
-
-def estimate_to_pb(estimate: Estimate | None) -> pb2.Estimate | None:
-    return pb2.Estimate(**estimate.model_dump()) if estimate else None
-
-
-def estimate_from_pb(pb: pb2.Estimate) -> Estimate:
-    return Estimate(mean=pb.mean, low=pb.low, high=pb.high, n=pb.n)
-
-
-def run_report_to_pb(report: RunReport) -> pb2.RunReport:
-    return pb2.RunReport(
-        rows=[
-            pb2.ReportRow(key=r.key, label=r.label, split=r.split, accuracy=estimate_to_pb(r.accuracy))
-            for r in report.rows
-        ],
-        trial_counts=report.trial_counts,
-        kept=report.kept,
-        trial_forgetting=estimate_to_pb(report.trial_forgetting),
-        policies=[policy_version_to_pb(p) for p in report.policies],
-        stage_seconds=report.stage_seconds,
-        rl_gain=estimate_to_pb(report.rl_gain),
-        verdict=report.verdict,
-        usage=usage_to_pb(report.usage),
-        wall_seconds=report.wall_seconds,
-    )
-
-
-def run_report_from_pb(pb: pb2.RunReport) -> RunReport:
-    return RunReport(
-        rows=tuple(
-            ReportRow(key=r.key, label=r.label, split=r.split, accuracy=estimate_from_pb(r.accuracy)) for r in pb.rows
-        ),
-        trial_counts=dict(pb.trial_counts),
-        kept=pb.kept,
-        trial_forgetting=estimate_from_pb(pb.trial_forgetting) if pb.HasField("trial_forgetting") else None,
-        policies=tuple(policy_version_from_pb(p) for p in pb.policies),
-        stage_seconds=dict(pb.stage_seconds),
-        rl_gain=estimate_from_pb(pb.rl_gain) if pb.HasField("rl_gain") else None,
-        verdict=pb.verdict,
-        usage=usage_from_pb(pb.usage),
-        wall_seconds=pb.wall_seconds,
-    )

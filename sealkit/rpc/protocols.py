@@ -20,6 +20,7 @@ from sealkit.types import (
     Progress,
     Prompt,
     Query,
+    Race,
     Sampling,
     TrainingResult,
     TrainingSpec,
@@ -54,9 +55,10 @@ class Trainer(Protocol):
     """Trains adapters. Both streams give Progress any number of times, then one TrainingResult, which is the last."""
 
     def train_adapter(
-        self, policy: Policy, spec: TrainingSpec, *, owner: str
+        self, policy: Policy, spec: TrainingSpec, *, owner: str, retrain: bool = False
     ) -> AsyncIterator[Progress | TrainingResult]:
-        """A trial's adapter, over the policy's frozen one. Closing the iterator stops the job."""
+        """A trial's adapter, over the policy's frozen one. Closing the iterator stops the job. `retrain`: also where
+        the store has it; what it has stays, and the result tells the weights' SHA-256."""
         ...
 
     def train_policy(
@@ -71,6 +73,10 @@ class Trainer(Protocol):
         owner: str,
     ) -> AsyncIterator[Progress | TrainingResult]:
         """The M-step. Closing the iterator stops the job."""
+        ...
+
+    async def join_adapters(self, policy: Policy, adapter: AdapterRef) -> AdapterRef:
+        """One adapter that does exactly what the policy's and the trial's do together."""
         ...
 
     async def info(self) -> ModelInfo: ...
@@ -93,8 +99,11 @@ class Evaluator(Protocol):
         judge: str,
         retention_queries: Sequence[Query] = (),
         retention_limit: int = 0,
+        measure_divergence: bool = False,
+        race: Race | None = None,
     ) -> Evaluation:
-        """Verdicts beside the baseline's, in the order of the queries, and retention where a suite is given."""
+        """Verdicts beside the baseline's, in the order of the queries, and retention where a suite is given. With a
+        `race`, queries that no longer matter are not asked."""
         ...
 
     async def info(self) -> ModelInfo: ...

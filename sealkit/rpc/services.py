@@ -30,6 +30,7 @@ from sealkit.types import (
     Progress,
     Prompt,
     Query,
+    Race,
     Sampling,
     TrainingResult,
     TrainingSpec,
@@ -108,10 +109,10 @@ class TrainerClient(_ServiceClient):
     _stub_class = trainer_pb2_grpc.TrainerServiceStub
 
     def train_adapter(
-        self, policy: Policy, spec: TrainingSpec, *, owner: str
+        self, policy: Policy, spec: TrainingSpec, *, owner: str, retrain: bool = False
     ) -> AsyncIterator[Progress | TrainingResult]:
         request = trainer_pb2.TrainAdapterRequest(
-            policy=convert.policy_to_pb(policy), spec=convert.training_spec_to_pb(spec), owner=owner
+            policy=convert.policy_to_pb(policy), spec=convert.training_spec_to_pb(spec), owner=owner, retrain=retrain
         )
         return self._train(self._stub.TrainAdapter, request)
 
@@ -149,6 +150,13 @@ class TrainerClient(_ServiceClient):
         if not finished:
             raise Unavailable(f"{self._peer} ended the call without a result")
 
+    async def join_adapters(self, policy: Policy, adapter: AdapterRef) -> AdapterRef:
+        request = trainer_pb2.JoinAdaptersRequest(
+            policy=convert.policy_to_pb(policy), adapter=convert.adapter_ref_to_pb(adapter)
+        )
+        joined = await self._call(self._stub.JoinAdapters, request)
+        return AdapterRef(digest=joined.adapter.digest, uri=joined.adapter.uri)
+
     async def info(self) -> ModelInfo:
         return (await self.trainer_info()).model
 
@@ -178,6 +186,8 @@ class EvaluatorClient(_ServiceClient):
         judge: str,
         retention_queries: Sequence[Query] = (),
         retention_limit: int = 0,
+        measure_divergence: bool = False,
+        race: Race | None = None,
     ) -> Evaluation:
         request = evaluator_pb2.EvaluateRequest(
             policy=convert.policy_to_pb(policy),
@@ -187,6 +197,8 @@ class EvaluatorClient(_ServiceClient):
             judge=judge,
             retention_queries=[convert.query_to_pb(q) for q in retention_queries],
             retention_limit=retention_limit,
+            measure_divergence=measure_divergence,
+            race=convert.race_to_pb(race) if race else None,
         )
         return convert.evaluation_from_pb(await self._call(self._stub.Evaluate, request))
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from sealkit import resources, types
 from sealkit.config import RunConfig, parse_config
 from sealkit.errors import InvalidInput
-from sealkit.rpc import convert, convert_controller
+from sealkit.rpc import convert, convert_controller, convert_report
 from sealkit.rpc.interceptors import check
 from sealkit.rpc.struct import struct_from_pb, struct_to_pb
 
@@ -47,6 +47,7 @@ sampling = st.builds(
     max_tokens=st.integers(1, 32768),
     stop=tuples(some),
     seed=seed,
+    json_schema=text,
 )
 adapter_ref = st.builds(types.AdapterRef, digest=st.text("0123456789abcdef", min_size=64, max_size=64), uri=text)
 policy = st.builds(types.Policy, name=some, adapter=maybe(adapter_ref))
@@ -99,7 +100,8 @@ training_spec = st.builds(
     seed=seed,
 )
 policy_example = st.builds(types.PolicyExample, prompt=prompt, completion=some)
-query = st.builds(types.Query, query_id=some, question=some, gold=some, prompt=prompt)
+view = st.builds(types.View, label=some, prompt=prompt)
+query = st.builds(types.Query, query_id=some, question=some, gold=some, prompt=prompt, views=tuples(view))
 verdict = st.builds(types.Verdict, query_id=text, answer=text, outcome=st.sampled_from(types.Outcome), reason=text)
 completion = st.builds(
     types.Completion,
@@ -117,6 +119,7 @@ training_result = st.builds(
     steps=count,
     first_loss=real,
     final_loss=real,
+    weights_sha256=text,
     usage=usage,
 )
 retention = st.builds(
@@ -125,7 +128,16 @@ retention = st.builds(
     accuracy_before=unit,
     accuracy_after=unit,
     forgetting=real,
+    forgetting_low=real,
+    forgetting_high=real,
     lost_query_ids=tuples(text),
+)
+divergence = st.builds(types.Divergence, on_queries=maybe(real), on_fixed_text=real)
+race = st.builds(
+    types.Race,
+    to_beat=maybe(unit),
+    confidence=st.floats(0.5, 1, exclude_min=True, exclude_max=True),
+    wave=st.integers(1, 99),
 )
 evaluation = st.builds(
     types.Evaluation,
@@ -133,6 +145,9 @@ evaluation = st.builds(
     baseline_verdicts=tuples(verdict),
     baseline_cached=st.booleans(),
     retention=maybe(retention),
+    divergence=maybe(divergence),
+    stopped_early=st.booleans(),
+    flip_rate=unit,
     judge_version=text,
     usage=usage,
 )
@@ -169,7 +184,7 @@ trial = st.builds(
     state=st.sampled_from(resources.TrialState),
     phase=st.sampled_from(resources.TrialPhase),
     context_id=text,
-    editor=st.sampled_from(resources.Editor),
+    editor=text,
     index=count,
     policy=text,
     completion=text,
@@ -187,6 +202,14 @@ trial = st.builds(
     error=maybe(fault),
     create_time=moment,
     end_time=maybe(moment),
+    retention=maybe(retention),
+    divergence=maybe(divergence),
+    stopped_early=st.booleans(),
+    flip_rate=unit,
+    stage_usage=st.dictionaries(text, usage, max_size=2),
+    manifest=st.dictionaries(text, json_value, max_size=2),
+    replay_of=text,
+    late_results=count,
 )
 policy_version = st.builds(
     resources.PolicyVersion,
@@ -199,6 +222,17 @@ policy_version = st.builds(
     held_out_accuracy=maybe(unit),
     create_time=moment,
     usage=usage,
+    retention=maybe(retention),
+    divergence=maybe(divergence),
+    scores=st.dictionaries(text, unit, max_size=3),
+    gate=st.sampled_from(resources.GateState),
+    gate_reason=text,
+)
+change = st.builds(resources.AliasChange, policy=text, time=moment, reason=text)
+alias = st.builds(resources.Alias, name=text, policy=text, history=tuples(change))
+amount = st.floats(0, 1e9)
+budget = st.builds(
+    resources.Budget, trials=count, tokens=st.integers(0, 2**62), device_seconds=amount, wall_seconds=amount
 )
 kind = (
     st.builds(resources.RunStateChanged, state=st.sampled_from(resources.RunState), error=maybe(fault))
@@ -210,6 +244,31 @@ kind = (
 event = st.builds(resources.Event, cursor=text, time=moment, progress=run_progress, kind=kind)
 estimate = st.builds(resources.Estimate, mean=real, low=real, high=real, n=count)
 row = st.builds(resources.ReportRow, key=text, label=text, split=text, accuracy=estimate)
+cost = st.builds(
+    resources.Cost,
+    stages=st.dictionaries(text, usage, max_size=2),
+    accepted=count,
+    device_seconds_per_accepted=maybe(real),
+    tokens_per_accepted=maybe(real),
+    device_seconds_per_point=maybe(real),
+    money=maybe(real),
+)
+continual = st.builds(
+    resources.Continual,
+    contexts=tuples(text),
+    matrix=tuples(tuples(maybe(unit))),
+    just_learned=maybe(estimate),
+    at_end=maybe(estimate),
+    bwt=maybe(estimate),
+    forgetting=maybe(estimate),
+)
+run_estimate = st.builds(
+    resources.RunEstimate, trials=count, usage=usage, wall_seconds=real, based_on=count, basis=text
+)
+difference = st.builds(resources.Difference, field=text, recorded=text, replayed=text)
+replay = st.builds(
+    resources.Replay, trial=trial, original=text, identical=st.booleans(), differences=tuples(difference)
+)
 run_report = st.builds(
     resources.RunReport,
     rows=tuples(row),
@@ -222,6 +281,8 @@ run_report = st.builds(
     verdict=text,
     usage=usage,
     wall_seconds=real,
+    cost=cost,
+    continual=maybe(continual),
 )
 
 REQUEST_PARTS = {
@@ -235,6 +296,7 @@ REQUEST_PARTS = {
     "training_spec": training_spec,
     "policy_example": policy_example,
     "query": query,
+    "race": race,
 }
 RESPONSE_PARTS = {
     "model_info": model_info,
@@ -244,6 +306,7 @@ RESPONSE_PARTS = {
     "progress": progress,
     "training_result": training_result,
     "retention": retention,
+    "divergence": divergence,
     "evaluation": evaluation,
 }
 RESOURCES = {
@@ -252,8 +315,16 @@ RESOURCES = {
     "trial": trial,
     "policy_version": policy_version,
     "event": event,
+    "alias": alias,
+    "budget": budget,
+}
+REPORTS = {
     "estimate": estimate,
     "run_report": run_report,
+    "cost": cost,
+    "continual": continual,
+    "run_estimate": run_estimate,
+    "replay": replay,
 }
 
 
@@ -278,6 +349,14 @@ def test_resources_come_back_as_they_went(name: str, data: st.DataObject) -> Non
     assert _round_trip(convert_controller, name, value) == value
 
 
+@pytest.mark.parametrize("name", REPORTS)
+@settings(max_examples=25, deadline=None)
+@given(data=st.data())
+def test_reports_come_back_as_they_went(name: str, data: st.DataObject) -> None:
+    value = data.draw(REPORTS[name])
+    assert _round_trip(convert_report, name, value) == value
+
+
 @pytest.mark.parametrize("name", REQUEST_PARTS)
 @settings(max_examples=25, deadline=None)
 @given(data=st.data())
@@ -286,7 +365,12 @@ def test_what_the_types_allow_passes_the_door(name: str, data: st.DataObject) ->
 
 
 def test_every_conversion_has_its_way_back_and_is_tested() -> None:
-    for module, names in ((convert, {*REQUEST_PARTS, *RESPONSE_PARTS}), (convert_controller, {*RESOURCES, "time"})):
+    tested = (
+        (convert, {*REQUEST_PARTS, *RESPONSE_PARTS}),
+        (convert_controller, {*RESOURCES, "time"}),
+        (convert_report, {*REPORTS}),
+    )
+    for module, names in tested:
         own = [n for n, f in vars(module).items() if getattr(f, "__module__", "") == module.__name__]
         there, back = ({n.removesuffix(end) for n in own if n.endswith(end)} for end in ("_to_pb", "_from_pb"))
         assert there == {n for n in back if not n.startswith("_")} == names

@@ -42,6 +42,7 @@ class KnowledgeDomain:
     name = "knowledge"
     version = "1"
     judge = "content"
+    completion_schema = ""
 
     def __init__(self, options: Mapping[str, Any], inner_loop: InnerLoopConfig) -> None:
         try:
@@ -96,6 +97,10 @@ class KnowledgeDomain:
             )
             for number, item in enumerate(passage.questions)
         ]
+
+    def ready_made(self, context: Context) -> Mapping[str, str]:  # noqa: ARG002
+        """None: every self-edit is sampled."""
+        return {}
 
     def _spec(self, context: Context, completion: str, seed: int) -> TrainingSpec:
         passage = Passage.model_validate(context.payload)

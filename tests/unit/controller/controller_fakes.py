@@ -23,6 +23,7 @@ from sealkit.types import (
     Progress,
     Prompt,
     Query,
+    Race,
     Retention,
     Sampling,
     TrainingExample,
@@ -64,6 +65,7 @@ class TinyDomain:
     name = "tiny"
     version = "1"
     judge = "exact"
+    completion_schema = ""
 
     def __init__(self, options: Mapping[str, Any], inner_loop: Any) -> None:
         self._inner_loop = inner_loop
@@ -89,6 +91,9 @@ class TinyDomain:
             Query(query_id=f"{context.context_id}/{i}", question=f"Q{i}?", gold="yes", prompt=Prompt(user=f"Q{i}?"))
             for i in range(4)
         ]
+
+    def ready_made(self, context: Context) -> Mapping[str, str]:
+        return {}
 
     def _spec(self, text: str, seed: int) -> TrainingSpec:
         inner = self._inner_loop
@@ -139,7 +144,7 @@ class FakeServices:
                 yield Completion(context_id=context_id, index=index, text=text, finish_reason=FinishReason.STOP)
 
     async def train_adapter(
-        self, policy: Policy, spec: TrainingSpec, *, owner: str
+        self, policy: Policy, spec: TrainingSpec, *, owner: str, retrain: bool = False
     ) -> AsyncIterator[Progress | TrainingResult]:
         await self._came("train", spec.examples[0].text)
         self.specs.append(spec)
@@ -161,6 +166,10 @@ class FakeServices:
         self.taught.append([example.completion for example in examples])
         yield _trained(digest_of("policy", parent.adapter, list(map(str, examples)), from_parent, seed))
 
+    async def join_adapters(self, policy: Policy, adapter: AdapterRef) -> AdapterRef:
+        await self._came("join", policy.name)
+        return AdapterRef(digest=digest_of("joined", policy.adapter, adapter)) if policy.adapter else adapter
+
     async def evaluate(
         self,
         policy: Policy,
@@ -171,6 +180,8 @@ class FakeServices:
         judge: str,
         retention_queries: Sequence[Query] = (),
         retention_limit: int = 0,
+        measure_divergence: bool = False,
+        race: Race | None = None,
     ) -> Evaluation:
         await self._came("evaluate", policy.name)
         self.asked.append((policy.name, adapter))

@@ -80,7 +80,7 @@ async def test_selected_trials_beat_baseline_and_passage(system: System) -> None
     for trial in selected:
         parent = trial.name.rpartition("/trials/")[0]
         passage = next(
-            t for t in trials if t.editor is Editor.PASSAGE_ONLY and t.context_id == trial.context_id
+            t for t in trials if t.editor == Editor.PASSAGE_ONLY and t.context_id == trial.context_id
             and t.name.startswith(parent) and t.phase is TrialPhase.E_STEP
         )  # fmt: skip
         assert trial.reward is not None

@@ -60,6 +60,11 @@ class ControllerServiceStub:
                 request_serializer=seal_dot_controller_dot_v1_dot_controller__pb2.CancelRunRequest.SerializeToString,
                 response_deserializer=seal_dot_controller_dot_v1_dot_controller__pb2.CancelRunResponse.FromString,
                 _registered_method=True)
+        self.PauseRun = channel.unary_unary(
+                '/seal.controller.v1.ControllerService/PauseRun',
+                request_serializer=seal_dot_controller_dot_v1_dot_controller__pb2.PauseRunRequest.SerializeToString,
+                response_deserializer=seal_dot_controller_dot_v1_dot_controller__pb2.PauseRunResponse.FromString,
+                _registered_method=True)
         self.ResumeRun = channel.unary_unary(
                 '/seal.controller.v1.ControllerService/ResumeRun',
                 request_serializer=seal_dot_controller_dot_v1_dot_controller__pb2.ResumeRunRequest.SerializeToString,
@@ -69,6 +74,26 @@ class ControllerServiceStub:
                 '/seal.controller.v1.ControllerService/GetRunReport',
                 request_serializer=seal_dot_controller_dot_v1_dot_controller__pb2.GetRunReportRequest.SerializeToString,
                 response_deserializer=seal_dot_controller_dot_v1_dot_controller__pb2.GetRunReportResponse.FromString,
+                _registered_method=True)
+        self.EstimateRun = channel.unary_unary(
+                '/seal.controller.v1.ControllerService/EstimateRun',
+                request_serializer=seal_dot_controller_dot_v1_dot_controller__pb2.EstimateRunRequest.SerializeToString,
+                response_deserializer=seal_dot_controller_dot_v1_dot_controller__pb2.EstimateRunResponse.FromString,
+                _registered_method=True)
+        self.RetryTrials = channel.unary_unary(
+                '/seal.controller.v1.ControllerService/RetryTrials',
+                request_serializer=seal_dot_controller_dot_v1_dot_controller__pb2.RetryTrialsRequest.SerializeToString,
+                response_deserializer=seal_dot_controller_dot_v1_dot_controller__pb2.RetryTrialsResponse.FromString,
+                _registered_method=True)
+        self.ReplayTrial = channel.unary_unary(
+                '/seal.controller.v1.ControllerService/ReplayTrial',
+                request_serializer=seal_dot_controller_dot_v1_dot_controller__pb2.ReplayTrialRequest.SerializeToString,
+                response_deserializer=seal_dot_controller_dot_v1_dot_controller__pb2.ReplayTrialResponse.FromString,
+                _registered_method=True)
+        self.GetReplay = channel.unary_unary(
+                '/seal.controller.v1.ControllerService/GetReplay',
+                request_serializer=seal_dot_controller_dot_v1_dot_controller__pb2.GetReplayRequest.SerializeToString,
+                response_deserializer=seal_dot_controller_dot_v1_dot_controller__pb2.GetReplayResponse.FromString,
                 _registered_method=True)
         self.ListTrials = channel.unary_unary(
                 '/seal.controller.v1.ControllerService/ListTrials',
@@ -89,6 +114,26 @@ class ControllerServiceStub:
                 '/seal.controller.v1.ControllerService/GetPolicy',
                 request_serializer=seal_dot_controller_dot_v1_dot_controller__pb2.GetPolicyRequest.SerializeToString,
                 response_deserializer=seal_dot_controller_dot_v1_dot_controller__pb2.GetPolicyResponse.FromString,
+                _registered_method=True)
+        self.SetAlias = channel.unary_unary(
+                '/seal.controller.v1.ControllerService/SetAlias',
+                request_serializer=seal_dot_controller_dot_v1_dot_controller__pb2.SetAliasRequest.SerializeToString,
+                response_deserializer=seal_dot_controller_dot_v1_dot_controller__pb2.SetAliasResponse.FromString,
+                _registered_method=True)
+        self.GetAlias = channel.unary_unary(
+                '/seal.controller.v1.ControllerService/GetAlias',
+                request_serializer=seal_dot_controller_dot_v1_dot_controller__pb2.GetAliasRequest.SerializeToString,
+                response_deserializer=seal_dot_controller_dot_v1_dot_controller__pb2.GetAliasResponse.FromString,
+                _registered_method=True)
+        self.ListAliases = channel.unary_unary(
+                '/seal.controller.v1.ControllerService/ListAliases',
+                request_serializer=seal_dot_controller_dot_v1_dot_controller__pb2.ListAliasesRequest.SerializeToString,
+                response_deserializer=seal_dot_controller_dot_v1_dot_controller__pb2.ListAliasesResponse.FromString,
+                _registered_method=True)
+        self.RollBackAlias = channel.unary_unary(
+                '/seal.controller.v1.ControllerService/RollBackAlias',
+                request_serializer=seal_dot_controller_dot_v1_dot_controller__pb2.RollBackAliasRequest.SerializeToString,
+                response_deserializer=seal_dot_controller_dot_v1_dot_controller__pb2.RollBackAliasResponse.FromString,
                 _registered_method=True)
 
 
@@ -136,8 +181,16 @@ class ControllerServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def PauseRun(self, request, context):
+        """Lets the trials under way come to their end, starts no more. Pausing a run that has ended or is paused changes
+        nothing. Errors: NOT_FOUND / UNKNOWN_RUN.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ResumeRun(self, request, context):
-        """Takes a failed or cancelled run up where it stopped; its failed and cancelled trials are tried again.
+        """Takes a paused, failed or cancelled run up where it stopped; its failed and cancelled trials are tried again.
         Errors: NOT_FOUND / UNKNOWN_RUN, FAILED_PRECONDITION / RUN_NOT_RESUMABLE.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -146,6 +199,36 @@ class ControllerServiceServicer:
 
     def GetRunReport(self, request, context):
         """What a run found, so far or in the end. Errors: NOT_FOUND / UNKNOWN_RUN.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def EstimateRun(self, request, context):
+        """What a run would take, from the rates measured so far; nothing is started. Errors as CreateRun.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RetryTrials(self, request, context):
+        """Queues a run's failed trials again where they can still count, and the run with them if it had ended.
+        Errors: NOT_FOUND / UNKNOWN_RUN, UNKNOWN_TRIAL; FAILED_PRECONDITION / RUN_NOT_RESUMABLE.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReplayTrial(self, request, context):
+        """Makes a trial again from its manifest; answers at once with the new trial's name.
+        Errors: NOT_FOUND / UNKNOWN_TRIAL, FAILED_PRECONDITION / NOT_REPLAYABLE.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetReplay(self, request, context):
+        """A replay beside the recorded trial, and what differs. Errors: NOT_FOUND / UNKNOWN_TRIAL.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -179,6 +262,36 @@ class ControllerServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SetAlias(self, request, context):
+        """Points an alias to a policy that passed the gate. Errors: NOT_FOUND / UNKNOWN_POLICY, FAILED_PRECONDITION /
+        GATE_REFUSED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetAlias(self, request, context):
+        """One alias with its history. Errors: NOT_FOUND / UNKNOWN_ALIAS.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListAliases(self, request, context):
+        """Aliases, by name.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RollBackAlias(self, request, context):
+        """Points an alias to the policy it pointed to before. Errors: NOT_FOUND / UNKNOWN_ALIAS, FAILED_PRECONDITION /
+        NOTHING_TO_ROLL_BACK.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ControllerServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -207,6 +320,11 @@ def add_ControllerServiceServicer_to_server(servicer, server):
                     request_deserializer=seal_dot_controller_dot_v1_dot_controller__pb2.CancelRunRequest.FromString,
                     response_serializer=seal_dot_controller_dot_v1_dot_controller__pb2.CancelRunResponse.SerializeToString,
             ),
+            'PauseRun': grpc.unary_unary_rpc_method_handler(
+                    servicer.PauseRun,
+                    request_deserializer=seal_dot_controller_dot_v1_dot_controller__pb2.PauseRunRequest.FromString,
+                    response_serializer=seal_dot_controller_dot_v1_dot_controller__pb2.PauseRunResponse.SerializeToString,
+            ),
             'ResumeRun': grpc.unary_unary_rpc_method_handler(
                     servicer.ResumeRun,
                     request_deserializer=seal_dot_controller_dot_v1_dot_controller__pb2.ResumeRunRequest.FromString,
@@ -216,6 +334,26 @@ def add_ControllerServiceServicer_to_server(servicer, server):
                     servicer.GetRunReport,
                     request_deserializer=seal_dot_controller_dot_v1_dot_controller__pb2.GetRunReportRequest.FromString,
                     response_serializer=seal_dot_controller_dot_v1_dot_controller__pb2.GetRunReportResponse.SerializeToString,
+            ),
+            'EstimateRun': grpc.unary_unary_rpc_method_handler(
+                    servicer.EstimateRun,
+                    request_deserializer=seal_dot_controller_dot_v1_dot_controller__pb2.EstimateRunRequest.FromString,
+                    response_serializer=seal_dot_controller_dot_v1_dot_controller__pb2.EstimateRunResponse.SerializeToString,
+            ),
+            'RetryTrials': grpc.unary_unary_rpc_method_handler(
+                    servicer.RetryTrials,
+                    request_deserializer=seal_dot_controller_dot_v1_dot_controller__pb2.RetryTrialsRequest.FromString,
+                    response_serializer=seal_dot_controller_dot_v1_dot_controller__pb2.RetryTrialsResponse.SerializeToString,
+            ),
+            'ReplayTrial': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReplayTrial,
+                    request_deserializer=seal_dot_controller_dot_v1_dot_controller__pb2.ReplayTrialRequest.FromString,
+                    response_serializer=seal_dot_controller_dot_v1_dot_controller__pb2.ReplayTrialResponse.SerializeToString,
+            ),
+            'GetReplay': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetReplay,
+                    request_deserializer=seal_dot_controller_dot_v1_dot_controller__pb2.GetReplayRequest.FromString,
+                    response_serializer=seal_dot_controller_dot_v1_dot_controller__pb2.GetReplayResponse.SerializeToString,
             ),
             'ListTrials': grpc.unary_unary_rpc_method_handler(
                     servicer.ListTrials,
@@ -236,6 +374,26 @@ def add_ControllerServiceServicer_to_server(servicer, server):
                     servicer.GetPolicy,
                     request_deserializer=seal_dot_controller_dot_v1_dot_controller__pb2.GetPolicyRequest.FromString,
                     response_serializer=seal_dot_controller_dot_v1_dot_controller__pb2.GetPolicyResponse.SerializeToString,
+            ),
+            'SetAlias': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetAlias,
+                    request_deserializer=seal_dot_controller_dot_v1_dot_controller__pb2.SetAliasRequest.FromString,
+                    response_serializer=seal_dot_controller_dot_v1_dot_controller__pb2.SetAliasResponse.SerializeToString,
+            ),
+            'GetAlias': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetAlias,
+                    request_deserializer=seal_dot_controller_dot_v1_dot_controller__pb2.GetAliasRequest.FromString,
+                    response_serializer=seal_dot_controller_dot_v1_dot_controller__pb2.GetAliasResponse.SerializeToString,
+            ),
+            'ListAliases': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListAliases,
+                    request_deserializer=seal_dot_controller_dot_v1_dot_controller__pb2.ListAliasesRequest.FromString,
+                    response_serializer=seal_dot_controller_dot_v1_dot_controller__pb2.ListAliasesResponse.SerializeToString,
+            ),
+            'RollBackAlias': grpc.unary_unary_rpc_method_handler(
+                    servicer.RollBackAlias,
+                    request_deserializer=seal_dot_controller_dot_v1_dot_controller__pb2.RollBackAliasRequest.FromString,
+                    response_serializer=seal_dot_controller_dot_v1_dot_controller__pb2.RollBackAliasResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -385,6 +543,33 @@ class ControllerService:
             _registered_method=True)
 
     @staticmethod
+    def PauseRun(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/seal.controller.v1.ControllerService/PauseRun',
+            seal_dot_controller_dot_v1_dot_controller__pb2.PauseRunRequest.SerializeToString,
+            seal_dot_controller_dot_v1_dot_controller__pb2.PauseRunResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def ResumeRun(request,
             target,
             options=(),
@@ -428,6 +613,114 @@ class ControllerService:
             '/seal.controller.v1.ControllerService/GetRunReport',
             seal_dot_controller_dot_v1_dot_controller__pb2.GetRunReportRequest.SerializeToString,
             seal_dot_controller_dot_v1_dot_controller__pb2.GetRunReportResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def EstimateRun(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/seal.controller.v1.ControllerService/EstimateRun',
+            seal_dot_controller_dot_v1_dot_controller__pb2.EstimateRunRequest.SerializeToString,
+            seal_dot_controller_dot_v1_dot_controller__pb2.EstimateRunResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RetryTrials(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/seal.controller.v1.ControllerService/RetryTrials',
+            seal_dot_controller_dot_v1_dot_controller__pb2.RetryTrialsRequest.SerializeToString,
+            seal_dot_controller_dot_v1_dot_controller__pb2.RetryTrialsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReplayTrial(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/seal.controller.v1.ControllerService/ReplayTrial',
+            seal_dot_controller_dot_v1_dot_controller__pb2.ReplayTrialRequest.SerializeToString,
+            seal_dot_controller_dot_v1_dot_controller__pb2.ReplayTrialResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetReplay(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/seal.controller.v1.ControllerService/GetReplay',
+            seal_dot_controller_dot_v1_dot_controller__pb2.GetReplayRequest.SerializeToString,
+            seal_dot_controller_dot_v1_dot_controller__pb2.GetReplayResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -536,6 +829,114 @@ class ControllerService:
             '/seal.controller.v1.ControllerService/GetPolicy',
             seal_dot_controller_dot_v1_dot_controller__pb2.GetPolicyRequest.SerializeToString,
             seal_dot_controller_dot_v1_dot_controller__pb2.GetPolicyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetAlias(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/seal.controller.v1.ControllerService/SetAlias',
+            seal_dot_controller_dot_v1_dot_controller__pb2.SetAliasRequest.SerializeToString,
+            seal_dot_controller_dot_v1_dot_controller__pb2.SetAliasResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetAlias(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/seal.controller.v1.ControllerService/GetAlias',
+            seal_dot_controller_dot_v1_dot_controller__pb2.GetAliasRequest.SerializeToString,
+            seal_dot_controller_dot_v1_dot_controller__pb2.GetAliasResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListAliases(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/seal.controller.v1.ControllerService/ListAliases',
+            seal_dot_controller_dot_v1_dot_controller__pb2.ListAliasesRequest.SerializeToString,
+            seal_dot_controller_dot_v1_dot_controller__pb2.ListAliasesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RollBackAlias(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/seal.controller.v1.ControllerService/RollBackAlias',
+            seal_dot_controller_dot_v1_dot_controller__pb2.RollBackAliasRequest.SerializeToString,
+            seal_dot_controller_dot_v1_dot_controller__pb2.RollBackAliasResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -51,12 +51,28 @@ class ControllerServiceStub:
     """Stops a run: no trial starts any more, those under way are stopped. Cancelling a run that has ended changes nothing.
     Errors: NOT_FOUND / UNKNOWN_RUN.
     """
+    PauseRun: _grpc.UnaryUnaryMultiCallable[_controller_pb2.PauseRunRequest, _controller_pb2.PauseRunResponse]
+    """Lets the trials under way come to their end, starts no more. Pausing a run that has ended or is paused changes
+    nothing. Errors: NOT_FOUND / UNKNOWN_RUN.
+    """
     ResumeRun: _grpc.UnaryUnaryMultiCallable[_controller_pb2.ResumeRunRequest, _controller_pb2.ResumeRunResponse]
-    """Takes a failed or cancelled run up where it stopped; its failed and cancelled trials are tried again.
+    """Takes a paused, failed or cancelled run up where it stopped; its failed and cancelled trials are tried again.
     Errors: NOT_FOUND / UNKNOWN_RUN, FAILED_PRECONDITION / RUN_NOT_RESUMABLE.
     """
     GetRunReport: _grpc.UnaryUnaryMultiCallable[_controller_pb2.GetRunReportRequest, _controller_pb2.GetRunReportResponse]
     """What a run found, so far or in the end. Errors: NOT_FOUND / UNKNOWN_RUN."""
+    EstimateRun: _grpc.UnaryUnaryMultiCallable[_controller_pb2.EstimateRunRequest, _controller_pb2.EstimateRunResponse]
+    """What a run would take, from the rates measured so far; nothing is started. Errors as CreateRun."""
+    RetryTrials: _grpc.UnaryUnaryMultiCallable[_controller_pb2.RetryTrialsRequest, _controller_pb2.RetryTrialsResponse]
+    """Queues a run's failed trials again where they can still count, and the run with them if it had ended.
+    Errors: NOT_FOUND / UNKNOWN_RUN, UNKNOWN_TRIAL; FAILED_PRECONDITION / RUN_NOT_RESUMABLE.
+    """
+    ReplayTrial: _grpc.UnaryUnaryMultiCallable[_controller_pb2.ReplayTrialRequest, _controller_pb2.ReplayTrialResponse]
+    """Makes a trial again from its manifest; answers at once with the new trial's name.
+    Errors: NOT_FOUND / UNKNOWN_TRIAL, FAILED_PRECONDITION / NOT_REPLAYABLE.
+    """
+    GetReplay: _grpc.UnaryUnaryMultiCallable[_controller_pb2.GetReplayRequest, _controller_pb2.GetReplayResponse]
+    """A replay beside the recorded trial, and what differs. Errors: NOT_FOUND / UNKNOWN_TRIAL."""
     ListTrials: _grpc.UnaryUnaryMultiCallable[_controller_pb2.ListTrialsRequest, _controller_pb2.ListTrialsResponse]
     """Trials of a run, in the order of their names. Errors: NOT_FOUND / UNKNOWN_RUN."""
     GetTrial: _grpc.UnaryUnaryMultiCallable[_controller_pb2.GetTrialRequest, _controller_pb2.GetTrialResponse]
@@ -65,6 +81,18 @@ class ControllerServiceStub:
     """Policies, newest first."""
     GetPolicy: _grpc.UnaryUnaryMultiCallable[_controller_pb2.GetPolicyRequest, _controller_pb2.GetPolicyResponse]
     """One policy. Errors: NOT_FOUND / UNKNOWN_POLICY."""
+    SetAlias: _grpc.UnaryUnaryMultiCallable[_controller_pb2.SetAliasRequest, _controller_pb2.SetAliasResponse]
+    """Points an alias to a policy that passed the gate. Errors: NOT_FOUND / UNKNOWN_POLICY, FAILED_PRECONDITION /
+    GATE_REFUSED.
+    """
+    GetAlias: _grpc.UnaryUnaryMultiCallable[_controller_pb2.GetAliasRequest, _controller_pb2.GetAliasResponse]
+    """One alias with its history. Errors: NOT_FOUND / UNKNOWN_ALIAS."""
+    ListAliases: _grpc.UnaryUnaryMultiCallable[_controller_pb2.ListAliasesRequest, _controller_pb2.ListAliasesResponse]
+    """Aliases, by name."""
+    RollBackAlias: _grpc.UnaryUnaryMultiCallable[_controller_pb2.RollBackAliasRequest, _controller_pb2.RollBackAliasResponse]
+    """Points an alias to the policy it pointed to before. Errors: NOT_FOUND / UNKNOWN_ALIAS, FAILED_PRECONDITION /
+    NOTHING_TO_ROLL_BACK.
+    """
 
 @_typing.type_check_only
 class ControllerServiceAsyncStub(ControllerServiceStub):
@@ -89,12 +117,28 @@ class ControllerServiceAsyncStub(ControllerServiceStub):
     """Stops a run: no trial starts any more, those under way are stopped. Cancelling a run that has ended changes nothing.
     Errors: NOT_FOUND / UNKNOWN_RUN.
     """
+    PauseRun: _aio.UnaryUnaryMultiCallable[_controller_pb2.PauseRunRequest, _controller_pb2.PauseRunResponse]  # type: ignore[assignment]
+    """Lets the trials under way come to their end, starts no more. Pausing a run that has ended or is paused changes
+    nothing. Errors: NOT_FOUND / UNKNOWN_RUN.
+    """
     ResumeRun: _aio.UnaryUnaryMultiCallable[_controller_pb2.ResumeRunRequest, _controller_pb2.ResumeRunResponse]  # type: ignore[assignment]
-    """Takes a failed or cancelled run up where it stopped; its failed and cancelled trials are tried again.
+    """Takes a paused, failed or cancelled run up where it stopped; its failed and cancelled trials are tried again.
     Errors: NOT_FOUND / UNKNOWN_RUN, FAILED_PRECONDITION / RUN_NOT_RESUMABLE.
     """
     GetRunReport: _aio.UnaryUnaryMultiCallable[_controller_pb2.GetRunReportRequest, _controller_pb2.GetRunReportResponse]  # type: ignore[assignment]
     """What a run found, so far or in the end. Errors: NOT_FOUND / UNKNOWN_RUN."""
+    EstimateRun: _aio.UnaryUnaryMultiCallable[_controller_pb2.EstimateRunRequest, _controller_pb2.EstimateRunResponse]  # type: ignore[assignment]
+    """What a run would take, from the rates measured so far; nothing is started. Errors as CreateRun."""
+    RetryTrials: _aio.UnaryUnaryMultiCallable[_controller_pb2.RetryTrialsRequest, _controller_pb2.RetryTrialsResponse]  # type: ignore[assignment]
+    """Queues a run's failed trials again where they can still count, and the run with them if it had ended.
+    Errors: NOT_FOUND / UNKNOWN_RUN, UNKNOWN_TRIAL; FAILED_PRECONDITION / RUN_NOT_RESUMABLE.
+    """
+    ReplayTrial: _aio.UnaryUnaryMultiCallable[_controller_pb2.ReplayTrialRequest, _controller_pb2.ReplayTrialResponse]  # type: ignore[assignment]
+    """Makes a trial again from its manifest; answers at once with the new trial's name.
+    Errors: NOT_FOUND / UNKNOWN_TRIAL, FAILED_PRECONDITION / NOT_REPLAYABLE.
+    """
+    GetReplay: _aio.UnaryUnaryMultiCallable[_controller_pb2.GetReplayRequest, _controller_pb2.GetReplayResponse]  # type: ignore[assignment]
+    """A replay beside the recorded trial, and what differs. Errors: NOT_FOUND / UNKNOWN_TRIAL."""
     ListTrials: _aio.UnaryUnaryMultiCallable[_controller_pb2.ListTrialsRequest, _controller_pb2.ListTrialsResponse]  # type: ignore[assignment]
     """Trials of a run, in the order of their names. Errors: NOT_FOUND / UNKNOWN_RUN."""
     GetTrial: _aio.UnaryUnaryMultiCallable[_controller_pb2.GetTrialRequest, _controller_pb2.GetTrialResponse]  # type: ignore[assignment]
@@ -103,6 +147,18 @@ class ControllerServiceAsyncStub(ControllerServiceStub):
     """Policies, newest first."""
     GetPolicy: _aio.UnaryUnaryMultiCallable[_controller_pb2.GetPolicyRequest, _controller_pb2.GetPolicyResponse]  # type: ignore[assignment]
     """One policy. Errors: NOT_FOUND / UNKNOWN_POLICY."""
+    SetAlias: _aio.UnaryUnaryMultiCallable[_controller_pb2.SetAliasRequest, _controller_pb2.SetAliasResponse]  # type: ignore[assignment]
+    """Points an alias to a policy that passed the gate. Errors: NOT_FOUND / UNKNOWN_POLICY, FAILED_PRECONDITION /
+    GATE_REFUSED.
+    """
+    GetAlias: _aio.UnaryUnaryMultiCallable[_controller_pb2.GetAliasRequest, _controller_pb2.GetAliasResponse]  # type: ignore[assignment]
+    """One alias with its history. Errors: NOT_FOUND / UNKNOWN_ALIAS."""
+    ListAliases: _aio.UnaryUnaryMultiCallable[_controller_pb2.ListAliasesRequest, _controller_pb2.ListAliasesResponse]  # type: ignore[assignment]
+    """Aliases, by name."""
+    RollBackAlias: _aio.UnaryUnaryMultiCallable[_controller_pb2.RollBackAliasRequest, _controller_pb2.RollBackAliasResponse]  # type: ignore[assignment]
+    """Points an alias to the policy it pointed to before. Errors: NOT_FOUND / UNKNOWN_ALIAS, FAILED_PRECONDITION /
+    NOTHING_TO_ROLL_BACK.
+    """
 
 class ControllerServiceServicer(metaclass=_abc_1.ABCMeta):
     """Runs: create, get, list, watch, cancel, resume; their trials, policies and reports."""
@@ -156,12 +212,22 @@ class ControllerServiceServicer(metaclass=_abc_1.ABCMeta):
         """
 
     @_abc_1.abstractmethod
+    def PauseRun(
+        self,
+        request: _controller_pb2.PauseRunRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_controller_pb2.PauseRunResponse, _abc.Awaitable[_controller_pb2.PauseRunResponse]]:
+        """Lets the trials under way come to their end, starts no more. Pausing a run that has ended or is paused changes
+        nothing. Errors: NOT_FOUND / UNKNOWN_RUN.
+        """
+
+    @_abc_1.abstractmethod
     def ResumeRun(
         self,
         request: _controller_pb2.ResumeRunRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_controller_pb2.ResumeRunResponse, _abc.Awaitable[_controller_pb2.ResumeRunResponse]]:
-        """Takes a failed or cancelled run up where it stopped; its failed and cancelled trials are tried again.
+        """Takes a paused, failed or cancelled run up where it stopped; its failed and cancelled trials are tried again.
         Errors: NOT_FOUND / UNKNOWN_RUN, FAILED_PRECONDITION / RUN_NOT_RESUMABLE.
         """
 
@@ -172,6 +238,42 @@ class ControllerServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_controller_pb2.GetRunReportResponse, _abc.Awaitable[_controller_pb2.GetRunReportResponse]]:
         """What a run found, so far or in the end. Errors: NOT_FOUND / UNKNOWN_RUN."""
+
+    @_abc_1.abstractmethod
+    def EstimateRun(
+        self,
+        request: _controller_pb2.EstimateRunRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_controller_pb2.EstimateRunResponse, _abc.Awaitable[_controller_pb2.EstimateRunResponse]]:
+        """What a run would take, from the rates measured so far; nothing is started. Errors as CreateRun."""
+
+    @_abc_1.abstractmethod
+    def RetryTrials(
+        self,
+        request: _controller_pb2.RetryTrialsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_controller_pb2.RetryTrialsResponse, _abc.Awaitable[_controller_pb2.RetryTrialsResponse]]:
+        """Queues a run's failed trials again where they can still count, and the run with them if it had ended.
+        Errors: NOT_FOUND / UNKNOWN_RUN, UNKNOWN_TRIAL; FAILED_PRECONDITION / RUN_NOT_RESUMABLE.
+        """
+
+    @_abc_1.abstractmethod
+    def ReplayTrial(
+        self,
+        request: _controller_pb2.ReplayTrialRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_controller_pb2.ReplayTrialResponse, _abc.Awaitable[_controller_pb2.ReplayTrialResponse]]:
+        """Makes a trial again from its manifest; answers at once with the new trial's name.
+        Errors: NOT_FOUND / UNKNOWN_TRIAL, FAILED_PRECONDITION / NOT_REPLAYABLE.
+        """
+
+    @_abc_1.abstractmethod
+    def GetReplay(
+        self,
+        request: _controller_pb2.GetReplayRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_controller_pb2.GetReplayResponse, _abc.Awaitable[_controller_pb2.GetReplayResponse]]:
+        """A replay beside the recorded trial, and what differs. Errors: NOT_FOUND / UNKNOWN_TRIAL."""
 
     @_abc_1.abstractmethod
     def ListTrials(
@@ -204,5 +306,41 @@ class ControllerServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_controller_pb2.GetPolicyResponse, _abc.Awaitable[_controller_pb2.GetPolicyResponse]]:
         """One policy. Errors: NOT_FOUND / UNKNOWN_POLICY."""
+
+    @_abc_1.abstractmethod
+    def SetAlias(
+        self,
+        request: _controller_pb2.SetAliasRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_controller_pb2.SetAliasResponse, _abc.Awaitable[_controller_pb2.SetAliasResponse]]:
+        """Points an alias to a policy that passed the gate. Errors: NOT_FOUND / UNKNOWN_POLICY, FAILED_PRECONDITION /
+        GATE_REFUSED.
+        """
+
+    @_abc_1.abstractmethod
+    def GetAlias(
+        self,
+        request: _controller_pb2.GetAliasRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_controller_pb2.GetAliasResponse, _abc.Awaitable[_controller_pb2.GetAliasResponse]]:
+        """One alias with its history. Errors: NOT_FOUND / UNKNOWN_ALIAS."""
+
+    @_abc_1.abstractmethod
+    def ListAliases(
+        self,
+        request: _controller_pb2.ListAliasesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_controller_pb2.ListAliasesResponse, _abc.Awaitable[_controller_pb2.ListAliasesResponse]]:
+        """Aliases, by name."""
+
+    @_abc_1.abstractmethod
+    def RollBackAlias(
+        self,
+        request: _controller_pb2.RollBackAliasRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_controller_pb2.RollBackAliasResponse, _abc.Awaitable[_controller_pb2.RollBackAliasResponse]]:
+        """Points an alias to the policy it pointed to before. Errors: NOT_FOUND / UNKNOWN_ALIAS, FAILED_PRECONDITION /
+        NOTHING_TO_ROLL_BACK.
+        """
 
 def add_ControllerServiceServicer_to_server(servicer: ControllerServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

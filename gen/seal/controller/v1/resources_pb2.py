@@ -22,14 +22,16 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from google.rpc import status_pb2 as google_dot_rpc_dot_status__pb2
+from seal.evaluator.v1 import evaluator_pb2 as seal_dot_evaluator_dot_v1_dot_evaluator__pb2
 from seal.type.v1 import evaluation_pb2 as seal_dot_type_dot_v1_dot_evaluation__pb2
 from seal.type.v1 import model_pb2 as seal_dot_type_dot_v1_dot_model__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"seal/controller/v1/resources.proto\x12\x12seal.controller.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\x1a\x1dseal/type/v1/evaluation.proto\x1a\x18seal/type/v1/model.proto\"\xe4\x02\n\x03Run\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x02 \x01(\t\x12+\n\x05state\x18\x03 \x01(\x0e\x32\x1c.seal.controller.v1.RunState\x12\'\n\x06\x63onfig\x18\x04 \x01(\x0b\x32\x17.google.protobuf.Struct\x12/\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nstart_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12!\n\x05\x65rror\x18\x08 \x01(\x0b\x32\x12.google.rpc.Status\x12\x31\n\x08progress\x18\t \x01(\x0b\x32\x1f.seal.controller.v1.RunProgress\"r\n\x0bRunProgress\x12\r\n\x05stage\x18\x01 \x01(\t\x12\x13\n\x0brounds_done\x18\x02 \x01(\x05\x12\x14\n\x0crounds_total\x18\x03 \x01(\x05\x12\x13\n\x0btrials_done\x18\x04 \x01(\x05\x12\x14\n\x0ctrials_total\x18\x05 \x01(\x05\"\x96\x06\n\x05Trial\x12\x0c\n\x04name\x18\x01 \x01(\t\x12-\n\x05state\x18\x02 \x01(\x0e\x32\x1e.seal.controller.v1.TrialState\x12-\n\x05phase\x18\x03 \x01(\x0e\x32\x1e.seal.controller.v1.TrialPhase\x12\x12\n\ncontext_id\x18\x04 \x01(\t\x12\x0e\n\x06\x65\x64itor\x18\x05 \x01(\t\x12\r\n\x05index\x18\x06 \x01(\x05\x12\x0e\n\x06policy\x18\x07 \x01(\t\x12\x12\n\ncompletion\x18\x08 \x01(\t\x12\x11\n\trejection\x18\t \x01(\t\x12)\n\x07\x61\x64\x61pter\x18\n \x01(\x0b\x32\x18.seal.type.v1.AdapterRef\x12\x15\n\x08\x61\x63\x63uracy\x18\x0b \x01(\x01H\x00\x88\x01\x01\x12\x1e\n\x11\x62\x61seline_accuracy\x18\x0c \x01(\x01H\x01\x88\x01\x01\x12\x17\n\nforgetting\x18\r \x01(\x01H\x02\x88\x01\x01\x12\x13\n\x06reward\x18\x0e \x01(\x01H\x03\x88\x01\x01\x12\x10\n\x08selected\x18\x0f \x01(\x08\x12\'\n\x08verdicts\x18\x10 \x03(\x0b\x32\x15.seal.type.v1.Verdict\x12\x42\n\rstage_seconds\x18\x11 \x03(\x0b\x32+.seal.controller.v1.Trial.StageSecondsEntry\x12\"\n\x05usage\x18\x12 \x01(\x0b\x32\x13.seal.type.v1.Usage\x12\x10\n\x08\x61ttempts\x18\x13 \x01(\x05\x12!\n\x05\x65rror\x18\x14 \x01(\x0b\x32\x12.google.rpc.Status\x12/\n\x0b\x63reate_time\x18\x15 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x16 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x1a\x33\n\x11StageSecondsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x42\x0b\n\t_accuracyB\x14\n\x12_baseline_accuracyB\r\n\x0b_forgettingB\t\n\x07_reward\"\xaa\x02\n\rPolicyVersion\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06parent\x18\x02 \x01(\t\x12\r\n\x05round\x18\x03 \x01(\t\x12)\n\x07\x61\x64\x61pter\x18\x04 \x01(\x0b\x32\x18.seal.type.v1.AdapterRef\x12\x0e\n\x06trials\x18\x05 \x03(\t\x12\x17\n\nforgetting\x18\x06 \x01(\x01H\x00\x88\x01\x01\x12\x1e\n\x11held_out_accuracy\x18\x07 \x01(\x01H\x01\x88\x01\x01\x12/\n\x0b\x63reate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\"\n\x05usage\x18\t \x01(\x0b\x32\x13.seal.type.v1.UsageB\r\n\x0b_forgettingB\x14\n\x12_held_out_accuracy\"\xb0\x03\n\x05\x45vent\x12\x0e\n\x06\x63ursor\x18\x01 \x01(\t\x12(\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x31\n\x08progress\x18\x03 \x01(\x0b\x32\x1f.seal.controller.v1.RunProgress\x12@\n\x11run_state_changed\x18\x04 \x01(\x0b\x32#.seal.controller.v1.RunStateChangedH\x00\x12\x39\n\rstage_started\x18\x05 \x01(\x0b\x32 .seal.controller.v1.StageStartedH\x00\x12;\n\x0etrial_finished\x18\x06 \x01(\x0b\x32!.seal.controller.v1.TrialFinishedH\x00\x12;\n\x0epolicy_trained\x18\x07 \x01(\x0b\x32!.seal.controller.v1.PolicyTrainedH\x00\x12;\n\x0eround_finished\x18\x08 \x01(\x0b\x32!.seal.controller.v1.RoundFinishedH\x00\x42\x06\n\x04kind\"a\n\x0fRunStateChanged\x12+\n\x05state\x18\x01 \x01(\x0e\x32\x1c.seal.controller.v1.RunState\x12!\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x12.google.rpc.Status\",\n\x0cStageStarted\x12\r\n\x05round\x18\x01 \x01(\x05\x12\r\n\x05stage\x18\x02 \x01(\t\"9\n\rTrialFinished\x12(\n\x05trial\x18\x01 \x01(\x0b\x32\x19.seal.controller.v1.Trial\"_\n\rPolicyTrained\x12\r\n\x05round\x18\x01 \x01(\x05\x12\x31\n\x06policy\x18\x02 \x01(\x0b\x32!.seal.controller.v1.PolicyVersion\x12\x0c\n\x04kept\x18\x03 \x01(\x05\".\n\rRoundFinished\x12\r\n\x05round\x18\x01 \x01(\x05\x12\x0e\n\x06policy\x18\x02 \x01(\t\">\n\x08\x45stimate\x12\x0c\n\x04mean\x18\x01 \x01(\x01\x12\x0b\n\x03low\x18\x02 \x01(\x01\x12\x0c\n\x04high\x18\x03 \x01(\x01\x12\t\n\x01n\x18\x04 \x01(\x05\"f\n\tReportRow\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05label\x18\x02 \x01(\t\x12\r\n\x05split\x18\x03 \x01(\t\x12.\n\x08\x61\x63\x63uracy\x18\x04 \x01(\x0b\x32\x1c.seal.controller.v1.Estimate\"\xa4\x04\n\tRunReport\x12+\n\x04rows\x18\x01 \x03(\x0b\x32\x1d.seal.controller.v1.ReportRow\x12\x44\n\x0ctrial_counts\x18\x02 \x03(\x0b\x32..seal.controller.v1.RunReport.TrialCountsEntry\x12\x0c\n\x04kept\x18\x03 \x01(\x05\x12\x36\n\x10trial_forgetting\x18\x04 \x01(\x0b\x32\x1c.seal.controller.v1.Estimate\x12\x33\n\x08policies\x18\x05 \x03(\x0b\x32!.seal.controller.v1.PolicyVersion\x12\x46\n\rstage_seconds\x18\x06 \x03(\x0b\x32/.seal.controller.v1.RunReport.StageSecondsEntry\x12-\n\x07rl_gain\x18\x07 \x01(\x0b\x32\x1c.seal.controller.v1.Estimate\x12\x0f\n\x07verdict\x18\x08 \x01(\t\x12\"\n\x05usage\x18\t \x01(\x0b\x32\x13.seal.type.v1.Usage\x12\x14\n\x0cwall_seconds\x18\n \x01(\x01\x1a\x32\n\x10TrialCountsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x05:\x02\x38\x01\x1a\x33\n\x11StageSecondsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01*\x9a\x01\n\x08RunState\x12\x19\n\x15RUN_STATE_UNSPECIFIED\x10\x00\x12\x14\n\x10RUN_STATE_QUEUED\x10\x01\x12\x15\n\x11RUN_STATE_RUNNING\x10\x02\x12\x17\n\x13RUN_STATE_SUCCEEDED\x10\x03\x12\x14\n\x10RUN_STATE_FAILED\x10\x04\x12\x17\n\x13RUN_STATE_CANCELLED\x10\x05*[\n\nTrialPhase\x12\x1b\n\x17TRIAL_PHASE_UNSPECIFIED\x10\x00\x12\x16\n\x12TRIAL_PHASE_E_STEP\x10\x01\x12\x18\n\x14TRIAL_PHASE_HELD_OUT\x10\x02*\xc2\x01\n\nTrialState\x12\x1b\n\x17TRIAL_STATE_UNSPECIFIED\x10\x00\x12\x16\n\x12TRIAL_STATE_QUEUED\x10\x01\x12\x17\n\x13TRIAL_STATE_RUNNING\x10\x02\x12\x19\n\x15TRIAL_STATE_SUCCEEDED\x10\x03\x12\x18\n\x14TRIAL_STATE_REJECTED\x10\x04\x12\x16\n\x12TRIAL_STATE_FAILED\x10\x05\x12\x19\n\x15TRIAL_STATE_CANCELLED\x10\x06\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"seal/controller/v1/resources.proto\x12\x12seal.controller.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\x1a!seal/evaluator/v1/evaluator.proto\x1a\x1dseal/type/v1/evaluation.proto\x1a\x18seal/type/v1/model.proto\"\xe4\x02\n\x03Run\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x02 \x01(\t\x12+\n\x05state\x18\x03 \x01(\x0e\x32\x1c.seal.controller.v1.RunState\x12\'\n\x06\x63onfig\x18\x04 \x01(\x0b\x32\x17.google.protobuf.Struct\x12/\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nstart_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12!\n\x05\x65rror\x18\x08 \x01(\x0b\x32\x12.google.rpc.Status\x12\x31\n\x08progress\x18\t \x01(\x0b\x32\x1f.seal.controller.v1.RunProgress\"r\n\x0bRunProgress\x12\r\n\x05stage\x18\x01 \x01(\t\x12\x13\n\x0brounds_done\x18\x02 \x01(\x05\x12\x14\n\x0crounds_total\x18\x03 \x01(\x05\x12\x13\n\x0btrials_done\x18\x04 \x01(\x05\x12\x14\n\x0ctrials_total\x18\x05 \x01(\x05\"\x80\t\n\x05Trial\x12\x0c\n\x04name\x18\x01 \x01(\t\x12-\n\x05state\x18\x02 \x01(\x0e\x32\x1e.seal.controller.v1.TrialState\x12-\n\x05phase\x18\x03 \x01(\x0e\x32\x1e.seal.controller.v1.TrialPhase\x12\x12\n\ncontext_id\x18\x04 \x01(\t\x12\x0e\n\x06\x65\x64itor\x18\x05 \x01(\t\x12\r\n\x05index\x18\x06 \x01(\x05\x12\x0e\n\x06policy\x18\x07 \x01(\t\x12\x12\n\ncompletion\x18\x08 \x01(\t\x12\x11\n\trejection\x18\t \x01(\t\x12)\n\x07\x61\x64\x61pter\x18\n \x01(\x0b\x32\x18.seal.type.v1.AdapterRef\x12\x15\n\x08\x61\x63\x63uracy\x18\x0b \x01(\x01H\x00\x88\x01\x01\x12\x1e\n\x11\x62\x61seline_accuracy\x18\x0c \x01(\x01H\x01\x88\x01\x01\x12\x17\n\nforgetting\x18\r \x01(\x01H\x02\x88\x01\x01\x12\x13\n\x06reward\x18\x0e \x01(\x01H\x03\x88\x01\x01\x12\x10\n\x08selected\x18\x0f \x01(\x08\x12\'\n\x08verdicts\x18\x10 \x03(\x0b\x32\x15.seal.type.v1.Verdict\x12\x42\n\rstage_seconds\x18\x11 \x03(\x0b\x32+.seal.controller.v1.Trial.StageSecondsEntry\x12\"\n\x05usage\x18\x12 \x01(\x0b\x32\x13.seal.type.v1.Usage\x12\x10\n\x08\x61ttempts\x18\x13 \x01(\x05\x12!\n\x05\x65rror\x18\x14 \x01(\x0b\x32\x12.google.rpc.Status\x12/\n\x0b\x63reate_time\x18\x15 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x16 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\tretention\x18\x17 \x01(\x0b\x32\x1c.seal.evaluator.v1.Retention\x12\x31\n\ndivergence\x18\x18 \x01(\x0b\x32\x1d.seal.evaluator.v1.Divergence\x12\x15\n\rstopped_early\x18\x19 \x01(\x08\x12\x11\n\tflip_rate\x18\x1a \x01(\x01\x12>\n\x0bstage_usage\x18\x1b \x03(\x0b\x32).seal.controller.v1.Trial.StageUsageEntry\x12)\n\x08manifest\x18\x1c \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x11\n\treplay_of\x18\x1d \x01(\t\x12\x14\n\x0clate_results\x18\x1e \x01(\x05\x1a\x33\n\x11StageSecondsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x1a\x46\n\x0fStageUsageEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\"\n\x05value\x18\x02 \x01(\x0b\x32\x13.seal.type.v1.Usage:\x02\x38\x01\x42\x0b\n\t_accuracyB\x14\n\x12_baseline_accuracyB\r\n\x0b_forgettingB\t\n\x07_reward\"\xbe\x04\n\rPolicyVersion\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06parent\x18\x02 \x01(\t\x12\r\n\x05round\x18\x03 \x01(\t\x12)\n\x07\x61\x64\x61pter\x18\x04 \x01(\x0b\x32\x18.seal.type.v1.AdapterRef\x12\x0e\n\x06trials\x18\x05 \x03(\t\x12\x17\n\nforgetting\x18\x06 \x01(\x01H\x00\x88\x01\x01\x12\x1e\n\x11held_out_accuracy\x18\x07 \x01(\x01H\x01\x88\x01\x01\x12/\n\x0b\x63reate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\"\n\x05usage\x18\t \x01(\x0b\x32\x13.seal.type.v1.Usage\x12/\n\tretention\x18\n \x01(\x0b\x32\x1c.seal.evaluator.v1.Retention\x12\x31\n\ndivergence\x18\x0b \x01(\x0b\x32\x1d.seal.evaluator.v1.Divergence\x12=\n\x06scores\x18\x0c \x03(\x0b\x32-.seal.controller.v1.PolicyVersion.ScoresEntry\x12+\n\x04gate\x18\r \x01(\x0e\x32\x1d.seal.controller.v1.GateState\x12\x13\n\x0bgate_reason\x18\x0e \x01(\t\x1a-\n\x0bScoresEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x42\r\n\x0b_forgettingB\x14\n\x12_held_out_accuracy\"W\n\x05\x41lias\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06policy\x18\x02 \x01(\t\x12\x30\n\x07history\x18\x03 \x03(\x0b\x32\x1f.seal.controller.v1.AliasChange\"W\n\x0b\x41liasChange\x12\x0e\n\x06policy\x18\x01 \x01(\t\x12(\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06reason\x18\x03 \x01(\t\"\xb0\x03\n\x05\x45vent\x12\x0e\n\x06\x63ursor\x18\x01 \x01(\t\x12(\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x31\n\x08progress\x18\x03 \x01(\x0b\x32\x1f.seal.controller.v1.RunProgress\x12@\n\x11run_state_changed\x18\x04 \x01(\x0b\x32#.seal.controller.v1.RunStateChangedH\x00\x12\x39\n\rstage_started\x18\x05 \x01(\x0b\x32 .seal.controller.v1.StageStartedH\x00\x12;\n\x0etrial_finished\x18\x06 \x01(\x0b\x32!.seal.controller.v1.TrialFinishedH\x00\x12;\n\x0epolicy_trained\x18\x07 \x01(\x0b\x32!.seal.controller.v1.PolicyTrainedH\x00\x12;\n\x0eround_finished\x18\x08 \x01(\x0b\x32!.seal.controller.v1.RoundFinishedH\x00\x42\x06\n\x04kind\"a\n\x0fRunStateChanged\x12+\n\x05state\x18\x01 \x01(\x0e\x32\x1c.seal.controller.v1.RunState\x12!\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x12.google.rpc.Status\",\n\x0cStageStarted\x12\r\n\x05round\x18\x01 \x01(\x05\x12\r\n\x05stage\x18\x02 \x01(\t\"9\n\rTrialFinished\x12(\n\x05trial\x18\x01 \x01(\x0b\x32\x19.seal.controller.v1.Trial\"_\n\rPolicyTrained\x12\r\n\x05round\x18\x01 \x01(\x05\x12\x31\n\x06policy\x18\x02 \x01(\x0b\x32!.seal.controller.v1.PolicyVersion\x12\x0c\n\x04kept\x18\x03 \x01(\x05\".\n\rRoundFinished\x12\r\n\x05round\x18\x01 \x01(\x05\x12\x0e\n\x06policy\x18\x02 \x01(\t\">\n\x08\x45stimate\x12\x0c\n\x04mean\x18\x01 \x01(\x01\x12\x0b\n\x03low\x18\x02 \x01(\x01\x12\x0c\n\x04high\x18\x03 \x01(\x01\x12\t\n\x01n\x18\x04 \x01(\x05\"f\n\tReportRow\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05label\x18\x02 \x01(\t\x12\r\n\x05split\x18\x03 \x01(\t\x12.\n\x08\x61\x63\x63uracy\x18\x04 \x01(\x0b\x32\x1c.seal.controller.v1.Estimate\"\xfe\x04\n\tRunReport\x12+\n\x04rows\x18\x01 \x03(\x0b\x32\x1d.seal.controller.v1.ReportRow\x12\x44\n\x0ctrial_counts\x18\x02 \x03(\x0b\x32..seal.controller.v1.RunReport.TrialCountsEntry\x12\x0c\n\x04kept\x18\x03 \x01(\x05\x12\x36\n\x10trial_forgetting\x18\x04 \x01(\x0b\x32\x1c.seal.controller.v1.Estimate\x12\x33\n\x08policies\x18\x05 \x03(\x0b\x32!.seal.controller.v1.PolicyVersion\x12\x46\n\rstage_seconds\x18\x06 \x03(\x0b\x32/.seal.controller.v1.RunReport.StageSecondsEntry\x12-\n\x07rl_gain\x18\x07 \x01(\x0b\x32\x1c.seal.controller.v1.Estimate\x12\x0f\n\x07verdict\x18\x08 \x01(\t\x12\"\n\x05usage\x18\t \x01(\x0b\x32\x13.seal.type.v1.Usage\x12\x14\n\x0cwall_seconds\x18\n \x01(\x01\x12&\n\x04\x63ost\x18\x0b \x01(\x0b\x32\x18.seal.controller.v1.Cost\x12\x30\n\tcontinual\x18\x0c \x01(\x0b\x32\x1d.seal.controller.v1.Continual\x1a\x32\n\x10TrialCountsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x05:\x02\x38\x01\x1a\x33\n\x11StageSecondsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"\xf8\x02\n\x04\x43ost\x12\x34\n\x06stages\x18\x01 \x03(\x0b\x32$.seal.controller.v1.Cost.StagesEntry\x12\x10\n\x08\x61\x63\x63\x65pted\x18\x02 \x01(\x05\x12(\n\x1b\x64\x65vice_seconds_per_accepted\x18\x03 \x01(\x01H\x00\x88\x01\x01\x12 \n\x13tokens_per_accepted\x18\x04 \x01(\x01H\x01\x88\x01\x01\x12%\n\x18\x64\x65vice_seconds_per_point\x18\x05 \x01(\x01H\x02\x88\x01\x01\x12\x12\n\x05money\x18\x06 \x01(\x01H\x03\x88\x01\x01\x1a\x42\n\x0bStagesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\"\n\x05value\x18\x02 \x01(\x0b\x32\x13.seal.type.v1.Usage:\x02\x38\x01\x42\x1e\n\x1c_device_seconds_per_acceptedB\x16\n\x14_tokens_per_acceptedB\x1b\n\x19_device_seconds_per_pointB\x08\n\x06_money\"\x8e\x02\n\tContinual\x12\x10\n\x08\x63ontexts\x18\x01 \x03(\t\x12\x30\n\x06matrix\x18\x02 \x03(\x0b\x32 .seal.controller.v1.ContinualRow\x12\x32\n\x0cjust_learned\x18\x03 \x01(\x0b\x32\x1c.seal.controller.v1.Estimate\x12,\n\x06\x61t_end\x18\x04 \x01(\x0b\x32\x1c.seal.controller.v1.Estimate\x12)\n\x03\x62wt\x18\x05 \x01(\x0b\x32\x1c.seal.controller.v1.Estimate\x12\x30\n\nforgetting\x18\x06 \x01(\x0b\x32\x1c.seal.controller.v1.Estimate\"\"\n\x0c\x43ontinualRow\x12\x12\n\naccuracies\x18\x01 \x03(\x01\"x\n\x0bRunEstimate\x12\x0e\n\x06trials\x18\x01 \x01(\x05\x12\"\n\x05usage\x18\x02 \x01(\x0b\x32\x13.seal.type.v1.Usage\x12\x14\n\x0cwall_seconds\x18\x03 \x01(\x01\x12\x10\n\x08\x62\x61sed_on\x18\x04 \x01(\x05\x12\r\n\x05\x62\x61sis\x18\x05 \x01(\t\"?\n\nDifference\x12\r\n\x05\x66ield\x18\x01 \x01(\t\x12\x10\n\x08recorded\x18\x02 \x01(\t\x12\x10\n\x08replayed\x18\x03 \x01(\t\"\x8c\x01\n\x06Replay\x12(\n\x05trial\x18\x01 \x01(\x0b\x32\x19.seal.controller.v1.Trial\x12\x10\n\x08original\x18\x02 \x01(\t\x12\x11\n\tidentical\x18\x03 \x01(\x08\x12\x33\n\x0b\x64ifferences\x18\x04 \x03(\x0b\x32\x1e.seal.controller.v1.Difference\"\x8c\x01\n\x06\x42udget\x12\x17\n\x06trials\x18\x01 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00\x12\x17\n\x06tokens\x18\x02 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00\x12(\n\x0e\x64\x65vice_seconds\x18\x03 \x01(\x01\x42\x10\xbaH\r\x12\x0b)\x00\x00\x00\x00\x00\x00\x00\x00@\x01\x12&\n\x0cwall_seconds\x18\x04 \x01(\x01\x42\x10\xbaH\r\x12\x0b)\x00\x00\x00\x00\x00\x00\x00\x00@\x01*\xb0\x01\n\x08RunState\x12\x19\n\x15RUN_STATE_UNSPECIFIED\x10\x00\x12\x14\n\x10RUN_STATE_QUEUED\x10\x01\x12\x15\n\x11RUN_STATE_RUNNING\x10\x02\x12\x17\n\x13RUN_STATE_SUCCEEDED\x10\x03\x12\x14\n\x10RUN_STATE_FAILED\x10\x04\x12\x17\n\x13RUN_STATE_CANCELLED\x10\x05\x12\x14\n\x10RUN_STATE_PAUSED\x10\x06*s\n\nTrialPhase\x12\x1b\n\x17TRIAL_PHASE_UNSPECIFIED\x10\x00\x12\x16\n\x12TRIAL_PHASE_E_STEP\x10\x01\x12\x18\n\x14TRIAL_PHASE_HELD_OUT\x10\x02\x12\x16\n\x12TRIAL_PHASE_REPLAY\x10\x03*\xc2\x01\n\nTrialState\x12\x1b\n\x17TRIAL_STATE_UNSPECIFIED\x10\x00\x12\x16\n\x12TRIAL_STATE_QUEUED\x10\x01\x12\x17\n\x13TRIAL_STATE_RUNNING\x10\x02\x12\x19\n\x15TRIAL_STATE_SUCCEEDED\x10\x03\x12\x18\n\x14TRIAL_STATE_REJECTED\x10\x04\x12\x16\n\x12TRIAL_STATE_FAILED\x10\x05\x12\x19\n\x15TRIAL_STATE_CANCELLED\x10\x06*q\n\tGateState\x12\x1a\n\x16GATE_STATE_UNSPECIFIED\x10\x00\x12\x19\n\x15GATE_STATE_UNMEASURED\x10\x01\x12\x15\n\x11GATE_STATE_PASSED\x10\x02\x12\x16\n\x12GATE_STATE_REFUSED\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,46 +40,86 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_TRIAL_STAGESECONDSENTRY']._loaded_options = None
   _globals['_TRIAL_STAGESECONDSENTRY']._serialized_options = b'8\001'
+  _globals['_TRIAL_STAGEUSAGEENTRY']._loaded_options = None
+  _globals['_TRIAL_STAGEUSAGEENTRY']._serialized_options = b'8\001'
+  _globals['_POLICYVERSION_SCORESENTRY']._loaded_options = None
+  _globals['_POLICYVERSION_SCORESENTRY']._serialized_options = b'8\001'
   _globals['_RUNREPORT_TRIALCOUNTSENTRY']._loaded_options = None
   _globals['_RUNREPORT_TRIALCOUNTSENTRY']._serialized_options = b'8\001'
   _globals['_RUNREPORT_STAGESECONDSENTRY']._loaded_options = None
   _globals['_RUNREPORT_STAGESECONDSENTRY']._serialized_options = b'8\001'
-  _globals['_RUNSTATE']._serialized_start=3276
-  _globals['_RUNSTATE']._serialized_end=3430
-  _globals['_TRIALPHASE']._serialized_start=3432
-  _globals['_TRIALPHASE']._serialized_end=3523
-  _globals['_TRIALSTATE']._serialized_start=3526
-  _globals['_TRIALSTATE']._serialized_end=3720
-  _globals['_RUN']._serialized_start=204
-  _globals['_RUN']._serialized_end=560
-  _globals['_RUNPROGRESS']._serialized_start=562
-  _globals['_RUNPROGRESS']._serialized_end=676
-  _globals['_TRIAL']._serialized_start=679
-  _globals['_TRIAL']._serialized_end=1469
-  _globals['_TRIAL_STAGESECONDSENTRY']._serialized_start=1357
-  _globals['_TRIAL_STAGESECONDSENTRY']._serialized_end=1408
-  _globals['_POLICYVERSION']._serialized_start=1472
-  _globals['_POLICYVERSION']._serialized_end=1770
-  _globals['_EVENT']._serialized_start=1773
-  _globals['_EVENT']._serialized_end=2205
-  _globals['_RUNSTATECHANGED']._serialized_start=2207
-  _globals['_RUNSTATECHANGED']._serialized_end=2304
-  _globals['_STAGESTARTED']._serialized_start=2306
-  _globals['_STAGESTARTED']._serialized_end=2350
-  _globals['_TRIALFINISHED']._serialized_start=2352
-  _globals['_TRIALFINISHED']._serialized_end=2409
-  _globals['_POLICYTRAINED']._serialized_start=2411
-  _globals['_POLICYTRAINED']._serialized_end=2506
-  _globals['_ROUNDFINISHED']._serialized_start=2508
-  _globals['_ROUNDFINISHED']._serialized_end=2554
-  _globals['_ESTIMATE']._serialized_start=2556
-  _globals['_ESTIMATE']._serialized_end=2618
-  _globals['_REPORTROW']._serialized_start=2620
-  _globals['_REPORTROW']._serialized_end=2722
-  _globals['_RUNREPORT']._serialized_start=2725
-  _globals['_RUNREPORT']._serialized_end=3273
-  _globals['_RUNREPORT_TRIALCOUNTSENTRY']._serialized_start=3170
-  _globals['_RUNREPORT_TRIALCOUNTSENTRY']._serialized_end=3220
-  _globals['_RUNREPORT_STAGESECONDSENTRY']._serialized_start=1357
-  _globals['_RUNREPORT_STAGESECONDSENTRY']._serialized_end=1408
+  _globals['_COST_STAGESENTRY']._loaded_options = None
+  _globals['_COST_STAGESENTRY']._serialized_options = b'8\001'
+  _globals['_BUDGET'].fields_by_name['trials']._loaded_options = None
+  _globals['_BUDGET'].fields_by_name['trials']._serialized_options = b'\272H\004\"\002(\000'
+  _globals['_BUDGET'].fields_by_name['tokens']._loaded_options = None
+  _globals['_BUDGET'].fields_by_name['tokens']._serialized_options = b'\272H\004\"\002(\000'
+  _globals['_BUDGET'].fields_by_name['device_seconds']._loaded_options = None
+  _globals['_BUDGET'].fields_by_name['device_seconds']._serialized_options = b'\272H\r\022\013)\000\000\000\000\000\000\000\000@\001'
+  _globals['_BUDGET'].fields_by_name['wall_seconds']._loaded_options = None
+  _globals['_BUDGET'].fields_by_name['wall_seconds']._serialized_options = b'\272H\r\022\013)\000\000\000\000\000\000\000\000@\001'
+  _globals['_RUNSTATE']._serialized_start=5407
+  _globals['_RUNSTATE']._serialized_end=5583
+  _globals['_TRIALPHASE']._serialized_start=5585
+  _globals['_TRIALPHASE']._serialized_end=5700
+  _globals['_TRIALSTATE']._serialized_start=5703
+  _globals['_TRIALSTATE']._serialized_end=5897
+  _globals['_GATESTATE']._serialized_start=5899
+  _globals['_GATESTATE']._serialized_end=6012
+  _globals['_RUN']._serialized_start=268
+  _globals['_RUN']._serialized_end=624
+  _globals['_RUNPROGRESS']._serialized_start=626
+  _globals['_RUNPROGRESS']._serialized_end=740
+  _globals['_TRIAL']._serialized_start=743
+  _globals['_TRIAL']._serialized_end=1895
+  _globals['_TRIAL_STAGESECONDSENTRY']._serialized_start=1711
+  _globals['_TRIAL_STAGESECONDSENTRY']._serialized_end=1762
+  _globals['_TRIAL_STAGEUSAGEENTRY']._serialized_start=1764
+  _globals['_TRIAL_STAGEUSAGEENTRY']._serialized_end=1834
+  _globals['_POLICYVERSION']._serialized_start=1898
+  _globals['_POLICYVERSION']._serialized_end=2472
+  _globals['_POLICYVERSION_SCORESENTRY']._serialized_start=2390
+  _globals['_POLICYVERSION_SCORESENTRY']._serialized_end=2435
+  _globals['_ALIAS']._serialized_start=2474
+  _globals['_ALIAS']._serialized_end=2561
+  _globals['_ALIASCHANGE']._serialized_start=2563
+  _globals['_ALIASCHANGE']._serialized_end=2650
+  _globals['_EVENT']._serialized_start=2653
+  _globals['_EVENT']._serialized_end=3085
+  _globals['_RUNSTATECHANGED']._serialized_start=3087
+  _globals['_RUNSTATECHANGED']._serialized_end=3184
+  _globals['_STAGESTARTED']._serialized_start=3186
+  _globals['_STAGESTARTED']._serialized_end=3230
+  _globals['_TRIALFINISHED']._serialized_start=3232
+  _globals['_TRIALFINISHED']._serialized_end=3289
+  _globals['_POLICYTRAINED']._serialized_start=3291
+  _globals['_POLICYTRAINED']._serialized_end=3386
+  _globals['_ROUNDFINISHED']._serialized_start=3388
+  _globals['_ROUNDFINISHED']._serialized_end=3434
+  _globals['_ESTIMATE']._serialized_start=3436
+  _globals['_ESTIMATE']._serialized_end=3498
+  _globals['_REPORTROW']._serialized_start=3500
+  _globals['_REPORTROW']._serialized_end=3602
+  _globals['_RUNREPORT']._serialized_start=3605
+  _globals['_RUNREPORT']._serialized_end=4243
+  _globals['_RUNREPORT_TRIALCOUNTSENTRY']._serialized_start=4140
+  _globals['_RUNREPORT_TRIALCOUNTSENTRY']._serialized_end=4190
+  _globals['_RUNREPORT_STAGESECONDSENTRY']._serialized_start=1711
+  _globals['_RUNREPORT_STAGESECONDSENTRY']._serialized_end=1762
+  _globals['_COST']._serialized_start=4246
+  _globals['_COST']._serialized_end=4622
+  _globals['_COST_STAGESENTRY']._serialized_start=4461
+  _globals['_COST_STAGESENTRY']._serialized_end=4527
+  _globals['_CONTINUAL']._serialized_start=4625
+  _globals['_CONTINUAL']._serialized_end=4895
+  _globals['_CONTINUALROW']._serialized_start=4897
+  _globals['_CONTINUALROW']._serialized_end=4931
+  _globals['_RUNESTIMATE']._serialized_start=4933
+  _globals['_RUNESTIMATE']._serialized_end=5053
+  _globals['_DIFFERENCE']._serialized_start=5055
+  _globals['_DIFFERENCE']._serialized_end=5118
+  _globals['_REPLAY']._serialized_start=5121
+  _globals['_REPLAY']._serialized_end=5261
+  _globals['_BUDGET']._serialized_start=5264
+  _globals['_BUDGET']._serialized_end=5404
 # @@protoc_insertion_point(module_scope)

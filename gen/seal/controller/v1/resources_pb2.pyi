@@ -11,6 +11,7 @@ from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.rpc import status_pb2 as _status_pb2
+from seal.evaluator.v1 import evaluator_pb2 as _evaluator_pb2
 from seal.type.v1 import evaluation_pb2 as _evaluation_pb2
 from seal.type.v1 import model_pb2 as _model_pb2
 import builtins as _builtins
@@ -42,6 +43,8 @@ class _RunStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RunState.Val
     """It stopped on an error; ResumeRun takes it up again."""
     RUN_STATE_CANCELLED: _RunState.ValueType  # 5
     """It was cancelled; ResumeRun takes it up again."""
+    RUN_STATE_PAUSED: _RunState.ValueType  # 6
+    """It was paused, or its budget is spent (then `error` says which); ResumeRun takes it up again."""
 
 class RunState(_RunState, metaclass=_RunStateEnumTypeWrapper):
     """Where a run is. Output only."""
@@ -58,6 +61,8 @@ RUN_STATE_FAILED: RunState.ValueType  # 4
 """It stopped on an error; ResumeRun takes it up again."""
 RUN_STATE_CANCELLED: RunState.ValueType  # 5
 """It was cancelled; ResumeRun takes it up again."""
+RUN_STATE_PAUSED: RunState.ValueType  # 6
+"""It was paused, or its budget is spent (then `error` says which); ResumeRun takes it up again."""
 Global___RunState: _TypeAlias = RunState  # noqa: Y015
 
 class _TrialPhase:
@@ -72,6 +77,8 @@ class _TrialPhaseEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_TrialPhase
     """To choose what teaches the policy."""
     TRIAL_PHASE_HELD_OUT: _TrialPhase.ValueType  # 2
     """To score a policy on held-out contexts."""
+    TRIAL_PHASE_REPLAY: _TrialPhase.ValueType  # 3
+    """Made again from the manifest of another trial, to compare; counts for nothing else."""
 
 class TrialPhase(_TrialPhase, metaclass=_TrialPhaseEnumTypeWrapper):
     """Why a trial is made."""
@@ -82,6 +89,8 @@ TRIAL_PHASE_E_STEP: TrialPhase.ValueType  # 1
 """To choose what teaches the policy."""
 TRIAL_PHASE_HELD_OUT: TrialPhase.ValueType  # 2
 """To score a policy on held-out contexts."""
+TRIAL_PHASE_REPLAY: TrialPhase.ValueType  # 3
+"""Made again from the manifest of another trial, to compare; counts for nothing else."""
 Global___TrialPhase: _TypeAlias = TrialPhase  # noqa: Y015
 
 class _TrialState:
@@ -123,6 +132,34 @@ TRIAL_STATE_FAILED: TrialState.ValueType  # 5
 TRIAL_STATE_CANCELLED: TrialState.ValueType  # 6
 """Its run was cancelled."""
 Global___TrialState: _TypeAlias = TrialState  # noqa: Y015
+
+class _GateState:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _GateStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_GateState.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    GATE_STATE_UNSPECIFIED: _GateState.ValueType  # 0
+    """Not set."""
+    GATE_STATE_UNMEASURED: _GateState.ValueType  # 1
+    """Its forgetting is not measured yet."""
+    GATE_STATE_PASSED: _GateState.ValueType  # 2
+    """It may."""
+    GATE_STATE_REFUSED: _GateState.ValueType  # 3
+    """It forgot too much."""
+
+class GateState(_GateState, metaclass=_GateStateEnumTypeWrapper):
+    """Whether a policy may be published."""
+
+GATE_STATE_UNSPECIFIED: GateState.ValueType  # 0
+"""Not set."""
+GATE_STATE_UNMEASURED: GateState.ValueType  # 1
+"""Its forgetting is not measured yet."""
+GATE_STATE_PASSED: GateState.ValueType  # 2
+"""It may."""
+GATE_STATE_REFUSED: GateState.ValueType  # 3
+"""It forgot too much."""
+Global___GateState: _TypeAlias = GateState  # noqa: Y015
 
 @_typing.final
 class Run(_message.Message):
@@ -254,6 +291,27 @@ class Trial(_message.Message):
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
+    @_typing.final
+    class StageUsageEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        @_builtins.property
+        def value(self) -> _evaluation_pb2.Usage: ...
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _evaluation_pb2.Usage | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     NAME_FIELD_NUMBER: _builtins.int
     STATE_FIELD_NUMBER: _builtins.int
     PHASE_FIELD_NUMBER: _builtins.int
@@ -276,6 +334,14 @@ class Trial(_message.Message):
     ERROR_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     END_TIME_FIELD_NUMBER: _builtins.int
+    RETENTION_FIELD_NUMBER: _builtins.int
+    DIVERGENCE_FIELD_NUMBER: _builtins.int
+    STOPPED_EARLY_FIELD_NUMBER: _builtins.int
+    FLIP_RATE_FIELD_NUMBER: _builtins.int
+    STAGE_USAGE_FIELD_NUMBER: _builtins.int
+    MANIFEST_FIELD_NUMBER: _builtins.int
+    REPLAY_OF_FIELD_NUMBER: _builtins.int
+    LATE_RESULTS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name, `runs/{run}/rounds/{round}/trials/{trial}`."""
     state: Global___TrialState.ValueType
@@ -285,7 +351,7 @@ class Trial(_message.Message):
     context_id: _builtins.str
     """The context it is about."""
     editor: _builtins.str
-    """Who wrote the self-edit: `policy`, or `passage_only` for the raw context."""
+    """Who wrote the self-edit: `policy`, `passage_only` for the raw context, or another of the config's arms."""
     index: _builtins.int
     """Its index within the group."""
     policy: _builtins.str
@@ -306,6 +372,14 @@ class Trial(_message.Message):
     """Whether selection kept it."""
     attempts: _builtins.int
     """Deliveries so far."""
+    stopped_early: _builtins.bool
+    """True: scored only as far as it took to see that it could not win."""
+    flip_rate: _builtins.float
+    """Share of answers that change with the company they are decoded in, on this model."""
+    replay_of: _builtins.str
+    """The trial that it makes again; empty but for a replay."""
+    late_results: _builtins.int
+    """Results that came too late and were refused."""
     @_builtins.property
     def adapter(self) -> _model_pb2.AdapterRef:
         """The adapter trained."""
@@ -334,6 +408,22 @@ class Trial(_message.Message):
     def end_time(self) -> _timestamp_pb2.Timestamp:
         """When it ended."""
 
+    @_builtins.property
+    def retention(self) -> _evaluator_pb2.Retention:
+        """Retention before and after; unset where it was not measured."""
+
+    @_builtins.property
+    def divergence(self) -> _evaluator_pb2.Divergence:
+        """KL(base || adapted); unset where it was not measured."""
+
+    @_builtins.property
+    def stage_usage(self) -> _containers.MessageMap[_builtins.str, _evaluation_pb2.Usage]:
+        """What it took by stage: `generate`, `train`, `evaluate`."""
+
+    @_builtins.property
+    def manifest(self) -> _struct_pb2.Struct:
+        """All that replays it: policy, self-edit, seeds, digests, versions. Only from GetTrial."""
+
     def __init__(
         self,
         *,
@@ -359,10 +449,18 @@ class Trial(_message.Message):
         error: _status_pb2.Status | None = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
         end_time: _timestamp_pb2.Timestamp | None = ...,
+        retention: _evaluator_pb2.Retention | None = ...,
+        divergence: _evaluator_pb2.Divergence | None = ...,
+        stopped_early: _builtins.bool = ...,
+        flip_rate: _builtins.float = ...,
+        stage_usage: _abc.Mapping[_builtins.str, _evaluation_pb2.Usage] | None = ...,
+        manifest: _struct_pb2.Struct | None = ...,
+        replay_of: _builtins.str = ...,
+        late_results: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_accuracy", b"_accuracy", "_baseline_accuracy", b"_baseline_accuracy", "_forgetting", b"_forgetting", "_reward", b"_reward", "accuracy", b"accuracy", "adapter", b"adapter", "baseline_accuracy", b"baseline_accuracy", "create_time", b"create_time", "end_time", b"end_time", "error", b"error", "forgetting", b"forgetting", "reward", b"reward", "usage", b"usage"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_accuracy", b"_accuracy", "_baseline_accuracy", b"_baseline_accuracy", "_forgetting", b"_forgetting", "_reward", b"_reward", "accuracy", b"accuracy", "adapter", b"adapter", "baseline_accuracy", b"baseline_accuracy", "create_time", b"create_time", "divergence", b"divergence", "end_time", b"end_time", "error", b"error", "forgetting", b"forgetting", "manifest", b"manifest", "retention", b"retention", "reward", b"reward", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_accuracy", b"_accuracy", "_baseline_accuracy", b"_baseline_accuracy", "_forgetting", b"_forgetting", "_reward", b"_reward", "accuracy", b"accuracy", "adapter", b"adapter", "attempts", b"attempts", "baseline_accuracy", b"baseline_accuracy", "completion", b"completion", "context_id", b"context_id", "create_time", b"create_time", "editor", b"editor", "end_time", b"end_time", "error", b"error", "forgetting", b"forgetting", "index", b"index", "name", b"name", "phase", b"phase", "policy", b"policy", "rejection", b"rejection", "reward", b"reward", "selected", b"selected", "stage_seconds", b"stage_seconds", "state", b"state", "usage", b"usage", "verdicts", b"verdicts"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_accuracy", b"_accuracy", "_baseline_accuracy", b"_baseline_accuracy", "_forgetting", b"_forgetting", "_reward", b"_reward", "accuracy", b"accuracy", "adapter", b"adapter", "attempts", b"attempts", "baseline_accuracy", b"baseline_accuracy", "completion", b"completion", "context_id", b"context_id", "create_time", b"create_time", "divergence", b"divergence", "editor", b"editor", "end_time", b"end_time", "error", b"error", "flip_rate", b"flip_rate", "forgetting", b"forgetting", "index", b"index", "late_results", b"late_results", "manifest", b"manifest", "name", b"name", "phase", b"phase", "policy", b"policy", "rejection", b"rejection", "replay_of", b"replay_of", "retention", b"retention", "reward", b"reward", "selected", b"selected", "stage_seconds", b"stage_seconds", "stage_usage", b"stage_usage", "state", b"state", "stopped_early", b"stopped_early", "usage", b"usage", "verdicts", b"verdicts"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__accuracy: _TypeAlias = _typing.Literal["accuracy"]  # noqa: Y015
     _WhichOneofArgType__accuracy: _TypeAlias = _typing.Literal["_accuracy", b"_accuracy"]  # noqa: Y015
@@ -389,6 +487,26 @@ class PolicyVersion(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class ScoresEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.float
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.float = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     NAME_FIELD_NUMBER: _builtins.int
     PARENT_FIELD_NUMBER: _builtins.int
     ROUND_FIELD_NUMBER: _builtins.int
@@ -398,6 +516,11 @@ class PolicyVersion(_message.Message):
     HELD_OUT_ACCURACY_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     USAGE_FIELD_NUMBER: _builtins.int
+    RETENTION_FIELD_NUMBER: _builtins.int
+    DIVERGENCE_FIELD_NUMBER: _builtins.int
+    SCORES_FIELD_NUMBER: _builtins.int
+    GATE_FIELD_NUMBER: _builtins.int
+    GATE_REASON_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name, `policies/{id}`."""
     parent: _builtins.str
@@ -408,6 +531,10 @@ class PolicyVersion(_message.Message):
     """Forgetting against the base model on the retention suite; unset until it is measured."""
     held_out_accuracy: _builtins.float
     """Mean accuracy of its self-edits on held-out contexts; unset until it is measured."""
+    gate: Global___GateState.ValueType
+    """Whether it may be published."""
+    gate_reason: _builtins.str
+    """Why the gate refused it."""
     @_builtins.property
     def adapter(self) -> _model_pb2.AdapterRef:
         """Its adapter; unset for a base model."""
@@ -424,6 +551,18 @@ class PolicyVersion(_message.Message):
     def usage(self) -> _evaluation_pb2.Usage:
         """What the M-step took."""
 
+    @_builtins.property
+    def retention(self) -> _evaluator_pb2.Retention:
+        """Retention against the base model; unset until it is measured."""
+
+    @_builtins.property
+    def divergence(self) -> _evaluator_pb2.Divergence:
+        """KL(base || policy); unset until it is measured."""
+
+    @_builtins.property
+    def scores(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
+        """Its row of R: accuracy by context id."""
+
     def __init__(
         self,
         *,
@@ -436,10 +575,15 @@ class PolicyVersion(_message.Message):
         held_out_accuracy: _builtins.float | None = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
         usage: _evaluation_pb2.Usage | None = ...,
+        retention: _evaluator_pb2.Retention | None = ...,
+        divergence: _evaluator_pb2.Divergence | None = ...,
+        scores: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
+        gate: Global___GateState.ValueType = ...,
+        gate_reason: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_forgetting", b"_forgetting", "_held_out_accuracy", b"_held_out_accuracy", "adapter", b"adapter", "create_time", b"create_time", "forgetting", b"forgetting", "held_out_accuracy", b"held_out_accuracy", "usage", b"usage"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_forgetting", b"_forgetting", "_held_out_accuracy", b"_held_out_accuracy", "adapter", b"adapter", "create_time", b"create_time", "divergence", b"divergence", "forgetting", b"forgetting", "held_out_accuracy", b"held_out_accuracy", "retention", b"retention", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_forgetting", b"_forgetting", "_held_out_accuracy", b"_held_out_accuracy", "adapter", b"adapter", "create_time", b"create_time", "forgetting", b"forgetting", "held_out_accuracy", b"held_out_accuracy", "name", b"name", "parent", b"parent", "round", b"round", "trials", b"trials", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_forgetting", b"_forgetting", "_held_out_accuracy", b"_held_out_accuracy", "adapter", b"adapter", "create_time", b"create_time", "divergence", b"divergence", "forgetting", b"forgetting", "gate", b"gate", "gate_reason", b"gate_reason", "held_out_accuracy", b"held_out_accuracy", "name", b"name", "parent", b"parent", "retention", b"retention", "round", b"round", "scores", b"scores", "trials", b"trials", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__forgetting: _TypeAlias = _typing.Literal["forgetting"]  # noqa: Y015
     _WhichOneofArgType__forgetting: _TypeAlias = _typing.Literal["_forgetting", b"_forgetting"]  # noqa: Y015
@@ -451,6 +595,70 @@ class PolicyVersion(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__held_out_accuracy) -> _WhichOneofReturnType__held_out_accuracy | None: ...
 
 Global___PolicyVersion: _TypeAlias = PolicyVersion  # noqa: Y015
+
+@_typing.final
+class Alias(_message.Message):
+    """A name that points to a committed policy."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    POLICY_FIELD_NUMBER: _builtins.int
+    HISTORY_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Resource name, `aliases/{id}`."""
+    policy: _builtins.str
+    """The policy that it points to."""
+    @_builtins.property
+    def history(self) -> _containers.RepeatedCompositeFieldContainer[Global___AliasChange]:
+        """Where it has pointed, newest first, the present included."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        policy: _builtins.str = ...,
+        history: _abc.Iterable[Global___AliasChange] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["history", b"history", "name", b"name", "policy", b"policy"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Alias: _TypeAlias = Alias  # noqa: Y015
+
+@_typing.final
+class AliasChange(_message.Message):
+    """One move of an alias."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POLICY_FIELD_NUMBER: _builtins.int
+    TIME_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    policy: _builtins.str
+    """The policy that it was made to point to."""
+    reason: _builtins.str
+    """Why."""
+    @_builtins.property
+    def time(self) -> _timestamp_pb2.Timestamp:
+        """When."""
+
+    def __init__(
+        self,
+        *,
+        policy: _builtins.str = ...,
+        time: _timestamp_pb2.Timestamp | None = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["time", b"time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["policy", b"policy", "reason", b"reason", "time", b"time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AliasChange: _TypeAlias = AliasChange  # noqa: Y015
 
 @_typing.final
 class Event(_message.Message):
@@ -780,6 +988,8 @@ class RunReport(_message.Message):
     VERDICT_FIELD_NUMBER: _builtins.int
     USAGE_FIELD_NUMBER: _builtins.int
     WALL_SECONDS_FIELD_NUMBER: _builtins.int
+    COST_FIELD_NUMBER: _builtins.int
+    CONTINUAL_FIELD_NUMBER: _builtins.int
     kept: _builtins.int
     """Trials kept by selection."""
     verdict: _builtins.str
@@ -814,6 +1024,14 @@ class RunReport(_message.Message):
     def usage(self) -> _evaluation_pb2.Usage:
         """What the run took."""
 
+    @_builtins.property
+    def cost(self) -> Global___Cost:
+        """What it cost, and for what."""
+
+    @_builtins.property
+    def continual(self) -> Global___Continual:
+        """R, BWT and forgetting of the contexts learned one after the other; unset but for `task = "adapt"`."""
+
     def __init__(
         self,
         *,
@@ -827,11 +1045,313 @@ class RunReport(_message.Message):
         verdict: _builtins.str = ...,
         usage: _evaluation_pb2.Usage | None = ...,
         wall_seconds: _builtins.float = ...,
+        cost: Global___Cost | None = ...,
+        continual: Global___Continual | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["rl_gain", b"rl_gain", "trial_forgetting", b"trial_forgetting", "usage", b"usage"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["continual", b"continual", "cost", b"cost", "rl_gain", b"rl_gain", "trial_forgetting", b"trial_forgetting", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["kept", b"kept", "policies", b"policies", "rl_gain", b"rl_gain", "rows", b"rows", "stage_seconds", b"stage_seconds", "trial_counts", b"trial_counts", "trial_forgetting", b"trial_forgetting", "usage", b"usage", "verdict", b"verdict", "wall_seconds", b"wall_seconds"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["continual", b"continual", "cost", b"cost", "kept", b"kept", "policies", b"policies", "rl_gain", b"rl_gain", "rows", b"rows", "stage_seconds", b"stage_seconds", "trial_counts", b"trial_counts", "trial_forgetting", b"trial_forgetting", "usage", b"usage", "verdict", b"verdict", "wall_seconds", b"wall_seconds"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RunReport: _TypeAlias = RunReport  # noqa: Y015
+
+@_typing.final
+class Cost(_message.Message):
+    """What a run cost, and for what."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class StagesEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        @_builtins.property
+        def value(self) -> _evaluation_pb2.Usage: ...
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _evaluation_pb2.Usage | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    STAGES_FIELD_NUMBER: _builtins.int
+    ACCEPTED_FIELD_NUMBER: _builtins.int
+    DEVICE_SECONDS_PER_ACCEPTED_FIELD_NUMBER: _builtins.int
+    TOKENS_PER_ACCEPTED_FIELD_NUMBER: _builtins.int
+    DEVICE_SECONDS_PER_POINT_FIELD_NUMBER: _builtins.int
+    MONEY_FIELD_NUMBER: _builtins.int
+    accepted: _builtins.int
+    """Self-edits accepted."""
+    device_seconds_per_accepted: _builtins.float
+    """Device seconds for each of them."""
+    tokens_per_accepted: _builtins.float
+    """Tokens (read, sampled, trained on) for each of them."""
+    device_seconds_per_point: _builtins.float
+    """Device seconds for each point (0.01) of gain."""
+    money: _builtins.float
+    """Money, by the config's price table."""
+    @_builtins.property
+    def stages(self) -> _containers.MessageMap[_builtins.str, _evaluation_pb2.Usage]:
+        """What each stage took: `generate`, `train`, `evaluate`, `m_step`."""
+
+    def __init__(
+        self,
+        *,
+        stages: _abc.Mapping[_builtins.str, _evaluation_pb2.Usage] | None = ...,
+        accepted: _builtins.int = ...,
+        device_seconds_per_accepted: _builtins.float | None = ...,
+        tokens_per_accepted: _builtins.float | None = ...,
+        device_seconds_per_point: _builtins.float | None = ...,
+        money: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_device_seconds_per_accepted", b"_device_seconds_per_accepted", "_device_seconds_per_point", b"_device_seconds_per_point", "_money", b"_money", "_tokens_per_accepted", b"_tokens_per_accepted", "device_seconds_per_accepted", b"device_seconds_per_accepted", "device_seconds_per_point", b"device_seconds_per_point", "money", b"money", "tokens_per_accepted", b"tokens_per_accepted"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_device_seconds_per_accepted", b"_device_seconds_per_accepted", "_device_seconds_per_point", b"_device_seconds_per_point", "_money", b"_money", "_tokens_per_accepted", b"_tokens_per_accepted", "accepted", b"accepted", "device_seconds_per_accepted", b"device_seconds_per_accepted", "device_seconds_per_point", b"device_seconds_per_point", "money", b"money", "stages", b"stages", "tokens_per_accepted", b"tokens_per_accepted"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__device_seconds_per_accepted: _TypeAlias = _typing.Literal["device_seconds_per_accepted"]  # noqa: Y015
+    _WhichOneofArgType__device_seconds_per_accepted: _TypeAlias = _typing.Literal["_device_seconds_per_accepted", b"_device_seconds_per_accepted"]  # noqa: Y015
+    _WhichOneofReturnType__device_seconds_per_point: _TypeAlias = _typing.Literal["device_seconds_per_point"]  # noqa: Y015
+    _WhichOneofArgType__device_seconds_per_point: _TypeAlias = _typing.Literal["_device_seconds_per_point", b"_device_seconds_per_point"]  # noqa: Y015
+    _WhichOneofReturnType__money: _TypeAlias = _typing.Literal["money"]  # noqa: Y015
+    _WhichOneofArgType__money: _TypeAlias = _typing.Literal["_money", b"_money"]  # noqa: Y015
+    _WhichOneofReturnType__tokens_per_accepted: _TypeAlias = _typing.Literal["tokens_per_accepted"]  # noqa: Y015
+    _WhichOneofArgType__tokens_per_accepted: _TypeAlias = _typing.Literal["_tokens_per_accepted", b"_tokens_per_accepted"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__device_seconds_per_accepted) -> _WhichOneofReturnType__device_seconds_per_accepted | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__device_seconds_per_point) -> _WhichOneofReturnType__device_seconds_per_point | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__money) -> _WhichOneofReturnType__money | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__tokens_per_accepted) -> _WhichOneofReturnType__tokens_per_accepted | None: ...
+
+Global___Cost: _TypeAlias = Cost  # noqa: Y015
+
+@_typing.final
+class Continual(_message.Message):
+    """Accuracies of the contexts that a run learned one after the other."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONTEXTS_FIELD_NUMBER: _builtins.int
+    MATRIX_FIELD_NUMBER: _builtins.int
+    JUST_LEARNED_FIELD_NUMBER: _builtins.int
+    AT_END_FIELD_NUMBER: _builtins.int
+    BWT_FIELD_NUMBER: _builtins.int
+    FORGETTING_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def contexts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Context ids, in the order they were learned."""
+
+    @_builtins.property
+    def matrix(self) -> _containers.RepeatedCompositeFieldContainer[Global___ContinualRow]:
+        """R: row i is after commit i, row 0 the base model."""
+
+    @_builtins.property
+    def just_learned(self) -> Global___Estimate:
+        """Mean of R[i,i]: just after learning."""
+
+    @_builtins.property
+    def at_end(self) -> Global___Estimate:
+        """Mean of the last row."""
+
+    @_builtins.property
+    def bwt(self) -> Global___Estimate:
+        """Backward transfer: mean over j < T of R[T,j] - R[j,j]."""
+
+    @_builtins.property
+    def forgetting(self) -> Global___Estimate:
+        """Mean over j < T of max over i < T of R[i,j] - R[T,j]."""
+
+    def __init__(
+        self,
+        *,
+        contexts: _abc.Iterable[_builtins.str] | None = ...,
+        matrix: _abc.Iterable[Global___ContinualRow] | None = ...,
+        just_learned: Global___Estimate | None = ...,
+        at_end: Global___Estimate | None = ...,
+        bwt: Global___Estimate | None = ...,
+        forgetting: Global___Estimate | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["at_end", b"at_end", "bwt", b"bwt", "forgetting", b"forgetting", "just_learned", b"just_learned"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_end", b"at_end", "bwt", b"bwt", "contexts", b"contexts", "forgetting", b"forgetting", "just_learned", b"just_learned", "matrix", b"matrix"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Continual: _TypeAlias = Continual  # noqa: Y015
+
+@_typing.final
+class ContinualRow(_message.Message):
+    """One row of R."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACCURACIES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def accuracies(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """Accuracy by context, in the order of `contexts`; NaN where it was not asked."""
+
+    def __init__(
+        self,
+        *,
+        accuracies: _abc.Iterable[_builtins.float] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accuracies", b"accuracies"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ContinualRow: _TypeAlias = ContinualRow  # noqa: Y015
+
+@_typing.final
+class RunEstimate(_message.Message):
+    """What a run would take."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TRIALS_FIELD_NUMBER: _builtins.int
+    USAGE_FIELD_NUMBER: _builtins.int
+    WALL_SECONDS_FIELD_NUMBER: _builtins.int
+    BASED_ON_FIELD_NUMBER: _builtins.int
+    BASIS_FIELD_NUMBER: _builtins.int
+    trials: _builtins.int
+    """Trials in all."""
+    wall_seconds: _builtins.float
+    """Seconds from start to end."""
+    based_on: _builtins.int
+    """Trials whose measured rates it rests on; 0: no rate is known."""
+    basis: _builtins.str
+    """One sentence: which trials those were."""
+    @_builtins.property
+    def usage(self) -> _evaluation_pb2.Usage:
+        """Tokens and device seconds."""
+
+    def __init__(
+        self,
+        *,
+        trials: _builtins.int = ...,
+        usage: _evaluation_pb2.Usage | None = ...,
+        wall_seconds: _builtins.float = ...,
+        based_on: _builtins.int = ...,
+        basis: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["usage", b"usage"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["based_on", b"based_on", "basis", b"basis", "trials", b"trials", "usage", b"usage", "wall_seconds", b"wall_seconds"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RunEstimate: _TypeAlias = RunEstimate  # noqa: Y015
+
+@_typing.final
+class Difference(_message.Message):
+    """One thing in which a replay came out otherwise."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FIELD_FIELD_NUMBER: _builtins.int
+    RECORDED_FIELD_NUMBER: _builtins.int
+    REPLAYED_FIELD_NUMBER: _builtins.int
+    field: _builtins.str
+    """What: `completion`, `weights_sha256`, `verdicts[q1]`, `versions.torch`."""
+    recorded: _builtins.str
+    """As it was recorded."""
+    replayed: _builtins.str
+    """As it came out now."""
+    def __init__(
+        self,
+        *,
+        field: _builtins.str = ...,
+        recorded: _builtins.str = ...,
+        replayed: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["field", b"field", "recorded", b"recorded", "replayed", b"replayed"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Difference: _TypeAlias = Difference  # noqa: Y015
+
+@_typing.final
+class Replay(_message.Message):
+    """A trial made again, beside the recorded one."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TRIAL_FIELD_NUMBER: _builtins.int
+    ORIGINAL_FIELD_NUMBER: _builtins.int
+    IDENTICAL_FIELD_NUMBER: _builtins.int
+    DIFFERENCES_FIELD_NUMBER: _builtins.int
+    original: _builtins.str
+    """Name of the recorded trial."""
+    identical: _builtins.bool
+    """True: it has ended and nothing differs."""
+    @_builtins.property
+    def trial(self) -> Global___Trial:
+        """The replay."""
+
+    @_builtins.property
+    def differences(self) -> _containers.RepeatedCompositeFieldContainer[Global___Difference]:
+        """What differs."""
+
+    def __init__(
+        self,
+        *,
+        trial: Global___Trial | None = ...,
+        original: _builtins.str = ...,
+        identical: _builtins.bool = ...,
+        differences: _abc.Iterable[Global___Difference] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["trial", b"trial"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["differences", b"differences", "identical", b"identical", "original", b"original", "trial", b"trial"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Replay: _TypeAlias = Replay  # noqa: Y015
+
+@_typing.final
+class Budget(_message.Message):
+    """Where a run stops with a clean state. 0: no limit."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TRIALS_FIELD_NUMBER: _builtins.int
+    TOKENS_FIELD_NUMBER: _builtins.int
+    DEVICE_SECONDS_FIELD_NUMBER: _builtins.int
+    WALL_SECONDS_FIELD_NUMBER: _builtins.int
+    trials: _builtins.int
+    """Trials."""
+    tokens: _builtins.int
+    """Tokens read, sampled and trained on."""
+    device_seconds: _builtins.float
+    """Device seconds."""
+    wall_seconds: _builtins.float
+    """Seconds that the run was under way."""
+    def __init__(
+        self,
+        *,
+        trials: _builtins.int = ...,
+        tokens: _builtins.int = ...,
+        device_seconds: _builtins.float = ...,
+        wall_seconds: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["device_seconds", b"device_seconds", "tokens", b"tokens", "trials", b"trials", "wall_seconds", b"wall_seconds"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Budget: _TypeAlias = Budget  # noqa: Y015

@@ -34,10 +34,14 @@ class EvaluateRequest(_message.Message):
     JUDGE_FIELD_NUMBER: _builtins.int
     RETENTION_QUERIES_FIELD_NUMBER: _builtins.int
     RETENTION_LIMIT_FIELD_NUMBER: _builtins.int
+    MEASURE_DIVERGENCE_FIELD_NUMBER: _builtins.int
+    RACE_FIELD_NUMBER: _builtins.int
     judge: _builtins.str
     """Name of the judge, for example `content`."""
     retention_limit: _builtins.int
     """At most this many of the retention queries that the base answers right are used, in order; 0 means all."""
+    measure_divergence: _builtins.bool
+    """Whether to measure KL(base || subject) too."""
     @_builtins.property
     def policy(self) -> _model_pb2.Policy:
         """The policy."""
@@ -58,6 +62,10 @@ class EvaluateRequest(_message.Message):
     def retention_queries(self) -> _containers.RepeatedCompositeFieldContainer[_evaluation_pb2.Query]:
         """Retention suite; the queries that the unadapted base model answers right are asked again."""
 
+    @_builtins.property
+    def race(self) -> Global___Race:
+        """Stop early where the subject is hopeless; unset: every query is asked."""
+
     def __init__(
         self,
         *,
@@ -68,14 +76,76 @@ class EvaluateRequest(_message.Message):
         judge: _builtins.str = ...,
         retention_queries: _abc.Iterable[_evaluation_pb2.Query] | None = ...,
         retention_limit: _builtins.int = ...,
+        measure_divergence: _builtins.bool = ...,
+        race: Global___Race | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["adapter", b"adapter", "policy", b"policy", "sampling", b"sampling"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["adapter", b"adapter", "policy", b"policy", "race", b"race", "sampling", b"sampling"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter", b"adapter", "judge", b"judge", "policy", b"policy", "queries", b"queries", "retention_limit", b"retention_limit", "retention_queries", b"retention_queries", "sampling", b"sampling"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter", b"adapter", "judge", b"judge", "measure_divergence", b"measure_divergence", "policy", b"policy", "queries", b"queries", "race", b"race", "retention_limit", b"retention_limit", "retention_queries", b"retention_queries", "sampling", b"sampling"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___EvaluateRequest: _TypeAlias = EvaluateRequest  # noqa: Y015
+
+@_typing.final
+class Race(_message.Message):
+    """A sequential test: queries are asked in waves, and no more of them once the subject cannot well win."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TO_BEAT_FIELD_NUMBER: _builtins.int
+    CONFIDENCE_FIELD_NUMBER: _builtins.int
+    WAVE_FIELD_NUMBER: _builtins.int
+    to_beat: _builtins.float
+    """The accuracy that the subject has to beat, in [0, 1]; unset: the baseline's, compared query by query."""
+    confidence: _builtins.float
+    """How sure one must be that it does not, in (0.5, 1)."""
+    wave: _builtins.int
+    """Queries of the first wave; each next wave is as big."""
+    def __init__(
+        self,
+        *,
+        to_beat: _builtins.float | None = ...,
+        confidence: _builtins.float = ...,
+        wave: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_to_beat", b"_to_beat", "to_beat", b"to_beat"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_to_beat", b"_to_beat", "confidence", b"confidence", "to_beat", b"to_beat", "wave", b"wave"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__to_beat: _TypeAlias = _typing.Literal["to_beat"]  # noqa: Y015
+    _WhichOneofArgType__to_beat: _TypeAlias = _typing.Literal["_to_beat", b"_to_beat"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__to_beat) -> _WhichOneofReturnType__to_beat | None: ...
+
+Global___Race: _TypeAlias = Race  # noqa: Y015
+
+@_typing.final
+class Divergence(_message.Message):
+    """How far a model has moved from its base."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ON_QUERIES_FIELD_NUMBER: _builtins.int
+    ON_FIXED_TEXT_FIELD_NUMBER: _builtins.int
+    on_queries: _builtins.float
+    """KL(base || subject) on the queries' prompts, in nats a token; unset where there were none."""
+    on_fixed_text: _builtins.float
+    """KL(base || subject) on a fixed text that comes with the project, in nats a token."""
+    def __init__(
+        self,
+        *,
+        on_queries: _builtins.float | None = ...,
+        on_fixed_text: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_on_queries", b"_on_queries", "on_queries", b"on_queries"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_on_queries", b"_on_queries", "on_fixed_text", b"on_fixed_text", "on_queries", b"on_queries"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__on_queries: _TypeAlias = _typing.Literal["on_queries"]  # noqa: Y015
+    _WhichOneofArgType__on_queries: _TypeAlias = _typing.Literal["_on_queries", b"_on_queries"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__on_queries) -> _WhichOneofReturnType__on_queries | None: ...
+
+Global___Divergence: _TypeAlias = Divergence  # noqa: Y015
 
 @_typing.final
 class Retention(_message.Message):
@@ -88,6 +158,8 @@ class Retention(_message.Message):
     ACCURACY_AFTER_FIELD_NUMBER: _builtins.int
     FORGETTING_FIELD_NUMBER: _builtins.int
     LOST_QUERY_IDS_FIELD_NUMBER: _builtins.int
+    FORGETTING_LOW_FIELD_NUMBER: _builtins.int
+    FORGETTING_HIGH_FIELD_NUMBER: _builtins.int
     kept: _builtins.int
     """Queries in use: the base model answers each of them right."""
     accuracy_before: _builtins.float
@@ -96,6 +168,10 @@ class Retention(_message.Message):
     """Accuracy of the subject on them, in [0, 1]."""
     forgetting: _builtins.float
     """accuracy_before - accuracy_after."""
+    forgetting_low: _builtins.float
+    """Lower end of forgetting's 95 % interval (paired bootstrap over the queries)."""
+    forgetting_high: _builtins.float
+    """Upper end of it."""
     @_builtins.property
     def lost_query_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Queries that the baseline answers right and the subject does not."""
@@ -108,10 +184,12 @@ class Retention(_message.Message):
         accuracy_after: _builtins.float = ...,
         forgetting: _builtins.float = ...,
         lost_query_ids: _abc.Iterable[_builtins.str] | None = ...,
+        forgetting_low: _builtins.float = ...,
+        forgetting_high: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accuracy_after", b"accuracy_after", "accuracy_before", b"accuracy_before", "forgetting", b"forgetting", "kept", b"kept", "lost_query_ids", b"lost_query_ids"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accuracy_after", b"accuracy_after", "accuracy_before", b"accuracy_before", "forgetting", b"forgetting", "forgetting_high", b"forgetting_high", "forgetting_low", b"forgetting_low", "kept", b"kept", "lost_query_ids", b"lost_query_ids"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -129,10 +207,19 @@ class EvaluateResponse(_message.Message):
     RETENTION_FIELD_NUMBER: _builtins.int
     JUDGE_VERSION_FIELD_NUMBER: _builtins.int
     USAGE_FIELD_NUMBER: _builtins.int
+    DIVERGENCE_FIELD_NUMBER: _builtins.int
+    STOPPED_EARLY_FIELD_NUMBER: _builtins.int
+    FLIP_RATE_FIELD_NUMBER: _builtins.int
     baseline_cached: _builtins.bool
     """True: the baseline came from the cache."""
     judge_version: _builtins.str
     """The judge's version."""
+    stopped_early: _builtins.bool
+    """True: the race was over before every query was asked. Those not asked are UNGRADED, reason `not asked`."""
+    flip_rate: _builtins.float
+    """Share of answers that change with the company they are decoded in, as measured on this model; 0 where decoding is
+    batch-invariant.
+    """
     @_builtins.property
     def verdicts(self) -> _containers.RepeatedCompositeFieldContainer[_evaluation_pb2.Verdict]:
         """The subject's verdicts, in the order of the queries."""
@@ -149,6 +236,10 @@ class EvaluateResponse(_message.Message):
     def usage(self) -> _evaluation_pb2.Usage:
         """What it took, without what a cached baseline took earlier."""
 
+    @_builtins.property
+    def divergence(self) -> Global___Divergence:
+        """How far the subject has moved from the base; unset where it was not asked for or the backend cannot tell."""
+
     def __init__(
         self,
         *,
@@ -158,10 +249,13 @@ class EvaluateResponse(_message.Message):
         retention: Global___Retention | None = ...,
         judge_version: _builtins.str = ...,
         usage: _evaluation_pb2.Usage | None = ...,
+        divergence: Global___Divergence | None = ...,
+        stopped_early: _builtins.bool = ...,
+        flip_rate: _builtins.float = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["retention", b"retention", "usage", b"usage"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["divergence", b"divergence", "retention", b"retention", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["baseline_cached", b"baseline_cached", "baseline_verdicts", b"baseline_verdicts", "judge_version", b"judge_version", "retention", b"retention", "usage", b"usage", "verdicts", b"verdicts"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["baseline_cached", b"baseline_cached", "baseline_verdicts", b"baseline_verdicts", "divergence", b"divergence", "flip_rate", b"flip_rate", "judge_version", b"judge_version", "retention", b"retention", "stopped_early", b"stopped_early", "usage", b"usage", "verdicts", b"verdicts"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

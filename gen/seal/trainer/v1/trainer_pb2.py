@@ -29,7 +29,7 @@ from seal.type.v1 import text_pb2 as seal_dot_type_dot_v1_dot_text__pb2
 from seal.type.v1 import training_pb2 as seal_dot_type_dot_v1_dot_training__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dseal/trainer/v1/trainer.proto\x12\x0fseal.trainer.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1dseal/type/v1/evaluation.proto\x1a\x18seal/type/v1/model.proto\x1a\x17seal/type/v1/text.proto\x1a\x1bseal/type/v1/training.proto\"\x8e\x01\n\x13TrainAdapterRequest\x12,\n\x06policy\x18\x01 \x01(\x0b\x32\x14.seal.type.v1.PolicyB\x06\xbaH\x03\xc8\x01\x01\x12\x30\n\x04spec\x18\x02 \x01(\x0b\x32\x1a.seal.type.v1.TrainingSpecB\x06\xbaH\x03\xc8\x01\x01\x12\x17\n\x05owner\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x02\";\n\x08Progress\x12\x0c\n\x04step\x18\x01 \x01(\x05\x12\x13\n\x0btotal_steps\x18\x02 \x01(\x05\x12\x0c\n\x04loss\x18\x03 \x01(\x01\"\xa6\x01\n\x0eTrainingResult\x12)\n\x07\x61\x64\x61pter\x18\x01 \x01(\x0b\x32\x18.seal.type.v1.AdapterRef\x12\x0e\n\x06\x63\x61\x63hed\x18\x02 \x01(\x08\x12\r\n\x05steps\x18\x03 \x01(\x05\x12\x12\n\nfirst_loss\x18\x04 \x01(\x01\x12\x12\n\nfinal_loss\x18\x05 \x01(\x01\x12\"\n\x05usage\x18\x06 \x01(\x0b\x32\x13.seal.type.v1.Usage\"\x82\x01\n\x14TrainAdapterResponse\x12-\n\x08progress\x18\x01 \x01(\x0b\x32\x19.seal.trainer.v1.ProgressH\x00\x12\x31\n\x06result\x18\x02 \x01(\x0b\x32\x1f.seal.trainer.v1.TrainingResultH\x00\x42\x08\n\x06update\"^\n\rPolicyExample\x12,\n\x06prompt\x18\x01 \x01(\x0b\x32\x14.seal.type.v1.PromptB\x06\xbaH\x03\xc8\x01\x01\x12\x1f\n\ncompletion\x18\x02 \x01(\tB\x0b\xbaH\x08r\x06\x10\x01\x18\xc0\x84=\"\xa7\x02\n\x12TrainPolicyRequest\x12,\n\x06parent\x18\x01 \x01(\x0b\x32\x14.seal.type.v1.PolicyB\x06\xbaH\x03\xc8\x01\x01\x12=\n\x08\x65xamples\x18\x02 \x03(\x0b\x32\x1e.seal.trainer.v1.PolicyExampleB\x0b\xbaH\x08\x92\x01\x05\x08\x01\x10\x90N\x12.\n\x04lora\x18\x03 \x01(\x0b\x32\x18.seal.type.v1.LoraConfigB\x06\xbaH\x03\xc8\x01\x01\x12\x38\n\x0coptimisation\x18\x04 \x01(\x0b\x32\x1a.seal.type.v1.OptimisationB\x06\xbaH\x03\xc8\x01\x01\x12\x13\n\x0b\x66rom_parent\x18\x05 \x01(\x08\x12\x0c\n\x04seed\x18\x06 \x01(\x04\x12\x17\n\x05owner\x18\x07 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x02\"\x81\x01\n\x13TrainPolicyResponse\x12-\n\x08progress\x18\x01 \x01(\x0b\x32\x19.seal.trainer.v1.ProgressH\x00\x12\x31\n\x06result\x18\x02 \x01(\x0b\x32\x1f.seal.trainer.v1.TrainingResultH\x00\x42\x08\n\x06update\"\x17\n\x15GetTrainerInfoRequest\"\xa3\x01\n\x16GetTrainerInfoResponse\x12+\n\nbase_model\x18\x01 \x01(\x0b\x32\x17.seal.type.v1.BaseModel\x12\x16\n\x0etarget_modules\x18\x02 \x03(\t\x12\x16\n\x0e\x65ngine_version\x18\x03 \x01(\t\x12\x1b\n\x13max_concurrent_jobs\x18\x04 \x01(\x05\x12\x0f\n\x07version\x18\x05 \x01(\t2\xae\x02\n\x0eTrainerService\x12]\n\x0cTrainAdapter\x12$.seal.trainer.v1.TrainAdapterRequest\x1a%.seal.trainer.v1.TrainAdapterResponse0\x01\x12Z\n\x0bTrainPolicy\x12#.seal.trainer.v1.TrainPolicyRequest\x1a$.seal.trainer.v1.TrainPolicyResponse0\x01\x12\x61\n\x0eGetTrainerInfo\x12&.seal.trainer.v1.GetTrainerInfoRequest\x1a\'.seal.trainer.v1.GetTrainerInfoResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dseal/trainer/v1/trainer.proto\x12\x0fseal.trainer.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1dseal/type/v1/evaluation.proto\x1a\x18seal/type/v1/model.proto\x1a\x17seal/type/v1/text.proto\x1a\x1bseal/type/v1/training.proto\"\x9f\x01\n\x13TrainAdapterRequest\x12,\n\x06policy\x18\x01 \x01(\x0b\x32\x14.seal.type.v1.PolicyB\x06\xbaH\x03\xc8\x01\x01\x12\x30\n\x04spec\x18\x02 \x01(\x0b\x32\x1a.seal.type.v1.TrainingSpecB\x06\xbaH\x03\xc8\x01\x01\x12\x17\n\x05owner\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x02\x12\x0f\n\x07retrain\x18\x04 \x01(\x08\";\n\x08Progress\x12\x0c\n\x04step\x18\x01 \x01(\x05\x12\x13\n\x0btotal_steps\x18\x02 \x01(\x05\x12\x0c\n\x04loss\x18\x03 \x01(\x01\"\xbe\x01\n\x0eTrainingResult\x12)\n\x07\x61\x64\x61pter\x18\x01 \x01(\x0b\x32\x18.seal.type.v1.AdapterRef\x12\x0e\n\x06\x63\x61\x63hed\x18\x02 \x01(\x08\x12\r\n\x05steps\x18\x03 \x01(\x05\x12\x12\n\nfirst_loss\x18\x04 \x01(\x01\x12\x12\n\nfinal_loss\x18\x05 \x01(\x01\x12\"\n\x05usage\x18\x06 \x01(\x0b\x32\x13.seal.type.v1.Usage\x12\x16\n\x0eweights_sha256\x18\x07 \x01(\t\"\x82\x01\n\x14TrainAdapterResponse\x12-\n\x08progress\x18\x01 \x01(\x0b\x32\x19.seal.trainer.v1.ProgressH\x00\x12\x31\n\x06result\x18\x02 \x01(\x0b\x32\x1f.seal.trainer.v1.TrainingResultH\x00\x42\x08\n\x06update\"^\n\rPolicyExample\x12,\n\x06prompt\x18\x01 \x01(\x0b\x32\x14.seal.type.v1.PromptB\x06\xbaH\x03\xc8\x01\x01\x12\x1f\n\ncompletion\x18\x02 \x01(\tB\x0b\xbaH\x08r\x06\x10\x01\x18\xc0\x84=\"\xa7\x02\n\x12TrainPolicyRequest\x12,\n\x06parent\x18\x01 \x01(\x0b\x32\x14.seal.type.v1.PolicyB\x06\xbaH\x03\xc8\x01\x01\x12=\n\x08\x65xamples\x18\x02 \x03(\x0b\x32\x1e.seal.trainer.v1.PolicyExampleB\x0b\xbaH\x08\x92\x01\x05\x08\x01\x10\x90N\x12.\n\x04lora\x18\x03 \x01(\x0b\x32\x18.seal.type.v1.LoraConfigB\x06\xbaH\x03\xc8\x01\x01\x12\x38\n\x0coptimisation\x18\x04 \x01(\x0b\x32\x1a.seal.type.v1.OptimisationB\x06\xbaH\x03\xc8\x01\x01\x12\x13\n\x0b\x66rom_parent\x18\x05 \x01(\x08\x12\x0c\n\x04seed\x18\x06 \x01(\x04\x12\x17\n\x05owner\x18\x07 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x02\"\x81\x01\n\x13TrainPolicyResponse\x12-\n\x08progress\x18\x01 \x01(\x0b\x32\x19.seal.trainer.v1.ProgressH\x00\x12\x31\n\x06result\x18\x02 \x01(\x0b\x32\x1f.seal.trainer.v1.TrainingResultH\x00\x42\x08\n\x06update\"v\n\x13JoinAdaptersRequest\x12,\n\x06policy\x18\x01 \x01(\x0b\x32\x14.seal.type.v1.PolicyB\x06\xbaH\x03\xc8\x01\x01\x12\x31\n\x07\x61\x64\x61pter\x18\x02 \x01(\x0b\x32\x18.seal.type.v1.AdapterRefB\x06\xbaH\x03\xc8\x01\x01\"A\n\x14JoinAdaptersResponse\x12)\n\x07\x61\x64\x61pter\x18\x01 \x01(\x0b\x32\x18.seal.type.v1.AdapterRef\"\x17\n\x15GetTrainerInfoRequest\"\xa3\x01\n\x16GetTrainerInfoResponse\x12+\n\nbase_model\x18\x01 \x01(\x0b\x32\x17.seal.type.v1.BaseModel\x12\x16\n\x0etarget_modules\x18\x02 \x03(\t\x12\x16\n\x0e\x65ngine_version\x18\x03 \x01(\t\x12\x1b\n\x13max_concurrent_jobs\x18\x04 \x01(\x05\x12\x0f\n\x07version\x18\x05 \x01(\t2\x8b\x03\n\x0eTrainerService\x12]\n\x0cTrainAdapter\x12$.seal.trainer.v1.TrainAdapterRequest\x1a%.seal.trainer.v1.TrainAdapterResponse0\x01\x12Z\n\x0bTrainPolicy\x12#.seal.trainer.v1.TrainPolicyRequest\x1a$.seal.trainer.v1.TrainPolicyResponse0\x01\x12[\n\x0cJoinAdapters\x12$.seal.trainer.v1.JoinAdaptersRequest\x1a%.seal.trainer.v1.JoinAdaptersResponse\x12\x61\n\x0eGetTrainerInfo\x12&.seal.trainer.v1.GetTrainerInfoRequest\x1a\'.seal.trainer.v1.GetTrainerInfoResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -56,24 +56,32 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_TRAINPOLICYREQUEST'].fields_by_name['optimisation']._serialized_options = b'\272H\003\310\001\001'
   _globals['_TRAINPOLICYREQUEST'].fields_by_name['owner']._loaded_options = None
   _globals['_TRAINPOLICYREQUEST'].fields_by_name['owner']._serialized_options = b'\272H\005r\003\030\200\002'
+  _globals['_JOINADAPTERSREQUEST'].fields_by_name['policy']._loaded_options = None
+  _globals['_JOINADAPTERSREQUEST'].fields_by_name['policy']._serialized_options = b'\272H\003\310\001\001'
+  _globals['_JOINADAPTERSREQUEST'].fields_by_name['adapter']._loaded_options = None
+  _globals['_JOINADAPTERSREQUEST'].fields_by_name['adapter']._serialized_options = b'\272H\003\310\001\001'
   _globals['_TRAINADAPTERREQUEST']._serialized_start=191
-  _globals['_TRAINADAPTERREQUEST']._serialized_end=333
-  _globals['_PROGRESS']._serialized_start=335
-  _globals['_PROGRESS']._serialized_end=394
-  _globals['_TRAININGRESULT']._serialized_start=397
-  _globals['_TRAININGRESULT']._serialized_end=563
-  _globals['_TRAINADAPTERRESPONSE']._serialized_start=566
-  _globals['_TRAINADAPTERRESPONSE']._serialized_end=696
-  _globals['_POLICYEXAMPLE']._serialized_start=698
-  _globals['_POLICYEXAMPLE']._serialized_end=792
-  _globals['_TRAINPOLICYREQUEST']._serialized_start=795
-  _globals['_TRAINPOLICYREQUEST']._serialized_end=1090
-  _globals['_TRAINPOLICYRESPONSE']._serialized_start=1093
-  _globals['_TRAINPOLICYRESPONSE']._serialized_end=1222
-  _globals['_GETTRAINERINFOREQUEST']._serialized_start=1224
-  _globals['_GETTRAINERINFOREQUEST']._serialized_end=1247
-  _globals['_GETTRAINERINFORESPONSE']._serialized_start=1250
-  _globals['_GETTRAINERINFORESPONSE']._serialized_end=1413
-  _globals['_TRAINERSERVICE']._serialized_start=1416
-  _globals['_TRAINERSERVICE']._serialized_end=1718
+  _globals['_TRAINADAPTERREQUEST']._serialized_end=350
+  _globals['_PROGRESS']._serialized_start=352
+  _globals['_PROGRESS']._serialized_end=411
+  _globals['_TRAININGRESULT']._serialized_start=414
+  _globals['_TRAININGRESULT']._serialized_end=604
+  _globals['_TRAINADAPTERRESPONSE']._serialized_start=607
+  _globals['_TRAINADAPTERRESPONSE']._serialized_end=737
+  _globals['_POLICYEXAMPLE']._serialized_start=739
+  _globals['_POLICYEXAMPLE']._serialized_end=833
+  _globals['_TRAINPOLICYREQUEST']._serialized_start=836
+  _globals['_TRAINPOLICYREQUEST']._serialized_end=1131
+  _globals['_TRAINPOLICYRESPONSE']._serialized_start=1134
+  _globals['_TRAINPOLICYRESPONSE']._serialized_end=1263
+  _globals['_JOINADAPTERSREQUEST']._serialized_start=1265
+  _globals['_JOINADAPTERSREQUEST']._serialized_end=1383
+  _globals['_JOINADAPTERSRESPONSE']._serialized_start=1385
+  _globals['_JOINADAPTERSRESPONSE']._serialized_end=1450
+  _globals['_GETTRAINERINFOREQUEST']._serialized_start=1452
+  _globals['_GETTRAINERINFOREQUEST']._serialized_end=1475
+  _globals['_GETTRAINERINFORESPONSE']._serialized_start=1478
+  _globals['_GETTRAINERINFORESPONSE']._serialized_end=1641
+  _globals['_TRAINERSERVICE']._serialized_start=1644
+  _globals['_TRAINERSERVICE']._serialized_end=2039
 # @@protoc_insertion_point(module_scope)

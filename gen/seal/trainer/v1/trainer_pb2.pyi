@@ -31,8 +31,11 @@ class TrainAdapterRequest(_message.Message):
     POLICY_FIELD_NUMBER: _builtins.int
     SPEC_FIELD_NUMBER: _builtins.int
     OWNER_FIELD_NUMBER: _builtins.int
+    RETRAIN_FIELD_NUMBER: _builtins.int
     owner: _builtins.str
     """Whose job this is, for fair sharing and logs (a run's name)."""
+    retrain: _builtins.bool
+    """Train even where the store has the adapter, and say which weights came out; what the store has stays."""
     @_builtins.property
     def policy(self) -> _model_pb2.Policy:
         """The policy under the adapter; its own adapter stays frozen."""
@@ -47,10 +50,11 @@ class TrainAdapterRequest(_message.Message):
         policy: _model_pb2.Policy | None = ...,
         spec: _training_pb2.TrainingSpec | None = ...,
         owner: _builtins.str = ...,
+        retrain: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["policy", b"policy", "spec", b"spec"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["owner", b"owner", "policy", b"policy", "spec", b"spec"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["owner", b"owner", "policy", b"policy", "retrain", b"retrain", "spec", b"spec"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -98,6 +102,7 @@ class TrainingResult(_message.Message):
     FIRST_LOSS_FIELD_NUMBER: _builtins.int
     FINAL_LOSS_FIELD_NUMBER: _builtins.int
     USAGE_FIELD_NUMBER: _builtins.int
+    WEIGHTS_SHA256_FIELD_NUMBER: _builtins.int
     cached: _builtins.bool
     """True: it was in the store already, nothing was trained."""
     steps: _builtins.int
@@ -106,6 +111,8 @@ class TrainingResult(_message.Message):
     """Loss of the first step, in nats a label token."""
     final_loss: _builtins.float
     """Loss of the last step."""
+    weights_sha256: _builtins.str
+    """SHA-256 of the adapter's weights file, as trained now or as it lies in the store."""
     @_builtins.property
     def adapter(self) -> _model_pb2.AdapterRef:
         """The adapter in the store."""
@@ -123,10 +130,11 @@ class TrainingResult(_message.Message):
         first_loss: _builtins.float = ...,
         final_loss: _builtins.float = ...,
         usage: _evaluation_pb2.Usage | None = ...,
+        weights_sha256: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["adapter", b"adapter", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter", b"adapter", "cached", b"cached", "final_loss", b"final_loss", "first_loss", b"first_loss", "steps", b"steps", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter", b"adapter", "cached", b"cached", "final_loss", b"final_loss", "first_loss", b"first_loss", "steps", b"steps", "usage", b"usage", "weights_sha256", b"weights_sha256"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -277,6 +285,60 @@ class TrainPolicyResponse(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType_update) -> _WhichOneofReturnType_update | None: ...
 
 Global___TrainPolicyResponse: _TypeAlias = TrainPolicyResponse  # noqa: Y015
+
+@_typing.final
+class JoinAdaptersRequest(_message.Message):
+    """Asks for one adapter of two."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POLICY_FIELD_NUMBER: _builtins.int
+    ADAPTER_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def policy(self) -> _model_pb2.Policy:
+        """The policy below."""
+
+    @_builtins.property
+    def adapter(self) -> _model_pb2.AdapterRef:
+        """The adapter that was trained over it."""
+
+    def __init__(
+        self,
+        *,
+        policy: _model_pb2.Policy | None = ...,
+        adapter: _model_pb2.AdapterRef | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["adapter", b"adapter", "policy", b"policy"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter", b"adapter", "policy", b"policy"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___JoinAdaptersRequest: _TypeAlias = JoinAdaptersRequest  # noqa: Y015
+
+@_typing.final
+class JoinAdaptersResponse(_message.Message):
+    """One adapter that does what both did together."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ADAPTER_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def adapter(self) -> _model_pb2.AdapterRef:
+        """It, in the store; the trial's own where the policy has none."""
+
+    def __init__(
+        self,
+        *,
+        adapter: _model_pb2.AdapterRef | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["adapter", b"adapter"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter", b"adapter"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___JoinAdaptersResponse: _TypeAlias = JoinAdaptersResponse  # noqa: Y015
 
 @_typing.final
 class GetTrainerInfoRequest(_message.Message):

@@ -45,6 +45,11 @@ class TrainerServiceStub:
                 request_serializer=seal_dot_trainer_dot_v1_dot_trainer__pb2.TrainPolicyRequest.SerializeToString,
                 response_deserializer=seal_dot_trainer_dot_v1_dot_trainer__pb2.TrainPolicyResponse.FromString,
                 _registered_method=True)
+        self.JoinAdapters = channel.unary_unary(
+                '/seal.trainer.v1.TrainerService/JoinAdapters',
+                request_serializer=seal_dot_trainer_dot_v1_dot_trainer__pb2.JoinAdaptersRequest.SerializeToString,
+                response_deserializer=seal_dot_trainer_dot_v1_dot_trainer__pb2.JoinAdaptersResponse.FromString,
+                _registered_method=True)
         self.GetTrainerInfo = channel.unary_unary(
                 '/seal.trainer.v1.TrainerService/GetTrainerInfo',
                 request_serializer=seal_dot_trainer_dot_v1_dot_trainer__pb2.GetTrainerInfoRequest.SerializeToString,
@@ -75,6 +80,15 @@ class TrainerServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def JoinAdapters(self, request, context):
+        """Makes one adapter of a policy's and a trial's, exactly: ranks side by side, scalings folded in. Nothing is trained.
+
+        Errors: NOT_FOUND / ADAPTER_NOT_FOUND, DATA_LOSS / ADAPTER_CORRUPT.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetTrainerInfo(self, request, context):
         """Says which model is held and what the limits are.
         """
@@ -94,6 +108,11 @@ def add_TrainerServiceServicer_to_server(servicer, server):
                     servicer.TrainPolicy,
                     request_deserializer=seal_dot_trainer_dot_v1_dot_trainer__pb2.TrainPolicyRequest.FromString,
                     response_serializer=seal_dot_trainer_dot_v1_dot_trainer__pb2.TrainPolicyResponse.SerializeToString,
+            ),
+            'JoinAdapters': grpc.unary_unary_rpc_method_handler(
+                    servicer.JoinAdapters,
+                    request_deserializer=seal_dot_trainer_dot_v1_dot_trainer__pb2.JoinAdaptersRequest.FromString,
+                    response_serializer=seal_dot_trainer_dot_v1_dot_trainer__pb2.JoinAdaptersResponse.SerializeToString,
             ),
             'GetTrainerInfo': grpc.unary_unary_rpc_method_handler(
                     servicer.GetTrainerInfo,
@@ -156,6 +175,33 @@ class TrainerService:
             '/seal.trainer.v1.TrainerService/TrainPolicy',
             seal_dot_trainer_dot_v1_dot_trainer__pb2.TrainPolicyRequest.SerializeToString,
             seal_dot_trainer_dot_v1_dot_trainer__pb2.TrainPolicyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def JoinAdapters(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/seal.trainer.v1.TrainerService/JoinAdapters',
+            seal_dot_trainer_dot_v1_dot_trainer__pb2.JoinAdaptersRequest.SerializeToString,
+            seal_dot_trainer_dot_v1_dot_trainer__pb2.JoinAdaptersResponse.FromString,
             options,
             channel_credentials,
             insecure,

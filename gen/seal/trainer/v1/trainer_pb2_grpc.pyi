@@ -43,6 +43,11 @@ class TrainerServiceStub:
     """
     TrainPolicy: _grpc.UnaryStreamMultiCallable[_trainer_pb2.TrainPolicyRequest, _trainer_pb2.TrainPolicyResponse]
     """Trains the next policy: SFT on (prompt, self-edit) pairs with loss on the self-edit only. Errors as TrainAdapter."""
+    JoinAdapters: _grpc.UnaryUnaryMultiCallable[_trainer_pb2.JoinAdaptersRequest, _trainer_pb2.JoinAdaptersResponse]
+    """Makes one adapter of a policy's and a trial's, exactly: ranks side by side, scalings folded in. Nothing is trained.
+
+    Errors: NOT_FOUND / ADAPTER_NOT_FOUND, DATA_LOSS / ADAPTER_CORRUPT.
+    """
     GetTrainerInfo: _grpc.UnaryUnaryMultiCallable[_trainer_pb2.GetTrainerInfoRequest, _trainer_pb2.GetTrainerInfoResponse]
     """Says which model is held and what the limits are."""
 
@@ -61,6 +66,11 @@ class TrainerServiceAsyncStub(TrainerServiceStub):
     """
     TrainPolicy: _aio.UnaryStreamMultiCallable[_trainer_pb2.TrainPolicyRequest, _trainer_pb2.TrainPolicyResponse]  # type: ignore[assignment]
     """Trains the next policy: SFT on (prompt, self-edit) pairs with loss on the self-edit only. Errors as TrainAdapter."""
+    JoinAdapters: _aio.UnaryUnaryMultiCallable[_trainer_pb2.JoinAdaptersRequest, _trainer_pb2.JoinAdaptersResponse]  # type: ignore[assignment]
+    """Makes one adapter of a policy's and a trial's, exactly: ranks side by side, scalings folded in. Nothing is trained.
+
+    Errors: NOT_FOUND / ADAPTER_NOT_FOUND, DATA_LOSS / ADAPTER_CORRUPT.
+    """
     GetTrainerInfo: _aio.UnaryUnaryMultiCallable[_trainer_pb2.GetTrainerInfoRequest, _trainer_pb2.GetTrainerInfoResponse]  # type: ignore[assignment]
     """Says which model is held and what the limits are."""
 
@@ -88,6 +98,17 @@ class TrainerServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_trainer_pb2.TrainPolicyResponse], _abc.AsyncIterator[_trainer_pb2.TrainPolicyResponse]]:
         """Trains the next policy: SFT on (prompt, self-edit) pairs with loss on the self-edit only. Errors as TrainAdapter."""
+
+    @_abc_1.abstractmethod
+    def JoinAdapters(
+        self,
+        request: _trainer_pb2.JoinAdaptersRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_trainer_pb2.JoinAdaptersResponse, _abc.Awaitable[_trainer_pb2.JoinAdaptersResponse]]:
+        """Makes one adapter of a policy's and a trial's, exactly: ranks side by side, scalings folded in. Nothing is trained.
+
+        Errors: NOT_FOUND / ADAPTER_NOT_FOUND, DATA_LOSS / ADAPTER_CORRUPT.
+        """
 
     @_abc_1.abstractmethod
     def GetTrainerInfo(

@@ -3,8 +3,10 @@
 isort:skip_file
 """
 
+from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
+from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from seal.type.v1 import text_pb2 as _text_pb2
 import builtins as _builtins
@@ -47,6 +49,34 @@ OUTCOME_UNGRADED: Outcome.ValueType  # 3
 Global___Outcome: _TypeAlias = Outcome  # noqa: Y015
 
 @_typing.final
+class View(_message.Message):
+    """One more way to ask the same question."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LABEL_FIELD_NUMBER: _builtins.int
+    PROMPT_FIELD_NUMBER: _builtins.int
+    label: _builtins.str
+    """What the judge needs to know of it, for example the name of a transform that was applied."""
+    @_builtins.property
+    def prompt(self) -> _text_pb2.Prompt:
+        """What the model is asked."""
+
+    def __init__(
+        self,
+        *,
+        label: _builtins.str = ...,
+        prompt: _text_pb2.Prompt | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["prompt", b"prompt"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["label", b"label", "prompt", b"prompt"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___View: _TypeAlias = View  # noqa: Y015
+
+@_typing.final
 class Query(_message.Message):
     """One held-out question about a context, asked without the context in the prompt."""
 
@@ -56,6 +86,7 @@ class Query(_message.Message):
     QUESTION_FIELD_NUMBER: _builtins.int
     GOLD_FIELD_NUMBER: _builtins.int
     PROMPT_FIELD_NUMBER: _builtins.int
+    VIEWS_FIELD_NUMBER: _builtins.int
     query_id: _builtins.str
     """Unique within its query set."""
     question: _builtins.str
@@ -66,6 +97,10 @@ class Query(_message.Message):
     def prompt(self) -> _text_pb2.Prompt:
         """What the model is asked."""
 
+    @_builtins.property
+    def views(self) -> _containers.RepeatedCompositeFieldContainer[Global___View]:
+        """Other ways to ask it. The judge gets the answers to all of them and gives one verdict."""
+
     def __init__(
         self,
         *,
@@ -73,10 +108,11 @@ class Query(_message.Message):
         question: _builtins.str = ...,
         gold: _builtins.str = ...,
         prompt: _text_pb2.Prompt | None = ...,
+        views: _abc.Iterable[Global___View] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["prompt", b"prompt"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["gold", b"gold", "prompt", b"prompt", "query_id", b"query_id", "question", b"question"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["gold", b"gold", "prompt", b"prompt", "query_id", b"query_id", "question", b"question", "views", b"views"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
