@@ -5,12 +5,23 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sealkit.backends.base import Backend
+from sealkit.backends.base import Backend, Generation
 from sealkit.concurrency import together
 from sealkit.errors import SealError
-from sealkit.judges import Judge
+from sealkit.judges import Answer, Judge, Judgement
 from sealkit.telemetry import ANSWERS, DECODE_TOKENS
-from sealkit.types import AdapterRef, Outcome, Policy, Query, Sampling, Usage, Verdict, digest_of, seed_of
+from sealkit.types import (
+    AdapterRef,
+    Outcome,
+    Policy,
+    Prompt,
+    Query,
+    Sampling,
+    Usage,
+    Verdict,
+    digest_of,
+    seed_of,
+)
 
 
 @dataclass(frozen=True)
@@ -45,20 +56,32 @@ class Exam:
         return digest_of(self.backend.info.digest, adapters, query, self.sampling, judge)
 
     async def ask(self, subject: Subject, query: Query) -> Judged:
-        """One answer, judged. A judge that fails says UNGRADED. Raises what the backend raises."""
+        """A query asked in all its views, judged. A judge that fails says UNGRADED. Raises what the backend raises."""
+        ways = [("", query.prompt), *((view.label, view.prompt) for view in query.views)]
+        generations = await together(*(self._answer(subject, query, prompt) for _, prompt in ways))
+        usage = sum((got.usage for got in generations), Usage())
+        answers = [Answer(got.text, view) for got, (view, _) in zip(generations, ways, strict=True)]
+        try:
+            judgement = await self.judge.judge(query.question, query.gold, answers)
+        except SealError as fault:
+            judgement = Judgement(Outcome.UNGRADED, f"{fault.reason}: {fault.message}")
+        ANSWERS.labels(judgement.outcome.value).inc()
+        verdict = Verdict(
+            query_id=query.query_id,
+            answer=judgement.answer or answers[0].text,
+            outcome=judgement.outcome,
+            reason=judgement.reason,
+        )
+        return Judged(verdict, usage)
+
+    async def _answer(self, subject: Subject, query: Query, prompt: Prompt) -> Generation:
         # By the query's name: baseline and subject draw the same noise, which leaves less of it in their difference.
         sampling = self.sampling.model_copy(update={"seed": seed_of(self.sampling.seed, query.query_id)})
         policy = Policy(name="subject", adapter=subject.policy)
-        got = await self.backend.generate(query.prompt, sampling, policy=policy, adapter=subject.trial)
+        got = await self.backend.generate(prompt, sampling, policy=policy, adapter=subject.trial)
         DECODE_TOKENS.labels("prompt").inc(got.usage.prompt_tokens)
         DECODE_TOKENS.labels("completion").inc(got.usage.completion_tokens)
-        try:
-            judgement = await self.judge.judge(query.question, query.gold, got.text)
-            outcome, reason = judgement.outcome, judgement.reason
-        except SealError as fault:
-            outcome, reason = Outcome.UNGRADED, f"{fault.reason}: {fault.message}"
-        ANSWERS.labels(outcome.value).inc()
-        return Judged(Verdict(query_id=query.query_id, answer=got.text, outcome=outcome, reason=reason), got.usage)
+        return got
 
     async def ask_all(self, subject: Subject, queries: Sequence[Query]) -> tuple[Judged, ...]:
         """All at once, in the order of the queries; the first failure ends them all."""

@@ -3,11 +3,11 @@
 from collections.abc import Callable
 
 from sealkit.errors import UnknownJudge
-from sealkit.judges.base import Judge, Judgement
+from sealkit.judges.base import Answer, Judge, Judgement
 from sealkit.judges.content import ContentJudge
 from sealkit.judges.exact import ExactJudge
 
-__all__ = ["Judge", "Judgement", "judge_names", "load_judge"]
+__all__ = ["Answer", "Judge", "Judgement", "judge_names", "load_judge"]
 
 _JUDGES: dict[str, Callable[[], Judge]] = {"content": ContentJudge, "exact": ExactJudge}
 

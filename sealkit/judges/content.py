@@ -14,9 +14,10 @@ a listed gold item by item, weighing words by length, a surname alone, ignoring 
 """
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sealkit.judges.base import Judgement
+from sealkit.judges.base import Answer, Judgement
 from sealkit.judges.words import content_words, is_number, plain, same_word
 from sealkit.types import Outcome
 
@@ -43,9 +44,9 @@ class ContentJudge:
     name: str = "content"
     version: str = "1"
 
-    async def judge(self, question: str, gold: str, answer: str) -> Judgement:
-        """Judge by the rule above; UNGRADED only where the gold holds no word at all."""
-        return decide(question, gold, answer)
+    async def judge(self, question: str, gold: str, answers: Sequence[Answer]) -> Judgement:
+        """Judge the first answer by the rule above; UNGRADED only where the gold holds no word at all."""
+        return decide(question, gold, answers[0].text)
 
 
 def decide(question: str, gold: str, answer: str) -> Judgement:

@@ -1,9 +1,10 @@
 """Exact match after normalising: for tasks whose answer is one literal, such as the retention suite's sums."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sealkit.judges.base import Judgement
+from sealkit.judges.base import Answer, Judgement
 from sealkit.judges.words import plain
 from sealkit.types import Outcome
 
@@ -22,8 +23,9 @@ class ExactJudge:
     name: str = "exact"
     version: str = "1"
 
-    async def judge(self, question: str, gold: str, answer: str) -> Judgement:  # noqa: ARG002 - the protocol's shape
-        """Compare `answer` with `gold`; the question plays no part. UNGRADED where the gold is empty."""
+    async def judge(self, question: str, gold: str, answers: Sequence[Answer]) -> Judgement:  # noqa: ARG002 - protocol
+        """Compare the first answer with `gold`; the question plays no part. UNGRADED where the gold is empty."""
+        answer = answers[0].text
         wanted = normalised(gold)
         if not wanted:
             return Judgement(Outcome.UNGRADED, "the gold answer holds no word")

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sealkit.errors import UnknownJudge
-from sealkit.judges import judge_names, load_judge
+from sealkit.judges import Answer, judge_names, load_judge
 from sealkit.judges.content import decide
 from sealkit.judges.exact import normalised
 from sealkit.types import Outcome
@@ -75,13 +75,13 @@ def test_content(question: str, gold: str, answer: str, right: bool) -> None:
     ],
 )
 async def test_exact(gold: str, answer: str, right: bool) -> None:
-    judged = await load_judge("exact").judge("q", gold, answer)
+    judged = await load_judge("exact").judge("q", gold, [Answer(answer)])
     assert judged.outcome is (Outcome.CORRECT if right else Outcome.INCORRECT)
 
 
 @pytest.mark.parametrize("name", judge_names())
 async def test_an_empty_gold_is_ungraded_not_wrong(name: str) -> None:
-    assert (await load_judge(name).judge("q", " . ", "anything")).outcome is Outcome.UNGRADED
+    assert (await load_judge(name).judge("q", " . ", [Answer("anything")])).outcome is Outcome.UNGRADED
 
 
 def test_an_unknown_judge_is_named_with_the_known_ones() -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from collections.abc import Sequence
 
 import pytest
 
 from evaluator_svc.evaluate import Evaluator
 from sealkit.backends.base import Generation
 from sealkit.errors import InvalidInput, QueueFull, SealError, Unavailable, UnknownJudge
-from sealkit.judges import Judgement
+from sealkit.judges import Answer, Judgement
 from sealkit.types import (
     AdapterRef,
     Evaluation,
@@ -205,7 +206,8 @@ class FlakyJudge:
     def __init__(self, *fails: str) -> None:
         self.fails = set(fails)
 
-    async def judge(self, question: str, gold: str, answer: str) -> Judgement:
+    async def judge(self, question: str, gold: str, answers: Sequence[Answer]) -> Judgement:
+        answer = answers[0].text
         if question in self.fails:
             raise Unavailable("the judge does not answer")
         return Judgement(Outcome.CORRECT if answer == gold else Outcome.INCORRECT)
