@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from sealkit.config import RewardConfig
+from sealkit.types import Divergence
 
 
-def reward(gain: float, forgetting: float | None, config: RewardConfig) -> float:
-    """gain - λ·forgetting, λ = `forgetting_weight`. SEAL's own reward is the gain alone (λ = 0).
+def reward(gain: float, forgetting: float | None, divergence: Divergence | None, config: RewardConfig) -> float:
+    """gain - λ·forgetting - μ·KL, λ = `forgetting_weight`, μ = `divergence_weight`. SEAL's own reward is the gain alone
+    (λ = μ = 0).
 
-    `gain` and `forgetting` are differences of accuracies, in [-1, 1]; forgetting that was not measured weighs nothing.
+    `gain` and `forgetting` are differences of accuracies, in [-1, 1]; KL is KL(base || adapted) on the fixed text, in
+    nats a token, 0 or more. What was not measured weighs nothing.
     """
-    return gain - config.forgetting_weight * (forgetting or 0.0)
+    kl = divergence.on_fixed_text if divergence is not None else 0.0
+    return gain - config.forgetting_weight * (forgetting or 0.0) - config.divergence_weight * kl

@@ -154,7 +154,7 @@ class TrialWork:
             TrialState.SUCCEEDED,
             accuracy=after,
             baseline_accuracy=before,
-            reward=reward(after - before, forgetting, config.reward),
+            reward=reward(after - before, forgetting, evaluation.divergence, config.reward),
             **found,
         )
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from controller.choice import BothVerdicts, Group, chosen
 from controller.reward import reward
 from sealkit.config import RewardConfig, SelectionConfig
 from sealkit.resources import Editor, Trial, TrialPhase, TrialState
-from sealkit.types import Outcome, Verdict
+from sealkit.types import Divergence, Outcome, Verdict
 
 LETTER = SelectionConfig(must_gain=False, must_beat_passage_only=False)
 """SEAL to the letter."""
@@ -76,7 +78,27 @@ def test_significant_compares_question_by_question_and_leaves_ungraded_ones_out(
     assert kept(group, config, found) == [0]
 
 
-def test_reward_takes_forgetting_off_by_its_weight() -> None:
-    assert reward(0.5, 0.2, RewardConfig()) == 0.5
-    assert reward(0.5, 0.2, RewardConfig(forgetting_weight=2.0)) == pytest.approx(0.1)
-    assert reward(0.5, None, RewardConfig(forgetting_weight=2.0)) == 0.5
+small = st.floats(-1, 1)
+amount = st.floats(0, 10)
+
+
+@given(gain=small, forgetting=st.none() | small, kl=st.none() | amount, weights=st.tuples(amount, amount))
+def test_reward_is_linear_in_what_was_measured(
+    gain: float, forgetting: float | None, kl: float | None, weights: tuple[float, float]
+) -> None:
+    divergence = None if kl is None else Divergence(on_queries=9.0, on_fixed_text=kl)
+    config = RewardConfig(forgetting_weight=weights[0], divergence_weight=weights[1])
+    lost, apart = forgetting or 0.0, kl or 0.0
+    assert reward(gain, forgetting, divergence, config) == pytest.approx(gain - weights[0] * lost - weights[1] * apart)
+    assert reward(gain, forgetting, divergence, RewardConfig()) == gain
+
+
+@given(gain=small, less=st.floats(0, 1), more=st.floats(0, 1), weight=amount)
+def test_who_forgets_more_or_drifts_further_is_never_rewarded_more(
+    gain: float, less: float, more: float, weight: float
+) -> None:
+    less, more = sorted((less, more))
+    config = RewardConfig(forgetting_weight=weight, divergence_weight=weight)
+    near, far = (Divergence(on_fixed_text=kl) for kl in (less, more))
+    assert reward(gain, more, None, config) <= reward(gain, less, None, config)
+    assert reward(gain, None, far, config) <= reward(gain, None, near, config)
