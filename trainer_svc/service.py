@@ -12,6 +12,7 @@ import grpc
 from seal.trainer.v1 import trainer_pb2, trainer_pb2_grpc
 
 from sealkit.rpc.convert import (
+    adapter_ref_to_pb,
     lora_config_from_pb,
     model_info_to_pb,
     optimisation_from_pb,
@@ -21,7 +22,7 @@ from sealkit.rpc.convert import (
     training_result_to_pb,
     training_spec_from_pb,
 )
-from sealkit.types import Progress
+from sealkit.types import AdapterRef, Progress
 from trainer_svc.build import Built, build
 from trainer_svc.engine import ENGINE_VERSION
 from trainer_svc.settings import TrainerSettings
@@ -59,7 +60,8 @@ class TrainerService(trainer_pb2_grpc.TrainerServiceServicer):
         self, request: trainer_pb2.TrainAdapterRequest, _context: grpc.aio.ServicerContext[Any, Any]
     ) -> AsyncIterator[trainer_pb2.TrainAdapterResponse]:
         policy, spec = policy_from_pb(request.policy), training_spec_from_pb(request.spec)
-        async with aclosing(self._trainer.train_adapter(policy, spec, request.owner)) as updates:
+        updates = self._trainer.train_adapter(policy, spec, request.owner, retrain=request.retrain)
+        async with aclosing(updates):
             async for update in updates:
                 if isinstance(update, Progress):
                     yield trainer_pb2.TrainAdapterResponse(progress=progress_to_pb(update))
@@ -84,6 +86,13 @@ class TrainerService(trainer_pb2_grpc.TrainerServiceServicer):
                     yield trainer_pb2.TrainPolicyResponse(progress=progress_to_pb(update))
                 else:
                     yield trainer_pb2.TrainPolicyResponse(result=training_result_to_pb(update))
+
+    async def JoinAdapters(
+        self, request: trainer_pb2.JoinAdaptersRequest, _context: grpc.aio.ServicerContext[Any, Any]
+    ) -> trainer_pb2.JoinAdaptersResponse:
+        over = AdapterRef(digest=request.adapter.digest, uri=request.adapter.uri)
+        joined = await self._trainer.join_adapters(policy_from_pb(request.policy), over)
+        return trainer_pb2.JoinAdaptersResponse(adapter=adapter_ref_to_pb(joined))
 
     async def GetTrainerInfo(
         self, _request: trainer_pb2.GetTrainerInfoRequest, _context: grpc.aio.ServicerContext[Any, Any]

@@ -6,6 +6,7 @@ The asyncio side of the trainer. The engine has the torch thread; the store and 
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import threading
 import time
 from collections.abc import AsyncGenerator, Mapping
@@ -13,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sealkit import telemetry
-from sealkit.backends.lora import LoraWeights, check_fit, dump_adapter, load_adapter
+from sealkit.backends.lora import WEIGHTS_FILE, LoraWeights, check_fit, concatenate, dump_adapter, load_adapter
 from sealkit.backends.models import LoadedModel
 from sealkit.errors import SealError, ShapeMismatch
 from sealkit.store import AdapterStore
@@ -42,13 +43,14 @@ PROGRESS_SECONDS = 0.2
 @dataclass(frozen=True)
 class Request:
     """What determines an adapter, and for whom it is made. `under`: the frozen adapter below; `start`: the adapter
-    whose weights it begins with."""
+    whose weights it begins with; `retrain`: train it even where the store has it."""
 
     spec: TrainingSpec
     owner: str
     under: AdapterRef | None = None
     start: AdapterRef | None = None
     urgent: bool = False
+    retrain: bool = False
 
 
 @dataclass(eq=False)
@@ -72,19 +74,20 @@ class Trainer:
         self._store = store
         self._limits = limits
         self._policy_first = policy_first
-        self._flights: dict[str, _Flight] = {}
+        self._flights: dict[tuple[str, bool], _Flight] = {}
         self._tokenizing = threading.Lock()  # fast tokenizers are not safe to share between threads
 
     def train_adapter(
-        self, policy: Policy, spec: TrainingSpec, owner: str
+        self, policy: Policy, spec: TrainingSpec, owner: str, *, retrain: bool = False
     ) -> AsyncGenerator[Progress | TrainingResult, None]:
-        """Trains an adapter on `spec` over the policy's frozen adapter: words of progress, the result last.
+        """Trains an adapter on `spec` over the policy's frozen adapter: words of progress, the result last. With
+        `retrain` also where the store has it; the store keeps what it has, and the result tells which weights came out.
 
         Raises UnknownTargetModule, ExampleTooLong, NothingToLearn, LimitExceeded, AdapterNotFound, AdapterCorrupt,
         AdapterMismatch, NonFiniteLoss, QueueFull, GpuMemory, Unavailable. Closing the iterator stops the job, unless
         another caller waits for the same adapter.
         """
-        return self._train(Request(spec, owner, under=policy.adapter))
+        return self._train(Request(spec, owner, under=policy.adapter, retrain=retrain))
 
     def train_policy(
         self,
@@ -109,6 +112,11 @@ class Trainer:
         start = parent.adapter if from_parent else None
         return self._train(Request(spec, owner, start=start, urgent=self._policy_first))
 
+    async def join_adapters(self, policy: Policy, adapter: AdapterRef) -> AdapterRef:
+        """One adapter that does exactly what the policy's and the one over it do together; that one itself where the
+        policy has none. Raises AdapterNotFound, AdapterCorrupt, AdapterMismatch, LimitExceeded, Unavailable."""
+        return await asyncio.to_thread(self._join, policy.adapter, adapter)
+
     @property
     def target_modules(self) -> tuple[str, ...]:
         return self._engine.model.target_names
@@ -124,12 +132,13 @@ class Trainer:
     async def _train(self, request: Request) -> AsyncGenerator[Progress | TrainingResult, None]:
         began = time.monotonic()
         digest = self.digest(request)
-        flight = self._flights.get(digest)
+        key = (digest, request.retrain)
+        flight = self._flights.get(key)
         first = flight is None
         if flight is None:
-            flight = self._flights[digest] = _Flight()
+            flight = self._flights[key] = _Flight()
             flight.task = asyncio.create_task(self._fly(digest, request, flight))
-            flight.task.add_done_callback(lambda _: self._land(digest, flight))
+            flight.task.add_done_callback(lambda _: self._land(key, flight))
         flight.callers += 1
         task = flight.task
         assert task is not None
@@ -140,7 +149,7 @@ class Trainer:
         finally:
             flight.callers -= 1
             if not flight.callers and not task.done():
-                self._flights.pop(digest, None)  # whoever asks from now on starts anew
+                self._flights.pop(key, None)  # whoever asks from now on starts anew
                 task.cancel()
         wall = time.monotonic() - began
         if first:
@@ -161,7 +170,7 @@ class Trainer:
     # --- one adapter --------------------------------------------------------------------------------------------------
 
     async def _fly(self, digest: str, request: Request, flight: _Flight) -> TrainingResult:
-        if await asyncio.to_thread(self._store.has, digest):
+        if not request.retrain and await asyncio.to_thread(self._store.has, digest):
             telemetry.TRAINER_JOBS_ENDED.labels("cached").inc()
             return await asyncio.to_thread(self._recall, digest)
         try:
@@ -177,9 +186,9 @@ class Trainer:
         telemetry.TRAINER_JOBS_ENDED.labels("trained").inc()
         return result
 
-    def _land(self, digest: str, flight: _Flight) -> None:
-        if self._flights.get(digest) is flight:
-            del self._flights[digest]
+    def _land(self, key: tuple[str, bool], flight: _Flight) -> None:
+        if self._flights.get(key) is flight:
+            del self._flights[key]
 
     async def _prepare(self, request: Request) -> JobSpec:
         """Checks the request and turns it into tokens and weights."""
@@ -239,23 +248,38 @@ class Trainer:
             "usage": usage.model_dump(mode="json"),
             "probe": list(trained.probe),
         }
-        ref = self._store.put(digest, dump_adapter(trained.weights, self.info.name), manifest)
-        return _result(ref, manifest, usage, cached=False)
+        files = dump_adapter(trained.weights, self.info.name)
+        ref = self._store.put(digest, files, manifest)
+        return _result(ref, files, manifest, usage, cached=False)
 
     def _recall(self, digest: str) -> TrainingResult:
         """What was trained before; its files are checked, since a result vouches for them."""
         manifest = self._store.manifest(digest)
         files = self._store.fetch(digest)
-        return _result(self._store.put(digest, files, manifest), manifest, Usage(), cached=True)
+        return _result(self._store.put(digest, files, manifest), files, manifest, Usage(), cached=True)
+
+    def _join(self, under: AdapterRef | None, over: AdapterRef) -> AdapterRef:
+        digest = digest_of("joined", under.digest, over.digest) if under else over.digest
+        if under is None or self._store.has(digest):
+            return self._store.put(digest, self._store.fetch(digest), self._store.manifest(digest))
+        above = self._store.manifest(over.digest)
+        files = dump_adapter(concatenate(self._load(under), self._load(over)), self.info.name)
+        manifest = {"base_model": self.info.model_dump(mode="json"), "joined": [under.digest, over.digest]}
+        if above.get("policy_digest") == under.digest and "probe" in above:
+            manifest["probe"] = above["probe"]  # it was taken with the lower adapter in place
+        return self._store.put(digest, files, manifest)
 
 
-def _result(ref: AdapterRef, manifest: Mapping[str, Any], usage: Usage, *, cached: bool) -> TrainingResult:
+def _result(
+    ref: AdapterRef, files: Mapping[str, bytes], manifest: Mapping[str, Any], usage: Usage, *, cached: bool
+) -> TrainingResult:
     return TrainingResult(
         adapter=ref,
         cached=cached,
         steps=manifest["steps"],
         first_loss=manifest["first_loss"],
         final_loss=manifest["final_loss"],
+        weights_sha256=hashlib.sha256(files[WEIGHTS_FILE]).hexdigest(),
         usage=usage,
     )
 

@@ -15,11 +15,13 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from sealkit.errors import AdapterCorrupt, AdapterMismatch, UnknownTargetModule
+from sealkit.errors import AdapterCorrupt, AdapterMismatch, LimitExceeded, UnknownTargetModule
 from sealkit.types import LoraConfig
 
 WEIGHTS_FILE = "adapter_model.safetensors"
 CONFIG_FILE = "adapter_config.json"
+MAX_RANK = 1024
+"""What `LoraConfig` allows, and how much the decoder holds on top of one another."""
 _PREFIX = "base_model.model."
 # PEFT features that change what the two matrices mean; an adapter that uses one would be applied wrongly in silence.
 _UNSUPPORTED = ("use_dora", "rank_pattern", "alpha_pattern", "modules_to_save", "layer_replication", "fan_in_fan_out")
@@ -88,6 +90,31 @@ def dump_adapter(weights: LoraWeights, base_name: str) -> dict[str, bytes]:
         CONFIG_FILE: (json.dumps(config, indent=2, sort_keys=True) + "\n").encode(),
         WEIGHTS_FILE: safetensors.torch.save(flat, metadata={"format": "pt"}),
     }
+
+
+def concatenate(policy: LoraWeights, trial: LoraWeights) -> LoraWeights:
+    """One adapter that adds exactly what both add together: A stacked, B side by side, each scaling folded into its B,
+    so that alpha / rank is 1. A module that only one of them has is filled up with zeros to the common rank.
+
+    Raises LimitExceeded where the ranks together are more than an adapter may have.
+    """
+    rank = policy.config.rank + trial.config.rank
+    if rank > MAX_RANK:
+        raise LimitExceeded(
+            f"ranks {policy.config.rank} and {trial.config.rank} make {rank}, and an adapter has {MAX_RANK} at most; "
+            'consolidate what was learned into one adapter (adapt.commit = "consolidate")',
+            metadata={"limit": "rank", "allowed": str(MAX_RANK), "asked": str(rank)},
+        )
+    tensors = {}
+    for path in sorted({*policy.tensors, *trial.tensors}):
+        parts = [
+            (one.tensors[path][0], one.tensors[path][1] * one.scaling) for one in (policy, trial) if path in one.tensors
+        ]
+        a, b = torch.cat([a for a, _ in parts]), torch.cat([b for _, b in parts], dim=1)
+        missing = rank - a.shape[0]
+        tensors[path] = (nn.functional.pad(a, (0, 0, 0, missing)), nn.functional.pad(b, (0, missing)))
+    targets = {*policy.config.target_modules, *trial.config.target_modules}
+    return LoraWeights(LoraConfig(rank=rank, alpha=rank, target_modules=tuple(sorted(targets))), tensors)
 
 
 def target_names(model: nn.Module) -> tuple[str, ...]:

@@ -199,3 +199,30 @@ async def test_bad_requests_are_refused_before_they_wait(trainer):
     missing = Policy(name="policies/9", adapter=AdapterRef(digest="0" * 64))
     with pytest.raises(AdapterNotFound):
         await outcome(trainer.train_adapter(missing, spec(), ""))
+
+
+async def test_what_a_policy_and_a_trial_over_it_do_is_one_adapter(trainer, engine, store):
+    engine.start()
+    below = await outcome(trainer.train_adapter(BASE, spec(), "runs/1"))
+    policy = Policy(name="policies/1", adapter=below.adapter)
+    above = await outcome(trainer.train_adapter(policy, spec("Something else."), "runs/1"))
+    joined = await trainer.join_adapters(policy, above.adapter)
+    assert await trainer.join_adapters(policy, above.adapter) == joined
+    assert load_adapter(store.fetch(joined.digest)).config.rank == 4
+    assert store.manifest(joined.digest)["probe"] == store.manifest(above.adapter.digest)["probe"]
+    assert await trainer.join_adapters(BASE, above.adapter) == above.adapter
+    with pytest.raises(AdapterNotFound):
+        await trainer.join_adapters(BASE, AdapterRef(digest="0" * 64))
+
+
+async def test_training_again_tells_which_weights_came_out_and_leaves_the_store_alone(trainer, engine, store):
+    engine.start()
+    first = await outcome(trainer.train_adapter(BASE, spec(), "runs/1"))
+    manifest = store.manifest(first.adapter.digest)
+    recalled = await outcome(trainer.train_adapter(BASE, spec(), "runs/1"))
+    again = await outcome(trainer.train_adapter(BASE, spec(), "runs/1", retrain=True))
+    assert not again.cached
+    assert again.usage.train_tokens == first.usage.train_tokens > 0
+    assert first.weights_sha256 == manifest["files"]["adapter_model.safetensors"]["sha256"]
+    assert {again.weights_sha256, recalled.weights_sha256} == {first.weights_sha256}
+    assert store.manifest(first.adapter.digest) == manifest
