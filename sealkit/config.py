@@ -131,6 +131,23 @@ class SchedulingConfig(Section):
     """Among runs of one priority: what a run gets in proportion to the others."""
 
 
+class TokenPrice(Section):
+    """What an outside model costs, for a million tokens."""
+
+    prompt: float = Field(0.0, ge=0)
+    completion: float = Field(0.0, ge=0)
+
+
+class CostConfig(Section):
+    """What things cost, in whatever currency; the report tells it. 0: nothing."""
+
+    currency: str = Field("", max_length=16)
+    device_hour: float = Field(0.0, ge=0)
+    """An hour of the device that a model service runs on."""
+    editors: dict[str, TokenPrice] = Field(default_factory=dict)
+    """Price of the tokens of those self-edits that an outside model writes, by its name in `editor.arms`."""
+
+
 class SelectionConfig(Section):
     """Which trials of a group teach the policy."""
 
@@ -189,6 +206,7 @@ class RunConfig(Section):
     adapt: AdaptConfig = AdaptConfig()
     budget: BudgetConfig = BudgetConfig()
     scheduling: SchedulingConfig = SchedulingConfig()
+    cost: CostConfig = CostConfig()
 
 
 def parse_config(raw: Mapping[str, Any], *, source: str = "config") -> RunConfig:

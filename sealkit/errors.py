@@ -121,6 +121,12 @@ class RunNotResumable(FailedPrecondition):
     reason = "RUN_NOT_RESUMABLE"
 
 
+class NotReplayable(FailedPrecondition):
+    """What a replay needs was never recorded, or is gone."""
+
+    reason = "NOT_REPLAYABLE"
+
+
 class NonFiniteLoss(FailedPrecondition):
     """Training diverged; the job alone fails."""
 

@@ -238,7 +238,8 @@ class Cost(Value):
     device_seconds_per_point: float | None = None
     """Per point (0.01) of gain over no adapter, on held-out contexts where there are any."""
     money: float | None = None
-    """By the config's price table, in its currency."""
+    """By the config's price table, in `currency`."""
+    currency: str = ""
 
 
 class Continual(Value):
@@ -294,4 +295,5 @@ class RunReport(Value):
     usage: Usage
     wall_seconds: float
     cost: Cost = Cost()
+    round_costs: dict[int, Cost] = Field(default_factory=dict)
     continual: Continual | None = None

@@ -92,6 +92,8 @@ class ModelInfo(Value):
     has_chat_template: bool
     dtype: str
     device: str
+    build: dict[str, str] = Field(default_factory=dict)
+    """What else decides over the last bit of a number: versions, processor, threads."""
 
 
 class TrainingExample(Value):

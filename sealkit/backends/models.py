@@ -27,6 +27,7 @@ from transformers import (
 )
 from transformers.utils.logging import disable_progress_bar
 
+from sealkit.backends.build import build_facts
 from sealkit.errors import InvalidInput, InvalidModel
 from sealkit.types import ModelInfo, Prompt, PromptFormat
 
@@ -86,6 +87,7 @@ def load_model(settings: ModelSettings) -> LoadedModel:
         has_chat_template=bool(tokenizer.chat_template),
         dtype=str(dtype).removeprefix("torch."),
         device=str(device),
+        build=build_facts(device),
     )
     return LoadedModel(model, tokenizer, info, path)
 

@@ -138,7 +138,8 @@ def model_info_to_pb(info: ModelInfo) -> model_pb2.BaseModel:
 
 
 def model_info_from_pb(pb: model_pb2.BaseModel) -> ModelInfo:
-    return ModelInfo(**{name: getattr(pb, name) for name in ModelInfo.model_fields})
+    plain = {name: getattr(pb, name) for name in ModelInfo.model_fields if name != "build"}
+    return ModelInfo(**plain, build=dict(pb.build))
 
 
 def usage_to_pb(usage: Usage) -> evaluation_pb2.Usage:

@@ -41,6 +41,7 @@ def run_report_to_pb(report: RunReport) -> pb2.RunReport:
         usage=usage_to_pb(report.usage),
         wall_seconds=report.wall_seconds,
         cost=cost_to_pb(report.cost),
+        round_costs={number: cost_to_pb(cost) for number, cost in report.round_costs.items()},
         continual=continual_to_pb(report.continual) if report.continual else None,
     )
 
@@ -60,6 +61,7 @@ def run_report_from_pb(pb: pb2.RunReport) -> RunReport:
         usage=usage_from_pb(pb.usage),
         wall_seconds=pb.wall_seconds,
         cost=cost_from_pb(pb.cost),
+        round_costs={number: cost_from_pb(cost) for number, cost in pb.round_costs.items()},
         continual=continual_from_pb(pb.continual) if pb.HasField("continual") else None,
     )
 
@@ -74,6 +76,7 @@ def cost_from_pb(pb: pb2.Cost) -> Cost:
     return Cost(
         stages={stage: usage_from_pb(usage) for stage, usage in pb.stages.items()},
         accepted=pb.accepted,
+        currency=pb.currency,
         **{name: getattr(pb, name) for name in optional if name in _set_fields(pb)},
     )
 

@@ -101,9 +101,10 @@ class Evaluator(Protocol):
         retention_limit: int = 0,
         measure_divergence: bool = False,
         race: Race | None = None,
+        fresh: bool = False,
     ) -> Evaluation:
         """Verdicts beside the baseline's, in the order of the queries, and retention where a suite is given. With a
-        `race`, queries that no longer matter are not asked."""
+        `race`, queries that no longer matter are not asked. `fresh`: nothing is taken from a cache."""
         ...
 
     async def info(self) -> ModelInfo: ...

@@ -188,6 +188,7 @@ class EvaluatorClient(_ServiceClient):
         retention_limit: int = 0,
         measure_divergence: bool = False,
         race: Race | None = None,
+        fresh: bool = False,
     ) -> Evaluation:
         request = evaluator_pb2.EvaluateRequest(
             policy=convert.policy_to_pb(policy),
@@ -199,6 +200,7 @@ class EvaluatorClient(_ServiceClient):
             retention_limit=retention_limit,
             measure_divergence=measure_divergence,
             race=convert.race_to_pb(race) if race else None,
+            fresh=fresh,
         )
         return convert.evaluation_from_pb(await self._call(self._stub.Evaluate, request))
 

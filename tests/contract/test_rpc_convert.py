@@ -60,6 +60,7 @@ model_info = st.builds(
     has_chat_template=st.booleans(),
     dtype=text,
     device=text,
+    build=st.dictionaries(text, text, max_size=3),
 )
 usage = st.builds(
     types.Usage,
@@ -252,6 +253,7 @@ cost = st.builds(
     tokens_per_accepted=maybe(real),
     device_seconds_per_point=maybe(real),
     money=maybe(real),
+    currency=text,
 )
 continual = st.builds(
     resources.Continual,
@@ -282,6 +284,7 @@ run_report = st.builds(
     usage=usage,
     wall_seconds=real,
     cost=cost,
+    round_costs=st.dictionaries(st.integers(0, 1000), cost, max_size=2),
     continual=maybe(continual),
 )
 

@@ -182,6 +182,7 @@ class FakeServices:
         retention_limit: int = 0,
         measure_divergence: bool = False,
         race: Race | None = None,
+        fresh: bool = False,
     ) -> Evaluation:
         await self._came("evaluate", policy.name)
         self.asked.append((policy.name, adapter))

@@ -978,6 +978,27 @@ class RunReport(_message.Message):
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
+    @_typing.final
+    class RoundCostsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.int
+        @_builtins.property
+        def value(self) -> Global___Cost: ...
+        def __init__(
+            self,
+            *,
+            key: _builtins.int = ...,
+            value: Global___Cost | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     ROWS_FIELD_NUMBER: _builtins.int
     TRIAL_COUNTS_FIELD_NUMBER: _builtins.int
     KEPT_FIELD_NUMBER: _builtins.int
@@ -990,6 +1011,7 @@ class RunReport(_message.Message):
     WALL_SECONDS_FIELD_NUMBER: _builtins.int
     COST_FIELD_NUMBER: _builtins.int
     CONTINUAL_FIELD_NUMBER: _builtins.int
+    ROUND_COSTS_FIELD_NUMBER: _builtins.int
     kept: _builtins.int
     """Trials kept by selection."""
     verdict: _builtins.str
@@ -1032,6 +1054,10 @@ class RunReport(_message.Message):
     def continual(self) -> Global___Continual:
         """R, BWT and forgetting of the contexts learned one after the other; unset but for `task = "adapt"`."""
 
+    @_builtins.property
+    def round_costs(self) -> _containers.MessageMap[_builtins.int, Global___Cost]:
+        """What each round cost, by its index; the scoring of a policy belongs to the round that made it."""
+
     def __init__(
         self,
         *,
@@ -1047,10 +1073,11 @@ class RunReport(_message.Message):
         wall_seconds: _builtins.float = ...,
         cost: Global___Cost | None = ...,
         continual: Global___Continual | None = ...,
+        round_costs: _abc.Mapping[_builtins.int, Global___Cost] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["continual", b"continual", "cost", b"cost", "rl_gain", b"rl_gain", "trial_forgetting", b"trial_forgetting", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["continual", b"continual", "cost", b"cost", "kept", b"kept", "policies", b"policies", "rl_gain", b"rl_gain", "rows", b"rows", "stage_seconds", b"stage_seconds", "trial_counts", b"trial_counts", "trial_forgetting", b"trial_forgetting", "usage", b"usage", "verdict", b"verdict", "wall_seconds", b"wall_seconds"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["continual", b"continual", "cost", b"cost", "kept", b"kept", "policies", b"policies", "rl_gain", b"rl_gain", "round_costs", b"round_costs", "rows", b"rows", "stage_seconds", b"stage_seconds", "trial_counts", b"trial_counts", "trial_forgetting", b"trial_forgetting", "usage", b"usage", "verdict", b"verdict", "wall_seconds", b"wall_seconds"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1089,6 +1116,7 @@ class Cost(_message.Message):
     TOKENS_PER_ACCEPTED_FIELD_NUMBER: _builtins.int
     DEVICE_SECONDS_PER_POINT_FIELD_NUMBER: _builtins.int
     MONEY_FIELD_NUMBER: _builtins.int
+    CURRENCY_FIELD_NUMBER: _builtins.int
     accepted: _builtins.int
     """Self-edits accepted."""
     device_seconds_per_accepted: _builtins.float
@@ -1099,6 +1127,8 @@ class Cost(_message.Message):
     """Device seconds for each point (0.01) of gain."""
     money: _builtins.float
     """Money, by the config's price table."""
+    currency: _builtins.str
+    """What the price table counts in, for example `EUR`."""
     @_builtins.property
     def stages(self) -> _containers.MessageMap[_builtins.str, _evaluation_pb2.Usage]:
         """What each stage took: `generate`, `train`, `evaluate`, `m_step`."""
@@ -1112,10 +1142,11 @@ class Cost(_message.Message):
         tokens_per_accepted: _builtins.float | None = ...,
         device_seconds_per_point: _builtins.float | None = ...,
         money: _builtins.float | None = ...,
+        currency: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_device_seconds_per_accepted", b"_device_seconds_per_accepted", "_device_seconds_per_point", b"_device_seconds_per_point", "_money", b"_money", "_tokens_per_accepted", b"_tokens_per_accepted", "device_seconds_per_accepted", b"device_seconds_per_accepted", "device_seconds_per_point", b"device_seconds_per_point", "money", b"money", "tokens_per_accepted", b"tokens_per_accepted"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_device_seconds_per_accepted", b"_device_seconds_per_accepted", "_device_seconds_per_point", b"_device_seconds_per_point", "_money", b"_money", "_tokens_per_accepted", b"_tokens_per_accepted", "accepted", b"accepted", "device_seconds_per_accepted", b"device_seconds_per_accepted", "device_seconds_per_point", b"device_seconds_per_point", "money", b"money", "stages", b"stages", "tokens_per_accepted", b"tokens_per_accepted"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_device_seconds_per_accepted", b"_device_seconds_per_accepted", "_device_seconds_per_point", b"_device_seconds_per_point", "_money", b"_money", "_tokens_per_accepted", b"_tokens_per_accepted", "accepted", b"accepted", "currency", b"currency", "device_seconds_per_accepted", b"device_seconds_per_accepted", "device_seconds_per_point", b"device_seconds_per_point", "money", b"money", "stages", b"stages", "tokens_per_accepted", b"tokens_per_accepted"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__device_seconds_per_accepted: _TypeAlias = _typing.Literal["device_seconds_per_accepted"]  # noqa: Y015
     _WhichOneofArgType__device_seconds_per_accepted: _TypeAlias = _typing.Literal["_device_seconds_per_accepted", b"_device_seconds_per_accepted"]  # noqa: Y015

@@ -36,12 +36,15 @@ class EvaluateRequest(_message.Message):
     RETENTION_LIMIT_FIELD_NUMBER: _builtins.int
     MEASURE_DIVERGENCE_FIELD_NUMBER: _builtins.int
     RACE_FIELD_NUMBER: _builtins.int
+    FRESH_FIELD_NUMBER: _builtins.int
     judge: _builtins.str
     """Name of the judge, for example `content`."""
     retention_limit: _builtins.int
     """At most this many of the retention queries that the base answers right are used, in order; 0 means all."""
     measure_divergence: _builtins.bool
     """Whether to measure KL(base || subject) too."""
+    fresh: _builtins.bool
+    """Answer everything anew, the baseline too, whatever is cached (for replays)."""
     @_builtins.property
     def policy(self) -> _model_pb2.Policy:
         """The policy."""
@@ -78,10 +81,11 @@ class EvaluateRequest(_message.Message):
         retention_limit: _builtins.int = ...,
         measure_divergence: _builtins.bool = ...,
         race: Global___Race | None = ...,
+        fresh: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["adapter", b"adapter", "policy", b"policy", "race", b"race", "sampling", b"sampling"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter", b"adapter", "judge", b"judge", "measure_divergence", b"measure_divergence", "policy", b"policy", "queries", b"queries", "race", b"race", "retention_limit", b"retention_limit", "retention_queries", b"retention_queries", "sampling", b"sampling"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter", b"adapter", "fresh", b"fresh", "judge", b"judge", "measure_divergence", b"measure_divergence", "policy", b"policy", "queries", b"queries", "race", b"race", "retention_limit", b"retention_limit", "retention_queries", b"retention_queries", "sampling", b"sampling"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -3,8 +3,10 @@
 isort:skip_file
 """
 
+from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
+from google.protobuf.internal import containers as _containers
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -76,6 +78,26 @@ class BaseModel(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class BuildEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     NAME_FIELD_NUMBER: _builtins.int
     DIGEST_FIELD_NUMBER: _builtins.int
     TOKENIZER_DIGEST_FIELD_NUMBER: _builtins.int
@@ -83,6 +105,7 @@ class BaseModel(_message.Message):
     HAS_CHAT_TEMPLATE_FIELD_NUMBER: _builtins.int
     DTYPE_FIELD_NUMBER: _builtins.int
     DEVICE_FIELD_NUMBER: _builtins.int
+    BUILD_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Name under which the model was configured: a hub id, or a folder's or file's last part."""
     digest: _builtins.str
@@ -97,6 +120,10 @@ class BaseModel(_message.Message):
     """Element type of the weights in memory, for example `bfloat16`."""
     device: _builtins.str
     """Device, for example `cpu` or `cuda:0`."""
+    @_builtins.property
+    def build(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """What else decides over the last bit of a number: `torch`, `transformers`, `python`, `processor`, `threads` …"""
+
     def __init__(
         self,
         *,
@@ -107,10 +134,11 @@ class BaseModel(_message.Message):
         has_chat_template: _builtins.bool = ...,
         dtype: _builtins.str = ...,
         device: _builtins.str = ...,
+        build: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["context_length", b"context_length", "device", b"device", "digest", b"digest", "dtype", b"dtype", "has_chat_template", b"has_chat_template", "name", b"name", "tokenizer_digest", b"tokenizer_digest"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["build", b"build", "context_length", b"context_length", "device", b"device", "digest", b"digest", "dtype", b"dtype", "has_chat_template", b"has_chat_template", "name", b"name", "tokenizer_digest", b"tokenizer_digest"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
