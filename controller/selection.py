@@ -7,7 +7,9 @@ the verdicts of the same questions, with Holm's step-down over the completions o
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import comb, isnan
+from math import isnan
+
+from sealkit.stats import holm, mcnemar
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,13 +80,8 @@ def _scored(rewards: Sequence[float | None]) -> list[tuple[int, float]]:
 
 
 def paired_p_value(verdicts: PairedVerdicts) -> float:
-    """Return the one-sided exact McNemar p-value that the adapter is no better than the baseline.
-
-    Only discordant questions carry information; without any the p-value is 1.
-    """
-    discordant = verdicts.won + verdicts.lost
-    # The binomial tail at one half, in whole numbers: exact, and the controller need not import scipy for it.
-    return sum(comb(discordant, wins) for wins in range(verdicts.won, discordant + 1)) / (1 << discordant)
+    """Return the one-sided exact McNemar p-value that the adapter is no better than the baseline."""
+    return mcnemar(verdicts.won, verdicts.lost)
 
 
 def significant(trials: Sequence[PairedVerdicts | None], *, alpha: float = 0.05) -> list[int]:
@@ -103,10 +100,6 @@ def significant(trials: Sequence[PairedVerdicts | None], *, alpha: float = 0.05)
     """
     if not 0 < alpha < 1:
         raise ValueError(f"alpha must lie between 0 and 1, not {alpha}")
-    ranked = sorted((paired_p_value(trial), index) for index, trial in enumerate(trials) if trial is not None)
-    kept: list[int] = []
-    for rank, (p_value, index) in enumerate(ranked):
-        if p_value > alpha / (len(ranked) - rank):
-            break
-        kept.append(index)
-    return sorted(kept)
+    compared = [(index, trial) for index, trial in enumerate(trials) if trial is not None]
+    adjusted = holm([paired_p_value(trial) for _, trial in compared])
+    return [index for (index, _), p_value in zip(compared, adjusted, strict=True) if p_value <= alpha]
