@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import torch
 
 from sealkit.backends.base import Generation
 from sealkit.backends.decoding.adapters import AdapterCache
+from sealkit.backends.decoding.divergence import divergences, parts_of
 from sealkit.backends.decoding.engine import Engine
 from sealkit.backends.decoding.loop import DecodeLoop
+from sealkit.backends.decoding.lora import Adapter
 from sealkit.backends.decoding.row import Row
 from sealkit.backends.models import LoadedModel, ModelSettings, load_model, render_prompt
 from sealkit.errors import InvalidInput, PromptTooLong, Unavailable
@@ -30,6 +34,7 @@ class TransformersBackend:
     """
 
     name = "transformers"
+    flip_rate = 0.0
 
     def __init__(
         self,
@@ -67,22 +72,16 @@ class TransformersBackend:
         self, prompt: Prompt, sampling: Sampling, *, policy: Policy | None = None, adapter: AdapterRef | None = None
     ) -> Generation:
         began = time.perf_counter()
-        held, adapters = self._held, self._adapters
-        assert adapters is not None
-        tokens = await asyncio.get_running_loop().run_in_executor(
-            self._rendering, render_prompt, held.tokenizer, prompt
-        )
-        room = context_length(held) - len(tokens)
+        tokens = await self._render(prompt)
+        context = context_length(self._held)
+        room = context - len(tokens)
         if room < 1:
             raise PromptTooLong(
-                f"the prompt has {len(tokens)} tokens and the model reads {context_length(held)}, with at least one of "
-                "them to be sampled; shorten the prompt",
-                metadata={"prompt_tokens": str(len(tokens)), "context_length": str(context_length(held))},
+                f"the prompt has {len(tokens)} tokens and the model reads {context}, with at least one of them to be "
+                "sampled; shorten the prompt",
+                metadata={"prompt_tokens": str(len(tokens)), "context_length": str(context)},
             )
-        refs = [ref for ref in (policy.adapter if policy else None, adapter) if ref is not None]
-        if len({ref.digest for ref in refs}) < len(refs):
-            raise InvalidInput(f"adapter {refs[0].digest} is the policy's own already; name it once")
-        on_top = tuple([await adapters.get(ref) for ref in refs])
+        on_top = await self._adapters_of(policy, adapter)
         row = Row(tokens, sampling, on_top, limit=min(sampling.max_tokens, room))
         await asyncio.wrap_future(self._loop.submit(row))
         return Generation(
@@ -95,6 +94,47 @@ class TransformersBackend:
                 wall_seconds=time.perf_counter() - began,
             ),
         )
+
+    async def divergence(
+        self,
+        texts: Sequence[Prompt | str],
+        *,
+        policy: Policy | None = None,
+        adapter: AdapterRef | None = None,
+    ) -> list[float]:
+        read = [await self._render(text) for text in texts]
+        context = context_length(self._held)
+        for place, tokens in enumerate(read):
+            if not tokens:
+                raise InvalidInput(f"text {place} has no tokens; leave it out")
+            if len(tokens) > context:
+                raise PromptTooLong(
+                    f"text {place} has {len(tokens)} tokens and the model reads {context}; shorten or split it",
+                    metadata={"prompt_tokens": str(len(tokens)), "context_length": str(context)},
+                )
+        on_top = await self._adapters_of(policy, adapter)
+        found: dict[int, float] = {}
+        for part in parts_of(read, self._held.model.config.vocab_size):
+            some = [read[place] for place in part]
+            # An errand a part, so that rows that decode wait for one part at most, and a caller who leaves for none.
+            said = await asyncio.wrap_future(self._loop.do(partial(divergences, texts=some, adapters=on_top)))
+            found.update(zip(part, said, strict=True))
+        return [found[place] for place in range(len(read))]
+
+    async def _render(self, text: Prompt | str) -> list[int]:
+        tokenizer = self._held.tokenizer
+        return await asyncio.get_running_loop().run_in_executor(
+            self._rendering,
+            lambda: list(tokenizer(text).input_ids) if isinstance(text, str) else render_prompt(tokenizer, text),
+        )
+
+    async def _adapters_of(self, policy: Policy | None, adapter: AdapterRef | None) -> tuple[Adapter, ...]:
+        """The policy's adapter, then the trial's."""
+        assert self._adapters is not None
+        refs = [ref for ref in (policy.adapter if policy else None, adapter) if ref is not None]
+        if len({ref.digest for ref in refs}) < len(refs):
+            raise InvalidInput(f"adapter {refs[0].digest} is the policy's own already; name it once")
+        return tuple([await self._adapters.get(ref) for ref in refs])
 
     @property
     def _held(self) -> LoadedModel:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, cast
 
 import peft
 import torch
@@ -40,15 +40,32 @@ class PeftReference:
 
     def answer(self, prompt: Prompt, adapters: Sequence[str], max_tokens: int) -> str:
         """The greedy text with `adapters` on together, or the base model's."""
-        ids = torch.tensor([render_prompt(self._tokenizer, prompt)])
-        context: AbstractContextManager[object] = nullcontext() if adapters else self._model.disable_adapter()
-        if adapters:
-            self._model.base_model.set_adapter(list(adapters))
-        with context, torch.inference_mode():
+        ids = self._ids(prompt)
+        with self._with(adapters), torch.inference_mode():
             out = self._model.generate(
                 input_ids=ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=max_tokens
             )
         return str(self._tokenizer.decode(out[0, ids.shape[1] :], skip_special_tokens=True))
+
+    def divergence(self, text: Prompt | str, adapters: Sequence[str]) -> float:
+        """KL(base || with `adapters`), the mean over all positions, in nats a token."""
+        found = []
+        for names in ((), adapters):
+            with self._with(names), torch.inference_mode():
+                found.append(self._model(input_ids=self._ids(text)).logits[0].double().log_softmax(-1))
+        base, subject = found
+        return float(torch.nn.functional.kl_div(subject, base, reduction="none", log_target=True).sum(-1).mean())
+
+    def _ids(self, text: Prompt | str) -> torch.Tensor:
+        ids = self._tokenizer(text).input_ids if isinstance(text, str) else render_prompt(self._tokenizer, text)
+        return torch.tensor([ids])
+
+    def _with(self, adapters: Sequence[str]) -> AbstractContextManager[object]:
+        """Puts `adapters` on; without any, the base model while the context lasts."""
+        if not adapters:
+            return cast(AbstractContextManager[object], self._model.disable_adapter())
+        self._model.base_model.set_adapter(list(adapters))
+        return nullcontext()
 
     def _add(self, name: str, config: peft.LoraConfig, std: float, *, first: bool) -> None:
         if first:

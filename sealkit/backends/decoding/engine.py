@@ -8,7 +8,8 @@ matrix product whose number of rows differs (about 1e-6 in float32: greedy and s
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from sealkit.backends.decoding.cache import RowCache
-from sealkit.backends.decoding.lora import RowLora
+from sealkit.backends.decoding.lora import Adapter, RowLora
 from sealkit.backends.decoding.prefill import Joiner, plan
 from sealkit.backends.decoding.row import Row
 from sealkit.backends.decoding.sampling import next_tokens
@@ -100,6 +101,19 @@ class Engine:
     def drop(self, rows: Collection[Row]) -> None:
         """Lets rows go that nobody waits for any more."""
         self._slots = [None if row in rows else row for row in self._slots]
+
+    @contextmanager
+    def reading(self, rows: Sequence[tuple[Adapter, ...]]) -> Iterator[PreTrainedModel]:
+        """The model apart from the batch: row i of its input goes through the adapters `rows[i]`; for between steps."""
+        running = [a for row in self.running for a in row.adapters]
+        self._last = None
+        with torch.inference_mode():
+            self._lora.place([a for row in rows for a in row], running)
+            self._lora.use(rows)
+            try:
+                yield self._model
+            finally:
+                self._lora.use([])
 
     def _compact(self) -> None:
         """Moves the last rows into holes: rows in a line are read in place, others would be copied at every step."""

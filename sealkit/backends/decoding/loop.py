@@ -5,8 +5,9 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from typing import Any, TypeVar
 
 import structlog
 
@@ -16,10 +17,12 @@ from sealkit.errors import FailedPrecondition, QueueFull, SealError, Unavailable
 
 _log = structlog.get_logger(__name__)
 _MOST_RETRY_SECONDS = 60.0
+T = TypeVar("T")
 
 
 class DecodeLoop:
-    """Rows go in from any thread and come back through futures, in the order in which they end."""
+    """Rows go in from any thread and come back through futures, in the order in which they end. Errands are done
+    between two steps of the rows, one at a time."""
 
     def __init__(self, make_engine: Callable[[], Engine], *, max_waiting: int) -> None:
         self._make_engine = make_engine
@@ -27,6 +30,7 @@ class DecodeLoop:
         self._changed = threading.Condition()
         self._waiting: deque[Row] = deque()
         self._futures: dict[Row, Future[Row]] = {}
+        self._errands: deque[tuple[Callable[[Engine], Any], Future[Any]]] = deque()
         self._refusal: SealError | None = None
         self._done = 0
         self._busy_seconds = 0.0
@@ -52,12 +56,24 @@ class DecodeLoop:
             self._changed.notify()
         return future
 
+    def do(self, errand: Callable[[Engine], T]) -> Future[T]:
+        """Has `errand` done in the thread; the future holds what it returns, or the SealError it raises. Cancelling the
+        future before its turn drops it. Raises Unavailable after the end."""
+        with self._changed:
+            if self._refusal is not None:
+                raise self._refusal
+            future: Future[T] = Future()
+            self._errands.append((errand, future))
+            self._changed.notify()
+        return future
+
     def close(self) -> None:
         """Refuses what waits, finishes what runs, ends the thread. Blocks."""
         with self._changed:
             self._refusal = self._refusal or Unavailable("the decoder is shutting down; ask another replica or later")
-            refused = [self._futures.pop(row) for row in self._waiting]
+            refused = [self._futures.pop(row) for row in self._waiting] + [future for _, future in self._errands]
             self._waiting.clear()
+            self._errands.clear()
             self._changed.notify()
         _fail(refused, self._refusal)
         if self._thread.ident is not None:
@@ -87,24 +103,39 @@ class DecodeLoop:
                 self._refusal = Unavailable(
                     f"the decoder stopped: {type(fault).__name__}: {fault}; its log has the trace, restart the service"
                 )
-            left = list(self._futures.values())
+            left = list(self._futures.values()) + [future for _, future in self._errands]
             self._futures.clear()
             self._waiting.clear()
+            self._errands.clear()
         if self._refusal is not None:
             _fail(left, self._refusal)
 
     def _wait(self, engine: Engine) -> bool:
         """Until there is something to do; False at the end."""
         with self._changed:
-            self._changed.wait_for(lambda: self._waiting or self._refusal or engine.running)
-            return bool(self._waiting or engine.running)
+            self._changed.wait_for(lambda: self._waiting or self._errands or self._refusal or engine.running)
+            return bool(self._waiting or self._errands or engine.running)
 
     def _turn(self, engine: Engine) -> None:
+        self._run_errand(engine)
         joining = self._next(engine)
         left = engine.admit(joining) if joining else []
         if engine.running:
             left += engine.step()
         self._settle(left)
+
+    def _run_errand(self, engine: Engine) -> None:
+        with self._changed:
+            errand, future = self._errands.popleft() if self._errands else (None, Future())
+        if errand is None or not future.set_running_or_notify_cancel():
+            return
+        try:
+            future.set_result(errand(engine))
+        except SealError as fault:
+            future.set_exception(fault)
+        except Exception as fault:
+            future.set_exception(Unavailable(f"the decoder stopped: {type(fault).__name__}: {fault}"))
+            raise
 
     def _next(self, engine: Engine) -> list[Row]:
         """Drops rows that nobody waits for; returns those that join now, first come first served."""
@@ -145,7 +176,7 @@ class DecodeLoop:
         )
 
 
-def _fail(futures: list[Future[Row]], fault: SealError) -> None:
+def _fail(futures: Sequence[Future[Any]], fault: SealError) -> None:
     for future in futures:
         if future.set_running_or_notify_cancel():
             future.set_exception(fault)
