@@ -15,6 +15,7 @@ from controller.driver import Driver
 from controller.patience import accompanied
 from controller.presence import Presence
 from controller.record.database import Database
+from controller.run_metrics import RunMetrics
 from controller.service import ControllerService
 from controller.services import Services
 from controller.settings import ControllerSettings
@@ -50,6 +51,7 @@ class App:
         self._queue = queue or Queue(settings.redis_url, consumer=worker_id, stream=settings.queue)
         self._services = services
         self._working: asyncio.Task[None] | None = None
+        self._telling: asyncio.Task[None] | None = None
         self.broke = False
         """Whether the worker ended by itself, which it never should."""
         self.full_names: tuple[str, ...] = self._service.full_names if self._service else ("seal.controller.Worker",)
@@ -62,6 +64,8 @@ class App:
     async def start(self) -> None:
         """Opens the record and begins to work. Raises Unavailable where the record or Redis does not answer."""
         await self._database.start()
+        if self._service is not None:
+            self._telling = asyncio.create_task(RunMetrics(self._database).keep())
         if not self._with_worker:
             return
         await self._queue.ping()
@@ -78,9 +82,10 @@ class App:
 
     async def close(self) -> None:
         """Gives back what is in flight, then closes the connections."""
-        if self._working is not None:
-            self._working.cancel()
-            await asyncio.gather(self._working, return_exceptions=True)
+        for task in (self._working, self._telling):
+            if task is not None:
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
         if self._services is not None:
             await self._services.close()
         await self._queue.close()

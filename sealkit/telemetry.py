@@ -11,6 +11,7 @@ from prometheus_client import Counter, Gauge, Histogram
 
 _SECONDS = (0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 50, 100, 250, 500, 1000)
 _SHARE = (0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1)
+_NATS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10)
 _DIFFERENCE = (-1, -0.75, -0.5, -0.25, -0.1, -0.05, 0, 0.05, 0.1, 0.25, 0.5, 0.75, 1)
 
 # --- gRPC (filled by sealkit.rpc) -------------------------------------------------------------------------------------
@@ -30,6 +31,30 @@ QUEUE_DEPTH = Gauge("seal_queue_depth", "Entries not yet acknowledged.", ("queue
 DELIVERIES = Counter("seal_deliveries_total", "Entries handed to a worker.", ("kind",))
 """`kind`: first, or again (its worker was lost or gave it back)."""
 POLICY_VERSION = Gauge("seal_policy_version", "M-steps behind the newest policy.")
+
+# --- runs, from the record (controller.run_metrics) -------------------------------------------------------------------
+RUN_GAUGES: dict[str, tuple[str, tuple[str, ...]]] = {
+    "seal_runs": ("Runs by state.", ("state",)),
+    "seal_run_active": ("1 while the run is under way.", ("run",)),
+    "seal_run_progress_ratio": ("Trials that have ended by trials planned.", ("run",)),
+    "seal_run_rounds_done": ("Rounds done.", ("run",)),
+    "seal_run_last_change_timestamp_seconds": ("When a trial of the run last ended.", ("run",)),
+    "seal_run_trials": ("Trials of the run by state.", ("run", "state")),
+    "seal_run_reward_mean": ("Mean reward of a round's self-edits.", ("run", "round")),
+    "seal_run_gain_mean": ("Mean gain of a round's self-edits.", ("run", "round")),
+    "seal_run_forgetting_mean": ("Mean forgetting of a round's trial adapters.", ("run", "round")),
+    "seal_run_acceptance_ratio": ("Share of a round's self-edits that selection kept.", ("run", "round")),
+    "seal_run_device_seconds": ("Device seconds of the run's trials.", ("run",)),
+    "seal_run_device_seconds_per_accepted": ("Device seconds for each self-edit kept.", ("run",)),
+    "seal_run_tokens": ("Tokens of the run's trials.", ("run", "kind")),
+    "seal_run_policy_forgetting": ("Forgetting of a policy against the base model.", ("run", "version")),
+    "seal_run_policy_retention": ("Retention accuracy of a policy.", ("run", "version")),
+    "seal_run_policy_lost_queries": ("Retention queries that a policy answers no more.", ("run", "version")),
+    "seal_run_policy_kl_to_base": ("KL(base || policy) on the fixed text, nats a token.", ("run", "version")),
+    "seal_run_policy_held_out_accuracy": ("Held-out accuracy of a policy's self-edits.", ("run", "version")),
+    "seal_run_continual_accuracy": ("R[i,j]: accuracy on context j after commit i.", ("run", "commit", "context")),
+}
+"""Name: help and labels. `run` is one of the newest runs only."""
 
 # --- trainer ----------------------------------------------------------------------------------------------------------
 TRAINER_JOBS = Gauge("seal_trainer_jobs", "Jobs in the trainer.", ("state",))
@@ -56,6 +81,10 @@ BASELINE_LOOKUPS = Counter("seal_baseline_lookups_total", "Baselines asked for."
 """`result`: hit or miss."""
 ANSWERS = Counter("seal_answers_total", "Answers judged; ungraded is the judge's failure.", ("outcome",))
 RETENTION_ACCURACY = Histogram("seal_retention_accuracy", "Accuracy on the retention suite, after.", buckets=_SHARE)
+KL_TO_BASE = Histogram("seal_kl_to_base", "KL(base || subject) in nats a token.", ("where",), buckets=_NATS)
+"""`where`: queries (their prompts) or fixed_text."""
+RACES = Counter("seal_races_total", "Evaluations that could end early.", ("result",))
+"""`result`: stopped or finished."""
 
 
 def configure_logging(service: str, level: str = "INFO", fmt: Literal["json", "console"] = "json") -> None:
