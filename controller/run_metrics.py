@@ -55,6 +55,11 @@ class RunMetrics(Collector):
             families[sample.family].add_metric(sample.labels, sample.value)
         return families.values()
 
+    def describe(self) -> Iterable[Metric]:
+        """Nothing ahead of time: the registry would ask before anything was read, and refuse a second API in one
+        process."""
+        return ()
+
     async def keep(self) -> None:
         """Reads again and again; never returns. A record that is away leaves what was read last."""
         REGISTRY.register(self)
