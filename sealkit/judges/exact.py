@@ -9,7 +9,8 @@ from sealkit.judges.words import plain
 from sealkit.types import Outcome
 
 _ARTICLE = re.compile(r"^(?:an?|the)\s+")
-_NOT_TEXT = re.compile(r"[^\w\s.+\-/]|(?<!\d)\.|\.(?!\d)|(?<!\d)/|_")
+_NOT_TEXT = re.compile(r"[^\w\s.+\-/]|(?<!\d)\.|\.(?!\d)|(?<!\d)/")
+_NO_SIGN = re.compile(r"-(?!\d)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +22,7 @@ class ExactJudge:
     """
 
     name: str = "exact"
-    version: str = "1"
+    version: str = "2"
 
     async def judge(self, question: str, gold: str, answers: Sequence[Answer]) -> Judgement:  # noqa: ARG002 - protocol
         """Compare the first answer with `gold`; the question plays no part. UNGRADED where the gold is empty."""
@@ -37,6 +38,6 @@ class ExactJudge:
 
 def normalised(text: str) -> str:
     """Return the comparable form of a short answer."""
-    bare = _NOT_TEXT.sub(" ", plain(text))
-    bare = re.sub(r"(?<![^\s])-(?!\d)|(?<=\w)-(?=[^\W\d])|-(?!\w)", " ", bare)
+    # An underscore parts words here, but is a letter to the regular expressions below.
+    bare = _NO_SIGN.sub(" ", _NOT_TEXT.sub(" ", plain(text.replace("_", " "))))
     return _ARTICLE.sub("", " ".join(bare.split()))

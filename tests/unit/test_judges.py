@@ -72,6 +72,8 @@ def test_content(question: str, gold: str, answer: str, right: bool) -> None:
         ("Paris", "Not Paris", False),
         ("Paris", "", False),
         ("1/2", "12", False),
+        ("--A", "a", True),
+        ("snow_white", "Snow White", True),
     ],
 )
 async def test_exact(gold: str, answer: str, right: bool) -> None:
