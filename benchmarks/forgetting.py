@@ -1,0 +1,285 @@
+"""Eight texts learned one after the other: what each way against forgetting buys.
+
+    python -m benchmarks.forgetting                  every arm that has no results yet, then the table
+    python -m benchmarks.forgetting --arm kl         one arm, again
+    python -m benchmarks.forgetting --table          the table of what was measured
+    python -m benchmarks.forgetting --quick          two texts, a tiny random model: whether it runs
+
+The parts are the product's own: the trainer with its `join_adapters`, the evaluator on the decoder, the controller's
+rehearsal and R. What is left out is the sampling of self-edits: every text is learned from itself (passage-only), so
+that the arms differ in nothing but what they do against forgetting, and so that it fits one core. Each text is trained
+over all that was committed before, the adapter is stacked exactly on top; `consolidation` trains one adapter from the
+base on all texts so far instead. Held-out questions on the texts learned so far and the retention suite are asked after
+every commit, greedily. Trained adapters stay in the store of `--out`, so a run that was killed goes on where it was.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from controller.continual import continual
+from controller.rehearsal import examples_of, split
+from controller.setup import retention_query
+from evaluator_svc.evaluate import Evaluator
+from sealkit.backends.factory import BackendSettings, make_backend
+from sealkit.config import InnerLoopConfig
+from sealkit.domain import Context
+from sealkit.domains.knowledge import KnowledgeDomain
+from sealkit.resources import Continual, Estimate
+from sealkit.testing.tiny import make_tiny_model
+from sealkit.types import (
+    AdapterRef,
+    LoraConfig,
+    Optimisation,
+    Policy,
+    Query,
+    Retention,
+    Sampling,
+    Schedule,
+    TrainingResult,
+    TrainingSpec,
+    accuracy,
+    seed_of,
+)
+from trainer_svc.build import build
+from trainer_svc.settings import TrainerSettings
+from trainer_svc.trainer import Trainer
+
+MODEL = Path(".seal/models/smollm2-135m-instruct")
+PASSAGES = Path("configs/demo/passages.json")
+SUITE = Path("sealkit/data/retention.jsonl")
+OUT = Path(".seal/benchmarks/forgetting")
+SEED = 0
+SAMPLING = Sampling(temperature=0.0, max_tokens=24, stop=("\n",))
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One way against forgetting."""
+
+    name: str
+    rehearsed: int = 0
+    kl_beta: float = 0.0
+    consolidates: bool = False
+
+
+ARMS = (
+    Arm("none"),
+    Arm("rehearsal", rehearsed=12),
+    Arm("kl", kl_beta=0.5),
+    Arm("both", rehearsed=12, kl_beta=0.5),
+    Arm("consolidation", consolidates=True),
+    Arm("consolidation+rehearsal", rehearsed=12, consolidates=True),
+)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What is learned, on what, and how."""
+
+    model: Path
+    contexts: int
+    kept: int
+    lora: LoraConfig
+    optimisation: Optimisation
+
+    def describe(self) -> dict[str, Any]:
+        lora, optimisation = self.lora.model_dump(mode="json"), self.optimisation.model_dump(mode="json")
+        return {"contexts": self.contexts, "kept": self.kept, "lora": lora, "optimisation": optimisation, "seed": SEED}
+
+
+FULL = Setting(
+    MODEL,
+    contexts=8,
+    kept=24,
+    lora=LoraConfig(rank=16, alpha=32),
+    optimisation=Optimisation(learning_rate=1e-3, epochs=12, batch_size=1, schedule=Schedule.LINEAR, max_grad_norm=1.0),
+)
+QUICK = Setting(
+    Path(),
+    contexts=2,
+    kept=2,
+    lora=LoraConfig(rank=2, alpha=4),
+    optimisation=Optimisation(learning_rate=1e-3, epochs=1),
+)
+
+
+class Bench:
+    """One arm under way."""
+
+    def __init__(self, arm: Arm, setting: Setting, trainer: Trainer, evaluator: Evaluator) -> None:
+        self.arm, self.setting, self.trainer, self.evaluator = arm, setting, trainer, evaluator
+        optimisation = setting.optimisation.model_copy(update={"kl_beta": arm.kl_beta})
+        inner = InnerLoopConfig(lora=setting.lora, optimisation=optimisation, append_eos=False)
+        self.domain = KnowledgeDomain({}, inner)
+        records = json.loads(PASSAGES.read_text(encoding="utf-8"))
+        learned = [context for context in self.domain.contexts(records) if context.split == "train"]
+        self.contexts = learned[: setting.contexts]
+        suite = [retention_query(json.loads(line)) for line in SUITE.read_text(encoding="utf-8").splitlines()]
+        mixed = sorted(suite, key=lambda query: seed_of(SEED, "order of retention", query.query_id))
+        # Every arm measures the same queries: those that the arm with the most rehearsal leaves.
+        rehearsed, self.measured = split(mixed, max(one.rehearsed for one in ARMS), SEED)
+        self.rehearsal = examples_of(rehearsed) if arm.rehearsed else ()
+
+    async def rows(self) -> list[dict[str, Any]]:
+        """Row 0, then one after each commit."""
+        policy = Policy(name="policies/base")
+        rows = [await self.measure(policy, self.contexts)]
+        for number, context in enumerate(self.contexts, start=1):
+            began = time.process_time()
+            adapter = await self.commit(policy, number, context)
+            trained = time.process_time() - began
+            policy = Policy(name=f"policies/{number}", adapter=adapter)
+            rows.append(await self.measure(policy, self.contexts[:number]) | {"train_cpu_seconds": round(trained, 1)})
+            print(f"  {self.arm.name} {number}/{len(self.contexts)}: {_row_line(rows[-1], self.contexts)}", flush=True)
+        return rows
+
+    async def commit(self, policy: Policy, number: int, context: Context) -> AdapterRef:
+        """The adapter of the next policy."""
+        if self.arm.consolidates:
+            return await self.train(Policy(name="policies/base"), self.contexts[:number], number)
+        return await self.trainer.join_adapters(policy, await self.train(policy, [context], number))
+
+    async def train(self, policy: Policy, contexts: Sequence[Context], number: int) -> AdapterRef:
+        specs = [self.domain.context_only(context, seed_of(SEED, "inner loop", number)) for context in contexts]
+        examples = tuple(example for spec in specs for example in spec.examples)
+        spec: TrainingSpec = specs[0].model_copy(update={"examples": examples, "rehearsal": self.rehearsal})
+        async for update in self.trainer.train_adapter(policy, spec, "benchmark"):
+            if isinstance(update, TrainingResult):
+                return update.adapter
+        raise AssertionError("the last update is the result")
+
+    async def measure(self, policy: Policy, contexts: Sequence[Context]) -> dict[str, Any]:
+        """Accuracy on each context, and retention against the base model."""
+        answered = [await self.ask(policy, self.domain.queries(context)) for context in contexts]
+        _, retention = await self.ask(policy, (), self.measured)
+        assert retention is not None
+        return {
+            "scores": {context.context_id: score for context, (score, _) in zip(contexts, answered, strict=True)},
+            "retention": retention.model_dump(mode="json"),
+        }
+
+    async def ask(
+        self, policy: Policy, queries: Sequence[Query], suite: Sequence[Query] = ()
+    ) -> tuple[float | None, Retention | None]:
+        evaluation = await self.evaluator.evaluate(
+            policy,
+            None,
+            queries,
+            sampling=SAMPLING,
+            judge=self.domain.judge,
+            retention_queries=suite,
+            retention_limit=self.setting.kept,
+        )
+        return accuracy(evaluation.verdicts), evaluation.retention
+
+
+async def run(arm: Arm, setting: Setting, store: Path) -> dict[str, Any]:
+    """All rows of an arm, with what they took."""
+    began, cpu = time.monotonic(), time.process_time()
+    model: dict[str, Any] = {
+        "model": str(setting.model),
+        "store_url": f"file://{store}",
+        "threads": 1,
+        "dtype": "float32",
+    }
+    async with AsyncExitStack() as stack:
+        built = await asyncio.to_thread(build, TrainerSettings(**model))
+        stack.callback(built.engine.close)
+        backend = make_backend(BackendSettings(**model))
+        await backend.start()
+        stack.push_async_callback(backend.close)
+        bench = Bench(arm, setting, built.trainer, Evaluator(backend, kept_verdicts=100_000))
+        rows = await bench.rows()
+    return {
+        "arm": arm.name,
+        "setting": setting.describe(),
+        "contexts": [context.context_id for context in bench.contexts],
+        "rows": rows,
+        "cpu_seconds": round(time.process_time() - cpu, 1),
+        "wall_seconds": round(time.monotonic() - began, 1),
+    }
+
+
+# --- what came out ----------------------------------------------------------------------------------------------------
+def table(results: Sequence[Mapping[str, Any]]) -> str:
+    """The arms side by side, then each one's R, in Markdown."""
+    head = (
+        "| arm | just learned | at the end | BWT | texts forgotten | retention at the end | retention lost | CPU s |\n"
+        "|---|---|---|---|---|---|---|---|"
+    )
+    lines = [head]
+    for result in results:
+        found, last = _continual(result), result["rows"][-1]["retention"]
+        cells = [_interval(e) for e in (found.just_learned, found.at_end, found.bwt, found.forgetting)]
+        lost = f"{last['forgetting']:+.2f} [{last['forgetting_low']:+.2f}, {last['forgetting_high']:+.2f}]"
+        kept = f"{last['accuracy_after']:.2f} of {last['kept']}"
+        lines.append(f"| {result['arm']} | {' | '.join(cells)} | {kept} | {lost} | {result['cpu_seconds']:.0f} |")
+    return "\n".join([*lines, "", *(_matrix(result) for result in results)])
+
+
+def _continual(result: Mapping[str, Any]) -> Continual:
+    rows = [{c: s for c, s in row["scores"].items() if s is not None} for row in result["rows"]]
+    return continual(result["contexts"], rows)
+
+
+def _matrix(result: Mapping[str, Any]) -> str:
+    contexts = result["contexts"]
+    lines = [
+        f"{result['arm']}:",
+        "",
+        f"| after | {' | '.join(map(str, range(1, len(contexts) + 1)))} | retention |",
+        "|---" * (len(contexts) + 2) + "|",
+    ]
+    for number, row in enumerate(result["rows"]):
+        cells = ["" if (s := row["scores"].get(c)) is None else f"{s:.1f}" for c in contexts]
+        lines.append(f"| {number} | {' | '.join(cells)} | {row['retention']['accuracy_after']:.2f} |")
+    return "\n".join([*lines, ""])
+
+
+def _row_line(row: Mapping[str, Any], contexts: Sequence[Context]) -> str:
+    scores = " ".join("–" if (s := row["scores"].get(c.context_id)) is None else f"{s:.1f}" for c in contexts)
+    return f"R {scores}, retention {row['retention']['accuracy_after']:.2f}"
+
+
+def _interval(estimate: Estimate | None) -> str:
+    return "–" if estimate is None else f"{estimate.mean:.2f} [{estimate.low:.2f}, {estimate.high:.2f}]"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--arm", choices=[arm.name for arm in ARMS], action="append", help="Measure this one (again).")
+    parser.add_argument("--table", action="store_true", help="Only show what was measured.")
+    parser.add_argument("--quick", action="store_true", help="Two texts, a tiny random model.")
+    parser.add_argument("--out", type=Path, default=OUT, help="Folder of results and adapters.")
+    options = parser.parse_args(arguments)
+    with tempfile.TemporaryDirectory() as scratch:
+        out, setting = options.out, FULL
+        if options.quick:
+            out = Path(scratch, "out")
+            model = make_tiny_model(Path(scratch, "model"), "llama", hidden=64, layers=2, vocab=512, context=512)
+            setting = Setting(model, QUICK.contexts, QUICK.kept, QUICK.lora, QUICK.optimisation)
+        out.mkdir(parents=True, exist_ok=True)
+        for arm in ARMS:
+            there = (out / f"{arm.name}.json").exists()
+            if options.table or (arm.name not in options.arm if options.arm else there):
+                continue
+            result = asyncio.run(run(arm, setting, (out / "store").absolute()))
+            (out / f"{arm.name}.json").write_text(json.dumps(result, indent=1), encoding="utf-8")
+        results = [json.loads(p.read_text("utf-8")) for arm in ARMS if (p := out / f"{arm.name}.json").exists()]
+    print(table(results))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
