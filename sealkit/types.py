@@ -96,12 +96,22 @@ class ModelInfo(Value):
     """What else decides over the last bit of a number: versions, processor, threads."""
 
 
+class PromptLoss(StrEnum):
+    """Which tokens of a training example's rendered prompt carry loss."""
+
+    NONE = "none"
+    SHOTS = "shots"
+    """The answers of the prompt's shots."""
+    ALL = "all"
+
+
 class TrainingExample(Value):
-    """One sequence: the rendered prompt (no loss), then the text. `loss_spans`: [start, end) characters of the text
-    that carry loss; none means all of it."""
+    """One sequence: the rendered prompt (no loss, unless `prompt_loss` says otherwise), then the text. `loss_spans`:
+    [start, end) characters of the text that carry loss; none means all of it."""
 
     text: str = Field(min_length=1)
     prompt: Prompt | None = None
+    prompt_loss: PromptLoss = PromptLoss.NONE
     loss_spans: tuple[tuple[int, int], ...] = ()
 
 
@@ -178,6 +188,10 @@ class Outcome(StrEnum):
     INCORRECT = "incorrect"
     UNGRADED = "ungraded"
     """The judge failed; counted apart, never as wrong."""
+
+
+NOT_ASKED = "not asked"
+"""Reason of an ungraded verdict on a query that a race left out."""
 
 
 class Verdict(Value):

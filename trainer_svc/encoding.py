@@ -8,9 +8,9 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from sealkit.backends.models import render_prompt
-from sealkit.errors import ExampleTooLong, NothingToLearn
-from sealkit.types import TrainingExample, TrainingSpec
+from sealkit.backends.models import rendered_text
+from sealkit.errors import ExampleTooLong, InvalidInput, NothingToLearn
+from sealkit.types import Prompt, PromptLoss, TrainingExample, TrainingSpec
 
 
 @dataclass(frozen=True)
@@ -45,8 +45,8 @@ def encode_spec(tokenizer: PreTrainedTokenizerBase, spec: TrainingSpec, context_
 
 
 def encode(tokenizer: PreTrainedTokenizerBase, example: TrainingExample, *, append_eos: bool) -> Encoded:
-    """Tokens of the rendered prompt (no loss), then of the text; with `append_eos` the eos token is the last label."""
-    prompt = render_prompt(tokenizer, example.prompt) if example.prompt else []
+    """Tokens of the rendered prompt, then of the text; with `append_eos` the eos token is the last label."""
+    prompt, labels = _prompt(tokenizer, example.prompt, example.prompt_loss) if example.prompt else ([], [])
     text: Any = tokenizer(
         example.text,
         add_special_tokens=example.prompt is None,
@@ -58,11 +58,36 @@ def encode(tokenizer: PreTrainedTokenizerBase, example: TrainingExample, *, appe
         inside = [_overlaps(offset, example.loss_spans) for offset in text.offset_mapping]
         carries = [c and i for c, i in zip(carries, inside, strict=True)]
     ids = [*prompt, *text.input_ids]
-    labels = [len(prompt) + position for position, c in enumerate(carries) if c]
+    labels += [len(prompt) + position for position, c in enumerate(carries) if c]
     if append_eos:
         labels.append(len(ids))
         ids.append(int(tokenizer.eos_token_id))
     return Encoded(tuple(ids), tuple(label for label in labels if label > 0))
+
+
+def _prompt(tokenizer: PreTrainedTokenizerBase, prompt: Prompt, loss: PromptLoss) -> tuple[list[int], list[int]]:
+    """Tokens of a rendered prompt, and which of them carry loss. Raises InvalidInput where a shot cannot be found."""
+    text, special = rendered_text(tokenizer, prompt)
+    encoded: Any = tokenizer(text, add_special_tokens=special, return_offsets_mapping=loss is PromptLoss.SHOTS)
+    ids = list(encoded.input_ids)
+    if loss is not PromptLoss.SHOTS:
+        return ids, list(range(len(ids))) if loss is PromptLoss.ALL else []
+    spans = _answers(text, prompt)
+    return ids, [position for position, offset in enumerate(encoded.offset_mapping) if _overlaps(offset, spans)]
+
+
+def _answers(text: str, prompt: Prompt) -> list[tuple[int, int]]:
+    """Where the shots' answers stand in a rendered prompt. Templates may trim what they are given."""
+    system = prompt.system.strip()
+    spans, end = [], text.find(system) + len(system)
+    for shot in prompt.shots:
+        asked = text.find(shot.user.strip(), end)
+        start = text.find(shot.assistant.strip(), asked + len(shot.user.strip()))
+        if asked < 0 or start < 0:
+            raise InvalidInput("the model's chat template changes the shots' texts, so their answers cannot carry loss")
+        end = start + len(shot.assistant.strip())
+        spans.append((start, end))
+    return spans
 
 
 def _overlaps(offset: tuple[int, int], spans: Sequence[tuple[int, int]]) -> bool:

@@ -115,7 +115,14 @@ def export_model(source: str, folder: Path, dtype: str = "bfloat16") -> Path:
 
 
 def render_prompt(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> list[int]:
-    """Token ids of `prompt`, ending where the completion begins; the same in training and in sampling.
+    """Token ids of `prompt`, ending where the completion begins; the same in training and in sampling. Raises as
+    `rendered_text`."""
+    text, special = rendered_text(tokenizer, prompt)
+    return list(tokenizer(text, add_special_tokens=special).input_ids)
+
+
+def rendered_text(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> tuple[str, bool]:
+    """`prompt` as text, and whether the tokenizer is to add its special tokens to it.
 
     CHAT: the tokenizer's chat template with its generation prompt, each shot as two turns; PLAIN: system text, shots
     (request, then answer) and user text, a blank line between, with the special tokens that the tokenizer puts before
@@ -127,7 +134,7 @@ def render_prompt(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> list[in
     if prompt.format is PromptFormat.PLAIN or not tokenizer.chat_template:
         shots = [f"{shot.user}{shot.assistant}" for shot in prompt.shots]
         text = "\n\n".join([*([prompt.system] if prompt.system else []), *shots, prompt.user])
-        return list(tokenizer(text).input_ids)
+        return text, True
     messages = [{"role": "system", "content": prompt.system}] if prompt.system else []
     for shot in prompt.shots:
         messages += [{"role": "user", "content": shot.user}, {"role": "assistant", "content": shot.assistant}]
@@ -136,7 +143,7 @@ def render_prompt(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> list[in
         text = str(tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False))
     except TemplateError as fault:
         raise InvalidInput(f"the model's chat template refuses the prompt: {fault}") from fault
-    return list(tokenizer(text, add_special_tokens=False).input_ids)
+    return text, False
 
 
 def locate(model: str) -> Path:

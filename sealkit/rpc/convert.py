@@ -30,6 +30,7 @@ from sealkit.types import (
     Progress,
     Prompt,
     PromptFormat,
+    PromptLoss,
     Query,
     Race,
     Retention,
@@ -51,6 +52,11 @@ PROMPT_FORMATS = {
     PromptFormat.AUTO: text_pb2.PROMPT_FORMAT_UNSPECIFIED,
     PromptFormat.PLAIN: text_pb2.PROMPT_FORMAT_PLAIN,
     PromptFormat.CHAT: text_pb2.PROMPT_FORMAT_CHAT,
+}
+PROMPT_LOSSES = {
+    PromptLoss.NONE: training_pb2.PROMPT_LOSS_UNSPECIFIED,
+    PromptLoss.SHOTS: training_pb2.PROMPT_LOSS_SHOTS,
+    PromptLoss.ALL: training_pb2.PROMPT_LOSS_ALL,
 }
 FINISH_REASONS = {
     FinishReason.STOP: text_pb2.FINISH_REASON_STOP,
@@ -154,6 +160,7 @@ def training_example_to_pb(example: TrainingExample) -> training_pb2.TrainingExa
     return training_pb2.TrainingExample(
         text=example.text,
         prompt=prompt_to_pb(example.prompt) if example.prompt else None,
+        prompt_loss=PROMPT_LOSSES[example.prompt_loss],
         loss_spans=[training_pb2.Span(start=start, end=end) for start, end in example.loss_spans],
     )
 
@@ -162,6 +169,7 @@ def training_example_from_pb(pb: training_pb2.TrainingExample) -> TrainingExampl
     return TrainingExample(
         text=pb.text,
         prompt=prompt_from_pb(pb.prompt) if pb.HasField("prompt") else None,
+        prompt_loss=word_from_number(PROMPT_LOSSES, pb.prompt_loss),
         loss_spans=tuple((span.start, span.end) for span in pb.loss_spans),
     )
 

@@ -71,7 +71,13 @@ usage = st.builds(
     wall_seconds=real,
 )
 span = st.tuples(st.integers(0, 1000), st.integers(1, 1000)).map(lambda s: (s[0], s[0] + s[1]))
-training_example = st.builds(types.TrainingExample, text=some, prompt=maybe(prompt), loss_spans=tuples(span))
+training_example = st.builds(
+    types.TrainingExample,
+    text=some,
+    prompt=maybe(prompt),
+    prompt_loss=st.sampled_from(types.PromptLoss),
+    loss_spans=tuples(span),
+)
 lora_config = st.builds(
     types.LoraConfig,
     rank=st.integers(1, 1024),

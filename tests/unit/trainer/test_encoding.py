@@ -7,7 +7,16 @@ import pytest
 from sealkit.backends.models import render_prompt
 from sealkit.errors import ExampleTooLong, NothingToLearn
 from sealkit.testing.tiny import make_tiny_tokenizer
-from sealkit.types import LoraConfig, Optimisation, Prompt, TrainingExample, TrainingSpec
+from sealkit.types import (
+    LoraConfig,
+    Optimisation,
+    Prompt,
+    PromptFormat,
+    PromptLoss,
+    Shot,
+    TrainingExample,
+    TrainingSpec,
+)
 from trainer_svc.encoding import encode, encode_spec
 
 
@@ -55,6 +64,27 @@ def test_spans_choose_characters_and_whole_tokens_that_overlap_them(tokenizer):
     assert "What" not in carried
     assert "wide" not in carried
     assert encode(tokenizer, example, append_eos=True).labels[-1] == len(encoded.ids), "eos is a label all the same"
+
+
+def shown(*, loss: PromptLoss, form: PromptFormat = PromptFormat.AUTO) -> TrainingExample:
+    shots = (Shot(user="7 7", assistant="7"), Shot(user="7", assistant="7 7"))
+    prompt = Prompt(user="8 8", system="Say 7 or 7 7.", shots=shots, format=form)
+    return TrainingExample(text="8", prompt=prompt, prompt_loss=loss)
+
+
+@pytest.mark.parametrize("form", [PromptFormat.PLAIN, PromptFormat.CHAT])
+def test_the_answers_of_shots_may_carry_loss_and_not_what_looks_like_them(tokenizer, form):
+    encoded = encode(tokenizer, shown(loss=PromptLoss.SHOTS, form=form), append_eos=True)
+    plain = encode(tokenizer, shown(loss=PromptLoss.NONE, form=form), append_eos=True)
+    assert encoded.ids == plain.ids
+    assert labelled(tokenizer, encoded).replace(" ", "") == "7778<|im_end|>"
+    before = tokenizer.decode(encoded.ids[: encoded.labels[0]])
+    assert "7 7" in before.split("Say 7 or 7 7.")[1], "the first shot's question comes before the first label"
+
+
+def test_the_whole_prompt_may_carry_loss(tokenizer):
+    encoded = encode(tokenizer, shown(loss=PromptLoss.ALL), append_eos=True)
+    assert encoded.labels == tuple(range(1, len(encoded.ids)))
 
 
 def test_rehearsal_joins_the_examples(tokenizer):

@@ -20,6 +20,30 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _PromptLoss:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _PromptLossEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_PromptLoss.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    PROMPT_LOSS_UNSPECIFIED: _PromptLoss.ValueType  # 0
+    """None of them."""
+    PROMPT_LOSS_SHOTS: _PromptLoss.ValueType  # 1
+    """The answers of the prompt's shots."""
+    PROMPT_LOSS_ALL: _PromptLoss.ValueType  # 2
+    """All of them."""
+
+class PromptLoss(_PromptLoss, metaclass=_PromptLossEnumTypeWrapper):
+    """Which tokens of a rendered prompt carry loss."""
+
+PROMPT_LOSS_UNSPECIFIED: PromptLoss.ValueType  # 0
+"""None of them."""
+PROMPT_LOSS_SHOTS: PromptLoss.ValueType  # 1
+"""The answers of the prompt's shots."""
+PROMPT_LOSS_ALL: PromptLoss.ValueType  # 2
+"""All of them."""
+Global___PromptLoss: _TypeAlias = PromptLoss  # noqa: Y015
+
 class _Schedule:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -76,18 +100,21 @@ Global___Span: _TypeAlias = Span  # noqa: Y015
 
 @_typing.final
 class TrainingExample(_message.Message):
-    """One sequence to train on: the rendered prompt (no loss), then the text."""
+    """One sequence to train on: the rendered prompt (no loss, unless prompt_loss says otherwise), then the text."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     TEXT_FIELD_NUMBER: _builtins.int
     PROMPT_FIELD_NUMBER: _builtins.int
     LOSS_SPANS_FIELD_NUMBER: _builtins.int
+    PROMPT_LOSS_FIELD_NUMBER: _builtins.int
     text: _builtins.str
     """Text that carries the loss."""
+    prompt_loss: Global___PromptLoss.ValueType
+    """Which tokens of the prompt carry loss."""
     @_builtins.property
     def prompt(self) -> _text_pb2.Prompt:
-        """Rendered before the text, exactly as in sampling; never carries loss. Unset: the text stands alone."""
+        """Rendered before the text, exactly as in sampling. Unset: the text stands alone."""
 
     @_builtins.property
     def loss_spans(self) -> _containers.RepeatedCompositeFieldContainer[Global___Span]:
@@ -99,10 +126,11 @@ class TrainingExample(_message.Message):
         text: _builtins.str = ...,
         prompt: _text_pb2.Prompt | None = ...,
         loss_spans: _abc.Iterable[Global___Span] | None = ...,
+        prompt_loss: Global___PromptLoss.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["prompt", b"prompt"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["loss_spans", b"loss_spans", "prompt", b"prompt", "text", b"text"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["loss_spans", b"loss_spans", "prompt", b"prompt", "prompt_loss", b"prompt_loss", "text", b"text"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
