@@ -1,20 +1,35 @@
-"""One evaluation: the subject's answers beside its baseline's, and what it forgot. Subject, baseline and retention are
-asked at once, so that they share batches and are answered under the same conditions."""
+"""One evaluation: the subject's answers beside its baseline's, what it forgot, and how far it moved. All of it is asked
+at once, so that it shares batches and is answered under the same conditions; but for a race, whose point is not to ask.
+"""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 from evaluator_svc.baseline import Answered, Baselines
+from evaluator_svc.divergence import Divergences
 from evaluator_svc.exam import BASE, Exam, Subject
+from evaluator_svc.race import in_order, is_over, waves
 from evaluator_svc.retention import known, measure
 from sealkit.backends.base import Backend
 from sealkit.concurrency import together
 from sealkit.errors import InvalidInput
 from sealkit.judges import load_judge
-from sealkit.telemetry import BASELINE_LOOKUPS, RETENTION_ACCURACY
-from sealkit.types import AdapterRef, Evaluation, Policy, Query, Retention, Sampling, Usage
+from sealkit.telemetry import BASELINE_LOOKUPS, RACES, RETENTION_ACCURACY
+from sealkit.types import (
+    AdapterRef,
+    Divergence,
+    Evaluation,
+    Policy,
+    Query,
+    Race,
+    Retention,
+    Sampling,
+    Usage,
+    accuracy,
+)
 
 
 class Evaluator:
@@ -22,7 +37,8 @@ class Evaluator:
 
     def __init__(self, backend: Backend, *, kept_verdicts: int) -> None:
         self._backend = backend
-        self._baselines = Baselines(kept_verdicts)
+        self._limit = kept_verdicts
+        self._kept = self._caches()
 
     async def evaluate(
         self,
@@ -34,54 +50,114 @@ class Evaluator:
         judge: str,
         retention_queries: Sequence[Query] = (),
         retention_limit: int = 0,
+        measure_divergence: bool = False,
+        race: Race | None = None,
+        fresh: bool = False,
     ) -> Evaluation:
         """The subject is the policy with `adapter`, its baseline the policy alone; without an adapter, the policy
-        alone and the base model. Raises UnknownJudge, InvalidInput where a query comes twice, and what the backend
+        alone and the base model. A race that ends early leaves queries UNGRADED, "not asked", and asks nothing more:
+        no retention, no divergence. Raises UnknownJudge, InvalidInput where a query comes twice, and what the backend
         raises."""
         began = time.perf_counter()
-        exam = Exam(self._backend, sampling, load_judge(judge))
         _unlike(queries)
         _unlike(retention_queries)
+        exam = Exam(self._backend, sampling, load_judge(judge))
         subject = Subject(policy.adapter, adapter)
-        baseline = Subject(policy.adapter) if adapter else BASE
-        (answers, base), (retention, used) = await together(
-            self._compare(exam, subject, baseline, queries),
-            self._retention(exam, subject, baseline, retention_queries, retention_limit),
-        )
+        baselines, divergences = self._caches() if fresh else self._kept
+        sitting = _Sitting(exam, subject, Subject(policy.adapter) if adapter else BASE, baselines, divergences)
+        if race is None:
+            (answers, base), beside = await together(
+                sitting.compare(queries),
+                sitting.beside(queries, retention_queries, retention_limit, measure_divergence),
+            )
+        else:
+            answers, base = await sitting.race(queries, race)
+            beside = _Beside()
+            if len(answers.verdicts) == len(queries):
+                beside = await sitting.beside(queries, retention_queries, retention_limit, measure_divergence)
         if queries:
             BASELINE_LOOKUPS.labels("hit" if base.all_kept else "miss").inc()
-        usage = answers.usage + base.usage + used
+        usage = answers.usage + base.usage + beside.usage
         return Evaluation(
-            verdicts=answers.verdicts,
+            verdicts=in_order(queries, answers.verdicts),
             baseline_verdicts=base.verdicts,
             baseline_cached=base.all_kept,
-            retention=retention,
+            retention=beside.retention,
+            divergence=beside.divergence,
+            stopped_early=len(answers.verdicts) < len(queries),
+            flip_rate=self._backend.flip_rate,
             judge_version=exam.judge.version,
             usage=usage.model_copy(update={"wall_seconds": time.perf_counter() - began}),
         )
 
-    async def _compare(
-        self, exam: Exam, subject: Subject, baseline: Subject, queries: Sequence[Query]
-    ) -> tuple[Answered, Answered]:
-        return await together(self._ask_all(exam, subject, queries), self._baselines.ask_all(exam, baseline, queries))
+    def _caches(self) -> tuple[Baselines, Divergences]:
+        return Baselines(self._limit), Divergences(self._backend, self._limit)
 
-    async def _retention(
-        self, exam: Exam, subject: Subject, baseline: Subject, suite: Sequence[Query], limit: int
-    ) -> tuple[Retention | None, Usage]:
+
+@dataclass(frozen=True)
+class _Beside:
+    """What is measured beside the queries, and what it took."""
+
+    retention: Retention | None = None
+    divergence: Divergence | None = None
+    usage: Usage = field(default_factory=Usage)
+
+
+@dataclass(frozen=True)
+class _Sitting:
+    """Subject and baseline at one exam."""
+
+    exam: Exam
+    subject: Subject
+    baseline: Subject
+    baselines: Baselines
+    divergences: Divergences
+
+    async def compare(self, queries: Sequence[Query]) -> tuple[Answered, Answered]:
+        """Subject and baseline on all of the queries."""
+        return await together(self._ask(queries), self.baselines.ask_all(self.exam, self.baseline, queries))
+
+    async def race(self, queries: Sequence[Query], race: Race) -> tuple[Answered, Answered]:
+        """The subject on as many whole waves as the race lasts, the baseline on all of the queries: it is asked once
+        for all trials of a group, and what has to be beaten is its accuracy on the same queries."""
+        first, *rest = waves(queries, race, self.exam.sampling.seed) or [[]]
+        answers, base = await together(self._ask(first), self.baselines.ask_all(self.exam, self.baseline, queries))
+        to_beat = accuracy(base.verdicts) if race.to_beat is None else race.to_beat
+        for wave in rest:
+            if to_beat is not None and is_over(answers.verdicts, len(queries), to_beat, race):
+                RACES.labels("stopped").inc()
+                return answers, base
+            more = await self._ask(wave)
+            answers = Answered(answers.verdicts + more.verdicts, answers.usage + more.usage)
+        RACES.labels("finished").inc()
+        return answers, base
+
+    async def beside(
+        self, queries: Sequence[Query], suite: Sequence[Query], limit: int, measure_divergence: bool
+    ) -> _Beside:
+        """Retention on the suite, and divergence where it is wanted."""
+        if not measure_divergence:
+            return await self._retention(suite, limit)
+        beside, divergence = await together(
+            self._retention(suite, limit), self.divergences.measure(self.subject, queries)
+        )
+        return _Beside(beside.retention, divergence, beside.usage)
+
+    async def _retention(self, suite: Sequence[Query], limit: int) -> _Beside:
         if not suite:
-            return None, Usage()
-        kept, used = await known(self._baselines, exam, suite, limit)
-        after, before = await self._compare(exam, subject, baseline, kept)
-        retention = measure(before.verdicts, after.verdicts)
+            return _Beside()
+        kept, used = await known(self.baselines, self.exam, suite, limit)
+        after, before = await self.compare(kept)
+        retention = measure(before.verdicts, after.verdicts, self.exam.backend.flip_rate)
         if retention.kept:
             RETENTION_ACCURACY.observe(retention.accuracy_after)
-        return retention, used + before.usage + after.usage
+        return _Beside(retention, usage=used + before.usage + after.usage)
 
-    async def _ask_all(self, exam: Exam, subject: Subject, queries: Sequence[Query]) -> Answered:
+    async def _ask(self, queries: Sequence[Query]) -> Answered:
         """Verdicts on a policy are kept: it is the next trial's baseline. Those on a trial nobody asks for again."""
-        if subject.trial is None:
-            return await self._baselines.ask_all(exam, subject, queries)
-        judged = await exam.ask_all(subject, queries)
+        if self.subject.trial is None:
+            return await self.baselines.ask_all(self.exam, self.subject, queries)
+        judged = await self.exam.ask_all(self.subject, queries)
         return Answered(tuple(j.verdict for j in judged), sum((j.usage for j in judged), Usage()))
 
 

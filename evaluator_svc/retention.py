@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from statistics import fmean
 
 from evaluator_svc.baseline import Baselines
 from evaluator_svc.exam import BASE, Exam
+from sealkit.stats import paired_bootstrap, widened
 from sealkit.types import Outcome, Query, Retention, Usage, Verdict
 
 
@@ -24,20 +26,25 @@ async def known(baselines: Baselines, exam: Exam, suite: Sequence[Query], limit:
     return kept, usage
 
 
-def measure(before: Sequence[Verdict], after: Sequence[Verdict]) -> Retention:
+def measure(before: Sequence[Verdict], after: Sequence[Verdict], flip_rate: float = 0.0) -> Retention:
     """Forgetting over the queries that were graded on both sides: what is not known of one must not count for the
-    other. Without any, all numbers are 0."""
+    other. Its 95 % interval is of a paired bootstrap over the queries, wider by `flip_rate` for each side. Without any
+    query the numbers are 0 and the interval is all there is."""
     pairs = [
         (b.query_id, b.outcome is Outcome.CORRECT, a.outcome is Outcome.CORRECT)
         for b, a in zip(before, after, strict=True)
         if Outcome.UNGRADED not in (b.outcome, a.outcome)
     ]
-    n = max(len(pairs), 1)
-    right_before, right_after = sum(b for _, b, _ in pairs), sum(a for _, _, a in pairs)
+    forgetting = paired_bootstrap([now for _, _, now in pairs], [was for _, was, _ in pairs])
+    if forgetting is None:
+        return Retention(kept=0, accuracy_before=0.0, accuracy_after=0.0, forgetting=0.0)
+    interval = widened(forgetting, 2 * flip_rate, low=-1.0)
     return Retention(
         kept=len(pairs),
-        accuracy_before=right_before / n,
-        accuracy_after=right_after / n,
-        forgetting=(right_before - right_after) / n,
-        lost_query_ids=tuple(name for name, was, is_now in pairs if was and not is_now),
+        accuracy_before=fmean(was for _, was, _ in pairs),
+        accuracy_after=fmean(now for _, _, now in pairs),
+        forgetting=forgetting.mean,
+        forgetting_low=interval.low,
+        forgetting_high=interval.high,
+        lost_query_ids=tuple(name for name, was, now in pairs if was and not now),
     )

@@ -17,6 +17,7 @@ from sealkit.rpc.convert import (
     model_info_to_pb,
     policy_from_pb,
     query_from_pb,
+    race_from_pb,
     sampling_from_pb,
 )
 
@@ -48,6 +49,9 @@ class EvaluatorService(evaluator_pb2_grpc.EvaluatorServiceServicer):
             judge=request.judge,
             retention_queries=[query_from_pb(q) for q in request.retention_queries],
             retention_limit=request.retention_limit,
+            measure_divergence=request.measure_divergence,
+            race=race_from_pb(request.race) if request.HasField("race") else None,
+            fresh=request.fresh,
         )
         return evaluation_to_pb(evaluation)
 

@@ -3,90 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 from collections.abc import Sequence
 
 import pytest
+from evaluator_fakes import BASE_POLICY, GREEDY, POLICY, TRIAL, TUNED_POLICY, FakeBackend, evaluate, queries, right
+from prometheus_client import REGISTRY
 
 from evaluator_svc.evaluate import Evaluator
-from sealkit.backends.base import Generation
-from sealkit.errors import InvalidInput, QueueFull, SealError, Unavailable, UnknownJudge
+from sealkit.errors import InvalidInput, QueueFull, Unavailable, UnknownJudge
 from sealkit.judges import Answer, Judgement
-from sealkit.types import (
-    AdapterRef,
-    Evaluation,
-    FinishReason,
-    ModelInfo,
-    Outcome,
-    Policy,
-    Prompt,
-    Query,
-    Sampling,
-    Usage,
-    accuracy,
-)
-
-POLICY = AdapterRef(digest="a" * 64)
-TRIAL = AdapterRef(digest="b" * 64)
-GREEDY = Sampling(temperature=0)
-BASE_POLICY = Policy(name="policies/base")
-TUNED_POLICY = Policy(name="policies/1", adapter=POLICY)
-
-
-class FakeBackend:
-    """Answers right ("yes") to the users' texts that are known to (policy, trial); keeps count of what was asked."""
-
-    name = "fake"
-    info = ModelInfo(
-        name="fake",
-        digest="d" * 64,
-        tokenizer_digest="e" * 64,
-        context_length=100,
-        has_chat_template=False,
-        dtype="float32",
-        device="cpu",
-    )
-
-    def __init__(self, knows: dict[tuple[AdapterRef | None, AdapterRef | None], set[str]]) -> None:
-        self.knows = knows
-        self.asked: Counter[tuple[str, AdapterRef | None, AdapterRef | None]] = Counter()
-        self.running = self.most_running = 0
-        self.fault: SealError | None = None
-        self.seeds: dict[str, set[int]] = {}
-
-    async def start(self) -> None: ...
-
-    async def close(self) -> None: ...
-
-    async def generate(
-        self, prompt: Prompt, sampling: Sampling, *, policy: Policy | None = None, adapter: AdapterRef | None = None
-    ) -> Generation:
-        who = (policy.adapter if policy else None, adapter)
-        self.asked[prompt.user, *who] += 1
-        self.seeds.setdefault(prompt.user, set()).add(sampling.seed)
-        self.running += 1
-        self.most_running = max(self.most_running, self.running)
-        try:
-            for _ in range(3):
-                await asyncio.sleep(0)
-            if self.fault is not None and adapter is not None:
-                raise self.fault
-        finally:
-            self.running -= 1
-        text = "yes" if prompt.user in self.knows.get(who, set()) else "no"
-        return Generation(text=text, finish_reason=FinishReason.STOP, usage=Usage(completion_tokens=1))
-
-
-def queries(*names: str) -> list[Query]:
-    return [Query(query_id=f"q/{n}", question=n, gold="yes", prompt=Prompt(user=n)) for n in names]
-
-
-async def evaluate(evaluator: Evaluator, policy: Policy, adapter: AdapterRef | None, *names: str) -> Evaluation:
-    return await evaluator.evaluate(policy, adapter, queries(*names), sampling=GREEDY, judge="exact")
-
-
-def right(verdicts: tuple[object, ...]) -> list[bool]:
-    return [v.outcome is Outcome.CORRECT for v in verdicts]  # type: ignore[attr-defined]
+from sealkit.types import AdapterRef, Evaluation, Outcome, Policy, Sampling, accuracy
 
 
 async def test_a_trial_stands_beside_its_policy_in_the_order_of_the_queries() -> None:
@@ -197,6 +123,25 @@ class TestRetention:
     async def test_no_suite_no_retention(self) -> None:
         assert (await self.ask(FakeBackend({}), 0, "")).retention is None
 
+    async def test_its_interval_is_as_wide_as_few_queries_and_flips_make_it(self) -> None:
+        few, many = "abcd", "abcdefghijklmnopqrstuvwxyz"
+        widths = []
+        for names, flips in ((few, 0.0), (many, 0.0), (many, 0.05)):
+            backend = FakeBackend({(None, None): set(many), (None, TRIAL): set(many[1::2])})
+            backend.flip_rate = flips
+            got = await self.ask(backend, 0, names)
+            assert got.retention is not None
+            assert got.retention.forgetting_low < got.retention.forgetting == 0.5 < got.retention.forgetting_high
+            assert got.flip_rate == flips
+            widths.append(got.retention.forgetting_high - got.retention.forgetting_low)
+        assert widths[0] > widths[1]
+        assert widths[2] == pytest.approx(widths[1] + 4 * 0.05)
+
+    async def test_without_a_query_in_use_the_interval_is_all_there_is(self) -> None:
+        retention = (await self.ask(FakeBackend({}), 0, "abc")).retention
+        assert retention is not None
+        assert (retention.forgetting_low, retention.forgetting_high) == (-1.0, 1.0)
+
 
 class FlakyJudge:
     """Fails on the questions in `fails`."""
@@ -259,3 +204,32 @@ async def test_an_unknown_judge_and_a_query_that_comes_twice_are_refused() -> No
         await evaluator.evaluate(BASE_POLICY, None, queries("a"), sampling=GREEDY, judge="oracle")
     with pytest.raises(InvalidInput, match="q/a"):
         await evaluate(evaluator, BASE_POLICY, None, "a", "a")
+
+
+async def test_a_fresh_evaluation_takes_nothing_from_what_was_kept_and_leaves_it_be() -> None:
+    backend = FakeBackend({(POLICY, None): {"a"}, (None, None): {"r"}})
+    evaluator = Evaluator(backend, kept_verdicts=99)
+    suite = {"retention_queries": queries("r")}
+    await evaluate(evaluator, TUNED_POLICY, TRIAL, "a", **suite)
+    fresh = await evaluate(evaluator, TUNED_POLICY, TRIAL, "a", **suite, fresh=True)
+    assert not fresh.baseline_cached
+    assert backend.asked["a", POLICY, None] == backend.asked["r", None, None] == 2
+    assert (await evaluate(evaluator, TUNED_POLICY, TRIAL, "a", **suite)).baseline_cached
+    assert backend.asked["a", POLICY, None] == backend.asked["r", None, None] == 2
+
+
+def sample(name: str, **labels: str) -> float:
+    return REGISTRY.get_sample_value(name, labels) or 0.0
+
+
+async def test_prometheus_hears_of_answers_baselines_and_retention() -> None:
+    names = [("seal_answers_total", {"outcome": o}) for o in ("correct", "incorrect", "ungraded")]
+    names += [("seal_baseline_lookups_total", {"result": r}) for r in ("hit", "miss")]
+    names += [("seal_retention_accuracy_count", {}), ("seal_retention_accuracy_sum", {})]
+    before = [sample(name, **labels) for name, labels in names]
+    evaluator = Evaluator(FakeBackend({(None, None): {"r", "s"}, (None, TRIAL): {"a", "s"}}), kept_verdicts=99)
+    for _ in range(2):
+        await evaluate(evaluator, BASE_POLICY, TRIAL, "a", "b", retention_queries=queries("r", "s"))
+    after = [sample(name, **labels) for name, labels in names]
+    # Right: r and s by the base, once, a and s by the trial, twice. Wrong: a and b by the base, b and r by the trial.
+    assert [b - a for a, b in zip(before, after, strict=True)] == [6, 6, 0, 1, 1, 2, 1.0]

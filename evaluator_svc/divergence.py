@@ -1,0 +1,60 @@
+"""How far a model has moved from its base: KL(base || subject) on the queries' prompts and on a fixed text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from importlib import resources
+from statistics import fmean
+
+from evaluator_svc.exam import BASE, Subject
+from sealkit.backends.base import Backend
+from sealkit.concurrency import Flights, together
+from sealkit.telemetry import KL_TO_BASE
+from sealkit.types import Divergence, Policy, Prompt, Query, digest_of
+
+
+class Divergences:
+    """Measures on one backend. What was measured of a policy is kept, up to `limit` of the last; a trial's is not:
+    nobody asks for it again."""
+
+    def __init__(self, backend: Backend, limit: int) -> None:
+        self._backend = backend
+        self._kept: Flights[str, float | None] = Flights(limit)
+
+    async def measure(self, subject: Subject, queries: Sequence[Query]) -> Divergence | None:
+        """None where the backend cannot tell. Raises what the backend raises."""
+        prompts = [query.prompt for query in queries]
+        on_text, on_queries = await together(self._mean(subject, fixed_text()), self._mean(subject, prompts))
+        if on_text is None:
+            return None
+        KL_TO_BASE.labels("fixed_text").observe(on_text)
+        if on_queries is not None:
+            KL_TO_BASE.labels("queries").observe(on_queries)
+        return Divergence(on_queries=on_queries, on_fixed_text=on_text)
+
+    async def _mean(self, subject: Subject, texts: Sequence[Prompt | str]) -> float | None:
+        """Nats a token, each text weighing alike; None without texts."""
+        if not texts:
+            return None
+        if subject == BASE:
+            return 0.0
+        if subject.trial is not None:
+            return await self._ask(subject, texts)
+        assert subject.policy is not None
+        value, _ = await self._kept.get(
+            digest_of(self._backend.info.digest, subject.policy.digest, *texts), lambda: self._ask(subject, texts)
+        )
+        return value
+
+    async def _ask(self, subject: Subject, texts: Sequence[Prompt | str]) -> float | None:
+        policy = Policy(name="subject", adapter=subject.policy)
+        found = await self._backend.divergence(texts, policy=policy, adapter=subject.trial)
+        return fmean(found) if found is not None else None
+
+
+@cache
+def fixed_text() -> tuple[str, ...]:
+    """The paragraphs of the text that every model of every run is measured on."""
+    text = resources.files("sealkit.data").joinpath("fixed_text.txt").read_text(encoding="utf-8")
+    return tuple(" ".join(paragraph.split()) for paragraph in text.split("\n\n"))

@@ -1,0 +1,102 @@
+"""A backend that answers from a table, and how the tests ask it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from evaluator_svc.evaluate import Evaluator
+from sealkit.backends.base import Generation
+from sealkit.errors import SealError
+from sealkit.types import (
+    AdapterRef,
+    Evaluation,
+    FinishReason,
+    ModelInfo,
+    Outcome,
+    Policy,
+    Prompt,
+    Query,
+    Sampling,
+    Usage,
+    Verdict,
+)
+
+POLICY = AdapterRef(digest="a" * 64)
+TRIAL = AdapterRef(digest="b" * 64)
+GREEDY = Sampling(temperature=0)
+BASE_POLICY = Policy(name="policies/base")
+TUNED_POLICY = Policy(name="policies/1", adapter=POLICY)
+
+
+class FakeBackend:
+    """Answers right ("yes") to the users' texts that are known to (policy, trial); keeps count of what was asked."""
+
+    name = "fake"
+    flip_rate = 0.0
+    info = ModelInfo(
+        name="fake",
+        digest="d" * 64,
+        tokenizer_digest="e" * 64,
+        context_length=100,
+        has_chat_template=False,
+        dtype="float32",
+        device="cpu",
+    )
+
+    def __init__(self, knows: dict[tuple[AdapterRef | None, AdapterRef | None], set[str]]) -> None:
+        self.knows = knows
+        self.asked: Counter[tuple[str, AdapterRef | None, AdapterRef | None]] = Counter()
+        self.running = self.most_running = 0
+        self.fault: SealError | None = None
+        self.seeds: dict[str, set[int]] = {}
+        self.kl: dict[tuple[AdapterRef | None, AdapterRef | None], float] | None = {}
+        self.measured: list[tuple[Prompt | str, AdapterRef | None, AdapterRef | None]] = []
+
+    async def start(self) -> None: ...
+
+    async def close(self) -> None: ...
+
+    async def generate(
+        self, prompt: Prompt, sampling: Sampling, *, policy: Policy | None = None, adapter: AdapterRef | None = None
+    ) -> Generation:
+        who = (policy.adapter if policy else None, adapter)
+        self.asked[prompt.user, *who] += 1
+        self.seeds.setdefault(prompt.user, set()).add(sampling.seed)
+        self.running += 1
+        self.most_running = max(self.most_running, self.running)
+        try:
+            for _ in range(3):
+                await asyncio.sleep(0)
+            if self.fault is not None and adapter is not None:
+                raise self.fault
+        finally:
+            self.running -= 1
+        text = "yes" if prompt.user in self.knows.get(who, set()) else "no"
+        return Generation(text=text, finish_reason=FinishReason.STOP, usage=Usage(completion_tokens=1))
+
+    async def divergence(
+        self, texts: Sequence[Prompt | str], *, policy: Policy | None = None, adapter: AdapterRef | None = None
+    ) -> list[float] | None:
+        """`kl` of (policy, trial), twice that on a prompt; None where there is no table."""
+        who = (policy.adapter if policy else None, adapter)
+        self.measured += [(text, *who) for text in texts]
+        if self.kl is None:
+            return None
+        return [self.kl[who] * (2 if isinstance(text, Prompt) else 1) for text in texts]
+
+
+def queries(*names: str) -> list[Query]:
+    return [Query(query_id=f"q/{n}", question=n, gold="yes", prompt=Prompt(user=n)) for n in names]
+
+
+async def evaluate(
+    evaluator: Evaluator, policy: Policy, adapter: AdapterRef | None, *names: str, **more: Any
+) -> Evaluation:
+    return await evaluator.evaluate(policy, adapter, queries(*names), sampling=GREEDY, judge="exact", **more)
+
+
+def right(verdicts: Sequence[Verdict]) -> list[bool]:
+    return [v.outcome is Outcome.CORRECT for v in verdicts]
