@@ -26,14 +26,18 @@ class Group:
 
 def chosen(group: Group, config: SelectionConfig, verdicts: dict[str, BothVerdicts]) -> list[Trial]:
     """The trials of a group that are kept. `verdicts` by trial name, a trial's and its baseline's, are needed by the
-    `significant` rule alone. A trial that was rejected, failed or cancelled is never kept."""
+    `significant` rule alone. Only a trial with a reward is ever kept: none that was rejected, failed, cancelled or
+    stopped early."""
     rewards = [trial.reward if trial.state is TrialState.SUCCEEDED else None for trial in group.edits]
     if config.rule == "best_of_k":
         indices = best_of_k(rewards)
     elif config.rule == "positive":
         indices = positive(rewards)
     else:
-        pairs = [_paired(*verdicts[t.name]) if t.state is TrialState.SUCCEEDED else None for t in group.edits]
+        pairs = [
+            None if reward is None else _paired(*verdicts[trial.name])
+            for trial, reward in zip(group.edits, rewards, strict=True)
+        ]
         indices = significant(pairs, alpha=config.significance)
     kept = [group.edits[i] for i in indices if passes(group.edits[i], group.passage, config)]
     SELECTED.labels("kept").inc(len(kept))

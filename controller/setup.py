@@ -9,7 +9,7 @@ from random import Random
 from controller.record.runs import RunPlan
 from sealkit.config import RunConfig, parse_config
 from sealkit.domain import Context, Domain, load_domain
-from sealkit.types import Prompt, Query, seed_of
+from sealkit.types import Prompt, Query, digest_of, seed_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +20,7 @@ class Setup:
     config: RunConfig
     domain: Domain
     retention: tuple[Query, ...]
+    retention_digest: str
     start_policy: str
 
     @property
@@ -40,7 +41,8 @@ def make_setup(plan: RunPlan, plugins: Sequence[str]) -> Setup:
     domain = load_domain(config.domain.name, plugins=plugins)(config.domain.options, config.inner_loop)
     # Suites are written kind by kind, and `retention_limit` takes the first that the base answers right.
     mixed = sorted(plan.retention, key=lambda record: seed_of(config.seed, "order of retention", record["id"]))
-    return Setup(plan.run_id, config, domain, tuple(map(retention_query, mixed)), plan.start_policy)
+    retention = tuple(map(retention_query, mixed))
+    return Setup(plan.run_id, config, domain, retention, digest_of(*retention), plan.start_policy)
 
 
 def shuffled(contexts: Sequence[Context], seed: int) -> list[Context]:

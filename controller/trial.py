@@ -11,17 +11,20 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
+from controller.manifest import Found, Instructions, Manifest, found, instructions, material
 from controller.patience import patiently
-from controller.record.trials import Plan, Result, Taken
+from controller.record.trials import Result, Taken
 from controller.reward import reward
 from controller.services import Services
 from controller.setup import Setup
+from controller.versions import Versions
 from sealkit.config import RunConfig
 from sealkit.domain import Rejected
-from sealkit.errors import SealError, Unavailable
-from sealkit.resources import Editor, Fault, TrialPhase, TrialState
+from sealkit.errors import AdapterNotFound, NotReplayable, SealError, Unavailable
+from sealkit.resources import Fault, TrialState
 from sealkit.rpc.status import fault_of
 from sealkit.types import (
+    NOT_ASKED,
     Evaluation,
     Outcome,
     Sampling,
@@ -30,100 +33,119 @@ from sealkit.types import (
     TrainingSpec,
     Usage,
     accuracy,
-    seed_of,
 )
 
 T = TypeVar("T")
 
-KeepCompletion = Callable[[str, dict[str, float], Usage], Awaitable[None]]
+KeepCompletion = Callable[[str, dict[str, float], dict[str, Usage]], Awaitable[None]]
 
 
 class TrialWork:
     """A trial under way. Made anew for each attempt; what earlier ones took is counted on."""
 
-    def __init__(self, taken: Taken, services: Services, keep: KeepCompletion) -> None:
+    def __init__(self, taken: Taken, services: Services, versions: Versions, keep: KeepCompletion) -> None:
         """`keep` stores a completion with what it took."""
         self._plan = taken.plan
         self._context = taken.context
         self._policy = taken.policy
         self._completion = taken.completion
+        self._replayed = Manifest.model_validate(taken.manifest) if taken.manifest else None
         self._services = services
+        self._versions = versions
         self._keep = keep
         self._seconds = dict(taken.stage_seconds)
-        self._usage = taken.usage
+        self._usage = dict(taken.stage_usage)
         self._characters: int | None = None
 
     async def bring_to_end(self, setup: Setup) -> Result:
-        """generate → compile → train → evaluate → reward. Raises what a service raises that waiting does not mend."""
+        """generate → compile → train → evaluate → reward. Raises what a service raises that waiting does not mend;
+        NotReplayable where the policy of a replay is gone."""
+        how = self._replayed.instructions if self._replayed else instructions(setup, self._plan, self._policy)
         try:
-            spec = await self._compile(setup)
+            return await self._make(setup, how)
+        except AdapterNotFound as error:
+            if self._replayed and how.policy.adapter and how.policy.adapter.digest in error.message:
+                raise NotReplayable(f"{how.policy.name} is gone from the adapter store: {error.message}") from error
+            raise
+
+    async def _make(self, setup: Setup, how: Instructions) -> Result:
+        try:
+            spec = await self._compile(setup, how)
         except Rejected as rejected:
             # It trains nothing, so it is worth what the policy knows by itself.
-            before = await self._stage("evaluate", lambda: self._without_adapter(setup))
-            return self._result(TrialState.REJECTED, rejection=str(rejected), baseline_accuracy=before)
-        trained = await self._stage("train", lambda: self._train(spec))
-        evaluation = await self._stage("evaluate", lambda: self._evaluate(setup, trained))
-        return self._scored(setup.config, trained, evaluation)
+            known = await self._stage("evaluate", lambda: self._without_adapter(setup, how))
+            manifest = await self._manifest(setup, how, found(self._completion, None, None, known), known)
+            before = accuracy(known.verdicts)
+            return self._result(
+                TrialState.REJECTED, rejection=str(rejected), baseline_accuracy=before, manifest=manifest
+            )
+        trained = await self._stage("train", lambda: self._train(spec, how))
+        evaluation = await self._stage("evaluate", lambda: self._evaluate(setup, trained, how))
+        manifest = await self._manifest(setup, how, found(self._completion, spec, trained, evaluation), evaluation)
+        return self._scored(setup.config, trained, evaluation, manifest)
 
     def failed(self, error: SealError) -> Result:
         """The end of a trial that an error ended."""
         return self._result(TrialState.FAILED, error=fault_of(error))
 
-    async def _compile(self, setup: Setup) -> TrainingSpec:
-        domain, plan = setup.domain, self._plan
-        seed = inner_seed(setup.config.seed, plan)
-        if plan.editor == Editor.PASSAGE_ONLY:
-            spec = await asyncio.to_thread(domain.context_only, self._context, seed)
-            spec = with_budget(spec, plan.target_characters)
+    async def _compile(self, setup: Setup, how: Instructions) -> TrainingSpec:
+        domain = setup.domain
+        if how.sampling is None:
+            spec = await asyncio.to_thread(domain.context_only, self._context, how.inner_seed)
+            spec = with_budget(spec, how.target_characters)
         else:
-            completion = await self._self_edit(setup)
-            spec = await asyncio.to_thread(domain.compile, self._context, completion, seed)
+            completion = await self._self_edit(setup, how, how.sampling)
+            spec = await asyncio.to_thread(domain.compile, self._context, completion, how.inner_seed)
         self._characters = trained_characters(spec)
         return spec
 
-    async def _self_edit(self, setup: Setup) -> str:
+    async def _self_edit(self, setup: Setup, how: Instructions, sampling: Sampling) -> str:
         if self._completion is None:
-            text = await self._stage("generate", lambda: self._generate(setup))
+            text = await self._stage("generate", lambda: self._generate(setup, how, sampling))
             self._completion = text.replace("\0", "\N{REPLACEMENT CHARACTER}")  # no database stores NUL in text
             await self._keep(self._completion, self._seconds, self._usage)
         return self._completion
 
-    async def _generate(self, setup: Setup) -> tuple[str, Usage]:
-        plan, sampling = self._plan, group_sampling(setup.config, self._plan)
-        prompts = [(plan.context_id, setup.domain.prompt(self._context), [plan.index])]
-        async for completion in self._services.generator.sample(self._policy, prompts, sampling):
+    async def _generate(self, setup: Setup, how: Instructions, sampling: Sampling) -> tuple[str, Usage]:
+        if how.constrained:
+            sampling = sampling.model_copy(update={"json_schema": setup.domain.completion_schema})
+        prompts = [(how.context_id, setup.domain.prompt(self._context), [how.index])]
+        async for completion in self._services.generator.sample(how.policy, prompts, sampling):
             return completion.text, completion.usage
         raise Unavailable("the generator ended the stream without the completion")
 
-    async def _train(self, spec: TrainingSpec) -> tuple[TrainingResult, Usage]:
-        owner = f"runs/{self._plan.run_id}"
-        async for update in self._services.trainer.train_adapter(self._policy, spec, owner=owner):
+    async def _train(self, spec: TrainingSpec, how: Instructions) -> tuple[TrainingResult, Usage]:
+        owner, again = f"runs/{self._plan.run_id}", self._replayed is not None
+        async for update in self._services.trainer.train_adapter(how.policy, spec, owner=owner, retrain=again):
             if isinstance(update, TrainingResult):
                 return update, update.usage
         raise Unavailable("the trainer ended the stream without a result")
 
-    async def _evaluate(self, setup: Setup, trained: TrainingResult) -> tuple[Evaluation, Usage]:
-        config = setup.config.evaluation
+    async def _evaluate(self, setup: Setup, trained: TrainingResult, how: Instructions) -> tuple[Evaluation, Usage]:
         evaluation = await self._services.evaluator.evaluate(
-            self._policy,
+            how.policy,
             trained.adapter,
             setup.domain.queries(self._context),
-            sampling=config.sampling,
-            judge=setup.judge,
+            sampling=how.answering,
+            judge=how.judge,
             retention_queries=setup.retention,
-            retention_limit=config.retention_limit,
+            retention_limit=how.retention_limit,
+            measure_divergence=how.divergence,
+            race=how.race,
+            fresh=self._replayed is not None,
         )
         return evaluation, evaluation.usage
 
-    async def _without_adapter(self, setup: Setup) -> tuple[float | None, Usage]:
+    async def _without_adapter(self, setup: Setup, how: Instructions) -> tuple[Evaluation, Usage]:
         evaluation = await self._services.evaluator.evaluate(
-            self._policy,
+            how.policy,
             None,
             setup.domain.queries(self._context),
-            sampling=setup.config.evaluation.sampling,
-            judge=setup.judge,
+            sampling=how.answering,
+            judge=how.judge,
+            fresh=self._replayed is not None,
         )
-        return accuracy(evaluation.verdicts), evaluation.usage
+        return evaluation, evaluation.usage
 
     async def _stage(self, name: str, call: Callable[[], Awaitable[tuple[T, Usage]]]) -> T:
         """One stage, waited for patiently; the seconds are those of the try that came through."""
@@ -135,46 +157,55 @@ class TrialWork:
             return answer
 
         value, usage = await patiently(timed, doing=name)
-        self._usage += usage
+        self._usage[name] = self._usage.get(name, Usage()) + usage
         return value
 
-    def _scored(self, config: RunConfig, trained: TrainingResult, evaluation: Evaluation) -> Result:
+    async def _manifest(
+        self, setup: Setup, how: Instructions, came_out: Found, evaluation: Evaluation
+    ) -> dict[str, Any]:
+        versions = {
+            **await self._versions.get(),
+            "domain": f"{setup.domain.name} {setup.domain.version}",
+            "judge": f"{how.judge} {evaluation.judge_version}".strip(),
+        }
+        manifest = Manifest(
+            instructions=how, material=material(setup, self._context), found=came_out, versions=versions
+        )
+        return manifest.model_dump(mode="json")
+
+    def _scored(
+        self, config: RunConfig, trained: TrainingResult, evaluation: Evaluation, manifest: dict[str, Any]
+    ) -> Result:
         after, before = accuracy(evaluation.verdicts), accuracy(evaluation.baseline_verdicts)
         forgetting = evaluation.retention.forgetting if evaluation.retention else None
-        found = {
+        came_out = {
             "adapter": trained.adapter,
             "forgetting": forgetting,
+            "retention": evaluation.retention,
+            "divergence": evaluation.divergence,
+            "stopped_early": evaluation.stopped_early,
+            "flip_rate": evaluation.flip_rate,
             "verdicts": evaluation.verdicts,
             "baseline_verdicts": evaluation.baseline_verdicts,
+            "manifest": manifest,
         }
         fault = ungraded_fault(evaluation, config.evaluation.max_ungraded)
         if fault or after is None or before is None:
-            return self._result(TrialState.FAILED, error=fault, **found)
-        return self._result(
-            TrialState.SUCCEEDED,
-            accuracy=after,
-            baseline_accuracy=before,
-            reward=reward(after - before, forgetting, evaluation.divergence, config.reward),
-            **found,
-        )
+            return self._result(TrialState.FAILED, error=fault, **came_out)
+        came_out |= {"accuracy": after, "baseline_accuracy": before}
+        if not evaluation.stopped_early:  # what was not asked to the end has no reward
+            came_out["reward"] = reward(after - before, forgetting, evaluation.divergence, config.reward)
+        return self._result(TrialState.SUCCEEDED, **came_out)
 
-    def _result(self, state: TrialState, **found: Any) -> Result:
+    def _result(self, state: TrialState, **came_out: Any) -> Result:
         return Result(
-            state=state, stage_seconds=self._seconds, usage=self._usage, trained_characters=self._characters, **found
+            state=state,
+            stage_seconds=self._seconds,
+            stage_usage=self._usage,
+            usage=sum(self._usage.values(), Usage()),
+            trained_characters=self._characters,
+            **came_out,
         )
-
-
-def group_sampling(config: RunConfig, plan: Plan) -> Sampling:
-    """How a group's self-edits are sampled. On held-out contexts every policy gets the same seed, so that policies are
-    compared in pairs; the generator derives each completion's own seed from context and index."""
-    scope = ("held out",) if plan.phase is TrialPhase.HELD_OUT else ("round", plan.round)
-    return config.editor.sampling.model_copy(update={"seed": seed_of(config.seed, *scope)})
-
-
-def inner_seed(run_seed: int, plan: Plan) -> int:
-    """Seed of a trial's inner loop: of its round, context and index; on held-out contexts the same for every policy."""
-    scope = "held out" if plan.phase is TrialPhase.HELD_OUT else plan.round
-    return seed_of(run_seed, "inner loop", scope, plan.context_id, plan.editor, plan.index)
 
 
 def trained_characters(spec: TrainingSpec) -> int:
@@ -197,7 +228,9 @@ def with_budget(spec: TrainingSpec, target_characters: int | None) -> TrainingSp
 def ungraded_fault(evaluation: Evaluation, limit: float) -> Fault | None:
     """A fault where the judge failed on more than `limit` (a share) of the answers, or on all of one side's: nothing
     can be said of such a trial."""
-    sides = (evaluation.verdicts, evaluation.baseline_verdicts)
+    sides = [
+        tuple(v for v in side if v.reason != NOT_ASKED) for side in (evaluation.verdicts, evaluation.baseline_verdicts)
+    ]
     shares = [sum(v.outcome is Outcome.UNGRADED for v in side) / max(1, len(side)) for side in sides]
     if shares[0] <= limit and all(accuracy(side) is not None for side in sides):
         return None

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from pydantic_core import ErrorDetails
 
 from sealkit.errors import InvalidConfig
@@ -80,6 +80,13 @@ class EvaluationConfig(Section):
     """Stop asking once a trial is below its baseline with this confidence (over 0.5); 0: ask every query."""
     race_wave: int = Field(4, ge=1)
     """Queries that a race asks at a time."""
+
+    @field_validator("race_confidence")
+    @classmethod
+    def _more_than_a_guess(cls, value: float) -> float:
+        if 0 < value <= 0.5:
+            raise ValueError("0 (no race), or above 0.5")
+        return value
 
 
 class RewardConfig(Section):
