@@ -23,7 +23,7 @@ from sealkit.resources import (
     TrialPhase,
     TrialState,
 )
-from sealkit.stats import mean_estimate, paired_difference
+from sealkit.stats import mean_estimate, paired_difference, widened
 from sealkit.types import Usage
 
 _SPLITS = {TrialPhase.E_STEP: "train", TrialPhase.HELD_OUT: "held_out"}
@@ -47,7 +47,8 @@ class Arm:
 def build_report(run: Run, trials: Sequence[Trial], policies: Sequence[PolicyVersion]) -> RunReport:
     """The report of a run, so far or in the end. `policies`: those of the run, oldest first, the start included."""
     order = {policy.name: index for index, policy in enumerate(policies)}
-    rows = [row for phase in _SPLITS for row in _split_rows(phase, trials, order)]
+    flips = max((trial.flip_rate for trial in trials), default=0.0)
+    rows = [_widened(row, flips) for phase in _SPLITS for row in _split_rows(phase, trials, order)]
     self_edits = [trial for trial in trials if trial.editor == Editor.POLICY]
     gain, verdict = _rl_step(trials, order)
     ends = run.end_time or max((t.end_time for t in trials if t.end_time), default=run.create_time)
@@ -90,6 +91,11 @@ def _row(key: str, label: str, split: str, accuracy: Estimate | None) -> Iterabl
         yield ReportRow(key=f"{split}.{key}", label=label, split=split, accuracy=accuracy)
 
 
+def _widened(row: ReportRow, flips: float) -> ReportRow:
+    """With an interval that holds the answers that depend on their company too."""
+    return row.model_copy(update={"accuracy": widened(row.accuracy, flips)})
+
+
 def _baselines(trials: Iterable[Trial]) -> dict[tuple[str, str], float]:
     """Score without an adapter by (policy, context)."""
     return {(t.policy, t.context_id): t.baseline_accuracy for t in trials if t.baseline_accuracy is not None}
@@ -125,6 +131,8 @@ def _rl_step(trials: Sequence[Trial], order: Mapping[str, int]) -> tuple[Estimat
             None,
             "The policies were not scored on the same held-out contexts, so nothing can be said of the RL step.",
         )
+    flips = max((trial.flip_rate for trial in held_out), default=0.0)
+    gain = widened(gain, 2 * flips, low=-1.0)  # both sides were answered
     figures = f"{gain.mean:+.3f} [{gain.low:+.3f}, {gain.high:+.3f}] on {gain.n} held-out contexts"
     if gain.low > 0:
         return gain, f"The RL step paid: θ_{order[scored[-1]]} against θ_0 is {figures}."

@@ -83,6 +83,22 @@ def test_the_verdict_follows_the_interval(after: list[float], word: str) -> None
     assert report.rl_gain.n == 4
 
 
+def test_answers_that_depend_on_their_company_widen_every_interval_and_may_undo_a_verdict() -> None:
+    def report(flips: float) -> RunReport:
+        trials = [trial(f"c{i}", score, flip_rate=flips) for i, score in enumerate([0.4, 0.5, 0.5, 0.45])]
+        after = [trial(f"c{i}", score, policy=THETA_1.name) for i, score in enumerate([0.6, 0.7, 0.8, 0.65])]
+        return build_report(RUN, trials + after, [THETA_0, THETA_1])
+
+    sure, unsure = report(0.0), report(0.1)
+    assert sure.rl_gain is not None
+    assert unsure.rl_gain is not None
+    assert (unsure.rl_gain.mean, unsure.rl_gain.low) == (sure.rl_gain.mean, pytest.approx(sure.rl_gain.low - 0.2))
+    assert "paid:" in sure.verdict
+    assert "did not measurably pay" in unsure.verdict
+    for one, other in zip(sure.rows, unsure.rows, strict=True):
+        assert other.accuracy.high == pytest.approx(min(1, one.accuracy.high + 0.1))
+
+
 def test_without_a_second_policy_nothing_paid() -> None:
     report = build_report(RUN, [trial("a", 0.5)], [THETA_0])
     assert report.rl_gain is None

@@ -1,0 +1,60 @@
+"""The evaluator's rpc: every field of a request is heeded."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from evaluator_fakes import BASE_POLICY, GREEDY, TRIAL, FakeBackend, queries
+from seal.evaluator.v1 import evaluator_pb2
+
+from evaluator_svc.service import EvaluatorService
+from sealkit.rpc import convert
+from sealkit.types import Evaluation, Race
+
+NAMES = "abcdefghij"
+
+
+async def ask(backend: FakeBackend, service: EvaluatorService | None = None, **more: Any) -> Evaluation:
+    request = evaluator_pb2.EvaluateRequest(
+        policy=convert.policy_to_pb(BASE_POLICY),
+        adapter=convert.adapter_ref_to_pb(TRIAL),
+        queries=[convert.query_to_pb(q) for q in queries(*NAMES)],
+        sampling=convert.sampling_to_pb(GREEDY),
+        judge="exact",
+        retention_queries=[convert.query_to_pb(q) for q in queries("r")],
+        **more,
+    )
+    service = service or EvaluatorService(backend, kept_verdicts=99)
+    return convert.evaluation_from_pb(await service.Evaluate(request, None))  # type: ignore[arg-type]
+
+
+def backend() -> FakeBackend:
+    fake = FakeBackend({(None, None): {*NAMES, "r"}})
+    fake.kl = {(None, TRIAL): 0.25}
+    fake.flip_rate = 0.0625
+    return fake
+
+
+async def test_divergence_is_measured_when_asked_for() -> None:
+    assert (await ask(backend())).divergence is None
+    got = await ask(backend(), measure_divergence=True)
+    assert got.divergence is not None
+    assert (got.divergence.on_fixed_text, got.divergence.on_queries) == (0.25, 0.5)
+
+
+async def test_a_race_ends_early_and_without_one_nothing_does() -> None:
+    full = await ask(backend())
+    assert not full.stopped_early
+    assert full.retention is not None
+    assert full.retention.forgetting == 1.0
+    assert full.flip_rate == 0.0625
+    raced = await ask(backend(), race=convert.race_to_pb(Race(wave=2)))
+    assert raced.stopped_early
+    assert len(raced.verdicts) == len(NAMES)
+
+
+async def test_fresh_answers_come_from_no_cache() -> None:
+    fake = backend()
+    service = EvaluatorService(fake, kept_verdicts=99)
+    cached = [(await ask(fake, service, fresh=fresh)).baseline_cached for fresh in (False, False, True)]
+    assert cached == [False, True, False]
