@@ -127,6 +127,12 @@ class NotReplayable(FailedPrecondition):
     reason = "NOT_REPLAYABLE"
 
 
+class BudgetExhausted(FailedPrecondition):
+    """The run has spent what it may; the message names which limit and by how much."""
+
+    reason = "BUDGET_EXHAUSTED"
+
+
 class NonFiniteLoss(FailedPrecondition):
     """Training diverged; the job alone fails."""
 
@@ -137,6 +143,18 @@ class ModelMismatch(FailedPrecondition):
     """Services hold different base models."""
 
     reason = "MODEL_MISMATCH"
+
+
+class EndpointDenied(FailedPrecondition):
+    """An HTTP endpoint wants a key, or another one."""
+
+    reason = "ENDPOINT_DENIED"
+
+
+class EndpointRefused(FailedPrecondition):
+    """An HTTP endpoint refuses the request as it is; `metadata["status"]` holds its status code."""
+
+    reason = "ENDPOINT_REFUSED"
 
 
 class RequestIdReused(SealError):

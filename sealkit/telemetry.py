@@ -116,6 +116,7 @@ def configure_logging(service: str, level: str = "INFO", fmt: Literal["json", "c
         )
     )
     logging.basicConfig(level=level, handlers=[handler], force=True)
+    logging.getLogger("httpx2").setLevel(logging.WARNING)  # a line for every request, otherwise
     structlog.configure(
         processors=[
             structlog.stdlib.filter_by_level,

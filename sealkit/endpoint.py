@@ -1,0 +1,240 @@
+"""One client for OpenAI-compatible HTTP endpoints: bounded retries, deadlines, a circuit breaker, a limit on calls
+under way, and a key that never shows up in what it says."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import random
+import re
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from pathlib import Path
+from typing import Any
+
+import httpx2 as httpx
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
+
+from sealkit.breaker import CircuitBreaker
+from sealkit.errors import (
+    DeadlineExceeded,
+    EndpointDenied,
+    EndpointRefused,
+    InvalidConfig,
+    ResourceExhausted,
+    SealError,
+    Unavailable,
+)
+
+_BUSY = 429
+_AWAY = frozenset({502, 503, 504})
+_SHOWN = 300
+"""Characters of an endpoint's own message that an error quotes."""
+
+
+class EndpointOptions(BaseModel):
+    """Where an endpoint is and how long it is waited for. Holds no key: `api_key_env` and `api_key_file` say where to
+    find one."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    url: str = Field(pattern=r"^https?://[^\s/@?#]+[^\s@?#]*$", description="Base URL; paths are appended to it.")
+    api_key_env: str = Field("", description="Environment variable that holds the API key; empty: none.")
+    api_key_file: str = Field("", description="File that holds the API key; empty: none.")
+    connect_seconds: float = Field(5, gt=0)
+    answer_seconds: float = Field(120, gt=0, description="One attempt, from the request to the whole answer.")
+    deadline_seconds: float = Field(300, gt=0, description="One call, with all its attempts and waits.")
+    retries: int = Field(4, ge=0, le=20, description="Attempts after the first.")
+    backoff_seconds: float = Field(0.5, gt=0, description="Longest first wait; doubled with each attempt.")
+    longest_wait_seconds: float = Field(30, gt=0, description="A longer Retry-After ends the call.")
+    concurrency: int = Field(16, ge=1, description="Requests under way at once; others wait.")
+    breaker_failures: int = Field(8, ge=1, description="Failures in a row after which it is asked no more for a while.")
+    breaker_seconds: float = Field(15, gt=0, description="How long that while is.")
+
+
+@dataclass(frozen=True, slots=True)
+class Chat:
+    """What a chat completion said, and the tokens it took; 0 where the endpoint does not say."""
+
+    text: str
+    prompt_tokens: int
+    completion_tokens: int
+
+
+class Endpoint:
+    """Calls one endpoint. Its calls raise:
+
+    Unavailable: nothing answers there, or it says 5xx after all retries, or something that is not JSON.
+    DeadlineExceeded: one attempt or the whole call took too long.
+    ResourceExhausted: it says 429 after all retries; `retry_after` as it asked.
+    EndpointDenied: it says 401 or 403.
+    EndpointRefused: it says any other 3xx or 4xx; `metadata["status"]` holds which.
+    """
+
+    def __init__(self, options: EndpointOptions, *, transport: httpx.AsyncBaseTransport | None = None) -> None:
+        """Sends nothing yet. Raises InvalidConfig where the URL is none, or the key that was named is not there."""
+        self.url = options.url.rstrip("/")
+        try:
+            httpx.URL(self.url)
+        except httpx.InvalidURL as error:
+            raise InvalidConfig(f"{self.url!r} is no URL: {error}") from error
+        self._options = options
+        self._key = read_api_key(options)
+        self._slots = asyncio.Semaphore(options.concurrency)
+        self._breaker = CircuitBreaker(self.url, failures=options.breaker_failures, seconds=options.breaker_seconds)
+        self._client = httpx.AsyncClient(
+            headers={"Authorization": f"Bearer {self._key.get_secret_value()}"} if self._key else {},
+            timeout=httpx.Timeout(options.answer_seconds, connect=options.connect_seconds, pool=None),
+            limits=httpx.Limits(max_connections=options.concurrency),
+            transport=transport,
+        )
+
+    async def close(self) -> None:
+        """Closes the connections."""
+        await self._client.aclose()
+
+    async def chat(self, body: Mapping[str, Any]) -> Chat:
+        """`POST /chat/completions` with one choice; asking twice does no harm, so a lost connection is retried."""
+        reply = await self.json("POST", "/chat/completions", body, repeatable=True)
+        try:
+            text = reply["choices"][0]["message"]["content"] or ""
+            usage = reply.get("usage") or {}
+            tokens = [int(usage.get(kind) or 0) for kind in ("prompt_tokens", "completion_tokens")]
+            return Chat(str(text), *tokens)
+        except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
+            raise Unavailable(f"{self.url} answered with what is no chat completion: {self._shown(reply)}") from error
+
+    async def json(
+        self, method: str, path: str, body: Mapping[str, Any] | None = None, *, repeatable: bool = False
+    ) -> dict[str, Any]:
+        """Like `text`; the answer as a JSON object."""
+        text = await self.text(method, path, body, repeatable=repeatable)
+        try:
+            value = json.loads(text)
+        except ValueError as error:
+            raise Unavailable(f"{self.url}{path} answered with what is no JSON: {self._shown(text)}") from error
+        if not isinstance(value, dict):
+            raise Unavailable(f"{self.url}{path} answered with JSON that is no object: {self._shown(text)}")
+        return value
+
+    async def text(
+        self, method: str, path: str, body: Mapping[str, Any] | None = None, *, repeatable: bool = False
+    ) -> str:
+        """One call, `body` sent as JSON. Failed connections, 429, 502, 503 and 504 are tried again; a connection that
+        was lost after the request went out only where the request is `repeatable`."""
+        try:
+            async with asyncio.timeout(self._options.deadline_seconds):
+                for attempt in range(self._options.retries + 1):
+                    outcome = await self._attempt(method, path, body, repeatable)
+                    if isinstance(outcome, str):
+                        return outcome
+                    wait = self._wait(attempt, outcome)
+                    if attempt == self._options.retries or wait > self._options.longest_wait_seconds:
+                        raise outcome
+                    await asyncio.sleep(wait)
+        except TimeoutError as error:
+            seconds = self._options.deadline_seconds
+            raise DeadlineExceeded(f"{self.url}{path} gave no answer in {seconds:g} s, retries included") from error
+        raise AssertionError("the loop returns or raises")
+
+    async def _attempt(
+        self, method: str, path: str, body: Mapping[str, Any] | None, repeatable: bool
+    ) -> str | SealError:
+        """The answer, or an error that may pass; raises those that will not."""
+        async with AsyncExitStack() as stack:
+            await stack.enter_async_context(self._slots)
+            stack.enter_context(self._breaker.attempt())
+            try:
+                async with asyncio.timeout(self._options.answer_seconds):
+                    response = await self._client.request(method, f"{self.url}{path}", json=body)
+            except (httpx.ConnectError, httpx.ConnectTimeout) as error:
+                self._breaker.failed()
+                return Unavailable(f"{self.url} does not answer: {self._shown(error)}; is it running?")
+            except (TimeoutError, httpx.TimeoutException) as error:
+                self._breaker.failed()
+                raise DeadlineExceeded(
+                    f"{self.url}{path} gave no answer in {self._options.answer_seconds:g} s"
+                ) from error
+            except httpx.HTTPError as error:
+                self._breaker.failed()
+                lost = Unavailable(f"{self.url}{path}: the connection was lost: {self._shown(error)}")
+                if repeatable:
+                    return lost
+                raise lost from None
+            return self._outcome(path, response)
+
+    def _outcome(self, path: str, response: httpx.Response) -> str | SealError:
+        status = response.status_code
+        if status >= 500:
+            self._breaker.failed()
+        else:
+            self._breaker.succeeded()
+        if response.is_success:
+            return response.text
+        metadata = {"status": str(status)}
+        said = f"{self.url}{path} answered {status}: {self._shown(response.text)}"
+        if status == _BUSY:
+            return ResourceExhausted(said, metadata=metadata, retry_after=_retry_after(response))
+        if status in _AWAY:
+            return Unavailable(said, metadata=metadata, retry_after=_retry_after(response))
+        if status >= 500:
+            raise Unavailable(said, metadata=metadata)
+        if status in (401, 403):
+            held = (
+                f"the key in {self._source()}" if self._key else "no key was sent; name one with api_key_env or _file"
+            )
+            raise EndpointDenied(f"{said} ({held})", metadata=metadata)
+        raise EndpointRefused(said, metadata=metadata)
+
+    def _wait(self, attempt: int, error: SealError) -> float:
+        """Full jitter over an exponential bound, and never less than the endpoint asked for."""
+        bound = min(self._options.longest_wait_seconds, self._options.backoff_seconds * 2**attempt)
+        return max(random.uniform(0, bound), error.retry_after or 0)
+
+    def _shown(self, said: object) -> str:
+        """What an endpoint said, on one line, cut, and without the key."""
+        text = " ".join(str(said).split()) or type(said).__name__
+        if self._key:
+            text = text.replace(self._key.get_secret_value(), "***")
+        return text if len(text) <= _SHOWN else text[:_SHOWN] + "…"
+
+    def _source(self) -> str:
+        return self._options.api_key_file or f"${self._options.api_key_env}"
+
+
+def read_api_key(options: EndpointOptions) -> SecretStr | None:
+    """The key from the file or variable that was named; None where neither was. Raises InvalidConfig where it is not
+    there, empty, or nothing a header can carry."""
+    if options.api_key_file:
+        source = options.api_key_file
+        try:
+            key = Path(source).read_text("utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise InvalidConfig(f"the API key cannot be read from {source}: {type(error).__name__}") from error
+    elif options.api_key_env:
+        source = f"${options.api_key_env}"
+        key = os.environ.get(options.api_key_env, "").strip()
+    else:
+        return None
+    if not key:
+        raise InvalidConfig(f"{source} holds no API key; set it, or name another source")
+    if not key.isascii() or not key.isprintable() or " " in key:
+        raise InvalidConfig(f"what {source} holds is no API key: it has characters that no header can carry")
+    return SecretStr(key)
+
+
+def _retry_after(response: httpx.Response) -> float | None:
+    """Seconds that the Retry-After header asks for, as a number or a date (RFC 9110, 10.2.3); None without one."""
+    value = response.headers.get("retry-after", "").strip()
+    if not value:
+        return None
+    if re.fullmatch(r"\d{1,9}(\.\d{1,9})?", value):
+        return float(value)
+    try:
+        return max(0.0, (parsedate_to_datetime(value) - datetime.now(UTC)).total_seconds())
+    except (ValueError, TypeError):
+        return None
