@@ -12,6 +12,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
 
+from controller.cost import cost_of, round_costs
+from sealkit.config import CostConfig
 from sealkit.resources import (
     Editor,
     Estimate,
@@ -51,6 +53,7 @@ def build_report(run: Run, trials: Sequence[Trial], policies: Sequence[PolicyVer
     rows = [_widened(row, flips) for phase in _SPLITS for row in _split_rows(phase, trials, order)]
     self_edits = [trial for trial in trials if trial.editor == Editor.POLICY]
     gain, verdict = _rl_step(trials, order)
+    prices = CostConfig.model_validate(run.config.get("cost", {}))
     ends = run.end_time or max((t.end_time for t in trials if t.end_time), default=run.create_time)
     return RunReport(
         rows=tuple(rows),
@@ -63,6 +66,8 @@ def build_report(run: Run, trials: Sequence[Trial], policies: Sequence[PolicyVer
         verdict=verdict,
         usage=sum([*(t.usage for t in trials), *(p.usage for p in policies)], Usage()),
         wall_seconds=max(0.0, (ends - (run.start_time or run.create_time)).total_seconds()),
+        cost=cost_of(trials, policies, prices),
+        round_costs=round_costs(trials, policies, prices),
     )
 
 
@@ -142,12 +147,12 @@ def _rl_step(trials: Sequence[Trial], order: Mapping[str, int]) -> tuple[Estimat
 
 
 def _outcome(trial: Trial) -> str:
-    """State, with the reason where the trial has no score."""
+    """State, with the reason where the trial has no score; a trial that a race stopped is counted apart."""
     if trial.state is TrialState.REJECTED:
         return f"rejected: {trial.rejection.partition(':')[0]}"
     if trial.state is TrialState.FAILED and trial.error:
         return f"failed: {trial.error.reason}"
-    return trial.state.value
+    return "stopped early" if trial.stopped_early else trial.state.value
 
 
 def _stage_means(trials: Iterable[Trial]) -> dict[str, float]:

@@ -10,9 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from sealkit.stats import enough, hopeless
-from sealkit.types import Outcome, Query, Race, Verdict, seed_of
-
-NOT_ASKED = "not asked"
+from sealkit.types import NOT_ASKED, Outcome, Query, Race, Verdict, seed_of
 
 
 def waves(queries: Sequence[Query], race: Race, seed: int) -> list[list[Query]]:

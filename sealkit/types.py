@@ -210,6 +210,11 @@ class Usage(Value):
     device_seconds: float = 0.0
     wall_seconds: float = 0.0
 
+    @property
+    def tokens(self) -> int:
+        """Read, sampled and trained on."""
+        return self.prompt_tokens + self.completion_tokens + self.train_tokens
+
     def __add__(self, other: Usage) -> Usage:
         return Usage(**{name: getattr(self, name) + getattr(other, name) for name in Usage.model_fields})
 
