@@ -23,6 +23,7 @@ from controller.worker import Worker
 from sealkit.errors import Unavailable
 from sealkit.queue import Queue
 from sealkit.rpc.services import EvaluatorClient, GeneratorClient, TrainerClient
+from sealkit.telemetry import watch_disk
 
 log = structlog.get_logger(__name__)
 
@@ -64,6 +65,8 @@ class App:
     async def start(self) -> None:
         """Opens the record and begins to work. Raises Unavailable where the record or Redis does not answer."""
         await self._database.start()
+        if self._database.folder is not None:
+            watch_disk("record", self._database.folder)
         if self._service is not None:
             self._telling = asyncio.create_task(RunMetrics(self._database).keep())
         if not self._with_worker:

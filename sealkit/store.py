@@ -22,7 +22,7 @@ from typing import Any
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
-from sealkit.errors import AdapterCorrupt, AdapterNotFound, InvalidConfig, InvalidInput, Unavailable
+from sealkit.errors import AdapterCorrupt, AdapterMismatch, AdapterNotFound, InvalidConfig, InvalidInput, Unavailable
 from sealkit.types import AdapterRef
 
 MANIFEST = "manifest.json"
@@ -46,6 +46,8 @@ class AdapterStore:
             raise InvalidConfig(f"adapter store {url!r} cannot be opened: {error}") from error
         self._adapters = f"{root.rstrip('/')}/adapters"
         self._local = isinstance(self._fs, LocalFileSystem)
+        self.folder = Path(root) if self._local else None
+        """Where it lies, where it is a folder of this machine."""
         if self._local:
             self._sweep()
 
@@ -74,21 +76,28 @@ class AdapterStore:
             return bool(self._fs.exists(f"{self._folder(digest)}/{MANIFEST}"))
 
     def manifest(self, digest: str) -> dict[str, Any]:
-        """The manifest. Raises AdapterNotFound, AdapterCorrupt."""
+        """The manifest. Raises AdapterNotFound, AdapterCorrupt, AdapterMismatch where it is another adapter's."""
         raw = self._read(digest, MANIFEST)
         if raw is None:
             raise self._missing(digest)
         try:
             manifest = json.loads(raw)
-            whole = manifest["digest"] == digest and all(f["sha256"] for f in manifest["files"].values())
+            named = str(manifest["digest"])
+            whole = _DIGEST.fullmatch(named) and all(f["sha256"] for f in manifest["files"].values())
         except (ValueError, KeyError, TypeError, AttributeError):
             whole = False
         if not whole:
             raise self._corrupt(digest, MANIFEST, f"a manifest of {digest}", f"{len(raw)} bytes that are none")
+        if named != digest:
+            raise AdapterMismatch(
+                f"the folder of adapter {digest} holds adapter {named}. Delete {self._folder(digest)} and train it "
+                "again, or put back a copy",
+                metadata={"digest": digest, "expected": digest, "found": named},
+            )
         return dict(manifest)
 
     def fetch(self, digest: str) -> dict[str, bytes]:
-        """The adapter's files, each checked against the manifest. Raises AdapterNotFound, AdapterCorrupt."""
+        """The adapter's files, each checked against the manifest. Raises as `manifest`, and AdapterCorrupt."""
         files = {}
         for name, expected in self.manifest(digest)["files"].items():
             data = self._read(digest, name)

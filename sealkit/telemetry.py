@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import logging
+import shutil
 import sys
+from math import nan
+from pathlib import Path
 from typing import Literal
 
 import structlog
@@ -17,6 +20,11 @@ _DIFFERENCE = (-1, -0.75, -0.5, -0.25, -0.1, -0.05, 0, 0.05, 0.1, 0.25, 0.5, 0.7
 # --- gRPC (filled by sealkit.rpc) -------------------------------------------------------------------------------------
 GRPC_REQUESTS = Counter("seal_grpc_requests_total", "Calls handled.", ("method", "code"))
 GRPC_SECONDS = Histogram("seal_grpc_seconds", "Seconds a call took.", ("method",), buckets=_SECONDS)
+
+# --- every service ----------------------------------------------------------------------------------------------------
+CERTIFICATE_EXPIRY = Gauge("seal_certificate_expiry_timestamp_seconds", "When the service's own certificate expires.")
+DISK_FREE = Gauge("seal_disk_free_ratio", "Share of the disk under a volume that is free.", ("volume",))
+"""`volume`: store (adapters) or record (SQLite)."""
 
 # --- controller -------------------------------------------------------------------------------------------------------
 TRIALS = Counter("seal_trials_total", "Trials that came to their end.", ("state",))
@@ -85,6 +93,19 @@ KL_TO_BASE = Histogram("seal_kl_to_base", "KL(base || subject) in nats a token."
 """`where`: queries (their prompts) or fixed_text."""
 RACES = Counter("seal_races_total", "Evaluations that could end early.", ("result",))
 """`result`: stopped or finished."""
+
+
+def watch_disk(volume: str, folder: Path) -> None:
+    """Tells how full the disk under `folder` is whenever Prometheus asks; NaN once the folder is gone."""
+
+    def free() -> float:
+        try:
+            usage = shutil.disk_usage(folder)
+        except OSError:
+            return nan
+        return usage.free / usage.total
+
+    DISK_FREE.labels(volume).set_function(free)
 
 
 def configure_logging(service: str, level: str = "INFO", fmt: Literal["json", "console"] = "json") -> None:

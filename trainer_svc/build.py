@@ -7,6 +7,7 @@ from functools import partial
 
 from sealkit import telemetry
 from sealkit.backends.models import load_model
+from sealkit.backends.probe import PROBE_TEXT
 from sealkit.store import AdapterStore
 from sealkit.types import TrainingExample
 from trainer_svc.encoding import encode
@@ -15,8 +16,6 @@ from trainer_svc.memory import peak_memory_bytes
 from trainer_svc.packed import PackedModel
 from trainer_svc.settings import TrainerSettings
 from trainer_svc.trainer import Trainer
-
-_PROBE = TrainingExample(text="The name of the river that runs through the town is")
 
 
 @dataclass(frozen=True)
@@ -28,11 +27,13 @@ class Built:
 def build(settings: TrainerSettings) -> Built:
     """Loads the model and starts the engine; blocks meanwhile. Raises InvalidModel, InvalidConfig, Unavailable."""
     store = AdapterStore(settings.store_url)
+    if store.folder is not None:
+        telemetry.watch_disk("store", store.folder)
     loaded = load_model(settings)
     model = PackedModel(loaded.model)
     engine = Engine(
         model,
-        encode(loaded.tokenizer, _PROBE, append_eos=True).last_label_only(),
+        encode(loaded.tokenizer, TrainingExample(text=PROBE_TEXT), append_eos=True).last_label_only(),
         max_jobs=settings.max_jobs,
         max_waiting=settings.max_waiting,
         # A CPU is busy with a thousand rows, and each costs memory: 1.5 MB a token with SmolLM2-135M.

@@ -37,6 +37,8 @@ class Database:
         """Connects at the first use. Raises InvalidConfig on a URL of another kind."""
         self._url = _parsed(url)
         self._lite = self._url.get_backend_name() == "sqlite"
+        self.folder = Path(self._url.database).expanduser().parent if self._lite and self._url.database else None
+        """Where SQLite's file lies."""
         threads = 1 if self._lite else _POSTGRESQL_THREADS
         self._threads = ThreadPoolExecutor(max_workers=threads, thread_name_prefix="record")
         self._engine = _sqlite_engine(self._url) if self._lite else _postgresql_engine(self._url)

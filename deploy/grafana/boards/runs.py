@@ -1,0 +1,132 @@
+"""Runs: do self-edits help, which are kept, and at what cost to what the model knew."""
+
+from deploy.grafana.panel import RED, YELLOW, Board, Panel, Query, Row
+
+_RUN = '{run=~"$run"}'
+
+
+def _newest(family: str, labels: str = "run", where: str = _RUN) -> str:
+    """Replicas of the API tell the same; one of them is enough."""
+    return f"max by ({labels}) ({family}{where})"
+
+
+RUNS = Board(
+    uid="seal-runs",
+    title="SEAL / Runs",
+    description="Reward, gain and acceptance by round and run, and gain against retention.",
+    by_run=True,
+    rows=(
+        Row(
+            "Now",
+            (
+                Panel(
+                    "Runs by state",
+                    "How many runs there are in each state. A run that is queued for long has no worker.",
+                    "short",
+                    (Query("max by (state) (seal_runs)", "{{state}}"),),
+                    kind="stat",
+                    width=8,
+                    height=5,
+                ),
+                Panel(
+                    "Progress",
+                    "Trials that have ended, of those planned.",
+                    "percentunit",
+                    (Query(_newest("seal_run_progress_ratio"), "{{run}}"),),
+                    width=8,
+                    height=5,
+                    low=0,
+                    high=1,
+                ),
+                Panel(
+                    "Since the last trial ended",
+                    "Seconds since anything happened, in runs under way. Above 15 minutes the alert fires.",
+                    "s",
+                    (
+                        Query(
+                            f"(time() - {_newest('seal_run_last_change_timestamp_seconds')})"
+                            f" * {_newest('seal_run_active')}",
+                            "{{run}}",
+                        ),
+                    ),
+                    width=8,
+                    height=5,
+                    steps=((300, YELLOW), (900, RED)),
+                ),
+            ),
+        ),
+        Row(
+            "Do self-edits help",
+            (
+                Panel(
+                    "Reward by round",
+                    "Mean reward of a round's self-edits: gain, less forgetting and divergence by their weights.",
+                    "percentunit",
+                    (Query(_newest("seal_run_reward_mean", "run, round"), "{{run}} round {{round}}"),),
+                ),
+                Panel(
+                    "Gain by round",
+                    "Mean accuracy with the adapter, less that of the policy without it.",
+                    "percentunit",
+                    (Query(_newest("seal_run_gain_mean", "run, round"), "{{run}} round {{round}}"),),
+                ),
+                Panel(
+                    "Acceptance by round",
+                    "Share of a round's self-edits that selection kept. Near 0 the policy learns nothing.",
+                    "percentunit",
+                    (Query(_newest("seal_run_acceptance_ratio", "run, round"), "{{run}} round {{round}}"),),
+                    low=0,
+                    high=1,
+                ),
+                Panel(
+                    "Gain against retention",
+                    "Each round's mean gain beside one less its mean forgetting: up and to the top is better.",
+                    "percentunit",
+                    (
+                        Query(_newest("seal_run_gain_mean", "run, round"), "gain {{run}} {{round}}"),
+                        Query(
+                            f"1 - {_newest('seal_run_forgetting_mean', 'run, round')}", "retention {{run}} {{round}}"
+                        ),
+                    ),
+                ),
+                Panel(
+                    "Policies on held-out contexts",
+                    "Accuracy of each policy version's self-edits on contexts that never taught it.",
+                    "percentunit",
+                    (
+                        Query(
+                            _newest("seal_run_policy_held_out_accuracy", "run, version"), "{{run}} version {{version}}"
+                        ),
+                    ),
+                    low=0,
+                    high=1,
+                ),
+                Panel(
+                    "Trials by state",
+                    "Trials by state. Rejected: the self-edit was not usable. Failed: see the Trials board.",
+                    "short",
+                    (Query(_newest("seal_run_trials", "run, state"), "{{run}} {{state}}"),),
+                ),
+            ),
+        ),
+        Row(
+            "Rewards of single trials",
+            (
+                Panel(
+                    "Reward distribution",
+                    "How the rewards of trials spread over time.",
+                    "percentunit",
+                    (Query("sum by (le) (increase(seal_reward_bucket[$__rate_interval]))", "{{le}}"),),
+                    kind="heatmap",
+                ),
+                Panel(
+                    "Gain distribution",
+                    "How the gains of trials spread over time.",
+                    "percentunit",
+                    (Query("sum by (le) (increase(seal_gain_bucket[$__rate_interval]))", "{{le}}"),),
+                    kind="heatmap",
+                ),
+            ),
+        ),
+    ),
+)

@@ -1,0 +1,96 @@
+"""Services: calls, errors, processes."""
+
+from deploy.grafana.panel import GREEN, RED, YELLOW, Board, Panel, Query, Row, quantiles
+
+SERVICES = Board(
+    uid="seal-services",
+    title="SEAL / Services",
+    description="gRPC by method and code, processes, targets.",
+    rows=(
+        Row(
+            "Calls",
+            (
+                Panel(
+                    "Calls a second",
+                    "gRPC calls handled, by method.",
+                    "reqps",
+                    (Query("sum by (method) (rate(seal_grpc_requests_total[$__rate_interval]))", "{{method}}"),),
+                ),
+                Panel(
+                    "Calls that did not end OK",
+                    "By method and code. RESOURCE_EXHAUSTED is backpressure and heals itself; INTERNAL is a bug.",
+                    "reqps",
+                    (
+                        Query(
+                            'sum by (method, code) (rate(seal_grpc_requests_total{code!="OK"}[$__rate_interval]))',
+                            "{{method}} {{code}}",
+                            needs="a call that was refused",
+                        ),
+                    ),
+                ),
+                Panel(
+                    "Seconds a call takes",
+                    "All methods together; training and evaluation take as long as they take.",
+                    "s",
+                    quantiles("seal_grpc_seconds"),
+                ),
+                Panel(
+                    "Seconds a call takes, by method",
+                    "95 % of the calls are quicker.",
+                    "s",
+                    (
+                        Query(
+                            "histogram_quantile(0.95, sum by (le, method)"
+                            " (rate(seal_grpc_seconds_bucket[$__rate_interval])))",
+                            "{{method}}",
+                        ),
+                    ),
+                ),
+            ),
+        ),
+        Row(
+            "Processes",
+            (
+                Panel(
+                    "Targets up",
+                    "1 where Prometheus reaches the service's metrics.",
+                    "short",
+                    (Query('min by (job, instance) (up{job=~"seal-.*"})', "{{job}} {{instance}}"),),
+                    low=0,
+                    high=1,
+                    first=RED,
+                    steps=((1, GREEN),),
+                ),
+                Panel(
+                    "Memory",
+                    "Resident memory of each process.",
+                    "bytes",
+                    (Query('process_resident_memory_bytes{job=~"seal-.*"}', "{{job}} {{instance}}"),),
+                ),
+                Panel(
+                    "CPU",
+                    "Cores that each process uses.",
+                    "short",
+                    (
+                        Query(
+                            'rate(process_cpu_seconds_total{job=~"seal-.*"}[$__rate_interval])', "{{job}} {{instance}}"
+                        ),
+                    ),
+                ),
+                Panel(
+                    "Open files",
+                    "Share of the file descriptors that a process may have.",
+                    "percentunit",
+                    (
+                        Query(
+                            'process_open_fds{job=~"seal-.*"} / process_max_fds{job=~"seal-.*"}', "{{job}} {{instance}}"
+                        ),
+                    ),
+                    low=0,
+                    high=1,
+                    steps=((0.5, YELLOW), (0.8, RED)),
+                ),
+            ),
+        ),
+    ),
+)

@@ -1,0 +1,139 @@
+"""Trials: how long each stage takes, what waits, what fails."""
+
+from deploy.grafana.panel import RED, YELLOW, Board, Panel, Query, Row, quantiles
+
+TRIALS = Board(
+    uid="seal-trials",
+    title="SEAL / Trials",
+    description="Latency by stage, the queue, rejections and failures.",
+    rows=(
+        Row(
+            "Latency",
+            (
+                Panel(
+                    "Trial latency by stage, median",
+                    "Seconds of each stage of a trial: generate, train, evaluate.",
+                    "s",
+                    (
+                        Query(
+                            "histogram_quantile(0.5, sum by (le, stage)"
+                            " (rate(seal_trial_seconds_bucket[$__rate_interval])))",
+                            "{{stage}}",
+                        ),
+                    ),
+                ),
+                Panel(
+                    "Trial latency by stage, p95",
+                    "The slowest twentieth.",
+                    "s",
+                    (
+                        Query(
+                            "histogram_quantile(0.95, sum by (le, stage)"
+                            " (rate(seal_trial_seconds_bucket[$__rate_interval])))",
+                            "{{stage}}",
+                        ),
+                    ),
+                ),
+                Panel(
+                    "Trials a minute",
+                    "Trials that came to their end, by state.",
+                    "short",
+                    (Query("60 * sum by (state) (rate(seal_trials_total[$__rate_interval]))", "{{state}}"),),
+                ),
+                Panel(
+                    "Waiting in the trainer",
+                    "From a job's arrival at the trainer to its slot.",
+                    "s",
+                    quantiles("seal_trainer_wait_seconds"),
+                ),
+            ),
+        ),
+        Row(
+            "Queue",
+            (
+                Panel(
+                    "Queue depth",
+                    "Messages that are not yet acknowledged.",
+                    "short",
+                    (Query("max by (queue) (seal_queue_depth)", "{{queue}}"),),
+                ),
+                Panel(
+                    "Age of the oldest",
+                    "How long the oldest waiting trial has waited. Above ten minutes the alert fires.",
+                    "s",
+                    (Query("max by (queue) (seal_queue_oldest_seconds)", "{{queue}}"),),
+                    steps=((300, YELLOW), (600, RED)),
+                ),
+                Panel(
+                    "Deliveries",
+                    "Trials handed to a worker: first, or again because a worker was lost or gave them back.",
+                    "short",
+                    (Query("60 * sum by (kind) (rate(seal_deliveries_total[$__rate_interval]))", "{{kind}}"),),
+                ),
+                Panel(
+                    "Dead letters and late results",
+                    "Trials given up after too many deliveries; results refused because the trial was in other hands.",
+                    "short",
+                    (
+                        Query("sum(increase(seal_dead_letters_total[1h]))", "dead letters"),
+                        Query("sum(increase(seal_late_results_total[1h]))", "late results"),
+                    ),
+                    steps=((1, YELLOW),),
+                ),
+            ),
+        ),
+        Row(
+            "What goes wrong",
+            (
+                Panel(
+                    "Rejections by reason",
+                    "Self-edits that compile to no training. Many mean that the policy does not follow the format.",
+                    "short",
+                    (
+                        Query(
+                            "sum by (reason) (increase(seal_rejections_total[1h]))",
+                            "{{reason}}",
+                            needs="a rejected self-edit",
+                        ),
+                    ),
+                ),
+                Panel(
+                    "Share of trials that fail",
+                    "Failed trials of all that ended, over ten minutes. Above one in ten the alert fires.",
+                    "percentunit",
+                    (
+                        Query(
+                            '(sum(rate(seal_trials_total{state="failed"}[10m])) or vector(0))'
+                            " / (sum(rate(seal_trials_total[10m])) > 0)",
+                            "failed",
+                        ),
+                    ),
+                    low=0,
+                    high=1,
+                    steps=((0.02, YELLOW), (0.1, RED)),
+                ),
+                Panel(
+                    "Ungraded share",
+                    "Answers on which the judge failed. They count as unknown, never as wrong.",
+                    "percentunit",
+                    (
+                        Query(
+                            '(sum(rate(seal_answers_total{outcome="ungraded"}[10m])) or vector(0))'
+                            " / (sum(rate(seal_answers_total[10m])) > 0)",
+                            "ungraded",
+                        ),
+                    ),
+                    low=0,
+                    high=1,
+                    steps=((0.05, YELLOW), (0.2, RED)),
+                ),
+                Panel(
+                    "Selection",
+                    "Self-edits that selection saw, kept and dropped.",
+                    "short",
+                    (Query("sum by (result) (increase(seal_selection_trials_total[1h]))", "{{result}}"),),
+                ),
+            ),
+        ),
+    ),
+)

@@ -1,0 +1,68 @@
+"""Dashboards, rules and metrics hold together. What the queries answer is tested over a real Prometheus elsewhere."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+from prometheus_client.metrics import MetricWrapperBase
+
+from deploy.grafana import generate
+from deploy.grafana.boards import BOARDS
+from sealkit import telemetry
+
+ROOT = Path(__file__).parents[2]
+RULES = ROOT / "deploy/prometheus/rules.yml"
+_OWN = re.compile(r"\bseal_[a-z0-9_]+\b")
+_SUFFIXES = ("_bucket", "_sum", "_count", "_total")
+
+
+def declared() -> set[str]:
+    """Names of the metrics that telemetry declares, without the suffixes of their kind."""
+    metrics = [value for value in vars(telemetry).values() if isinstance(value, MetricWrapperBase)]
+    named = {description.name for metric in metrics for description in metric.describe()}
+    return named | set(telemetry.RUN_GAUGES)
+
+
+def unknown(expression: str) -> set[str]:
+    names = set(_OWN.findall(expression))
+    stems = {name: {name, *(name.removesuffix(end) for end in _SUFFIXES)} for name in names}
+    return {name for name, ways in stems.items() if not ways & declared()}
+
+
+def test_every_panel_asks_for_metrics_that_exist() -> None:
+    asked = [query.expr for board in BOARDS for row in board.rows for panel in row.panels for query in panel.queries]
+    assert {name for expr in asked for name in unknown(expr)} == set()
+
+
+def test_every_alert_asks_for_metrics_that_exist_and_has_a_runbook() -> None:
+    rules = [rule for group in yaml.safe_load(RULES.read_text())["groups"] for rule in group["rules"]]
+    assert {name for rule in rules for name in unknown(rule["expr"])} == set()
+    headings = (ROOT / "docs/operations.md").read_text()
+    for rule in rules:
+        assert rule["annotations"]["runbook"] == f"docs/operations.md#{rule['alert'].lower()}"
+        assert f"### {rule['alert']}\n" in headings
+
+
+def test_every_panel_has_a_unit_and_says_what_it_shows() -> None:
+    panels = [panel for board in BOARDS for row in board.rows for panel in row.panels]
+    assert all(panel.unit and panel.description.endswith(".") and panel.queries for panel in panels)
+    for board in BOARDS:
+        titles = [panel.title for row in board.rows for panel in row.panels]
+        assert len(titles) == len(set(titles))
+
+
+def test_dashboards_are_what_the_code_makes() -> None:
+    assert generate.main(["--check"]) == 0
+
+
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="no promtool here (Debian's package prometheus has it)")
+def test_alerts_fire_when_they_should() -> None:
+    tested = subprocess.run(
+        ["promtool", "test", "rules", "rules_test.yml"], cwd=RULES.parent, capture_output=True, text=True, check=False
+    )
+    assert tested.returncode == 0, tested.stdout + tested.stderr
