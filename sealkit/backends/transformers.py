@@ -57,7 +57,7 @@ class TransformersBackend:
 
     async def start(self) -> None:
         await asyncio.wrap_future(self._loop.start())
-        self._adapters = AdapterCache(self._store, self._held.model, self._adapter_bytes)
+        self._adapters = AdapterCache(self._store, self._held, self._loop, self._adapter_bytes)
 
     async def close(self) -> None:
         await asyncio.to_thread(self._loop.close)

@@ -49,12 +49,13 @@ class PeftReference:
 
     def divergence(self, text: Prompt | str, adapters: Sequence[str]) -> float:
         """KL(base || with `adapters`), the mean over all positions, in nats a token."""
-        found = []
-        for names in ((), adapters):
-            with self._with(names), torch.inference_mode():
-                found.append(self._model(input_ids=self._ids(text)).logits[0].double().log_softmax(-1))
-        base, subject = found
+        base, subject = (self.logits(text, names).double().log_softmax(-1) for names in ((), adapters))
         return float(torch.nn.functional.kl_div(subject, base, reduction="none", log_target=True).sum(-1).mean())
+
+    def logits(self, text: Prompt | str, adapters: Sequence[str]) -> torch.Tensor:
+        """What is expected next at every position, [tokens, vocabulary]."""
+        with self._with(adapters), torch.inference_mode():
+            return cast(torch.Tensor, self._model(input_ids=self._ids(text)).logits[0])
 
     def _ids(self, text: Prompt | str) -> torch.Tensor:
         ids = self._tokenizer(text).input_ids if isinstance(text, str) else render_prompt(self._tokenizer, text)

@@ -1,35 +1,81 @@
-"""Adapters by digest: fetched from the store off the event loop, checked once, kept in memory."""
+"""Adapters by digest: fetched from the store off the event loop, proven to be what was asked for, kept in memory."""
 
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 
-from transformers import PreTrainedModel
+import torch
 
+from sealkit.backends.decoding.engine import Engine
+from sealkit.backends.decoding.loop import DecodeLoop
 from sealkit.backends.decoding.lora import Adapter
 from sealkit.backends.lora import check_fit, load_adapter
+from sealkit.backends.models import LoadedModel
+from sealkit.backends.probe import Provenance, probe_of, probe_tokens
 from sealkit.concurrency import Flights
+from sealkit.errors import AdapterMismatch
 from sealkit.store import AdapterStore
 from sealkit.types import AdapterRef
 
 
 class AdapterCache:
-    """At most `limit_bytes` of adapters, the least recently used making way."""
+    """At most `limit_bytes` of adapters, the least recently used making way.
 
-    def __init__(self, store: AdapterStore, model: PreTrainedModel, limit_bytes: int) -> None:
+    An adapter is kept, and answers, only after proof: its files have the hashes of their manifest, the manifest is the
+    digest's and of this base model, and the logits that the trainer noted come out of the engine that will decode.
+    Adapters without such a note (made by others) are taken by their hashes alone.
+    """
+
+    def __init__(self, store: AdapterStore, held: LoadedModel, loop: DecodeLoop, limit_bytes: int) -> None:
         self._store = store
-        self._model = model
+        self._held = held
+        self._loop = loop
         self._kept: Flights[str, Adapter] = Flights(limit_bytes, _bytes)
+        self._probe = probe_tokens(held.tokenizer)
 
     async def get(self, ref: AdapterRef) -> Adapter:
-        """Raises AdapterNotFound, AdapterCorrupt (or not finite), AdapterMismatch (of another base model)."""
-        adapter, _ = await self._kept.get(ref.digest, lambda: asyncio.to_thread(self._load, ref.digest))
+        """Raises AdapterNotFound (also of the policy it was trained over), AdapterCorrupt (or not finite),
+        AdapterMismatch (of another base model, or not the adapter that was asked for)."""
+        return await self._get(ref.digest, above=())
+
+    async def _get(self, digest: str, above: tuple[str, ...]) -> Adapter:
+        if digest in above:
+            raise AdapterMismatch(f"adapter {digest} says that it was trained over itself", metadata={"digest": digest})
+        adapter, _ = await self._kept.get(digest, lambda: self._prove(digest, above))
         return adapter
 
-    def _load(self, digest: str) -> Adapter:
+    async def _prove(self, digest: str, above: tuple[str, ...]) -> Adapter:
+        origin, adapter = await asyncio.to_thread(self._load, digest)
+        if not origin.probe:
+            return adapter
+        policy = origin.policy_digest
+        beneath = (await self._get(policy, (*above, digest)),) if policy else ()
+        found = await asyncio.wrap_future(self._loop.do(partial(self._read_probe, adapters=(*beneath, adapter))))
+        try:
+            origin.check(digest, found, self._held.info.dtype)
+        except AdapterMismatch:
+            self._loop.do(lambda engine: engine.forget(adapter))
+            raise
+        return adapter
+
+    def _load(self, digest: str) -> tuple[Provenance, Adapter]:
+        origin = Provenance.of(digest, self._store.manifest(digest))
+        base, held = origin.base_model.digest, self._held.info.digest
+        if base not in ("", held):
+            raise AdapterMismatch(
+                f"adapter {digest} was trained on base model {base}, this process holds {held}",
+                metadata={"digest": digest, "expected": base, "found": held},
+            )
         weights = load_adapter(self._store.fetch(digest))
-        check_fit(weights, self._model)
-        return Adapter.of(digest, weights, self._model.dtype)
+        check_fit(weights, self._held.model)
+        return origin, Adapter.of(digest, weights, self._held.model.dtype)
+
+    def _read_probe(self, engine: Engine, adapters: tuple[Adapter, ...]) -> tuple[float, ...]:
+        """In the decoding thread, on the way that the adapter's rows will take."""
+        with engine.reading([adapters]) as model:
+            ids = torch.tensor([self._probe], device=model.device)
+            return probe_of(model(input_ids=ids, use_cache=False).logits[0, -1])
 
 
 def _bytes(adapter: Adapter) -> float:

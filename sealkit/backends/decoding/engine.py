@@ -102,6 +102,10 @@ class Engine:
         """Lets rows go that nobody waits for any more."""
         self._slots = [None if row in rows else row for row in self._slots]
 
+    def forget(self, adapter: Adapter) -> None:
+        """Keeps nothing of an adapter that was read and is not to answer."""
+        self._lora.forget(adapter)
+
     @contextmanager
     def reading(self, rows: Sequence[tuple[Adapter, ...]]) -> Iterator[PreTrainedModel]:
         """The model apart from the batch: row i of its input goes through the adapters `rows[i]`; for between steps."""

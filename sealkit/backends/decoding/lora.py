@@ -22,14 +22,14 @@ _PADDING = 2
 """Adapters share a product while it computes at most so many times the rows that they have."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Adapter:
-    """Weights in memory under their name, which alone tells adapters apart: for each linear's path A [rank, in] and
-    B [rank, out], the scaling in B."""
+    """Weights in memory: for each linear's path A [rank, in] and B [rank, out], the scaling in B. No two are the same
+    for having the same name: what was proven of one is not proven of another."""
 
     digest: str
     rank: int
-    tensors: Mapping[str, tuple[Tensor, Tensor]] = field(compare=False, repr=False)
+    tensors: Mapping[str, tuple[Tensor, Tensor]] = field(repr=False)
 
     @classmethod
     def of(cls, digest: str, weights: LoraWeights, dtype: torch.dtype) -> Adapter:
@@ -104,29 +104,33 @@ class RowLora:
     def __init__(self, model: nn.Module) -> None:
         self._model = model
         self._slabs: dict[str, dict[int, _Slab]] = {}
-        self._slots: dict[int, list[str | None]] = {}
+        self._slots: dict[int, list[Adapter | None]] = {}
         self._runs: list[_Run] = []
 
     def room(self, adapters: Iterable[Adapter], running: Iterable[Adapter], limit: int) -> bool:
         """Whether the ranks of `running` and `adapters` together stay within `limit`; a first one is always let in."""
-        held = {a.digest: a.rank for a in running}
-        wanted = held | {a.digest: a.rank for a in adapters}
-        return not held or sum(wanted.values()) <= limit
+        held = set(running)
+        return not held or sum(adapter.rank for adapter in held | set(adapters)) <= limit
 
     def place(self, adapters: Iterable[Adapter], running: Iterable[Adapter]) -> None:
         """Puts adapters into the slabs; those that no running row has make way."""
-        wanted = {a.digest: a for a in adapters}
-        keep = {a.digest for a in running} | set(wanted)
-        for adapter in wanted.values():
+        wanted = dict.fromkeys(adapters)
+        keep = {*running, *wanted}
+        for adapter in wanted:
             slots = self._slots.setdefault(adapter.rank, [])
-            if adapter.digest in slots:
+            if adapter in slots:
                 continue
-            slots[:] = [digest if digest in keep else None for digest in slots]
+            slots[:] = [held if held in keep else None for held in slots]
             if None not in slots:
                 self._grow(adapter.rank)
             slot = slots.index(None)
-            slots[slot] = adapter.digest
+            slots[slot] = adapter
             self._write(adapter, slot)
+
+    def forget(self, adapter: Adapter) -> None:
+        """Its place in the slabs is free; for an adapter that no row has."""
+        slots = self._slots.get(adapter.rank, [])
+        slots[:] = [None if held is adapter else held for held in slots]
 
     def use(self, rows: Sequence[Sequence[Adapter]]) -> None:
         """Which adapters the rows of the next forward have, in its order; no rows after it."""
@@ -134,7 +138,7 @@ class RowLora:
         owners: dict[int, dict[int, list[int]]] = {}
         for place, adapters in enumerate(rows):
             for adapter in adapters:
-                slot = self._slots[adapter.rank].index(adapter.digest)
+                slot = self._slots[adapter.rank].index(adapter)
                 owners.setdefault(adapter.rank, {}).setdefault(slot, []).append(place)
         self._runs = [
             _run(rank, group, len(rows), device) for rank, by_slot in owners.items() for group in _neighbours(by_slot)

@@ -1,0 +1,76 @@
+"""The logit probe: what an adapter says to one fixed text. The trainer keeps it with the adapter, and whoever answers
+with the adapter compares: file hashes prove that bytes are whole, the probe that the model in memory is the one meant.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from sealkit.errors import AdapterCorrupt, AdapterMismatch
+
+PROBE_TEXT = "The name of the river that runs through the town is"
+_VALUES = 16
+# Root mean square of the difference by the largest logit expected. On SmolLM2-135M and 184 trained adapters an adapter
+# differs from its own probe by at most 1e-5 in float32 and .018 in bfloat16; two adapters differ by .13 (median).
+_TOLERANCE = {"float64": 5e-4, "float32": 5e-4, "bfloat16": 0.04, "float16": 0.04}
+
+
+def probe_tokens(tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """The fixed text as the model reads it."""
+    return list(tokenizer(PROBE_TEXT).input_ids)
+
+
+def probe_of(logits: Tensor) -> tuple[float, ...]:
+    """Values of `logits` [vocabulary] after the probe's last token, evenly apart, to four decimals."""
+    return tuple(round(float(x), 4) for x in logits[:: max(1, len(logits) // _VALUES)].tolist())
+
+
+class _Base(BaseModel):
+    digest: str = ""
+    dtype: str = ""
+
+
+class Provenance(BaseModel):
+    """What an adapter's manifest says of where it comes from; adapters made by others say nothing.
+
+    `probe` was taken over the adapter `policy_digest` where there is one.
+    """
+
+    base_model: _Base = _Base()
+    policy_digest: str = ""
+    probe: tuple[float, ...] = ()
+
+    @classmethod
+    def of(cls, digest: str, manifest: Mapping[str, Any]) -> Provenance:
+        """Raises AdapterCorrupt."""
+        try:
+            return cls.model_validate(manifest)
+        except ValidationError as fault:
+            where = ".".join(map(str, fault.errors()[0]["loc"]))
+            raise AdapterCorrupt(f"adapter {digest}: {where} of its manifest cannot be read; train it again") from fault
+
+    def check(self, digest: str, found: Sequence[float], dtype: str) -> None:
+        """Compares the logits `found`, in element type `dtype`, with the probe, as closely as the coarser of both
+        types allows. A shift of all logits alike does not count: it changes no text. Raises AdapterMismatch."""
+        tolerance = max(_TOLERANCE.get(name, 0.0) for name in (dtype, self.base_model.dtype))
+        if len(self.probe) == len(found):
+            gaps = [f - e for f, e in zip(found, self.probe, strict=True)]
+            shift = sum(gaps) / len(gaps)
+            off = math.sqrt(sum((gap - shift) ** 2 for gap in gaps) / len(gaps)) / max(1.0, *map(abs, self.probe))
+            if off <= tolerance:  # never true of NaN
+                return
+        raise AdapterMismatch(
+            f"the weights under digest {digest} are not those that were trained: to the probe text the trainer saw "
+            f"logits {_shown(self.probe)}, this model gives {_shown(found)}. Delete the adapter and train it again",
+            metadata={"digest": digest, "expected": _shown(self.probe), "found": _shown(found)},
+        )
+
+
+def _shown(values: Sequence[float]) -> str:
+    return ", ".join(f"{value:.4g}" for value in values[:4]) + ", …"
