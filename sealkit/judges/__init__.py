@@ -6,10 +6,11 @@ from sealkit.errors import UnknownJudge
 from sealkit.judges.base import Answer, Judge, Judgement
 from sealkit.judges.content import ContentJudge
 from sealkit.judges.exact import ExactJudge
+from sealkit.judges.grid import GridJudge
 
 __all__ = ["Answer", "Judge", "Judgement", "judge_names", "load_judge"]
 
-_JUDGES: dict[str, Callable[[], Judge]] = {"content": ContentJudge, "exact": ExactJudge}
+_JUDGES: dict[str, Callable[[], Judge]] = {"content": ContentJudge, "exact": ExactJudge, "grid": GridJudge}
 
 
 def judge_names() -> list[str]:

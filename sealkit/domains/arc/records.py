@@ -1,0 +1,67 @@
+"""ARC tasks as records: {id, train: [{input, output}], test: [{input, output}], split}."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+
+from sealkit.domain import Context
+from sealkit.domains.arc.grids import Pair, make_grid
+from sealkit.errors import InvalidDataset
+
+
+def _checked(rows: list[list[int]]) -> list[list[int]]:
+    make_grid(rows)
+    return rows
+
+
+Rows = Annotated[list[list[Annotated[int, Field(strict=True)]]], AfterValidator(_checked)]
+
+
+class PairRecord(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    input: Rows
+    output: Rows
+
+    def pair(self) -> Pair:
+        """As grids."""
+        return Pair(make_grid(self.input), make_grid(self.output))
+
+
+class TaskRecord(BaseModel):
+    """One record. Unknown keys are ignored, so that published tasks load as they are."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    id: str = Field(min_length=1, max_length=200)
+    train: tuple[PairRecord, ...] = Field(min_length=1)
+    test: tuple[PairRecord, ...] = Field(min_length=1)
+    split: Literal["train", "heldout"] = "train"
+
+    @property
+    def demonstrations(self) -> tuple[Pair, ...]:
+        """What the task shows."""
+        return tuple(record.pair() for record in self.train)
+
+
+def read_tasks(records: Sequence[Mapping[str, Any]]) -> list[Context]:
+    """Contexts of the records, in order, named by their ids. Raises InvalidDataset naming every faulty field."""
+    faults: list[tuple[str, str]] = []
+    contexts: dict[str, Context] = {}
+    for number, record in enumerate(records):
+        try:
+            task = TaskRecord.model_validate(record)
+        except ValidationError as error:
+            faults += [(".".join(map(str, (number, *e["loc"]))), e["msg"]) for e in error.errors()]
+            continue
+        if task.id in contexts:
+            faults.append((f"{number}.id", f"the task {task.id!r} came before"))
+        contexts[task.id] = Context(context_id=task.id, split=task.split, payload=task.model_dump(mode="json"))
+    if faults:
+        shown = "; ".join(f"record {path}: {message}" for path, message in faults[:5])
+        more = f"; and {len(faults) - 5} more" if len(faults) > 5 else ""
+        raise InvalidDataset(f"faulty ARC tasks: {shown}{more}", fields=tuple(faults))
+    return list(contexts.values())
