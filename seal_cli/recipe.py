@@ -12,6 +12,7 @@ from typing import Any
 from sealkit.config import RunConfig, load_config, parse_config
 from sealkit.dataset import dataset_reader, dataset_schemes
 from sealkit.errors import InvalidConfig, InvalidDataset
+from sealkit.retention_tasks import retention_records
 
 
 @dataclass(frozen=True)
@@ -44,8 +45,7 @@ def load_recipe(path: Path, *, dataset: Path | None, limit: int | None, settings
     if not config.dataset.path:
         raise InvalidDataset(f"{path} names no dataset; give one with --dataset FILE, or as dataset.path in the config")
     records = _records(config, path.parent if dataset is None else Path())
-    retention = read_records(path.parent / config.dataset.retention_path) if config.dataset.retention_path else []
-    return Recipe(config, config.dataset.path, records, retention)
+    return Recipe(config, config.dataset.path, records, _retention(config, path.parent))
 
 
 def _records(config: RunConfig, folder: Path) -> list[dict[str, Any]]:
@@ -58,6 +58,15 @@ def _records(config: RunConfig, folder: Path) -> list[dict[str, Any]]:
         known = ", ".join(f"{scheme}:" for scheme in dataset_schemes())
         raise InvalidConfig(f"dataset.options: {path} is a file and has none; sources with options begin with {known}")
     return read_records(folder / path)
+
+
+def _retention(config: RunConfig, folder: Path) -> list[dict[str, Any]]:
+    """The retention suite that the config names; empty: the controller takes its own."""
+    dataset = config.dataset
+    records = read_records(folder / dataset.retention_path) if dataset.retention_path else []
+    for task in dataset.retention_tasks:
+        records += retention_records(task, folder=folder, limit=dataset.retention_task_limit)
+    return records
 
 
 def read_records(path: Path) -> list[dict[str, Any]]:

@@ -37,7 +37,11 @@ class DatasetConfig(Section):
     options: dict[str, Any] = Field(default_factory=dict)
     """For such a source, its own options."""
     retention_path: str = ""
-    """Retention suite (JSONL of id, question, answer); empty: the suite that comes with the project."""
+    """Retention suite (JSONL of id, question, answer); empty, and no tasks: the suite that comes with the project."""
+    retention_tasks: tuple[str, ...] = Field((), max_length=64)
+    """Tasks of lm-evaluation-harness, by name or YAML file, that go with it (needs the extra `lm-eval`)."""
+    retention_task_limit: int = Field(200, ge=0)
+    """At most this many questions of each task; 0 means all."""
     limit: int = Field(0, ge=0)
     """Use at most this many records; 0 means all."""
     held_out: int = Field(0, ge=0)

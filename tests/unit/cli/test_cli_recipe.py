@@ -89,3 +89,20 @@ def test_a_faulty_file_says_where(tmp_path: Path, content: bytes, said: str) -> 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(InvalidDataset, match=r"gone\.json: cannot be read"):
         read_records(tmp_path / "gone.json")
+
+
+def test_tasks_of_the_harness_join_the_retention_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def task(name: str, *, folder: Path, limit: int) -> list[dict[str, str]]:
+        return [{"id": f"{name}/0", "question": "q", "answer": f"{folder == tmp_path} {limit}"}]
+
+    monkeypatch.setattr("seal_cli.recipe.retention_records", task)
+    (tmp_path / "data.jsonl").write_text("{}\n")
+    (tmp_path / "mine.jsonl").write_text('{"id": "a", "question": "q", "answer": "a"}\n')
+    lines = ['path = "data.jsonl"', 'retention_path = "mine.jsonl"', 'retention_tasks = ["arc_easy", "t.yaml"]']
+    (tmp_path / "config.toml").write_text("\n".join(["[dataset]", *lines, "retention_task_limit = 7"]))
+    recipe = load_recipe(tmp_path / "config.toml", dataset=None, limit=None, settings=())
+    assert [(record["id"], record["answer"]) for record in recipe.retention] == [
+        ("a", "a"),
+        ("arc_easy/0", "True 7"),
+        ("t.yaml/0", "True 7"),
+    ]

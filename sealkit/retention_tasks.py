@@ -1,0 +1,104 @@
+"""Tasks of EleutherAI's lm-evaluation-harness as retention suites: by name, or a YAML file. Needs the extra `lm-eval`.
+
+A task's documents become records of a question and its answer, which the run's own judge grades. So the figures are
+not the harness's: it scores log-likelihoods of choices where here an answer is written, shows examples and filters
+answers. A task whose target is a worked solution (gsm8k) has therefore nothing that a model would answer word by word.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
+from pathlib import Path
+from typing import Any, Protocol
+
+from sealkit.errors import InvalidConfig, InvalidDataset, Unavailable
+
+INSTALL = 'pip install "seal-suite[lm-eval]"'
+
+
+class Task(Protocol):
+    """What is needed of the harness's `ConfigurableTask`."""
+
+    OUTPUT_TYPE: str
+    eval_docs: Iterable[Mapping[str, Any]]
+
+    def doc_to_text(self, doc: Mapping[str, Any]) -> Any: ...
+
+    def doc_to_target(self, doc: Mapping[str, Any]) -> Any: ...
+
+    def doc_to_choice(self, doc: Mapping[str, Any]) -> list[str]: ...
+
+
+def retention_records(name: str, *, folder: Path, limit: int) -> list[dict[str, str]]:
+    """The first `limit` documents (0: all) of the task, as retention records. `name` is the harness's for a task, or of
+    several, or a YAML file, relative to `folder`.
+
+    Raises InvalidConfig where the harness is not installed or knows no such task; InvalidDataset where a task has no
+    question with a written answer; Unavailable where its dataset cannot be had.
+    """
+    tasks = _load(name, folder)
+    return [record for task in sorted(tasks) for record in records_of(task, tasks[task], limit)]
+
+
+def _load(name: str, folder: Path) -> Mapping[str, Task]:
+    """The tasks of that name, by their own. The harness reads their datasets at once."""
+    try:  # takes seconds, so only for who names a task
+        from datasets.exceptions import DatasetsError
+        from lm_eval.tasks import TaskManager
+        from yaml import YAMLError
+    except ImportError as error:
+        raise InvalidConfig(
+            f"dataset.retention_tasks: {name} is a task of lm-evaluation-harness, which is not installed; {INSTALL}"
+        ) from error
+    is_file = name.endswith((".yaml", ".yml"))
+    if is_file and not (folder / name).is_file():
+        raise InvalidConfig(f"dataset.retention_tasks: {folder / name} is not there")
+    try:
+        tasks: Mapping[str, Task] = TaskManager(include_defaults=not is_file).load(
+            [str(folder / name) if is_file else name]
+        )["tasks"]
+    except KeyError as error:
+        raise InvalidConfig(f"dataset.retention_tasks: lm-evaluation-harness knows no task {name!r}") from error
+    except (ValueError, YAMLError) as error:
+        raise InvalidConfig(f"dataset.retention_tasks: {name} is no task: {error}") from error
+    except OSError as error:
+        raise Unavailable(f"the dataset of the task {name!r} cannot be had: {error}") from error
+    except DatasetsError as error:
+        raise InvalidDataset(f"the dataset of the task {name!r} cannot be read: {error}") from error
+    return tasks
+
+
+def records_of(name: str, task: Task, limit: int) -> list[dict[str, str]]:
+    """Records of a task's first `limit` documents (0: all) that have a question and an answer. Raises InvalidDataset
+    where there is none."""
+    if task.OUTPUT_TYPE not in ("generate_until", "multiple_choice"):
+        raise InvalidDataset(
+            f"the task {name!r} has the output type {task.OUTPUT_TYPE}; retention asks for written answers, which "
+            "tasks of generate_until and multiple_choice have"
+        )
+    records = list(islice(_records(name, task), limit or None))
+    if not records:
+        raise InvalidDataset(f"no document of the task {name!r} has a question and an answer that are text")
+    return records
+
+
+def _records(name: str, task: Task) -> Iterator[dict[str, str]]:
+    for index, doc in enumerate(task.eval_docs):
+        question, answer = task.doc_to_text(doc), task.doc_to_target(doc)
+        if task.OUTPUT_TYPE == "multiple_choice":
+            choices = [str(choice) for choice in task.doc_to_choice(doc)]
+            answer = choices[answer] if isinstance(answer, int) and 0 <= answer < len(choices) else answer
+            question = _with_choices(question, choices)
+        answer = answer[0] if isinstance(answer, list) and answer else answer
+        # Some tasks turn it around and have a number for text: one sentence for many questions.
+        if isinstance(question, str) and isinstance(answer, str) and question.strip() and answer.strip():
+            yield {"id": f"{name}/{index}", "question": question.strip(), "answer": answer.strip()}
+
+
+def _with_choices(question: Any, choices: list[str]) -> Any:
+    """The question with its choices, unless it lists them itself: whoever writes an answer has to know them."""
+    if not isinstance(question, str) or all(choice in question for choice in choices):
+        return question
+    stem, cue = question.rstrip().removesuffix("Answer:"), "Answer:" if question.rstrip().endswith("Answer:") else ""
+    return "\n".join([stem.rstrip(), "Choices: " + "; ".join(choices), *([cue] if cue else [])])
