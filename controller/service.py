@@ -12,17 +12,23 @@ from seal.controller.v1 import controller_pb2_grpc
 from sqlalchemy import Connection
 
 from controller.accept import accept
-from controller.record import events, policies, runs, trials
+from controller.estimate import estimate_run
+from controller.record import events, policies, replays, runs, trials
 from controller.record.database import Database
+from controller.record.rates import rates_for
+from controller.replay import compare
 from controller.report import build_report
 from sealkit.resources import RunReport
+from sealkit.rpc.convert import word_from_number
 from sealkit.rpc.convert_controller import (
+    TRIAL_STATES,
+    budget_from_pb,
     event_to_pb,
     policy_version_to_pb,
     run_to_pb,
     trial_to_pb,
 )
-from sealkit.rpc.convert_report import run_report_to_pb
+from sealkit.rpc.convert_report import replay_to_pb, run_estimate_to_pb, run_report_to_pb
 from sealkit.rpc.struct import struct_from_pb
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -98,21 +104,57 @@ class ControllerService(controller_pb2_grpc.ControllerServiceServicer):
         run = await self._database.write(runs.cancel, _id(request.name), request.request_id)
         return pb.CancelRunResponse(run=run_to_pb(run))
 
+    async def PauseRun(self, request: pb.PauseRunRequest, _: Context) -> pb.PauseRunResponse:
+        run = await self._database.write(runs.pause, _id(request.name), request.request_id)
+        return pb.PauseRunResponse(run=run_to_pb(run))
+
     async def ResumeRun(self, request: pb.ResumeRunRequest, _: Context) -> pb.ResumeRunResponse:
-        run = await self._database.write(runs.resume, _id(request.name), request.request_id)
+        budget = budget_from_pb(request.budget) if request.HasField("budget") else None
+        run = await self._database.write(runs.resume, _id(request.name), request.request_id, budget)
         return pb.ResumeRunResponse(run=run_to_pb(run))
+
+    async def RetryTrials(self, request: pb.RetryTrialsRequest, _: Context) -> pb.RetryTrialsResponse:
+        run, retried = await self._database.write(
+            runs.retry, _id(request.parent), list(request.names), request.request_id
+        )
+        return pb.RetryTrialsResponse(run=run_to_pb(run), retried=retried)
 
     async def GetRunReport(self, request: pb.GetRunReportRequest, _: Context) -> pb.GetRunReportResponse:
         report = await self._database.read(_report, _id(request.name))
         return pb.GetRunReportResponse(report=run_report_to_pb(report))
 
+    async def EstimateRun(self, request: pb.EstimateRunRequest, _: Context) -> pb.EstimateRunResponse:
+        new, contexts = await asyncio.to_thread(
+            accept,
+            request_id="estimate",
+            display_name="",
+            config=struct_from_pb(request.config),
+            records=[struct_from_pb(record) for record in request.records],
+            retention=(),
+            plugins=self._plugins,
+        )
+        rates = await self._database.read(rates_for, new)
+        estimate = await asyncio.to_thread(estimate_run, new, contexts, rates, self._plugins)
+        return pb.EstimateRunResponse(estimate=run_estimate_to_pb(estimate))
+
     # --- trials and policies ------------------------------------------------------------------------------------------
     async def ListTrials(self, request: pb.ListTrialsRequest, _: Context) -> pb.ListTrialsResponse:
-        page = await self._database.read(trials.page, request.parent, request.page_size, request.page_token)
+        state = word_from_number(TRIAL_STATES, request.state) if request.state else None
+        page = await self._database.read(
+            trials.page, request.parent, request.page_size, request.page_token, state=state
+        )
         return pb.ListTrialsResponse(trials=map(trial_to_pb, page.items), next_page_token=page.next_token)
 
     async def GetTrial(self, request: pb.GetTrialRequest, _: Context) -> pb.GetTrialResponse:
         return pb.GetTrialResponse(trial=trial_to_pb(await self._database.read(trials.get, request.name)))
+
+    async def ReplayTrial(self, request: pb.ReplayTrialRequest, _: Context) -> pb.ReplayTrialResponse:
+        trial = await self._database.write(replays.add, request.name, request.request_id)
+        return pb.ReplayTrialResponse(trial=trial_to_pb(trial))
+
+    async def GetReplay(self, request: pb.GetReplayRequest, _: Context) -> pb.GetReplayResponse:
+        replay, original = await self._database.read(replays.pair, request.name)
+        return pb.GetReplayResponse(replay=replay_to_pb(compare(replay, original)))
 
     async def ListPolicies(self, request: pb.ListPoliciesRequest, _: Context) -> pb.ListPoliciesResponse:
         page = await self._database.read(policies.page, request.page_size, request.page_token)

@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from seal_cli.console import duration, out
+from seal_cli.cost import STAGES, cost_facts
 from sealkit.resources import Estimate, ReportRow, Run, RunReport
 
 SPLITS = {
@@ -25,7 +26,6 @@ LEGEND = (
     "is chosen by these very questions, so it is an upper bound. Each round learns from contexts of its own: compare "
     "policies on the held-out ones."
 )
-STAGES = {"generate": "writing", "train": "training", "evaluate": "asking"}
 
 
 def print_report(run: Run, report: RunReport, store: Path | None) -> None:
@@ -91,6 +91,7 @@ def _fact_rows(report: RunReport, store: Path | None) -> Iterable[tuple[str, str
     if trials := sum(report.trial_counts.values()):
         each = report.wall_seconds / trials
         yield "in all", f"{report.wall_seconds:.0f} s, {each:.1f} s for each of {trials} trials, M-steps included"
+    yield from cost_facts(report.cost)
     if report.policies:
         yield "policies", " → ".join(policy.name for policy in report.policies)
     if store:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -29,6 +31,9 @@ def run(
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change the config: --set editor.k=3.")
     ] = None,
     follow: Annotated[bool, typer.Option(help="Stay and show how it goes.")] = True,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Start nothing; estimate trials, tokens and time from past runs.")
+    ] = False,
     cancel_on_interrupt: Annotated[
         bool, typer.Option("--cancel-on-interrupt", help="Ctrl-C cancels the run instead of leaving it going.")
     ] = False,
@@ -41,6 +46,9 @@ def run(
 
     recipe = load_recipe(config, dataset=dataset, limit=limit, settings=settings or ())
     with connect(address, data) as client:
+        if dry_run:
+            _estimate(client, recipe)
+            return
         created = _create(client, recipe, name)
         used = min(len(recipe.records), recipe.config.dataset.limit or len(recipe.records))
         rounds = recipe.config.rounds
@@ -52,13 +60,34 @@ def run(
 
 
 def _create(client: SealClient, recipe: Recipe, name: str) -> Run:
-    """Creates the run. Raises InvalidDataset that names the file, which the controller never sees."""
-    from sealkit.errors import InvalidDataset
-
-    try:
+    with _dataset_named(recipe):
         return client.create_run(
             recipe.config, recipe.records, recipe.retention, display_name=name or recipe.config.name
         )
+
+
+def _estimate(client: SealClient, recipe: Recipe) -> None:
+    from rich.markup import escape
+    from rich.table import Table
+
+    from seal_cli.console import out
+    from seal_cli.cost import estimate_facts
+
+    with _dataset_named(recipe):
+        estimate = client.estimate_run(recipe.config, recipe.records)
+    table = Table.grid(padding=(0, 2))
+    for label, value in estimate_facts(estimate):
+        table.add_row(f"[dim]{label}[/]", escape(value))
+    out.print(table)
+
+
+@contextmanager
+def _dataset_named(recipe: Recipe) -> Iterator[None]:
+    """Names the file in an InvalidDataset: the controller never sees it."""
+    from sealkit.errors import InvalidDataset
+
+    try:
+        yield
     except InvalidDataset as error:
         raise InvalidDataset(f"{recipe.dataset}: {error.message}", fields=error.fields) from error
 

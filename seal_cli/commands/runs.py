@@ -90,6 +90,26 @@ def report(
             print_report(client.get_run(_full(name)), found, embedded_store(data) if not address else None)
 
 
+@app.command()
+def cost(
+    name: Name,
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+    address: Address = "",
+    data: Data = DEFAULT_DATA,
+) -> None:
+    """Tokens and device seconds by round and stage."""
+    from seal_cli.console import out
+    from seal_cli.cost import COST_COLUMNS, cost_rows
+    from seal_cli.tables import print_listing
+
+    with connect(address, data) as client:
+        found = client.report(_full(name))
+    if as_json:
+        out.print_json(found.model_dump_json(include={"cost", "round_costs"}))
+    else:
+        print_listing(COST_COLUMNS, cost_rows(found.round_costs, found.cost))
+
+
 def _full(name: str) -> str:
     """`runs/…`, whether or not the person typed that part."""
     return name if name.startswith("runs/") else f"runs/{name}"

@@ -51,3 +51,33 @@ def get(
 
     with connect(address, data) as client:
         out.print_json(client.get_trial(name).model_dump_json())
+
+
+@app.command()
+def replay(
+    name: Annotated[str, typer.Argument(help="runs/…/rounds/…/trials/…")],
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+    address: Address = "",
+    data: Data = DEFAULT_DATA,
+) -> None:
+    """Make a trial again from its manifest and say what differs. Exit code 0: nothing does."""
+    from seal_cli.console import err, out
+    from seal_cli.tables import print_listing
+
+    with connect(address, data) as client:
+        started = client.replay_trial(name)
+        err.print(f"{started.name} is made; waiting for it", markup=False)
+        found = client.wait_replay(started.name)
+    if as_json:
+        out.print_json(found.model_dump_json())
+    elif found.identical:
+        out.print(f"identical: {found.original}", markup=False)
+    else:
+        rows = [(d.field, _on_one_line(d.recorded), _on_one_line(d.replayed)) for d in found.differences]
+        print_listing(("what", "recorded", "replayed"), rows)
+    if not found.identical:
+        raise typer.Exit(1)
+
+
+def _on_one_line(text: str) -> str:
+    return text.replace("\n", "⏎").replace("\t", " ")
