@@ -104,6 +104,10 @@ class UnknownTrial(NotFound):
     reason = "UNKNOWN_TRIAL"
 
 
+class UnknownAlias(NotFound):
+    reason = "UNKNOWN_ALIAS"
+
+
 class UnknownJudge(NotFound):
     reason = "UNKNOWN_JUDGE"
 
@@ -133,6 +137,18 @@ class BudgetExhausted(FailedPrecondition):
     reason = "BUDGET_EXHAUSTED"
 
 
+class GateRefused(FailedPrecondition):
+    """A policy that forgot too much, or was never measured, is not published."""
+
+    reason = "GATE_REFUSED"
+
+
+class NothingToRollBack(FailedPrecondition):
+    """An alias has pointed to one policy only."""
+
+    reason = "NOTHING_TO_ROLL_BACK"
+
+
 class NonFiniteLoss(FailedPrecondition):
     """Training diverged; the job alone fails."""
 
@@ -155,6 +171,12 @@ class EndpointRefused(FailedPrecondition):
     """An HTTP endpoint refuses the request as it is; `metadata["status"]` holds its status code."""
 
     reason = "ENDPOINT_REFUSED"
+
+
+class Unsupported(FailedPrecondition):
+    """The backend or the model cannot do what was asked for."""
+
+    reason = "UNSUPPORTED"
 
 
 class RequestIdReused(SealError):

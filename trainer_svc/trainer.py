@@ -247,6 +247,7 @@ class Trainer:
             "final_loss": trained.losses[-1],
             "usage": usage.model_dump(mode="json"),
             "probe": list(trained.probe),
+            "probe_top": list(trained.probe_top),
         }
         files = dump_adapter(trained.weights, self.info.name)
         ref = self._store.put(digest, files, manifest)
@@ -266,7 +267,8 @@ class Trainer:
         files = dump_adapter(concatenate(self._load(under), self._load(over)), self.info.name)
         manifest = {"base_model": self.info.model_dump(mode="json"), "joined": [under.digest, over.digest]}
         if above.get("policy_digest") == under.digest and "probe" in above:
-            manifest["probe"] = above["probe"]  # it was taken with the lower adapter in place
+            # They were taken with the lower adapter in place.
+            manifest |= {name: above[name] for name in ("probe", "probe_top") if name in above}
         return self._store.put(digest, files, manifest)
 
 

@@ -19,6 +19,7 @@ from jinja2 import TemplateError
 from pydantic import BaseModel, Field
 from safetensors import SafetensorError
 from transformers import (
+    AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
     GgufConfig,
@@ -90,6 +91,28 @@ def load_model(settings: ModelSettings) -> LoadedModel:
         build=build_facts(device),
     )
     return LoadedModel(model, tokenizer, info, path)
+
+
+def describe_model(model: str, *, dtype: str) -> tuple[PreTrainedTokenizerBase, ModelInfo]:
+    """Tokenizer and description of a model that a server holds elsewhere, from the copy that `model` names here: the
+    digests are those of `load_model`; no weights are loaded. Raises InvalidModel."""
+    path = locate(model)
+    folder, options = (path.parent, {"gguf_file": path.name}) if path.is_file() else (path, {})
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True, **options)
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True, **options)
+    except _LOAD_FAULTS as fault:
+        raise InvalidModel(f"{path} holds no tokenizer and config that can be read: {fault}") from fault
+    tokenizer_digest = _tokenizer_digest(tokenizer)
+    return tokenizer, ModelInfo(
+        name=path.name if Path(model).exists() else model,
+        digest=_weights_digest(path, tokenizer_digest),
+        tokenizer_digest=tokenizer_digest,
+        context_length=int(getattr(config, "max_position_embeddings", 0) or 2048),
+        has_chat_template=bool(tokenizer.chat_template),
+        dtype=dtype,
+        device="served",
+    )
 
 
 def export_model(source: str, folder: Path, dtype: str = "bfloat16") -> Path:
@@ -218,11 +241,15 @@ def _device(name: str) -> torch.device:
 def _dtype(name: str, device: torch.device) -> torch.dtype:
     if name != "auto":
         return DTYPES[name]
+    return torch.bfloat16 if good_at_bfloat16(device) else torch.float32
+
+
+def good_at_bfloat16(device: torch.device) -> bool:
+    """Whether products in bfloat16 are the faster ones on `device`."""
     if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
+        return torch.cuda.is_bf16_supported(including_emulation=False)
     # Measured on Emerald Rapids with AMX hidden: avx512_bf16 products run at half the speed of float32 ones.
-    has_amx = device.type == "cpu" and torch.cpu.get_capabilities().get("amx_bf16")
-    return torch.bfloat16 if has_amx else torch.float32
+    return device.type == "cpu" and bool(torch.cpu.get_capabilities().get("amx_bf16"))
 
 
 def _tokenizer_digest(tokenizer: PreTrainedTokenizerBase) -> str:
