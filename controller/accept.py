@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from importlib import resources
 from typing import Any
 
+from controller.arms import check_arms
 from controller.record.runs import NewRun
 from controller.setup import planned_trials, shuffled
 from sealkit.config import RunConfig, parse_config
@@ -39,7 +40,10 @@ def accept(
     load_judge(checked.evaluation.judge or domain.judge)
     used = records[: checked.dataset.limit or None]
     contexts = check_contexts(hold_out(domain.contexts(used), checked.dataset.held_out, checked.seed))
+    ready = set.intersection(*(set(domain.ready_made(context)) for context in contexts))
+    check_arms(checked, domain, ready)
     suite = check_retention(retention) if retention else default_retention()
+    check_rehearsal(checked, len(suite))
     splits = Counter(context.split for context in contexts)
     name = display_name or checked.name
     new = NewRun(
@@ -50,8 +54,8 @@ def accept(
         config=checked.model_dump(mode="json"),
         retention=tuple(suite),
         start_policy=checked.start_policy,
-        rounds_total=checked.rounds,
-        trials_total=planned_trials(checked, train=splits["train"], held_out=splits["heldout"]),
+        rounds_total=splits["train"] if checked.task == "adapt" else checked.rounds,
+        trials_total=planned_trials(checked, train=splits["train"], held_out=splits["heldout"], ready=ready),
     )
     return new, contexts
 
@@ -63,6 +67,15 @@ def check_config(config: RunConfig) -> RunConfig:
         message = "needs passage_only = true; without the comparison, set it to false"
         raise InvalidConfig(f"config: {field}: {message}", fields=((f"config.{field}", message),))
     return config
+
+
+def check_rehearsal(config: RunConfig, suite: int) -> None:
+    """Refuses to rehearse so much of a suite of so many queries that nothing is left to measure. Raises
+    InvalidConfig."""
+    if config.rehearsal.examples >= suite:
+        field = "rehearsal.examples"
+        message = f"rehearses {config.rehearsal.examples} of {suite} retention queries, so none is left to measure"
+        raise InvalidConfig(f"config: {field}: {message}", fields=((f"config.{field}", message),))
 
 
 def hold_out(contexts: Sequence[Context], count: int, seed: int) -> list[Context]:

@@ -27,8 +27,9 @@ class Group:
 def chosen(group: Group, config: SelectionConfig, verdicts: dict[str, BothVerdicts]) -> list[Trial]:
     """The trials of a group that are kept. `verdicts` by trial name, a trial's and its baseline's, are needed by the
     `significant` rule alone. Only a trial with a reward is ever kept: none that was rejected, failed, cancelled or
-    stopped early."""
-    rewards = [trial.reward if trial.state is TrialState.SUCCEEDED else None for trial in group.edits]
+    stopped early; and none of an arm that is there to compare."""
+    edits = [trial for trial in group.edits if trial.editor in config.learn_from]
+    rewards = [trial.reward if trial.state is TrialState.SUCCEEDED else None for trial in edits]
     if config.rule == "best_of_k":
         indices = best_of_k(rewards)
     elif config.rule == "positive":
@@ -36,12 +37,12 @@ def chosen(group: Group, config: SelectionConfig, verdicts: dict[str, BothVerdic
     else:
         pairs = [
             None if reward is None else _paired(*verdicts[trial.name])
-            for trial, reward in zip(group.edits, rewards, strict=True)
+            for trial, reward in zip(edits, rewards, strict=True)
         ]
         indices = significant(pairs, alpha=config.significance)
-    kept = [group.edits[i] for i in indices if passes(group.edits[i], group.passage, config)]
+    kept = [edits[i] for i in indices if passes(edits[i], group.passage, config)]
     SELECTED.labels("kept").inc(len(kept))
-    SELECTED.labels("dropped").inc(len(group.edits) - len(kept))
+    SELECTED.labels("dropped").inc(len(edits) - len(kept))
     return kept
 
 

@@ -7,12 +7,15 @@ here. A drive holds the run's lease: every write is refused once somebody else t
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 
 import structlog
 from sqlalchemy import Connection
 
+from controller import gate
+from controller.arms import count_edits, edits_of_group
 from controller.choice import BothVerdicts, Group
+from controller.commit import consolidated
 from controller.patience import patiently
 from controller.presence import Presence
 from controller.record import contexts, events, policies, runs, trials
@@ -28,9 +31,9 @@ from sealkit.config import RunConfig, SelectionConfig
 from sealkit.domain import Context
 from sealkit.errors import FailedPrecondition, Unavailable
 from sealkit.queue import Queue
-from sealkit.resources import Editor, PolicyVersion, Trial, TrialPhase, TrialState
+from sealkit.resources import Editor, GateState, PolicyVersion, Trial, TrialPhase, TrialState
 from sealkit.telemetry import POLICY_VERSION
-from sealkit.types import Policy, PolicyExample, TrainingResult, seed_of
+from sealkit.types import AdapterRef, Policy, PolicyExample, Progress, TrainingResult, Usage, seed_of
 
 log = structlog.get_logger(__name__)
 
@@ -50,7 +53,8 @@ class Drive:
         self._queue = queue
         self._services = services
         self._presence = presence
-        self._train: list[Context] = []
+        self.train: list[Context] = []
+        """Contexts to learn from, in the order of the dataset."""
         self._ended: dict[str, asyncio.Event] = {}
         self.held_out: list[Context] = []
         """Held-out contexts; none where the config leaves the scoring out."""
@@ -67,14 +71,18 @@ class Drive:
         return self.config.selection
 
     async def first_policy(self) -> PolicyVersion:
-        """θ_0. Raises ModelMismatch where the services, or the policy to start from, disagree on the base model."""
-        self._train = await self._database.read(contexts.of_split, self._lease.run_id, "train")
+        """θ_0, measured. Raises ModelMismatch where the services, or the policy to start from, disagree on the base
+        model."""
+        self.train = await self._database.read(contexts.of_split, self._lease.run_id, "train")
         if self.config.held_out.samples:
             self.held_out = await self._database.read(contexts.of_split, self._lease.run_id, "heldout")
         base = await patiently(self._services.base_model, doing="asking for the base model")
-        return await self._database.write(
+        theta = await self._database.write(
             policies.begin, self._lease, start_policy=self._setup.start_policy, base_model=base.digest
         )
+        if theta.gate is not GateState.UNMEASURED:
+            return theta
+        return await self._database.write(policies.measured, self._lease, await self.measured(theta))
 
     async def stage(self, t: int, name: str) -> None:
         """Says what begins."""
@@ -86,12 +94,18 @@ class Drive:
         following = await self._database.write(policies.begin_round, self._lease, t, theta.name)
         return await self._database.read(policies.get, following) if following else None
 
-    async def close_round(self, t: int, following: PolicyVersion, *, kept: int) -> PolicyVersion:
-        """Ends round t with θ_{t+1}. A policy that stays needs no second scoring."""
-        stays = following.round != f"{self._lease.run}/rounds/{t}"
-        fewer = len(self.held_out) * self.config.held_out.samples if stays else 0
-        log.info("round done", round=t, kept=kept, policy=following.name)
-        return await self._database.write(policies.end_round, self._lease, t, following, kept=kept, fewer_trials=fewer)
+    async def close_round(self, t: int, theta: PolicyVersion, made: PolicyVersion, *, kept: int) -> PolicyVersion:
+        """Ends round t; θ_{t+1} is what was `made`, or θ_t where that is θ_t itself or the gate refused it. A policy
+        that stays needs no second scoring."""
+        stays = made.name == theta.name or made.gate is GateState.REFUSED
+        again = count_edits(self.config, TrialPhase.HELD_OUT, (), first=False)
+        fewer = len(self.held_out) * again if stays else 0
+        alias = self.config.gate.alias
+        following = await self._database.write(
+            policies.end_round, self._lease, t, theta, made, kept=kept, alias=alias, fewer_trials=fewer
+        )
+        log.info("round done", round=t, kept=kept, policy=following.name, gate=made.gate_reason)
+        return following
 
     def round_that_made(self, theta: PolicyVersion) -> int:
         """The round under which a policy's scoring is filed: the one that made it, the first for θ_0."""
@@ -100,12 +114,14 @@ class Drive:
     # --- the E-step ---------------------------------------------------------------------------------------------------
     def contexts_of_round(self, t: int) -> list[Context]:
         """The contexts that round t learns from."""
-        return self._setup.contexts_of_round(self._train, t)
+        return self._setup.contexts_of_round(self.train, t)
 
     def self_edits(self, t: int, phase: TrialPhase, theta: PolicyVersion, context: Context) -> list[Plan]:
-        """The trials of a context's self-edits: k to learn from, `held_out.samples` to score a policy with."""
-        count = self.config.editor.k if phase is TrialPhase.E_STEP else self.config.held_out.samples
-        return [self._plan(t, phase, theta, context, Editor.POLICY, index) for index in range(count)]
+        """The trials of a context's self-edits: k to learn from, `held_out.samples` to score a policy with; of every
+        arm."""
+        ready = self._setup.domain.ready_made(context)
+        arms = edits_of_group(self.config, phase, ready, first=self._is_first(theta))
+        return [self._plan(t, phase, theta, context, editor, i) for editor, count in arms for i in range(count)]
 
     async def passage_only(
         self, t: int, phase: TrialPhase, theta: PolicyVersion, context: Context, edits: Sequence[Trial]
@@ -125,7 +141,7 @@ class Drive:
         names = [plan.name for plan in plans]
         new = await self._database.write(trials.add, self._lease, plans)
         try:
-            await self._queue.put(new)
+            await self._queue.put(self._lease.run_id, new)
         except Unavailable as error:
             log.warning("trials wait for the queue", trials=len(new), message=error.message)
         heard = [self._ended.setdefault(name, asyncio.Event()) for name in names]
@@ -152,7 +168,7 @@ class Drive:
             return {}
         return {t.name: await self._database.read(trials.paired_verdicts, t.name) for t in group.edits}
 
-    # --- the M-step ---------------------------------------------------------------------------------------------------
+    # --- the M-step, or a commit --------------------------------------------------------------------------------------
     async def select(self, t: int, kept: Sequence[Trial]) -> None:
         """Marks what selection kept of round t."""
         await self._database.write(trials.choose, self._lease, t, [trial.name for trial in kept])
@@ -164,21 +180,53 @@ class Drive:
             trials.chosen, self._lease.run_id, from_round=0 if from_base else t, to_round=t
         )
         result = await patiently(lambda: self._fine_tune(t, theta, kept), doing="M-step")
+        return self._version(t, theta, result.adapter, kept, result.usage)
+
+    async def commit(self, t: int, theta: PolicyVersion, best: Trial) -> PolicyVersion:
+        """θ_{t+1} from the trial of round t that is to be committed: its adapter on top of θ_t's, which is what was
+        scored; or, where the config consolidates, one adapter over θ_0 trained on all that was kept so far."""
+        if self.config.adapt.commit == "stack" and best.adapter is not None:
+            return self._version(t, theta, await self._joined(theta, best.adapter), [best], Usage())
+        kept = await self._database.read(trials.chosen, self._lease.run_id, from_round=0, to_round=t)
+        spec = await asyncio.to_thread(consolidated, self._setup, self.train, kept, t)
+        first = await self._database.read(policies.get, f"policies/{self._lease.run_id}-0")
+
+        async def train() -> TrainingResult:
+            return await _last(self._services.trainer.train_adapter(_policy(first), spec, owner=self._lease.run))
+
+        result = await patiently(train, doing="consolidation")
+        return self._version(t, theta, await self._joined(first, result.adapter), kept, result.usage)
+
+    async def measured(self, theta: PolicyVersion) -> PolicyVersion:
+        """The policy with what it forgot and what the gate says to that; in an adaptation also with its row of R."""
+        contexts = self.train if self.config.task == "adapt" else ()
+        return await patiently(
+            lambda: gate.measured(theta, self._setup, self._services.evaluator, contexts), doing="measuring a policy"
+        )
+
+    async def _joined(self, theta: PolicyVersion, adapter: AdapterRef) -> AdapterRef:
+        return await patiently(
+            lambda: self._services.trainer.join_adapters(_policy(theta), adapter), doing="joining adapters"
+        )
+
+    def _version(
+        self, t: int, theta: PolicyVersion, adapter: AdapterRef, kept: Sequence[Trial], usage: Usage
+    ) -> PolicyVersion:
         POLICY_VERSION.set(t + 1)
         return PolicyVersion(
             name=f"policies/{self._lease.run_id}-{t + 1}",
             parent=theta.name,
             round=f"{self._lease.run}/rounds/{t}",
-            adapter=result.adapter,
+            adapter=adapter,
             trials=tuple(trial.name for trial in kept),
             create_time=now(),
-            usage=result.usage,
+            usage=usage,
         )
 
     async def _fine_tune(self, t: int, theta: PolicyVersion, kept: Sequence[Trial]) -> TrainingResult:
-        config, by_id = self.config.m_step, {context.context_id: context for context in self._train}
+        config, by_id = self.config.m_step, {context.context_id: context for context in self.train}
         updates = self._services.trainer.train_policy(
-            Policy(name=theta.name, adapter=theta.adapter),
+            _policy(theta),
             [
                 PolicyExample(prompt=self._setup.domain.prompt(by_id[k.context_id]), completion=k.completion)
                 for k in kept
@@ -189,42 +237,21 @@ class Drive:
             seed=seed_of(self.config.seed, "M-step", t),
             owner=self._lease.run,
         )
-        async for update in updates:
-            if isinstance(update, TrainingResult):
-                return update
-        raise Unavailable("the trainer ended the stream without a result")
+        return await _last(updates)
 
     # --- the score of a policy ----------------------------------------------------------------------------------------
     async def keep_score(self, theta: PolicyVersion, groups: Sequence[Group]) -> None:
-        """Records a policy's mean accuracy on held-out contexts, as the report counts it, and its forgetting."""
+        """Records a policy's mean accuracy on held-out contexts, as the report counts it."""
         run = await self._database.read(runs.get, self._lease.run_id)
         tried = [t for g in groups for t in (*g.edits, *([g.passage] if g.passage else ()))]
         rows = {row.key: row.accuracy.mean for row in build_report(run, tried, [theta]).rows}
-        known = (await self._database.read(policies.get, theta.name)).forgetting
-        forgetting = known if known is not None else await patiently(lambda: self._forgetting(theta), doing="retention")
         held_out = rows.get("held_out.theta_0.self_edit.mean")
-        await self._database.write(policies.score, self._lease, theta.name, forgetting=forgetting, held_out=held_out)
-
-    async def _forgetting(self, theta: PolicyVersion) -> float | None:
-        if theta.adapter is None:
-            return 0.0  # the base model against itself
-        evaluation = await self._services.evaluator.evaluate(
-            Policy(name=theta.name, adapter=theta.adapter),
-            None,
-            (),
-            sampling=self.config.evaluation.sampling,
-            judge=self._setup.judge,
-            retention_queries=self._setup.retention,
-            retention_limit=self.config.evaluation.retention_limit,
-        )
-        return evaluation.retention.forgetting if evaluation.retention else None
+        await self._database.write(policies.score, self._lease, theta.name, held_out)
 
     def _is_first(self, theta: PolicyVersion) -> bool:
         return not theta.round
 
-    def _plan(
-        self, t: int, phase: TrialPhase, theta: PolicyVersion, context: Context, editor: Editor, index: int
-    ) -> Plan:
+    def _plan(self, t: int, phase: TrialPhase, theta: PolicyVersion, context: Context, editor: str, index: int) -> Plan:
         version = int(theta.name.rpartition("-")[2])
         return Plan(
             run_id=self._lease.run_id,
@@ -266,11 +293,23 @@ class Drive:
             log.warning("workers died", trials=len(orphaned))
             await self._database.write(trials.put_back, self._lease, dead)
         unfinished = [*orphaned, *waiting]
-        queued = await self._queue.bodies() if unfinished else set()
+        queued = await self._queue.bodies(self._lease.run_id) if unfinished else set()
         missing = [name for name in unfinished if name not in queued]
         if missing:
             log.warning("queue had lost trials", trials=len(missing))
-            await self._queue.put(missing)
+            await self._queue.put(self._lease.run_id, missing)
+
+
+def _policy(version: PolicyVersion) -> Policy:
+    return Policy(name=version.name, adapter=version.adapter)
+
+
+async def _last(updates: AsyncIterator[Progress | TrainingResult]) -> TrainingResult:
+    """The result that a training ends with. Raises Unavailable where there is none."""
+    async for update in updates:
+        if isinstance(update, TrainingResult):
+            return update
+    raise Unavailable("the trainer ended the stream without a result")
 
 
 def _news(connection: Connection, lease: RunLease, seen: int) -> tuple[list[str], int]:

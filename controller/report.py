@@ -72,7 +72,7 @@ def build_report(run: Run, trials: Sequence[Trial], policies: Sequence[PolicyVer
 
 
 def _split_rows(phase: TrialPhase, trials: Sequence[Trial], order: Mapping[str, int]) -> Iterable[ReportRow]:
-    """Rows of one split: base, passage-only, then the self-edits of each policy."""
+    """Rows of one split: base, passage-only, the other arms, then the self-edits of each policy."""
     split = _SPLITS[phase]
     here = [trial for trial in trials if trial.phase is phase]
     base = _baselines(here)
@@ -82,13 +82,19 @@ def _split_rows(phase: TrialPhase, trials: Sequence[Trial], order: Mapping[str, 
     yield from _row("base", "no adapter", split, mean_estimate(list(first.values())))
     passage = _arm(here, base, Editor.PASSAGE_ONLY)
     yield from _row("passage_only", "passage only", split, mean_estimate(list(passage.means().values())))
+    for editor in sorted({trial.editor for trial in here} - {Editor.POLICY, Editor.PASSAGE_ONLY}):
+        yield from _arm_rows(_arm(here, base, editor), f"{editor}.self_edit", f"self-edits by {editor}", split)
     for name, index in order.items():
         arm = _arm([t for t in here if t.policy == name], base, Editor.POLICY)
-        key, who = f"theta_{index}.self_edit", f"self-edits by θ_{index}"
-        yield from _row(f"{key}.mean", f"{who}, mean", split, mean_estimate(list(arm.means().values())))
-        if any(len(scores) > 1 for scores in arm.by_context.values()):
-            k = max(len(scores) for scores in arm.by_context.values())
-            yield from _row(f"{key}.best", f"{who}, best of {k}", split, mean_estimate(list(arm.bests().values())))
+        yield from _arm_rows(arm, f"theta_{index}.self_edit", f"self-edits by θ_{index}", split)
+
+
+def _arm_rows(arm: Arm, key: str, who: str, split: str) -> Iterable[ReportRow]:
+    """Mean and, where there were several, best."""
+    yield from _row(f"{key}.mean", f"{who}, mean", split, mean_estimate(list(arm.means().values())))
+    if any(len(scores) > 1 for scores in arm.by_context.values()):
+        k = max(len(scores) for scores in arm.by_context.values())
+        yield from _row(f"{key}.best", f"{who}, best of {k}", split, mean_estimate(list(arm.bests().values())))
 
 
 def _row(key: str, label: str, split: str, accuracy: Estimate | None) -> Iterable[ReportRow]:
@@ -106,7 +112,7 @@ def _baselines(trials: Iterable[Trial]) -> dict[tuple[str, str], float]:
     return {(t.policy, t.context_id): t.baseline_accuracy for t in trials if t.baseline_accuracy is not None}
 
 
-def _arm(trials: Iterable[Trial], base: Mapping[tuple[str, str], float], editor: Editor) -> Arm:
+def _arm(trials: Iterable[Trial], base: Mapping[tuple[str, str], float], editor: str) -> Arm:
     arm = Arm()
     for trial in trials:
         score = base.get((trial.policy, trial.context_id)) if trial.state is TrialState.REJECTED else trial.accuracy

@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
 
+from controller.arms import count_edits
 from controller.record.runs import RunPlan
+from controller.rehearsal import examples_of, split
 from sealkit.config import RunConfig, parse_config
 from sealkit.domain import Context, Domain, load_domain
-from sealkit.types import Prompt, Query, digest_of, seed_of
+from sealkit.resources import TrialPhase
+from sealkit.types import Prompt, Query, TrainingExample, digest_of, seed_of
 
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """A run's fixed parts."""
+    """A run's fixed parts. `retention` is what is measured of the suite, `rehearsed` the rest; `rehearsal` is mixed into
+    every training, and empty as long as the base model's own answers are not known (`rehearsal.with_answers`)."""
 
     run_id: str
     config: RunConfig
     domain: Domain
     retention: tuple[Query, ...]
     retention_digest: str
+    rehearsed: tuple[Query, ...]
+    rehearsal: tuple[TrainingExample, ...]
     start_policy: str
 
     @property
@@ -41,8 +47,9 @@ def make_setup(plan: RunPlan, plugins: Sequence[str]) -> Setup:
     domain = load_domain(config.domain.name, plugins=plugins)(config.domain.options, config.inner_loop)
     # Suites are written kind by kind, and `retention_limit` takes the first that the base answers right.
     mixed = sorted(plan.retention, key=lambda record: seed_of(config.seed, "order of retention", record["id"]))
-    retention = tuple(map(retention_query, mixed))
-    return Setup(plan.run_id, config, domain, retention, digest_of(*retention), plan.start_policy)
+    rehearsed, retention = split(tuple(map(retention_query, mixed)), config.rehearsal.examples, config.seed)
+    rehearsal = examples_of(rehearsed) if config.rehearsal.source == "suite" else ()
+    return Setup(plan.run_id, config, domain, retention, digest_of(*retention), rehearsed, rehearsal, plan.start_policy)
 
 
 def shuffled(contexts: Sequence[Context], seed: int) -> list[Context]:
@@ -58,9 +65,14 @@ def retention_query(record: Mapping[str, str]) -> Query:
     return Query(query_id=record["id"], question=question, gold=record["answer"], prompt=Prompt(user=question))
 
 
-def planned_trials(config: RunConfig, *, train: int, held_out: int) -> int:
-    """Trials of a whole run in which every round moves the policy; a round that does not takes its own off."""
+def planned_trials(config: RunConfig, *, train: int, held_out: int, ready: Collection[str] = ()) -> int:
+    """Trials of a whole run in which every round moves the policy; a round that does not takes its own off. An
+    adaptation tries every train context once, and no held-out one. `ready`: editors whose self-edits the domain has."""
     passage = int(config.passage_only)
-    each_round = min(config.contexts_per_round, train) * (config.editor.k + passage)
-    scored = held_out * config.held_out.samples * (config.rounds + 1)
-    return config.rounds * each_round + scored + (held_out * passage if config.held_out.samples else 0)
+    group = count_edits(config, TrialPhase.E_STEP, ready, first=True) + passage
+    if config.task == "adapt":
+        return train * group
+    each_round = min(config.contexts_per_round, train) * group
+    first, later = (count_edits(config, TrialPhase.HELD_OUT, ready, first=first) for first in (True, False))
+    scored = held_out * (first + passage + later * config.rounds) if config.held_out.samples else 0
+    return config.rounds * each_round + scored

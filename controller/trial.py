@@ -11,6 +11,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
+from controller.arms import WRITERS
 from controller.manifest import Found, Instructions, Manifest, found, instructions, material
 from controller.patience import patiently
 from controller.record.trials import Result, Taken
@@ -21,12 +22,13 @@ from controller.versions import Versions
 from sealkit.config import RunConfig
 from sealkit.domain import Rejected
 from sealkit.errors import AdapterNotFound, NotReplayable, SealError, Unavailable
-from sealkit.resources import Fault, TrialState
+from sealkit.resources import Editor, Fault, TrialState
 from sealkit.rpc.status import fault_of
 from sealkit.types import (
     NOT_ASKED,
     Evaluation,
     Outcome,
+    Policy,
     Sampling,
     TrainingExample,
     TrainingResult,
@@ -96,12 +98,16 @@ class TrialWork:
         else:
             completion = await self._self_edit(setup, how, how.sampling)
             spec = await asyncio.to_thread(domain.compile, self._context, completion, how.inner_seed)
+        spec = spec.model_copy(update={"rehearsal": setup.rehearsal})
         self._characters = trained_characters(spec)
         return spec
 
     async def _self_edit(self, setup: Setup, how: Instructions, sampling: Sampling) -> str:
         if self._completion is None:
-            text = await self._stage("generate", lambda: self._generate(setup, how, sampling))
+            ready = {} if how.editor in WRITERS else setup.domain.ready_made(self._context)
+            text = ready.get(how.editor)
+            if text is None:
+                text = await self._stage("generate", lambda: self._generate(setup, how, sampling))
             self._completion = text.replace("\0", "\N{REPLACEMENT CHARACTER}")  # no database stores NUL in text
             await self._keep(self._completion, self._seconds, self._usage)
         return self._completion
@@ -110,7 +116,8 @@ class TrialWork:
         if how.constrained:
             sampling = sampling.model_copy(update={"json_schema": setup.domain.completion_schema})
         prompts = [(how.context_id, setup.domain.prompt(self._context), [how.index])]
-        async for completion in self._services.generator.sample(how.policy, prompts, sampling):
+        writer = Policy(name=Editor.BASE) if how.editor == Editor.BASE else how.policy
+        async for completion in self._services.generator.sample(writer, prompts, sampling):
             return completion.text, completion.usage
         raise Unavailable("the generator ended the stream without the completion")
 
@@ -242,5 +249,8 @@ def ungraded_fault(evaluation: Evaluation, limit: float) -> Fault | None:
 
 
 def _characters(example: TrainingExample) -> int:
-    asked = len(example.prompt.user) + len(example.prompt.system) if example.prompt else 0
-    return len(example.text) + asked
+    prompt = example.prompt
+    if prompt is None:
+        return len(example.text)
+    shots = sum(len(shot.user) + len(shot.assistant) for shot in prompt.shots)
+    return len(prompt.system) + shots + len(prompt.user) + len(example.text)

@@ -179,6 +179,8 @@ def headline(event: Event) -> str:
 def trial_line(trial: Trial) -> str:
     """A trial in a few words."""
     who = "the passage alone" if trial.editor == Editor.PASSAGE_ONLY else f"self-edit {trial.index}"
+    if trial.editor not in (Editor.PASSAGE_ONLY, Editor.POLICY):
+        who += f" by {trial.editor}"
     if trial.state is TrialState.REJECTED:
         return f"{trial.context_id}, {who}: rejected ({trial.rejection})"
     if trial.error:
