@@ -22,7 +22,7 @@ from seal.controller.v1 import controller_pb2_grpc
 
 from sealkit.config import RunConfig
 from sealkit.errors import Unavailable
-from sealkit.resources import Event, PolicyVersion, Run, RunReport, Trial
+from sealkit.resources import Budget, Event, PolicyVersion, Replay, Run, RunEstimate, RunReport, Trial, TrialState
 from sealkit.rpc import controller_calls as calls
 from sealkit.rpc.channel import open_channel, open_sync_channel
 from sealkit.rpc.controller_calls import Call, Page, Watch
@@ -89,6 +89,10 @@ class SealClient(_Client):
             calls.create_run(config, records, retention, display_name=display_name, request_id=request_id)
         )
 
+    def estimate_run(self, config: RunConfig | Mapping[str, Any], records: Records) -> RunEstimate:
+        """What such a run would take, from the rates measured so far; nothing is started. Raises as `create_run`."""
+        return self._send(calls.estimate_run(config, records))
+
     def get_run(self, name: str) -> Run:
         """Raises UnknownRun."""
         return self._send(calls.get_run(name))
@@ -126,21 +130,47 @@ class SealClient(_Client):
         """Raises UnknownRun."""
         return self._send(calls.cancel_run(name))
 
-    def resume_run(self, name: str) -> Run:
-        """Raises UnknownRun, RunNotResumable."""
-        return self._send(calls.resume_run(name))
+    def pause_run(self, name: str) -> Run:
+        """Lets the trials under way come to their end and starts no more. Raises UnknownRun."""
+        return self._send(calls.pause_run(name))
+
+    def resume_run(self, name: str, budget: Budget | None = None) -> Run:
+        """Takes a paused, failed or cancelled run up; `budget` takes the place of the one in force. Raises UnknownRun,
+        RunNotResumable, BudgetExhausted."""
+        return self._send(calls.resume_run(name, budget))
+
+    def retry_trials(self, name: str, names: Sequence[str] = ()) -> tuple[Run, int]:
+        """Queues failed trials of the run `name` again, all or those of `names`, and the run with them if it had ended;
+        with the run, how many. Raises UnknownRun, UnknownTrial, RunNotResumable, BudgetExhausted."""
+        return self._send(calls.retry_trials(name, names))
 
     def report(self, name: str) -> RunReport:
         """What the run found so far. Raises UnknownRun."""
         return self._send(calls.report(name))
 
-    def list_trials(self, parent: str) -> Iterator[Trial]:
-        """Trials of `runs/{id}` or `runs/{id}/rounds/{round}` by name, without verdicts, a page at a time."""
-        return self._pages(lambda token: calls.list_trials(parent, token))
+    def list_trials(self, parent: str, state: TrialState | None = None) -> Iterator[Trial]:
+        """Trials of `runs/{id}` or `runs/{id}/rounds/{round}`, all or those in one state, by name, without verdicts, a
+        page at a time."""
+        return self._pages(lambda token: calls.list_trials(parent, token, state))
 
     def get_trial(self, name: str) -> Trial:
         """One trial, with its verdicts. Raises UnknownTrial."""
         return self._send(calls.get_trial(name))
+
+    def replay_trial(self, name: str, *, request_id: str | None = None) -> Trial:
+        """Has a trial made again from its manifest; the new trial, not yet made (see `get_replay`). Raises
+        UnknownTrial, NotReplayable."""
+        return self._send(calls.replay_trial(name, request_id))
+
+    def get_replay(self, name: str) -> Replay:
+        """A replay, by its own name, beside the recorded trial. Raises UnknownTrial."""
+        return self._send(calls.get_replay(name))
+
+    def wait_replay(self, name: str, *, poll_seconds: float = 0.5) -> Replay:
+        """The replay once it has ended. Raises UnknownTrial."""
+        while not (replay := self.get_replay(name)).trial.state.terminal:
+            time.sleep(poll_seconds)
+        return replay
 
     def list_policies(self) -> Iterator[PolicyVersion]:
         """All policies, newest first, a page at a time."""
@@ -204,6 +234,10 @@ class AsyncSealClient(_Client):
             calls.create_run(config, records, retention, display_name=display_name, request_id=request_id)
         )
 
+    async def estimate_run(self, config: RunConfig | Mapping[str, Any], records: Records) -> RunEstimate:
+        """See `SealClient.estimate_run`."""
+        return await self._send(calls.estimate_run(config, records))
+
     async def get_run(self, name: str) -> Run:
         """Raises UnknownRun."""
         return await self._send(calls.get_run(name))
@@ -240,21 +274,45 @@ class AsyncSealClient(_Client):
         """Raises UnknownRun."""
         return await self._send(calls.cancel_run(name))
 
-    async def resume_run(self, name: str) -> Run:
-        """Raises UnknownRun, RunNotResumable."""
-        return await self._send(calls.resume_run(name))
+    async def pause_run(self, name: str) -> Run:
+        """See `SealClient.pause_run`."""
+        return await self._send(calls.pause_run(name))
+
+    async def resume_run(self, name: str, budget: Budget | None = None) -> Run:
+        """See `SealClient.resume_run`."""
+        return await self._send(calls.resume_run(name, budget))
+
+    async def retry_trials(self, name: str, names: Sequence[str] = ()) -> tuple[Run, int]:
+        """See `SealClient.retry_trials`."""
+        return await self._send(calls.retry_trials(name, names))
 
     async def report(self, name: str) -> RunReport:
         """What the run found so far. Raises UnknownRun."""
         return await self._send(calls.report(name))
 
-    def list_trials(self, parent: str) -> AsyncIterator[Trial]:
+    def list_trials(self, parent: str, state: TrialState | None = None) -> AsyncIterator[Trial]:
         """See `SealClient.list_trials`."""
-        return self._pages(lambda token: calls.list_trials(parent, token))
+        return self._pages(lambda token: calls.list_trials(parent, token, state))
 
     async def get_trial(self, name: str) -> Trial:
         """One trial, with its verdicts. Raises UnknownTrial."""
         return await self._send(calls.get_trial(name))
+
+    async def replay_trial(self, name: str, *, request_id: str | None = None) -> Trial:
+        """See `SealClient.replay_trial`."""
+        return await self._send(calls.replay_trial(name, request_id))
+
+    async def get_replay(self, name: str) -> Replay:
+        """Raises UnknownTrial."""
+        return await self._send(calls.get_replay(name))
+
+    async def wait_replay(self, name: str, *, poll_seconds: float = 0.5) -> Replay:
+        """See `SealClient.wait_replay`."""
+        replay = await self.get_replay(name)
+        while not replay.trial.state.terminal:
+            await asyncio.sleep(poll_seconds)
+            replay = await self.get_replay(name)
+        return replay
 
     def list_policies(self) -> AsyncIterator[PolicyVersion]:
         """All policies, newest first, a page at a time."""

@@ -12,10 +12,23 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from seal.controller.v1 import controller_pb2 as pb2
+from seal.controller.v1 import resources_pb2 as pb2_resources
 
 from sealkit.config import RunConfig
 from sealkit.errors import Unavailable
-from sealkit.resources import Event, PolicyVersion, Run, RunReport, RunState, RunStateChanged, Trial
+from sealkit.resources import (
+    Budget,
+    Event,
+    PolicyVersion,
+    Replay,
+    Run,
+    RunEstimate,
+    RunReport,
+    RunState,
+    RunStateChanged,
+    Trial,
+    TrialState,
+)
 from sealkit.rpc import convert_controller as convert
 from sealkit.rpc import convert_report
 from sealkit.rpc.struct import struct_to_pb
@@ -51,15 +64,23 @@ def create_run(
     request_id: str | None,
 ) -> Call[Run]:
     """Raises InvalidInput naming the path of what cannot be sent as JSON."""
-    plain = config.model_dump(mode="json") if isinstance(config, RunConfig) else config
     request = pb2.CreateRunRequest(
         request_id=request_id or uuid.uuid4().hex,
         display_name=display_name,
-        config=struct_to_pb(plain, what="config"),
+        config=struct_to_pb(_plain(config), what="config"),
         records=[struct_to_pb(record, what=f"records[{i}]") for i, record in enumerate(records)],
         retention=[struct_to_pb(record, what=f"retention[{i}]") for i, record in enumerate(retention)],
     )
     return Call("CreateRun", request, _run)
+
+
+def estimate_run(config: RunConfig | Mapping[str, Any], records: Sequence[Mapping[str, Any]]) -> Call[RunEstimate]:
+    """Raises as `create_run`."""
+    request = pb2.EstimateRunRequest(
+        config=struct_to_pb(_plain(config), what="config"),
+        records=[struct_to_pb(record, what=f"records[{i}]") for i, record in enumerate(records)],
+    )
+    return Call("EstimateRun", request, lambda r: convert_report.run_estimate_from_pb(r.estimate))
 
 
 def get_run(name: str) -> Call[Run]:
@@ -70,8 +91,20 @@ def cancel_run(name: str) -> Call[Run]:
     return Call("CancelRun", pb2.CancelRunRequest(name=name, request_id=uuid.uuid4().hex), _run)
 
 
-def resume_run(name: str) -> Call[Run]:
-    return Call("ResumeRun", pb2.ResumeRunRequest(name=name, request_id=uuid.uuid4().hex), _run)
+def pause_run(name: str) -> Call[Run]:
+    return Call("PauseRun", pb2.PauseRunRequest(name=name, request_id=uuid.uuid4().hex), _run)
+
+
+def resume_run(name: str, budget: Budget | None) -> Call[Run]:
+    request = pb2.ResumeRunRequest(
+        name=name, request_id=uuid.uuid4().hex, budget=convert.budget_to_pb(budget) if budget else None
+    )
+    return Call("ResumeRun", request, _run)
+
+
+def retry_trials(name: str, names: Sequence[str]) -> Call[tuple[Run, int]]:
+    request = pb2.RetryTrialsRequest(parent=name, names=names, request_id=uuid.uuid4().hex)
+    return Call("RetryTrials", request, lambda r: (_run(r), r.retried))
 
 
 def report(name: str) -> Call[RunReport]:
@@ -82,6 +115,15 @@ def report(name: str) -> Call[RunReport]:
 
 def get_trial(name: str) -> Call[Trial]:
     return Call("GetTrial", pb2.GetTrialRequest(name=name), lambda r: convert.trial_from_pb(r.trial))
+
+
+def replay_trial(name: str, request_id: str | None) -> Call[Trial]:
+    request = pb2.ReplayTrialRequest(name=name, request_id=request_id or uuid.uuid4().hex)
+    return Call("ReplayTrial", request, lambda r: convert.trial_from_pb(r.trial))
+
+
+def get_replay(name: str) -> Call[Replay]:
+    return Call("GetReplay", pb2.GetReplayRequest(name=name), lambda r: convert_report.replay_from_pb(r.replay))
 
 
 def get_policy(name: str) -> Call[PolicyVersion]:
@@ -95,11 +137,12 @@ def list_runs(token: str) -> Call[Page[Run]]:
     return Call("ListRuns", pb2.ListRunsRequest(page_token=token), read)
 
 
-def list_trials(parent: str, token: str) -> Call[Page[Trial]]:
+def list_trials(parent: str, token: str, state: TrialState | None) -> Call[Page[Trial]]:
     def read(response: pb2.ListTrialsResponse) -> Page[Trial]:
         return Page([convert.trial_from_pb(trial) for trial in response.trials], response.next_page_token)
 
-    request = pb2.ListTrialsRequest(parent=parent, page_size=_TRIALS_PAGE, page_token=token)
+    number = convert.TRIAL_STATES[state] if state else pb2_resources.TRIAL_STATE_UNSPECIFIED
+    request = pb2.ListTrialsRequest(parent=parent, page_size=_TRIALS_PAGE, page_token=token, state=number)
     return Call("ListTrials", request, read)
 
 
@@ -108,6 +151,10 @@ def list_policies(token: str) -> Call[Page[PolicyVersion]]:
         return Page([convert.policy_version_from_pb(p) for p in response.policies], response.next_page_token)
 
     return Call("ListPolicies", pb2.ListPoliciesRequest(page_token=token), read)
+
+
+def _plain(config: RunConfig | Mapping[str, Any]) -> Mapping[str, Any]:
+    return config.model_dump(mode="json") if isinstance(config, RunConfig) else config
 
 
 def _run(response: Any) -> Run:
