@@ -1,29 +1,34 @@
 """Drives runs: takes over each unfinished run that nobody alive drives, and brings it to its end.
 
 A run has one driver at a time, by a fenced lease in SQL. A driver that dies is replaced once its worker's lease ran
-out; the next one begins `rest_em` from the top, and the record makes it go on from where the last one stopped.
+out; the next one begins `rest_em`, or `adapt`, from the top, and the record makes it go on from where the last one
+stopped.
 """
 
 from __future__ import annotations
 
 import asyncio
+import time
 from functools import partial
 
 import structlog
 from structlog.contextvars import bound_contextvars
 
+from controller.adapt import adapt
 from controller.drive import Drive
+from controller.intake import REPLAYS
 from controller.patience import accompanied, patiently, pauses
 from controller.presence import Presence
-from controller.record import runs
+from controller.record import budgets, runs, trials
 from controller.record.database import Database
 from controller.record.leases import LeaseLost, RunLease
+from controller.rehearsal import with_answers
 from controller.round import rest_em
 from controller.services import Services
 from controller.setup import make_setup
 from sealkit.errors import SealError, Unavailable
 from sealkit.queue import Queue
-from sealkit.resources import Fault, RunState
+from sealkit.resources import Fault
 from sealkit.rpc.status import fault_of
 
 log = structlog.get_logger(__name__)
@@ -53,13 +58,17 @@ class Driver:
 
     async def run(self) -> None:
         """Drives until it is cancelled, then lets go of its runs."""
+        every, tidied = self._presence.lease_seconds / _RECONCILES_A_LEASE, -float("inf")
         try:
             while True:
                 try:
                     await self._take_free_runs()
+                    if time.monotonic() - tidied > every:
+                        await self._tidy()
+                        tidied = time.monotonic()
                 except Unavailable as error:
                     log.warning("waiting", doing="looking for runs", message=error.message)
-                await asyncio.sleep(min(_LOOK_SECONDS, self._presence.lease_seconds / _RECONCILES_A_LEASE))
+                await asyncio.sleep(min(_LOOK_SECONDS, every))
         finally:
             await self._let_go()
 
@@ -71,6 +80,15 @@ class Driver:
             task = asyncio.create_task(self._drive(lease))
             self._driven[lease] = task
             task.add_done_callback(partial(self._stopped, lease))
+
+    async def _tidy(self) -> None:
+        """What no driver does, since nobody drives those runs: trials of paused runs whose worker died wait again, and
+        the lanes of runs that have ended go."""
+        dead = await self._presence.dead()
+        if await self._database.read(trials.orphaned_of_paused, dead):
+            await self._database.write(trials.put_back_of_paused, dead)
+        over = await self._queue.lanes() - await self._database.read(runs.unsettled) - {REPLAYS.run_id}
+        await self._queue.drop(sorted(over))
 
     async def _drive(self, lease: RunLease) -> None:
         """Brings a run to its end, whatever is away meanwhile."""
@@ -93,22 +111,38 @@ class Driver:
             setup = make_setup(await self._database.read(runs.plan, lease.run_id), self._plugins)
             drive = Drive(
                 lease,
-                setup,
+                await with_answers(setup, self._services.generator),
                 database=self._database,
                 queue=self._queue,
                 services=self._services,
                 presence=self._presence,
             )
             every = self._presence.lease_seconds / _RECONCILES_A_LEASE
-            await accompanied(rest_em(drive), drive.follow(), drive.reconcile(every))
+            clock = self._keep_time(lease, every)
+            task = adapt(drive) if setup.config.task == "adapt" else rest_em(drive)
+            await accompanied(task, drive.follow(), drive.reconcile(every), clock)
         except Unavailable:
             raise
         except SealError as error:
             log.error("run failed", reason=error.reason, message=error.message)
-            await self._database.write(runs.end, lease, RunState.FAILED, fault_of(error))
+            await self._database.write(runs.fail, lease, fault_of(error))
             return
-        await self._database.write(runs.end, lease, RunState.SUCCEEDED)
+        await self._database.write(runs.succeed, lease)
         log.info("run succeeded")
+
+    async def _keep_time(self, lease: RunLease, every_seconds: float) -> None:
+        """Counts the time under way, on this process's steady clock; never returns. A process that stood still counts
+        one lease at most: whoever took the run over then counts its own. Raises LeaseLost."""
+        before = time.monotonic()
+        while True:
+            await asyncio.sleep(every_seconds)
+            now = time.monotonic()
+            try:
+                await self._database.write(budgets.tick, lease, min(now - before, self._presence.lease_seconds))
+            except Unavailable as error:
+                log.warning("time not counted yet", message=error.message)
+            else:
+                before = now
 
     def _stopped(self, lease: RunLease, task: asyncio.Task[None]) -> None:
         self._driven.pop(lease, None)
@@ -121,7 +155,7 @@ class Driver:
 
     async def _fail(self, lease: RunLease, fault: Fault) -> None:
         try:
-            await patiently(lambda: self._database.write(runs.end, lease, RunState.FAILED, fault), doing="ending a run")
+            await patiently(lambda: self._database.write(runs.fail, lease, fault), doing="ending a run")
         except LeaseLost:
             log.info("run is in other hands or was cancelled", run=lease.run)
         self._driven.pop(lease, None)

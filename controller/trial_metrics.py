@@ -2,9 +2,23 @@
 
 from __future__ import annotations
 
+from controller.record.trials import Untaken
 from sealkit.queue import Delivery, Depth
 from sealkit.resources import Trial, TrialState
-from sealkit.telemetry import DELIVERIES, FORGETTING, GAIN, QUEUE_DEPTH, REJECTIONS, REWARD, TRIAL_SECONDS, TRIALS
+from sealkit.telemetry import (
+    DEAD_LETTERS,
+    DELIVERIES,
+    FORGETTING,
+    GAIN,
+    LATE_RESULTS,
+    QUEUE_DEPTH,
+    QUEUE_LAG,
+    QUEUE_OLDEST,
+    REJECTIONS,
+    REWARD,
+    TRIAL_SECONDS,
+    TRIALS,
+)
 
 
 def count_delivery(delivery: Delivery) -> None:
@@ -27,6 +41,20 @@ def count_trial(trial: Trial) -> None:
         FORGETTING.observe(trial.forgetting)
 
 
+def count_untaken(why: Untaken) -> None:
+    """A delivered trial was not begun."""
+    if why is Untaken.DEAD_LETTER:
+        DEAD_LETTERS.inc()
+        TRIALS.labels(TrialState.FAILED.value).inc()
+
+
+def count_late() -> None:
+    """A result came when the trial was in other hands, or had ended."""
+    LATE_RESULTS.inc()
+
+
 def show_depth(depth: Depth) -> None:
     """How full the queue is."""
     QUEUE_DEPTH.labels("trials").set(depth.waiting + depth.under_way)
+    QUEUE_LAG.labels("trials").set(depth.waiting)
+    QUEUE_OLDEST.labels("trials").set(depth.oldest_seconds)

@@ -16,19 +16,24 @@ import structlog
 from sqlalchemy import Connection
 from structlog.contextvars import bound_contextvars
 
+from controller.intake import Intake
 from controller.patience import accompanied, patiently, pauses
 from controller.presence import Presence
+from controller.pressure import Pressure
 from controller.record import runs, trials
 from controller.record.database import Database
 from controller.record.leases import TrialLease
-from controller.record.trials import Result, Taken
+from controller.record.trials import Result, Taken, Untaken
+from controller.rehearsal import with_answers
+from controller.replay import care_for_replays
 from controller.services import Services
 from controller.setup import Setup, make_setup
 from controller.trial import TrialWork
-from controller.trial_metrics import count_delivery, count_trial, show_depth
+from controller.trial_metrics import count_delivery, count_late, count_trial, count_untaken, show_depth
+from controller.versions import Versions
 from sealkit.errors import AdapterCorrupt, AdapterNotFound, SealError, Unavailable
 from sealkit.queue import Delivery, Queue
-from sealkit.resources import Fault, TrialState
+from sealkit.resources import Fault, TrialPhase, TrialState
 from sealkit.types import Usage
 
 P = ParamSpec("P")
@@ -36,7 +41,6 @@ T = TypeVar("T")
 
 log = structlog.get_logger(__name__)
 
-_WAIT_SECONDS = 1.0
 _CHECK_SECONDS = 0.5
 _SETUPS_KEPT = 32
 _GIVE_BACK_SECONDS = 5.0
@@ -68,23 +72,27 @@ class Worker:
         concurrency: int,
         max_deliveries: int,
         plugins: tuple[str, ...] = (),
+        pressure: Pressure | None = None,
     ) -> None:
+        """`pressure` is told by the services' clients when one of them is full."""
         self._database = database
         self._queue = queue
         self._services = services
+        self._versions = Versions(services)
         self._presence = presence
-        self._concurrency = concurrency
+        self._intake = Intake(database, queue, presence.lease_seconds)
+        self._pressure = pressure or Pressure(concurrency)
         self._max_deliveries = max_deliveries
         self._plugins = plugins
         self._setups: dict[str, Setup] = {}
         self._flights: dict[str, Flight] = {}
         self._strays: set[TrialLease] = set()
-        self._looked_for_idle = -float("inf")
 
     async def run(self) -> None:
         """Works until it is cancelled, then gives back what it has. A part of it that dies ends it all."""
         try:
-            await accompanied(self._pull(), self._watch_over())
+            replays = care_for_replays(self._database, self._queue, self._presence)
+            await accompanied(self._pull(), self._watch_over(), replays)
         finally:
             await self._give_all_back()
 
@@ -92,11 +100,11 @@ class Worker:
     async def _pull(self) -> None:
         pause = pauses()
         while True:
-            while len(self._flights) >= self._concurrency:
+            while len(self._flights) >= self._pressure.limit:
                 await asyncio.wait([f.task for f in self._flights.values()], return_when=asyncio.FIRST_COMPLETED)
                 await asyncio.sleep(0)  # lets the flight that landed be struck off
             try:
-                for delivery in await self._deliveries(self._concurrency - len(self._flights)):
+                for delivery in await self._intake.next(self._pressure.limit - len(self._flights)):
                     self._start(delivery)
                 pause = pauses()
             except Unavailable as error:
@@ -104,25 +112,17 @@ class Worker:
                 log.warning("waiting", doing="taking trials", message=error.message, seconds=seconds)
                 await asyncio.sleep(seconds)
 
-    async def _deliveries(self, count: int) -> list[Delivery]:
-        """What a dead worker left, looked for twice a lease, before what is new."""
-        lease = self._presence.lease_seconds
-        if time.monotonic() - self._looked_for_idle > lease / 2:
-            self._looked_for_idle = time.monotonic()
-            if left := await self._queue.take_idle(count, idle_seconds=lease):
-                return left
-        return await self._queue.take(count, wait_seconds=min(_WAIT_SECONDS, lease / 4))
-
     def _start(self, delivery: Delivery) -> None:
-        if delivery.message_id in self._flights:
+        if delivery.key in self._flights:
             return  # this process stood still for so long that its own messages looked left behind
         count_delivery(delivery)
         task = asyncio.create_task(self._fly(delivery))
-        self._flights[delivery.message_id] = Flight(delivery, task)
+        self._flights[delivery.key] = Flight(delivery, task)
         task.add_done_callback(lambda done: self._landed(delivery, done))
 
     def _landed(self, delivery: Delivery, task: asyncio.Task[None]) -> None:
-        flight = self._flights.pop(delivery.message_id, None)
+        flight = self._flights.pop(delivery.key, None)
+        self._intake.landed(delivery)
         if task.cancelled() or (error := task.exception()) is None:
             return
         # A bug, here or in a domain plug-in: the trial ends with it, and the worker goes on.
@@ -131,8 +131,8 @@ class Worker:
             fault = Fault(code=13, reason="INTERNAL", message=f"{type(error).__name__}: {error}")
             result = Result(state=TrialState.FAILED, error=fault, stage_seconds={})
             ending = asyncio.create_task(self._end(flight.lease, result, delivery))
-            self._flights[delivery.message_id] = Flight(delivery, ending, flight.lease, settling=True)
-            ending.add_done_callback(lambda _: self._flights.pop(delivery.message_id, None))
+            self._flights[delivery.key] = Flight(delivery, ending, flight.lease, settling=True)
+            ending.add_done_callback(lambda _: self._flights.pop(delivery.key, None))
 
     # --- a trial ------------------------------------------------------------------------------------------------------
     async def _fly(self, delivery: Delivery) -> None:
@@ -143,13 +143,14 @@ class Worker:
             previous=delivery.previous,
             max_deliveries=self._max_deliveries,
         )
-        if taken is None:
+        if isinstance(taken, Untaken):
+            count_untaken(taken)
             await self._forget(delivery)
             return
-        self._flights[delivery.message_id].lease = taken.lease
+        self._flights[delivery.key].lease = taken.lease
         with bound_contextvars(run=f"runs/{taken.plan.run_id}", trial=taken.lease.name):
             result = await self._result(taken)
-            self._flights[delivery.message_id].settling = True
+            self._flights[delivery.key].settling = True
             if result is None:
                 await self._again(taken.lease, delivery, counts=True)
             else:
@@ -158,10 +159,10 @@ class Worker:
     async def _result(self, taken: Taken) -> Result | None:
         """How the trial ended; None where another attempt is worth it."""
 
-        async def keep(text: str, seconds: dict[str, float], usage: Usage) -> None:
+        async def keep(text: str, seconds: dict[str, float], usage: dict[str, Usage]) -> None:
             await self._record(trials.save_completion, taken.lease, text, seconds, usage)
 
-        work = TrialWork(taken, self._services, keep)
+        work = TrialWork(taken, self._services, self._versions, keep)
         try:
             return await work.bring_to_end(await self._setup(taken.plan.run_id))
         except SealError as error:
@@ -174,15 +175,19 @@ class Worker:
         if run_id not in self._setups:
             if len(self._setups) >= _SETUPS_KEPT:
                 self._setups.pop(next(iter(self._setups)))
-            self._setups[run_id] = make_setup(await self._record(runs.plan, run_id), self._plugins)
+            setup = make_setup(await self._record(runs.plan, run_id), self._plugins)
+            self._setups[run_id] = await with_answers(setup, self._services.generator)
         return self._setups[run_id]
 
     async def _end(self, lease: TrialLease, result: Result, delivery: Delivery) -> None:
         trial = await self._record(trials.finish, lease, result)
         if trial is None:
+            count_late()
             log.warning("late result refused", state=result.state)
         else:
-            count_trial(trial)
+            self._pressure.ended()
+            if trial.phase is not TrialPhase.REPLAY:
+                count_trial(trial)
             error = trial.error.message if trial.error else None
             log.info("trial ended", state=trial.state, reward=trial.reward, rejection=trial.rejection, error=error)
         await self._forget(delivery)
@@ -191,7 +196,7 @@ class Worker:
         """Queues the trial again, here and in Redis; where Redis is away the run's driver sees to it later."""
         given = await self._record(trials.give_back, lease, counts=counts)
         try:
-            await self._queue.put([lease.name] if given else [])
+            await self._queue.put(delivery.lane, [lease.name] if given else [])
         except Unavailable as error:
             log.warning("trial waits for the queue", message=error.message)
         await self._forget(delivery)
@@ -199,7 +204,7 @@ class Worker:
     async def _forget(self, delivery: Delivery) -> None:
         """Takes the message off; where Redis is away it comes again later, and the record says that it is settled."""
         try:
-            await self._queue.done([delivery.message_id])
+            await self._queue.done([delivery])
         except Unavailable as error:
             log.warning("message stays", message=error.message)
 
@@ -216,8 +221,8 @@ class Worker:
                 await self._check_leases()
                 if time.monotonic() - renewed > self._presence.lease_seconds / 4:
                     renewed = time.monotonic()
-                    await self._queue.renew(list(self._flights))
-                    show_depth(await self._queue.depth())
+                    await self._queue.renew([flight.delivery for flight in self._flights.values()])
+                    show_depth(await self._intake.depth())
             except Unavailable as error:
                 log.warning("leases not renewed", message=error.message)
 
@@ -232,7 +237,7 @@ class Worker:
         # A take whose answer got lost leaves a trial with this worker that it knows nothing of.
         strays = held - {flight.lease for flight in self._flights.values()}
         for lease in strays & self._strays:
-            await self._again(lease, Delivery("0-0", lease.name), counts=False)
+            await self._again(lease, Delivery(lease.run_id, "0-0", lease.name), counts=False)
         self._strays = strays
 
     async def _give_all_back(self) -> None:

@@ -1,169 +1,226 @@
-"""The queue of what is on its way: one Redis stream with one consumer group.
+"""The queue of what is on its way: a Redis stream with a consumer group for each lane (a run, say).
 
-A body is delivered at least once. It stays in the stream until `done`, so what a dead consumer left behind is found
-by its idleness and claimed. What is true lives elsewhere (the record): the stream may be wiped at any moment, and
-then costs time only.
+A body is delivered at least once. It stays in its stream until `done`, so what a dead consumer left behind is found by
+its idleness and claimed. Who reads which lane, and how much, is the consumer's choice: lanes make that choice possible.
+What is true lives elsewhere (the record): the streams may be wiped at any moment, and then cost time only.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
 
 from redis.asyncio import Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from sealkit.errors import InvalidConfig, Unavailable
+from sealkit.errors import Unavailable
+from sealkit.redis_url import close, connect, without_password
 
 _PAGE = 1000
-_ANSWER_SECONDS = 5.0
+_GROUP = "workers"
 
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
     """A body handed to this consumer. `previous` is the consumer it was claimed from; None on a first delivery."""
 
+    lane: str
     message_id: str
     body: str
     previous: str | None = None
 
+    @property
+    def key(self) -> str:
+        """What tells it from every other; a message id alone is its lane's."""
+        return f"{self.lane}/{self.message_id}"
+
 
 @dataclass(frozen=True, slots=True)
 class Depth:
-    """How full the queue is: `waiting` bodies that no consumer has, `under_way` those that one has."""
+    """How full the queue is: `waiting` bodies that no consumer has, `under_way` those that one has, and for how many
+    seconds the oldest of those that wait has done so."""
 
-    waiting: int
-    under_way: int
+    waiting: int = 0
+    under_way: int = 0
+    oldest_seconds: float = 0.0
 
 
 class Queue:
-    """A stream seen by one consumer. Every method raises Unavailable, naming the URL, where Redis does not answer;
+    """The lanes seen by one consumer. Every method raises Unavailable, naming the URL, where Redis does not answer;
     the next call connects anew."""
 
     def __init__(self, url: str, *, consumer: str, stream: str = "seal:trials", client: Redis | None = None) -> None:
-        """`client` replaces the connection in tests. Raises InvalidConfig on a URL that is not Redis's."""
+        """`stream` begins the names of all keys; `client` replaces the connection in tests. Raises InvalidConfig on a
+        URL that is not Redis's."""
         self._shown = without_password(url)
-        try:
-            self._redis = client or Redis.from_url(
-                url,
-                decode_responses=True,
-                socket_connect_timeout=_ANSWER_SECONDS,
-                socket_timeout=2 * _ANSWER_SECONDS,
-                health_check_interval=15,
-                retry=Retry(NoBackoff(), 1),  # a stale connection is replaced at once; patience is the caller's
-            )
-        except ValueError as error:
-            raise InvalidConfig(f"{self._shown} is not a Redis URL (redis://host:port/0): {error}") from error
+        self._redis = client or connect(url)
         self._stream = stream
-        self._group = "workers"
+        self._index = f"{stream}:lanes"
         self._consumer = consumer
 
     async def ping(self) -> None:
         """Asks whether Redis answers."""
         await self._ask(lambda: self._redis.ping())
 
-    async def put(self, bodies: Sequence[str]) -> None:
-        """Adds bodies at the end."""
+    async def put(self, lane: str, bodies: Sequence[str]) -> None:
+        """Adds bodies at the lane's end."""
 
         async def add() -> None:
             async with self._redis.pipeline(transaction=False) as pipe:
+                pipe.sadd(self._index, lane)
                 for body in bodies:
-                    pipe.xadd(self._stream, {"body": body})
+                    pipe.xadd(self._key(lane), {"body": body})
                 await pipe.execute()
 
         if bodies:
             await self._ask(add)
 
-    async def take(self, count: int, *, wait_seconds: float) -> list[Delivery]:
-        """At most `count` bodies that no consumer has had, waiting up to `wait_seconds` for the first."""
-        block = max(1, int(wait_seconds * 1000))
-        answer = await self._ask(
-            lambda: self._redis.xreadgroup(self._group, self._consumer, {self._stream: ">"}, count=count, block=block)
-        )
-        return [Delivery(message_id, fields["body"]) for _, entries in answer or () for message_id, fields in entries]
+    async def take(self, counts: Mapping[str, int]) -> list[Delivery]:
+        """Of each lane at most so many bodies that no consumer has had; returns at once."""
 
-    async def take_idle(self, count: int, *, idle_seconds: float) -> list[Delivery]:
+        async def read() -> list[Any]:
+            async with self._redis.pipeline(transaction=False) as pipe:
+                for lane, count in counts.items():
+                    pipe.xreadgroup(_GROUP, self._consumer, {self._key(lane): ">"}, count=count)
+                return list(await pipe.execute())
+
+        answers = await self._ask(read, lanes=counts) if counts else []
+        return [delivery for answer in answers for delivery in self._deliveries(answer)]
+
+    async def wait(self, lanes: Sequence[str], *, seconds: float) -> list[Delivery]:
+        """Waits up to `seconds` for bodies that no consumer has had; at most one of each lane."""
+        block = max(1, int(seconds * 1000))
+        keys: dict[Any, Any] = {self._key(lane): ">" for lane in lanes}
+        read = partial(self._redis.xreadgroup, _GROUP, self._consumer, keys, count=1, block=block)
+        return self._deliveries(await self._ask(read, lanes=lanes))
+
+    async def take_idle(self, lanes: Sequence[str], count: int, *, idle_seconds: float) -> list[Delivery]:
         """Claims at most `count` bodies whose consumer gave no sign for `idle_seconds`."""
-        idle = int(idle_seconds * 1000)
-        pending = await self._ask(
-            lambda: self._redis.xpending_range(self._stream, self._group, min="-", max="+", count=count, idle=idle)
-        )
+        found: list[Delivery] = []
+        for lane in lanes:
+            if len(found) < count:
+                found += await self._claim(lane, count - len(found), int(idle_seconds * 1000))
+        return found
+
+    async def _claim(self, lane: str, count: int, idle: int) -> list[Delivery]:
+        look = partial(self._redis.xpending_range, self._key(lane), _GROUP, min="-", max="+", count=count, idle=idle)
+        pending = await self._ask(look, lanes=[lane])
         owners = {entry["message_id"]: entry["consumer"] for entry in pending}
         if not owners:
             return []
-        claimed = await self._ask(
-            lambda: self._redis.xclaim(self._stream, self._group, self._consumer, idle, list(owners))
-        )
-        return [Delivery(message_id, fields["body"], owners[message_id]) for message_id, fields in claimed if fields]
+        claim = partial(self._redis.xclaim, self._key(lane), _GROUP, self._consumer, idle, list(owners))
+        claimed = await self._ask(claim, lanes=[lane])
+        return [Delivery(lane, number, fields["body"], owners[number]) for number, fields in claimed if fields]
 
-    async def renew(self, message_ids: Sequence[str]) -> None:
+    async def renew(self, deliveries: Sequence[Delivery]) -> None:
         """Gives a sign of life for what this consumer has under way."""
-        if message_ids:
-            await self._ask(
-                lambda: self._redis.xclaim(self._stream, self._group, self._consumer, 0, list(message_ids), justid=True)
-            )
 
-    async def done(self, message_ids: Sequence[str]) -> None:
-        """Takes bodies off the stream for good; those that are gone already do no harm."""
+        async def claim() -> None:
+            async with self._redis.pipeline(transaction=False) as pipe:
+                for lane, numbers in by_lane.items():
+                    pipe.xclaim(self._key(lane), _GROUP, self._consumer, 0, [*numbers], justid=True)
+                await pipe.execute()
+
+        if by_lane := _by_lane(deliveries):
+            await self._ask(claim, lanes=by_lane)
+
+    async def done(self, deliveries: Sequence[Delivery]) -> None:
+        """Takes bodies off the queue for good; those that are gone already do no harm."""
 
         async def remove() -> None:
             async with self._redis.pipeline(transaction=True) as pipe:
-                pipe.xack(self._stream, self._group, *message_ids)
-                pipe.xdel(self._stream, *message_ids)
+                for lane, numbers in by_lane.items():
+                    pipe.xack(self._key(lane), _GROUP, *numbers)
+                    pipe.xdel(self._key(lane), *numbers)
                 await pipe.execute()
 
-        if message_ids:
+        if by_lane := _by_lane(deliveries):
             await self._ask(remove)
 
-    async def bodies(self) -> set[str]:
-        """Every body in the stream, under way or not."""
+    async def bodies(self, lane: str) -> set[str]:
+        """Every body in the lane, under way or not."""
         found: set[str] = set()
         start = "-"
         while True:
-            page = await self._ask(partial(self._redis.xrange, self._stream, min=start, count=_PAGE))
+            page = await self._ask(partial(self._redis.xrange, self._key(lane), min=start, count=_PAGE))
             found.update(fields["body"] for _, fields in page)
             if len(page) < _PAGE:
                 return found
             start = f"({page[-1][0]}"
 
-    async def depth(self) -> Depth:
-        """How full the queue is now."""
-        length = await self._ask(lambda: self._redis.xlen(self._stream))
-        pending = await self._ask(lambda: self._redis.xpending(self._stream, self._group))
-        under_way = int(pending["pending"])
-        return Depth(waiting=max(0, int(length) - under_way), under_way=under_way)
+    async def depth(self, lanes: Sequence[str]) -> Depth:
+        """How full these lanes are now."""
+        waiting, under_way, oldest = 0, 0, 0.0
+        seconds, micros = await self._ask(lambda: self._redis.time())
+        for lane in lanes:
+            length = int(await self._ask(partial(self._redis.xlen, self._key(lane))))
+            groups = await self._ask(partial(self._redis.xinfo_groups, self._key(lane)), lanes=[lane])
+            group: dict[str, Any] = groups[0] if groups else {"pending": 0, "last-delivered-id": "0-0"}
+            pending = int(group["pending"])
+            under_way += pending
+            waiting += max(0, length - pending)
+            after = partial(self._redis.xrange, self._key(lane), min=f"({group['last-delivered-id']}", count=1)
+            for number, _ in await self._ask(after):
+                put_at = int(number.partition("-")[0]) / 1000
+                oldest = max(oldest, seconds + micros / 1e6 - put_at)
+        return Depth(waiting, under_way, oldest)
+
+    async def lanes(self) -> set[str]:
+        """Every lane there is."""
+        return set(await self._ask(lambda: self._redis.smembers(self._index)))
+
+    async def drop(self, lanes: Sequence[str]) -> None:
+        """Removes lanes with all that is in them."""
+
+        async def remove() -> None:
+            async with self._redis.pipeline(transaction=True) as pipe:
+                pipe.delete(*map(self._key, lanes))
+                pipe.srem(self._index, *lanes)
+                await pipe.execute()
+
+        if lanes:
+            await self._ask(remove)
 
     async def forget(self) -> None:
-        """Removes this consumer from the group, unless it has something under way: that is for others to claim."""
-        pending = await self._ask(
-            lambda: self._redis.xpending_range(
-                self._stream, self._group, min="-", max="+", count=1, consumername=self._consumer
+        """Removes this consumer from every lane in which it has nothing under way: the rest is for others to claim."""
+        for lane in await self.lanes():
+            key = self._key(lane)
+            look = partial(
+                self._redis.xpending_range, key, _GROUP, min="-", max="+", count=1, consumername=self._consumer
             )
-        )
-        if not pending:
-            await self._ask(lambda: self._redis.xgroup_delconsumer(self._stream, self._group, self._consumer))
+            if not await self._ask(look, lanes=[lane]):
+                await self._ask(partial(self._redis.xgroup_delconsumer, key, _GROUP, self._consumer), lanes=[lane])
 
     async def close(self) -> None:
         """Closes the connections."""
-        await self._redis.aclose()
+        await close(self._redis)
 
-    async def _ask(self, call: Callable[[], Awaitable[Any]]) -> Any:
-        """One command. A group that is not there (first use, or a wiped Redis) is made, and the command sent again."""
+    def _key(self, lane: str) -> str:
+        return f"{self._stream}:{lane}"
+
+    def _deliveries(self, answer: Any) -> list[Delivery]:
+        found = answer.items() if isinstance(answer, dict) else answer or ()
+        return [
+            Delivery(key.removeprefix(f"{self._stream}:"), number, fields["body"])
+            for key, entries in found
+            for number, fields in entries
+        ]
+
+    async def _ask(self, call: Callable[[], Awaitable[Any]], lanes: Iterable[str] = ()) -> Any:
+        """One question. Groups that are not there (first use, or a wiped Redis) are made, and it is asked again."""
         try:
             try:
                 return await _cancellable(call)
             except ResponseError as error:
                 if not _group_is_missing(error):
                     raise
-                await self._make_group()
+                for lane in lanes:
+                    await self._make_group(lane)
                 return await _cancellable(call)
         except (RedisConnectionError, RedisTimeoutError, OSError) as error:
             raise Unavailable(
@@ -173,12 +230,20 @@ class Queue:
         except RedisError as error:
             raise Unavailable(f"Redis at {self._shown} refuses: {error}") from error
 
-    async def _make_group(self) -> None:
+    async def _make_group(self, lane: str) -> None:
+        await self._redis.sadd(self._index, lane)
         try:
-            await self._redis.xgroup_create(self._stream, self._group, id="0", mkstream=True)
+            await self._redis.xgroup_create(self._key(lane), _GROUP, id="0", mkstream=True)
         except ResponseError as error:
             if "BUSYGROUP" not in str(error):
                 raise
+
+
+def _by_lane(deliveries: Sequence[Delivery]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for delivery in deliveries:
+        found.setdefault(delivery.lane, []).append(delivery.message_id)
+    return found
 
 
 async def _cancellable(call: Callable[[], Awaitable[Any]]) -> Any:
@@ -194,13 +259,4 @@ async def _cancellable(call: Callable[[], Awaitable[Any]]) -> Any:
 
 def _group_is_missing(error: ResponseError) -> bool:
     text = str(error)
-    return "NOGROUP" in text or "requires the key to exist" in text
-
-
-def without_password(url: str) -> str:
-    """A URL as it may be shown: without its password."""
-    parts = urlsplit(url)
-    if parts.password is None:
-        return url
-    host = parts.netloc.rpartition("@")[2]
-    return urlunsplit(parts._replace(netloc=f"{parts.username or ''}:***@{host}"))
+    return "NOGROUP" in text or "requires the key to exist" in text or "no such key" in text

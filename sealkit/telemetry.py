@@ -35,7 +35,13 @@ GAIN = Histogram("seal_gain", "Accuracy with the adapter minus the baseline's.",
 FORGETTING = Histogram("seal_forgetting", "Retention accuracy before minus after.", buckets=_DIFFERENCE)
 SELECTED = Counter("seal_selection_trials_total", "Trials that selection saw.", ("result",))
 """`result`: kept or dropped."""
+GATE = Counter("seal_gate_decisions_total", "Policies that were measured before publishing.", ("decision",))
+"""`decision`: passed, refused or unmeasured."""
 QUEUE_DEPTH = Gauge("seal_queue_depth", "Entries not yet acknowledged.", ("queue",))
+QUEUE_LAG = Gauge("seal_queue_lag", "Entries that no worker has had yet.", ("queue",))
+QUEUE_OLDEST = Gauge("seal_queue_oldest_seconds", "Age of the oldest entry that no worker has had yet.", ("queue",))
+DEAD_LETTERS = Counter("seal_dead_letters_total", "Trials given up after too many deliveries.")
+LATE_RESULTS = Counter("seal_late_results_total", "Results refused: the trial was in other hands, or had ended.")
 DELIVERIES = Counter("seal_deliveries_total", "Entries handed to a worker.", ("kind",))
 """`kind`: first, or again (its worker was lost or gave it back)."""
 POLICY_VERSION = Gauge("seal_policy_version", "M-steps behind the newest policy.")

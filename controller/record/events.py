@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from sqlalchemy import Connection, Row, insert, select, update
 
-from controller.record.tables import events, now, runs
+from controller.record.tables import RUN_HEAD, events, now, runs
 from sealkit.errors import InvalidCursor, UnknownRun
 from sealkit.resources import (
     Event,
@@ -25,10 +26,21 @@ _KINDS: dict[str, type[EventKind]] = {
 }
 
 
-def append(connection: Connection, run_id: str, kind: EventKind, *, trial: str | None = None) -> None:
-    """Adds an event. The run's row stays locked to the end of the transaction, so numbers are seen in their order."""
+def append(
+    connection: Connection,
+    run_id: str,
+    kind: EventKind,
+    *,
+    trial: str | None = None,
+    changes: Mapping[str, Any] | None = None,
+) -> Row[Any]:
+    """Adds an event, with what it changes in the run's row (by column); the row's head as it is then. The row stays
+    locked to the end of the transaction, so numbers are seen in their order."""
     run = connection.execute(
-        update(runs).where(runs.c.run_id == run_id).values(events=runs.c.events + 1).returning(runs)
+        update(runs)
+        .where(runs.c.run_id == run_id)
+        .values(events=runs.c.events + 1, **changes or {})
+        .returning(*RUN_HEAD)
     ).one()
     connection.execute(
         insert(events).values(
@@ -41,6 +53,7 @@ def append(connection: Connection, run_id: str, kind: EventKind, *, trial: str |
             body=kind.model_dump(mode="json"),
         )
     )
+    return run
 
 
 def after(connection: Connection, run_id: str, cursor: str, *, limit: int) -> tuple[list[Event], bool]:

@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import Column, ColumnElement, Connection, Row, delete, or_, select, update
 
 from controller.record.database import insert_new
-from controller.record.tables import runs, workers
+from controller.record.tables import RUN_HEAD, runs, workers
 from sealkit.resources import RunState
 
 
@@ -44,9 +44,9 @@ class TrialLease:
 
 
 def hold(connection: Connection, lease: RunLease, *, lock: bool = True) -> Row[Any]:
-    """The run's row; with `lock` nobody else writes it before the transaction ends. Raises LeaseLost where the lease is
-    over."""
-    query = select(runs).where(runs.c.run_id == lease.run_id)
+    """The head of the run's row; with `lock` nobody else writes it before the transaction ends. Raises LeaseLost where
+    the lease is over."""
+    query = select(*RUN_HEAD).where(runs.c.run_id == lease.run_id)
     row = connection.execute(query.with_for_update() if lock else query).one()
     if row.driver_token != lease.token or row.state != RunState.RUNNING:
         raise LeaseLost(lease.run)

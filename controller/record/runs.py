@@ -1,4 +1,5 @@
-"""Runs in the record: accepted, taken up by a driver, cancelled, resumed, ended."""
+"""Runs in the record: accepted, taken up by a driver, paused, cancelled, resumed, ended. Their states, and the moves
+between them, are in `states`."""
 
 from __future__ import annotations
 
@@ -8,14 +9,16 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, and_, func, insert, or_, select, update
 
-from controller.record import events, trials
-from controller.record.database import insert_new
+from controller.record import budgets, events, states, trials
 from controller.record.leases import RunLease, gone, hold
 from controller.record.pages import Page, key_of, size_of, token_after
-from controller.record.tables import contexts, now, policies, requests, runs
+from controller.record.requests import first_time
+from controller.record.states import Move
+from controller.record.tables import RUN_HEAD, contexts, now, policies, runs
+from sealkit.config import SchedulingConfig
 from sealkit.domain import Context
-from sealkit.errors import RequestIdReused, RunNotResumable, UnknownPolicy, UnknownRun
-from sealkit.resources import Fault, Run, RunState, RunStateChanged, StageStarted
+from sealkit.errors import RunNotResumable, UnknownPolicy, UnknownRun
+from sealkit.resources import Budget, Fault, Run, RunState, RunStateChanged, StageStarted
 from sealkit.types import Value, digest_of
 
 
@@ -45,14 +48,11 @@ class RunPlan:
 
 def create(connection: Connection, new: NewRun, run_contexts: Sequence[Context]) -> Run:
     """Journals a run; the same request again returns the run it made. Raises RequestIdReused, UnknownPolicy."""
-    if not _first_time(connection, new.request_id, new.digest, new.run_id):
+    if not first_time(connection, new.request_id, new.digest, new.run_id):
         return get(connection, new.run_id)
-    if new.start_policy and not connection.scalar(select(policies.c.name).where(policies.c.name == new.start_policy)):
-        raise UnknownPolicy(
-            f"start_policy {new.start_policy!r} is not in the record; ListPolicies says which there are",
-            metadata={"policy": new.start_policy},
-        )
+    check_start(connection, new.start_policy)
     values = new.model_dump(mode="json", exclude={"request_id", "digest"})
+    scheduling = SchedulingConfig.model_validate(new.config.get("scheduling", {}))
     connection.execute(
         insert(runs).values(
             **values,
@@ -64,12 +64,24 @@ def create(connection: Connection, new: NewRun, run_contexts: Sequence[Context])
             events=0,
             driver="",
             driver_token=0,
+            budget=new.config.get("budget"),
+            priority=scheduling.priority,
+            share=scheduling.share,
         )
     )
     rows = [{"run_id": new.run_id, "position": i, **c.model_dump(mode="json")} for i, c in enumerate(run_contexts)]
     connection.execute(insert(contexts), rows)
     events.append(connection, new.run_id, RunStateChanged(state=RunState.QUEUED))
     return get(connection, new.run_id)
+
+
+def check_start(connection: Connection, start_policy: str) -> None:
+    """Raises UnknownPolicy where a run is to start from a policy that is not there; empty: from the base model."""
+    if start_policy and not connection.scalar(select(policies.c.name).where(policies.c.name == start_policy)):
+        raise UnknownPolicy(
+            f"start_policy {start_policy!r} is not in the record; ListPolicies says which there are",
+            metadata={"policy": start_policy},
+        )
 
 
 def get(connection: Connection, run_id: str) -> Run:
@@ -95,10 +107,31 @@ def plan(connection: Connection, run_id: str) -> RunPlan:
     return RunPlan(row.run_id, row.config, row.retention, row.start_policy)
 
 
+@dataclass(frozen=True, slots=True)
+class Lane:
+    """A run whose trials may start; those of a higher `priority` go first, among equals by `share`."""
+
+    run_id: str
+    priority: int
+    share: float
+
+
+def lanes(connection: Connection) -> list[Lane]:
+    """The runs that workers take trials of: under way, with budget left."""
+    rows = connection.execute(select(*RUN_HEAD).where(runs.c.state == RunState.RUNNING)).all()
+    return [Lane(row.run_id, row.priority, row.share) for row in rows if budgets.room(connection, row)]
+
+
+def unsettled(connection: Connection) -> set[str]:
+    """Ids of the runs whose trials may yet want doing: under way, or paused."""
+    open_states = [RunState.QUEUED, RunState.RUNNING, RunState.PAUSED]
+    return set(connection.scalars(select(runs.c.run_id).where(runs.c.state.in_(open_states))))
+
+
 # --- driving ----------------------------------------------------------------------------------------------------------
 def free(connection: Connection, dead: Collection[str]) -> list[str]:
     """Ids of the unfinished runs that no living worker drives."""
-    unfinished = runs.c.state.in_([RunState.QUEUED, RunState.RUNNING])
+    unfinished = runs.c.state.in_(states.TAKE_RUN.sources)
     return list(connection.scalars(select(runs.c.run_id).where(unfinished, gone(runs.c.driver, dead))))
 
 
@@ -115,7 +148,7 @@ def _take(connection: Connection, worker_id: str, run_id: str, token: int, state
     took = connection.execute(
         update(runs)
         .where(runs.c.run_id == run_id, runs.c.driver_token == token, runs.c.state == state)
-        .values(driver=worker_id, driver_token=token + 1, state=RunState.RUNNING)
+        .values(driver=worker_id, driver_token=token + 1, state=states.TAKE_RUN.target)
         .values(start_time=func.coalesce(runs.c.start_time, now()))
     )
     if not took.rowcount:
@@ -133,79 +166,113 @@ def release(connection: Connection, lease: RunLease) -> None:
 
 
 def stage(connection: Connection, lease: RunLease, round_index: int, name: str) -> None:
-    """Says what begins; saying it again, after a take-over, changes nothing."""
+    """Says what begins; saying it again, after a take-over, changes nothing. A run whose budget is spent is paused
+    here instead. Raises LeaseLost."""
     row = hold(connection, lease)
+    budgets.settle(connection, row, budgets.BUT_TRIALS)
     words = f"round {round_index + 1} of {row.rounds_total}: {name}"
     if row.stage != words:
         connection.execute(update(runs).where(runs.c.run_id == lease.run_id).values(stage=words))
         events.append(connection, lease.run_id, StageStarted(round=round_index, stage=name))
 
 
-def end(connection: Connection, lease: RunLease, state: RunState, error: Fault | None = None) -> None:
-    """Brings the run to its end. Raises LeaseLost."""
+def succeed(connection: Connection, lease: RunLease) -> None:
+    """Brings the run to its good end. Raises LeaseLost."""
     hold(connection, lease)
-    _end(connection, lease.run_id, state, error)
+    _end(connection, lease.run_id, states.SUCCEED_RUN)
 
 
-def _end(connection: Connection, run_id: str, state: RunState, error: Fault | None) -> None:
-    trials.cancel(connection, run_id)
-    values = {"state": state, "end_time": now(), "driver": "", "stage": state.value}
-    connection.execute(
+def fail(connection: Connection, lease: RunLease, error: Fault) -> None:
+    """Ends the run with an error. Raises LeaseLost."""
+    hold(connection, lease)
+    _end(connection, lease.run_id, states.FAIL_RUN, error)
+
+
+def _end(connection: Connection, run_id: str, move: Move, error: Fault | None = None) -> None:
+    state = RunState(move.target)
+    ended = connection.execute(
         update(runs)
-        .where(runs.c.run_id == run_id)
-        .values(**values, error=error.model_dump(mode="json") if error else None)
-        .values(trials_done=trials.count_done(run_id), driver_token=runs.c.driver_token + 1)
+        .where(runs.c.run_id == run_id, runs.c.state.in_(move.sources))
+        .values(state=state, end_time=now(), driver="", stage=state.value)
+        .values(error=error.model_dump(mode="json") if error else None, driver_token=runs.c.driver_token + 1)
     )
-    events.append(connection, run_id, RunStateChanged(state=state, error=error))
+    if ended.rowcount:
+        trials.cancel(connection, run_id)
+        changes = {"trials_done": trials.count_done(run_id)}
+        events.append(connection, run_id, RunStateChanged(state=state, error=error), changes=changes)
 
 
 # --- the caller's say -------------------------------------------------------------------------------------------------
+def pause(connection: Connection, run_id: str, request_id: str) -> Run:
+    """Lets a run's trials under way come to their end and starts no more. Raises UnknownRun, RequestIdReused."""
+    _row(connection, run_id, lock=True)
+    if first_time(connection, request_id, digest_of("pause", run_id), run_id):
+        budgets.pause(connection, run_id)
+    return get(connection, run_id)
+
+
 def cancel(connection: Connection, run_id: str, request_id: str) -> Run:
     """Ends a run that has not ended, and its trials with it. Raises UnknownRun, RequestIdReused."""
-    row = _row(connection, run_id, lock=True)
-    if _first_time(connection, request_id, digest_of("cancel", run_id), run_id) and not RunState(row.state).terminal:
-        _end(connection, run_id, RunState.CANCELLED, None)
+    _row(connection, run_id, lock=True)
+    if first_time(connection, request_id, digest_of("cancel", run_id), run_id):
+        _end(connection, run_id, states.CANCEL_RUN)
     return get(connection, run_id)
 
 
-def resume(connection: Connection, run_id: str, request_id: str) -> Run:
-    """Queues a failed or cancelled run again, with those of its trials that failed or were cancelled.
+def resume(connection: Connection, run_id: str, request_id: str, budget: Budget | None = None) -> Run:
+    """Queues a paused, failed or cancelled run again, with those of its trials that failed or were cancelled.
 
     Only where they can still count: a round whose M-step is done has taught its policy, and stays as it was.
-    Raises UnknownRun, RunNotResumable, RequestIdReused.
+    `budget` takes the place of the one in force. Raises UnknownRun, RunNotResumable, BudgetExhausted, RequestIdReused.
     """
     row = _row(connection, run_id, lock=True)
-    if not _first_time(connection, request_id, digest_of("resume", run_id), run_id):
+    if not first_time(connection, request_id, digest_of("resume", run_id, budget), run_id):
         return get(connection, run_id)
-    if row.state not in (RunState.FAILED, RunState.CANCELLED):
+    if row.state not in states.RESUME_RUN.sources:
         raise RunNotResumable(
-            f"runs/{run_id} is {row.state}; only a failed or cancelled run can be resumed",
+            f"runs/{run_id} is {row.state}; only a paused, failed or cancelled run can be resumed",
             metadata={"state": row.state},
         )
-    trials.reset(connection, run_id)
-    connection.execute(
-        update(runs)
-        .where(runs.c.run_id == run_id)
-        .values(state=RunState.QUEUED, end_time=None, error=None, stage="queued", trials_done=trials.count_done(run_id))
-    )
-    events.append(connection, run_id, RunStateChanged(state=RunState.QUEUED))
+    if budget is not None:
+        connection.execute(update(runs).where(runs.c.run_id == run_id).values(budget=budget.model_dump()))
+    _try_again(connection, run_id, trials.retryable(connection, run_id), states.RESUME_RUN)
     return get(connection, run_id)
 
 
-def _first_time(connection: Connection, request_id: str, digest: str, run_id: str) -> bool:
-    """Whether this request is new. Raises RequestIdReused where its id came before with other content."""
-    if not request_id:
-        return True
-    row = {"request_id": request_id, "digest": digest, "run_id": run_id, "create_time": now()}
-    if insert_new(connection, requests, row):
-        return True
-    before = connection.scalar(select(requests.c.digest).where(requests.c.request_id == request_id))
-    if before != digest:
-        raise RequestIdReused(
-            f"request_id {request_id!r} came before with other content; make a new id for a new request",
-            metadata={"request_id": request_id},
+def retry(connection: Connection, run_id: str, names: Sequence[str], request_id: str) -> tuple[Run, int]:
+    """Queues failed trials of a run again, all of them or those of these names, and the run with them where it has
+    ended; one under way is begun from the top, which finds all that was done. With it, how many trials.
+
+    Raises UnknownRun, UnknownTrial, BudgetExhausted, RequestIdReused; RunNotResumable where none can still count.
+    """
+    row = _row(connection, run_id, lock=True)
+    if not first_time(connection, request_id, digest_of("retry", run_id, sorted(names)), run_id):
+        return get(connection, run_id), 0
+    again = trials.retryable(connection, run_id, names or None)
+    if not again:
+        raise RunNotResumable(
+            f"runs/{run_id} has no failed trial that can still count: a round whose M-step is done stays as it is",
+            metadata={"state": row.state},
         )
-    return False
+    if row.state in states.REOPEN_RUN.sources:
+        _try_again(connection, run_id, again, states.REOPEN_RUN)
+    else:
+        trials.reset(connection, run_id, again)
+        values = {"trials_done": trials.count_done(run_id), "driver": "", "driver_token": runs.c.driver_token + 1}
+        connection.execute(update(runs).where(runs.c.run_id == run_id).values(**values))
+    return get(connection, run_id), len(again)
+
+
+def _try_again(connection: Connection, run_id: str, names: Sequence[str], move: Move) -> None:
+    trials.reset(connection, run_id, names)
+    changes = {"state": move.target, "end_time": None, "error": None, "stage": "queued"}
+    connection.execute(
+        update(runs)
+        .where(runs.c.run_id == run_id, runs.c.state.in_(move.sources))
+        .values(**changes, trials_done=trials.count_done(run_id))
+    )
+    budgets.check_resumable(connection, run_id)
+    events.append(connection, run_id, RunStateChanged(state=RunState.QUEUED))
 
 
 def _row(connection: Connection, run_id: str, *, lock: bool = False) -> Row[Any]:

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 
 from sqlalchemy import (
     JSON,
+    BigInteger,
     Boolean,
     Column,
     DateTime,
@@ -23,9 +24,13 @@ from sqlalchemy import (
     Text,
     TypeDecorator,
     false,
+    text,
 )
 
 metadata = MetaData()
+
+REPLAYED = text("replay_of != ''")
+"""Which trials are replays. They are few and looked for often, so they have an index of their own."""
 
 
 class UtcTime(TypeDecorator[datetime]):
@@ -70,13 +75,15 @@ runs = Table(
     Column("driver_token", Integer, nullable=False),  # fencing token: the driver before writes no more
     Column("priority", Integer, nullable=False, server_default="0"),  # trials of a higher one go first
     Column("share", Float, nullable=False, server_default="1"),  # among runs of one priority
-    Column("budget", JSON(none_as_null=True)),  # Budget, where ResumeRun gave one in place of the config's
-    Column(
-        "active_seconds", Float, nullable=False, server_default="0"
-    ),  # under way, before it was last paused or ended
-    Column("active_since", UtcTime),  # under way since
+    Column("budget", JSON(none_as_null=True)),  # Budget in force: the config's, or what ResumeRun gave
+    Column("active_seconds", Float, nullable=False, server_default="0"),  # driven so far, by its drivers' steady clocks
+    Column("spent_tokens", BigInteger, nullable=False, server_default="0"),
+    Column("spent_device_seconds", Float, nullable=False, server_default="0"),
     Index("runs_by_time", "create_time", "run_id"),
 )
+
+RUN_HEAD = [column for column in runs.c if column.name not in ("config", "retention")]
+"""A run's row without what is long and never changes."""
 
 contexts = Table(
     "contexts",
@@ -142,6 +149,7 @@ trials = Table(
     Index("trials_of_run", "run_id", "round", "name"),
     Index("trials_by_state", "run_id", "state"),
     Index("trials_by_worker", "state", "worker"),
+    Index("replays_by_state", "state", sqlite_where=REPLAYED, postgresql_where=REPLAYED),
 )
 
 policies = Table(
@@ -173,6 +181,7 @@ aliases = Table(
     Column("policy", String(256), nullable=False),  # `policies/{id}`
     Column("reason", Text, nullable=False),
     Column("time", UtcTime, nullable=False),
+    Column("restores", Integer),  # the move that a roll-back went back to
 )
 
 events = Table(

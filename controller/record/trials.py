@@ -1,29 +1,32 @@
 """Trials in the record. A trial's row is there before its message; its end is one fenced transaction.
 
-States: QUEUED → RUNNING (taken: the token counts up) → SUCCEEDED, REJECTED or FAILED; RUNNING → QUEUED where a worker
-gives it back or died; QUEUED or RUNNING → CANCELLED with its run; FAILED or CANCELLED → QUEUED where a run is resumed.
+Its states, and the moves between them, are in `states`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from enum import Enum
 from typing import Any
 
-from sqlalchemy import Connection, Row, ScalarSelect, and_, delete, func, or_, select, update
+from pydantic import Field
+from sqlalchemy import Connection, Row, ScalarSelect, Update, and_, delete, func, or_, select, update
 
-from controller.record import contexts, events
+from controller.record import budgets, contexts, events, states
 from controller.record.database import insert_new
 from controller.record.leases import RunLease, TrialLease, gone, hold
 from controller.record.pages import Page, key_of, size_of, token_after
-from controller.record.tables import now, policies, rounds, runs, trials
+from controller.record.tables import RUN_HEAD, now, policies, rounds, runs, trials
 from sealkit.domain import Context
 from sealkit.errors import UnknownRun, UnknownTrial
-from sealkit.resources import Editor, Fault, Trial, TrialFinished, TrialPhase, TrialState
-from sealkit.types import AdapterRef, Policy, Usage, Value, Verdict
+from sealkit.resources import Editor, Fault, RunState, Trial, TrialFinished, TrialPhase, TrialState
+from sealkit.types import AdapterRef, Divergence, Policy, Retention, Usage, Value, Verdict
 
-_OPEN = (TrialState.QUEUED, TrialState.RUNNING)
-_NO_VERDICTS = [column for column in trials.c if column.name not in ("verdicts", "baseline_verdicts")]
+_OPEN = states.CANCEL_TRIAL.sources
+_OWN = trials.c.phase != TrialPhase.REPLAY
+"""What belongs to its run: replays count for nothing."""
+_NO_VERDICTS = [column for column in trials.c if column.name not in ("verdicts", "baseline_verdicts", "manifest")]
 _CHUNK = 500
 """Names in one IN list: databases bound the number of parameters of a statement."""
 
@@ -58,11 +61,17 @@ class Result(Value):
     accuracy: float | None = None
     baseline_accuracy: float | None = None
     forgetting: float | None = None
+    retention: Retention | None = None
+    divergence: Divergence | None = None
+    stopped_early: bool = False
+    flip_rate: float = 0.0
     reward: float | None = None
     verdicts: tuple[Verdict, ...] = ()
     baseline_verdicts: tuple[Verdict, ...] = ()
     stage_seconds: dict[str, float]
+    stage_usage: dict[str, Usage] = Field(default_factory=dict)
     usage: Usage = Usage()
+    manifest: dict[str, Any] = Field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,14 +85,33 @@ class Taken:
     attempts: int
     completion: str | None
     stage_seconds: dict[str, float]
-    usage: Usage
+    stage_usage: dict[str, Usage]
+    manifest: dict[str, Any]
+    """Of a replay: that of the trial to make again. Empty otherwise."""
+
+
+class Untaken(Enum):
+    """Why a delivered trial was not taken."""
+
+    SETTLED = "it has ended, or another worker has it"
+    HELD_BACK = "its run is paused, or has no budget left; it stays queued, and its message is put back on resume"
+    DEAD_LETTER = "this was one delivery too many; it is FAILED now"
 
 
 # --- the driver's side ------------------------------------------------------------------------------------------------
 def add(connection: Connection, lease: RunLease, plans: Sequence[Plan]) -> list[str]:
     """Writes the rows that are not there yet; the names of those. Raises LeaseLost."""
-    hold(connection, lease)
-    fixed = {
+    run = hold(connection, lease)
+    fixed = blank()
+    rows = [{"name": plan.name, **plan.model_dump(mode="json", exclude={"trial_id"}), **fixed} for plan in plans]
+    new = [row["name"] for row in rows if insert_new(connection, trials, row)]
+    budgets.settle(connection, run, more=bool(new))
+    return new
+
+
+def blank() -> dict[str, Any]:
+    """What stands in the row of a trial that nobody has taken yet, beside what it is to be."""
+    return {
         "state": TrialState.QUEUED,
         "token": 0,
         "worker": "",
@@ -94,11 +122,11 @@ def add(connection: Connection, lease: RunLease, plans: Sequence[Plan]) -> list[
         "verdicts": [],
         "baseline_verdicts": [],
         "stage_seconds": {},
+        "stage_usage": {},
+        "manifest": {},
         "usage": Usage().model_dump(),
         "create_time": now(),
     }
-    rows = [{"name": plan.name, **plan.model_dump(mode="json", exclude={"trial_id"}), **fixed} for plan in plans]
-    return [row["name"] for row in rows if insert_new(connection, trials, row)]
 
 
 def named(connection: Connection, names: Sequence[str]) -> list[Trial]:
@@ -148,7 +176,7 @@ def chosen(connection: Connection, run_id: str, *, from_round: int, to_round: in
 
 def unfinished(connection: Connection, run_id: str, dead: Collection[str]) -> tuple[list[str], list[str]]:
     """Names of the run's trials that wait for a worker, and of those that a dead worker had."""
-    of_run = trials.c.run_id == run_id
+    of_run = and_(trials.c.run_id == run_id, _OWN)
     waiting = select(trials.c.name).where(of_run, trials.c.state == TrialState.QUEUED).order_by(trials.c.create_time)
     orphaned = select(trials.c.name).where(of_run, trials.c.state == TrialState.RUNNING, gone(trials.c.worker, dead))
     return list(connection.scalars(waiting)), list(connection.scalars(orphaned))
@@ -157,54 +185,76 @@ def unfinished(connection: Connection, run_id: str, dead: Collection[str]) -> tu
 def put_back(connection: Connection, lease: RunLease, dead: Collection[str]) -> None:
     """Queues the run's trials again that a dead worker had; what it may still find out is late. Raises LeaseLost."""
     hold(connection, lease)
-    orphaned = and_(trials.c.run_id == lease.run_id, trials.c.state == TrialState.RUNNING, gone(trials.c.worker, dead))
-    connection.execute(
-        update(trials).where(orphaned).values(state=TrialState.QUEUED, worker="", token=trials.c.token + 1)
-    )
+    orphaned = and_(trials.c.run_id == lease.run_id, _OWN, gone(trials.c.worker, dead))
+    connection.execute(_give_back(orphaned))
+
+
+def orphaned_of_paused(connection: Connection, dead: Collection[str]) -> bool:
+    """Whether a dead worker had a trial of a paused run."""
+    running = trials.c.state == TrialState.RUNNING
+    return connection.scalar(select(trials.c.name).where(running, _of_paused(dead)).limit(1)) is not None
+
+
+def put_back_of_paused(connection: Connection, dead: Collection[str]) -> None:
+    """Queues the trials of paused runs again that a dead worker had: nobody drives those runs."""
+    connection.execute(_give_back(_of_paused(dead)))
+
+
+def _of_paused(dead: Collection[str]) -> Any:
+    paused = select(runs.c.run_id).where(runs.c.state == RunState.PAUSED)
+    return and_(trials.c.run_id.in_(paused), gone(trials.c.worker, dead))
 
 
 # --- the worker's side ------------------------------------------------------------------------------------------------
 def take(
     connection: Connection, name: str, worker_id: str, *, previous: str | None, max_deliveries: int
-) -> Taken | None:
-    """Takes a trial that waits, or that the message's `previous` consumer left behind; None where there is nothing to
-    do: it has ended, another worker has it, or this was one delivery too many and it is FAILED now."""
+) -> Taken | Untaken:
+    """Takes a trial that waits, or that the message's `previous` consumer left behind."""
+    room = _room(connection, name.split("/")[1])
     free = trials.c.state == TrialState.QUEUED
     if previous is not None:
         free = or_(free, and_(trials.c.state == TrialState.RUNNING, trials.c.worker == previous))
     row = connection.execute(select(trials).where(trials.c.name == name, free).with_for_update()).one_or_none()
     if row is None:
-        return None
+        return Untaken.SETTLED
+    if not room and row.phase != TrialPhase.REPLAY:
+        connection.execute(_give_back(trials.c.name == name))
+        return Untaken.HELD_BACK
     lease = TrialLease(name, row.token + 1)
-    connection.execute(
-        update(trials)
-        .where(trials.c.name == name)
-        .values(state=TrialState.RUNNING, worker=worker_id, token=lease.token, attempts=row.attempts + 1)
-    )
-    if row.attempts >= max_deliveries:
-        connection.execute(update(trials).where(trials.c.name == name).values(attempts=row.attempts))
+    taken = {"state": states.TAKE_TRIAL.target, "worker": worker_id, "token": lease.token}
+    dead_letter = row.attempts >= max_deliveries
+    attempts = row.attempts if dead_letter else row.attempts + 1
+    connection.execute(update(trials).where(trials.c.name == name).values(**taken, attempts=attempts))
+    if dead_letter:
         message = f"handed to a worker {row.attempts} times and never brought to its end"
         fault = Fault(code=10, reason="DELIVERIES_EXHAUSTED", message=message)  # ABORTED
-        finish(connection, lease, Result(state=TrialState.FAILED, error=fault, stage_seconds=row.stage_seconds))
-        return None
+        spent = {"stage_seconds": row.stage_seconds, "stage_usage": row.stage_usage, "usage": row.usage}
+        finish(connection, lease, Result(state=TrialState.FAILED, error=fault, **spent))
+        return Untaken.DEAD_LETTER
     adapter = connection.scalar(select(policies.c.adapter).where(policies.c.name == row.policy))
     return Taken(
         lease=lease,
         plan=_plan(row),
         context=contexts.get(connection, row.run_id, row.context_id),
         policy=Policy(name=row.policy, adapter=AdapterRef.model_validate(adapter) if adapter else None),
-        attempts=row.attempts + 1,
+        attempts=attempts,
         completion=row.completion,
         stage_seconds=row.stage_seconds,
-        usage=Usage.model_validate(row.usage),
+        stage_usage={stage: Usage.model_validate(usage) for stage, usage in row.stage_usage.items()},
+        manifest=row.manifest,
     )
 
 
 def save_completion(
-    connection: Connection, lease: TrialLease, text: str, stage_seconds: dict[str, float], usage: Usage
+    connection: Connection, lease: TrialLease, text: str, stage_seconds: dict[str, float], stage_usage: dict[str, Usage]
 ) -> bool:
     """Keeps what was sampled, so that a second attempt goes on from it. False where the lease is over."""
-    values = {"completion": text, "stage_seconds": stage_seconds, "usage": usage.model_dump()}
+    values = {
+        "completion": text,
+        "stage_seconds": stage_seconds,
+        "stage_usage": {stage: usage.model_dump() for stage, usage in stage_usage.items()},
+        "usage": sum(stage_usage.values(), Usage()).model_dump(),
+    }
     return bool(connection.execute(update(trials).where(_held(lease)).values(**values)).rowcount)
 
 
@@ -220,17 +270,19 @@ def finish(connection: Connection, lease: TrialLease, result: Result) -> Trial |
             update(trials).where(trials.c.name == lease.name).values(late_results=trials.c.late_results + 1)
         )
         return None
-    connection.execute(update(runs).where(runs.c.run_id == lease.run_id).values(trials_done=runs.c.trials_done + 1))
     trial = named(connection, [lease.name])[0]
-    events.append(connection, lease.run_id, TrialFinished(trial=trial), trial=lease.name)
+    if trial.phase is TrialPhase.REPLAY:
+        return trial
+    changes = {"trials_done": runs.c.trials_done + 1, **budgets.more_spent(result.usage)}
+    run = events.append(connection, lease.run_id, TrialFinished(trial=trial), trial=lease.name, changes=changes)
+    budgets.settle(connection, run, more=budgets.wants_more(connection, lease.run_id))
     return trial
 
 
 def give_back(connection: Connection, lease: TrialLease, *, counts: bool) -> bool:
     """Queues a taken trial again. `counts`: whether this delivery counts as an attempt. False: the lease is over."""
-    values = {"state": TrialState.QUEUED, "worker": "", "token": lease.token + 1}
     attempts = trials.c.attempts if counts else trials.c.attempts - 1
-    return bool(connection.execute(update(trials).where(_held(lease)).values(**values, attempts=attempts)).rowcount)
+    return bool(connection.execute(_give_back(_held(lease)).values(attempts=attempts)).rowcount)
 
 
 def held_by(connection: Connection, worker_id: str) -> set[TrialLease]:
@@ -244,34 +296,43 @@ def held_by(connection: Connection, worker_id: str) -> set[TrialLease]:
 # --- with the run -----------------------------------------------------------------------------------------------------
 def cancel(connection: Connection, run_id: str) -> None:
     """Ends every trial of a run that has not ended; results that still come are late."""
-    unfinished = and_(trials.c.run_id == run_id, trials.c.state.in_(_OPEN))
-    values = {"state": TrialState.CANCELLED, "worker": "", "token": trials.c.token + 1, "end_time": now()}
+    unfinished = and_(trials.c.run_id == run_id, _OWN, trials.c.state.in_(_OPEN))
+    values = {"state": states.CANCEL_TRIAL.target, "worker": "", "token": trials.c.token + 1, "end_time": now()}
     connection.execute(update(trials).where(unfinished).values(**values))
 
 
-def reset(connection: Connection, run_id: str) -> None:
-    """Queues the failed and cancelled trials of a run again, but for E-steps whose M-step is done.
+def retryable(connection: Connection, run_id: str, names: Collection[str] | None = None) -> list[str]:
+    """The failed and cancelled trials of a run that can still count: not those of E-steps whose M-step is done. With
+    `names`, of the failed ones only those. Raises UnknownTrial where the run has no such trial."""
+    done = select(rounds.c.round).where(rounds.c.run_id == run_id, rounds.c.next_policy.is_not(None))
+    counts = or_(trials.c.phase == TrialPhase.HELD_OUT, trials.c.round.not_in(done))
+    again = and_(trials.c.run_id == run_id, _OWN, trials.c.state.in_(states.RETRY_TRIAL.sources), counts)
+    found = connection.execute(select(trials.c.name, trials.c.state).where(again)).all()
+    if names is None:
+        return [row.name for row in found]
+    for name in names:
+        if connection.scalar(select(trials.c.name).where(trials.c.name == name, trials.c.run_id == run_id)) is None:
+            raise UnknownTrial(f"runs/{run_id} has no trial {name}", metadata={"trial": name})
+    return [row.name for row in found if row.name in set(names) or row.state == TrialState.CANCELLED]
+
+
+def reset(connection: Connection, run_id: str, names: Sequence[str]) -> None:
+    """Queues these of a run's trials again, and takes what they had spent off its count: they bring it along.
 
     The passage-only trial of a group that goes on is struck: its budget is the group's, which may change.
     """
-    done = select(rounds.c.round).where(rounds.c.run_id == run_id, rounds.c.next_policy.is_not(None))
-    counts = or_(trials.c.phase == TrialPhase.HELD_OUT, trials.c.round.not_in(done))
-    again = and_(trials.c.run_id == run_id, trials.c.state.in_([TrialState.FAILED, TrialState.CANCELLED]), counts)
-    groups = connection.execute(
-        select(trials.c.round, trials.c.phase, trials.c.context_id).where(again, trials.c.editor == Editor.POLICY)
-    ).all()
-    for group in set(groups):
-        connection.execute(
-            delete(trials).where(
-                trials.c.run_id == run_id,
-                trials.c.round == group.round,
-                trials.c.phase == group.phase,
-                trials.c.context_id == group.context_id,
-                trials.c.editor == Editor.PASSAGE_ONLY,
-            )
-        )
-    values = {"state": TrialState.QUEUED, "attempts": 0, "worker": "", "token": trials.c.token + 1}
-    connection.execute(update(trials).where(again).values(**values, error=None, end_time=None))
+    back = {"state": states.RETRY_TRIAL.target, "attempts": 0, "worker": "", "error": None, "end_time": None}
+    values = {**back, "token": trials.c.token + 1}
+    for start in range(0, len(names), _CHUNK):
+        these = trials.c.name.in_(names[start : start + _CHUNK])
+        rows = connection.execute(select(*_NO_VERDICTS).where(these)).all()
+        connection.execute(update(trials).where(these).values(**values))
+        spent = sum((Usage.model_validate(row.usage) for row in rows if row.state == TrialState.FAILED), Usage())
+        connection.execute(update(runs).where(runs.c.run_id == run_id).values(**budgets.less_spent(spent)))
+        groups = {(row.round, row.phase, row.context_id) for row in rows if row.editor != Editor.PASSAGE_ONLY}
+        for number, phase, context_id in groups:
+            of_group = {"run_id": run_id, "round": number, "phase": phase, "context_id": context_id}
+            connection.execute(delete(trials).filter_by(**of_group, editor=Editor.PASSAGE_ONLY))
 
 
 def count_done(run_id: str) -> ScalarSelect[int]:
@@ -279,7 +340,7 @@ def count_done(run_id: str) -> ScalarSelect[int]:
     return (
         select(func.count())
         .select_from(trials)
-        .where(trials.c.run_id == run_id, trials.c.state.not_in(_OPEN))
+        .where(trials.c.run_id == run_id, _OWN, trials.c.state.not_in(_OPEN))
         .scalar_subquery()
     )
 
@@ -290,22 +351,26 @@ def get(connection: Connection, name: str) -> Trial:
     row = connection.execute(select(trials).where(trials.c.name == name)).one_or_none()
     if row is None:
         raise UnknownTrial(f"there is no trial {name}", metadata={"trial": name})
-    return _trial(row, verdicts=row.verdicts)
+    return _trial(row, verdicts=row.verdicts, manifest=row.manifest)
 
 
 def of_run(connection: Connection, run_id: str) -> list[Trial]:
-    """All trials of a run, without verdicts, in the order of their names."""
-    query = select(*_NO_VERDICTS).where(trials.c.run_id == run_id).order_by(trials.c.round, trials.c.name)
+    """All trials of a run but replays, without verdicts, in the order of their names."""
+    query = select(*_NO_VERDICTS).where(trials.c.run_id == run_id, _OWN).order_by(trials.c.round, trials.c.name)
     return [_trial(row) for row in connection.execute(query)]
 
 
-def page(connection: Connection, parent: str, size: int, token: str) -> Page[Trial]:
-    """Trials of `runs/{id}` or `runs/{id}/rounds/{round}`, in the order of their names. Raises UnknownRun,
-    InvalidInput on a bad token."""
+def page(
+    connection: Connection, parent: str, size: int, token: str, *, state: TrialState | None = None
+) -> Page[Trial]:
+    """Trials of `runs/{id}` or `runs/{id}/rounds/{round}`, all or those in one state, in the order of their names.
+    Raises UnknownRun, InvalidInput on a bad token."""
     _, run_id, *of_round = parent.split("/")
     if connection.scalar(select(runs.c.run_id).where(runs.c.run_id == run_id)) is None:
         raise UnknownRun(f"there is no run runs/{run_id}", metadata={"run": f"runs/{run_id}"})
     query = select(*_NO_VERDICTS).where(trials.c.run_id == run_id)
+    if state is not None:
+        query = query.where(trials.c.state == state)
     if of_round:
         query = query.where(trials.c.round == int(of_round[1]))
     if key := key_of(token, int, str):
@@ -317,6 +382,23 @@ def page(connection: Connection, parent: str, size: int, token: str) -> Page[Tri
     return Page([_trial(row) for row in shown], token_after([shown[-1].round, shown[-1].name]) if more else "")
 
 
+def _room(connection: Connection, run_id: str) -> bool:
+    """Whether one more trial of the run may start. With a limit on trials the run's row is locked, so that two workers
+    never start the last one both."""
+    query = select(*RUN_HEAD).where(runs.c.run_id == run_id)
+    row = connection.execute(query).one()
+    if budgets.in_force(row).trials:
+        row = connection.execute(query.with_for_update()).one()
+    return budgets.room(connection, row)
+
+
+def _give_back(which: Any) -> Update:
+    """Queues those of these trials again that a worker has; what it may still find out is late."""
+    had = and_(which, trials.c.state.in_(states.GIVE_BACK_TRIAL.sources))
+    back = {"state": states.GIVE_BACK_TRIAL.target, "worker": "", "token": trials.c.token + 1}
+    return update(trials).where(had).values(**back)
+
+
 def _held(lease: TrialLease) -> Any:
     return and_(trials.c.name == lease.name, trials.c.token == lease.token, trials.c.state == TrialState.RUNNING)
 
@@ -326,6 +408,7 @@ def _plan(row: Row[Any]) -> Plan:
     return Plan(**values, trial_id=row.name.rpartition("/")[2], index=row._mapping["index"])
 
 
-def _trial(row: Row[Any], verdicts: Sequence[Any] = ()) -> Trial:
-    taken = {field: row._mapping[field] for field in Trial.model_fields if field not in ("completion", "verdicts")}
-    return Trial(**taken, completion=row.completion or "", verdicts=tuple(verdicts))
+def _trial(row: Row[Any], verdicts: Sequence[Any] = (), manifest: Mapping[str, Any] | None = None) -> Trial:
+    own = ("completion", "verdicts", "manifest")
+    taken = {field: row._mapping[field] for field in Trial.model_fields if field not in own}
+    return Trial(**taken, completion=row.completion or "", verdicts=tuple(verdicts), manifest=dict(manifest or {}))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -61,8 +61,8 @@ class MortalDatabase(Database):
 class PolledQueue(Queue):
     """fakeredis spins while it blocks; this naps instead."""
 
-    async def take(self, count: int, *, wait_seconds: float) -> list[Delivery]:
-        found = await super().take(count, wait_seconds=0.001)
+    async def wait(self, lanes: Sequence[str], *, seconds: float) -> list[Delivery]:
+        found = await super().wait(lanes, seconds=0.001)
         if not found:
             await asyncio.sleep(0.005)
         return found

@@ -9,7 +9,8 @@ from fakeredis import FakeServer
 from fakeredis.aioredis import FakeRedis
 
 from sealkit.errors import InvalidConfig, Unavailable
-from sealkit.queue import Delivery, Queue, without_password
+from sealkit.queue import Delivery, Queue
+from sealkit.redis_url import without_password
 
 
 def queue(server: FakeServer, consumer: str) -> Queue:
@@ -20,45 +21,45 @@ def queue(server: FakeServer, consumer: str) -> Queue:
 async def idle(of: Queue, count: int) -> list[Delivery]:
     """What is idle at all: fakeredis, unlike Redis, does not count what was read within this very millisecond."""
     await asyncio.sleep(0.003)
-    return await of.take_idle(count, idle_seconds=0)
+    return await of.take_idle(["r"], count, idle_seconds=0)
 
 
 async def test_a_body_stays_until_it_is_done_and_is_claimed_from_the_dead() -> None:
     server = FakeServer()
     one, two = queue(server, "one"), queue(server, "two")
-    await one.put(["a", "b"])
-    (first,) = await one.take(1, wait_seconds=0.001)
-    (second,) = await two.take(5, wait_seconds=0.001)
+    await one.put("r", ["a", "b"])
+    (first,) = await one.take({"r": 1})
+    (second,) = await two.take({"r": 5})
     assert (first.body, first.previous, second.body) == ("a", None, "b")
     (claimed,) = [d for d in await idle(two, 5) if d.body == "a"]
     assert claimed.previous == "one"
-    await two.done([claimed.message_id, second.message_id])
-    assert await two.bodies() == set()
+    await two.done([claimed, second])
+    assert await two.bodies("r") == set()
     assert await idle(one, 5) == []
 
 
 async def test_what_is_renewed_is_not_idle() -> None:
     server = FakeServer()
     one, two = queue(server, "one"), queue(server, "two")
-    await one.put(["a"])
-    (first,) = await one.take(1, wait_seconds=0.001)
-    await one.renew([first.message_id])
-    assert await two.take_idle(5, idle_seconds=30) == []
+    await one.put("r", ["a"])
+    (first,) = await one.take({"r": 1})
+    await one.renew([first])
+    assert await two.take_idle(["r"], 5, idle_seconds=30) == []
 
 
 async def test_more_than_a_page_of_bodies_is_seen() -> None:
     one = queue(FakeServer(), "one")
     bodies = [str(i) for i in range(2500)]
-    await one.put(bodies)
-    assert await one.bodies() == set(bodies)
-    assert (await one.depth()).waiting == 2500
+    await one.put("r", bodies)
+    assert await one.bodies("r") == set(bodies)
+    assert (await one.depth(["r"])).waiting == 2500
 
 
 async def test_a_consumer_with_something_under_way_is_not_forgotten() -> None:
     server = FakeServer()
     one, two = queue(server, "one"), queue(server, "two")
-    await one.put(["a"])
-    await one.take(1, wait_seconds=0.001)
+    await one.put("r", ["a"])
+    await one.take({"r": 1})
     await one.forget()
     assert [d.body for d in await idle(two, 1)] == ["a"]
 
@@ -68,11 +69,11 @@ async def test_a_dead_redis_is_named_without_its_password_and_back_when_it_is_ba
     one = queue(server, "one")
     server.connected = False
     with pytest.raises(Unavailable, match=r"redis://user:\*\*\*@host:6379/0") as raised:
-        await one.put(["a"])
+        await one.put("r", ["a"])
     assert "secret" not in str(raised.value)
     server.connected = True
-    await one.put(["a"])
-    assert await one.bodies() == {"a"}
+    await one.put("r", ["a"])
+    assert await one.bodies("r") == {"a"}
 
 
 def test_a_url_of_another_kind_is_refused() -> None:

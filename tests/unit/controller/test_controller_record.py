@@ -16,7 +16,7 @@ from sqlalchemy import Connection, select
 from controller.record import contexts, events, leases, policies, runs, tables, trials
 from controller.record.database import Database
 from controller.record.leases import LeaseLost, RunLease, TrialLease
-from controller.record.trials import Plan, Result
+from controller.record.trials import Plan, Result, Untaken
 from sealkit.domain import Context
 from sealkit.errors import (
     InvalidConfig,
@@ -78,7 +78,7 @@ def plan(lease: RunLease, trial_id: str, **changes: Any) -> Plan:
 
 async def take(database: Database, name: str, worker: str, previous: str | None = None) -> TrialLease | None:
     taken = await database.write(trials.take, name, worker, previous=previous, max_deliveries=5)
-    return taken.lease if taken else None
+    return None if isinstance(taken, Untaken) else taken.lease
 
 
 def succeeded(accuracy: float) -> Result:
@@ -131,7 +131,7 @@ async def test_only_an_unsuccessful_run_is_resumed(database: Database) -> None:
     lease = await driven(database)
     with pytest.raises(RunNotResumable, match="running"):
         await database.write(runs.resume, "a", "")
-    await database.write(runs.end, lease, RunState.SUCCEEDED)
+    await database.write(runs.succeed, lease)
     with pytest.raises(RunNotResumable, match="succeeded"):
         await database.write(runs.resume, "a", "")
 
@@ -231,7 +231,7 @@ async def test_resume_tries_again_what_can_still_count(database: Database) -> No
     theta = await database.read(policies.get, "policies/a-0")
     await database.write(policies.begin_round, lease, 0, theta.name)
     await database.write(policies.end_round, lease, 0, theta, kept=0)
-    await database.write(runs.end, lease, RunState.FAILED, fault)
+    await database.write(runs.fail, lease, fault)
     resumed = await database.write(runs.resume, "a", "again")
     assert (resumed.state, resumed.error, resumed.progress.trials_done) == (RunState.QUEUED, None, 1)
     states = {trial.name: trial.state for trial in await database.read(trials.of_run, "a")}

@@ -16,7 +16,8 @@ def upgrade() -> None:
         runs.add_column(sa.Column("share", sa.Float(), server_default="1", nullable=False))
         runs.add_column(sa.Column("budget", sa.JSON(), nullable=True))
         runs.add_column(sa.Column("active_seconds", sa.Float(), server_default="0", nullable=False))
-        runs.add_column(sa.Column("active_since", sa.DateTime(timezone=True), nullable=True))
+        runs.add_column(sa.Column("spent_tokens", sa.BigInteger(), server_default="0", nullable=False))
+        runs.add_column(sa.Column("spent_device_seconds", sa.Float(), server_default="0", nullable=False))
     with op.batch_alter_table("trials") as trials:
         trials.alter_column("editor", existing_type=sa.String(length=16), type_=sa.String(length=64))
         trials.add_column(sa.Column("retention", sa.JSON(), nullable=True))
@@ -26,6 +27,8 @@ def upgrade() -> None:
         trials.add_column(sa.Column("stage_usage", sa.JSON(), server_default="{}", nullable=False))
         trials.add_column(sa.Column("manifest", sa.JSON(), server_default="{}", nullable=False))
         trials.add_column(sa.Column("replay_of", sa.String(length=300), server_default="", nullable=False))
+    replayed = sa.text("replay_of != ''")
+    op.create_index("replays_by_state", "trials", ["state"], sqlite_where=replayed, postgresql_where=replayed)
     with op.batch_alter_table("policies") as policies:
         policies.add_column(sa.Column("retention", sa.JSON(), nullable=True))
         policies.add_column(sa.Column("divergence", sa.JSON(), nullable=True))
@@ -39,6 +42,7 @@ def upgrade() -> None:
         sa.Column("policy", sa.String(length=256), nullable=False),
         sa.Column("reason", sa.Text(), nullable=False),
         sa.Column("time", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("restores", sa.Integer(), nullable=True),
         sa.PrimaryKeyConstraint("alias", "sequence"),
     )
 
@@ -49,6 +53,7 @@ def downgrade() -> None:
     with op.batch_alter_table("policies") as policies:
         for name in ("gate_reason", "gate", "scores", "divergence", "retention"):
             policies.drop_column(name)
+    op.drop_index("replays_by_state", "trials")
     with op.batch_alter_table("trials") as trials:
         for name in (
             "replay_of",
@@ -62,5 +67,5 @@ def downgrade() -> None:
             trials.drop_column(name)
         trials.alter_column("editor", existing_type=sa.String(length=64), type_=sa.String(length=16))
     with op.batch_alter_table("runs") as runs:
-        for name in ("active_since", "active_seconds", "budget", "share", "priority"):
+        for name in ("spent_device_seconds", "spent_tokens", "active_seconds", "budget", "share", "priority"):
             runs.drop_column(name)

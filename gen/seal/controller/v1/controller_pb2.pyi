@@ -399,22 +399,26 @@ class ListTrialsRequest(_message.Message):
     PARENT_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
     parent: _builtins.str
     """`runs/{id}`, or `runs/{id}/rounds/{round}`."""
     page_size: _builtins.int
     """At most this many; 0 means 50, at most 1000."""
     page_token: _builtins.str
     """From the last page."""
+    state: _resources_pb2.TrialState.ValueType
+    """Only trials in this state; unset: all."""
     def __init__(
         self,
         *,
         parent: _builtins.str = ...,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
+        state: _resources_pb2.TrialState.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "parent", b"parent"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "parent", b"parent", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -739,7 +743,7 @@ class RetryTrialsResponse(_message.Message):
     RUN_FIELD_NUMBER: _builtins.int
     RETRIED_FIELD_NUMBER: _builtins.int
     retried: _builtins.int
-    """Trials queued again."""
+    """Trials queued again; 0 where the same request came before."""
     @_builtins.property
     def run(self) -> _resources_pb2.Run:
         """The run."""

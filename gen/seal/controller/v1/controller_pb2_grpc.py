@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class ControllerServiceStub:
-    """Runs: create, get, list, watch, cancel, resume; their trials, policies and reports.
+    """Runs: create, get, list, watch, pause, cancel, resume; their trials, policies and reports.
     """
 
     def __init__(self, channel):
@@ -138,7 +138,7 @@ class ControllerServiceStub:
 
 
 class ControllerServiceServicer:
-    """Runs: create, get, list, watch, cancel, resume; their trials, policies and reports.
+    """Runs: create, get, list, watch, pause, cancel, resume; their trials, policies and reports.
     """
 
     def CreateRun(self, request, context):
@@ -191,7 +191,8 @@ class ControllerServiceServicer:
 
     def ResumeRun(self, request, context):
         """Takes a paused, failed or cancelled run up where it stopped; its failed and cancelled trials are tried again.
-        Errors: NOT_FOUND / UNKNOWN_RUN, FAILED_PRECONDITION / RUN_NOT_RESUMABLE.
+        Errors: NOT_FOUND / UNKNOWN_RUN, FAILED_PRECONDITION / RUN_NOT_RESUMABLE, or BUDGET_EXHAUSTED while the budget in
+        force is spent.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -213,7 +214,8 @@ class ControllerServiceServicer:
 
     def RetryTrials(self, request, context):
         """Queues a run's failed trials again where they can still count, and the run with them if it had ended.
-        Errors: NOT_FOUND / UNKNOWN_RUN, UNKNOWN_TRIAL; FAILED_PRECONDITION / RUN_NOT_RESUMABLE.
+        Errors: NOT_FOUND / UNKNOWN_RUN, UNKNOWN_TRIAL; FAILED_PRECONDITION / RUN_NOT_RESUMABLE (none of them can count any
+        more), BUDGET_EXHAUSTED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -404,7 +406,7 @@ def add_ControllerServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class ControllerService:
-    """Runs: create, get, list, watch, cancel, resume; their trials, policies and reports.
+    """Runs: create, get, list, watch, pause, cancel, resume; their trials, policies and reports.
     """
 
     @staticmethod

@@ -27,7 +27,7 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class ControllerServiceStub:
-    """Runs: create, get, list, watch, cancel, resume; their trials, policies and reports."""
+    """Runs: create, get, list, watch, pause, cancel, resume; their trials, policies and reports."""
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
@@ -57,7 +57,8 @@ class ControllerServiceStub:
     """
     ResumeRun: _grpc.UnaryUnaryMultiCallable[_controller_pb2.ResumeRunRequest, _controller_pb2.ResumeRunResponse]
     """Takes a paused, failed or cancelled run up where it stopped; its failed and cancelled trials are tried again.
-    Errors: NOT_FOUND / UNKNOWN_RUN, FAILED_PRECONDITION / RUN_NOT_RESUMABLE.
+    Errors: NOT_FOUND / UNKNOWN_RUN, FAILED_PRECONDITION / RUN_NOT_RESUMABLE, or BUDGET_EXHAUSTED while the budget in
+    force is spent.
     """
     GetRunReport: _grpc.UnaryUnaryMultiCallable[_controller_pb2.GetRunReportRequest, _controller_pb2.GetRunReportResponse]
     """What a run found, so far or in the end. Errors: NOT_FOUND / UNKNOWN_RUN."""
@@ -65,7 +66,8 @@ class ControllerServiceStub:
     """What a run would take, from the rates measured so far; nothing is started. Errors as CreateRun."""
     RetryTrials: _grpc.UnaryUnaryMultiCallable[_controller_pb2.RetryTrialsRequest, _controller_pb2.RetryTrialsResponse]
     """Queues a run's failed trials again where they can still count, and the run with them if it had ended.
-    Errors: NOT_FOUND / UNKNOWN_RUN, UNKNOWN_TRIAL; FAILED_PRECONDITION / RUN_NOT_RESUMABLE.
+    Errors: NOT_FOUND / UNKNOWN_RUN, UNKNOWN_TRIAL; FAILED_PRECONDITION / RUN_NOT_RESUMABLE (none of them can count any
+    more), BUDGET_EXHAUSTED.
     """
     ReplayTrial: _grpc.UnaryUnaryMultiCallable[_controller_pb2.ReplayTrialRequest, _controller_pb2.ReplayTrialResponse]
     """Makes a trial again from its manifest; answers at once with the new trial's name.
@@ -96,7 +98,7 @@ class ControllerServiceStub:
 
 @_typing.type_check_only
 class ControllerServiceAsyncStub(ControllerServiceStub):
-    """Runs: create, get, list, watch, cancel, resume; their trials, policies and reports."""
+    """Runs: create, get, list, watch, pause, cancel, resume; their trials, policies and reports."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateRun: _aio.UnaryUnaryMultiCallable[_controller_pb2.CreateRunRequest, _controller_pb2.CreateRunResponse]  # type: ignore[assignment]
@@ -123,7 +125,8 @@ class ControllerServiceAsyncStub(ControllerServiceStub):
     """
     ResumeRun: _aio.UnaryUnaryMultiCallable[_controller_pb2.ResumeRunRequest, _controller_pb2.ResumeRunResponse]  # type: ignore[assignment]
     """Takes a paused, failed or cancelled run up where it stopped; its failed and cancelled trials are tried again.
-    Errors: NOT_FOUND / UNKNOWN_RUN, FAILED_PRECONDITION / RUN_NOT_RESUMABLE.
+    Errors: NOT_FOUND / UNKNOWN_RUN, FAILED_PRECONDITION / RUN_NOT_RESUMABLE, or BUDGET_EXHAUSTED while the budget in
+    force is spent.
     """
     GetRunReport: _aio.UnaryUnaryMultiCallable[_controller_pb2.GetRunReportRequest, _controller_pb2.GetRunReportResponse]  # type: ignore[assignment]
     """What a run found, so far or in the end. Errors: NOT_FOUND / UNKNOWN_RUN."""
@@ -131,7 +134,8 @@ class ControllerServiceAsyncStub(ControllerServiceStub):
     """What a run would take, from the rates measured so far; nothing is started. Errors as CreateRun."""
     RetryTrials: _aio.UnaryUnaryMultiCallable[_controller_pb2.RetryTrialsRequest, _controller_pb2.RetryTrialsResponse]  # type: ignore[assignment]
     """Queues a run's failed trials again where they can still count, and the run with them if it had ended.
-    Errors: NOT_FOUND / UNKNOWN_RUN, UNKNOWN_TRIAL; FAILED_PRECONDITION / RUN_NOT_RESUMABLE.
+    Errors: NOT_FOUND / UNKNOWN_RUN, UNKNOWN_TRIAL; FAILED_PRECONDITION / RUN_NOT_RESUMABLE (none of them can count any
+    more), BUDGET_EXHAUSTED.
     """
     ReplayTrial: _aio.UnaryUnaryMultiCallable[_controller_pb2.ReplayTrialRequest, _controller_pb2.ReplayTrialResponse]  # type: ignore[assignment]
     """Makes a trial again from its manifest; answers at once with the new trial's name.
@@ -161,7 +165,7 @@ class ControllerServiceAsyncStub(ControllerServiceStub):
     """
 
 class ControllerServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Runs: create, get, list, watch, cancel, resume; their trials, policies and reports."""
+    """Runs: create, get, list, watch, pause, cancel, resume; their trials, policies and reports."""
 
     @_abc_1.abstractmethod
     def CreateRun(
@@ -228,7 +232,8 @@ class ControllerServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_controller_pb2.ResumeRunResponse, _abc.Awaitable[_controller_pb2.ResumeRunResponse]]:
         """Takes a paused, failed or cancelled run up where it stopped; its failed and cancelled trials are tried again.
-        Errors: NOT_FOUND / UNKNOWN_RUN, FAILED_PRECONDITION / RUN_NOT_RESUMABLE.
+        Errors: NOT_FOUND / UNKNOWN_RUN, FAILED_PRECONDITION / RUN_NOT_RESUMABLE, or BUDGET_EXHAUSTED while the budget in
+        force is spent.
         """
 
     @_abc_1.abstractmethod
@@ -254,7 +259,8 @@ class ControllerServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_controller_pb2.RetryTrialsResponse, _abc.Awaitable[_controller_pb2.RetryTrialsResponse]]:
         """Queues a run's failed trials again where they can still count, and the run with them if it had ended.
-        Errors: NOT_FOUND / UNKNOWN_RUN, UNKNOWN_TRIAL; FAILED_PRECONDITION / RUN_NOT_RESUMABLE.
+        Errors: NOT_FOUND / UNKNOWN_RUN, UNKNOWN_TRIAL; FAILED_PRECONDITION / RUN_NOT_RESUMABLE (none of them can count any
+        more), BUDGET_EXHAUSTED.
         """
 
     @_abc_1.abstractmethod

@@ -1,0 +1,95 @@
+"""Redis by URL: a single server, one behind TLS, or whichever one Sentinel says is the master.
+
+redis://[user:password@]host:port/db            rediss:// is the same over TLS, checked against the system's CAs or
+                                                ?ssl_ca_certs=PATH (and ssl_certfile, ssl_keyfile, ssl_cert_reqs)
+unix://[user:password@]/path/to/socket?db=0
+redis+sentinel://[user:password@]h1:26379,h2:26379/master-name/db[?sentinel_username=…&sentinel_password=…]
+                                                rediss+sentinel:// is the same over TLS, to the Sentinels too
+"""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import parse_qsl, unquote, urlencode, urlsplit, urlunsplit
+
+from redis.asyncio import Redis
+from redis.asyncio.connection import parse_url
+from redis.asyncio.retry import Retry
+from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool
+from redis.backoff import NoBackoff
+
+from sealkit.errors import InvalidConfig
+
+_ANSWER_SECONDS = 5.0
+_SENTINEL_PORT = 26379
+_SECRETS = ("password", "sentinel_password")
+
+
+def connect(url: str) -> Redis:
+    """A client of the Redis at this URL; it connects at the first call. Raises InvalidConfig where the URL is not
+    Redis's."""
+    try:
+        if urlsplit(url).scheme in ("redis+sentinel", "rediss+sentinel"):
+            return _by_sentinel(url)
+        return Redis.from_url(url, **_manners())
+    except ValueError as error:
+        raise InvalidConfig(
+            f"{without_password(url)} is not a Redis URL (redis://host:port/0, rediss://…, unix:///path or "
+            f"redis+sentinel://host:port,host:port/master/0): {error}"
+        ) from error
+
+
+async def close(client: Redis) -> None:
+    """Closes a client's connections, and those to the Sentinels that it asks."""
+    await client.aclose()
+    if isinstance(client.connection_pool, SentinelConnectionPool):
+        for sentinel in client.connection_pool.sentinel_manager.sentinels:
+            await sentinel.aclose()
+
+
+def without_password(url: str) -> str:
+    """A URL as it may be shown: without its passwords."""
+    parts = urlsplit(url)
+    login, at, hosts = parts.netloc.rpartition("@")
+    user, colon, _ = login.partition(":")
+    query = parts.query
+    if any(secret in query for secret in _SECRETS):
+        query = urlencode([(k, "***" if k in _SECRETS else v) for k, v in parse_qsl(query)], safe="*/")
+    return urlunsplit(parts._replace(netloc=f"{user}:***@{hosts}" if colon else f"{login}{at}{hosts}", query=query))
+
+
+def _manners() -> dict[str, Any]:
+    return {
+        "decode_responses": True,
+        "socket_connect_timeout": _ANSWER_SECONDS,
+        "socket_timeout": 2 * _ANSWER_SECONDS,
+        "health_check_interval": 15,
+        "retry": Retry(NoBackoff(), 1),  # a stale connection is replaced at once; patience is the caller's
+    }
+
+
+def _by_sentinel(url: str) -> Redis:
+    parts = urlsplit(url)
+    login, at, hosts = parts.netloc.rpartition("@")
+    master, _, db = parts.path.strip("/").partition("/")
+    if not hosts or not master:
+        raise ValueError("it names no Sentinel host or no master")
+    # redis-py's own reading of login, database and query, of the URL that a single server would have.
+    scheme = parts.scheme.partition("+")[0]
+    plain = parse_url(urlunsplit((scheme, f"{login}{at}single", f"/{db or 0}", parts.query, "")))
+    kwargs: dict[str, Any] = {key: value for key, value in plain.items() if key not in ("host", "connection_class")}
+    tls = {key: value for key, value in kwargs.items() if key.startswith("ssl_")}
+    if scheme == "rediss":
+        tls["ssl"] = kwargs["ssl"] = True
+    own = {key: kwargs.pop(f"sentinel_{key}") for key in ("username", "password") if f"sentinel_{key}" in kwargs}
+    asked = [_host(one) for one in hosts.split(",") if one]
+    sentinels = Sentinel(asked, sentinel_kwargs={**_manners(), **tls, **own})  # type: ignore[no-untyped-call]
+    client: Redis = sentinels.master_for(unquote(master), **{**_manners(), **kwargs})
+    return client
+
+
+def _host(text: str) -> tuple[str, int]:
+    parts = urlsplit(f"//{text}")
+    if not parts.hostname:
+        raise ValueError(f"{text!r} is not a Sentinel's host:port")
+    return parts.hostname, parts.port or _SENTINEL_PORT
