@@ -13,6 +13,9 @@ from sealkit.concurrency import Flights, together
 from sealkit.telemetry import KL_TO_BASE
 from sealkit.types import Divergence, Policy, Prompt, Query, digest_of
 
+_SPECIAL = 8
+"""Room for the special tokens that a tokenizer puts before a text."""
+
 
 class Divergences:
     """Measures on one backend. What was measured of a policy is kept, up to `limit` of the last; a trial's is not:
@@ -24,8 +27,10 @@ class Divergences:
 
     async def measure(self, subject: Subject, queries: Sequence[Query]) -> Divergence | None:
         """None where the backend cannot tell. Raises what the backend raises."""
+        room = self._backend.info.context_length - _SPECIAL  # no tokenizer has more tokens than bytes
+        texts = [text[:room] for text in fixed_text()]
         prompts = [query.prompt for query in queries]
-        on_text, on_queries = await together(self._mean(subject, fixed_text()), self._mean(subject, prompts))
+        on_text, on_queries = await together(self._mean(subject, texts), self._mean(subject, prompts))
         if on_text is None:
             return None
         KL_TO_BASE.labels("fixed_text").observe(on_text)

@@ -40,7 +40,7 @@ class FakeBackend:
         name="fake",
         digest="d" * 64,
         tokenizer_digest="e" * 64,
-        context_length=100,
+        context_length=1000,
         has_chat_template=False,
         dtype="float32",
         device="cpu",

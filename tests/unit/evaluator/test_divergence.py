@@ -61,6 +61,13 @@ async def test_the_base_model_has_not_moved() -> None:
     assert backend.measured == []
 
 
+async def test_a_model_that_reads_little_is_measured_on_the_beginnings() -> None:
+    backend, evaluator = make(trial=0.25)
+    backend.info = backend.info.model_copy(update={"context_length": 40})
+    await evaluate(evaluator, TUNED_POLICY, TRIAL, measure_divergence=True)
+    assert [text for text, _, _ in backend.measured] == [paragraph[:32] for paragraph in fixed_text()]
+
+
 async def test_without_queries_there_is_only_the_fixed_text() -> None:
     _, evaluator = make(trial=0.25)
     got = await evaluate(evaluator, TUNED_POLICY, TRIAL, measure_divergence=True, retention_queries=queries("r"))
