@@ -8,8 +8,15 @@ rehearsal (arXiv 2403.01244) on given questions.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
-from sealkit.types import Query, TrainingExample, seed_of
+from controller.patience import patiently
+from sealkit.rpc.protocols import Generator
+from sealkit.types import Policy, Query, TrainingExample, seed_of
+
+if TYPE_CHECKING:
+    from controller.setup import Setup
 
 
 def split(suite: Sequence[Query], count: int, seed: int) -> tuple[tuple[Query, ...], tuple[Query, ...]]:
@@ -32,3 +39,19 @@ def examples_of(queries: Sequence[Query], answers: Mapping[str, str] | None = No
         for query in queries
         if said.get(query.query_id, "").strip()
     )
+
+
+async def with_answers(setup: Setup, generator: Generator) -> Setup:
+    """The setup with what the base model itself answers to rehearse, where the config asks for that. Answers are
+    greedy, so every process that asks gets the same wherever texts do not depend on company."""
+    if setup.config.rehearsal.source != "model" or not setup.rehearsed or setup.rehearsal:
+        return setup
+    greedy = setup.config.evaluation.sampling.model_copy(update={"temperature": 0.0, "seed": 0})
+    prompts = [(query.query_id, query.prompt, [0]) for query in setup.rehearsed]
+
+    async def ask() -> dict[str, str]:
+        base = Policy(name="base")
+        return {said.context_id: said.text async for said in generator.sample(base, prompts, greedy)}
+
+    answers = await patiently(ask, doing="asking the base model what to rehearse")
+    return replace(setup, rehearsal=examples_of(setup.rehearsed, answers))

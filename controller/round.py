@@ -2,7 +2,7 @@
 
     for each round t:
         E-step   sample k self-edits for each context under θ_t; train an adapter on each; reward it on held-out queries
-        M-step   SFT on the self-edits that selection keeps gives θ_{t+1}
+        M-step   SFT on the self-edits that selection keeps gives θ_{t+1}, unless it forgot too much
 
 Beside it two things that the paper does not have: training on the raw passage with each group's budget, and the score
 of every policy on contexts that never teach it. What is here can be stopped at any line and begun again from the top:
@@ -52,15 +52,15 @@ async def group_of(run: Drive, t: int, phase: TrialPhase, theta: PolicyVersion, 
 
 
 async def m_step(run: Drive, t: int, theta: PolicyVersion, kept: list[Trial]) -> PolicyVersion:
-    """SFT on the kept (prompt, self-edit) pairs; nothing kept, nothing learnt: the policy stays."""
+    """SFT on the kept (prompt, self-edit) pairs, then the gate; nothing kept or too much lost: the policy stays."""
     await run.stage(t, "M-step")
     await run.select(t, kept)
-    following = await run.train_policy(t, theta) if kept else theta
-    return await run.close_round(t, following, kept=len(kept))
+    made = await run.measured(await run.train_policy(t, theta)) if kept else theta
+    return await run.close_round(t, theta, made, kept=len(kept))
 
 
 async def score(run: Drive, theta: PolicyVersion) -> None:
-    """How good θ's self-edits are on contexts that never teach it, seeds being the same for every θ; what θ forgot."""
+    """How good θ's self-edits are on contexts that never teach it, seeds being the same for every θ."""
     t = run.round_that_made(theta)
     groups = await together(*(group_of(run, t, TrialPhase.HELD_OUT, theta, context) for context in run.held_out))
     await run.keep_score(theta, groups)

@@ -6,14 +6,16 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, and_, or_, select, update
 
-from controller.record import events
+from controller.record import aliases, budgets, events
 from controller.record.database import insert_new
 from controller.record.leases import RunLease, hold
 from controller.record.pages import Page, key_of, size_of, token_after
 from controller.record.tables import now, policies, rounds, runs
 from sealkit.errors import ModelMismatch, UnknownPolicy
-from sealkit.resources import PolicyTrained, PolicyVersion, RoundFinished
+from sealkit.resources import GateState, PolicyTrained, PolicyVersion, RoundFinished
 from sealkit.types import Usage
+
+_MEASURED = ("retention", "divergence", "forgetting", "scores", "gate", "gate_reason", "usage")
 
 
 def get(connection: Connection, name: str) -> PolicyVersion:
@@ -37,6 +39,12 @@ def of_run(connection: Connection, run_id: str) -> list[PolicyVersion]:
     """The policies of a run, oldest first; the first is θ_0."""
     rows = connection.execute(select(policies).where(policies.c.run_id == run_id).order_by(policies.c.create_time))
     return [_policy(row) for row in rows]
+
+
+def after_rounds(connection: Connection, run_id: str) -> list[str]:
+    """Names of the policies that the finished rounds of a run ended with, in their order."""
+    query = select(rounds.c.next_policy).where(rounds.c.run_id == run_id, rounds.c.next_policy.is_not(None))
+    return [name or "" for name in connection.scalars(query.order_by(rounds.c.round))]
 
 
 def begin(connection: Connection, lease: RunLease, *, start_policy: str, base_model: str) -> PolicyVersion:
@@ -80,40 +88,51 @@ def end_round(
     connection: Connection,
     lease: RunLease,
     round_index: int,
-    following: PolicyVersion,
+    theta: PolicyVersion,
+    made: PolicyVersion,
     *,
     kept: int,
+    alias: str = "",
     fewer_trials: int = 0,
 ) -> PolicyVersion:
-    """Ends a round with θ_{t+1}, a new policy or the one that stays; `fewer_trials` of the planned ones are not needed
-    then. Doing it again changes nothing. Raises LeaseLost."""
+    """Ends a round with θ_{t+1}: what was `made`, or θ_t where that is θ_t itself or the gate refused it; a refused one
+    stays in the record. What passed is published under `alias`, if any; `fewer_trials` of the planned ones are not
+    needed. Doing it again changes nothing. Raises LeaseLost."""
     row = hold(connection, lease)
+    following = theta if made.gate is GateState.REFUSED else made
     this_round = and_(rounds.c.run_id == lease.run_id, rounds.c.round == round_index)
     open_round = and_(this_round, rounds.c.next_policy.is_(None))
     if not connection.execute(update(rounds).where(open_round).values(next_policy=following.name, kept=kept)).rowcount:
         return get(connection, connection.scalars(select(rounds.c.next_policy).where(this_round)).one() or "")
-    values = following.model_dump(mode="json", exclude={"create_time"})
+    values = made.model_dump(mode="json", exclude={"create_time"})
     base = connection.scalar(select(policies.c.base_model).where(policies.c.name == f"policies/{lease.run_id}-0"))
-    new = {**values, "run_id": lease.run_id, "base_model": base, "create_time": following.create_time}
-    insert_new(connection, policies, new)
+    row_of_made = {**values, "run_id": lease.run_id, "base_model": base, "create_time": made.create_time}
+    is_new = insert_new(connection, policies, row_of_made)
     connection.execute(
         update(runs)
         .where(runs.c.run_id == lease.run_id)
         .values(rounds_done=round_index + 1, trials_total=row.trials_total - fewer_trials)
+        .values(budgets.more_spent(made.usage if is_new else Usage()))
     )
-    events.append(connection, lease.run_id, PolicyTrained(round=round_index, policy=following, kept=kept))
+    if alias and following.name != theta.name:
+        aliases.point(connection, alias, following.name, f"{lease.run}/rounds/{round_index}")
+    events.append(connection, lease.run_id, PolicyTrained(round=round_index, policy=made, kept=kept))
     events.append(connection, lease.run_id, RoundFinished(round=round_index, policy=following.name))
     return following
 
 
-def score(
-    connection: Connection, lease: RunLease, name: str, *, forgetting: float | None, held_out: float | None
-) -> None:
-    """Keeps a policy's scores. Raises LeaseLost."""
+def measured(connection: Connection, lease: RunLease, theta: PolicyVersion) -> PolicyVersion:
+    """Keeps what was measured of a policy that is in the record. Raises LeaseLost."""
     hold(connection, lease)
-    connection.execute(
-        update(policies).where(policies.c.name == name).values(forgetting=forgetting, held_out_accuracy=held_out)
-    )
+    found = theta.model_dump(mode="json", include=set(_MEASURED))
+    connection.execute(update(policies).where(policies.c.name == theta.name).values(**found))
+    return get(connection, theta.name)
+
+
+def score(connection: Connection, lease: RunLease, name: str, held_out: float | None) -> None:
+    """Keeps how good a policy's self-edits are on held-out contexts. Raises LeaseLost."""
+    hold(connection, lease)
+    connection.execute(update(policies).where(policies.c.name == name).values(held_out_accuracy=held_out))
 
 
 def _row(connection: Connection, name: str) -> Row[Any]:
