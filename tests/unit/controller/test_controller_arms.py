@@ -16,7 +16,8 @@ ARMS = ["policy", "base", "oracle"]
 
 async def test_every_arm_writes_and_only_the_policy_teaches(system: System) -> None:
     async with system.working():
-        run = await system.until(await system.create(editor={"k": 3, "arms": ARMS}, gate={"max_forgetting": 1.0}))
+        selection = {"must_gain": False, "must_beat_passage_only": False}
+        run = await system.until(await system.create(editor={"k": 3, "arms": ARMS}, selection=selection))
     assert run.state is RunState.SUCCEEDED
     trials = await system.trials(run)
     assert Counter((t.phase, t.editor) for t in trials) == {
