@@ -10,7 +10,7 @@ import sys
 import uuid
 
 from controller.app import App
-from controller.settings import ControllerSettings
+from controller.settings import ControllerSettings, WorkerSettings
 from sealkit.rpc.server import run
 
 
@@ -22,7 +22,7 @@ def main(arguments: list[str] | None = None) -> int:
     apps: list[App] = []
 
     def make() -> tuple[App, ControllerSettings]:
-        settings = ControllerSettings()
+        settings = WorkerSettings() if role == "worker" else ControllerSettings()
         apps.append(App(settings, worker_id=worker_id(), api=role != "worker", worker=role != "api", stop=stop))
         return apps[0], settings
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from typing import Any
 
 import grpc
 import structlog
@@ -14,6 +15,7 @@ import structlog
 from controller.driver import Driver
 from controller.patience import accompanied
 from controller.presence import Presence
+from controller.pressure import Pressure
 from controller.record.database import Database
 from controller.run_metrics import RunMetrics
 from controller.service import ControllerService
@@ -51,6 +53,7 @@ class App:
         self._service = ControllerService(self._database, settings.domain_plugins) if api else None
         self._queue = queue or Queue(settings.redis_url, consumer=worker_id, stream=settings.queue)
         self._services = services
+        self._pressure = Pressure(settings.worker_concurrency)
         self._working: asyncio.Task[None] | None = None
         self._telling: asyncio.Task[None] | None = None
         self.broke = False
@@ -104,6 +107,7 @@ class App:
             concurrency=settings.worker_concurrency,
             max_deliveries=settings.max_deliveries,
             plugins=plugins,
+            pressure=self._pressure,
         )
         driver = Driver(
             database=self._database, queue=self._queue, services=services, presence=presence, plugins=plugins
@@ -127,10 +131,14 @@ class App:
             self._stop()
 
     def _connect(self) -> Services:
-        settings, seconds = self._settings, self._settings.call_seconds
-        mib = settings.max_message_mib
+        settings = self._settings
+        manner: dict[str, Any] = {
+            "timeout": settings.call_seconds,
+            "max_message_mib": settings.max_message_mib,
+            "on_full": self._pressure.full,
+        }
         return Services(
-            generator=GeneratorClient(settings.generator, timeout=seconds, max_message_mib=mib),
-            trainer=TrainerClient(settings.trainer, timeout=seconds, max_message_mib=mib),
-            evaluator=EvaluatorClient(settings.evaluator, timeout=seconds, max_message_mib=mib),
+            generator=GeneratorClient(settings.generator, **manner),
+            trainer=TrainerClient(settings.trainer, **manner),
+            evaluator=EvaluatorClient(settings.evaluator, **manner),
         )

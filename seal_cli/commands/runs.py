@@ -1,4 +1,4 @@
-"""`seal runs`: list, get, watch, cancel, resume, report."""
+"""`seal runs`: list, get, watch, pause, cancel, resume, report."""
 
 from __future__ import annotations
 
@@ -62,12 +62,34 @@ def cancel(name: Name, address: Address = "", data: Data = DEFAULT_DATA) -> None
 
 
 @app.command()
-def resume(name: Name, address: Address = "", data: Data = DEFAULT_DATA) -> None:
-    """Take a failed or cancelled run up where it stopped."""
+def pause(name: Name, address: Address = "", data: Data = DEFAULT_DATA) -> None:
+    """Start no more trials of a run; those under way come to their end."""
     from seal_cli.console import out
 
     with connect(address, data) as client:
-        run = client.resume_run(_full(name))
+        run = client.pause_run(_full(name))
+    out.print(f"{run.name}: {run.state.value}", markup=False)
+
+
+@app.command()
+def resume(
+    name: Name,
+    trials: Annotated[int | None, typer.Option(min=1, help="New budget: trials in all.")] = None,
+    tokens: Annotated[int | None, typer.Option(min=1, help="New budget: tokens in all.")] = None,
+    device_seconds: Annotated[float | None, typer.Option(min=0, help="New budget: device seconds in all.")] = None,
+    wall_seconds: Annotated[float | None, typer.Option(min=0, help="New budget: seconds under way in all.")] = None,
+    unlimited: Annotated[bool, typer.Option("--unlimited", help="New budget: none.")] = False,
+    address: Address = "",
+    data: Data = DEFAULT_DATA,
+) -> None:
+    """Take a paused, failed or cancelled run up where it stopped. A new budget replaces the old one as a whole."""
+    from seal_cli.console import out
+    from sealkit.resources import Budget
+
+    limits = {"trials": trials, "tokens": tokens, "device_seconds": device_seconds, "wall_seconds": wall_seconds}
+    given = {key: value for key, value in limits.items() if value is not None}
+    with connect(address, data) as client:
+        run = client.resume_run(_full(name), Budget.model_validate(given) if given or unlimited else None)
     out.print(f"{run.name}: {run.state.value}; watch it with: seal runs watch {run.name}", markup=False)
 
 

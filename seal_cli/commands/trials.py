@@ -1,13 +1,16 @@
-"""`seal trials`: list, get."""
+"""`seal trials`: list, retry, get."""
 
 from __future__ import annotations
 
 from itertools import islice
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from seal_cli.options import DEFAULT_DATA, Address, Data, Limit, connect
+
+if TYPE_CHECKING:
+    from sealkit.resources import Trial, TrialState
 
 app = typer.Typer(help="Look at trials: one self-edit, its adapter and its score each.", no_args_is_help=True)
 
@@ -15,6 +18,7 @@ app = typer.Typer(help="Look at trials: one self-edit, its adapter and its score
 @app.command("list")
 def list_trials(
     parent: Annotated[str, typer.Argument(help="runs/…, or runs/…/rounds/…")],
+    state: Annotated[str, typer.Option(help="Only those in this state: failed, say.")] = "",
     limit: Limit = 100,
     address: Address = "",
     data: Data = DEFAULT_DATA,
@@ -29,15 +33,32 @@ def list_trials(
             (
                 trial.name.removeprefix(f"{parent}/"),
                 trial.editor,
-                trial.rejection or trial.state.value,
+                _outcome(trial),
                 share(trial.accuracy),
                 share(trial.baseline_accuracy),
                 share(trial.reward),
                 "kept" if trial.selected else "",
             )
-            for trial in islice(client.list_trials(parent), limit)
+            for trial in islice(client.list_trials(parent, _state(state)), limit)
         ]
     print_listing(("trial", "editor", "state", "accuracy", "no adapter", "reward", ""), rows)
+
+
+@app.command()
+def retry(
+    run: Annotated[str, typer.Argument(help="runs/…")],
+    names: Annotated[
+        list[str] | None, typer.Argument(help="runs/…/rounds/…/trials/… each. Default: every failed one of the run.")
+    ] = None,
+    address: Address = "",
+    data: Data = DEFAULT_DATA,
+) -> None:
+    """Try failed trials again where they can still count; a run that had ended is taken up with them."""
+    from seal_cli.console import out
+
+    with connect(address, data) as client:
+        found, retried = client.retry_trials(run if run.startswith("runs/") else f"runs/{run}", names or ())
+    out.print(f"{found.name}: {retried} trials are tried again; the run is {found.state.value}", markup=False)
 
 
 @app.command()
@@ -81,3 +102,19 @@ def replay(
 
 def _on_one_line(text: str) -> str:
     return text.replace("\n", "⏎").replace("\t", " ")
+
+
+def _outcome(trial: Trial) -> str:
+    return trial.rejection or (f"{trial.state.value}: {trial.error.reason}" if trial.error else trial.state.value)
+
+
+def _state(name: str) -> TrialState | None:
+    """Raises InvalidInput where there is no such state."""
+    from sealkit.errors import InvalidInput
+    from sealkit.resources import TrialState
+
+    if not name:
+        return None
+    if name not in list(TrialState):
+        raise InvalidInput(f"there is no state {name!r}; there are {', '.join(TrialState)}")
+    return TrialState(name)

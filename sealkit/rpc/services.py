@@ -5,7 +5,7 @@ Run and trial ids bound to the log travel with every call. Errors come out as `s
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -13,10 +13,10 @@ from seal.evaluator.v1 import evaluator_pb2, evaluator_pb2_grpc
 from seal.generator.v1 import generator_pb2, generator_pb2_grpc
 from seal.trainer.v1 import trainer_pb2, trainer_pb2_grpc
 
-from sealkit.errors import Unavailable
+from sealkit.errors import QueueFull, SealError, Unavailable
 from sealkit.rpc import convert, correlation
-from sealkit.rpc.channel import open_channel
 from sealkit.rpc.protocols import TrainerInfo
+from sealkit.rpc.replicas import Replica, Replicas
 from sealkit.rpc.status import rpc_errors
 from sealkit.types import (
     AdapterRef,
@@ -39,41 +39,97 @@ from sealkit.types import (
 if TYPE_CHECKING:
     import grpc
 
-_INFO_SECONDS = 10.0
+_INFO_SECONDS = 5.0
 
 
 class _ServiceClient:
-    """What the three have in common: a channel, a deadline in seconds for each call, errors that name the peer."""
+    """What the three have in common: the replicas, a deadline in seconds for each call, errors that name the peer.
+
+    A call that finds its replica dead or full goes to another at once; `on_full` is told where all are full.
+    """
 
     _service: ClassVar[str]
     _stub_class: ClassVar[Any]
+    _ask: ClassVar[tuple[str, Any]]
+    """Method that tells the base model, and its request."""
 
-    def __init__(self, address: str, *, timeout: float = 3600, max_message_mib: int = 64) -> None:
+    def __init__(
+        self,
+        address: str,
+        *,
+        timeout: float = 3600,
+        max_message_mib: int = 64,
+        on_full: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`address`: `host:port`, several of them separated by commas, a DNS name with many addresses."""
         self.address = address
         self._timeout = timeout
-        self._channel = open_channel(address, max_message_mib=max_message_mib)
-        self._stub = self._stub_class(self._channel)
-        self._peer = f"{self._service} at {address}"
+        self._on_full = on_full
+        self._replicas = Replicas(
+            self._service, address, self._stub_class, self._held_model, max_message_mib=max_message_mib
+        )
 
     async def close(self) -> None:
-        """Closes the channel; calls under way are cancelled."""
-        await self._channel.close()
+        """Closes the channels; calls under way are cancelled."""
+        await self._replicas.close()
 
-    async def _call(self, method: Any, request: Any, deadline: float | None = None) -> Any:
-        with rpc_errors(self._peer):
-            return await method(request, timeout=deadline or self._timeout, metadata=correlation.to_metadata())
+    async def info(self) -> ModelInfo:
+        """The base model that every replica holds. Raises ModelMismatch where they differ."""
+        return await self._replicas.model()
 
-    async def _stream(self, method: Any, request: Any) -> AsyncGenerator[Any, None]:
-        """The responses; the call is cancelled where the reader stops before the end."""
-        call: grpc.aio.UnaryStreamCall[Any, Any] = method(
+    async def _held_model(self, replica: Replica) -> ModelInfo:
+        method, request = self._ask
+        with rpc_errors(f"{self._service} at {replica.address}"):
+            answer = await getattr(replica.stub, method)(request, timeout=_INFO_SECONDS)
+        return convert.model_info_from_pb(answer.base_model)
+
+    async def _call(self, method: str, request: Any, deadline: float | None = None) -> Any:
+        tried: set[str] = set()
+        while True:
+            try:
+                async with self._replicas.one(tried) as replica:
+                    with rpc_errors(f"{self._service} at {replica.address}"):
+                        return await getattr(replica.stub, method)(
+                            request, timeout=deadline or self._timeout, metadata=correlation.to_metadata()
+                        )
+            except (Unavailable, QueueFull) as error:
+                self._raise_unless_others(error, tried)
+
+    async def _stream(self, method: str, request: Any) -> AsyncGenerator[Any, None]:
+        """The responses; the call is cancelled where the reader stops before the end. One that broke goes to another
+        replica as long as nothing has come of it."""
+        tried: set[str] = set()
+        while True:
+            began = False
+            try:
+                async with self._replicas.one(tried) as replica:
+                    async with aclosing(self._stream_of(replica, method, request)) as responses:
+                        async for response in responses:
+                            began = True
+                            yield response
+                return
+            except (Unavailable, QueueFull) as error:
+                if began:
+                    raise
+                self._raise_unless_others(error, tried)
+
+    async def _stream_of(self, replica: Replica, method: str, request: Any) -> AsyncGenerator[Any, None]:
+        call: grpc.aio.UnaryStreamCall[Any, Any] = getattr(replica.stub, method)(
             request, timeout=self._timeout, metadata=correlation.to_metadata()
         )
         try:
-            with rpc_errors(self._peer):
+            with rpc_errors(f"{self._service} at {replica.address}"):
                 async for response in call:
                     yield response
         finally:
             call.cancel()
+
+    def _raise_unless_others(self, error: SealError, tried: set[str]) -> None:
+        if self._replicas.others(tried):
+            return
+        if isinstance(error, QueueFull):
+            self._on_full()
+        raise error
 
 
 class GeneratorClient(_ServiceClient):
@@ -81,6 +137,7 @@ class GeneratorClient(_ServiceClient):
 
     _service = "generator"
     _stub_class = generator_pb2_grpc.GeneratorServiceStub
+    _ask = ("GetGeneratorInfo", generator_pb2.GetGeneratorInfoRequest())
 
     async def sample(
         self, policy: Policy, prompts: Sequence[tuple[str, Prompt, Sequence[int]]], sampling: Sampling
@@ -92,14 +149,9 @@ class GeneratorClient(_ServiceClient):
         request = generator_pb2.SampleSelfEditsRequest(
             policy=convert.policy_to_pb(policy), contexts=contexts, sampling=convert.sampling_to_pb(sampling)
         )
-        async with aclosing(self._stream(self._stub.SampleSelfEdits, request)) as responses:
+        async with aclosing(self._stream("SampleSelfEdits", request)) as responses:
             async for response in responses:
                 yield convert.completion_from_pb(response)
-
-    async def info(self) -> ModelInfo:
-        request = generator_pb2.GetGeneratorInfoRequest()
-        answer = await self._call(self._stub.GetGeneratorInfo, request, _INFO_SECONDS)
-        return convert.model_info_from_pb(answer.base_model)
 
 
 class TrainerClient(_ServiceClient):
@@ -107,6 +159,7 @@ class TrainerClient(_ServiceClient):
 
     _service = "trainer"
     _stub_class = trainer_pb2_grpc.TrainerServiceStub
+    _ask = ("GetTrainerInfo", trainer_pb2.GetTrainerInfoRequest())
 
     def train_adapter(
         self, policy: Policy, spec: TrainingSpec, *, owner: str, retrain: bool = False
@@ -114,7 +167,7 @@ class TrainerClient(_ServiceClient):
         request = trainer_pb2.TrainAdapterRequest(
             policy=convert.policy_to_pb(policy), spec=convert.training_spec_to_pb(spec), owner=owner, retrain=retrain
         )
-        return self._train(self._stub.TrainAdapter, request)
+        return self._train("TrainAdapter", request)
 
     def train_policy(
         self,
@@ -136,9 +189,9 @@ class TrainerClient(_ServiceClient):
             seed=seed,
             owner=owner,
         )
-        return self._train(self._stub.TrainPolicy, request)
+        return self._train("TrainPolicy", request)
 
-    async def _train(self, method: Any, request: Any) -> AsyncIterator[Progress | TrainingResult]:
+    async def _train(self, method: str, request: Any) -> AsyncIterator[Progress | TrainingResult]:
         finished = False
         async with aclosing(self._stream(method, request)) as responses:
             async for response in responses:
@@ -148,20 +201,17 @@ class TrainerClient(_ServiceClient):
                 else:
                     yield convert.progress_from_pb(response.progress)
         if not finished:
-            raise Unavailable(f"{self._peer} ended the call without a result")
+            raise Unavailable(f"{self._replicas.peer} ended the call without a result")
 
     async def join_adapters(self, policy: Policy, adapter: AdapterRef) -> AdapterRef:
         request = trainer_pb2.JoinAdaptersRequest(
             policy=convert.policy_to_pb(policy), adapter=convert.adapter_ref_to_pb(adapter)
         )
-        joined = await self._call(self._stub.JoinAdapters, request)
+        joined = await self._call("JoinAdapters", request)
         return AdapterRef(digest=joined.adapter.digest, uri=joined.adapter.uri)
 
-    async def info(self) -> ModelInfo:
-        return (await self.trainer_info()).model
-
     async def trainer_info(self) -> TrainerInfo:
-        answer = await self._call(self._stub.GetTrainerInfo, trainer_pb2.GetTrainerInfoRequest(), _INFO_SECONDS)
+        answer = await self._call("GetTrainerInfo", trainer_pb2.GetTrainerInfoRequest(), _INFO_SECONDS)
         return TrainerInfo(
             model=convert.model_info_from_pb(answer.base_model),
             target_modules=tuple(answer.target_modules),
@@ -175,6 +225,7 @@ class EvaluatorClient(_ServiceClient):
 
     _service = "evaluator"
     _stub_class = evaluator_pb2_grpc.EvaluatorServiceStub
+    _ask = ("GetEvaluatorInfo", evaluator_pb2.GetEvaluatorInfoRequest())
 
     async def evaluate(
         self,
@@ -202,9 +253,4 @@ class EvaluatorClient(_ServiceClient):
             race=convert.race_to_pb(race) if race else None,
             fresh=fresh,
         )
-        return convert.evaluation_from_pb(await self._call(self._stub.Evaluate, request))
-
-    async def info(self) -> ModelInfo:
-        request = evaluator_pb2.GetEvaluatorInfoRequest()
-        answer = await self._call(self._stub.GetEvaluatorInfo, request, _INFO_SECONDS)
-        return convert.model_info_from_pb(answer.base_model)
+        return convert.evaluation_from_pb(await self._call("Evaluate", request))
