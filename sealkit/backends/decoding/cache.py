@@ -7,6 +7,7 @@ one tensor operation for all layers.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -36,12 +37,12 @@ class RowCache(Cache):
         self._range: tuple[int, int] | None = None
         self._query_length = 0
 
-    def select(self, slots: list[int], positions: Tensor, read: int | None) -> None:
+    def select(self, slots: Sequence[int], positions: Tensor, read: int | None) -> None:
         """The next forward writes `positions` [n, s] of the rows in `slots` [n] and reads the first `read` places of
         them; None: it reads only what it writes (nothing was cached before)."""
         device = self._keys.device
         self._slots = torch.tensor(slots, device=device)
-        self._range = (slots[0], slots[-1] + 1) if slots == list(range(slots[0], slots[-1] + 1)) else None
+        self._range = (slots[0], slots[-1] + 1) if list(slots) == list(range(slots[0], slots[-1] + 1)) else None
         self._where = (self._slots[:, None] * self._places + positions).flatten()
         self._read = read
         self._query_length = positions.shape[1]

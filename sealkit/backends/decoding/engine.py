@@ -11,13 +11,14 @@ import time
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from sealkit.backends.decoding.cache import RowCache
-from sealkit.backends.decoding.lora import Adapter, RowLora
+from sealkit.backends.decoding.lora import Adapter, Block, RowLora
 from sealkit.backends.decoding.prefill import Joiner, plan
 from sealkit.backends.decoding.row import Row
 from sealkit.backends.decoding.sampling import next_tokens
@@ -34,9 +35,12 @@ class Left:
 
 
 class Engine:
-    """Decodes up to `max_rows` rows at once. Raises InvalidModel where the model is no plain decoder."""
+    """Decodes up to `max_rows` rows at once, with room for `places` in the cache and at least `adapter_slots` of them
+    among adapters of a rank. Raises InvalidModel where the model is no plain decoder."""
 
-    def __init__(self, loaded: LoadedModel, *, max_rows: int, max_rank: int) -> None:
+    def __init__(
+        self, loaded: LoadedModel, *, max_rows: int, max_rank: int, places: int | None = None, adapter_slots: int = 1
+    ) -> None:
         self._model = loaded.model
         if loaded.model.device.type == "cpu":
             _transpose_weights(loaded.model)
@@ -44,8 +48,8 @@ class Engine:
         self._end_ids = _end_ids(loaded)
         self._max_rank = max_rank
         self._slots: list[Row | None] = [None] * max_rows
-        self._cache = RowCache(loaded.model, max_rows)
-        self._lora = RowLora(loaded.model)
+        self._cache = RowCache(loaded.model, places or max_rows)
+        self._lora = RowLora(loaded.model, adapter_slots)
         self._last: Tensor | None = None
         self._tainted: set[int] = set()
         head: nn.Module | None = loaded.model.get_output_embeddings()  # type: ignore[no-untyped-call]
@@ -85,18 +89,21 @@ class Engine:
                 self._cache.clear(joiner.slot)
                 self._tainted.remove(joiner.slot)
         left = []
-        for group in plan(joiners, running):
-            left += self._read(group)
+        for group in self._plan(joiners, running):
+            for joiner in group:
+                if joiner.shared:
+                    self._cache.reserve(len(joiner.row.prompt))
+                    self._cache.copy(joiner.donor, joiner.slot, joiner.shared)
+            members = [joiner.row for joiner in group]
+            with self._charging(members, [len(joiner.rest) for joiner in group]):
+                left += self._accept([joiner.slot for joiner in group], members, self._read(group))
         return left
 
     @torch.inference_mode()
     def step(self) -> list[Left]:
         """One more token for every running row; returns who left."""
         self._compact()
-        slots = [slot for slot, row in enumerate(self._slots) if row is not None]
-        rows = self.running
-        tokens = [[row.tokens[-1]] for row in rows]
-        return self._forward(slots, rows, tokens, [row.length for row in rows])
+        return self._decode()
 
     def drop(self, rows: Collection[Row]) -> None:
         """Lets rows go that nobody waits for any more."""
@@ -130,38 +137,65 @@ class Engine:
                 self._slots[hole], self._slots[last] = row, None
                 self._tainted.discard(hole)
 
-    def _read(self, group: list[Joiner]) -> list[Left]:
-        for joiner in group:
-            if joiner.shared:
-                self._cache.reserve(len(joiner.row.prompt))
-                self._cache.copy(joiner.donor, joiner.slot, joiner.shared)
-        return self._forward(
-            [j.slot for j in group], [j.row for j in group], [j.rest for j in group], [j.shared for j in group]
+    def _plan(self, joiners: Sequence[Joiner], running: Sequence[tuple[int, Row]]) -> list[list[Joiner]]:
+        return plan(joiners, running)
+
+    def _read(self, group: Sequence[Joiner]) -> Tensor:
+        """Logits [n, vocabulary] after the prompts of `group`, whose shared beginnings are in place."""
+        return self._logits(
+            [j.slot for j in group], [j.row.adapters for j in group], [j.rest for j in group], [j.shared for j in group]
         )
 
-    def _forward(self, slots: list[int], rows: list[Row], tokens: list[list[int]], starts: list[int]) -> list[Left]:
-        """Reads `tokens` of each row, of which `starts` are cached already, and samples each row's next one."""
+    def _decode(self) -> list[Left]:
+        rows = self.running
+        slots = [slot for slot, row in enumerate(self._slots) if row is not None]
+        with self._charging(rows, [1] * len(rows)):
+            tokens = [[row.tokens[-1]] for row in rows]
+            logits = self._logits(slots, [row.adapters for row in rows], tokens, [row.length for row in rows])
+            return self._accept(slots, rows, logits)
+
+    @contextmanager
+    def _charging(self, rows: Sequence[Row], tokens: Sequence[int]) -> Iterator[None]:
+        """Each row pays for the time in it by its share of the `tokens`."""
         began = time.perf_counter()
+        yield
+        second = (time.perf_counter() - began) / sum(tokens)
+        for row, count in zip(rows, tokens, strict=True):
+            row.device_seconds += second * count
+
+    def _logits(
+        self,
+        slots: Sequence[int],
+        adapters: Sequence[tuple[Adapter, ...]],
+        tokens: Sequence[list[int]],
+        starts: Sequence[int],
+        *,
+        block: Block | None = None,
+        width: int = 0,
+        **attention: Any,
+    ) -> Tensor:
+        """Logits [n, vocabulary] after `tokens` of each row, of which `starts` are cached already; the tokens padded to
+        `width` where that is more than the longest. `attention` goes to the model's attention as it is."""
         device = self._model.device
-        width = max(map(len, tokens))
+        width = max(width, *map(len, tokens))
         ids = torch.tensor([part + [0] * (width - len(part)) for part in tokens], device=device)
         positions = torch.tensor(starts, device=device)[:, None] + torch.arange(width, device=device)
         read = max(starts) + width if any(starts) else None
         self._cache.reserve(max(starts) + width)
         self._cache.select(slots, positions, read)
-        self._lora.use([row.adapters for row in rows])
+        self._lora.use(adapters, block)
         self._last = torch.tensor([len(part) - 1 for part in tokens], device=device) if width > 1 else None
-        mask = None if read is None else self._mask(positions, read)
         out = self._model(
-            input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=self._cache, use_cache=True
+            input_ids=ids,
+            attention_mask=None if read is None else self._mask(positions, read),
+            position_ids=positions,
+            past_key_values=self._cache,
+            use_cache=True,
+            **attention,
         )
         self._lora.use([])
-        picked = next_tokens(out.logits[:, -1], rows)
-        left = self._accept(slots, rows, picked)
-        seconds, total = time.perf_counter() - began, sum(map(len, tokens))
-        for row, part in zip(rows, tokens, strict=True):
-            row.device_seconds += seconds * len(part) / total
-        return left
+        logits: Tensor = out.logits[:, -1]
+        return logits
 
     def _mask(self, positions: Tensor, read: int) -> Tensor:
         """Additive, [n, 1, s, read]: a token sees places up to its own position."""
@@ -170,9 +204,10 @@ class Engine:
             hidden, float("-inf")
         )
 
-    def _accept(self, slots: list[int], rows: list[Row], picked: list[int | None]) -> list[Left]:
+    def _accept(self, slots: Sequence[int], rows: Sequence[Row], logits: Tensor) -> list[Left]:
+        """Samples each row's next token; returns who left with it."""
         left = []
-        for slot, row, token in zip(slots, rows, picked, strict=True):
+        for slot, row, token in zip(slots, rows, next_tokens(logits, rows), strict=True):
             if token is not None:
                 row.accept(token, self._tokenizer, self._end_ids)
             if token is None or row.finish_reason is not None:

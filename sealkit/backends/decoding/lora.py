@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -45,6 +45,13 @@ class Adapter:
                 metadata={"digest": digest},
             )
         return cls(digest, weights.config.rank, tensors)
+
+
+class Block(NamedTuple):
+    """The shape of all products of a forward: so many adapters, with so many rows each."""
+
+    adapters: int
+    rows: int
 
 
 class _Slab:
@@ -99,10 +106,12 @@ class _Run:
 
 
 class RowLora:
-    """Hooks on the linears of `model`: `place` before rows with an adapter run, `use` around each forward."""
+    """Hooks on the linears of `model`: `place` before rows with an adapter run, `use` around each forward. A slab
+    begins with `least_slots` slots and doubles, so a `Block` of as many adapters divides it."""
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, least_slots: int = 1) -> None:
         self._model = model
+        self._least_slots = least_slots
         self._slabs: dict[str, dict[int, _Slab]] = {}
         self._slots: dict[int, list[Adapter | None]] = {}
         self._runs: list[_Run] = []
@@ -132,21 +141,31 @@ class RowLora:
         slots = self._slots.get(adapter.rank, [])
         slots[:] = [None if held is adapter else held for held in slots]
 
-    def use(self, rows: Sequence[Sequence[Adapter]]) -> None:
-        """Which adapters the rows of the next forward have, in its order; no rows after it."""
+    def use(self, rows: Sequence[Sequence[Adapter]], block: Block | None = None) -> None:
+        """Which adapters the rows of the next forward have, in its order; no rows after it. With `block` a row's sum
+        depends on its own adapters alone: in shape, and in order."""
         device = next(self._model.parameters()).device
-        owners: dict[int, dict[int, list[int]]] = {}
-        for place, adapters in enumerate(rows):
-            for adapter in adapters:
-                slot = self._slots[adapter.rank].index(adapter)
-                owners.setdefault(adapter.rank, {}).setdefault(slot, []).append(place)
-        self._runs = [
-            _run(rank, group, len(rows), device) for rank, by_slot in owners.items() for group in _neighbours(by_slot)
-        ]
+        levels = (
+            [rows]
+            if block is None
+            else [[row[i : i + 1] for row in rows] for i in range(max(map(len, rows), default=0))]
+        )
+        self._runs = []
+        for level in levels:
+            owners: dict[int, dict[int, list[int]]] = {}
+            for place, adapters in enumerate(level):
+                for adapter in adapters:
+                    slot = self._slots[adapter.rank].index(adapter)
+                    owners.setdefault(adapter.rank, {}).setdefault(slot, []).append(place)
+            for rank, by_slot in owners.items():
+                if block is None:
+                    self._runs += [_run(rank, group, len(rows), device) for group in _neighbours(by_slot)]
+                else:
+                    self._runs += [_padded(rank, group, block, device) for group in _blocks(by_slot, block)]
 
     def _grow(self, rank: int) -> None:
         slots = self._slots[rank]
-        slots += [None] * max(1, len(slots))
+        slots += [None] * max(self._least_slots, len(slots))
         for slabs in self._slabs.values():
             if rank in slabs:
                 slabs[rank].grow(len(slots))
@@ -201,4 +220,30 @@ def _run(rank: int, group: Mapping[int, list[int]], batch: int, device: torch.de
     if len(filled) > len(owners):
         real = [place * width + i for place, rows in enumerate(group.values()) for i in range(len(rows))]
         run.real = torch.tensor(real, device=device)
+    return run
+
+
+def _blocks(by_slot: Mapping[int, list[int]], block: Block) -> list[dict[int, list[int]]]:
+    """Adapters (slot → its rows) parted into products that begin at a multiple of `block.adapters` and have at most
+    `block.rows` rows of each."""
+    blocks: dict[tuple[int, int], dict[int, list[int]]] = {}
+    for slot, rows in by_slot.items():
+        for turn, first in enumerate(range(0, len(rows), block.rows)):
+            part = rows[first : first + block.rows]
+            blocks.setdefault((slot // block.adapters, turn), {})[slot] = part
+    return list(blocks.values())
+
+
+def _padded(rank: int, group: Mapping[int, list[int]], block: Block, device: torch.device) -> _Run:
+    first = min(group) // block.adapters * block.adapters
+    run = _Run(rank, slice(first, first + block.adapters), block.rows)
+    filled = [0] * (block.adapters * block.rows)
+    real, owners = [], []
+    for slot, rows in group.items():
+        for i, row in enumerate(rows):
+            place = (slot - first) * block.rows + i
+            filled[place] = row
+            real.append(place)
+            owners.append(row)
+    run.rows, run.real, run.owners = (torch.tensor(part, device=device) for part in (filled, real, owners))
     return run

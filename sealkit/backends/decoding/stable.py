@@ -1,0 +1,145 @@
+"""Decoding that does not depend on company, to the bit, in any element type.
+
+A matrix product rounds by its shape, so here every shape follows from the row alone:
+
+* prompts are read one at a time, in pieces of a fixed length that begin at its multiples; whatever a row begins with
+  has the same keys and values wherever it was read, so beginnings are shared as ever, down to such a multiple;
+* a decoding step takes a fixed number of places, filled or not, through the linears and norms, where rows do not meet;
+* attention is called row by row, on the row's own keys;
+* adapters are added in products of a fixed number of adapters and rows each, the policy's before the trial's.
+
+What a shape does not fix is whether a product treats all its rows alike. That is tried out at the start, on the model
+itself; where it does not (or rows meet, as in a mixture of experts), rows are decoded one by one, which is slow and
+cannot fail.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import structlog
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import scaled_dot_product_attention
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
+
+from sealkit.backends.decoding.engine import Engine, Left
+from sealkit.backends.decoding.lora import Block
+from sealkit.backends.decoding.prefill import Joiner
+from sealkit.backends.decoding.row import Row
+from sealkit.backends.models import LoadedModel
+from sealkit.errors import InvalidModel
+
+_log = structlog.get_logger(__name__)
+_PIECE = 64
+_ALONE = Block(adapters=1, rows=1)
+_ATTENTION = "seal_rows"
+
+
+class StableEngine(Engine):
+    """An engine whose rows come out the same to the bit, alone and in any company, on one machine with one number of
+    threads. Raises InvalidModel where the model's attention is not torch's own."""
+
+    def __init__(self, loaded: LoadedModel, *, max_rows: int, max_rank: int) -> None:
+        if loaded.model.config._attn_implementation not in ("sdpa", _ATTENTION):
+            raise InvalidModel(
+                f"{type(loaded.model).__name__} has an attention of its own, so its texts may depend on their company; "
+                "set deterministic to off"
+            )
+        on_gpu = loaded.model.device.type == "cuda"
+        self._tile, self._block = (32, Block(8, 8)) if on_gpu else (16, Block(4, 4))
+        super().__init__(
+            loaded,
+            max_rows=max_rows,
+            max_rank=max_rank,
+            places=-(-max_rows // self._tile) * self._tile,
+            adapter_slots=self._block.adapters,
+        )
+        loaded.model.config._attn_implementation = _ATTENTION
+        if not self._treats_rows_alike():
+            _log.warning("rows_are_decoded_one_by_one", model=loaded.info.name)
+            self._tile, self._block = 1, _ALONE
+
+    def _plan(self, joiners: Sequence[Joiner], running: Sequence[tuple[int, Row]]) -> list[list[Joiner]]:
+        alone = [[joiner] for group in super()._plan(joiners, running) for joiner in group]
+        for (joiner,) in alone:
+            joiner.shared -= joiner.shared % _PIECE
+        return alone
+
+    def _read(self, group: Sequence[Joiner]) -> Tensor:
+        (joiner,) = group
+        tokens = joiner.row.prompt
+        for start in range(joiner.shared, len(tokens), _PIECE):
+            piece = tokens[start : start + _PIECE]
+            logits = self._logits([joiner.slot], [joiner.row.adapters], [piece], [start], block=_ALONE, width=_PIECE)
+        return logits
+
+    def _decode(self) -> list[Left]:
+        left = []
+        for first in range(0, len(self._slots), self._tile):
+            members = self._slots[first : first + self._tile]
+            rows = [row for row in members if row is not None]
+            if not rows:
+                break
+            with self._charging(rows, [1] * len(rows)):
+                logits = self._tile_logits(first, members)
+                present = [place for place, row in enumerate(members) if row is not None]
+                left += self._accept([first + place for place in present], rows, logits[present])
+        return left
+
+    def _tile_logits(self, first: int, members: Sequence[Row | None]) -> Tensor:
+        """Logits [tile, vocabulary] of the rows in the places from `first` on; of places without a row: nothing."""
+        rows = [*members, *[None] * (self._tile - len(members))]
+        return self._logits(
+            list(range(first, first + self._tile)),
+            [row.adapters if row else () for row in rows],
+            [[row.tokens[-1] if row else 0] for row in rows],
+            [row.length if row else 0 for row in rows],
+            block=self._block,
+            row_ends=[row.length + 1 if row else 0 for row in rows],
+        )
+
+    @torch.inference_mode()
+    def _treats_rows_alike(self) -> bool:
+        """Whether equal rows give equal logits in every place, and the same beside others."""
+        places, vocabulary = list(range(self._tile)), self._model.config.vocab_size
+
+        def logits(ids: list[int]) -> Tensor:
+            nobody, ends = [()] * len(ids), [1] * len(ids)
+            return self._logits(places, nobody, [[i] for i in ids], [0] * len(ids), block=self._block, row_ends=ends)
+
+        token = 7 % vocabulary
+        alike = logits([token] * self._tile)
+        mixed = logits([token if place % 5 == 3 else (place * 7919 + 11) % vocabulary for place in places])
+        return bool((alike == alike[0]).all()) and bool((mixed[3::5] == alike[0]).all())
+
+
+def row_attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    *,
+    row_ends: Sequence[int] | None = None,
+    scaling: float | None = None,
+    **options: Any,
+) -> tuple[Tensor, None]:
+    """Attention of one new token a row, `query` [n, heads, 1, dim], each on the first `row_ends[i]` of its own keys and
+    values [n, kv heads, places, dim]; none for 0. Without `row_ends` as ever. Returns [n, 1, heads, dim]."""
+    if row_ends is None:
+        return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **options)
+    out = query.new_zeros((len(query), 1, query.shape[1], value.shape[-1]))
+    shared = query.shape[1] != key.shape[1]
+    for row, end in enumerate(row_ends):
+        if end:
+            q, k, v = query[row : row + 1], key[row : row + 1, :, :end], value[row : row + 1, :, :end]
+            out[row, 0] = scaled_dot_product_attention(q, k, v, scale=scaling, enable_gqa=shared)[0, :, 0]
+    return out, None
+
+
+AttentionInterface.register(_ATTENTION, row_attention)
+AttentionMaskInterface.register(_ATTENTION, sdpa_mask)
