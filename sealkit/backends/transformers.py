@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from typing import TypeVar
 
 import torch
 
@@ -14,6 +15,7 @@ from sealkit.backends.base import Generation
 from sealkit.backends.decoding.adapters import AdapterCache
 from sealkit.backends.decoding.divergence import divergences, parts_of
 from sealkit.backends.decoding.engine import Engine
+from sealkit.backends.decoding.grammar import Grammar, Grammars
 from sealkit.backends.decoding.loop import DecodeLoop
 from sealkit.backends.decoding.lora import Adapter
 from sealkit.backends.decoding.row import Row
@@ -23,6 +25,8 @@ from sealkit.store import AdapterStore
 from sealkit.types import AdapterRef, FinishReason, ModelInfo, Policy, Prompt, Sampling, Usage
 
 _MAX_RANK = 1024
+
+T = TypeVar("T")
 
 
 class TransformersBackend:
@@ -52,12 +56,14 @@ class TransformersBackend:
         self._loop = DecodeLoop(self._load, max_waiting=max_waiting)
         self._loaded: LoadedModel | None = None
         self._adapters: AdapterCache | None = None
+        self._grammars: Grammars | None = None
         # One thread, because tokenizers are not made for several, and rendering must not hold up the event loop.
         self._rendering = ThreadPoolExecutor(1, thread_name_prefix="render")
 
     async def start(self) -> None:
         await asyncio.wrap_future(self._loop.start())
         self._adapters = AdapterCache(self._store, self._held, self._loop, self._adapter_bytes)
+        self._grammars = Grammars(self._held.tokenizer)
 
     async def close(self) -> None:
         await asyncio.to_thread(self._loop.close)
@@ -82,7 +88,8 @@ class TransformersBackend:
                 metadata={"prompt_tokens": str(len(tokens)), "context_length": str(context)},
             )
         on_top = await self._adapters_of(policy, adapter)
-        row = Row(tokens, sampling, on_top, limit=min(sampling.max_tokens, room))
+        grammar = await self._grammar(sampling.json_schema) if sampling.json_schema else None
+        row = Row(tokens, sampling, on_top, limit=min(sampling.max_tokens, room), grammar=grammar)
         await asyncio.wrap_future(self._loop.submit(row))
         return Generation(
             text=row.text,
@@ -123,10 +130,16 @@ class TransformersBackend:
 
     async def _render(self, text: Prompt | str) -> list[int]:
         tokenizer = self._held.tokenizer
-        return await asyncio.get_running_loop().run_in_executor(
-            self._rendering,
-            lambda: list(tokenizer(text).input_ids) if isinstance(text, str) else render_prompt(tokenizer, text),
+        return await self._aside(
+            lambda: list(tokenizer(text).input_ids) if isinstance(text, str) else render_prompt(tokenizer, text)
         )
+
+    async def _grammar(self, schema: str) -> Grammar:
+        assert self._grammars is not None
+        return await self._aside(partial(self._grammars.make, schema))
+
+    async def _aside(self, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._rendering, work)
 
     async def _adapters_of(self, policy: Policy | None, adapter: AdapterRef | None) -> tuple[Adapter, ...]:
         """The policy's adapter, then the trial's."""

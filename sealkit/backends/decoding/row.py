@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from transformers import PreTrainedTokenizerBase
 
+from sealkit.backends.decoding.grammar import Grammar
 from sealkit.backends.decoding.lora import Adapter
 from sealkit.types import FinishReason, Sampling
 
@@ -17,12 +18,13 @@ _SLACK_TOKENS = 8
 @dataclass(eq=False)
 class Row:
     """A request inside the engine. `adapters` go on the base together (policy first, then trial); `limit` is the most
-    tokens to sample, the context length taken into account."""
+    tokens to sample, the context length taken into account; `grammar` holds the text to a schema."""
 
     prompt: list[int]
     sampling: Sampling
     adapters: tuple[Adapter, ...]
     limit: int
+    grammar: Grammar | None = None
     tokens: list[int] = field(default_factory=list)
     text: str = ""
     finish_reason: FinishReason | None = None
@@ -36,8 +38,12 @@ class Row:
     def accept(self, token: int, tokenizer: PreTrainedTokenizerBase, end_ids: Collection[int]) -> None:
         """Takes the next token; sets `text` and `finish_reason` where the row ends with it."""
         self.tokens.append(token)
+        if self.grammar is not None:
+            self.grammar.take(token)
         if token in end_ids:
             self._finish(FinishReason.STOP, _text(tokenizer, self.tokens[:-1]))
+        elif self.grammar is not None and self.grammar.done:
+            self._finish(FinishReason.STOP, _text(tokenizer, self.tokens))
         elif self.sampling.stop and self._stopped(tokenizer):
             text = _text(tokenizer, self.tokens)
             places = [place for stop in self.sampling.stop if (place := text.find(stop)) >= 0]

@@ -9,6 +9,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from sealkit.backends.decoding.grammar import Grammar
 from sealkit.types import Sampling
 
 _MASK = 2**64 - 1
@@ -25,9 +26,13 @@ class Sampled(Protocol):
     @property
     def tokens(self) -> list[int]: ...
 
+    @property
+    def grammar(self) -> Grammar | None: ...
+
 
 def next_tokens(logits: Tensor, rows: Sequence[Sampled]) -> list[int | None]:
     """The next token of each row from its logits [n, vocab]; None where they are not finite."""
+    logits = _held_to_grammars(logits, rows)
     best, greedy = logits.max(dim=-1)
     finite = best.isfinite().tolist()
     picked: list[int | None] = [token if ok else None for token, ok in zip(greedy.tolist(), finite, strict=True)]
@@ -35,6 +40,17 @@ def next_tokens(logits: Tensor, rows: Sequence[Sampled]) -> list[int | None]:
         if finite[place] and row.sampling.temperature > 0:
             picked[place] = _draw(logits[place], row.sampling, uniform(row.sampling.seed, len(row.tokens)))
     return picked
+
+
+def _held_to_grammars(logits: Tensor, rows: Sequence[Sampled]) -> Tensor:
+    """The logits, minus infinity where a row's grammar does not allow a token."""
+    held = {place: row.grammar for place, row in enumerate(rows) if row.grammar is not None}
+    if not held:
+        return logits
+    logits = logits.clone()
+    for place, grammar in held.items():
+        logits[place].masked_fill_(~grammar.allowed(logits.shape[-1]).to(logits.device), float("-inf"))
+    return logits
 
 
 def uniform(seed: int, counter: int) -> float:

@@ -23,7 +23,7 @@ Ways to make more examples, each on or off:
 
 Training:
 - strategy: train_using_all_tokens or train_using_output_tokens (only the output grids teach)
-- learning_rate: from 0.00001 to 0.01
+- learning_rate: from 0.000001 to 0.01
 - num_train_epochs: a small whole number; more examples need fewer
 
 The examples of the puzzle:

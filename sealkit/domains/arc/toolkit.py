@@ -38,7 +38,7 @@ class DataGeneration(Strict):
 
 class Training(Strict):
     strategy: Annotated[Strategy, Field(strict=False)]
-    learning_rate: float = Field(gt=0, le=0.01)
+    learning_rate: float = Field(ge=1e-6, le=0.01)
     num_train_epochs: int = Field(ge=1, le=100)
 
 

@@ -18,6 +18,7 @@ PROBABILITIES = torch.tensor([0.05, 0.5, 0.15, 0.3])
 class Row:
     sampling: Sampling
     tokens: list[int] = field(default_factory=list)
+    grammar: None = None
 
 
 def draw(n: int, **sampling: float) -> Counter[int | None]:
