@@ -4,18 +4,43 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import BaseModel, Field
 
 from sealkit.backends.base import Backend
 from sealkit.backends.models import ModelSettings
+from sealkit.backends.openai import OpenAIBackend, ServedModel
+from sealkit.backends.remote import NoAdapters
 from sealkit.backends.transformers import TransformersBackend
+from sealkit.backends.vllm import VllmAdapters, VllmOptions
+from sealkit.endpoint import EndpointOptions
+from sealkit.errors import InvalidConfig
 from sealkit.store import AdapterStore
+from sealkit.telemetry import watch_disk
+
+_USE_VLLM = "with vLLM use backend vllm; with another server serve the policy as a merged model, or decode in process"
 
 
-class BackendSettings(ModelSettings):
+class EndpointSettings(BaseModel):
+    """Where a backend on a server finds it, and how adapters get there."""
+
+    endpoint_url: str = Field("", description="Base URL of the OpenAI-compatible API, `/v1` included.")
+    endpoint_model: str = Field("", description="Name under which the server serves the base model.")
+    endpoint_api_key_env: str = Field("", description="Environment variable that holds the API key; empty: none.")
+    endpoint_api_key_file: str = Field("", description="File that holds the API key; empty: none.")
+    endpoint_concurrency: int = Field(64, ge=1, description="Requests under way at once; the server batches them.")
+    endpoint_seconds: float = Field(600, gt=0, description="Longest wait for one answer.")
+    vllm_folder: str = Field("", description="Folder, shared with vLLM, that adapters are written to.")
+    vllm_folder_there: str = Field("", description="The same folder as vLLM sees it; empty: the same path.")
+    vllm_owner: str = Field("seal", description="Name of this replica: what it left on the server is taken off first.")
+    vllm_slots: int = Field(8, ge=1, description="Adapters on the server at once.")
+    vllm_max_rank: int = Field(64, ge=1, description="The server's --max-lora-rank.")
+    vllm_tolerance: float = Field(0.4, gt=0, description="How far an adapter's probe may be off, in nats.")
+
+
+class BackendSettings(ModelSettings, EndpointSettings):
     """Mixed into the settings of each service that samples text."""
 
-    backend: Literal["transformers"] = Field("transformers", description="What samples text.")
+    backend: Literal["transformers", "openai", "vllm"] = Field("transformers", description="What samples text.")
     store_url: str = Field(description="fsspec URL of the adapter store.")
     max_rows: int = Field(32, ge=1, le=1024, description="Texts that are sampled at once.")
     max_waiting: int = Field(16384, ge=1, description="Texts that may wait; one more gets QUEUE_FULL.")
@@ -23,11 +48,47 @@ class BackendSettings(ModelSettings):
 
 
 def make_backend(settings: BackendSettings) -> Backend:
-    """The backend that `settings` name, not started. Raises InvalidConfig where the store cannot be opened."""
+    """The backend that `settings` name, not started. Raises InvalidConfig where the store cannot be opened, or a
+    setting that the backend needs is missing."""
+    store = AdapterStore(settings.store_url)
+    if store.folder is not None:
+        watch_disk("store", store.folder)
+    if settings.backend != "transformers":
+        return _on_a_server(settings, store)
     return TransformersBackend(
         settings,
-        AdapterStore(settings.store_url),
+        store,
         max_rows=settings.max_rows,
         max_waiting=settings.max_waiting,
         adapter_bytes=settings.adapter_mib << 20,
     )
+
+
+def _on_a_server(settings: BackendSettings, store: AdapterStore) -> Backend:
+    needed = ["endpoint_url", "endpoint_model", *(["vllm_folder"] if settings.backend == "vllm" else [])]
+    missing = [name for name in needed if not getattr(settings, name)]
+    if missing:
+        raise InvalidConfig(f"backend {settings.backend} needs {', '.join(missing)}; set the variables of those names")
+    options = EndpointOptions(
+        url=settings.endpoint_url,
+        api_key_env=settings.endpoint_api_key_env,
+        api_key_file=settings.endpoint_api_key_file,
+        concurrency=settings.endpoint_concurrency,
+        answer_seconds=settings.endpoint_seconds,
+        deadline_seconds=2 * settings.endpoint_seconds,
+    )
+    model = ServedModel(model=settings.model, served_as=settings.endpoint_model)
+    adapters = _vllm_adapters(settings, store) if settings.backend == "vllm" else NoAdapters(_USE_VLLM)
+    return OpenAIBackend(model, options, adapters, name=settings.backend)
+
+
+def _vllm_adapters(settings: BackendSettings, store: AdapterStore) -> VllmAdapters:
+    options = VllmOptions(
+        folder=settings.vllm_folder,
+        folder_there=settings.vllm_folder_there,
+        owner=settings.vllm_owner,
+        slots=settings.vllm_slots,
+        max_rank=settings.vllm_max_rank,
+        tolerance=settings.vllm_tolerance,
+    )
+    return VllmAdapters(store, options)
