@@ -75,11 +75,11 @@ class Arm:
 
 ARMS = (
     Arm("none"),
-    Arm("rehearsal", rehearsed=12),
+    Arm("rehearsal", rehearsed=8),
     Arm("kl", kl_beta=0.5),
-    Arm("both", rehearsed=12, kl_beta=0.5),
+    Arm("both", rehearsed=8, kl_beta=0.5),
     Arm("consolidation", consolidates=True),
-    Arm("consolidation+rehearsal", rehearsed=12, consolidates=True),
+    Arm("consolidation+rehearsal", rehearsed=8, consolidates=True),
 )
 
 
@@ -102,8 +102,8 @@ FULL = Setting(
     MODEL,
     contexts=8,
     kept=24,
-    lora=LoraConfig(rank=16, alpha=32),
-    optimisation=Optimisation(learning_rate=1e-3, epochs=12, batch_size=1, schedule=Schedule.LINEAR, max_grad_norm=1.0),
+    lora=LoraConfig(rank=32, alpha=64),
+    optimisation=Optimisation(learning_rate=1e-3, epochs=16, batch_size=1, schedule=Schedule.LINEAR, max_grad_norm=1.0),
 )
 QUICK = Setting(
     Path(),

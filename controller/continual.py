@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from sealkit.resources import Continual, Estimate
+from sealkit.resources import Continual, Estimate, GateState, RunReport
 from sealkit.stats import mean_estimate
 
 
@@ -34,6 +34,27 @@ def continual(contexts: Sequence[str], rows: Sequence[Mapping[str, float]]) -> C
         bwt=_difference([column.at_end - column.just_learned for column in earlier]),
         forgetting=_difference([column.best_before - column.at_end for column in earlier]),
     )
+
+
+def with_continual(report: RunReport, contexts: Sequence[str], after_rounds: Sequence[str]) -> RunReport:
+    """The report of an adaptation: with R and what it comes to, and with the sentence on it in place of that on the RL
+    step. `contexts` in the order they are learned; `after_rounds`: names of the policies that the rounds ended with."""
+    if not report.policies:
+        return report
+    by_name = {policy.name: policy for policy in report.policies}
+    rows = [report.policies[0].scores, *(by_name[name].scores for name in after_rounds)]
+    found = continual(contexts, rows)
+    commits = len(set(after_rounds) - {report.policies[0].name})
+    refused = sum(policy.gate is GateState.REFUSED for policy in report.policies if policy.round)
+    last = by_name[after_rounds[-1]] if after_rounds else report.policies[0]
+    words = [f"{commits} of {len(after_rounds)} contexts were committed" + (f", {refused} refused" if refused else "")]
+    if found.just_learned and found.at_end:
+        words.append(f"accuracy {found.just_learned.mean:.2f} just after learning, {found.at_end.mean:.2f} at the end")
+    if found.bwt:
+        words.append(f"BWT {found.bwt.mean:+.2f} [{found.bwt.low:+.2f}, {found.bwt.high:+.2f}]")
+    if last.retention:
+        words.append(f"{last.gate_reason}")
+    return report.model_copy(update={"continual": found, "rl_gain": None, "verdict": "; ".join(words) + "."})
 
 
 class _Column:

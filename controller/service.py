@@ -12,8 +12,9 @@ from seal.controller.v1 import controller_pb2_grpc
 from sqlalchemy import Connection
 
 from controller.accept import accept
+from controller.continual import with_continual
 from controller.estimate import estimate_run
-from controller.record import events, policies, replays, runs, trials
+from controller.record import aliases, contexts, events, policies, replays, runs, trials
 from controller.record.database import Database
 from controller.record.rates import rates_for
 from controller.replay import compare
@@ -22,6 +23,7 @@ from sealkit.resources import RunReport
 from sealkit.rpc.convert import word_from_number
 from sealkit.rpc.convert_controller import (
     TRIAL_STATES,
+    alias_to_pb,
     budget_from_pb,
     event_to_pb,
     policy_version_to_pb,
@@ -164,11 +166,37 @@ class ControllerService(controller_pb2_grpc.ControllerServiceServicer):
         policy = await self._database.read(policies.get, request.name)
         return pb.GetPolicyResponse(policy=policy_version_to_pb(policy))
 
+    # --- aliases ------------------------------------------------------------------------------------------------------
+    async def SetAlias(self, request: pb.SetAliasRequest, _: Context) -> pb.SetAliasResponse:
+        alias = await self._database.write(
+            aliases.set_to, _alias(request.name), request.policy, request.reason, request.request_id
+        )
+        return pb.SetAliasResponse(alias=alias_to_pb(alias))
+
+    async def GetAlias(self, request: pb.GetAliasRequest, _: Context) -> pb.GetAliasResponse:
+        return pb.GetAliasResponse(alias=alias_to_pb(await self._database.read(aliases.get, _alias(request.name))))
+
+    async def ListAliases(self, request: pb.ListAliasesRequest, _: Context) -> pb.ListAliasesResponse:
+        page = await self._database.read(aliases.page, request.page_size, request.page_token)
+        return pb.ListAliasesResponse(aliases=map(alias_to_pb, page.items), next_page_token=page.next_token)
+
+    async def RollBackAlias(self, request: pb.RollBackAliasRequest, _: Context) -> pb.RollBackAliasResponse:
+        alias = await self._database.write(aliases.roll_back, _alias(request.name), request.reason, request.request_id)
+        return pb.RollBackAliasResponse(alias=alias_to_pb(alias))
+
 
 def _id(name: str) -> str:
     return name.removeprefix("runs/")
 
 
+def _alias(name: str) -> str:
+    return name.removeprefix("aliases/")
+
+
 def _report(connection: Connection, run_id: str) -> RunReport:
-    run = runs.get(connection, run_id)
-    return build_report(run, trials.of_run(connection, run_id), policies.of_run(connection, run_id))
+    run, versions = runs.get(connection, run_id), policies.of_run(connection, run_id)
+    report = build_report(run, trials.of_run(connection, run_id), versions)
+    if run.config.get("task") != "adapt":
+        return report
+    learned = [context.context_id for context in contexts.of_split(connection, run_id, "train")]
+    return with_continual(report, learned, policies.after_rounds(connection, run_id))

@@ -22,7 +22,18 @@ from seal.controller.v1 import controller_pb2_grpc
 
 from sealkit.config import RunConfig
 from sealkit.errors import Unavailable
-from sealkit.resources import Budget, Event, PolicyVersion, Replay, Run, RunEstimate, RunReport, Trial, TrialState
+from sealkit.resources import (
+    Alias,
+    Budget,
+    Event,
+    PolicyVersion,
+    Replay,
+    Run,
+    RunEstimate,
+    RunReport,
+    Trial,
+    TrialState,
+)
 from sealkit.rpc import controller_calls as calls
 from sealkit.rpc.channel import open_channel, open_sync_channel
 from sealkit.rpc.controller_calls import Call, Page, Watch
@@ -180,6 +191,22 @@ class SealClient(_Client):
         """Raises UnknownPolicy."""
         return self._send(calls.get_policy(name))
 
+    def set_alias(self, name: str, policy: str, *, reason: str = "", request_id: str | None = None) -> Alias:
+        """Points `aliases/{id}` to a policy that passed the gate. Raises UnknownPolicy, GateRefused, RequestIdReused."""
+        return self._send(calls.set_alias(name, policy, reason, request_id))
+
+    def get_alias(self, name: str) -> Alias:
+        """One alias with its history. Raises UnknownAlias."""
+        return self._send(calls.get_alias(name))
+
+    def list_aliases(self) -> Iterator[Alias]:
+        """All aliases by name, a page at a time."""
+        return self._pages(calls.list_aliases)
+
+    def roll_back_alias(self, name: str, *, reason: str = "", request_id: str | None = None) -> Alias:
+        """Points an alias to the policy before. Raises UnknownAlias, NothingToRollBack, RequestIdReused."""
+        return self._send(calls.roll_back_alias(name, reason, request_id))
+
     @cached_property
     def _channel(self) -> Any:
         return open_sync_channel(self.address, max_message_mib=self._max_message_mib)
@@ -321,6 +348,18 @@ class AsyncSealClient(_Client):
     async def get_policy(self, name: str) -> PolicyVersion:
         """Raises UnknownPolicy."""
         return await self._send(calls.get_policy(name))
+
+    async def set_alias(self, name: str, policy: str, *, reason: str = "", request_id: str | None = None) -> Alias:
+        return await self._send(calls.set_alias(name, policy, reason, request_id))
+
+    async def get_alias(self, name: str) -> Alias:
+        return await self._send(calls.get_alias(name))
+
+    def list_aliases(self) -> AsyncIterator[Alias]:
+        return self._pages(calls.list_aliases)
+
+    async def roll_back_alias(self, name: str, *, reason: str = "", request_id: str | None = None) -> Alias:
+        return await self._send(calls.roll_back_alias(name, reason, request_id))
 
     @cached_property
     def _channel(self) -> Any:

@@ -17,6 +17,7 @@ from seal.controller.v1 import resources_pb2 as pb2_resources
 from sealkit.config import RunConfig
 from sealkit.errors import Unavailable
 from sealkit.resources import (
+    Alias,
     Budget,
     Event,
     PolicyVersion,
@@ -155,6 +156,31 @@ def list_policies(token: str) -> Call[Page[PolicyVersion]]:
 
 def _plain(config: RunConfig | Mapping[str, Any]) -> Mapping[str, Any]:
     return config.model_dump(mode="json") if isinstance(config, RunConfig) else config
+
+
+def set_alias(name: str, policy: str, reason: str, request_id: str | None) -> Call[Alias]:
+    request = pb2.SetAliasRequest(name=name, policy=policy, reason=reason, request_id=request_id or uuid.uuid4().hex)
+    return Call("SetAlias", request, _alias)
+
+
+def get_alias(name: str) -> Call[Alias]:
+    return Call("GetAlias", pb2.GetAliasRequest(name=name), _alias)
+
+
+def list_aliases(token: str) -> Call[Page[Alias]]:
+    def read(response: pb2.ListAliasesResponse) -> Page[Alias]:
+        return Page([convert.alias_from_pb(alias) for alias in response.aliases], response.next_page_token)
+
+    return Call("ListAliases", pb2.ListAliasesRequest(page_token=token), read)
+
+
+def roll_back_alias(name: str, reason: str, request_id: str | None) -> Call[Alias]:
+    request = pb2.RollBackAliasRequest(name=name, reason=reason, request_id=request_id or uuid.uuid4().hex)
+    return Call("RollBackAlias", request, _alias)
+
+
+def _alias(response: Any) -> Alias:
+    return convert.alias_from_pb(response.alias)
 
 
 def _run(response: Any) -> Run:
