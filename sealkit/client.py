@@ -192,7 +192,8 @@ class SealClient(_Client):
         return self._send(calls.get_policy(name))
 
     def set_alias(self, name: str, policy: str, *, reason: str = "", request_id: str | None = None) -> Alias:
-        """Points `aliases/{id}` to a policy that passed the gate. Raises UnknownPolicy, GateRefused, RequestIdReused."""
+        """Points `aliases/{id}` to a policy that passed the gate. Raises UnknownPolicy, GateRefused,
+        RequestIdReused."""
         return self._send(calls.set_alias(name, policy, reason, request_id))
 
     def get_alias(self, name: str) -> Alias:
