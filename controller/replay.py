@@ -16,6 +16,7 @@ from controller.intake import REPLAYS
 from controller.presence import Presence
 from controller.record import replays
 from controller.record.database import Database
+from controller.versions import changes
 from sealkit.errors import Unavailable
 from sealkit.queue import Queue
 from sealkit.resources import Difference, Replay, Trial
@@ -74,8 +75,9 @@ def _differences(was: Trial, now: Trial) -> Iterator[Difference]:
     yield from _one("baseline_verdicts", was.manifest["found"]["baseline"], now.manifest["found"]["baseline"])
     for name in _SCORES:
         yield from _one(name, _text(getattr(was, name)), _text(getattr(now, name)))
-    for part in ("material", "versions"):
-        yield from _all(part, was.manifest[part], now.manifest[part])
+    yield from _all("material", was.manifest["material"], now.manifest["material"])
+    for fact, before, after in changes(was.manifest["versions"], now.manifest["versions"]):
+        yield from _one(f"versions.{fact}", _text(before), _text(after))
 
 
 def _verdict_differences(was: tuple[Verdict, ...], now: tuple[Verdict, ...]) -> Iterator[Difference]:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 
 from controller.patience import patiently, together
 from controller.services import Services
 from sealkit.errors import Unavailable
 from sealkit.types import ModelInfo
 
+_SERVICES = ("generator", "trainer", "evaluator")
 _SECONDS = 10.0
 """For so long an answer is taken for true: trials by the hundred a second must not ask each time."""
 
@@ -32,7 +33,7 @@ class Versions:
         """
         async with self._asking:
             if self._clock() - self._asked > _SECONDS:
-                await together(*(self._ask(name) for name in ("generator", "trainer", "evaluator")))
+                await together(*(self._ask(name) for name in _SERVICES))
                 self._asked = self._clock()
         return _merged(self._known)
 
@@ -51,6 +52,20 @@ class Versions:
             self._known[name] = await facts()
         except Unavailable:
             return
+
+
+def changes(was: Mapping[str, str], now: Mapping[str, str]) -> Iterator[tuple[str, str | None, str | None]]:
+    """(fact, before, after) of what two answers of `Versions.get` differ in; by service, unless all changed alike."""
+    for fact in dict.fromkeys(name.rpartition(".")[2] for name in (*was, *now)):
+        sides = {
+            service: tuple(side.get(f"{service}.{fact}", side.get(fact)) for side in (was, now))
+            for service in _SERVICES
+        }
+        if len(set(sides.values())) == 1:
+            sides = {"": next(iter(sides.values()))}
+        for service, (before, after) in sides.items():
+            if before != after:
+                yield f"{service}.{fact}".lstrip("."), before, after
 
 
 def _facts(info: ModelInfo) -> dict[str, str]:

@@ -12,7 +12,7 @@ from controller.record import runs, trials
 from controller.record.trials import Plan
 from controller.services import Services
 from controller.setup import make_setup
-from controller.versions import Versions
+from controller.versions import Versions, changes
 from sealkit.config import parse_config
 from sealkit.errors import InvalidConfig, Unavailable
 from sealkit.resources import Editor, Trial, TrialPhase, TrialState
@@ -190,3 +190,14 @@ async def test_versions_are_asked_for_now_and_then_and_told_apart_where_they_dif
 
     now[0], evaluator.info = 120.0, away  # type: ignore[method-assign]
     assert (await versions.get())["torch"] == "2.13", "what is away is taken to be what it was"
+
+
+def test_a_version_that_one_service_changed_is_told_of_that_one_alone() -> None:
+    alike = {"torch": "2.13", "dtype": "float32", "engine": "1"}
+    one = {"torch": "2.14", "generator.dtype": "float32", "trainer.dtype": "float64", "evaluator.dtype": "float32"}
+    assert list(changes(alike, one)) == [
+        ("torch", "2.13", "2.14"),
+        ("trainer.dtype", "float32", "float64"),
+        ("engine", "1", None),
+    ]
+    assert list(changes(one, one)) == []
