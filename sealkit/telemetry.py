@@ -91,9 +91,14 @@ TRAINER_PEAK_MEMORY = Gauge("seal_trainer_peak_memory_bytes", "High water: of th
 # --- generator and evaluator ------------------------------------------------------------------------------------------
 DECODE_TOKENS = Counter("seal_decode_tokens_total", "Tokens read and sampled.", ("kind",))
 """`kind`: prompt or completion."""
+DECODE_FLIP_RATE = Gauge("seal_decode_flip_rate_ratio", "Share of texts that company changes; 0: none, by design.")
 BASELINE_LOOKUPS = Counter("seal_baseline_lookups_total", "Baselines asked for.", ("result",))
 """`result`: hit or miss."""
 ANSWERS = Counter("seal_answers_total", "Answers judged; ungraded is the judge's failure.", ("outcome",))
+JUDGE_CALLS = Counter("seal_judge_calls_total", "Answers put to a judge that is a model.", ("result",))
+"""`result`: hit (the verdict was kept), yes, no, or ungraded."""
+JUDGE_TOKENS = Counter("seal_judge_tokens_total", "Tokens of a judge that is a model.", ("kind",))
+"""`kind`: prompt or completion."""
 RETENTION_ACCURACY = Histogram("seal_retention_accuracy", "Accuracy on the retention suite, after.", buckets=_SHARE)
 KL_TO_BASE = Histogram("seal_kl_to_base", "KL(base || subject) in nats a token.", ("where",), buckets=_NATS)
 """`where`: queries (their prompts) or fixed_text."""

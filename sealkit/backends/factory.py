@@ -44,6 +44,9 @@ class BackendSettings(ModelSettings, EndpointSettings):
     store_url: str = Field(description="fsspec URL of the adapter store.")
     max_rows: int = Field(32, ge=1, le=1024, description="Texts that are sampled at once.")
     max_waiting: int = Field(16384, ge=1, description="Texts that may wait; one more gets QUEUE_FULL.")
+    deterministic: Literal["auto", "on", "off"] = Field(
+        "auto", description="Texts that company cannot change, to the bit; `auto` is on in half precision."
+    )
     adapter_mib: int = Field(2048, ge=1, description="Memory for adapters that may be needed again, in MiB.")
 
 
@@ -61,6 +64,7 @@ def make_backend(settings: BackendSettings) -> Backend:
         max_rows=settings.max_rows,
         max_waiting=settings.max_waiting,
         adapter_bytes=settings.adapter_mib << 20,
+        deterministic=settings.deterministic,
     )
 
 

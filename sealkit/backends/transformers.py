@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import torch
 
@@ -15,13 +15,16 @@ from sealkit.backends.base import Generation
 from sealkit.backends.decoding.adapters import AdapterCache
 from sealkit.backends.decoding.divergence import divergences, parts_of
 from sealkit.backends.decoding.engine import Engine
+from sealkit.backends.decoding.flips import GREEDY, measure_flips
 from sealkit.backends.decoding.grammar import Grammar, Grammars
 from sealkit.backends.decoding.loop import DecodeLoop
 from sealkit.backends.decoding.lora import Adapter
 from sealkit.backends.decoding.row import Row
+from sealkit.backends.decoding.stable import StableEngine
 from sealkit.backends.models import LoadedModel, ModelSettings, load_model, render_prompt
 from sealkit.errors import InvalidInput, PromptTooLong, Unavailable
 from sealkit.store import AdapterStore
+from sealkit.telemetry import DECODE_FLIP_RATE
 from sealkit.types import AdapterRef, FinishReason, ModelInfo, Policy, Prompt, Sampling, Usage
 
 _MAX_RANK = 1024
@@ -34,11 +37,12 @@ class TransformersBackend:
 
     `max_rows` rows decode at once and `max_waiting` more may wait; adapters of at most `adapter_bytes` stay in memory.
     The element type `auto` means float32 on a CPU, where texts must not depend on company, and the model loader's
-    choice elsewhere.
+    choice elsewhere. With `deterministic` on a row is the same to the bit in any company (see `decoding/stable.py`);
+    `auto` means on in half precision and off otherwise. Half precision with it off has its flip rate measured at the
+    start.
     """
 
     name = "transformers"
-    flip_rate = 0.0
 
     def __init__(
         self,
@@ -48,8 +52,11 @@ class TransformersBackend:
         max_rows: int = 32,
         max_waiting: int = 16384,
         adapter_bytes: int = 2 << 30,
+        deterministic: Literal["auto", "on", "off"] = "auto",
     ) -> None:
+        self.flip_rate = 0.0
         self._settings = model
+        self._deterministic = deterministic
         self._store = store
         self._max_rows = max_rows
         self._adapter_bytes = adapter_bytes
@@ -64,6 +71,9 @@ class TransformersBackend:
         await asyncio.wrap_future(self._loop.start())
         self._adapters = AdapterCache(self._store, self._held, self._loop, self._adapter_bytes)
         self._grammars = Grammars(self._held.tokenizer)
+        if self._in_half_precision and self._deterministic == "off":
+            self.flip_rate = await measure_flips(self._say)
+        DECODE_FLIP_RATE.set(self.flip_rate)
 
     async def close(self) -> None:
         await asyncio.to_thread(self._loop.close)
@@ -162,7 +172,15 @@ class TransformersBackend:
         if settings.dtype == "auto" and on_cpu:
             settings = ModelSettings.model_validate(settings.model_dump() | {"dtype": "float32"})
         self._loaded = load_model(settings)
-        return Engine(self._loaded, max_rows=self._max_rows, max_rank=_MAX_RANK)
+        on = self._deterministic == "on" or (self._deterministic == "auto" and self._in_half_precision)
+        return (StableEngine if on else Engine)(self._loaded, max_rows=self._max_rows, max_rank=_MAX_RANK)
+
+    @property
+    def _in_half_precision(self) -> bool:
+        return self._held.info.dtype in ("bfloat16", "float16")
+
+    async def _say(self, prompt: Prompt) -> str:
+        return (await self.generate(prompt, GREEDY)).text
 
 
 def context_length(held: LoadedModel) -> int:
