@@ -15,7 +15,8 @@ from sealkit.errors import InvalidConfig, InvalidDataset, SealError
 from sealkit.retention_tasks import records_of, retention_records
 
 needs_harness = pytest.mark.skipif(
-    importlib.util.find_spec("lm_eval") is None, reason='needs lm-evaluation-harness: pip install -e ".[lm-eval]"'
+    importlib.util.find_spec("lm_eval") is None,
+    reason='needs lm-evaluation-harness, in an environment of its own: pip install -e ".[lm-eval,dev]"',
 )
 
 DOCS = [
