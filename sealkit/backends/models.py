@@ -247,7 +247,7 @@ def _dtype(name: str, device: torch.device) -> torch.dtype:
 def good_at_bfloat16(device: torch.device) -> bool:
     """Whether products in bfloat16 are the faster ones on `device`."""
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     # Measured on Emerald Rapids with AMX hidden: avx512_bf16 products run at half the speed of float32 ones.
     return device.type == "cpu" and bool(torch.cpu.get_capabilities().get("amx_bf16"))
 

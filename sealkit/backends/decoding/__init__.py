@@ -5,6 +5,7 @@ row.py       one text in the making: its tokens, when it ends
 cache.py     keys and values of all rows in one block of memory
 lora.py      adapters side by side on the model's linears, each row with its own
 sampling.py  the next token of each row, from its own seed alone
+grammar.py   which tokens a JSON schema allows next
 prefill.py   which rows share a beginning, and which are read in one pass
 engine.py    the step: admit, read, decode, let go
 stable.py    an engine whose rows are the same to the bit in any company
