@@ -12,6 +12,7 @@ from sealkit.rpc.protocols import TrainerInfo
 from sealkit.types import (
     AdapterRef,
     Completion,
+    Divergence,
     Evaluation,
     FinishReason,
     LoraConfig,
@@ -110,8 +111,13 @@ class FakeServices:
         self.specs: list[TrainingSpec] = []
         self.taught: list[list[str]] = []
         self.asked: list[tuple[str, AdapterRef | None]] = []
+        self.suites: list[list[str]] = []
         self.text: Callable[[str, int, int], str] = written
         self.outcome: Callable[[str, str], Outcome] = graded
+        self.knows: Callable[[str, str], Outcome] = lambda policy, query_id: graded("", query_id)
+        """What a policy's adapter alone answers."""
+        self.lost: Callable[[str], float] = lambda subject: 0.5
+        """What share of the suite a subject forgot; its interval is 0.5 to either side."""
         self.running = 0
         self._seconds = seconds
 
@@ -186,13 +192,20 @@ class FakeServices:
     ) -> Evaluation:
         await self._came("evaluate", policy.name)
         self.asked.append((policy.name, adapter))
-        subject = adapter.digest if adapter else ""
+        self.suites.append([query.query_id for query in retention_queries])
+        subject, own = adapter.digest if adapter else "", policy.adapter.digest if policy.adapter else ""
+        outcome = self.outcome if adapter or not own else self.knows
+        lost = self.lost(subject or own)
         return Evaluation(
-            verdicts=tuple(_verdict(q, self.outcome(subject, q.query_id)) for q in queries),
+            verdicts=tuple(_verdict(q, outcome(subject or own, q.query_id)) for q in queries),
             baseline_verdicts=tuple(_verdict(q, self.outcome("", q.query_id)) for q in queries),
             baseline_cached=True,
-            retention=Retention(kept=2, accuracy_before=1.0, accuracy_after=0.5, forgetting=0.5),
-        )
+            retention=Retention(
+                kept=2, accuracy_before=1.0, accuracy_after=1 - lost, forgetting=lost,
+                forgetting_low=lost - 0.5, forgetting_high=lost + 0.5,
+            ) if retention_queries else None,
+            divergence=Divergence(on_fixed_text=0.25) if measure_divergence else None,
+        )  # fmt: skip
 
 
 MODEL = ModelInfo(

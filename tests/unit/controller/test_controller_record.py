@@ -230,7 +230,7 @@ async def test_resume_tries_again_what_can_still_count(database: Database) -> No
         await database.write(trials.finish, held, Result(state=TrialState.FAILED, error=fault, stage_seconds={}))
     theta = await database.read(policies.get, "policies/a-0")
     await database.write(policies.begin_round, lease, 0, theta.name)
-    await database.write(policies.end_round, lease, 0, theta, kept=0)
+    await database.write(policies.end_round, lease, 0, theta, theta, kept=0)
     await database.write(runs.fail, lease, fault)
     resumed = await database.write(runs.resume, "a", "again")
     assert (resumed.state, resumed.error, resumed.progress.trials_done) == (RunState.QUEUED, None, 1)
@@ -245,8 +245,8 @@ async def test_a_round_ends_once(database: Database) -> None:
     assert await database.write(policies.begin_round, lease, 0, theta.name) is None
     new = theta.model_copy(update={"name": "policies/a-1", "parent": theta.name, "round": f"{lease.run}/rounds/0"})
     other = new.model_copy(update={"trials": ("x",)})
-    assert await database.write(policies.end_round, lease, 0, new, kept=1) == new
-    assert (await database.write(policies.end_round, lease, 0, other, kept=2)).trials == ()
+    assert await database.write(policies.end_round, lease, 0, theta, new, kept=1) == new
+    assert (await database.write(policies.end_round, lease, 0, theta, other, kept=2)).trials == ()
     assert await database.write(policies.begin_round, lease, 0, theta.name) == "policies/a-1"
     assert (await database.read(runs.get, "a")).progress.rounds_done == 1
     assert [p.name for p in await database.read(policies.of_run, "a")] == ["policies/a-0", "policies/a-1"]

@@ -1,0 +1,65 @@
+"""The gate: what forgot too much is not published, and everything says so."""
+
+from __future__ import annotations
+
+import pytest
+
+from controller.gate import verdict
+from controller.record import aliases
+from sealkit.config import GateConfig
+from sealkit.resources import GateState, PolicyTrained, RoundFinished, RunState
+from sealkit.types import Retention
+from tests.unit.controller.controller_system import System
+
+
+@pytest.mark.parametrize(
+    ("low", "limit", "state"),
+    [
+        (0.26, 0.25, GateState.REFUSED),
+        (0.25, 0.25, GateState.PASSED),
+        (-0.1, 0.0, GateState.PASSED),
+        (0.01, 0.0, GateState.REFUSED),
+        (1.0, 1.0, GateState.PASSED),
+    ],
+)
+def test_only_confidence_above_the_limit_refuses(low: float, limit: float, state: GateState) -> None:
+    retention = Retention(
+        kept=20, accuracy_before=1.0, accuracy_after=0.5, forgetting=0.5, forgetting_low=low, forgetting_high=1.0
+    )
+    found, reason = verdict(retention, GateConfig(max_forgetting=limit))
+    assert found is state
+    assert "0.50" in reason
+    assert "20 retention questions" in reason
+
+
+def test_what_was_not_measured_is_neither() -> None:
+    assert verdict(None, GateConfig())[0] is GateState.UNMEASURED
+
+
+async def test_a_policy_that_forgot_too_much_stays_in_the_record_and_teaches_nobody(system: System) -> None:
+    system.services.lost = lambda subject: 0.9
+    async with system.working():
+        run = await system.until(await system.create(gate={"max_forgetting": 0.25, "alias": "main"}))
+    assert run.state is RunState.SUCCEEDED
+    start, *made = await system.policies(run)
+    assert [policy.gate for policy in made] == [GateState.REFUSED] * 2
+    assert all(policy.retention and "max_forgetting is 0.25" in policy.gate_reason for policy in made)
+    assert {trial.policy for trial in await system.trials(run)} == {start.name}
+    kinds = [event.kind for event in await system.events(run)]
+    assert [kind.policy.gate for kind in kinds if isinstance(kind, PolicyTrained)] == [GateState.REFUSED] * 2
+    assert [kind.policy for kind in kinds if isinstance(kind, RoundFinished)] == [start.name] * 2
+    assert (await system.database.read(aliases.page, 0, "")).items == []
+
+
+async def test_what_passes_is_published_under_the_alias(system: System) -> None:
+    system.services.lost = lambda subject: 0.2
+    async with system.working():
+        run = await system.until(await system.create(gate={"max_forgetting": 0.25, "alias": "main"}))
+    start, *made = await system.policies(run)
+    assert start.gate is GateState.PASSED
+    assert [policy.gate for policy in made] == [GateState.PASSED] * 2
+    assert [policy.forgetting for policy in made] == [0.2] * 2
+    assert [policy.divergence.on_fixed_text for policy in made if policy.divergence] == [0.25] * 2
+    alias = await system.database.read(aliases.get, "main")
+    assert [change.policy for change in alias.history] == [policy.name for policy in reversed(made)]
+    assert alias.history[0].reason == f"{run.name}/rounds/1"
