@@ -15,7 +15,7 @@ from controller.setup import planned_trials, shuffled
 from sealkit.config import RunConfig, parse_config
 from sealkit.domain import Context, load_domain
 from sealkit.errors import InvalidConfig, InvalidDataset
-from sealkit.judges import load_judge
+from sealkit.judges import check_judge
 from sealkit.types import digest_of
 
 _SPLITS = ("train", "heldout")
@@ -37,7 +37,7 @@ def accept(
     """
     checked = check_config(parse_config(config))
     domain = load_domain(checked.domain.name, plugins=plugins)(checked.domain.options, checked.inner_loop)
-    load_judge(checked.evaluation.judge or domain.judge)
+    check_judge(checked.evaluation.judge or domain.judge)
     used = records[: checked.dataset.limit or None]
     contexts = check_contexts(hold_out(domain.contexts(used), checked.dataset.held_out, checked.seed))
     ready = set.intersection(*(set(domain.ready_made(context)) for context in contexts))

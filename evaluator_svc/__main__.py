@@ -10,7 +10,8 @@ from sealkit.rpc.server import run
 
 def _make() -> tuple[EvaluatorService, EvaluatorSettings]:
     settings = EvaluatorSettings()
-    return EvaluatorService(make_backend(settings), kept_verdicts=settings.kept_verdicts), settings
+    service = EvaluatorService(make_backend(settings), kept_verdicts=settings.kept_verdicts, judge_settings=settings)
+    return service, settings
 
 
 if __name__ == "__main__":

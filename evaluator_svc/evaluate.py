@@ -16,7 +16,8 @@ from evaluator_svc.retention import known, measure
 from sealkit.backends.base import Backend
 from sealkit.concurrency import together
 from sealkit.errors import InvalidInput
-from sealkit.judges import load_judge
+from sealkit.judges import Judge, close_judge, load_judge
+from sealkit.judges.settings import JudgeSettings
 from sealkit.telemetry import BASELINE_LOOKUPS, RACES, RETENTION_ACCURACY
 from sealkit.types import (
     AdapterRef,
@@ -33,12 +34,20 @@ from sealkit.types import (
 
 
 class Evaluator:
-    """Evaluates on one backend, and keeps up to `kept_verdicts` verdicts on policies."""
+    """Evaluates on one backend, and keeps up to `kept_verdicts` verdicts on policies. Judges are made by
+    `judge_settings`, else by the environment, when they are first asked for."""
 
-    def __init__(self, backend: Backend, *, kept_verdicts: int) -> None:
+    def __init__(self, backend: Backend, *, kept_verdicts: int, judge_settings: JudgeSettings | None = None) -> None:
         self._backend = backend
         self._limit = kept_verdicts
         self._kept = self._caches()
+        self._judge_settings = judge_settings
+        self._judges: dict[str, Judge] = {}
+
+    async def close(self) -> None:
+        """Ends what the judges hold open."""
+        for judge in self._judges.values():
+            await close_judge(judge)
 
     async def evaluate(
         self,
@@ -56,12 +65,12 @@ class Evaluator:
     ) -> Evaluation:
         """The subject is the policy with `adapter`, its baseline the policy alone; without an adapter, the policy
         alone and the base model. A race that ends early leaves queries UNGRADED, "not asked", and asks nothing more:
-        no retention, no divergence. Raises UnknownJudge, InvalidInput where a query comes twice, and what the backend
-        raises."""
+        no retention, no divergence. Raises UnknownJudge, InvalidConfig where the judge lacks a setting, InvalidInput
+        where a query comes twice, and what the backend raises."""
         began = time.perf_counter()
         _unlike(queries)
         _unlike(retention_queries)
-        exam = Exam(self._backend, sampling, load_judge(judge))
+        exam = Exam(self._backend, sampling, self._judge(judge))
         subject = Subject(policy.adapter, adapter)
         baselines, divergences = self._caches() if fresh else self._kept
         sitting = _Sitting(exam, subject, Subject(policy.adapter) if adapter else BASE, baselines, divergences)
@@ -89,6 +98,11 @@ class Evaluator:
             judge_version=exam.judge.version,
             usage=usage.model_copy(update={"wall_seconds": time.perf_counter() - began}),
         )
+
+    def _judge(self, name: str) -> Judge:
+        if name not in self._judges:
+            self._judges[name] = load_judge(name, self._judge_settings)
+        return self._judges[name]
 
     def _caches(self) -> tuple[Baselines, Divergences]:
         return Baselines(self._limit), Divergences(self._backend, self._limit)

@@ -11,6 +11,7 @@ from seal.evaluator.v1 import evaluator_pb2, evaluator_pb2_grpc
 from evaluator_svc.evaluate import Evaluator
 from sealkit.backends.base import Backend
 from sealkit.judges import judge_names
+from sealkit.judges.settings import JudgeSettings
 from sealkit.rpc.convert import (
     adapter_ref_from_pb,
     evaluation_to_pb,
@@ -25,9 +26,9 @@ from sealkit.rpc.convert import (
 class EvaluatorService(evaluator_pb2_grpc.EvaluatorServiceServicer):
     full_names: tuple[str, ...] = (evaluator_pb2.DESCRIPTOR.services_by_name["EvaluatorService"].full_name,)
 
-    def __init__(self, backend: Backend, *, kept_verdicts: int) -> None:
+    def __init__(self, backend: Backend, *, kept_verdicts: int, judge_settings: JudgeSettings | None = None) -> None:
         self._backend = backend
-        self._evaluator = Evaluator(backend, kept_verdicts=kept_verdicts)
+        self._evaluator = Evaluator(backend, kept_verdicts=kept_verdicts, judge_settings=judge_settings)
 
     def register(self, server: grpc.aio.Server) -> None:
         evaluator_pb2_grpc.add_EvaluatorServiceServicer_to_server(self, server)
@@ -36,6 +37,7 @@ class EvaluatorService(evaluator_pb2_grpc.EvaluatorServiceServicer):
         await self._backend.start()
 
     async def close(self) -> None:
+        await self._evaluator.close()
         await self._backend.close()
 
     async def Evaluate(

@@ -6,10 +6,11 @@ from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
 from sealkit.backends.factory import BackendSettings
+from sealkit.judges.settings import JudgeSettings
 from sealkit.rpc.settings import Address, ServerSettings
 
 
-class EvaluatorSettings(ServerSettings, BackendSettings):
+class EvaluatorSettings(ServerSettings, BackendSettings, JudgeSettings):
     model_config = SettingsConfigDict(env_prefix="SEAL_EVALUATOR_", frozen=True, extra="ignore")
 
     listen: Address = "127.0.0.1:50053"

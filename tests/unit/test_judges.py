@@ -8,7 +8,10 @@ from sealkit.errors import UnknownJudge
 from sealkit.judges import Answer, judge_names, load_judge
 from sealkit.judges.content import decide
 from sealkit.judges.exact import normalised
+from sealkit.judges.settings import JudgeSettings
 from sealkit.types import Outcome
+
+SETTINGS = JudgeSettings(judge_url="http://judge/v1", judge_model="m", judge_cache_url="sqlite://")
 
 CASES = [
     # question, gold, answer, whether it is right
@@ -83,7 +86,7 @@ async def test_exact(gold: str, answer: str, right: bool) -> None:
 
 @pytest.mark.parametrize("name", judge_names())
 async def test_an_empty_gold_is_ungraded_not_wrong(name: str) -> None:
-    assert (await load_judge(name).judge("q", " . ", [Answer("anything")])).outcome is Outcome.UNGRADED
+    assert (await load_judge(name, SETTINGS).judge("q", " . ", [Answer("anything")])).outcome is Outcome.UNGRADED
 
 
 def test_an_unknown_judge_is_named_with_the_known_ones() -> None:
@@ -93,8 +96,9 @@ def test_an_unknown_judge_is_named_with_the_known_ones() -> None:
 
 @pytest.mark.parametrize("name", judge_names())
 def test_every_judge_says_what_it_is(name: str) -> None:
-    assert load_judge(name).name == name
-    assert load_judge(name).version
+    judge = load_judge(name, SETTINGS)
+    assert judge.name == name
+    assert judge.version
 
 
 @given(st.text(), st.text(), st.text())

@@ -162,7 +162,7 @@ class TestUngraded:
     @pytest.fixture
     def judge(self, monkeypatch: pytest.MonkeyPatch) -> FlakyJudge:
         judge = FlakyJudge("b")
-        monkeypatch.setattr("evaluator_svc.evaluate.load_judge", lambda name: judge)
+        monkeypatch.setattr("evaluator_svc.evaluate.load_judge", lambda name, settings: judge)
         return judge
 
     async def test_it_is_counted_apart_and_never_taken_for_wrong(self, judge: FlakyJudge) -> None:

@@ -93,7 +93,7 @@ async def test_a_failing_judge_stops_no_trial(monkeypatch: pytest.MonkeyPatch) -
                 raise Unavailable("the judge does not answer")
             return Judgement(Outcome.CORRECT)
 
-    monkeypatch.setattr("evaluator_svc.evaluate.load_judge", lambda name: Judge())
+    monkeypatch.setattr("evaluator_svc.evaluate.load_judge", lambda name, settings: Judge())
     got = await run(backend(base=14, trial=0), Race())
     assert not got.stopped_early
 

@@ -1,0 +1,167 @@
+"""A judge against recorded verdicts: how often it agrees, and what selecting by it would have cost.
+
+A verdicts file holds JSON lines {question, gold, answer, verdict}, optionally with `title` and `source` (whose answer
+it is: rank is compared among sources that were asked the same questions) and `n` (how often the answer came). A
+selection file holds lines {title, completions: [{run_verdicts: [[bool per question] per run]}]}.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import random
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from sealkit.concurrency import together
+from sealkit.errors import InvalidDataset
+from sealkit.judges.agreement import Agreement, Ranking, agreement, ranking
+from sealkit.judges.base import Answer, Judge
+from sealkit.types import Outcome
+
+Record = Mapping[str, Any]
+
+_DRAWS = 200
+_AT_ONCE = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """A judge against recorded verdicts. What cannot be told from the records is None."""
+
+    judge: str
+    version: str
+    n: int
+    ungraded: int
+    agreement: Agreement | None
+    ranking: Ranking | None
+    selection: Ranking | None = None
+
+    @property
+    def ungraded_share(self) -> float:
+        """Share of the answers that the judge could not grade; they count nowhere else."""
+        return self.ungraded / self.n
+
+
+async def calibrate(judge: Judge, verdicts: Sequence[Record], selection: Sequence[Record] = ()) -> Calibration:
+    """Has `judge` judge every recorded answer. Raises InvalidDataset for records that lack what is needed."""
+    graded = await grade(judge, verdicts)
+    return Calibration(
+        judge=judge.name,
+        version=judge.version,
+        n=len(verdicts),
+        ungraded=len(verdicts) - len(graded),
+        agreement=agreement((right, bool(record["verdict"])) for record, right in graded),
+        ranking=ranking(by_source(graded)),
+        selection=ranking(imagined_selection(graded, selection)) if selection else None,
+    )
+
+
+async def grade(judge: Judge, verdicts: Sequence[Record]) -> list[tuple[Record, bool]]:
+    """The records that `judge` could grade, each with what it said. Raises InvalidDataset."""
+    _check(verdicts, {"question": str, "gold": str, "answer": str, "verdict": bool | int})
+    outcomes: list[Outcome] = []
+    for start in range(0, len(verdicts), _AT_ONCE):
+        some = verdicts[start : start + _AT_ONCE]
+        judged = await together(*(judge.judge(r["question"], r["gold"], [Answer(r["answer"])]) for r in some))
+        outcomes += [one.outcome for one in judged]
+    return [
+        (record, outcome is Outcome.CORRECT)
+        for record, outcome in zip(verdicts, outcomes, strict=True)
+        if outcome is not Outcome.UNGRADED
+    ]
+
+
+def by_source(graded: Sequence[tuple[Record, bool]]) -> list[list[tuple[float, float]]]:
+    """Groups of sources that were asked the same questions about one title: each source's accuracy by the judge and
+    by the record."""
+    sources: dict[tuple[str, str], list[tuple[Record, bool]]] = defaultdict(list)
+    for record, right in graded:
+        if "title" in record and "source" in record:
+            sources[record["title"], record["source"]].append((record, right))
+    groups: dict[tuple[str, frozenset[str]], list[tuple[float, float]]] = defaultdict(list)
+    for (title, _), answers in sources.items():
+        times = sum(record.get("n", 1) for record, _ in answers)
+        judged = sum(record.get("n", 1) * right for record, right in answers) / times
+        recorded = sum(record.get("n", 1) * bool(record["verdict"]) for record, _ in answers) / times
+        groups[title, frozenset(record["question"] for record, _ in answers)].append((judged, recorded))
+    return list(groups.values())
+
+
+def imagined_selection(
+    graded: Sequence[tuple[Record, bool]], selection: Sequence[Record], seed: int = 0
+) -> list[list[tuple[float, float]]]:
+    """Groups of completions, scored as this judge might have and as recorded, over many draws.
+
+    The selection file keeps verdicts without the answers, so that the judge cannot be asked. Instead each question of
+    a passage is given the rates of error that the judge has on a question drawn from the verdicts, of the same title
+    where there is one, and every recorded verdict on it is passed or turned by those. Errors that belong to a question
+    hit all completions alike, as they do in fact. Passages without verdicts are left out.
+
+    Raises InvalidDataset.
+    """
+    _check(selection, {"completions": list})
+    rates, draw = _question_rates(graded), random.Random(seed)
+    anywhere = [rate for of_title in rates.values() for rate in of_title]
+    groups = []
+    for passage in selection:
+        runs = [completion.get("run_verdicts") or [] for completion in passage["completions"]]
+        if not anywhere or not all(runs):
+            continue
+        of_title = rates.get(passage.get("title", ""), anywhere)
+        asked = max(len(run) for completion in runs for run in completion)
+        for _ in range(_DRAWS):
+            kept = [draw.choice(of_title) for _ in range(asked)]
+            groups.append([(_score(completion, draw, kept), _score(completion)) for completion in runs])
+    return groups
+
+
+def _score(
+    runs: Sequence[Sequence[bool]], draw: random.Random | None = None, rates: Sequence[tuple[float, float]] = ()
+) -> float:
+    """Mean accuracy over runs; with `rates`, of verdicts drawn by them."""
+    if draw is None:
+        return fmean(fmean(run) for run in runs)
+    return fmean(fmean(draw.random() < rates[at][not right] for at, right in enumerate(run)) for run in runs)
+
+
+def _question_rates(graded: Sequence[tuple[Record, bool]]) -> dict[str, list[tuple[float, float]]]:
+    """By title, for each question, how often the judge calls right what the record calls right, and what it calls
+    wrong; both drawn towards the judge's rates as a whole by the weight of one answer."""
+    said: dict[bool, list[bool]] = {True: [], False: []}
+    questions: dict[tuple[str, str], dict[bool, list[bool]]] = defaultdict(lambda: {True: [], False: []})
+    for record, right in graded:
+        said[bool(record["verdict"])].append(right)
+        questions[record.get("title", ""), record["question"]][bool(record["verdict"])].append(right)
+    whole = {recorded: fmean(rights) if rights else float(recorded) for recorded, rights in said.items()}
+    rates: dict[str, list[tuple[float, float]]] = defaultdict(list)
+    for (title, _), found in questions.items():
+        of_right, of_wrong = ((sum(found[r]) + whole[r]) / (len(found[r]) + 1) for r in (True, False))
+        rates[title].append((of_right, of_wrong))
+    return rates
+
+
+def read_records(path: Path) -> list[dict[str, Any]]:
+    """JSON lines, gzipped or plain. Raises InvalidDataset where the file is not there, or holds anything else."""
+    try:
+        raw = path.read_bytes()
+        text = gzip.decompress(raw) if raw.startswith(b"\x1f\x8b") else raw
+        records = [json.loads(line) for line in text.splitlines() if line.strip()]
+    except FileNotFoundError as error:
+        raise InvalidDataset(f"there is no file {path}") from error
+    except (OSError, EOFError, ValueError) as error:
+        raise InvalidDataset(f"{path} cannot be read as JSON lines: {error}") from error
+    if not records or not all(isinstance(record, dict) for record in records):
+        raise InvalidDataset(f"{path} holds no records; a line each, a JSON object")
+    return records
+
+
+def _check(records: Sequence[Record], fields: Mapping[str, Any]) -> None:
+    for line, record in enumerate(records, start=1):
+        for name, kind in fields.items():
+            if not isinstance(record.get(name), kind):
+                raise InvalidDataset(f"record {line} has no usable {name!r}; its fields are {', '.join(record)}")
