@@ -42,8 +42,9 @@ from trainer_svc.adapter import TrainableAdapter, initial_weights
 from trainer_svc.encoding import Encoded, encode
 from trainer_svc.engine import Engine
 from trainer_svc.job import JobSpec
-from trainer_svc.packed import PackedModel, Part
+from trainer_svc.packed import PackedModel
 from trainer_svc.plan import generator_of
+from trainer_svc.step import Part
 
 LORA = LoraConfig(rank=32, alpha=64)
 SEAL_EPOCHS = 10

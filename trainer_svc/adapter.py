@@ -1,18 +1,18 @@
-"""Adapters in the engine: one that trains, with its optimiser; one that is frozen."""
+"""Adapters in the engine: one that trains, with its optimiser state; one that is frozen; and several side by side."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from itertools import pairwise
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.optim.adamw import adamw
 
 from sealkit.backends.lora import LoraWeights
 from sealkit.types import LoraConfig, Optimisation
+from trainer_svc.layout import Groups, Layout, Views, cut
 from trainer_svc.plan import generator_of
 
 
@@ -28,149 +28,164 @@ def initial_weights(config: LoraConfig, linears: Mapping[str, nn.Linear], seed: 
     return LoraWeights(config, tensors)
 
 
-class LoraPair:
-    """One target linear of an adapter: `a` [rank, in], `b` [out, rank] in the compute dtype, and views of the gradient.
+class Stack:
+    """Adapters of one layout side by side, as products see them: `values` [adapters, size] in the dtype of the
+    products, and the scaling of each."""
 
-    The gradient of a micro-batch is written at the first backward pass through the layer and added to after that, so
-    nothing is cleared in between: `written` says which."""
+    def __init__(self, layout: Layout, values: Tensor, scalings: Sequence[float]) -> None:
+        self.layout, self.values = layout, values
+        alike = len(set(scalings)) == 1
+        self.scaling: float | Tensor = scalings[0] if alike else values.new_tensor(scalings).view(-1, 1, 1)
+        self._views: dict[tuple[int, bool], tuple[Views, ...]] = {}
 
-    def __init__(
-        self, a: Tensor, b: Tensor, scaling: float, a_grad: Tensor | None = None, b_grad: Tensor | None = None
-    ) -> None:
-        self.a, self.b = a, b
-        self.a_t, self.b_t = a.t(), b.t()
-        self.scaling = scaling
-        self.a_grad, self.b_grad = a_grad, b_grad
-        self.written = False
+    def views(self, group: int, *, apart: bool = False) -> tuple[Views, ...]:
+        """The matrices at a group of linears; with `apart` each linear's by themselves."""
+        views = self._views.get((group, apart))
+        if views is None:
+            views = self._views[group, apart] = self.layout.views(group, self.values, apart=apart)
+        return views
 
-    def add_gradient(self, d_down_t: Tensor, seen: Tensor, dy_t: Tensor, down: Tensor) -> None:
-        """Takes d loss / d a = scaling · d_down_t @ seen and d loss / d b = scaling · dy_t @ down of one pass. Only for
-        a pair that trains."""
-        assert self.a_grad is not None
-        assert self.b_grad is not None
-        kept = 1 if self.written else 0
-        if self.a_grad.dtype == seen.dtype:
-            self.a_grad.addmm_(d_down_t, seen, beta=kept, alpha=self.scaling)
-            self.b_grad.addmm_(dy_t, down, beta=kept, alpha=self.scaling)
-        elif kept:
-            self.a_grad.add_(d_down_t @ seen, alpha=self.scaling)
-            self.b_grad.add_(dy_t @ down, alpha=self.scaling)
+
+class Gradients:
+    """What a step leaves for the adapters of a stack, matrix by matrix. One adapter's matrices are written where they
+    stay; those of several are put together at the end."""
+
+    def __init__(self, layout: Layout, like: Tensor, adapters: int) -> None:
+        self._layout, self._like, self._adapters = layout, like, adapters
+        self._flat = torch.empty_like(like)[None] if adapters == 1 else None
+        self._pieces: dict[int, Tensor] = {}
+        self._groups: set[int] = set()
+
+    def begin(self) -> None:
+        """Starts a step; one that was not ended is forgotten."""
+        self._pieces, self._groups = {}, set()
+
+    def add(self, group: int, start: int, left: Tensor, right: Tensor) -> None:
+        """Adds left @ right, [adapters, rows, columns], to the matrix that lies at `start`."""
+        self._groups.add(group)
+        piece = self._pieces.get(start)
+        if piece is None and self._flat is None:
+            self._pieces[start] = torch.bmm(left, right).to(self._like.dtype)
+            return
+        fresh = piece is None
+        if piece is None:
+            assert self._flat is not None
+            piece = self._pieces[start] = cut(self._flat, start, left.shape[1], right.shape[2])
+        if piece.dtype == left.dtype:
+            piece.baddbmm_(left, right, beta=0 if fresh else 1)
+        elif fresh:
+            piece.copy_(torch.bmm(left, right))
         else:
-            torch.mul(d_down_t @ seen, self.scaling, out=self.a_grad)
-            torch.mul(dy_t @ down, self.scaling, out=self.b_grad)
-        self.written = True
+            piece.add_(torch.bmm(left, right))
+
+    def end(self) -> Sequence[Tensor]:
+        """Each adapter's gradient [size]; zero where no token went through a layer."""
+        spans = enumerate(self._layout.spans)
+        if self._flat is not None:
+            for _, (begin, end) in ((group, span) for group, span in spans if group not in self._groups):
+                self._flat[0, begin:end].zero_()
+            self._pieces = {}
+            return [self._flat[0]]
+        for _, (begin, end) in ((group, span) for group, span in spans if group not in self._groups):
+            self._pieces[begin] = self._like.new_zeros(self._adapters, end - begin)
+        ordered = [self._pieces[start].flatten(1) for start in sorted(self._pieces)]
+        self._pieces = {}
+        return torch.cat(ordered, dim=1).unbind(0)
 
 
 @dataclass(eq=False)
 class FrozenAdapter:
-    """A policy adapter as it lies under trial adapters: by path, in the compute dtype."""
+    """A policy adapter as it lies under trial adapters."""
 
-    pairs: dict[str, LoraPair]
+    stack: Stack
 
     @classmethod
-    def of(cls, weights: LoraWeights, device: torch.device, dtype: torch.dtype) -> FrozenAdapter:
-        pairs = {
-            path: LoraPair(a.to(device, dtype), b.to(device, dtype), weights.scaling)
-            for path, (a, b) in weights.tensors.items()
-        }
-        return cls(pairs)
+    def of(cls, weights: LoraWeights, groups: Groups, device: torch.device, dtype: torch.dtype) -> FrozenAdapter:
+        layout = Layout.of(weights.tensors, groups)
+        values = layout.flatten(weights.tensors).to(device, dtype)[None]
+        return cls(Stack(layout, values, [weights.scaling]))
 
 
 @dataclass(eq=False)
 class TrainableAdapter:
     """An adapter that trains. Master weights, gradient and Adam's moments are flat and in float32 (float64 on a float64
-    base); what the forward pass sees is a copy in the compute dtype, or the masters where that is the same."""
+    base); `compute` is a copy in the dtype of the products, or the masters where that is the same."""
 
     config: LoraConfig
+    optimisation: Optimisation
+    layout: Layout
     master: Tensor
     compute: Tensor
-    gradient: Tensor
-    pairs: dict[str, LoraPair]
-    shapes: dict[str, tuple[torch.Size, torch.Size]]
     moments: tuple[Tensor, Tensor]
     steps: Tensor
-    weight_decay: float
-    max_grad_norm: float
-    accumulated: Tensor | None = field(default=None)
+    gradient: Tensor | None = None
+    accumulated: Tensor | None = None
+    _alone: Training | None = None
 
     @classmethod
     def of(
-        cls, weights: LoraWeights, optimisation: Optimisation, device: torch.device, dtype: torch.dtype
+        cls,
+        weights: LoraWeights,
+        optimisation: Optimisation,
+        groups: Groups,
+        device: torch.device,
+        dtype: torch.dtype,
     ) -> TrainableAdapter:
-        """Takes 4 values of the master dtype and one of `dtype` for each weight; may raise torch.OutOfMemoryError."""
+        """`dtype`: of the products. Takes 3 values of the master dtype for each weight, a fourth in a step, and one of
+        `dtype` where it is another; may raise torch.OutOfMemoryError."""
         exact = torch.float64 if dtype == torch.float64 else torch.float32
-        shapes = {path: (a.shape, b.shape) for path, (a, b) in weights.tensors.items()}
-        flat = torch.cat([t.reshape(-1) for pair in weights.tensors.values() for t in pair]).to(device, exact)
-        master = flat
-        compute = master if dtype == exact else flat.to(dtype)
-        gradient, mean, square = (torch.zeros_like(flat) for _ in range(3))
-        values, grads = _views(compute, shapes), _views(gradient, shapes)
-        pairs = {path: LoraPair(*values[path], weights.scaling, *grads[path]) for path in shapes}
+        layout = Layout.of(weights.tensors, groups)
+        master = layout.flatten(weights.tensors).to(device, exact)
+        compute = master if dtype == exact else master.to(dtype)
+        moments = (torch.zeros_like(master), torch.zeros_like(master))
         steps = torch.zeros((), device=device)
-        decay, clip = optimisation.weight_decay, optimisation.max_grad_norm
-        return cls(weights.config, master, compute, gradient, pairs, shapes, (mean, square), steps, decay, clip)
+        return cls(weights.config, optimisation, layout, master, compute, moments, steps)
 
-    def begin(self) -> None:
-        """Starts a micro-batch; one that was not committed is forgotten."""
-        for pair in self.pairs.values():
-            pair.written = False
-
-    def commit(self, *, closes: bool, learning_rate: float) -> bool:
-        """Takes the gradient of the micro-batch that just ran; where that `closes` an optimiser step, makes it.
-
-        Returns False, and leaves the weights alone, if the gradient's norm is not finite.
-        """
-        for pair in self.pairs.values():
-            if not pair.written and pair.a_grad is not None and pair.b_grad is not None:
-                pair.a_grad.zero_()  # a layer that no token went through
-                pair.b_grad.zero_()
-        if self.accumulated is not None:
-            self.gradient.add_(self.accumulated)
-        norm = torch.linalg.vector_norm(self.gradient)
-        if not math.isfinite(norm):
-            return False
-        if closes:
-            self.accumulated = None
-            self._step(norm, learning_rate)
-        else:
-            self.accumulated = self.gradient.clone()
-        return True
+    @property
+    def scaling(self) -> float:
+        return self.config.alpha / self.config.rank
 
     def weights(self) -> LoraWeights:
         """A copy of the master weights on the CPU."""
-        return LoraWeights(self.config, _views(self.master.to("cpu", copy=True), self.shapes))
+        return LoraWeights(self.config, self.layout.matrices(self.master.to("cpu", copy=True)))
+
+    def gradients(self) -> dict[str, tuple[Tensor, Tensor]]:
+        """Gradient of A and B by path, after a step of the model."""
+        assert self.gradient is not None
+        return self.layout.matrices(self.gradient)
 
     @property
     def finite(self) -> bool:
         return bool(self.master.isfinite().all())
 
-    def _step(self, norm: Tensor, learning_rate: float) -> None:
-        if self.max_grad_norm:
-            self.gradient.mul_((self.max_grad_norm / (norm + 1e-6)).clamp(max=1.0))  # as torch's clip_grad_norm_
-        # torch.optim.AdamW's own function, without what the class does around it: with small models that is the half.
-        adamw(
-            [self.master],
-            [self.gradient],
-            [self.moments[0]],
-            [self.moments[1]],
-            [],
-            [self.steps],
-            fused=self.master.device.type in ("cpu", "cuda"),
-            amsgrad=False,
-            beta1=0.9,
-            beta2=0.999,
-            lr=learning_rate,
-            weight_decay=self.weight_decay,
-            eps=1e-8,
-            maximize=False,
-        )
-        if self.compute.dtype != self.master.dtype:
-            self.compute.copy_(self.master)
+    def alone(self) -> Training:
+        """This adapter in a step by itself; nothing is copied, and it is kept."""
+        if self._alone is None:
+            stack = Stack(self.layout, self.compute[None], [self.scaling])
+            self._alone = Training((self,), stack, Gradients(self.layout, self.master, 1))
+        return self._alone
 
 
-def _views(flat: Tensor, shapes: Mapping[str, tuple[torch.Size, torch.Size]]) -> dict[str, tuple[Tensor, Tensor]]:
-    ends = [0]
-    for a, b in shapes.values():
-        ends += [ends[-1] + a.numel(), ends[-1] + a.numel() + b.numel()]
-    parts = iter([flat[start:end] for start, end in pairwise(ends)])
-    return {path: (next(parts).view(a), next(parts).view(b)) for path, (a, b) in shapes.items()}
+class Training(NamedTuple):
+    """Adapters that train side by side in a step."""
+
+    adapters: tuple[TrainableAdapter, ...]
+    stack: Stack
+    gradients: Gradients
+
+    @classmethod
+    def of(cls, adapters: Sequence[TrainableAdapter]) -> Training:
+        """All of one layout."""
+        first = adapters[0]
+        if len(adapters) == 1:
+            training = first.alone()
+            training.gradients.begin()
+            return training
+        values = torch.stack([adapter.compute for adapter in adapters])
+        stack = Stack(first.layout, values, [adapter.scaling for adapter in adapters])
+        return cls(tuple(adapters), stack, Gradients(first.layout, first.master, len(adapters)))
+
+    def end(self) -> None:
+        """Leaves each adapter its gradient."""
+        for adapter, gradient in zip(self.adapters, self.gradients.end(), strict=True):
+            adapter.gradient = gradient

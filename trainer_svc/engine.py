@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from math import isfinite
 from weakref import WeakValueDictionary
 
 import structlog
@@ -25,6 +26,7 @@ from sealkit.types import Progress
 from trainer_svc.adapter import FrozenAdapter, TrainableAdapter, initial_weights
 from trainer_svc.encoding import Encoded
 from trainer_svc.job import Job, JobSpec
+from trainer_svc.optimiser import commit
 from trainer_svc.packed import PackedModel
 from trainer_svc.scheduler import Scheduler, next_to_join
 
@@ -158,7 +160,7 @@ class Engine:
     def _make_adapter(self, spec: JobSpec) -> TrainableAdapter:
         targets = self.model.find_targets(spec.lora.target_modules)
         weights = spec.start or initial_weights(spec.lora, targets, spec.seed)
-        return TrainableAdapter.of(weights, spec.optimisation, self.model.device, self.model.dtype)
+        return self.model.trainable(weights, spec.optimisation)
 
     def _policy(self, spec: JobSpec) -> FrozenAdapter | None:
         if spec.policy is None:
@@ -166,7 +168,7 @@ class Engine:
         digest, weights = spec.policy
         policy = self._policies.get(digest)
         if policy is None:
-            policy = self._policies[digest] = FrozenAdapter.of(weights, self.model.device, self.model.dtype)
+            policy = self._policies[digest] = self.model.frozen(weights)
         return policy
 
     def _step(self) -> None:
@@ -175,13 +177,16 @@ class Engine:
         budget = self._step_tokens
         jobs = self._scheduler.fill(self._running, budget)
         tokens = [job.tokens for job in jobs]
+        losses = self._losses(jobs)
+        # A loss that is not finite needs no look at its gradient.
+        stepping = [job for job, loss in zip(jobs, losses, strict=True) if isinstance(loss, float) and isfinite(loss)]
+        committed = dict(zip(stepping, commit([job.update() for job in stepping]), strict=True))
         failed: list[tuple[Job, SealError]] = []
-        for job, loss in zip(jobs, self._losses(jobs), strict=True):
-            if isinstance(loss, SealError):
-                failed.append((job, loss))
-                continue
+        for job, loss in zip(jobs, losses, strict=True):
             try:
-                job.advance(loss)
+                if isinstance(loss, SealError):
+                    raise loss
+                job.advance(loss, committed=committed.get(job, False))
             except SealError as error:
                 failed.append((job, error))
         if self.model.device.type == "cuda":
@@ -199,19 +204,32 @@ class Engine:
 
     def _losses(self, jobs: Sequence[Job]) -> list[float | SealError]:
         """The jobs' losses, their gradients left in their adapters; a step that does not fit is taken in halves."""
+        tokens = sum(job.tokens for job in jobs)
         try:
             return list(self.model.forward_backward([job.part(self.model) for job in jobs]))
         except torch.OutOfMemoryError as error:
-            tokens = sum(job.tokens for job in jobs)
-            if len(jobs) == 1:
-                return [_too_big(f"a micro-batch of {tokens} tokens", error)]
+            fault = _too_big(f"a micro-batch of {tokens} tokens", error)
         # Outside the handler, so that what the failed step held is free again.
         if self.model.device.type == "cuda":
             torch.cuda.empty_cache()
+        if len(jobs) == 1:
+            return self._alone(jobs[0], fault)
         self._step_tokens = min(self._step_tokens, max(1, tokens // 2))
         log.warning("step_split", tokens=tokens, step_tokens=self._step_tokens)
         half = len(jobs) // 2
         return self._losses(jobs[:half]) + self._losses(jobs[half:])
+
+    def _alone(self, job: Job, fault: GpuMemory) -> list[float | SealError]:
+        """A job whose micro-batch does not fit alone gets one more try, with gradient checkpointing; where that helps
+        it stays on, since what came once comes again."""
+        checkpointed = self.model.checkpointed
+        if checkpointed.on or not checkpointed.possible:
+            return [fault]
+        checkpointed.on = True
+        losses = self._losses([job])
+        checkpointed.on = not isinstance(losses[0], SealError)
+        log.warning("gradient_checkpointing", tokens=job.tokens, on=checkpointed.on)
+        return losses
 
     def _finish(self, job: Job) -> None:
         try:

@@ -10,12 +10,15 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from sealkit.backends.lora import LoraWeights
+from sealkit.backends.probe import probe_of, top_of
 from sealkit.errors import NonFiniteLoss, SealError
 from sealkit.types import LoraConfig, Optimisation, Progress
 from trainer_svc.adapter import FrozenAdapter, TrainableAdapter
 from trainer_svc.encoding import Encoded
-from trainer_svc.packed import PackedModel, Part
+from trainer_svc.optimiser import Update
+from trainer_svc.packed import PackedModel
 from trainer_svc.plan import MicroBatch, generator_of, learning_rate, micro_batches, total_steps
+from trainer_svc.step import Part
 
 
 class Frozen(NamedTuple):
@@ -47,13 +50,14 @@ class JobSpec:
 @dataclass(frozen=True)
 class Trained:
     """What a job left: weights on the CPU, the losses (nats a label token) of its optimiser steps, what it took.
-    `probe`: logits of the finished model on the engine's fixed prompt."""
+    `probe` and `probe_top`: what the finished model says to the engine's fixed prompt (`sealkit.backends.probe`)."""
 
     weights: LoraWeights
     losses: tuple[float, ...]
     train_tokens: int
     device_seconds: float
     probe: tuple[float, ...]
+    probe_top: tuple[tuple[int, float], ...]
 
 
 class Job:
@@ -76,6 +80,8 @@ class Job:
         self._step_losses: list[float] = []
         self._losses: list[float] = []
         self._train_tokens = 0
+        self.tokens = 0
+        """Of the next micro-batch."""
 
     def cancel(self) -> None:
         """Asks the engine to drop the job at the next step. Any thread may call it."""
@@ -86,18 +92,13 @@ class Job:
         self.began = time.monotonic()
         self._adapter, self._policy = adapter, policy
         self._plan = micro_batches(len(self.spec.sequences), self.spec.optimisation, self.spec.seed)
-        self._next = next(self._plan, None)
+        self._turn()
 
     @property
     def waited(self) -> float:
         """Seconds from its arrival to its slot."""
         assert self.began is not None
         return self.began - self.submitted
-
-    @property
-    def tokens(self) -> int:
-        """Tokens of the next micro-batch."""
-        return sum(len(self.spec.sequences[i].ids) for i in self._next.examples) if self._next else 0
 
     @property
     def done(self) -> bool:
@@ -110,25 +111,34 @@ class Job:
         generator = None
         if spec.lora.dropout:
             generator = generator_of(spec.seed, "dropout", batch.index, device=model.device)
-        sequences = sorted((spec.sequences[i] for i in batch.examples), key=lambda s: len(s.ids))
-        return Part(tuple(sequences), self._adapter, self._policy, batch.share, spec.optimisation.kl_beta, generator)
+        sequences = tuple(spec.sequences[i] for i in batch.examples)
+        return Part(sequences, self._adapter, self._policy, batch.share, spec.optimisation.kl_beta, generator)
 
-    def advance(self, loss: float) -> None:
-        """Takes what a step did for this job. Raises NonFiniteLoss."""
+    def update(self) -> Update:
+        """What its optimiser is to do with the gradient that a step left."""
         assert self._next is not None
         assert self._adapter is not None
+        rate = learning_rate(self.spec.optimisation, len(self._losses), self.spec.steps)
+        return Update(self._adapter, self._next.closes, rate)
+
+    def advance(self, loss: float, *, committed: bool) -> None:
+        """Takes what a step did for this job. Raises NonFiniteLoss, also where the update was not `committed`."""
+        assert self._next is not None
         if not math.isfinite(loss):
             raise self._diverged(f"the loss is {loss}")
+        if not committed:
+            raise self._diverged("the gradient is not finite")
         self._train_tokens += self.tokens
         self._step_losses.append(loss)
-        rate = learning_rate(self.spec.optimisation, len(self._losses), self.spec.steps)
-        if not self._adapter.commit(closes=self._next.closes, learning_rate=rate):
-            raise self._diverged("the gradient is not finite")
         if self._next.closes:
             self._losses.append(sum(self._step_losses) / len(self._step_losses))
             self._step_losses = []
             self._on_progress(Progress(step=len(self._losses), total_steps=self.spec.steps, loss=self._losses[-1]))
+        self._turn()
+
+    def _turn(self) -> None:
         self._next = next(self._plan, None)
+        self.tokens = sum(len(self.spec.sequences[i].ids) for i in self._next.examples) if self._next else 0
 
     def charge(self, seconds: float) -> None:
         """Adds device time."""
@@ -141,10 +151,10 @@ class Job:
         if not self._adapter.finite:
             raise self._diverged("the weights are not finite")
         probe = model.logits([Part((prompt,), self._adapter, self._policy)])[0]
-        shown = tuple(round(float(x), 4) for x in probe[:: max(1, len(probe) // 16)].tolist())
         weights = self._adapter.weights()
         self.charge(lap())
-        return Trained(weights, tuple(self._losses), self._train_tokens, self.device_seconds, shown)
+        said = probe_of(probe), top_of(probe)
+        return Trained(weights, tuple(self._losses), self._train_tokens, self.device_seconds, *said)
 
     def fail(self, error: BaseException) -> None:
         """Ends the job with `error`."""

@@ -1,8 +1,9 @@
-"""One linear layer for the rows of many jobs: one product with the frozen weight, each job's LoRA on its own rows."""
+"""Linear layers for the rows of many jobs: one product with each frozen weight, each job's LoRA on its own rows."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -10,93 +11,178 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from trainer_svc.adapter import LoraPair
+from trainer_svc.adapter import Gradients, Stack
+from trainer_svc.layout import Views
+from trainer_svc.rows import Rows
 
 
-@dataclass(frozen=True)
-class Slice:
-    """The next `rows` rows of a step, which belong to one job, and what it adds to one linear on them: the policy's
-    frozen pair, the trial's own pair, both or none. `dropout` draws the trial's from `generator`, the job's own."""
+@dataclass(eq=False)
+class Applied:
+    """Adapters on the rows of their jobs, one block of rows each; `gradients` where they train. `dropout` (of one
+    adapter alone) is drawn from `generator`, the job's own; a mask is drawn once in a step, so that a layer that runs
+    again sees the same."""
 
-    rows: int
-    trial: LoraPair | None
-    policy: LoraPair | None
+    rows: Rows
+    stack: Stack
+    gradients: Gradients | None = None
     dropout: float = 0.0
     generator: torch.Generator | None = None
+    masks: dict[tuple[int, int], Tensor] = field(default_factory=dict)
+
+    def input(self, x: Tensor, views: Views) -> Tensor:
+        """What the adapters' A sees of x [rows of the step, in]: [blocks, width, in]."""
+        seen = self.rows.of(x)
+        return seen * self.mask(seen, views) if self.dropout else seen
+
+    def mask(self, seen: Tensor, views: Views) -> Tensor:
+        """0 where an input is dropped, else 1 / (1 - dropout)."""
+        key = (views.group, views.starts[0])
+        if key not in self.masks:
+            drawn = torch.rand(seen.shape, generator=self.generator, device=seen.device)
+            self.masks[key] = (drawn >= self.dropout).to(seen.dtype).div_(1 - self.dropout)
+        return self.masks[key]
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """What the linear layers need to know of the step under way. `dtype`: of the products, None: the input's."""
+
+    applied: Sequence[Applied]
+    dtype: torch.dtype | None
+
+    def at(self, group: int) -> Iterator[tuple[Applied, Views]]:
+        """What is applied at a group of linears. In PEFT each linear has a dropout of its own."""
+        for applied in self.applied:
+            for views in applied.stack.views(group, apart=applied.dropout > 0):
+                yield applied, views
+
+
+IDLE = Step((), None)
 
 
 class PackedLinear(nn.Linear):
-    """Takes an `nn.Linear`'s place and weight: each job's LoRA is added to its own rows, as `slices` say.
-
-    Set `slices` before a forward pass and leave them alone until the backward pass is done.
-    """
+    """Takes an `nn.Linear`'s place and weight; each job's LoRA is added to its own rows, as its group's `step` says."""
 
     def __init__(self, linear: nn.Linear) -> None:
         nn.Module.__init__(self)  # the weight is the given one, so none is drawn
         self.in_features, self.out_features = linear.in_features, linear.out_features
         self.weight, self.bias = linear.weight, linear.bias
-        self.slices: tuple[Slice, ...] = ()
-        # Makes autograd call the backward pass of the first adapted layer, whose input requires no gradient.
-        self.anchor = torch.zeros((), requires_grad=True)
+        self.group = Group(0, (self,))
 
     def forward(self, x: Tensor) -> Tensor:
         """x [..., in] → [..., out]; the leading dimensions flattened are the rows of the step."""
-        if not any(part.trial or part.policy for part in self.slices):
-            return functional.linear(x, self.weight, self.bias)
-        packed: Tensor = _PackedLora.apply(x, self.anchor, self.weight, self.bias, self.slices)  # type: ignore[no-untyped-call]
+        return self.group.output(self, x)
+
+    def frozen_weight(self, dtype: torch.dtype) -> Tensor:
+        """The weight [out, in] in `dtype`, unpacked where it is stored in 4 bits."""
+        state = getattr(self.weight, "quant_state", None)
+        if state is None:
+            return self.weight.to(dtype)
+        from bitsandbytes.functional import dequantize_4bit  # type: ignore[import-not-found]  # an optional extra
+
+        dense: Tensor = dequantize_4bit(self.weight.data, state)
+        return dense.to(dtype)
+
+
+class Group:
+    """Linears that take the same input, as q, k and v do: one node of the graph, one product with all of their A.
+
+    Set `step` before a forward pass and leave it alone until the backward pass is done."""
+
+    def __init__(self, index: int, linears: Sequence[PackedLinear]) -> None:
+        self.index, self.linears = index, tuple(linears)
+        self.step = IDLE
+        # Makes autograd call the backward pass of the first adapted layer, whose input requires no gradient.
+        self._anchor = torch.zeros((), requires_grad=True)
+        self._input: Tensor | None = None
+        self._outputs: dict[PackedLinear, Tensor] = {}
+
+    def begin(self, step: Step) -> None:
+        """Sets the step."""
+        self.step, self._input, self._outputs = step, None, {}
+
+    def output(self, linear: PackedLinear, x: Tensor) -> Tensor:
+        """One linear's output; those of the others are ready when they ask for theirs with the same input."""
+        if self._input is not x or linear not in self._outputs:
+            self._outputs = dict(zip(self.linears, self._run(x), strict=True))
+            self._input = x
+        y = self._outputs.pop(linear)
+        if not self._outputs:
+            self._input = None
+        return y
+
+    def _run(self, x: Tensor) -> tuple[Tensor, ...]:
+        applied = tuple(self.step.at(self.index))
+        dtype = self.step.dtype or x.dtype
+        trains = any(each.gradients for each, _ in applied)
+        packed: tuple[Tensor, ...] = _PackedLora.apply(x, self._anchor if trains else None, self, applied, dtype)  # type: ignore[no-untyped-call]
         return packed
 
 
 class _PackedLora(torch.autograd.Function):
-    """y = W x + bias + Σ scaling · B A dropout(x) on the rows of each slice; W and bias get no gradient, A and B get
-    theirs written into their pair, not through autograd."""
+    """For each linear of a group y = W x + bias + Σ scaling · B A dropout(x), on the rows of each adapter; W and bias
+    get no gradient, A and B get theirs written into their stack, not through autograd."""
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, _anchor: Tensor, weight: Tensor, bias: Tensor | None, slices: tuple[Slice, ...]
-    ) -> Tensor:
-        rows = x.reshape(-1, x.shape[-1])
-        y = functional.linear(rows, weight, bias)
-        sizes = [part.rows for part in slices]
-        saved: list[tuple[Tensor | None, Tensor | None]] = []
-        for part, own, out in zip(slices, torch.split(rows, sizes), torch.split(y, sizes), strict=True):
-            down = keep = None
-            if part.policy is not None:
-                out.addmm_(own @ part.policy.a_t, part.policy.b_t, alpha=part.policy.scaling)
-            if part.trial is not None:
-                keep = _dropout_mask(own, part)
-                down = (own if keep is None else own * keep) @ part.trial.a_t
-                out.addmm_(down, part.trial.b_t, alpha=part.trial.scaling)
-            saved.append((down, keep))
-        ctx.rows, ctx.weight, ctx.slices, ctx.saved, ctx.sizes = rows, weight, slices, saved, sizes
-        return y.view(*x.shape[:-1], -1)
+        ctx: Any,
+        x: Tensor,
+        _anchor: Tensor | None,
+        group: Group,
+        applied: Sequence[tuple[Applied, Views]],
+        dtype: torch.dtype,
+    ) -> tuple[Tensor, ...]:
+        rows = x.reshape(-1, x.shape[-1]).to(dtype)
+        outputs = [_linear(rows, linear, dtype) for linear in group.linears]
+        downs = []
+        for each, views in applied:
+            down = torch.bmm(each.input(rows, views), views.a.mT).mul_(each.stack.scaling)
+            for place, columns, b in views.members:
+                each.rows.of(outputs[place]).baddbmm_(down[..., columns], b.mT)
+            downs.append(down if each.gradients else down.new_empty(0))
+        ctx.save_for_backward(x, *downs)
+        ctx.group, ctx.applied, ctx.dtype = group, applied, dtype
+        return tuple(y.to(x.dtype).view(*x.shape[:-1], -1) for y in outputs)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, None, None, None, None]:
-        shape, sizes = dy.shape, ctx.sizes
-        dy = dy.reshape(-1, shape[-1])
-        dx = dy @ ctx.weight if ctx.needs_input_grad[0] else None
-        dx_of = torch.split(dx, sizes) if dx is not None else [None] * len(sizes)
-        each = zip(ctx.slices, ctx.saved, torch.split(ctx.rows, sizes), torch.split(dy, sizes), dx_of, strict=True)
-        for part, (down, keep), own, dy_own, dx_own in each:
-            policy, trial = part.policy, part.trial
-            if policy is not None and dx_own is not None:
-                dx_own.addmm_(dy_own @ policy.b, policy.a, alpha=policy.scaling)
-            if trial is not None:
-                d_down = dy_own @ trial.b
-                seen = own if keep is None else own * keep
-                trial.add_gradient(d_down.t(), seen, dy_own.t(), down)
-                if dx_own is not None and keep is None:
-                    dx_own.addmm_(d_down, trial.a, alpha=trial.scaling)
-                elif dx_own is not None:
-                    dx_own.addcmul_(d_down @ trial.a, keep, value=trial.scaling)
-        ctx.rows = ctx.saved = None  # freed here, not when the graph is
-        return None if dx is None else dx.view(*shape[:-1], -1), None, None, None, None
+    def backward(ctx: Any, *dys: Tensor) -> tuple[Tensor | None, None, None, None, None]:
+        x, *downs = ctx.saved_tensors
+        group, dtype = ctx.group, ctx.dtype
+        rows = x.reshape(-1, x.shape[-1]).to(dtype)
+        gradients = [dy.reshape(-1, dy.shape[-1]).to(dtype) for dy in dys]
+        dx = None
+        if ctx.needs_input_grad[0]:
+            for linear, dy in zip(group.linears, gradients, strict=True):
+                weight = linear.frozen_weight(dtype)
+                dx = dy @ weight if dx is None else dx.addmm_(dy, weight)
+        for (each, views), down in zip(ctx.applied, downs, strict=True):
+            _adapter_backward(each, views, rows, down, gradients, dx)
+        return None if dx is None else dx.to(x.dtype).view(x.shape), None, None, None, None
 
 
-def _dropout_mask(rows: Tensor, part: Slice) -> Tensor | None:
-    if not part.dropout:
-        return None
-    keep = torch.rand(rows.shape, generator=part.generator, device=rows.device) >= part.dropout
-    return keep.to(rows.dtype).div_(1 - part.dropout)
+def _adapter_backward(
+    each: Applied, views: Views, rows: Tensor, down: Tensor, dys: Sequence[Tensor], dx: Tensor | None
+) -> None:
+    """Leaves the gradients of A and B, and adds the adapters' share to `dx`."""
+    d_down = rows.new_empty(each.rows.blocks, each.rows.width, views.a.shape[1])
+    for (place, columns, b), start in zip(views.members, views.starts[1:], strict=True):
+        dy = each.rows.of(dys[place])
+        torch.bmm(dy, b, out=d_down[..., columns])
+        if each.gradients:
+            each.gradients.add(views.group, start, dy.mT, down[..., columns])
+    d_down.mul_(each.stack.scaling)
+    if each.gradients:
+        each.gradients.add(views.group, views.starts[0], d_down.mT, each.input(rows, views))
+    if dx is None:
+        return
+    own = each.rows.of(dx)
+    if each.dropout:
+        own.addcmul_(torch.bmm(d_down, views.a), each.mask(own, views))
+    else:
+        own.baddbmm_(d_down, views.a)
+
+
+def _linear(rows: Tensor, linear: PackedLinear, dtype: torch.dtype) -> Tensor:
+    bias = linear.bias
+    return functional.linear(rows, linear.frozen_weight(dtype), None if bias is None else bias.to(dtype))

@@ -2,42 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from sealkit.backends.lora import find_targets, target_names
+from sealkit.backends.lora import LoraWeights, find_targets, target_names
+from sealkit.backends.models import good_at_bfloat16
 from sealkit.errors import InvalidModel
+from sealkit.types import Optimisation
 from trainer_svc import attention
 from trainer_svc.adapter import FrozenAdapter, TrainableAdapter
+from trainer_svc.checkpoint import Checkpointed
 from trainer_svc.encoding import Encoded
-from trainer_svc.linear import PackedLinear, Slice
-from trainer_svc.loss import loss_gradient_
-
-
-@dataclass(frozen=True)
-class Part:
-    """What one job puts into a step: a micro-batch, the adapters it goes through, and how its loss counts.
-
-    The gradient is that of share · (mean CE + kl_beta · mean KL) over the label tokens. `generator` draws dropout."""
-
-    sequences: tuple[Encoded, ...]
-    trial: TrainableAdapter | None = None
-    policy: FrozenAdapter | None = None
-    share: float = 1.0
-    kl_beta: float = 0.0
-    generator: torch.Generator | None = None
-
-    @property
-    def tokens(self) -> int:
-        return sum(len(sequence.ids) for sequence in self.sequences)
-
-    @property
-    def labels(self) -> int:
-        return sum(len(sequence.labels) for sequence in self.sequences)
+from trainer_svc.layout import Groups
+from trainer_svc.linear import IDLE, Group, PackedLinear, Step
+from trainer_svc.loss import Goal, head_gradient, logits_gradient
+from trainer_svc.step import Pack, Part, apply_adapters, lay_out
 
 
 class PackedModel:
@@ -46,132 +29,167 @@ class PackedModel:
     Raises InvalidModel where the architecture cannot take packed sequences: sequences must not see each other.
     """
 
-    def __init__(self, model: PreTrainedModel) -> None:
+    def __init__(self, model: PreTrainedModel, *, checkpoint: bool = False) -> None:
         if not getattr(model, "_supports_attention_backend", False):
             raise InvalidModel(f"{type(model).__name__} cannot use another attention, which packed training needs")
         self.model = model
         self.device: torch.device = model.device
         self.dtype: torch.dtype = model.dtype
+        # On a CPU that is slow at it bfloat16 saves memory only: weights are widened one product at a time.
+        narrow = self.dtype == torch.bfloat16 and not good_at_bfloat16(self.device)
+        self._product_dtype = torch.float32 if narrow else self.dtype
         self.target_names = target_names(model)
         self._linears = {path: PackedLinear(linear) for path, linear in self.find_targets(self.target_names).items()}
         for path, packed in self._linears.items():
             parent, _, name = path.rpartition(".")
             setattr(model.get_submodule(parent), name, packed)
         model.config._attn_implementation = attention.NAME
+        self.checkpointed = Checkpointed(model, on=checkpoint)
+        self._groups: list[Group] = []
+        self._head: nn.Linear | None = None
+        self.groups = self._find_groups()
         self._check_apart()
 
     def find_targets(self, names: Iterable[str]) -> dict[str, nn.Linear]:
         """The linear layers that `names` mean, by path. Raises UnknownTargetModule."""
         return find_targets(self.model, names)
 
+    def trainable(self, weights: LoraWeights, optimisation: Optimisation) -> TrainableAdapter:
+        """An adapter of this model that trains. May raise torch.OutOfMemoryError."""
+        return TrainableAdapter.of(weights, optimisation, self.groups, self.device, self._product_dtype)
+
+    def frozen(self, weights: LoraWeights) -> FrozenAdapter:
+        """A policy adapter of this model."""
+        return FrozenAdapter.of(weights, self.groups, self.device, self._product_dtype)
+
     def forward_backward(self, parts: Sequence[Part]) -> list[float]:
         """Runs one step: leaves each trial adapter's gradient in it and returns each part's mean cross-entropy, in nats
         a label token. A part whose loss is not finite leaves every other part's gradient as it would be without it."""
-        for part in parts:
-            assert part.trial is not None
-            part.trial.begin()
-        pack = _Pack.of(parts, self.device)
-        logits = self._logits(parts, pack)
-        flat = logits.detach()[0]
-        sizes = [part.labels for part in parts]
-        weights = self._spread([part.share / part.labels for part in parts], sizes)
-        kl_weights = self._spread([part.kl_beta * part.share / part.labels for part in parts], sizes)
-        reference = self._reference(parts, flat)
-        entropies = loss_gradient_(flat, pack.targets, weights, reference, kl_weights)
-        means = torch.stack([entropy.mean() for entropy in torch.split(entropies, sizes)])
-        logits.backward(logits.detach())  # type: ignore[no-untyped-call]
+        runs = lay_out(parts, self.device)
+        pack = Pack.of(runs, self.device)
+        goal = self._goal(pack.parts, pack)
+        applied, trainings = apply_adapters(runs, self.device)
+        with self._step(Step(applied, self._product_dtype)):
+            states = self._states(pack)
+            predictors = pack.predictors.to(states.device)
+            rows = states.detach()[0].index_select(0, predictors)
+            entropies, gradient = self._gradient(rows, goal)
+            into = torch.zeros_like(states[0]).index_copy_(0, predictors, gradient)
+            states.backward(into.unsqueeze(0))  # type: ignore[no-untyped-call]
+        for training in trainings:
+            training.end()
+        means = torch.stack([entropy.mean() for entropy in pack.by_part(entropies, parts)])
         return [float(mean) for mean in means.tolist()]
 
     @torch.no_grad()
     def logits(self, parts: Sequence[Part]) -> Tensor:
         """Logits [labels, vocabulary] at the label positions of all parts, in order."""
-        return self._logits(parts, _Pack.of(parts, self.device))[0]
+        with self._packed(parts) as pack:
+            output = self.model(**pack.inputs, logits_to_keep=pack.predictors, use_cache=False)
+        return torch.cat(pack.by_part(output.logits[0], parts))
 
-    def _logits(self, parts: Sequence[Part], pack: _Pack) -> Tensor:
-        self._assign(parts)
-        try:
-            output = self.model(
-                input_ids=pack.ids,
-                position_ids=pack.positions,
-                logits_to_keep=pack.predictors,
-                use_cache=False,
-                segment_lengths=pack.lengths,
-            )
-        finally:
-            for packed in self._linears.values():
-                packed.slices = ()
-        logits: Tensor = output.logits
-        return logits
+    def _states(self, pack: Pack) -> Tensor:
+        """What the output head sees, [1, tokens, features]; or the logits, where the head does more than multiply."""
+        if self._head is None:
+            logits: Tensor = self.model(**pack.inputs, use_cache=False).logits
+            return logits
+        states: Tensor = self._decoder(**pack.inputs, use_cache=False).last_hidden_state
+        return states
 
-    def _assign(self, parts: Sequence[Part]) -> None:
-        rows = [part.tokens for part in parts]
-        for path, packed in self._linears.items():
-            slices = []
-            for part, count in zip(parts, rows, strict=True):
-                trial = part.trial.pairs.get(path) if part.trial else None
-                policy = part.policy.pairs.get(path) if part.policy else None
-                dropout = part.trial.config.dropout if part.trial else 0.0
-                slices.append(Slice(count, trial, policy, dropout, part.generator))
-            packed.slices = tuple(slices)
+    @property
+    def _decoder(self) -> nn.Module:
+        decoder: nn.Module = self.model.get_decoder()  # type: ignore[no-untyped-call]
+        return decoder
 
-    def _reference(self, parts: Sequence[Part], logits: Tensor) -> Tensor | None:
+    def _gradient(self, rows: Tensor, goal: Goal) -> tuple[Tensor, Tensor]:
+        """Cross-entropy of each of `rows`, picked from `_states`, and the goal's gradient by them."""
+        if self._head is None:
+            return logits_gradient(rows, goal)
+        weight, bias = self._head.weight, self._head.bias
+        dtype = self._product_dtype
+        return head_gradient(rows, weight.to(dtype), None if bias is None else bias.to(dtype), goal)
+
+    def _goal(self, parts: Sequence[Part], pack: Pack) -> Goal:
+        """What the step minimises; `parts` are in the order of the pack."""
+        sizes = torch.tensor([part.labels for part in parts])
+        exact = torch.float64 if self.dtype == torch.float64 else torch.float32
+        weights = torch.tensor([part.share / part.labels for part in parts], dtype=exact)
+        betas = torch.tensor([part.kl_beta for part in parts], dtype=exact)
+        each, kl = (values.repeat_interleave(sizes).to(self.device) for values in (weights, weights * betas))
+        return Goal(pack.targets, each, kl, self._reference(parts))
+
+    @torch.no_grad()
+    def _reference(self, parts: Sequence[Part]) -> Tensor | None:
         """What the same model says with the trial adapters off, in the rows of the parts that ask for a KL term."""
-        asking = [part for part in parts if part.kl_beta]
-        if not asking:
+        bare = [Part(part.sequences, policy=part.policy) for part in parts if part.kl_beta]
+        if not bare:
             return None
-        bare = [Part(part.sequences, policy=part.policy) for part in asking]
-        if len(asking) == len(parts):
-            return self.logits(bare)
-        rows = torch.cat([torch.full((part.labels,), bool(part.kl_beta)) for part in parts]).to(self.device)
-        reference = torch.zeros_like(logits)
-        reference[rows] = self.logits(bare)
+        with self._packed(bare) as pack:
+            states = self._states(pack)
+        said = states[0].index_select(0, pack.predictors.to(states.device))
+        said = torch.cat(pack.by_part(said, bare))
+        if len(bare) == len(parts):
+            return said
+        rows = torch.cat([torch.full((part.labels,), bool(part.kl_beta)) for part in parts])
+        reference = said.new_zeros(len(rows), said.shape[1])
+        reference[rows.to(said.device)] = said
         return reference
 
-    def _spread(self, values: list[float], sizes: list[int]) -> Tensor:
-        exact = torch.float64 if self.dtype == torch.float64 else torch.float32
-        each = torch.tensor(values, dtype=exact, device=self.device)
-        return each.repeat_interleave(torch.tensor(sizes, device=self.device))
+    @contextmanager
+    def _packed(self, parts: Sequence[Part]) -> Iterator[Pack]:
+        """The parts' adapters in place, without training."""
+        runs = lay_out(parts, self.device)
+        with self._step(Step(apply_adapters(runs, self.device)[0], self._product_dtype)):
+            yield Pack.of(runs, self.device)
+
+    @contextmanager
+    def _step(self, step: Step) -> Iterator[None]:
+        for group in self._groups:
+            group.begin(step)
+        try:
+            yield
+        finally:
+            for group in self._groups:
+                group.begin(IDLE)
+
+    @torch.no_grad()
+    def _find_groups(self) -> Groups:
+        """Sees which linears take the same input, and whether the output head multiplies and does no more."""
+        seen: list[tuple[str, Tensor]] = []  # holds the inputs, so that no two share an address
+        hooks = [
+            packed.register_forward_pre_hook(lambda _, inputs, path=path: seen.append((path, inputs[0])))
+            for path, packed in self._linears.items()
+        ]
+        pack = Pack.of(lay_out([Part((self._probe(8),))], self.device), self.device)
+        logits = self.model(**pack.inputs, use_cache=False).logits
+        for hook in hooks:
+            hook.remove()
+        together: dict[int, list[str]] = {}
+        for path, x in seen:
+            together.setdefault(id(x), []).append(path)
+        unused = [[path] for path in self._linears if path not in {path for path, _ in seen}]
+        groups: Groups = tuple(tuple(dict.fromkeys(paths)) for paths in [*together.values(), *unused])
+        for index, paths in enumerate(groups):
+            group = Group(index, [self._linears[path] for path in paths])
+            for linear in group.linears:
+                linear.group = group
+            self._groups.append(group)
+        head = self.model.get_output_embeddings()  # type: ignore[no-untyped-call]
+        if isinstance(head, nn.Linear) and hasattr(self.model, "get_decoder"):
+            states = self._decoder(**pack.inputs, use_cache=False).last_hidden_state
+            self._head = head if torch.equal(head(states), logits) else None
+        return groups
 
     def _check_apart(self) -> None:
-        size = self.model.config.get_text_config().vocab_size
-        short, long = (Encoded(tuple((7 * i + n) % size for i in range(n)), (n - 1,)) for n in (3, 8))
-        together = self.logits([Part((long,)), Part((short,))])[1]
-        alone = self.logits([Part((short,))])[0]
+        parts = [Part((self._probe(length),)) for length in (3, 8)]
+        together = self.logits(parts)
+        alone = torch.cat([self.logits([part]) for part in parts])
         scale = alone.float().abs().max()
         if not (together - alone).abs().max() <= 0.05 * scale:
             raise InvalidModel(
                 f"{type(self.model).__name__} lets packed sequences see each other; it cannot be trained here"
             )
 
-
-@dataclass(frozen=True)
-class _Pack:
-    """The sequences of a step end to end, no padding: `ids` and `positions` [1, tokens]; `predictors` [labels] are the
-    rows that predict `targets` [labels]."""
-
-    ids: Tensor
-    positions: Tensor
-    lengths: tuple[int, ...]
-    predictors: Tensor
-    targets: Tensor
-
-    @classmethod
-    def of(cls, parts: Sequence[Part], device: torch.device) -> _Pack:
-        ids: list[int] = []
-        positions: list[int] = []
-        predictors: list[int] = []
-        targets: list[int] = []
-        lengths = []
-        for sequence in (s for part in parts for s in part.sequences):
-            predictors += [len(ids) + label - 1 for label in sequence.labels]
-            targets += [sequence.ids[label] for label in sequence.labels]
-            ids += sequence.ids
-            positions += range(len(sequence.ids))
-            lengths.append(len(sequence.ids))
-        return cls(
-            torch.tensor([ids], device=device),
-            torch.tensor([positions], device=device),
-            tuple(lengths),
-            torch.tensor(predictors, device=device),
-            torch.tensor(targets, device=device),
-        )
+    def _probe(self, length: int) -> Encoded:
+        size = self.model.config.get_text_config().vocab_size
+        return Encoded(tuple((7 * i + length) % size for i in range(length)), (length - 1,))

@@ -35,8 +35,7 @@ class Scheduler:
             left -= job.tokens
             self._served[job.spec.owner] += job.tokens
             self._last[job] = self._clock
-        # Neighbours of equal length share one attention call.
-        return sorted(chosen, key=lambda job: job.tokens)
+        return chosen
 
     def _forget_absent(self, running: Sequence[Job]) -> None:
         owners = {job.spec.owner for job in running}

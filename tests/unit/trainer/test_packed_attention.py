@@ -9,7 +9,8 @@ from transformers import AttentionInterface, MistralConfig, MistralForCausalLM
 from sealkit.errors import InvalidModel
 from tests.unit.trainer.jobs import packed, sequences
 from trainer_svc.attention import packed_attention
-from trainer_svc.packed import PackedModel, Part
+from trainer_svc.packed import PackedModel
+from trainer_svc.step import Part
 
 
 @pytest.mark.parametrize("window", [None, 3])

@@ -12,9 +12,10 @@ from sealkit.backends.lora import LoraWeights
 from sealkit.types import LoraConfig
 from tests.unit.trainer.jobs import job_spec, packed, sequences
 from tests.unit.trainer.plain import batch_loss, peft_model, relative, train, trained_weights
-from trainer_svc.adapter import TrainableAdapter, initial_weights
-from trainer_svc.linear import Slice
-from trainer_svc.packed import Part
+from trainer_svc.adapter import Training, initial_weights
+from trainer_svc.linear import IDLE, Applied, Step
+from trainer_svc.rows import Rows
+from trainer_svc.step import Part
 
 # Each differs from the others in all that a job may choose; lengths, masks and counts differ by seed.
 JOBS = {
@@ -98,11 +99,11 @@ def test_float32_gradients_of_a_step(folders):
         theirs.append(
             {p: (m.lora_A["default"].weight.grad, m.lora_B["default"].weight.grad) for p, m in layers.items()}
         )
-        adapters.append(TrainableAdapter.of(weights, job_spec().optimisation, model.device, model.dtype))
+        adapters.append(model.trainable(weights, job_spec().optimisation))
         parts.append(Part(batch, adapters[-1]))
     model.forward_backward(parts)
     for adapter, expected in zip(adapters, theirs, strict=True):
-        assert relative({p: (pair.a_grad, pair.b_grad) for p, pair in adapter.pairs.items()}, expected) < 1e-5
+        assert relative(adapter.gradients(), expected) < 1e-5
 
 
 def test_dropout_is_a_jobs_own(models, make_engine):
@@ -125,16 +126,19 @@ def test_dropout_gradient_is_autograds(models):
     """Through the layer's own backward pass against autograd on the written-out formula, with a recorded mask."""
     model = models["llama"]
     config = LoraConfig(rank=3, alpha=6, dropout=0.4, target_modules=("q_proj",))
-    linear = model.find_targets(("layers.0.self_attn.q_proj",))["model.layers.0.self_attn.q_proj"]
+    path = "model.layers.0.self_attn.q_proj"
+    linear = model.find_targets((path,))[path]
     draw = torch.Generator().manual_seed(0)
     a, b = (torch.randn(shape, generator=draw, dtype=torch.float64) for shape in ((3, 32), (32, 3)))
     x = torch.randn(5, 32, generator=draw, dtype=torch.float64, requires_grad=True)
-    adapter = TrainableAdapter.of(LoraWeights(config, {"q": (a, b)}), job_spec().optimisation, model.device, x.dtype)
-    trial = Slice(3, adapter.pairs["q"], None, 0.4, torch.Generator().manual_seed(3))
-    linear.slices = (Slice(1, None, None), trial, Slice(1, None, None))
+    adapter = model.trainable(LoraWeights(config, {path: (a, b)}), job_spec().optimisation)
+    training = Training.of([adapter])
+    trial = Applied(Rows(1, 1, 3), training.stack, training.gradients, 0.4, torch.Generator().manual_seed(3))
+    linear.group.begin(Step((trial,), x.dtype))
     y = linear(x)
-    linear.slices = ()
+    linear.group.begin(IDLE)
     y.square().sum().backward()
+    training.end()
     keep = (torch.rand(3, 32, generator=torch.Generator().manual_seed(3)) >= 0.4) / 0.6
     x2, a2, b2 = (t.detach().clone().requires_grad_() for t in (x, a, b))
     y2 = torch.nn.functional.linear(x2, linear.weight)
@@ -142,8 +146,8 @@ def test_dropout_gradient_is_autograds(models):
     y2.square().sum().backward()
     assert torch.allclose(y, y2)
     assert torch.allclose(x.grad, x2.grad)
-    assert torch.allclose(adapter.pairs["q"].a_grad, a2.grad)
-    assert torch.allclose(adapter.pairs["q"].b_grad, b2.grad)
+    assert torch.allclose(adapter.gradients()[path][0], a2.grad)
+    assert torch.allclose(adapter.gradients()[path][1], b2.grad)
 
 
 def test_weights_do_not_depend_on_the_other_targets(models):

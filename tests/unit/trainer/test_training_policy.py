@@ -10,9 +10,9 @@ from sealkit.backends.lora import LoraWeights, dump_adapter, load_adapter
 from sealkit.types import LoraConfig
 from tests.unit.trainer.jobs import job_spec, sequences
 from tests.unit.trainer.plain import peft_model, relative, train, trained_weights
-from trainer_svc.adapter import FrozenAdapter, TrainableAdapter, initial_weights
+from trainer_svc.adapter import initial_weights
 from trainer_svc.job import Frozen
-from trainer_svc.packed import Part
+from trainer_svc.step import Part
 
 
 def random_weights(model, seed: int, **options) -> LoraWeights:
@@ -64,7 +64,7 @@ def test_peft_loads_what_was_saved(folders, models, make_engine, tmp_path):
     theirs = peft.PeftModel.from_pretrained(base, folder, autocast_adapter_dtype=False)
     (sequence,) = sequences(1, 42)
     again = load_adapter({file.name: file.read_bytes() for file in folder.iterdir()})
-    adapter = TrainableAdapter.of(again, job_spec().optimisation, torch.device("cpu"), torch.float64)
+    adapter = models["llama"].trainable(again, job_spec().optimisation)
     ours = models["llama"].logits([Part((sequence,), adapter)])
     assert torch.allclose(ours, peft_logits(theirs, sequence), rtol=1e-9, atol=1e-9)
     assert not torch.allclose(ours, models["llama"].logits([Part((sequence,))]), rtol=1e-3, atol=1e-3)
@@ -78,9 +78,8 @@ def test_policy_and_trial_together_are_both_in_peft(folders, models, tmp_path):
     both.load_adapter(write(tmp_path / "t", trial), "t", autocast_adapter_dtype=False)
     both.base_model.set_adapter(["p", "t"])
     (sequence,) = sequences(1, 7)
-    cpu = torch.device("cpu")
-    adapter = TrainableAdapter.of(trial, job_spec().optimisation, cpu, torch.float64)
-    ours = model.logits([Part((sequence,), adapter, FrozenAdapter.of(policy, cpu, torch.float64))])
+    adapter = model.trainable(trial, job_spec().optimisation)
+    ours = model.logits([Part((sequence,), adapter, model.frozen(policy))])
     assert torch.allclose(ours, peft_logits(both, sequence), rtol=1e-9, atol=1e-9)
 
 

@@ -23,11 +23,7 @@ class Endless(Job):
 
     def __init__(self, size: int, owner: str = "") -> None:
         super().__init__(job_spec(1, owner=owner))
-        self.size = size
-
-    @property
-    def tokens(self) -> int:
-        return self.size
+        self.tokens = size
 
 
 def served(jobs, budget: int, steps: int) -> Counter:

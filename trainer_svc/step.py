@@ -1,0 +1,147 @@
+"""One step of the engine as tensors: whose rows lie where, and which adapters they go through."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from trainer_svc.adapter import FrozenAdapter, TrainableAdapter, Training
+from trainer_svc.encoding import Encoded
+from trainer_svc.linear import Applied
+from trainer_svc.rows import Rows, alike
+
+_STACKED_ON_CPU = 1 << 18
+"""Values of an adapter up to which a CPU does better to copy several side by side than to take them one by one; on a
+GPU each kernel costs a launch, so there they are always stacked."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """What one job puts into a step: a micro-batch, the adapters it goes through, and how its loss counts.
+
+    The gradient is that of share · (mean CE + kl_beta · mean KL) over the label tokens. `generator` draws dropout."""
+
+    sequences: tuple[Encoded, ...]
+    trial: TrainableAdapter | None = None
+    policy: FrozenAdapter | None = None
+    share: float = 1.0
+    kl_beta: float = 0.0
+    generator: torch.Generator | None = None
+
+    @property
+    def tokens(self) -> int:
+        return sum(len(sequence.ids) for sequence in self.sequences)
+
+    @property
+    def labels(self) -> int:
+        return sum(len(sequence.labels) for sequence in self.sequences)
+
+    @property
+    def kind(self) -> tuple[int, int, bool]:
+        """Parts of one kind may have their adapters applied in one product."""
+        if self.trial is None:
+            return id(self.policy), 0, False
+        return id(self.policy), id(self.trial.layout), self.trial.config.dropout > 0
+
+
+@dataclass(frozen=True)
+class Block:
+    """A part on `width` rows of a step; what its tokens leave is padding behind its last one. Causal attention keeps
+    real tokens from seeing it, and no gradient comes out of it."""
+
+    part: Part
+    start: int
+    width: int
+
+
+def lay_out(parts: Sequence[Part], device: torch.device) -> list[list[Block]]:
+    """The parts one after the other: neighbours are of one kind, those in one list of one width as well."""
+    rows = 0
+    runs = []
+    ordered = sorted(parts, key=lambda part: (part.kind, part.tokens))
+    for _, neighbours in groupby(ordered, key=lambda part: part.kind):
+        some = list(neighbours)
+        for cut in alike([part.tokens for part in some], padding=_side_by_side(some[0], device)):
+            width = some[cut][-1].tokens
+            runs.append([Block(part, rows + i * width, width) for i, part in enumerate(some[cut])])
+            rows += width * len(runs[-1])
+    return runs
+
+
+def apply_adapters(runs: Sequence[Sequence[Block]], device: torch.device) -> tuple[list[Applied], list[Training]]:
+    """The adapters on their rows, each policy's before the trials'; and those that train."""
+    applied, trainings = [], []
+    for policy, neighbours in groupby(runs, key=lambda run: run[0].part.policy):
+        blocks = [block for run in neighbours for block in run]
+        if policy is not None:
+            rows = Rows(blocks[0].start, 1, sum(block.width for block in blocks))
+            applied.append(Applied(rows, policy.stack))
+    for run in runs:
+        for some in [run] if _side_by_side(run[0].part, device) else [[block] for block in run]:
+            adapters = [block.part.trial for block in some if block.part.trial is not None]
+            if adapters:
+                rows = Rows(some[0].start, len(some), some[0].width)
+                trainings.append(training := Training.of(adapters))
+                dropout, generator = adapters[0].config.dropout, some[0].part.generator
+                applied.append(Applied(rows, training.stack, training.gradients, dropout, generator))
+    return applied, trainings
+
+
+def _side_by_side(part: Part, device: torch.device) -> bool:
+    """Whether parts of this one's kind are padded to a common width and their adapters applied in one product."""
+    if part.trial is None or part.trial.config.dropout:
+        return False
+    return device.type != "cpu" or part.trial.layout.size <= _STACKED_ON_CPU
+
+
+@dataclass(frozen=True)
+class Pack:
+    """The sequences of a step end to end: `inputs` of the model; `predictors` [labels] are the rows that predict
+    `targets` [labels], in the order of `parts`."""
+
+    parts: tuple[Part, ...]
+    inputs: dict[str, Any]
+    predictors: Tensor
+    targets: Tensor
+
+    def by_part(self, values: Tensor, parts: Sequence[Part]) -> list[Tensor]:
+        """`values` [labels, …] of each of `parts`, in their order."""
+        split: Sequence[Tensor] = torch.split(values, [part.labels for part in self.parts])
+        of = {id(part): value for part, value in zip(self.parts, split, strict=True)}
+        return [of[id(part)] for part in parts]
+
+    @classmethod
+    def of(cls, runs: Sequence[Sequence[Block]], device: torch.device) -> Pack:
+        ids: list[int] = []
+        positions: list[int] = []
+        predictors: list[int] = []
+        targets: list[int] = []
+        lengths: list[int] = []
+        blocks = [block for run in runs for block in run]
+        for block in blocks:
+            for sequence in block.part.sequences:
+                predictors += [len(ids) + label - 1 for label in sequence.labels]
+                targets += [sequence.ids[label] for label in sequence.labels]
+                ids += sequence.ids
+                positions += range(len(sequence.ids))
+                lengths.append(len(sequence.ids))
+            if padding := block.width - block.part.tokens:
+                ids += [0] * padding
+                positions += [0] * padding
+                lengths[-1] += padding
+        inputs = {
+            "input_ids": torch.tensor([ids], device=device),
+            "position_ids": torch.tensor([positions], device=device),
+            "segment_lengths": tuple(lengths),
+        }
+        return cls(
+            tuple(block.part for block in blocks),
+            inputs,
+            torch.tensor(predictors, device=device),
+            torch.tensor(targets, device=device),
+        )
