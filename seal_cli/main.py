@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from seal_cli.commands import adapters, health, policies, run, runs, stack, trials
+from seal_cli.commands import adapters, arc, certs, health, policies, run, runs, stack, trials
 from sealkit.errors import SealError
 
 
@@ -39,6 +39,8 @@ app.add_typer(runs.app, name="runs")
 app.add_typer(trials.app, name="trials")
 app.add_typer(policies.app, name="policies")
 app.add_typer(adapters.app, name="adapters")
+app.add_typer(arc.app, name="arc")
+app.add_typer(certs.app, name="certs")
 health.register(app)
 
 

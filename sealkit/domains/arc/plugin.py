@@ -94,7 +94,14 @@ class ArcDomain:
         return read_tasks(records)
 
     def prompt(self, context: Context) -> Prompt:
-        return toolkit_prompt(_task(context).demonstrations, self.options.grid_style, self.options.prompt_format)
+        options, optimisation = self.options, self.inner_loop.optimisation
+        return toolkit_prompt(
+            _task(context).demonstrations,
+            options.grid_style,
+            options.prompt_format,
+            max_steps=options.max_steps,
+            batch_size=optimisation.batch_size * optimisation.gradient_accumulation_steps,
+        )
 
     def compile(self, context: Context, completion: str, seed: int) -> TrainingSpec:
         """Raises Rejected: NO_JSON, INVALID_TOOLKIT, TOO_MANY_STEPS, or NO_EXAMPLES where all are too long."""

@@ -24,7 +24,7 @@ Ways to make more examples, each on or off:
 Training:
 - strategy: train_using_all_tokens or train_using_output_tokens (only the output grids teach)
 - learning_rate: from 0.000001 to 0.01
-- num_train_epochs: a small whole number; more examples need fewer
+- num_train_epochs: from 1 to 100; all epochs together may take {max_steps} steps of {batch_size} examples, not more
 
 The examples of the puzzle:
 
@@ -56,12 +56,14 @@ def characters(example: TrainingExample) -> int:
     return shots + len(prompt.user) + len(prompt.system) + len(example.text)
 
 
-def toolkit_prompt(shown: Sequence[Pair], style: GridStyle, form: PromptFormat) -> Prompt:
-    """Asks for a choice of tools for a task."""
+def toolkit_prompt(
+    shown: Sequence[Pair], style: GridStyle, form: PromptFormat, *, max_steps: int, batch_size: int
+) -> Prompt:
+    """Asks for a choice of tools for a task, of at most `max_steps` optimiser steps of `batch_size` examples."""
     examples = "\n\n".join(
         f"Input:\n{to_text(pair.input, style)}\nOutput:\n{to_text(pair.output, style)}" for pair in shown
     )
-    asked = _CHOOSE.format(examples=examples)
+    asked = _CHOOSE.format(examples=examples, max_steps=max_steps, batch_size=batch_size)
     return Prompt(user=f"{asked}\n\nJSON:\n" if form is PromptFormat.PLAIN else asked, format=form)
 
 

