@@ -16,6 +16,7 @@ from seal_cli.console import duration, out, share
 from sealkit.resources import (
     Editor,
     Event,
+    GateState,
     PolicyTrained,
     RoundFinished,
     RunStateChanged,
@@ -28,6 +29,7 @@ from sealkit.resources import (
 STAGES = {
     "e-step": "writing self-edits and trying them",
     "m-step": "teaching the policy what helped",
+    "commit": "committing what helped, and measuring what it forgot",
     "scoring the last policy": "scoring the last policy on held-out contexts",
 }
 
@@ -160,6 +162,8 @@ def headline(event: Event) -> str:
         what = STAGES.get(kind.stage.lower(), kind.stage)
         # People count from 1, records from 0.
         return f"round {kind.round + 1} of {event.progress.rounds_total}: {what}"
+    if isinstance(kind, PolicyTrained) and kind.policy.gate is GateState.REFUSED:
+        return f"round {kind.round + 1}: {kind.policy.name} is refused, the policy stays: {kind.policy.gate_reason}"
     if isinstance(kind, PolicyTrained) and not kind.kept:
         return f"round {kind.round + 1}: nothing helped enough to be kept; the policy stays as it is"
     if isinstance(kind, PolicyTrained):

@@ -12,8 +12,9 @@ from rich.table import Table
 from rich.text import Text
 
 from seal_cli.console import duration, out
+from seal_cli.continual import CONTINUAL_LEGEND, continual_facts, matrix_table
 from seal_cli.cost import STAGES, cost_facts
-from sealkit.resources import Estimate, ReportRow, Run, RunReport
+from sealkit.resources import Estimate, GateState, PolicyVersion, ReportRow, Run, RunReport
 
 SPLITS = {
     "train": "Contexts that the policy learns from",
@@ -40,6 +41,10 @@ def print_report(run: Run, report: RunReport, store: Path | None) -> None:
         out.print(_accuracy_table(split, [row for row in report.rows if row.split == split]))
     out.print(Text(LEGEND, style="dim"))
     out.print()
+    if report.continual and (table := matrix_table(report.continual)):
+        out.print(table)
+        out.print(Text(CONTINUAL_LEGEND, style="dim"))
+        out.print()
     out.print(_facts(report, store))
     out.print()
     out.print(f"[bold]{escape(report.verdict)}[/]")
@@ -84,7 +89,9 @@ def _fact_rows(report: RunReport, store: Path | None) -> Iterable[tuple[str, str
         yield "forgetting by a trial's adapter", _signed(report.trial_forgetting)
     for index, policy in enumerate(report.policies):
         if policy.forgetting is not None:
-            yield f"forgetting by θ_{index}", f"{policy.forgetting:+.3f} ({policy.name})"
+            yield f"forgetting by θ_{index}", _forgot(policy)
+    if report.continual:
+        yield from continual_facts(report.continual)
     if report.stage_seconds:
         parts = (f"{STAGES.get(stage, stage)} {seconds:.1f} s" for stage, seconds in report.stage_seconds.items())
         yield "seconds a trial", f"{', '.join(parts)} (in company with other trials, waiting included)"
@@ -93,9 +100,16 @@ def _fact_rows(report: RunReport, store: Path | None) -> Iterable[tuple[str, str
         yield "in all", f"{report.wall_seconds:.0f} s, {each:.1f} s for each of {trials} trials, M-steps included"
     yield from cost_facts(report.cost)
     if report.policies:
-        yield "policies", " → ".join(policy.name for policy in report.policies)
+        published = [policy for policy in report.policies if policy.gate is not GateState.REFUSED]
+        yield "policies", " → ".join(policy.name for policy in published)
     if store:
         yield "adapters", f"{store / 'adapters'} (PEFT's format)"
+
+
+def _forgot(policy: PolicyVersion) -> str:
+    interval = f" [{r.forgetting_low:+.3f}, {r.forgetting_high:+.3f}]" if (r := policy.retention) else ""
+    refused = ": refused by the gate" if policy.gate is GateState.REFUSED else ""
+    return f"{policy.forgetting:+.3f}{interval} ({policy.name}){refused}"
 
 
 def _signed(estimate: Estimate) -> str:

@@ -1,4 +1,4 @@
-"""`seal policies`: list, get."""
+"""`seal policies`: list, show, get."""
 
 from __future__ import annotations
 
@@ -24,22 +24,54 @@ def list_policies(limit: Limit = 20, address: Address = "", data: Data = DEFAULT
                 policy.name,
                 policy.parent,
                 policy.round,
+                str(len(policy.trials)),
                 share(policy.held_out_accuracy),
                 share(policy.forgetting),
+                policy.gate.value,
                 moment(policy.create_time),
             )
             for policy in islice(client.list_policies(), limit)
         ]
-    print_listing(("policy", "from", "round", "held-out accuracy", "forgetting", "created"), rows)
+    print_listing(("policy", "from", "round", "trials", "held-out accuracy", "forgetting", "gate", "created"), rows)
+
+
+@app.command()
+def show(
+    name: Annotated[str, typer.Argument(help="policies/…")], address: Address = "", data: Data = DEFAULT_DATA
+) -> None:
+    """One policy in words: where it comes from, what taught it, what it forgot, what the gate said."""
+    from seal_cli.console import moment, out, share
+
+    with connect(address, data) as client:
+        policy = client.get_policy(_full(name))
+    kl = f"{policy.divergence.on_fixed_text:.4f} nats a token from the base" if policy.divergence else ""
+    facts = {
+        "policy": policy.name,
+        "from": policy.parent or "the base model",
+        "round": policy.round,
+        "adapter": policy.adapter.digest if policy.adapter else "none",
+        "taught by": ", ".join(policy.trials),
+        "gate": f"{policy.gate.value}: {policy.gate_reason}".removesuffix(": "),
+        "moved": kl,
+        "held-out accuracy": share(policy.held_out_accuracy),
+        "accuracy": ", ".join(f"{context} {score:.2f}" for context, score in policy.scores.items()),
+        "made": moment(policy.create_time),
+    }
+    for label, value in facts.items():
+        if value:
+            out.print(f"{label:<18} {value}", markup=False, soft_wrap=True)
 
 
 @app.command()
 def get(
     name: Annotated[str, typer.Argument(help="policies/…")], address: Address = "", data: Data = DEFAULT_DATA
 ) -> None:
-    """One policy with the trials that taught it, as JSON."""
+    """One policy with all that is known of it, as JSON."""
     from seal_cli.console import out
 
-    name = name if name.startswith("policies/") else f"policies/{name}"
     with connect(address, data) as client:
-        out.print_json(client.get_policy(name).model_dump_json())
+        out.print_json(client.get_policy(_full(name)).model_dump_json())
+
+
+def _full(name: str) -> str:
+    return name if name.startswith("policies/") else f"policies/{name}"

@@ -49,9 +49,9 @@ def run(
         if dry_run:
             _estimate(client, recipe)
             return
-        created = _create(client, recipe, name)
+        created = create_run(client, recipe, name)
         used = min(len(recipe.records), recipe.config.dataset.limit or len(recipe.records))
-        rounds = recipe.config.rounds
+        rounds = created.progress.rounds_total
         out.print(f"{created.name}: {used} records, {rounds} round{'s' * (rounds != 1)}", markup=False)
         if follow:
             follow_to_end(client, created.name, None if address else data, cancel_on_interrupt=cancel_on_interrupt)
@@ -59,7 +59,8 @@ def run(
             out.print(f"watch it with: seal runs watch {created.name}", markup=False)
 
 
-def _create(client: SealClient, recipe: Recipe, name: str) -> Run:
+def create_run(client: SealClient, recipe: Recipe, name: str) -> Run:
+    """Creates the run of a recipe. Raises InvalidDataset that names the file, InvalidConfig."""
     with _dataset_named(recipe):
         return client.create_run(
             recipe.config, recipe.records, recipe.retention, display_name=name or recipe.config.name

@@ -1,0 +1,52 @@
+"""`seal adapt`: learn documents one after the other, commit what helped, publish it under an alias."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from seal_cli.commands.run import create_run, follow_to_end
+from seal_cli.options import DEFAULT_DATA, Address, Data, connect
+
+
+def register(app: typer.Typer) -> None:
+    """Adds `seal adapt` to the application."""
+    app.command("adapt")(adapt)
+
+
+def adapt(
+    config: Annotated[Path, typer.Argument(help="A run's config, in TOML; configs/continual.toml is one.")],
+    dataset: Annotated[Path | None, typer.Option(help="JSON list or JSONL, instead of the config's dataset.")] = None,
+    alias: Annotated[str, typer.Option(help="Publish what passes the gate under this name.")] = "",
+    limit: Annotated[int | None, typer.Option(min=1, help="Use at most this many records.")] = None,
+    name: Annotated[str, typer.Option(help="A name for the run. Default: the config's.")] = "",
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change the config: --set editor.k=3.")
+    ] = None,
+    follow: Annotated[bool, typer.Option(help="Stay and show how it goes.")] = True,
+    cancel_on_interrupt: Annotated[
+        bool, typer.Option("--cancel-on-interrupt", help="Ctrl-C cancels the run instead of leaving it going.")
+    ] = False,
+    address: Address = "",
+    data: Data = DEFAULT_DATA,
+) -> None:
+    """Learn documents one after the other: what helps and forgets little enough is committed, the rest is not."""
+    from seal_cli.console import out
+    from seal_cli.recipe import load_recipe
+
+    changes = [
+        *(settings or ()),
+        'task="adapt"',
+        *([f'gate.alias="{alias.removeprefix("aliases/")}"'] if alias else []),
+    ]
+    recipe = load_recipe(config, dataset=dataset, limit=limit, settings=changes)
+    with connect(address, data) as client:
+        created = create_run(client, recipe, name)
+        contexts = created.progress.rounds_total
+        out.print(f"{created.name}: {contexts} context{'s' * (contexts != 1)} to learn", markup=False)
+        if follow:
+            follow_to_end(client, created.name, None if address else data, cancel_on_interrupt=cancel_on_interrupt)
+        else:
+            out.print(f"watch it with: seal runs watch {created.name}", markup=False)

@@ -1,0 +1,74 @@
+"""`seal alias`: set, show, list, rollback."""
+
+from __future__ import annotations
+
+from itertools import islice
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from seal_cli.options import DEFAULT_DATA, Address, Data, Limit, connect
+
+if TYPE_CHECKING:
+    from sealkit.resources import Alias
+
+app = typer.Typer(help="Names that point to published policies, and can be rolled back.", no_args_is_help=True)
+
+Name = Annotated[str, typer.Argument(help="The alias: small letters, digits and -.")]
+Reason = Annotated[str, typer.Option(help="Why, for the history.")]
+
+
+@app.command("set")
+def set_alias(
+    name: Name,
+    policy: Annotated[str, typer.Argument(help="policies/…, one that passed the gate.")],
+    reason: Reason = "",
+    address: Address = "",
+    data: Data = DEFAULT_DATA,
+) -> None:
+    """Point an alias to a policy; it is made where there is none of that name."""
+    policy = policy if policy.startswith("policies/") else f"policies/{policy}"
+    with connect(address, data) as client:
+        _say(client.set_alias(_full(name), policy, reason=reason))
+
+
+@app.command()
+def rollback(name: Name, reason: Reason = "", address: Address = "", data: Data = DEFAULT_DATA) -> None:
+    """Point an alias to the policy it pointed to before; again: further back."""
+    with connect(address, data) as client:
+        _say(client.roll_back_alias(_full(name), reason=reason))
+
+
+@app.command()
+def show(name: Name, address: Address = "", data: Data = DEFAULT_DATA) -> None:
+    """Where an alias points and has pointed, newest first."""
+    from seal_cli.console import moment
+    from seal_cli.tables import print_listing
+
+    with connect(address, data) as client:
+        alias = client.get_alias(_full(name))
+    rows = [(change.policy, moment(change.time), change.reason) for change in alias.history]
+    print_listing(("policy", "since", "why"), rows)
+
+
+@app.command("list")
+def list_aliases(limit: Limit = 20, address: Address = "", data: Data = DEFAULT_DATA) -> None:
+    """Aliases by name."""
+    from seal_cli.console import moment
+    from seal_cli.tables import print_listing
+
+    with connect(address, data) as client:
+        found = list(islice(client.list_aliases(), limit))
+    print_listing(
+        ("alias", "policy", "since"), [(alias.name, alias.policy, moment(alias.history[0].time)) for alias in found]
+    )
+
+
+def _full(name: str) -> str:
+    return name if name.startswith("aliases/") else f"aliases/{name}"
+
+
+def _say(alias: Alias) -> None:
+    from seal_cli.console import out
+
+    out.print(f"{alias.name} → {alias.policy}", markup=False)

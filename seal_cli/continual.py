@@ -1,0 +1,59 @@
+"""What an adaptation learned and forgot, as a table: R, and what it comes to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from rich import box
+from rich.markup import escape
+from rich.table import Table
+
+from sealkit.resources import Continual, Estimate
+
+_MOST_CONTEXTS = 16
+"""Columns that fit a terminal; wider ones are left to `seal runs report --json`."""
+
+CONTINUAL_LEGEND = (
+    "A row after each context: accuracy on every context then; `start` is before any. BWT: how accuracy on earlier "
+    "contexts changed from just after they were learned to the end; forgetting: from the best they ever were."
+)
+
+
+def matrix_table(found: Continual) -> Table | None:
+    """R[i, j] with one column a context; None where there are too many columns to show, or no row yet."""
+    if not found.matrix or len(found.contexts) > _MOST_CONTEXTS:
+        return None
+    table = Table(
+        title="Accuracy on each context, as they were learned",
+        title_justify="left",
+        title_style="bold",
+        header_style="dim",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+    )
+    table.add_column("after")
+    for number, _ in enumerate(found.contexts, start=1):
+        table.add_column(str(number), justify="right")
+    for number, row in enumerate(found.matrix):
+        name = f"{number} {found.contexts[number - 1]}" if number else "start"
+        table.add_row(escape(name), *("–" if score is None else f"{score:.2f}" for score in row))
+    return table
+
+
+def continual_facts(found: Continual) -> Iterable[tuple[str, str]]:
+    """Label and value of each number that R comes to."""
+    named = (
+        ("just after learning", found.just_learned),
+        ("at the end", found.at_end),
+        ("BWT", found.bwt),
+        ("forgetting of contexts", found.forgetting),
+    )
+    for label, estimate in named:
+        if estimate is not None:
+            yield label, _interval(estimate, signed=label not in ("just after learning", "at the end"))
+
+
+def _interval(estimate: Estimate, *, signed: bool) -> str:
+    sign = "+" if signed else ""
+    mean, low, high = (format(value, f"{sign}.3f") for value in (estimate.mean, estimate.low, estimate.high))
+    return f"{mean} [{low}, {high}], n = {estimate.n} contexts"
