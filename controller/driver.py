@@ -8,8 +8,8 @@ stopped.
 from __future__ import annotations
 
 import asyncio
-import time
 from functools import partial
+from time import monotonic as steady
 
 import structlog
 from structlog.contextvars import bound_contextvars
@@ -63,9 +63,9 @@ class Driver:
             while True:
                 try:
                     await self._take_free_runs()
-                    if time.monotonic() - tidied > every:
+                    if steady() - tidied > every:
                         await self._tidy()
-                        tidied = time.monotonic()
+                        tidied = steady()
                 except Unavailable as error:
                     log.warning("waiting", doing="looking for runs", message=error.message)
                 await asyncio.sleep(min(_LOOK_SECONDS, every))
@@ -133,10 +133,10 @@ class Driver:
     async def _keep_time(self, lease: RunLease, every_seconds: float) -> None:
         """Counts the time under way, on this process's steady clock; never returns. A process that stood still counts
         one lease at most: whoever took the run over then counts its own. Raises LeaseLost."""
-        before = time.monotonic()
+        before = steady()
         while True:
             await asyncio.sleep(every_seconds)
-            now = time.monotonic()
+            now = steady()
             try:
                 await self._database.write(budgets.tick, lease, min(now - before, self._presence.lease_seconds))
             except Unavailable as error:

@@ -15,8 +15,10 @@ from collections.abc import Iterable, Sequence
 
 from controller.record.runs import Lane
 
-_FORGET = 0.2
+_NEWEST = 0.2
 """Weight of the newest trial in a run's mean."""
+_LEAST_SECONDS = 1e-3
+"""What a trial counts for at least, so that instant ones take turns too."""
 
 
 class FairShare:
@@ -64,9 +66,10 @@ class FairShare:
     def landed(self, lane: Lane, *, charged: float, seconds: float) -> None:
         """Corrects a trial's charge by the slot-seconds that it really took."""
         if lane.run_id in self._time:
+            seconds = max(seconds, _LEAST_SECONDS)
             self._time[lane.run_id] += seconds / lane.share - charged
             mean = self._seconds.get(lane.run_id, seconds)
-            self._seconds[lane.run_id] = mean + _FORGET * (seconds - mean)
+            self._seconds[lane.run_id] = mean + _NEWEST * (seconds - mean)
 
     def _present(self, run_id: str) -> float:
         """A run's virtual time; no less than the present where it is new or had nothing waiting."""

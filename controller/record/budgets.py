@@ -87,16 +87,18 @@ def wants_more(connection: Connection, run_id: str) -> bool:
     return bool(connection.scalar(query))
 
 
-def settle(connection: Connection, row: Row[Any], limits: Collection[str] = ALL, *, more: bool = True) -> None:
-    """Pauses the run where `more` is to start and one of these limits is met; brings the words of a pause for that
-    reason up to date."""
+def settle(connection: Connection, row: Row[Any], limits: Collection[str] = ALL, *, more: bool = True) -> bool:
+    """Pauses the run where `more` is to start and one of these limits is met, and says whether it did; brings the words
+    of a pause for that reason up to date."""
     fault = over(row, limits)
     if fault is None:
-        return
+        return False
     if more and row.state in states.PAUSE_RUN.sources:
         pause(connection, row.run_id, fault)
-    elif row.state == RunState.PAUSED and (row.error or {}).get("reason") == BudgetExhausted.reason:
+        return True
+    if row.state == RunState.PAUSED and (row.error or {}).get("reason") == BudgetExhausted.reason:
         connection.execute(update(runs).where(runs.c.run_id == row.run_id).values(error=fault.model_dump(mode="json")))
+    return False
 
 
 def tick(connection: Connection, lease: RunLease, seconds: float) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, insert, select, update
 
-from controller.record.tables import RUN_HEAD, events, now, runs
+from controller.record.tables import RUN_HEAD, events, now, runs, trials
 from sealkit.errors import InvalidCursor, UnknownRun
 from sealkit.resources import (
     Event,
@@ -19,6 +19,7 @@ from sealkit.resources import (
     RunStateChanged,
     StageStarted,
     TrialFinished,
+    TrialState,
 )
 
 _KINDS: dict[str, type[EventKind]] = {
@@ -76,13 +77,16 @@ def after(connection: Connection, run_id: str, cursor: str, *, limit: int) -> tu
 
 
 def ended_trials(connection: Connection, run_id: str, seen: int) -> tuple[list[str], int]:
-    """Names of the trials that ended after event number `seen`, and the number to go on from."""
+    """Names of the trials that ended after event number `seen`, and the number to go on from. One that is tried again
+    since has not ended."""
     rows = connection.execute(
-        select(events.c.sequence, events.c.trial)
+        select(events.c.sequence, events.c.trial, trials.c.state)
+        .outerjoin_from(events, trials, trials.c.name == events.c.trial)
         .where(events.c.run_id == run_id, events.c.sequence > seen)
         .order_by(events.c.sequence)
     ).all()
-    return [row.trial for row in rows if row.trial], rows[-1].sequence if rows else seen
+    ended = [row.trial for row in rows if row.state and TrialState(row.state).terminal]
+    return ended, rows[-1].sequence if rows else seen
 
 
 def progress_of(run: Row[Any]) -> RunProgress:

@@ -169,7 +169,8 @@ def stage(connection: Connection, lease: RunLease, round_index: int, name: str) 
     """Says what begins; saying it again, after a take-over, changes nothing. A run whose budget is spent is paused
     here instead. Raises LeaseLost."""
     row = hold(connection, lease)
-    budgets.settle(connection, row, budgets.BUT_TRIALS)
+    if budgets.settle(connection, row, budgets.BUT_TRIALS):
+        return
     words = f"round {round_index + 1} of {row.rounds_total}: {name}"
     if row.stage != words:
         connection.execute(update(runs).where(runs.c.run_id == lease.run_id).values(stage=words))

@@ -1,0 +1,133 @@
+"""Whose turn it is: priorities, shares, and how much a worker keeps in flight."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from controller.fair import FairShare
+from controller.pressure import Pressure
+from controller.record.runs import Lane
+from sealkit.resources import RunState, TrialFinished, TrialState
+from tests.unit.controller.controller_fakes import records
+from tests.unit.controller.controller_system import System
+
+
+def served(lanes: list[Lane], seconds: dict[str, float], *, slots: int, time: float) -> Counter[str]:
+    """Slot-seconds that each run had after `time` in which all had trials waiting, with `slots` slots."""
+    fair, clock, used = FairShare(), 0.0, Counter[str]()
+    flying: list[tuple[float, Lane, float]] = []
+    by_id = {lane.run_id: lane for lane in lanes}
+    while clock < time:
+        for run_id, count in fair.plan(lanes, slots - len(flying)).items():
+            lane = by_id[run_id]
+            fair.took(lane, asked=count, got=count)
+            flying += [(clock + seconds[run_id], lane, fair.charge(lane))] * count
+        flying.sort(key=lambda flight: flight[0])
+        clock, lane, charged = flying.pop(0)
+        used[lane.run_id] += seconds[lane.run_id]
+        fair.landed(lane, charged=charged, seconds=seconds[lane.run_id])
+    return used
+
+
+@pytest.mark.parametrize("slots", [1, 3, 16])
+def test_shares_hold_for_time_whatever_a_trial_takes(slots: int) -> None:
+    lanes = [Lane("a", 0, 1.0), Lane("b", 0, 3.0), Lane("c", 0, 1.0)]
+    used = served(lanes, {"a": 1.0, "b": 1.0, "c": 9.0}, slots=slots, time=2000)
+    total = used.total()
+    assert used["a"] / total == pytest.approx(0.2, abs=0.03)
+    assert used["b"] / total == pytest.approx(0.6, abs=0.03)
+    assert used["c"] / total == pytest.approx(0.2, abs=0.03)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.floats(0.1, 10), min_size=2, max_size=4), st.integers(1, 8))
+def test_nobody_starves_and_the_same_history_gives_the_same_turns(shares: list[float], slots: int) -> None:
+    lanes = [Lane(f"r{i}", 0, share) for i, share in enumerate(shares)]
+    seconds = {lane.run_id: 1.0 for lane in lanes}
+    used = served(lanes, seconds, slots=slots, time=150)
+    assert set(used) == set(seconds)
+    assert used == served(lanes, seconds, slots=slots, time=150)
+
+
+def test_a_run_that_comes_late_or_had_nothing_waiting_has_no_claim_on_the_past() -> None:
+    fair, old, new = FairShare(), Lane("old", 0, 1.0), Lane("new", 0, 1.0)
+    for _ in range(100):
+        fair.took(old, asked=1, got=1)
+    assert fair.plan([old, new], 10) == {"old": 5, "new": 5} or fair.plan([old, new], 10) == {"new": 6, "old": 4}
+    fair.took(new, asked=5, got=1)  # no more waiting
+    for _ in range(100):
+        fair.took(old, asked=1, got=1)
+    assert fair.plan([old, new], 10)["new"] <= 6
+
+
+def test_trials_that_take_no_time_still_take_turns() -> None:
+    lanes = [Lane("a", 0, 1.0), Lane("b", 0, 1.0)]
+    fair = FairShare()
+    for _ in range(50):
+        for lane in lanes:
+            fair.took(lane, asked=1, got=1)
+            fair.landed(lane, charged=fair.charge(lane), seconds=0.0)
+    assert fair.plan(lanes, 10) == {"a": 5, "b": 5}
+
+
+def test_a_worker_asks_for_less_where_services_are_full_and_for_more_as_trials_end() -> None:
+    now = [0.0]
+    pressure = Pressure(16, clock=lambda: now[0])
+    for _ in range(10):
+        pressure.full()  # one moment, one refusal
+    assert pressure.limit == 11
+    for _ in range(30):
+        now[0] += 2
+        pressure.full()
+    assert pressure.limit == 1
+    for _ in range(400):
+        pressure.ended()
+    assert pressure.limit == 16
+
+
+async def test_a_big_run_does_not_starve_a_small_one_and_a_higher_priority_goes_first(system: System) -> None:
+    small = {"rounds": 1, "contexts_per_round": 1, "editor": {"k": 2}, "held_out": {"samples": 0}}
+    big = {"rounds": 1, "contexts_per_round": 40, "editor": {"k": 5}, "held_out": {"samples": 0}}
+    waiting = [
+        await system.create(request_id="big", dataset=records(train=40, held_out=0), **big),
+        await system.create(request_id="small", **small),
+        await system.create(request_id="urgent", scheduling={"priority": 5}, **small),
+    ]
+    async with system.working(concurrency=2):
+        ended = [await system.until(run) for run in waiting[1:]]
+        late = await system.run(waiting[0])
+        assert late.progress.trials_done < 60  # of 240
+        assert [run.state for run in ended] == [RunState.SUCCEEDED] * 2
+    states = {trial.state for trial in await system.trials(waiting[0])}
+    assert TrialState.QUEUED in states
+
+
+async def test_equal_runs_end_their_trials_side_by_side(system: System) -> None:
+    opened = asyncio.Event()
+
+    async def before(call: str, what: str) -> None:
+        await opened.wait()
+
+    system.services.before = before
+    one = {"rounds": 1, "contexts_per_round": 4, "held_out": {"samples": 0}}
+    both = [await system.create(request_id=name, **one) for name in ("a", "b")]
+    async with system.working(concurrency=2):
+        async with asyncio.timeout(10):
+            while min([len(await system.trials(run)) for run in both]) < 12:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+        opened.set()
+        for run in both:
+            await system.until(run)
+    ended = sorted(
+        (event.time, run.name)
+        for run in both
+        for event in await system.events(run)
+        if isinstance(event.kind, TrialFinished)
+    )
+    first_half = Counter(name for _, name in ended[: len(ended) // 2])
+    assert min(first_half[run.name] for run in both) >= len(ended) // 8
