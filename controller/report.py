@@ -17,6 +17,7 @@ from sealkit.config import CostConfig
 from sealkit.resources import (
     Editor,
     Estimate,
+    GateState,
     PolicyVersion,
     ReportRow,
     Run,
@@ -53,6 +54,11 @@ def build_report(run: Run, trials: Sequence[Trial], policies: Sequence[PolicyVer
     rows = [_widened(row, flips) for phase in _SPLITS for row in _split_rows(phase, trials, order)]
     self_edits = [trial for trial in trials if trial.editor == Editor.POLICY]
     gain, verdict = _rl_step(trials, order)
+    refused = [policy for policy in policies if policy.gate is GateState.REFUSED and policy.round]
+    if refused and len(refused) == len(policies) - 1:
+        verdict = (
+            f"The gate refused every policy that was trained, so the policy did not move: {refused[-1].gate_reason}."
+        )
     prices = CostConfig.model_validate(run.config.get("cost", {}))
     ends = run.end_time or max((t.end_time for t in trials if t.end_time), default=run.create_time)
     return RunReport(

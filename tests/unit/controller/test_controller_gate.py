@@ -6,6 +6,7 @@ import pytest
 
 from controller.gate import verdict
 from controller.record import aliases
+from controller.report import build_report
 from sealkit.config import GateConfig
 from sealkit.resources import GateState, PolicyTrained, RoundFinished, RunState
 from sealkit.types import Retention
@@ -49,6 +50,8 @@ async def test_a_policy_that_forgot_too_much_stays_in_the_record_and_teaches_nob
     assert [kind.policy.gate for kind in kinds if isinstance(kind, PolicyTrained)] == [GateState.REFUSED] * 2
     assert [kind.policy for kind in kinds if isinstance(kind, RoundFinished)] == [start.name] * 2
     assert (await system.database.read(aliases.page, 0, "")).items == []
+    verdict_of_run = build_report(run, await system.trials(run), [start, *made]).verdict
+    assert verdict_of_run.startswith("The gate refused every policy")
 
 
 async def test_what_passes_is_published_under_the_alias(system: System) -> None:
