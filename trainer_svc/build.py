@@ -29,7 +29,7 @@ def build(settings: TrainerSettings) -> Built:
     store = AdapterStore(settings.store_url)
     if store.folder is not None:
         telemetry.watch_disk("store", store.folder)
-    loaded = load_model(settings)
+    loaded = load_model(settings).telling(company=str(settings.max_jobs))  # of one job alone, the last bit is known too
     model = PackedModel(loaded.model)
     engine = Engine(
         model,

@@ -92,10 +92,12 @@ def replay(
     if as_json:
         out.print_json(found.model_dump_json())
     elif found.identical:
-        out.print(f"identical: {found.original}", markup=False)
+        out.print(f"identical: {found.original}", markup=False, soft_wrap=True)
     else:
         rows = [(d.field, _on_one_line(d.recorded), _on_one_line(d.replayed)) for d in found.differences]
         print_listing(("what", "recorded", "replayed"), rows)
+        if rows[0][0] == "weights_sha256":
+            err.print("the same training, other last bits: jobs in company round otherwise; see docs/replay.md")
     if not found.identical:
         raise typer.Exit(1)
 

@@ -8,7 +8,7 @@ import re
 import shutil
 import struct
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -63,6 +63,10 @@ class LoadedModel:
     tokenizer: PreTrainedTokenizerBase
     info: ModelInfo
     path: Path
+
+    def telling(self, **facts: str) -> LoadedModel:
+        """The same, with more facts in its `info.build`."""
+        return replace(self, info=self.info.model_copy(update={"build": self.info.build | facts}))
 
 
 def load_model(settings: ModelSettings) -> LoadedModel:
