@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -22,8 +23,9 @@ from controller.service import ControllerService
 from controller.services import Services
 from controller.settings import ControllerSettings
 from controller.worker import Worker
-from sealkit.errors import Unavailable
+from sealkit.errors import InvalidConfig, Unavailable
 from sealkit.queue import Queue
+from sealkit.rpc.authority import Authority, CallersFile, Peers
 from sealkit.rpc.services import EvaluatorClient, GeneratorClient, TrainerClient
 from sealkit.telemetry import watch_disk
 
@@ -59,6 +61,15 @@ class App:
         self.broke = False
         """Whether the worker ended by itself, which it never should."""
         self.full_names: tuple[str, ...] = self._service.full_names if self._service else ("seal.controller.Worker",)
+
+    @property
+    def authority(self) -> Authority:
+        """Who may call: whom the callers file lists; for a worker's health nobody needs to. Raises InvalidConfig."""
+        if self._service is None:
+            return Peers(frozenset(self._settings.tls_peers))
+        if not self._settings.callers_file:
+            raise InvalidConfig("with TLS the API needs to know its callers: set SEAL_CONTROLLER_CALLERS_FILE")
+        return CallersFile(Path(self._settings.callers_file))
 
     def register(self, server: grpc.aio.Server) -> None:
         """Adds the API where this process has it; a worker alone only answers health checks."""
@@ -135,6 +146,7 @@ class App:
         manner: dict[str, Any] = {
             "timeout": settings.call_seconds,
             "max_message_mib": settings.max_message_mib,
+            "identity": settings.identity,
             "on_full": self._pressure.full,
         }
         return Services(

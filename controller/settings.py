@@ -8,11 +8,7 @@ from pydantic import BeforeValidator, Field
 from pydantic_settings import NoDecode, SettingsConfigDict
 
 from sealkit.rpc.server import ServerSettings
-from sealkit.rpc.settings import Address
-
-
-def _split(value: object) -> object:
-    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+from sealkit.rpc.settings import Address, split
 
 
 class ControllerSettings(ServerSettings):
@@ -40,7 +36,9 @@ class ControllerSettings(ServerSettings):
     """A worker that gave no sign of life for so long is dead: others take what it had."""
     max_deliveries: int = Field(8, ge=1)
     """Times that a trial is handed to a worker before it counts as failed."""
-    domain_plugins: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)] = ()
+    callers_file: str = ""
+    """TOML file of who may call the API, and in what role (`sealkit.rpc.authority`); needed with TLS."""
+    domain_plugins: Annotated[tuple[str, ...], NoDecode, BeforeValidator(split)] = ()
     """`module:OBJECT` references, separated by commas, that a run may name as its domain."""
 
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import grpc
 from grpc_health.v1 import health_pb2
 
+from sealkit.rpc.channel import open_sync_channel
+from sealkit.rpc.tls import Identity
 
-def is_serving(address: str, service: str = "", timeout: float = 1.0) -> bool:
+
+def is_serving(address: str, service: str = "", timeout: float = 1.0, *, identity: Identity | None = None) -> bool:
     """Whether `address` says SERVING of `service` (empty: of the whole server) within `timeout` seconds."""
-    # A proxy of the environment must not stand between two processes of one machine.
-    with grpc.insecure_channel(address, options=[("grpc.enable_http_proxy", 0)]) as channel:
+    with open_sync_channel(address, identity=identity) as channel:
         check = channel.unary_unary(
             "/grpc.health.v1.Health/Check",
             request_serializer=health_pb2.HealthCheckRequest.SerializeToString,

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from seal_cli.commands import adapters, arc, certs, health, policies, run, runs, stack, trials
+from seal_cli.commands import adapt, adapters, alias, arc, certs, health, judge, policies, run, runs, stack, trials
 from sealkit.errors import SealError
 
 
@@ -35,12 +35,15 @@ app = typer.Typer(
 )
 stack.register(app)
 run.register(app)
+adapt.register(app)
 app.add_typer(runs.app, name="runs")
 app.add_typer(trials.app, name="trials")
 app.add_typer(policies.app, name="policies")
+app.add_typer(alias.app, name="alias")
 app.add_typer(adapters.app, name="adapters")
 app.add_typer(arc.app, name="arc")
 app.add_typer(certs.app, name="certs")
+app.add_typer(judge.app, name="judge")
 health.register(app)
 
 

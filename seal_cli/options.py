@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sealkit.errors import Unavailable
+from sealkit.errors import InvalidConfig, Unavailable
 
 if TYPE_CHECKING:
     from sealkit.client import SealClient
+    from sealkit.rpc.tls import Identity
 
 DEFAULT_DATA = Path(".seal")
 
@@ -28,7 +30,23 @@ def connect(address: str, data: Path) -> SealClient:
     """A client of the controller that was named, else of the embedded stack's. Raises Unavailable where none is."""
     from sealkit.client import SealClient
 
-    return SealClient(address or embedded_address(data))
+    return SealClient(address or embedded_address(data), identity=own_identity(), token=_token())
+
+
+def own_identity() -> Identity | None:
+    """That of SEAL_TLS_CA, SEAL_TLS_CERT and SEAL_TLS_KEY. Raises InvalidConfig where only a part is set."""
+    from sealkit.rpc.tls import identity_of
+
+    return identity_of(*(os.environ.get(f"SEAL_TLS_{part}", "") for part in ("CA", "CERT", "KEY")))
+
+
+def _token() -> str:
+    """The bearer token in the file that SEAL_TOKEN_FILE names; empty without. Raises InvalidConfig."""
+    file = os.environ.get("SEAL_TOKEN_FILE", "")
+    try:
+        return Path(file).read_text(encoding="utf-8").strip() if file else ""
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidConfig(f"SEAL_TOKEN_FILE {file} cannot be read: {error}") from error
 
 
 def embedded_address(data: Path) -> str:

@@ -38,6 +38,7 @@ from sealkit.rpc import controller_calls as calls
 from sealkit.rpc.channel import open_channel, open_sync_channel
 from sealkit.rpc.controller_calls import Call, Page, Watch
 from sealkit.rpc.status import rpc_errors
+from sealkit.rpc.tls import Identity
 
 __all__ = ["AsyncSealClient", "SealClient"]
 
@@ -52,7 +53,7 @@ class _Client:
     """What both clients hold.
 
     `timeout` is the deadline of a call in seconds; a watcher whose stream breaks tries to reconnect for `patience`
-    seconds before it raises Unavailable.
+    seconds before it raises Unavailable. `identity`: TLS, with a certificate of its own or a bearer `token`.
     """
 
     def __init__(
@@ -62,8 +63,12 @@ class _Client:
         timeout: float = 60,
         patience: float = 300,
         max_message_mib: int = 64,
+        identity: Identity | None = None,
+        token: str = "",
     ) -> None:
         self.address = address
+        self._identity = identity
+        self._token = token
         self._timeout = timeout
         self._patience = patience
         self._max_message_mib = max_message_mib
@@ -210,7 +215,9 @@ class SealClient(_Client):
 
     @cached_property
     def _channel(self) -> Any:
-        return open_sync_channel(self.address, max_message_mib=self._max_message_mib)
+        return open_sync_channel(
+            self.address, max_message_mib=self._max_message_mib, identity=self._identity, token=self._token
+        )
 
     @cached_property
     def _stub(self) -> Any:
@@ -364,7 +371,9 @@ class AsyncSealClient(_Client):
 
     @cached_property
     def _channel(self) -> Any:
-        return open_channel(self.address, max_message_mib=self._max_message_mib)
+        return open_channel(
+            self.address, max_message_mib=self._max_message_mib, identity=self._identity, token=self._token
+        )
 
     @cached_property
     def _stub(self) -> Any:

@@ -179,6 +179,18 @@ class Unsupported(FailedPrecondition):
     reason = "UNSUPPORTED"
 
 
+class Unauthenticated(SealError):
+    """Nobody knows the caller."""
+
+    reason = "UNAUTHENTICATED"
+
+
+class PermissionDenied(SealError):
+    """The caller is known and may not do that."""
+
+    reason = "PERMISSION_DENIED"
+
+
 class RequestIdReused(SealError):
     """The same request id came with other content."""
 

@@ -20,8 +20,9 @@ def health(
     """Ask a service whether it is ready; exit code 0 if so, else 1."""
     from seal_cli.console import out
     from seal_cli.health import is_serving
+    from seal_cli.options import own_identity
 
-    ready = is_serving(address, service, timeout)
+    ready = is_serving(address, service, timeout, identity=own_identity())
     out.print(f"{address}: {'ready' if ready else 'not ready'}", markup=False)
     if not ready:
         raise typer.Exit(1)

@@ -6,7 +6,8 @@ import socket
 
 import grpc
 
-from sealkit.errors import Unavailable
+from sealkit.errors import InvalidConfig, Unavailable
+from sealkit.rpc.tls import Identity
 
 _MIB = 1024 * 1024
 
@@ -44,22 +45,52 @@ def server_options(max_message_mib: int) -> list[tuple[str, int | str]]:
     ]
 
 
-def open_channel(address: str, *, max_message_mib: int = 64) -> grpc.aio.Channel:
-    """A channel for asyncio; to be opened within the event loop that uses it."""
-    return grpc.aio.insecure_channel(address, options=client_options(max_message_mib))
+def open_channel(
+    address: str,
+    *,
+    max_message_mib: int = 64,
+    identity: Identity | None = None,
+    token: str = "",
+    server_name: str = "",
+) -> grpc.aio.Channel:
+    """A channel for asyncio; to be opened within the event loop that uses it. `server_name`: what the server's
+    certificate must be for, where that is not the host. Raises InvalidConfig on TLS files that cannot be read, and
+    where a token would go over the wire in the clear."""
+    options = client_options(max_message_mib)
+    if identity is None:
+        _refuse_open(token)
+        return grpc.aio.insecure_channel(address, options=options)
+    return grpc.aio.secure_channel(
+        address, identity.channel_credentials(token), options=[*options, *_called(server_name)]
+    )
 
 
-def open_sync_channel(address: str, *, max_message_mib: int = 64) -> grpc.Channel:
-    """A channel for blocking calls."""
-    return grpc.insecure_channel(address, options=client_options(max_message_mib))
+def open_sync_channel(
+    address: str, *, max_message_mib: int = 64, identity: Identity | None = None, token: str = ""
+) -> grpc.Channel:
+    """A channel for blocking calls. Raises as `open_channel`."""
+    options = client_options(max_message_mib)
+    if identity is None:
+        _refuse_open(token)
+        return grpc.insecure_channel(address, options=options)
+    return grpc.secure_channel(address, identity.channel_credentials(token), options=options)
 
 
-def bind(server: grpc.aio.Server, address: str) -> int:
+def _called(server_name: str) -> list[tuple[str, int | str]]:
+    return [("grpc.ssl_target_name_override", server_name)] if server_name else []
+
+
+def _refuse_open(token: str) -> None:
+    if token:
+        raise InvalidConfig("a token is only sent over TLS; name the CA's file too (SEAL_TLS_CA)")
+
+
+def bind(server: grpc.aio.Server, address: str, credentials: grpc.ServerCredentials | None = None) -> int:
     """Binds the server and returns its port. Raises Unavailable naming the address where it cannot be had."""
     try:
         if not address.startswith("unix:"):
             _probe(address)
-        return server.add_insecure_port(address)
+        return server.add_secure_port(address, credentials) if credentials else server.add_insecure_port(address)
     except (OSError, RuntimeError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise Unavailable(

@@ -21,6 +21,7 @@ from grpc_status import rpc_status
 
 from sealkit.errors import InvalidInput, SealError, Unavailable
 from sealkit.rpc import correlation
+from sealkit.rpc.authority import CALLER, Authority, Everyone, names_in
 from sealkit.rpc.status import code_of, status_of
 from sealkit.telemetry import GRPC_REQUESTS, GRPC_SECONDS
 
@@ -53,8 +54,9 @@ def _path(field: Any) -> str:
 class CallInterceptor(grpc.aio.ServerInterceptor):
     """Wraps the handlers of the services in `full_names`; health and reflection pass as they are."""
 
-    def __init__(self, full_names: tuple[str, ...]) -> None:
+    def __init__(self, full_names: tuple[str, ...], authority: Authority | None = None) -> None:
         self._full_names = full_names
+        self._authority = authority or Everyone()
         self.ready = False
         """Whether calls are let in: not before the service has started."""
 
@@ -93,6 +95,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
     async def _around(self, method: str, request: Message, context: Context) -> AsyncIterator[None]:
         started, code = time.perf_counter(), grpc.StatusCode.OK
         try:
+            CALLER.set(self._authority.admit(method, names_in(context.auth_context()), _token(context)))
             if not self.ready:
                 raise Unavailable(f"{method.split('/')[1]} is still starting", retry_after=1)
             check(request)
@@ -112,6 +115,13 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         finally:
             GRPC_REQUESTS.labels(method, code.name).inc()
             GRPC_SECONDS.labels(method).observe(time.perf_counter() - started)
+
+
+def _token(context: Context) -> str:
+    for key, value in context.invocation_metadata() or ():
+        if key == "authorization" and isinstance(value, str) and value.startswith("Bearer "):
+            return value.removeprefix("Bearer ")
+    return ""
 
 
 async def _abort(context: Context, error: SealError) -> None:

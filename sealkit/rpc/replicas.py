@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Set
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -24,6 +24,7 @@ import structlog
 
 from sealkit.errors import Cancelled, DeadlineExceeded, ModelMismatch, QueueFull, SealError, Unavailable
 from sealkit.rpc.channel import open_channel
+from sealkit.rpc.tls import Identity, Stamp
 from sealkit.types import ModelInfo
 
 log = structlog.get_logger(__name__)
@@ -72,12 +73,19 @@ class Replicas:
     stub: Callable[[grpc.aio.Channel], Any]
     ask: Ask
     max_message_mib: int = 64
+    identity: Identity | None = None
     resolve: Resolve = field(default_factory=lambda: resolved)
     _known: dict[str, Replica] = field(default_factory=dict)
     _resolved: float = -float("inf")
     _turn: int = 0
+    _stamp: Stamp = ()
     _looking: asyncio.Task[None] | None = None
     _look_lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    @property
+    def server_name(self) -> str:
+        """Whom a replica's certificate must be for: addresses change, the service's name does not."""
+        return self.service if self.identity else ""
 
     @property
     def peer(self) -> str:
@@ -174,10 +182,20 @@ class Replicas:
             await asyncio.gather(*(self._admit(replica) for replica in asked))
 
     async def _update(self, found: Found) -> None:
+        if self.identity is not None and (stamp := self.identity.stamp()) != self._stamp:
+            await self._drop(set(self._known))  # channels keep the certificate that they were opened with
+            self._stamp = stamp
         for address in found.addresses - self._known.keys():
-            channel = open_channel(address, max_message_mib=self.max_message_mib)
+            channel = open_channel(
+                address, max_message_mib=self.max_message_mib, identity=self.identity, server_name=self.server_name
+            )
             self._known[address] = Replica(address, channel, self.stub(channel))
-        for address in self._known.keys() - found.addresses if found.complete else ():
+        if found.complete:
+            await self._drop(self._known.keys() - found.addresses)
+
+    async def _drop(self, addresses: Set[str]) -> None:
+        """Calls none of these any more; what is under way there comes to its end."""
+        for address in addresses:
             replica = self._known.pop(address)
             replica.gone = True
             log.info("replica is gone", service=self.service, address=address)

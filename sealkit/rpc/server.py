@@ -10,6 +10,8 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from functools import partial
+from math import nan
 from typing import Protocol, runtime_checkable
 
 import grpc
@@ -19,11 +21,13 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from pydantic import ValidationError
 
-from sealkit.errors import SealError, Unavailable
+from sealkit.errors import InvalidConfig, SealError, Unavailable
+from sealkit.rpc.authority import Authority, Everyone, Peers
 from sealkit.rpc.channel import bind, server_options
 from sealkit.rpc.interceptors import CallInterceptor
 from sealkit.rpc.settings import ServerSettings, explain
-from sealkit.telemetry import configure_logging
+from sealkit.rpc.tls import Identity
+from sealkit.telemetry import CERTIFICATE_EXPIRY, configure_logging
 
 __all__ = ["Drains", "GrpcServer", "ServerSettings", "Service", "ServiceDied", "Works", "run", "serve"]
 
@@ -62,6 +66,14 @@ class Drains(Protocol):
 
 
 @runtime_checkable
+class Guarded(Protocol):
+    """A service that decides itself who may call it; the others let in the peers that their settings name."""
+
+    @property
+    def authority(self) -> Authority: ...
+
+
+@runtime_checkable
 class Works(Protocol):
     """A service with work of its own beside its calls (an engine's thread)."""
 
@@ -80,7 +92,7 @@ class GrpcServer:
     def __init__(self, service: Service, settings: ServerSettings) -> None:
         self._service = service
         self._settings = settings
-        self._interceptor = CallInterceptor(service.full_names)
+        self._interceptor = CallInterceptor(service.full_names, _authority(service, settings))
         self._health = health.aio.HealthServicer()
         self._server = grpc.aio.server(
             interceptors=[self._interceptor], options=server_options(settings.max_message_mib)
@@ -96,7 +108,12 @@ class GrpcServer:
         self._service.register(self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         reflection.enable_server_reflection((*names, reflection.SERVICE_NAME), self._server)
-        port = bind(self._server, self._settings.listen)
+        identity = self._settings.identity
+        credentials = None
+        if identity is not None:
+            credentials = identity.server_credentials(client_certificates=self._settings.tls_client_certificates)
+            CERTIFICATE_EXPIRY.set_function(partial(_expiry, identity))
+        port = bind(self._server, self._settings.listen, credentials)
         if not self._settings.listen.startswith("unix:"):
             self.address = f"{self._settings.listen.rpartition(':')[0]}:{port}"
         await self._server.start()
@@ -201,6 +218,19 @@ async def _first(task: asyncio.Future[None], told: asyncio.Event) -> bool:
         task.cancel()
         waiting.cancel()
         await asyncio.gather(task, waiting, return_exceptions=True)
+
+
+def _authority(service: Service, settings: ServerSettings) -> Authority:
+    if settings.identity is None:
+        return Everyone()
+    return service.authority if isinstance(service, Guarded) else Peers(frozenset(settings.tls_peers))
+
+
+def _expiry(identity: Identity) -> float:
+    try:
+        return identity.expiry()
+    except InvalidConfig:
+        return nan
 
 
 def _on_signal(number: signal.Signals, told: asyncio.Event) -> None:

@@ -18,6 +18,7 @@ from sealkit.rpc import convert, correlation
 from sealkit.rpc.protocols import TrainerInfo
 from sealkit.rpc.replicas import Replica, Replicas
 from sealkit.rpc.status import rpc_errors
+from sealkit.rpc.tls import Identity
 from sealkit.types import (
     AdapterRef,
     Completion,
@@ -59,6 +60,7 @@ class _ServiceClient:
         *,
         timeout: float = 3600,
         max_message_mib: int = 64,
+        identity: Identity | None = None,
         on_full: Callable[[], None] = lambda: None,
     ) -> None:
         """`address`: `host:port`, several of them separated by commas, a DNS name with many addresses."""
@@ -66,7 +68,12 @@ class _ServiceClient:
         self._timeout = timeout
         self._on_full = on_full
         self._replicas = Replicas(
-            self._service, address, self._stub_class, self._held_model, max_message_mib=max_message_mib
+            self._service,
+            address,
+            self._stub_class,
+            self._held_model,
+            max_message_mib=max_message_mib,
+            identity=identity,
         )
 
     async def close(self) -> None:

@@ -6,7 +6,9 @@ from collections.abc import Iterator
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from sealkit.rpc.tls import Identity, identity_of
 
 
 def _address(value: str) -> str:
@@ -15,6 +17,11 @@ def _address(value: str) -> str:
     if value.startswith("unix:") or (host and port.isdecimal() and int(port) < 65536):
         return value
     raise ValueError(f"{value!r} is not host:port")
+
+
+def split(value: object) -> object:
+    """A list as an environment variable holds it: separated by commas."""
+    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
 
 
 Address = Annotated[str, AfterValidator(_address)]
@@ -37,6 +44,19 @@ class ServerSettings(BaseSettings):
     log_level: Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR"], BeforeValidator(_upper)] = "INFO"
     log_format: Literal["json", "console"] = "json"
     max_message_mib: int = Field(64, ge=1, le=1024)
+    tls_ca: str = ""
+    """PEM file of the authorities that callers and called services must come from. Empty: no TLS, for one machine."""
+    tls_cert: str = ""
+    tls_key: str = ""
+    tls_client_certificates: bool = True
+    """Whether a caller must show a certificate; without, callers are known by their tokens."""
+    tls_peers: Annotated[tuple[str, ...], NoDecode, BeforeValidator(split)] = ("controller", "worker", "operator")
+    """Names of the certificates that may call a model service, separated by commas."""
+
+    @property
+    def identity(self) -> Identity | None:
+        """Who this process is; None without TLS. Raises InvalidConfig where the settings are not whole."""
+        return identity_of(self.tls_ca, self.tls_cert, self.tls_key)
 
 
 def explain(error: ValidationError) -> str:

@@ -17,8 +17,8 @@ PARTS = {
     "the stack": (("embedded",), ["seal_cli.stack.supervisor", "seal_cli.stack.model"]),
 }
 
-OPTIONAL = {"grpc_tools", "charset_normalizer"}
-"""What others import only where it happens to be (grpc and its protoc, numpy and its Fortran reader)."""
+OPTIONAL = {"attr", "grpc_tools", "charset_normalizer"}
+"""What others import only where it happens to be (rich and attrs, grpc and its protoc, numpy and its Fortran reader)."""
 
 
 def imported(modules: list[str]) -> set[str]:
