@@ -136,7 +136,6 @@ def hopeless(n: int, needed: int, wave: int, confidence: float) -> tuple[int, ..
             sums = np.cumsum(chances)
             allowed = (1 - confidence) * asked / n - spent
             stop = int(np.searchsorted(sums, allowed, side="right")) - 1
-            stop = min(stop, needed - 1)  # who has what is needed has it
             if stop >= 0:
                 spent += float(sums[stop])
                 chances[: stop + 1] = 0.0

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Sequence
+from functools import cache
 from itertools import combinations
 
 import numpy as np
@@ -149,18 +151,24 @@ def test_flips_widen_an_interval_on_both_sides_within_its_range() -> None:
     assert widened(estimate, 0.05, low=-1).low == pytest.approx(-0.02)
 
 
-def chance_to_be_stopped(n: int, wave: int, stops: Sequence[int], right: int) -> float:
-    """By hypergeometric draws of a wave each, from a model that gets `right` of n right."""
-    states, stopped = {0: 1.0}, 0.0
+def chances_to_be_stopped(n: int, wave: int, stops: Sequence[int], right: int) -> list[float]:
+    """Up to each look, of a model that gets `right` of n right: by hypergeometric draws of a wave each."""
+    states, stopped, found = {0: 1.0}, 0.0, []
     for look, limit in enumerate(stops):
-        asked, after = look * wave, {}
+        after: dict[int, float] = defaultdict(float)
         for so_far, chance in states.items():
-            draw = scipy_stats.hypergeom(n - asked, right - so_far, wave)
-            for more in range(wave + 1):
-                after[so_far + more] = after.get(so_far + more, 0.0) + chance * float(draw.pmf(more))
+            draws = hypergeometric(n - look * wave, right - so_far, wave)
+            for more, share in enumerate(draws):
+                after[so_far + more] += chance * share
         stopped += sum(chance for so_far, chance in after.items() if so_far <= limit)
+        found.append(stopped)
         states = {so_far: chance for so_far, chance in after.items() if so_far > limit and chance > 0}
-    return stopped
+    return found
+
+
+@cache
+def hypergeometric(total: int, right: int, drawn: int) -> list[float]:
+    return list(scipy_stats.hypergeom.pmf(range(drawn + 1), total, right, drawn))
 
 
 race = st.tuples(st.integers(1, 14), st.integers(1, 5), st.floats(0.6, 0.99))
@@ -176,7 +184,8 @@ class TestHopeless:
         needed = data.draw(st.integers(0, n))
         stops = hopeless(n, needed, wave, confidence)
         for right in range(needed, n + 1):
-            assert chance_to_be_stopped(n, wave, stops, right) <= 1 - confidence + 1e-9
+            for look, spent in enumerate(chances_to_be_stopped(n, wave, stops, right)):
+                assert spent <= (1 - confidence) * (look + 1) * wave / n + 1e-9
 
     @given(race, st.data())
     def test_who_cannot_reach_it_any_more_is_stopped(self, race: tuple[int, int, float], data: st.DataObject) -> None:
@@ -190,8 +199,8 @@ class TestHopeless:
 
     def test_it_spends_what_it_may(self) -> None:
         stops = hopeless(40, 20, 4, 0.9)
-        assert 0.05 < chance_to_be_stopped(40, 4, stops, 20) <= 0.1
-        assert chance_to_be_stopped(40, 4, stops, 8) > 0.95
+        assert 0.05 < chances_to_be_stopped(40, 4, stops, 20)[-1] <= 0.1
+        assert chances_to_be_stopped(40, 4, stops, 8)[-1] > 0.95
 
     def test_less_confidence_stops_sooner(self) -> None:
         strict, loose = hopeless(40, 20, 4, 0.99), hopeless(40, 20, 4, 0.7)

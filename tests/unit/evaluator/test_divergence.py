@@ -47,6 +47,19 @@ async def test_trials_are_not_taken_for_each_other_nor_for_their_policy() -> Non
     assert [d.on_fixed_text for d in found if d] == [0.125, 0.25, 0.5]
 
 
+async def test_policies_are_not_taken_for_each_other() -> None:
+    backend, evaluator = make(policy=0.125)
+    assert backend.kl is not None
+    backend.kl[OTHER, None] = 0.5
+    found = [
+        (
+            await evaluate(evaluator, Policy(name="policies/p", adapter=adapter), None, measure_divergence=True)
+        ).divergence
+        for adapter in (POLICY, OTHER)
+    ]
+    assert [d.on_fixed_text for d in found if d] == [0.125, 0.5]
+
+
 @pytest.mark.parametrize(("policy", "adapter"), [(BASE_POLICY, None), (TUNED_POLICY, TRIAL)])
 async def test_it_costs_nothing_where_nobody_asks(policy: Policy, adapter: AdapterRef | None) -> None:
     backend, evaluator = make()
