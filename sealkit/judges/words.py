@@ -1,11 +1,12 @@
 """Text to comparable words: what the local judges mean by "the same word".
 
-Accents, case, possessives and thousands separators go; number words become digits; everything else becomes its
-English Snowball stem (Porter 2001) and then the word that stands for its meaning (`synonyms`).
+Accents, case, possessives and thousands separators go; number words, ordinals and "million" become digits; everything
+else becomes its English Snowball stem (Porter 2001) and then the word that stands for its meaning (`synonyms`).
 """
 
 import re
 import unicodedata
+from decimal import Decimal
 from difflib import SequenceMatcher
 from functools import lru_cache
 
@@ -24,12 +25,20 @@ _UNIT_LIST = """
 zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen
 eighteen nineteen
 """
+_ORDINAL_LIST = """
+third fourth fifth sixth seventh eighth ninth tenth eleventh twelfth thirteenth fourteenth fifteenth sixteenth
+seventeenth eighteenth nineteenth twentieth
+"""  # not first and second: those are seldom meant as numbers
 _TENS_LIST = "twenty thirty forty fifty sixty seventy eighty ninety"
 _STOP = frozenset(_STOP_LIST.split())
 _UNITS = {word: number for number, word in enumerate(_UNIT_LIST.split())}
 _TENS = {word: 10 * number for number, word in enumerate(_TENS_LIST.split(), start=2)}
+_ORDINALS = {word: number for number, word in enumerate(_ORDINAL_LIST.split(), start=3)}
+_SCALES = {"hundred": 10**2, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
 _TENS_AND_UNIT = re.compile(rf"\b({'|'.join(_TENS)})[\s-]({'|'.join(list(_UNITS)[1:10])})\b")
 _NUMBER_WORD = re.compile(rf"\b({'|'.join([*_UNITS, *_TENS])})\b")
+_ORDINAL_WORD = re.compile(rf"\b({'|'.join(_ORDINALS)})\b")
+_SCALED = re.compile(rf"\b(\d+(?:\.\d+)?)((?:[\s-]+(?:{'|'.join(_SCALES)}))+)\b")
 _SAME_WORD_RATIO = 0.8
 _SHORTEST_FUZZY = 4
 _SHORTEST_PREFIX = 5
@@ -52,7 +61,7 @@ def plain(text: str) -> str:
 @lru_cache(maxsize=4096)
 def content_words(text: str) -> tuple[str, ...]:
     """Return the canonical content words of the text, in order, repeats kept; numbers stay digits."""
-    words = _WORD.findall(plain(text))
+    words = _WORD.findall(_SCALED.sub(_multiplied, _ORDINAL_WORD.sub(lambda m: str(_ORDINALS[m[1]]), plain(text))))
     # A lone letter is an initial or the rest of a contraction.
     return tuple(w if is_number(w) else _canonical(w) for w in words if w not in _STOP and (is_number(w) or len(w) > 1))
 
@@ -73,6 +82,14 @@ def same_word(one: str, other: str) -> bool:
 def is_number(word: str) -> bool:
     """Tell a number from a word."""
     return word[0].isdecimal()
+
+
+def _multiplied(match: re.Match[str]) -> str:
+    """ "2.5 hundred thousand" as plain digits."""
+    number = Decimal(match[1])
+    for scale in re.split(r"[\s-]+", match[2].strip(" -\n")):
+        number *= _SCALES[scale]
+    return format(number.normalize(), "f")
 
 
 @lru_cache(maxsize=65536)

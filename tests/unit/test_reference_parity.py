@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.reference_parity import COMPARISONS, Agreement, main, reward
+from benchmarks.reference_parity import COMPARISONS, main, reward
 
 needs_data = pytest.mark.skipif(
     not os.environ.get("REFERENCE_DATA"), reason="REFERENCE_DATA is unset: no recorded data"
@@ -101,11 +101,3 @@ def test_the_default_is_looked_for_in_reference_data(tmp_path: Path, monkeypatch
 def test_runs_are_rounded_before_they_are_averaged() -> None:
     assert reward(completion("x", [True, False, False], [True, True, False])) == (0.3333 + 0.6667) / 2
     assert reward(completion("x")) == 0.5
-
-
-def test_figures_of_agreement() -> None:
-    counted = Agreement(both=40, only_judge=10, only_reference=5, neither=45)
-    assert counted.accuracy == pytest.approx(0.85)
-    assert counted.kappa == pytest.approx(0.7)
-    assert (counted.precision, counted.recall) == pytest.approx((0.8, 40 / 45))
-    assert Agreement(3, 0, 0, 0).kappa == 1.0
