@@ -31,7 +31,7 @@ def consolidated(setup: Setup, contexts: Sequence[Context], kept: Sequence[Trial
     ]
     if len(examples) > _MAX_EXAMPLES:
         raise LimitExceeded(
-            f"what was learned makes {len(examples)} examples, one adapter takes {_MAX_EXAMPLES}; start another run, or "
+            f"what was learned makes {len(examples)} examples, one adapter takes {_MAX_EXAMPLES}; start a new run, or "
             'commit by stacking (adapt.commit = "stack")',
             metadata={"limit": "examples", "allowed": str(_MAX_EXAMPLES), "asked": str(len(examples))},
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 
 from controller.arms import count_edits
@@ -18,7 +18,7 @@ from sealkit.types import Prompt, Query, TrainingExample, digest_of, seed_of
 @dataclass(frozen=True, slots=True)
 class Setup:
     """A run's fixed parts. `retention` is what is measured of the suite, `rehearsed` the rest; `rehearsal` is mixed into
-    every training, and empty as long as the base model's own answers are not known (`rehearsal.with_answers`)."""
+    every training, and empty until the base model's own answers are known (`rehearsal.with_answers`)."""
 
     run_id: str
     config: RunConfig
@@ -28,6 +28,8 @@ class Setup:
     rehearsed: tuple[Query, ...]
     rehearsal: tuple[TrainingExample, ...]
     start_policy: str
+    earlier: tuple[Query, ...] = ()
+    """Of contexts learned earlier: a trial's retention suite has them too (`retention.with_earlier`)."""
 
     @property
     def judge(self) -> str:
@@ -50,6 +52,12 @@ def make_setup(plan: RunPlan, plugins: Sequence[str]) -> Setup:
     rehearsed, retention = split(tuple(map(retention_query, mixed)), config.rehearsal.examples, config.seed)
     rehearsal = examples_of(rehearsed) if config.rehearsal.source == "suite" else ()
     return Setup(plan.run_id, config, domain, retention, digest_of(*retention), rehearsed, rehearsal, plan.start_policy)
+
+
+def with_earlier(setup: Setup, contexts: Sequence[Context]) -> Setup:
+    """The setup of a trial that is asked the queries of these contexts again, learned earlier in the run."""
+    earlier = tuple(query for context in contexts for query in setup.domain.queries(context))
+    return replace(setup, earlier=earlier, retention_digest=digest_of(*earlier, *setup.retention))
 
 
 def shuffled(contexts: Sequence[Context], seed: int) -> list[Context]:

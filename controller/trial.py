@@ -15,6 +15,7 @@ from controller.arms import WRITERS
 from controller.manifest import Found, Instructions, Manifest, found, instructions, material
 from controller.patience import patiently
 from controller.record.trials import Result, Taken
+from controller.retention import with_earlier
 from controller.reward import reward
 from controller.services import Services
 from controller.setup import Setup
@@ -141,7 +142,18 @@ class TrialWork:
             race=how.race,
             fresh=self._replayed is not None,
         )
-        return evaluation, evaluation.usage
+        if not setup.earlier:
+            return evaluation, evaluation.usage
+        again = await self._services.evaluator.evaluate(
+            how.policy,
+            trained.adapter,
+            setup.earlier,
+            sampling=how.answering,
+            judge=how.judge,
+            fresh=self._replayed is not None,
+        )
+        usage = evaluation.usage + again.usage
+        return evaluation.model_copy(update={"retention": with_earlier(evaluation.retention, again)}), usage
 
     async def _without_adapter(self, setup: Setup, how: Instructions) -> tuple[Evaluation, Usage]:
         evaluation = await self._services.evaluator.evaluate(

@@ -20,14 +20,14 @@ from controller.intake import Intake
 from controller.patience import accompanied, patiently, pauses
 from controller.presence import Presence
 from controller.pressure import Pressure
-from controller.record import runs, trials
+from controller.record import contexts, runs, trials
 from controller.record.database import Database
 from controller.record.leases import TrialLease
-from controller.record.trials import Result, Taken, Untaken
+from controller.record.trials import Plan, Result, Taken, Untaken
 from controller.rehearsal import with_answers
 from controller.replay import care_for_replays
 from controller.services import Services
-from controller.setup import Setup, make_setup
+from controller.setup import Setup, make_setup, with_earlier
 from controller.trial import TrialWork
 from controller.trial_metrics import count_delivery, count_late, count_trial, count_untaken, show_depth
 from controller.versions import Versions
@@ -164,7 +164,7 @@ class Worker:
 
         work = TrialWork(taken, self._services, self._versions, keep)
         try:
-            return await work.bring_to_end(await self._setup(taken.plan.run_id))
+            return await work.bring_to_end(await self._with_earlier(await self._setup(taken.plan.run_id), taken.plan))
         except SealError as error:
             if isinstance(error, _MADE_ANEW) and taken.attempts < self._max_deliveries:
                 log.warning("trial is made anew", reason=error.reason, message=error.message)
@@ -178,6 +178,13 @@ class Worker:
             setup = make_setup(await self._record(runs.plan, run_id), self._plugins)
             self._setups[run_id] = await with_answers(setup, self._services.generator)
         return self._setups[run_id]
+
+    async def _with_earlier(self, setup: Setup, plan: Plan) -> Setup:
+        """The setup of a trial: contexts that its run learned earlier are asked again, where the config says so."""
+        if not (count := setup.config.evaluation.earlier_contexts) or not plan.round:
+            return setup
+        learned = await self._record(contexts.learned_before, plan.run_id, plan.round, count)
+        return with_earlier(setup, [context for context in learned if context.context_id != plan.context_id])
 
     async def _end(self, lease: TrialLease, result: Result, delivery: Delivery) -> None:
         trial = await self._record(trials.finish, lease, result)

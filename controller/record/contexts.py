@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, and_, func, select
 
-from controller.record.tables import contexts
+from controller.record.tables import contexts, trials
 from sealkit.domain import Context
 
 
@@ -14,6 +14,19 @@ def of_split(connection: Connection, run_id: str, split: str) -> list[Context]:
         select(contexts).where(contexts.c.run_id == run_id, contexts.c.split == split).order_by(contexts.c.position)
     )
     return [Context(context_id=row.context_id, split=row.split, payload=row.payload) for row in rows]
+
+
+def learned_before(connection: Connection, run_id: str, round_index: int, count: int) -> list[Context]:
+    """The contexts that the run learned something from before a round, the last learned first, at most `count`."""
+    kept = and_(trials.c.run_id == run_id, trials.c.selected, trials.c.round < round_index)
+    query = (
+        select(trials.c.context_id)
+        .where(kept)
+        .group_by(trials.c.context_id)
+        .order_by(func.max(trials.c.round).desc(), trials.c.context_id)
+        .limit(count)
+    )
+    return [get(connection, run_id, context_id) for context_id in connection.scalars(query).all()]
 
 
 def get(connection: Connection, run_id: str, context_id: str) -> Context:
