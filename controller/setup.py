@@ -17,8 +17,8 @@ from sealkit.types import Prompt, Query, TrainingExample, digest_of, seed_of
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """A run's fixed parts. `retention` is what is measured of the suite, `rehearsed` the rest; `rehearsal` is mixed into
-    every training, and empty until the base model's own answers are known (`rehearsal.with_answers`)."""
+    """A run's fixed parts. `retention` is what is measured of the suite, `rehearsed` the rest; `rehearsal` is mixed in
+    with every training, and empty until the base model's own answers are known (`rehearsal.with_answers`)."""
 
     run_id: str
     config: RunConfig
