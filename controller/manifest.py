@@ -106,6 +106,7 @@ def material(setup: Setup, context: Context) -> dict[str, str]:
         "inner_loop": digest_of(setup.config.inner_loop),
         "rehearsal": digest_of(setup.config.rehearsal),
         "retention": setup.retention_digest,
+        "earlier": digest_of(*setup.earlier) if setup.earlier else "",
     }
 
 
