@@ -40,12 +40,17 @@ class PeftReference:
 
     def answer(self, prompt: Prompt, adapters: Sequence[str], max_tokens: int) -> str:
         """The greedy text with `adapters` on together, or the base model's."""
-        ids = self._ids(prompt)
+        return self.answers([prompt], adapters, max_tokens)[0]
+
+    def answers(self, prompts: Sequence[Prompt], adapters: Sequence[str], max_tokens: int) -> list[str]:
+        """The greedy texts of one batch, padded to the left."""
+        rows = [render_prompt(self._tokenizer, prompt) for prompt in prompts]
+        width = max(map(len, rows))
+        ids = torch.tensor([[0] * (width - len(row)) + row for row in rows])
+        mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows])
         with self._with(adapters), torch.inference_mode():
-            out = self._model.generate(
-                input_ids=ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=max_tokens
-            )
-        return str(self._tokenizer.decode(out[0, ids.shape[1] :], skip_special_tokens=True))
+            out = self._model.generate(input_ids=ids, attention_mask=mask, do_sample=False, max_new_tokens=max_tokens)
+        return [str(text) for text in self._tokenizer.batch_decode(out[:, width:], skip_special_tokens=True)]
 
     def divergence(self, text: Prompt | str, adapters: Sequence[str]) -> float:
         """KL(base || with `adapters`), the mean over all positions, in nats a token."""

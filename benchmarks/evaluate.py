@@ -1,0 +1,213 @@
+"""Answering with many adapters: `python -m benchmarks.evaluate [--quick] [--data …]`.
+
+    P1    PEFT, one adapter at a time, one query at a time
+    P     PEFT, one adapter at a time, its queries in a batch
+    C     ours, with 1, 4 and 16 adapters at once, each with its own queries, identity probes apart
+    D     C at 16 with `deterministic` on
+
+Adapters are random, rank 32 on all seven projections; the queries are the questions of passages (`--data`: the demo's,
+or SEAL's recorded ones), greedy, 24 tokens. Beside the speed: how many of our texts are PEFT's, how many texts company
+changes in float32 and bfloat16, what bfloat16 and its deterministic mode cost, and the cost of the identity probe.
+
+Time is CPU time of the process with one thread (a busy machine shifts wall time more than it shifts ratios), wall time
+with more; each figure is the median of `--repeats` interleaved ones. The exit status is 0 only if SmolLM2 is answered
+at least three times as fast with 16 adapters as by P, with PEFT's texts, and no text flips where none may.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import tempfile
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Literal
+
+import torch
+
+from sealkit.backends.models import ModelSettings
+from sealkit.backends.probe import PROBE_TEXT, probe_of
+from sealkit.backends.transformers import TransformersBackend
+from sealkit.config import InnerLoopConfig
+from sealkit.domains.knowledge.plugin import KnowledgeDomain
+from sealkit.store import AdapterStore
+from sealkit.testing.peft_reference import PeftReference
+from sealkit.testing.tiny import make_tiny_model
+from sealkit.types import AdapterRef, Prompt, Sampling, digest_of
+
+ADAPTERS, QUERIES, TOKENS, PROBED, GOAL = 16, 4, 24, 6, 3.0
+TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+GREEDY = Sampling(temperature=0, max_tokens=TOKENS)
+DATA = Path("configs/demo/passages.json")
+Switch = Literal["auto", "on", "off"]
+
+
+@dataclass
+class Bench:
+    """One model, its adapters by name, and their queries."""
+
+    folder: Path
+    store: AdapterStore
+    peft: PeftReference
+    queries: dict[str, list[Prompt]]
+    clock: Callable[[], float]
+
+    @property
+    def names(self) -> list[str]:
+        return list(self.queries)
+
+    @asynccontextmanager
+    async def ours(self, dtype: str = "float32", deterministic: Switch = "off") -> AsyncIterator[TransformersBackend]:
+        settings = ModelSettings.model_validate({"model": str(self.folder), "device": "cpu", "dtype": dtype})
+        backend = TransformersBackend(settings, self.store, deterministic=deterministic)
+        await backend.start()
+        try:
+            yield backend
+        finally:
+            await backend.close()
+
+    async def answer(self, backend: TransformersBackend, names: Sequence[str]) -> tuple[float, list[str]]:
+        """Queries a second with the adapters `names` at once, and the texts."""
+        await asyncio.gather(*(backend.divergence(["x"], adapter=ref(name)) for name in names))  # loaded and proven
+        asked = [(prompt, ref(name)) for name in names for prompt in self.queries[name]]
+        began = self.clock()
+        got = await asyncio.gather(*(backend.generate(prompt, GREEDY, adapter=adapter) for prompt, adapter in asked))
+        return len(asked) / (self.clock() - began), [generation.text for generation in got]
+
+    def answer_by_peft(self, name: str, *, batched: bool) -> tuple[float, list[str]]:
+        prompts = self.queries[name]
+        began = self.clock()
+        if batched:
+            texts = self.peft.answers(prompts, [name], TOKENS)
+        else:
+            texts = [self.peft.answer(prompt, [name], TOKENS) for prompt in prompts]
+        return len(prompts) / (self.clock() - began), texts
+
+
+def ref(name: str) -> AdapterRef:
+    return AdapterRef(digest=digest_of(name))
+
+
+def read_queries(data: Path, count: int) -> list[Prompt]:
+    """The first `count` questions, a few of each passage, as the knowledge domain asks them."""
+    domain = KnowledgeDomain({}, InnerLoopConfig())
+    of_each = [domain.queries(context)[:QUERIES] for context in domain.contexts(json.loads(data.read_text()))]
+    prompts = [query.prompt for queries in of_each for query in queries]
+    return [prompts[i % len(prompts)] for i in range(count)]
+
+
+def make_bench(folder: Path, arguments: argparse.Namespace, scratch: Path) -> Bench:
+    names = [f"adapter {i}" for i in range(ADAPTERS)]
+    config = {"r": 32, "lora_alpha": 64, "target_modules": TARGETS}
+    peft = PeftReference(folder, dict.fromkeys(names, config), std=0.02)
+    store = AdapterStore((scratch / "store").as_uri())
+    for place, name in enumerate(names):
+        files = peft.files(name)
+        store.put(digest_of(name), files, {"probe": probe_of(peft.logits(PROBE_TEXT, [name])[-1])})
+        if place < PROBED:
+            store.put(digest_of(f"{name} unproven"), files, {})
+    prompts = iter(read_queries(arguments.data, ADAPTERS * QUERIES))
+    queries = {name: [next(prompts) for _ in range(QUERIES)] for name in names}
+    return Bench(folder, store, peft, queries, time.process_time if arguments.threads == 1 else time.perf_counter)
+
+
+# --- measuring --------------------------------------------------------------------------------------------------------
+async def measure_speed(bench: Bench, repeats: int) -> tuple[dict[str, float], float]:
+    """Queries a second by way, and the share of our texts that are PEFT's."""
+    seen: dict[str, list[float]] = {}
+    same: list[bool] = []
+    async with bench.ours() as plain, bench.ours(deterministic="on") as stable:
+        for turn in range(repeats):
+            name = bench.names[turn]
+            speed, expected = bench.answer_by_peft(name, batched=False)
+            seen.setdefault("P1", []).append(speed)
+            seen.setdefault("P", []).append(bench.answer_by_peft(name, batched=True)[0])
+            for company in (1, 4, ADAPTERS):
+                speed, texts = await bench.answer(plain, [*bench.names[turn:], *bench.names[:turn]][:company])
+                seen.setdefault(f"C{company}", []).append(speed)
+                same += [ours == theirs for ours, theirs in zip(texts[:QUERIES], expected, strict=True)]
+            seen.setdefault(f"D{ADAPTERS}", []).append((await bench.answer(stable, bench.names))[0])
+    return {way: median(speeds) for way, speeds in seen.items()}, sum(same) / len(same)
+
+
+async def measure_flips(
+    bench: Bench, dtype: str, deterministic: Switch, rows: int, repeats: int = 1
+) -> tuple[float, float]:
+    """Share of `rows` texts that company changes, each adapter's first, and queries a second in company."""
+    async with bench.ours(dtype, deterministic) as backend:
+        asked = [(bench.queries[name][0], ref(name)) for name in bench.names[:rows]]
+        alone = [(await backend.generate(prompt, GREEDY, adapter=adapter)).text for prompt, adapter in asked]
+        speeds = []
+        for _ in range(repeats):
+            speed, texts = await bench.answer(backend, bench.names)
+            speeds.append(speed)
+        together = texts[::QUERIES]
+    return sum(one != other for one, other in zip(alone, together, strict=False)) / rows, median(speeds)
+
+
+async def measure_probe(bench: Bench) -> tuple[float, float]:
+    """Seconds until the first token of an adapter that is new here: without a probe, and what a probe adds."""
+    first = Sampling(temperature=0, max_tokens=1)
+    seen: dict[str, list[float]] = {"": [], " unproven": []}
+    async with bench.ours() as backend:
+        for name in bench.names[:PROBED]:
+            for suffix, seconds in seen.items():
+                began = bench.clock()
+                await backend.generate(bench.queries[name][0], first, adapter=ref(name + suffix))
+                seconds.append(bench.clock() - began)
+    without = median(seen[" unproven"])
+    return without, median(a - b for a, b in zip(seen[""], seen[" unproven"], strict=True))
+
+
+async def measure(name: str, bench: Bench, arguments: argparse.Namespace) -> list[str]:
+    """Prints the figures of a model; returns the goals that it misses."""
+    speeds, same = await measure_speed(bench, arguments.repeats)
+    print(f"\n{name} float32, {QUERIES} queries an adapter, {TOKENS} tokens: {same:.0%} of our texts are PEFT's")
+    print(f"  {'way':5} {'queries/s':>10} {'× P':>6} {'× P1':>6}")
+    for way, speed in speeds.items():
+        print(f"  {way:5} {speed:10.2f} {speed / speeds['P']:6.2f} {speed / speeds['P1']:6.2f}")
+    missed = [] if same == 1 else [f"{name}: {same:.0%} of our texts are PEFT's"]
+    if name == "smol" and speeds["C16"] < GOAL * speeds["P"]:
+        missed.append(f"{name}: {speeds['C16'] / speeds['P']:.2f} × P, goal {GOAL}")
+    rows = 4 if arguments.quick and name == "smol" else ADAPTERS
+    settings: list[tuple[str, Switch]] = [("float32", "off"), ("bfloat16", "off"), ("bfloat16", "on")]
+    for dtype, deterministic in settings:
+        rate, speed = await measure_flips(bench, dtype, deterministic, rows)
+        mode = "deterministic" if deterministic == "on" else "plain"
+        print(f"  {dtype} {mode}: company changes {rate:.0%} of {rows} texts; {speed:.2f} queries/s at {ADAPTERS}")
+        if rate and (deterministic == "on" or dtype == "float32"):
+            missed.append(f"{name}: {rate:.0%} of the texts flip in {dtype} {mode}")
+    without, probe = await measure_probe(bench)
+    print(f"  first token of a new adapter: {without:.3f} s, and {probe:.3f} s for its identity probe")
+    return missed
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="one repeat, four texts for SmolLM2's flips")
+    parser.add_argument("--models", nargs="+", choices=["micro", "smol"], default=["micro", "smol"])
+    parser.add_argument("--smol", type=Path, default=Path(".seal/models/smollm2-135m-instruct"), help="its folder")
+    parser.add_argument("--data", type=Path, default=DATA, help="passages with questions, JSON")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--repeats", type=int, default=3)
+    arguments = parser.parse_args()
+    if arguments.quick:
+        arguments.repeats = 1
+    torch.set_num_threads(arguments.threads)
+    missed: list[str] = []
+    with tempfile.TemporaryDirectory() as scratch:
+        for name in arguments.models:
+            place = Path(scratch, name)
+            folder = make_tiny_model(place / "model", context=512) if name == "micro" else arguments.smol
+            missed += asyncio.run(measure(name, make_bench(folder, arguments, place), arguments))
+    print("\nverdict: " + ("all goals met" if not missed else "missed: " + "; ".join(missed)))
+    return 1 if missed else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
