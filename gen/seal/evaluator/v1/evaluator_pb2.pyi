@@ -101,7 +101,7 @@ class Race(_message.Message):
     CONFIDENCE_FIELD_NUMBER: _builtins.int
     WAVE_FIELD_NUMBER: _builtins.int
     to_beat: _builtins.float
-    """The accuracy that the subject has to beat, in [0, 1]; unset: the baseline's, compared query by query."""
+    """The accuracy that the subject has to beat, in [0, 1]; unset: the baseline's on the same queries."""
     confidence: _builtins.float
     """How sure one must be that it does not, in (0.5, 1)."""
     wave: _builtins.int
