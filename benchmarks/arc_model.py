@@ -43,10 +43,10 @@ _TASKS, _EDITS = 16, 6
 
 
 def make_task(rule: str, random: Random, *, demonstrations: int) -> list[Pair]:
-    """Pairs of 3 x 3 grids under a rule, none of which the rule leaves as it is unless it always does."""
+    """Pairs of 2 x 2 grids under a rule, none of which the rule leaves as it is unless it always does."""
     pairs: list[Pair] = []
     while len(pairs) < demonstrations + 1:
-        grid = np.array([[random.randint(1, 6) for _ in range(3)] for _ in range(3)], dtype=np.uint8)
+        grid = np.array([[random.randint(1, 6) for _ in range(2)] for _ in range(2)], dtype=np.uint8)
         pair = Pair(grid, np.ascontiguousarray(RULES[rule](grid)))
         if rule == IDENTITY.name or (pair.input != pair.output).any():
             pairs.append(pair)
@@ -119,9 +119,9 @@ def make_model(tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
     return LlamaForCausalLM(
         LlamaConfig(
             vocab_size=len(tokenizer),
-            hidden_size=128,
-            intermediate_size=384,
-            num_hidden_layers=3,
+            hidden_size=96,
+            intermediate_size=256,
+            num_hidden_layers=2,
             num_attention_heads=4,
             num_key_value_heads=4,
             max_position_embeddings=CONTEXT,
@@ -150,8 +150,8 @@ def batches(tokenizer: PreTrainedTokenizerFast, seed: int) -> Iterator[tuple[Ten
 
 def teach(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, steps: int) -> Iterator[tuple[int, float]]:
     """Trains in place; says step and loss."""
-    optimiser = torch.optim.AdamW(model.parameters(), lr=2e-3, weight_decay=0.01)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, max_lr=2e-3, total_steps=steps)
+    optimiser = torch.optim.AdamW(model.parameters(), lr=4e-3, weight_decay=0.01)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, max_lr=4e-3, total_steps=steps)
     for step, (ids, labels) in zip(range(steps), batches(tokenizer, 1), strict=False):
         logits = model(input_ids=ids).logits
         loss = cross_entropy(logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten())
@@ -178,7 +178,7 @@ def make_arc_model(folder: Path, *, steps: int) -> Path:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.arc_model", description=__doc__)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--steps", type=int, default=1500)
+    parser.add_argument("--steps", type=int, default=1200)
     chosen = parser.parse_args()
     make_arc_model(chosen.folder, steps=chosen.steps)
 
