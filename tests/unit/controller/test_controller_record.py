@@ -13,7 +13,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import Connection, select
 
-from controller.record import contexts, events, leases, policies, runs, tables, trials
+from controller.record import contexts, events, leases, policies, rates, replays, runs, tables, trials
 from controller.record.database import Database
 from controller.record.leases import LeaseLost, RunLease, TrialLease
 from controller.record.trials import Plan, Result, Untaken
@@ -38,6 +38,7 @@ from sealkit.resources import (
     TrialPhase,
     TrialState,
 )
+from sealkit.types import Usage
 
 BASE = "ab" * 32
 
@@ -325,3 +326,53 @@ async def _all_pages(database: Database, listing: Any, *where: str, size: int) -
 
 def _late_results(connection: Connection, name: str) -> int | None:
     return connection.scalar(select(tables.trials.c.late_results).where(tables.trials.c.name == name))
+
+
+# --- replays and rates ------------------------------------------------------------------------------------------------
+async def tried(database: Database, lease: RunLease, **changes: Any) -> str:
+    """A trial of the run that has ended with a manifest."""
+    (name,) = await database.write(trials.add, lease, [plan(lease, "c-0", **changes)])
+    held = await take(database, name, "w")
+    assert held is not None
+    usage = Usage(train_tokens=10, device_seconds=2.0)
+    result = succeeded(0.5).model_copy(
+        update={"manifest": {"form": 1}, "stage_usage": {"train": usage}, "usage": usage}
+    )
+    await database.write(trials.finish, held, result)
+    return name
+
+
+async def test_a_replay_outlives_its_worker_and_its_run(database: Database) -> None:
+    lease = await driven(database)
+    name = await tried(database, lease)
+    replay = await database.write(replays.add, name, "r")
+    assert await database.read(replays.waiting) == [replay.name]
+    await database.write(leases.beat, "mortal")
+    held = await take(database, replay.name, "mortal")
+    assert held is not None
+    assert await database.read(replays.waiting) == []
+    assert not await database.read(replays.orphaned, ())
+    await database.write(runs.cancel, lease.run_id, "c")
+    assert await database.read(replays.orphaned, {"mortal"})
+    await database.write(replays.put_back, {"mortal"})
+    assert await database.read(replays.waiting) == [replay.name]
+    assert await database.write(trials.finish, held, succeeded(1.0)) is None, "the dead worker's result is late"
+    again = await take(database, replay.name, "w")
+    assert again is not None
+    before = await database.read(runs.get, lease.run_id)
+    assert (await database.write(trials.finish, again, succeeded(1.0))) is not None
+    assert await database.read(runs.get, lease.run_id) == before
+    found, original = await database.read(replays.pair, replay.name)
+    assert (found.accuracy, found.replay_of, original.name) == (1.0, name, name)
+
+
+async def test_rates_are_those_of_the_domain_on_the_base_model_that_it_was_last_tried_on(database: Database) -> None:
+    mine = new_run("n", config={"domain": {"name": "mine"}})
+    assert await database.read(rates.rates_for, mine) is None
+    await tried(database, await driven(database, "a", config={"domain": {"name": "mine"}}))
+    await tried(database, await driven(database, "b", config={"domain": {"name": "other"}}))
+    found = await database.read(rates.rates_for, mine)
+    assert found is not None
+    assert (found.base_model, found.runs, len(found.trials), found.trials_done) == (BASE, 1, 1, 1)
+    assert found.trials[0].stages == {"train": Usage(train_tokens=10, device_seconds=2.0)}
+    assert found.device_seconds == 2.0
