@@ -147,14 +147,22 @@ class GeneratorClient(_ServiceClient):
     _ask = ("GetGeneratorInfo", generator_pb2.GetGeneratorInfoRequest())
 
     async def sample(
-        self, policy: Policy, prompts: Sequence[tuple[str, Prompt, Sequence[int]]], sampling: Sampling
+        self,
+        policy: Policy,
+        prompts: Sequence[tuple[str, Prompt, Sequence[int]]],
+        sampling: Sampling,
+        *,
+        editor: str = "",
     ) -> AsyncIterator[Completion]:
         contexts = [
             generator_pb2.ContextPrompt(context_id=context_id, prompt=convert.prompt_to_pb(prompt), indices=indices)
             for context_id, prompt, indices in prompts
         ]
         request = generator_pb2.SampleSelfEditsRequest(
-            policy=convert.policy_to_pb(policy), contexts=contexts, sampling=convert.sampling_to_pb(sampling)
+            policy=convert.policy_to_pb(policy),
+            contexts=contexts,
+            sampling=convert.sampling_to_pb(sampling),
+            editor=editor,
         )
         async with aclosing(self._stream("SampleSelfEdits", request)) as responses:
             async for response in responses:

@@ -51,7 +51,7 @@ async def client(stack: Stack) -> AsyncIterator[AsyncSealClient]:
 
 async def up(client: AsyncSealClient) -> None:
     """Returns when the API answers."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while True:
             try:
                 await client.get_run("runs/none")
@@ -213,21 +213,25 @@ async def test_a_dead_redis_stops_a_worker_at_its_start_with_the_url_but_not_the
 async def test_the_queue_on_a_real_valkey(valkey: Any) -> None:
     url = f"redis://127.0.0.1:{valkey.port}/0"
     one, two = Queue(url, consumer="one"), Queue(url, consumer="two")
-    await one.put(["a", "b", "c"])
-    taken = await one.take(2, wait_seconds=0.1)
+    await one.put("r", ["a", "b", "c"])
+    taken = await one.take({"r": 2})
     assert [d.body for d in taken] == ["a", "b"]
-    assert await two.take_idle(9, idle_seconds=60) == []
+    assert await two.take_idle(["r"], 9, idle_seconds=60) == []
     await asyncio.sleep(0.02)
-    claimed = await two.take_idle(9, idle_seconds=0.01)
+    claimed = await two.take_idle(["r"], 9, idle_seconds=0.01)
     assert [(d.body, d.previous) for d in claimed] == [("a", "one"), ("b", "one")]
-    assert await two.bodies() == {"a", "b", "c"}
-    await two.done([d.message_id for d in claimed])
-    depth = await one.depth()
+    assert await two.bodies("r") == {"a", "b", "c"}
+    await two.done(claimed)
+    depth = await one.depth(["r"])
     assert (depth.waiting, depth.under_way) == (1, 0)
+    assert 0.02 <= depth.oldest_seconds < 60
     valkey.client().flushall()
-    assert await one.take(1, wait_seconds=0.01) == []
-    await one.put(["d"])
-    assert [d.body for d in await two.take(1, wait_seconds=0.1)] == ["d"]
+    assert await one.take({"r": 1}) == []
+    await one.put("r", ["d"])
+    assert [d.body for d in await two.wait(["q", "r"], seconds=0.1)] == ["d"]
+    assert await one.lanes() >= {"q", "r"}
+    await one.drop(["q", "r"])
+    assert not await one.bodies("r")
     for queue in (one, two):
         await queue.close()
 
