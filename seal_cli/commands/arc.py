@@ -26,7 +26,7 @@ _CHANGES = (
     "held_out.samples=0",
     "dataset.held_out=0",
     "selection.must_beat_passage_only=false",
-    "evaluation.retention_limit=0",
+    "evaluation.retention_limit=1",
     "evaluation.divergence=false",
 )
 """What makes a run of a config try the oracle's toolkit once on every task, and nothing else."""

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from sealkit.domains.arc.grids import GridStyle, MalformedGrid, from_text, to_text
 from sealkit.domains.arc.transforms import VIEWS, Transform
 from sealkit.judges.base import Answer, Judgement
+from sealkit.judges.content import ContentJudge
 from sealkit.types import Outcome
 
 
@@ -15,17 +16,21 @@ class GridJudge:
     """ARC's rule: a task is solved where one of `attempts` grids is the gold one, cell by cell.
 
     A view's label is the name of the transform that it was asked under, and after a slash what else was done. An answer
-    that is no grid has no vote; where none is a grid the verdict is wrong, and says what the first one lacks.
+    that is no grid has no vote; where none is a grid the verdict is wrong, and says what the first one lacks. A gold
+    answer that is no JSON list is text, of the retention suite's questions, and the judge `content` grades it.
     """
 
     name = "grid"
 
     def __init__(self, attempts: int = 2) -> None:
         self._attempts = attempts
-        self.version = f"1-{attempts}"
+        self._text = ContentJudge()
+        self.version = f"1-{attempts}-{self._text.version}"
 
-    async def judge(self, question: str, gold: str, answers: Sequence[Answer]) -> Judgement:  # noqa: ARG002
-        """UNGRADED where the gold answer is no grid or a view has a name that is not known."""
+    async def judge(self, question: str, gold: str, answers: Sequence[Answer]) -> Judgement:
+        """UNGRADED where the gold answer is a broken grid or a view has a name that is not known."""
+        if not gold.lstrip().startswith("["):
+            return await self._text.judge(question, gold, answers)
         votes: Counter[str] = Counter()
         faults: list[str] = []
         try:

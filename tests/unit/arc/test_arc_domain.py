@@ -218,5 +218,10 @@ async def test_a_malformed_grid_has_no_vote_and_keeps_its_reason() -> None:
 
 
 async def test_what_cannot_be_judged_is_ungraded() -> None:
-    assert (await judged(("", "1"), gold="copper"))[0] is Outcome.UNGRADED
-    assert (await judged(("upside-down", "1"), gold="1"))[0] is Outcome.UNGRADED
+    assert (await judged(("", "1"), gold="[[1], []]"))[0] is Outcome.UNGRADED
+    assert (await judged(("upside-down", "1")))[0] is Outcome.UNGRADED
+
+
+async def test_a_gold_answer_that_is_text_is_graded_as_text() -> None:
+    assert (await judged(("", "It is copper."), gold="copper"))[0] is Outcome.CORRECT
+    assert (await judged(("", "12."), gold="12"))[0] is Outcome.CORRECT
