@@ -8,9 +8,8 @@ measured by `benchmarks/reference_parity.py judge` and stated in the docs. The r
 3. a date may be given less exactly, by its year alone, unless the question wants the day;
 4. every number asked for must be there, and 60 % of all the words asked for.
 
-It does not parse: an answer that names the gold in passing while saying something else is taken for right. Tried on
-the recorded verdicts and left out, since they helped no more questions than they hurt: cutting run-on answers, judging
-a listed gold item by item, weighing words by length, a surname alone, ignoring "about" and "over", "not" before a hit.
+It does not parse: an answer that names the gold in passing while saying something else is taken for right. What was
+tried on the recorded verdicts and left out is in docs/judges.md.
 """
 
 import re
@@ -28,6 +27,7 @@ _ASKS_YES_NO = re.compile(r"(?:is|are|was|were|do|does|did|has|have|had|can|coul
 _EITHER_OR = re.compile(r"\b([^\W\d_]+) or (?:an? |the )?([^\W\d_]+)\b")
 _NEGATION = re.compile(r"\b(?:no|not|none|never|neither|without|cannot)\b|n't\b")
 _YES_OR_NO = re.compile(r"(?:yes|no)\b")
+_LIST_MARK = re.compile(r"^\s*\(?\d{1,2}[.)]\s", re.MULTILINE)
 _BRACKETS = re.compile(r"\([^)]*\)")
 _MONTHS = frozenset(
     content_words("January February March April June July August September October November December")
@@ -53,6 +53,7 @@ def decide(question: str, gold: str, answer: str) -> Judgement:
     """Apply the rule; the same as `ContentJudge.judge` for callers without an event loop."""
     if not _squeezed(gold):
         return Judgement(Outcome.UNGRADED, "the gold answer holds no word")
+    answer = _LIST_MARK.sub("", answer)  # "1. " before a line is no number of the answer's
     side = _side_taken(question, gold, answer)
     if side is not None:
         return side
