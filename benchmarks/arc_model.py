@@ -33,6 +33,7 @@ from trainer_svc.encoding import encode
 
 STYLE = GridStyle.COMPACT
 CONTEXT = 1024
+STEPS = 800
 MAX_STEPS = 60
 """As in configs/arc_smoke.toml."""
 RULES: dict[str, Callable[[Grid], Grid]] = {
@@ -163,7 +164,7 @@ def teach(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, steps: in
         yield step, float(loss.detach())
 
 
-def make_arc_model(folder: Path, *, steps: int) -> Path:
+def make_arc_model(folder: Path, *, steps: int = STEPS) -> Path:
     """Trains the model and writes it to `folder`."""
     tokenizer = make_tokenizer()
     model = make_model(tokenizer)
@@ -178,7 +179,7 @@ def make_arc_model(folder: Path, *, steps: int) -> Path:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.arc_model", description=__doc__)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--steps", type=int, default=1200)
+    parser.add_argument("--steps", type=int, default=STEPS)
     chosen = parser.parse_args()
     make_arc_model(chosen.folder, steps=chosen.steps)
 

@@ -56,7 +56,7 @@ class Domain(Protocol):
         ...
 
     def queries(self, context: Context) -> list[Query]:
-        """The held-out queries, none of them with the context in its prompt."""
+        """The held-out queries: what they ask for stands in none of their prompts."""
         ...
 
     def ready_made(self, context: Context) -> Mapping[str, str]:
