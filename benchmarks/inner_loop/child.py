@@ -1,0 +1,69 @@
+"""One way in a process of its own, so that its memory is its own and nothing that it sets helps or hurts another."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import re
+import sys
+from collections.abc import Sequence
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+from benchmarks.inner_loop.trials import Bench, Trial
+from benchmarks.inner_loop.ways import Ours, Timing, make_way
+
+
+class Memory(NamedTuple):
+    """Of the process, MiB: with the model loaded, and the peak. 0 where the system does not say."""
+
+    loaded: int
+    peak: int
+
+
+class Child:
+    """Forked, so that it need not import anything. Ends with `close`."""
+
+    def __init__(self, way: str, bench: Bench) -> None:
+        self._pipe, theirs = multiprocessing.Pipe()
+        self._process = multiprocessing.get_context("fork").Process(target=_serve, args=(theirs, way, bench))
+        self._process.start()
+        theirs.close()
+
+    def train(self, trials: Sequence[Trial]) -> Timing:
+        self._pipe.send(trials)
+        timing: Timing = self._pipe.recv()
+        return timing
+
+    def profile(self) -> dict[str, float]:
+        """Of our engine: where a step's CPU time goes, by torch operation."""
+        self._pipe.send("profile")
+        shares: dict[str, float] = self._pipe.recv()
+        return shares
+
+    def close(self) -> Memory:
+        self._pipe.send(None)
+        memory: Memory = self._pipe.recv()
+        self._process.join()
+        return memory
+
+
+def _serve(pipe: Connection, way: str, bench: Bench) -> None:
+    torch.set_num_threads(bench.threads)
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: bench.threads])
+    trainer = make_way(way, bench)
+    loaded = _mib("VmRSS")
+    for task in iter(pipe.recv, None):
+        pipe.send(trainer.profile() if task == "profile" and isinstance(trainer, Ours) else trainer.train(task))
+    pipe.send(Memory(loaded, _mib("VmHWM")))
+    sys.stdout.flush()
+
+
+def _mib(field: str) -> int:
+    status = Path("/proc/self/status")
+    found = re.search(rf"{field}:\s+(\d+) kB", status.read_text()) if status.is_file() else None
+    return int(found[1]) >> 10 if found else 0
