@@ -30,6 +30,7 @@ def accept(
     records: Sequence[Mapping[str, Any]],
     retention: Sequence[Mapping[str, Any]],
     plugins: Sequence[str],
+    outside: Sequence[str] = (),
 ) -> tuple[NewRun, list[Context]]:
     """The run to journal, and its contexts.
 
@@ -41,7 +42,7 @@ def accept(
     used = records[: checked.dataset.limit or None]
     contexts = check_contexts(hold_out(domain.contexts(used), checked.dataset.held_out, checked.seed))
     ready = set.intersection(*(set(domain.ready_made(context)) for context in contexts))
-    check_arms(checked, domain, ready)
+    check_arms(checked, domain, ready, outside)
     suite = check_retention(retention) if retention else default_retention()
     check_rehearsal(checked, len(suite))
     splits = Counter(context.split for context in contexts)

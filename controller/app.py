@@ -52,7 +52,7 @@ class App:
         self._with_worker = worker
         self._stop = stop
         self._database = Database(settings.database_url)
-        self._service = ControllerService(self._database, settings.domain_plugins) if api else None
+        self._service = ControllerService(self._database, settings.domain_plugins, settings.editors) if api else None
         self._queue = queue or Queue(settings.redis_url, consumer=worker_id, stream=settings.queue)
         self._services = services
         self._pressure = Pressure(settings.worker_concurrency)

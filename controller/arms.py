@@ -30,10 +30,16 @@ def count_edits(config: RunConfig, phase: TrialPhase, ready: Collection[str], *,
     return sum(count for _, count in edits_of_group(config, phase, ready, first=first))
 
 
-def check_arms(config: RunConfig, domain: Domain, ready: Collection[str]) -> None:
+def outside_editor(editor: str, ready: Collection[str]) -> str:
+    """The name of the outside model that writes for this arm; empty where the generator's own model or the domain
+    does."""
+    return "" if editor in WRITERS or editor in ready else editor
+
+
+def check_arms(config: RunConfig, domain: Domain, ready: Collection[str], outside: Collection[str]) -> None:
     """Refuses arms that nobody writes, and what the domain cannot do for them. `ready`: names for which the domain has
-    self-edits. Raises InvalidConfig."""
-    known = WRITERS | set(ready)
+    self-edits; `outside`: those of the outside editors. Raises InvalidConfig."""
+    known = WRITERS | set(ready) | set(outside)
     faults = [
         (f"config.editor.arms.{i}", f"nobody is named {arm!r}; there are {', '.join(sorted(known))}")
         for i, arm in enumerate(config.editor.arms)

@@ -45,9 +45,11 @@ class ControllerService(controller_pb2_grpc.ControllerServiceServicer):
 
     full_names: tuple[str, ...] = ("seal.controller.v1.ControllerService",)
 
-    def __init__(self, database: Database, plugins: tuple[str, ...] = ()) -> None:
+    def __init__(self, database: Database, plugins: tuple[str, ...] = (), outside: tuple[str, ...] = ()) -> None:
+        """`plugins` may be named as domains, `outside` editors as arms."""
         self._database = database
         self._plugins = plugins
+        self._outside = outside
         self._draining = asyncio.Event()
 
     # --- sealkit.rpc.server.Service -----------------------------------------------------------------------------------
@@ -78,6 +80,7 @@ class ControllerService(controller_pb2_grpc.ControllerServiceServicer):
             records=[struct_from_pb(record) for record in request.records],
             retention=[struct_from_pb(record) for record in request.retention],
             plugins=self._plugins,
+            outside=self._outside,
         )
         return pb.CreateRunResponse(run=run_to_pb(await self._database.write(runs.create, new, contexts)))
 
@@ -134,6 +137,7 @@ class ControllerService(controller_pb2_grpc.ControllerServiceServicer):
             records=[struct_from_pb(record) for record in request.records],
             retention=(),
             plugins=self._plugins,
+            outside=self._outside,
         )
         rates = await self._database.read(rates_for, new)
         estimate = await asyncio.to_thread(estimate_run, new, contexts, rates, self._plugins)

@@ -38,6 +38,8 @@ class ControllerSettings(ServerSettings):
     """Times that a trial is handed to a worker before it counts as failed."""
     callers_file: str = ""
     """TOML file of who may call the API, and in what role (`sealkit.rpc.authority`); needed with TLS."""
+    editors: Annotated[tuple[str, ...], NoDecode, BeforeValidator(split)] = ()
+    """Outside editors that a run may name among its arms, by commas: those in the generator's editors file."""
     domain_plugins: Annotated[tuple[str, ...], NoDecode, BeforeValidator(split)] = ()
     """`module:OBJECT` references, separated by commas, that a run may name as its domain."""
 

@@ -11,7 +11,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
-from controller.arms import WRITERS
+from controller.arms import WRITERS, outside_editor
 from controller.manifest import Found, Instructions, Manifest, found, instructions, material
 from controller.patience import patiently
 from controller.record.trials import Result, Taken
@@ -108,17 +108,18 @@ class TrialWork:
             ready = {} if how.editor in WRITERS else setup.domain.ready_made(self._context)
             text = ready.get(how.editor)
             if text is None:
-                text = await self._stage("generate", lambda: self._generate(setup, how, sampling))
+                outside = outside_editor(how.editor, ready)
+                text = await self._stage("generate", lambda: self._generate(setup, how, sampling, outside))
             self._completion = text.replace("\0", "\N{REPLACEMENT CHARACTER}")  # no database stores NUL in text
             await self._keep(self._completion, self._seconds, self._usage)
         return self._completion
 
-    async def _generate(self, setup: Setup, how: Instructions, sampling: Sampling) -> tuple[str, Usage]:
+    async def _generate(self, setup: Setup, how: Instructions, sampling: Sampling, outside: str) -> tuple[str, Usage]:
         if how.constrained:
             sampling = sampling.model_copy(update={"json_schema": setup.domain.completion_schema})
         prompts = [(how.context_id, setup.domain.prompt(self._context), [how.index])]
         writer = Policy(name=Editor.BASE) if how.editor == Editor.BASE else how.policy
-        async for completion in self._services.generator.sample(writer, prompts, sampling):
+        async for completion in self._services.generator.sample(writer, prompts, sampling, editor=outside):
             return completion.text, completion.usage
         raise Unavailable("the generator ended the stream without the completion")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from generator_svc.editors import read_editors
 from generator_svc.service import GeneratorService
 from generator_svc.settings import GeneratorSettings
 from sealkit.backends.factory import make_backend
@@ -10,7 +11,7 @@ from sealkit.rpc.server import run
 
 def _make() -> tuple[GeneratorService, GeneratorSettings]:
     settings = GeneratorSettings()
-    return GeneratorService(make_backend(settings)), settings
+    return GeneratorService(make_backend(settings), read_editors(settings.editors_file)), settings
 
 
 if __name__ == "__main__":

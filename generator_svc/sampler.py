@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from itertools import starmap
 
-from sealkit.backends.base import Backend
+from sealkit.backends.base import Generation
 from sealkit.errors import InvalidInput
 from sealkit.telemetry import DECODE_TOKENS
-from sealkit.types import Completion, Policy, Prompt, Sampling, seed_of
+from sealkit.types import Completion, Prompt, Sampling, seed_of
+
+Write = Callable[[Prompt, Sampling], Awaitable[Generation]]
+"""Who writes: the backend under a policy, or an outside editor."""
 
 
 async def sample(
-    backend: Backend, policy: Policy, contexts: Sequence[tuple[str, Prompt, Sequence[int]]], sampling: Sampling
+    write: Write, contexts: Sequence[tuple[str, Prompt, Sequence[int]]], sampling: Sampling
 ) -> AsyncIterator[Completion]:
     """Completions as they are done, in no set order; `contexts` are (context id, prompt, indices to sample).
 
-    A completion depends on the policy, the prompt, the sampling, its context id and its index, and on nothing else.
-    Raises InvalidInput where a context comes twice, and what the backend raises; the first failure ends them all.
+    A completion depends on who writes, the prompt, the sampling, its context id and its index, and on nothing else.
+    Raises InvalidInput where a context comes twice, and what `write` raises; the first failure ends them all.
     """
     names = [context_id for context_id, _, _ in contexts]
     if twice := sorted({name for name in names if names.count(name) > 1}):
@@ -26,7 +29,7 @@ async def sample(
 
     async def one(context_id: str, prompt: Prompt, index: int) -> Completion:
         own = sampling.model_copy(update={"seed": seed_of(sampling.seed, context_id, index)})
-        got = await backend.generate(prompt, own, policy=policy)
+        got = await write(prompt, own)
         DECODE_TOKENS.labels("prompt").inc(got.usage.prompt_tokens)
         DECODE_TOKENS.labels("completion").inc(got.usage.completion_tokens)
         return Completion(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
 from sealkit.backends.factory import BackendSettings
@@ -12,3 +13,4 @@ class GeneratorSettings(ServerSettings, BackendSettings):
     model_config = SettingsConfigDict(env_prefix="SEAL_GENERATOR_", frozen=True, extra="ignore")
 
     listen: Address = "127.0.0.1:50051"
+    editors_file: str = Field("", description="TOML file of outside editors (`generator_svc.editors`); empty: none.")

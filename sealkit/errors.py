@@ -108,6 +108,10 @@ class UnknownAlias(NotFound):
     reason = "UNKNOWN_ALIAS"
 
 
+class UnknownEditor(NotFound):
+    reason = "UNKNOWN_EDITOR"
+
+
 class UnknownJudge(NotFound):
     reason = "UNKNOWN_JUDGE"
 

@@ -41,9 +41,15 @@ class Generator(Protocol):
     """Samples self-edits."""
 
     def sample(
-        self, policy: Policy, prompts: Sequence[tuple[str, Prompt, Sequence[int]]], sampling: Sampling
+        self,
+        policy: Policy,
+        prompts: Sequence[tuple[str, Prompt, Sequence[int]]],
+        sampling: Sampling,
+        *,
+        editor: str = "",
     ) -> AsyncIterator[Completion]:
-        """Completions as they are done, in no set order; `prompts` are (context id, prompt, indices to sample)."""
+        """Completions as they are done, in no set order; `prompts` are (context id, prompt, indices to sample). An
+        `editor` is an outside model that writes in the policy's place."""
         ...
 
     async def info(self) -> ModelInfo: ...

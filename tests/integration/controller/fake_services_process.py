@@ -23,7 +23,7 @@ class Generator(generator_pb2_grpc.GeneratorServiceServicer):
     async def SampleSelfEdits(self, request: Any, context: Any) -> Any:
         prompts = [(c.context_id, convert.prompt_from_pb(c.prompt), list(c.indices)) for c in request.contexts]
         policy, sampling = convert.policy_from_pb(request.policy), convert.sampling_from_pb(request.sampling)
-        async for completion in self.fake.sample(policy, prompts, sampling):
+        async for completion in self.fake.sample(policy, prompts, sampling, editor=request.editor):
             yield convert.completion_to_pb(completion)
 
     async def GetGeneratorInfo(self, request: Any, context: Any) -> Any:

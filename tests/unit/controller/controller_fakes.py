@@ -140,12 +140,17 @@ class FakeServices:
     async def close(self) -> None: ...
 
     async def sample(
-        self, policy: Policy, prompts: Sequence[tuple[str, Prompt, Sequence[int]]], sampling: Sampling
+        self,
+        policy: Policy,
+        prompts: Sequence[tuple[str, Prompt, Sequence[int]]],
+        sampling: Sampling,
+        *,
+        editor: str = "",
     ) -> AsyncIterator[Completion]:
         for context_id, _, indices in prompts:
             for index in indices:
                 await self._came("sample", context_id)
-                teacher = policy.adapter.digest[:6] if policy.adapter else "base"
+                teacher = editor or (policy.adapter.digest[:6] if policy.adapter else "base")
                 text = f"{self.text(context_id, index, sampling.seed)} {teacher}"
                 yield Completion(context_id=context_id, index=index, text=text, finish_reason=FinishReason.STOP)
 

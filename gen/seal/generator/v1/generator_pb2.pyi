@@ -64,6 +64,9 @@ class SampleSelfEditsRequest(_message.Message):
     POLICY_FIELD_NUMBER: _builtins.int
     CONTEXTS_FIELD_NUMBER: _builtins.int
     SAMPLING_FIELD_NUMBER: _builtins.int
+    EDITOR_FIELD_NUMBER: _builtins.int
+    editor: _builtins.str
+    """Name of an outside editor that writes in the policy's place; empty: the policy itself."""
     @_builtins.property
     def policy(self) -> _model_pb2.Policy:
         """Who writes."""
@@ -82,10 +85,11 @@ class SampleSelfEditsRequest(_message.Message):
         policy: _model_pb2.Policy | None = ...,
         contexts: _abc.Iterable[Global___ContextPrompt] | None = ...,
         sampling: _text_pb2.Sampling | None = ...,
+        editor: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["policy", b"policy", "sampling", b"sampling"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["contexts", b"contexts", "policy", b"policy", "sampling", b"sampling"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["contexts", b"contexts", "editor", b"editor", "policy", b"policy", "sampling", b"sampling"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -157,6 +161,7 @@ class GetGeneratorInfoResponse(_message.Message):
     BASE_MODEL_FIELD_NUMBER: _builtins.int
     BACKEND_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
+    EDITORS_FIELD_NUMBER: _builtins.int
     backend: _builtins.str
     """Name of the backend, for example `transformers`."""
     version: _builtins.str
@@ -165,16 +170,21 @@ class GetGeneratorInfoResponse(_message.Message):
     def base_model(self) -> _model_pb2.BaseModel:
         """The base model."""
 
+    @_builtins.property
+    def editors(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Outside editors that may be named."""
+
     def __init__(
         self,
         *,
         base_model: _model_pb2.BaseModel | None = ...,
         backend: _builtins.str = ...,
         version: _builtins.str = ...,
+        editors: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["base_model", b"base_model"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["backend", b"backend", "base_model", b"base_model", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["backend", b"backend", "base_model", b"base_model", "editors", b"editors", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -55,7 +55,8 @@ class GeneratorServiceServicer:
         """Samples completions for each context and streams each as soon as it is done, in no set order.
 
         Errors: NOT_FOUND / ADAPTER_NOT_FOUND (the policy's adapter is not in the store), DATA_LOSS / ADAPTER_CORRUPT,
-        INVALID_ARGUMENT (faulty fields; PROMPT_TOO_LONG), RESOURCE_EXHAUSTED / QUEUE_FULL with RetryInfo.
+        NOT_FOUND / UNKNOWN_EDITOR, INVALID_ARGUMENT (faulty fields; PROMPT_TOO_LONG), RESOURCE_EXHAUSTED / QUEUE_FULL with
+        RetryInfo, FAILED_PRECONDITION / ENDPOINT_DENIED or ENDPOINT_REFUSED of an outside editor.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

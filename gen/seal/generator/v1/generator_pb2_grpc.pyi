@@ -37,7 +37,8 @@ class GeneratorServiceStub:
     """Samples completions for each context and streams each as soon as it is done, in no set order.
 
     Errors: NOT_FOUND / ADAPTER_NOT_FOUND (the policy's adapter is not in the store), DATA_LOSS / ADAPTER_CORRUPT,
-    INVALID_ARGUMENT (faulty fields; PROMPT_TOO_LONG), RESOURCE_EXHAUSTED / QUEUE_FULL with RetryInfo.
+    NOT_FOUND / UNKNOWN_EDITOR, INVALID_ARGUMENT (faulty fields; PROMPT_TOO_LONG), RESOURCE_EXHAUSTED / QUEUE_FULL with
+    RetryInfo, FAILED_PRECONDITION / ENDPOINT_DENIED or ENDPOINT_REFUSED of an outside editor.
     """
     GetGeneratorInfo: _grpc.UnaryUnaryMultiCallable[_generator_pb2.GetGeneratorInfoRequest, _generator_pb2.GetGeneratorInfoResponse]
     """Says which model is held and what the backend can do."""
@@ -51,7 +52,8 @@ class GeneratorServiceAsyncStub(GeneratorServiceStub):
     """Samples completions for each context and streams each as soon as it is done, in no set order.
 
     Errors: NOT_FOUND / ADAPTER_NOT_FOUND (the policy's adapter is not in the store), DATA_LOSS / ADAPTER_CORRUPT,
-    INVALID_ARGUMENT (faulty fields; PROMPT_TOO_LONG), RESOURCE_EXHAUSTED / QUEUE_FULL with RetryInfo.
+    NOT_FOUND / UNKNOWN_EDITOR, INVALID_ARGUMENT (faulty fields; PROMPT_TOO_LONG), RESOURCE_EXHAUSTED / QUEUE_FULL with
+    RetryInfo, FAILED_PRECONDITION / ENDPOINT_DENIED or ENDPOINT_REFUSED of an outside editor.
     """
     GetGeneratorInfo: _aio.UnaryUnaryMultiCallable[_generator_pb2.GetGeneratorInfoRequest, _generator_pb2.GetGeneratorInfoResponse]  # type: ignore[assignment]
     """Says which model is held and what the backend can do."""
@@ -68,7 +70,8 @@ class GeneratorServiceServicer(metaclass=_abc_1.ABCMeta):
         """Samples completions for each context and streams each as soon as it is done, in no set order.
 
         Errors: NOT_FOUND / ADAPTER_NOT_FOUND (the policy's adapter is not in the store), DATA_LOSS / ADAPTER_CORRUPT,
-        INVALID_ARGUMENT (faulty fields; PROMPT_TOO_LONG), RESOURCE_EXHAUSTED / QUEUE_FULL with RetryInfo.
+        NOT_FOUND / UNKNOWN_EDITOR, INVALID_ARGUMENT (faulty fields; PROMPT_TOO_LONG), RESOURCE_EXHAUSTED / QUEUE_FULL with
+        RetryInfo, FAILED_PRECONDITION / ENDPOINT_DENIED or ENDPOINT_REFUSED of an outside editor.
         """
 
     @_abc_1.abstractmethod
