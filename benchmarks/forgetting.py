@@ -1,8 +1,8 @@
 """Eight texts learned one after the other: what each way against forgetting buys.
 
-    python -m benchmarks.forgetting                  every arm that has no results yet, then the table
-    python -m benchmarks.forgetting --arm kl         one arm, again
-    python -m benchmarks.forgetting --table          the table of what was measured
+    python -m benchmarks.forgetting                  every arm, as far as it is not done yet, then the table
+    python -m benchmarks.forgetting --arm kl         that arm
+    python -m benchmarks.forgetting --table          the table of what was measured; `--first 4`: of the first 4 texts
     python -m benchmarks.forgetting --quick          two texts, a tiny random model: whether it runs
 
 The parts are the product's own: the trainer with its `join_adapters`, the evaluator on the decoder, the controller's
@@ -10,7 +10,8 @@ rehearsal and R. What is left out is the sampling of self-edits: every text is l
 that the arms differ in nothing but what they do against forgetting, and so that it fits one core. Each text is trained
 over all that was committed before, the adapter is stacked exactly on top; `consolidation` trains one adapter from the
 base on all texts so far instead. Held-out questions on the texts learned so far and the retention suite are asked after
-every commit, greedily. Trained adapters stay in the store of `--out`, so a run that was killed goes on where it was.
+every commit, greedily. Rows are written as they come and adapters stay in the store of `--out`, so an arm that was
+stopped goes on.
 """
 
 from __future__ import annotations
@@ -21,9 +22,9 @@ import json
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -96,9 +97,10 @@ class Setting:
     lora: LoraConfig
     optimisation: Optimisation
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self, arm: Arm) -> dict[str, Any]:
         lora, optimisation = self.lora.model_dump(mode="json"), self.optimisation.model_dump(mode="json")
-        return {"contexts": self.contexts, "kept": self.kept, "lora": lora, "optimisation": optimisation, "seed": SEED}
+        learned = {"contexts": self.contexts, "kept": self.kept, "lora": lora, "optimisation": optimisation}
+        return {**learned, "arm": asdict(arm), "seed": SEED}
 
 
 FULL = Setting(
@@ -140,18 +142,17 @@ class Bench:
         answers = {query.query_id: (await backend.generate(query.prompt, SAMPLING)).text for query in rehearsed}
         self.rehearsal = examples_of(rehearsed, answers)
 
-    async def rows(self) -> list[dict[str, Any]]:
-        """Row 0, then one after each commit."""
+    async def rows(self, known: Sequence[dict[str, Any]]) -> AsyncIterator[dict[str, Any]]:
+        """Row 0, then one after each commit; those that are `known` are not measured again. An adapter that the store
+        has is not trained again."""
         policy = Policy(name="policies/base")
-        rows = [await self.measure(policy, self.contexts)]
+        yield known[0] if known else await self.measure(policy, self.contexts)
         for number, context in enumerate(self.contexts, start=1):
-            began = time.process_time()
             adapter = await self.commit(policy, number, context)
-            trained = time.process_time() - began
             policy = Policy(name=f"policies/{number}", adapter=adapter)
-            rows.append(await self.measure(policy, self.contexts[:number]) | {"train_cpu_seconds": round(trained, 1)})
-            print(f"  {self.arm.name} {number}/{len(self.contexts)}: {_row_line(rows[-1], self.contexts)}", flush=True)
-        return rows
+            row = known[number] if number < len(known) else await self.measure(policy, self.contexts[:number])
+            print(f"  {self.arm.name} {number}/{len(self.contexts)}: {_row_line(row, self.contexts)}", flush=True)
+            yield row
 
     async def commit(self, policy: Policy, number: int, context: Context) -> AdapterRef:
         """The adapter of the next policy."""
@@ -193,9 +194,12 @@ class Bench:
         return accuracy(evaluation.verdicts), evaluation.retention
 
 
-async def run(arm: Arm, setting: Setting, store: Path) -> dict[str, Any]:
-    """All rows of an arm, with what they took."""
-    began, cpu = time.monotonic(), time.process_time()
+async def run(arm: Arm, setting: Setting, store: Path, file: Path) -> None:
+    """All rows of an arm, written to `file` as they come; one that was stopped goes on after its last row."""
+    before = _read(file)
+    known = before.get("rows", []) if before.get("setting") == setting.describe(arm) else []
+    cpu = time.process_time() - (before["cpu_seconds"] if known else 0.0)
+    rows: list[dict[str, Any]] = []
     model: dict[str, Any] = {
         "model": str(setting.model),
         "store_url": f"file://{store}",
@@ -210,15 +214,24 @@ async def run(arm: Arm, setting: Setting, store: Path) -> dict[str, Any]:
         stack.push_async_callback(backend.close)
         bench = Bench(arm, setting, built.trainer, Evaluator(backend, kept_verdicts=100_000))
         await bench.rehearse(backend)
-        rows = await bench.rows()
-    return {
-        "arm": arm.name,
-        "setting": setting.describe(),
-        "contexts": [context.context_id for context in bench.contexts],
-        "rows": rows,
-        "cpu_seconds": round(time.process_time() - cpu, 1),
-        "wall_seconds": round(time.monotonic() - began, 1),
-    }
+        async for row in bench.rows(known):
+            rows.append(row)
+            result = {
+                "arm": arm.name,
+                "setting": setting.describe(arm),
+                "contexts": [context.context_id for context in bench.contexts],
+                "rows": rows if len(rows) > len(known) else known,
+                "cpu_seconds": round(time.process_time() - cpu, 1),
+            }
+            _write(file, result)
+
+
+def _read(file: Path) -> dict[str, Any]:
+    return dict(json.loads(file.read_text(encoding="utf-8"))) if file.exists() else {}
+
+
+def _write(file: Path, result: Mapping[str, Any]) -> None:
+    file.write_text(json.dumps(result, indent=1), encoding="utf-8")
 
 
 # --- what came out ----------------------------------------------------------------------------------------------------
@@ -236,6 +249,16 @@ def table(results: Sequence[Mapping[str, Any]]) -> str:
         kept = f"{last['accuracy_after']:.2f} of {last['kept']}"
         lines.append(f"| {result['arm']} | {' | '.join(cells)} | {kept} | {lost} | {result['cpu_seconds']:.0f} |")
     return "\n".join([*lines, "", *(_matrix(result) for result in results)])
+
+
+def _first(result: Mapping[str, Any], count: int) -> dict[str, Any]:
+    """What it would have been with the first `count` texts alone: nothing of an arm depends on what comes later."""
+    contexts = result["contexts"][: min(count, len(result["rows"]) - 1)]
+    rows = [
+        row | {"scores": {context: row["scores"].get(context) for context in contexts}}
+        for row in result["rows"][: len(contexts) + 1]
+    ]
+    return {**result, "contexts": contexts, "rows": rows}
 
 
 def _continual(result: Mapping[str, Any]) -> Continual:
@@ -269,6 +292,7 @@ def _interval(estimate: Estimate | None) -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--arm", choices=[arm.name for arm in ARMS], action="append", help="Measure this one (again).")
+    parser.add_argument("--first", type=int, default=FULL.contexts, help="Tables of the first so many texts.")
     parser.add_argument("--table", action="store_true", help="Only show what was measured.")
     parser.add_argument("--quick", action="store_true", help="Two texts, a tiny random model.")
     parser.add_argument("--out", type=Path, default=OUT, help="Folder of results and adapters.")
@@ -280,14 +304,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
             model = make_tiny_model(Path(scratch, "model"), "llama", hidden=64, layers=2, vocab=512, context=512)
             setting = Setting(model, QUICK.contexts, QUICK.kept, QUICK.lora, QUICK.optimisation)
         out.mkdir(parents=True, exist_ok=True)
-        for arm in ARMS:
-            there = (out / f"{arm.name}.json").exists()
-            if options.table or (arm.name not in options.arm if options.arm else there):
-                continue
-            result = asyncio.run(run(arm, setting, (out / "store").absolute()))
-            (out / f"{arm.name}.json").write_text(json.dumps(result, indent=1), encoding="utf-8")
-        results = [json.loads(p.read_text("utf-8")) for arm in ARMS if (p := out / f"{arm.name}.json").exists()]
-    print(table(results))
+        files = {arm: out / f"{arm.name}.json" for arm in ARMS}
+        for arm, file in files.items():
+            wanted = not options.table and arm.name in (options.arm or [one.name for one in ARMS])
+            if wanted and len(_read(file).get("rows", ())) <= setting.contexts:
+                asyncio.run(run(arm, setting, (out / "store").absolute(), file))
+        results = [_read(file) for file in files.values() if file.exists()]
+    print(table([_first(result, options.first) for result in results]))
     return 0
 
 
