@@ -16,11 +16,12 @@ FORGETTING = Board(
             (
                 Panel(
                     "Forgetting of trials",
-                    "Retention accuracy before less after, over the trials of the last five minutes.",
+                    "Retention accuracy before less after: the median trial, and the one in ten that forgets most.",
                     "percentunit",
                     (
                         Query(
-                            "sum(rate(seal_forgetting_sum[5m])) / (sum(rate(seal_forgetting_count[5m])) > 0)", "mean"
+                            "histogram_quantile(0.5, sum by (le) (rate(seal_forgetting_bucket[$__rate_interval])))",
+                            "median",
                         ),
                         Query(
                             "histogram_quantile(0.9, sum by (le) (rate(seal_forgetting_bucket[$__rate_interval])))",
