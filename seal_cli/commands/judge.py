@@ -17,11 +17,6 @@ if TYPE_CHECKING:
 app = typer.Typer(help="See how far a judge is to be trusted.", no_args_is_help=True)
 
 
-@app.callback()
-def judges() -> None:
-    """See how far a judge is to be trusted."""
-
-
 @app.command("calibrate")
 def calibrate_judge(
     verdicts: Annotated[

@@ -20,6 +20,8 @@ from sqlalchemy.exc import OperationalError
 
 from controller.record import runs
 from controller.record.database import Database
+from sealkit.judges.cache import VerdictCache
+from sealkit.types import Outcome
 from tests.unit.controller.test_controller_record import *  # noqa: F403
 
 pytestmark = pytest.mark.integration
@@ -63,6 +65,16 @@ async def database(server: str) -> AsyncIterator[Database]:
     await made.start()
     yield made
     await made.close()
+
+
+async def test_postgresql_keeps_one_verdict_of_judges_that_start_at_once(server: str) -> None:
+    url = _new_database(server).replace("postgresql+psycopg", "postgresql")
+    many = [VerdictCache(url) for _ in range(4)]
+    await asyncio.gather(*(one.put("k", Outcome.CORRECT, "m") for one in many), return_exceptions=True)
+    await asyncio.gather(*(one.put("k", Outcome.INCORRECT, "m") for one in many))
+    assert [await one.get("k") for one in many] == [Outcome.CORRECT] * 4
+    for one in many:
+        await one.close()
 
 
 async def test_postgresql_processes_that_start_at_once_migrate_once(server: str) -> None:
