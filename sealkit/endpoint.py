@@ -52,7 +52,12 @@ class EndpointOptions(BaseModel):
     backoff_seconds: float = Field(0.5, gt=0, description="Longest first wait; doubled with each attempt.")
     longest_wait_seconds: float = Field(30, gt=0, description="A longer Retry-After ends the call.")
     concurrency: int = Field(16, ge=1, description="Requests under way at once; others wait.")
-    breaker_failures: int = Field(8, ge=1, description="Failures in a row after which it is asked no more for a while.")
+    breaker_failures: int = Field(
+        32,
+        ge=1,
+        description="Failures in a row after which it is asked no more for a while. More than `concurrency`, because "
+        "what is under way fails together.",
+    )
     breaker_seconds: float = Field(15, gt=0, description="How long that while is.")
 
 
@@ -129,7 +134,7 @@ class Endpoint:
         try:
             async with asyncio.timeout(self._options.deadline_seconds):
                 for attempt in range(self._options.retries + 1):
-                    outcome = await self._attempt(method, path, body, repeatable)
+                    outcome = await self._attempt(method, path, body, repeatable, first=attempt == 0)
                     if isinstance(outcome, str):
                         return outcome
                     wait = self._wait(attempt, outcome)
@@ -142,12 +147,18 @@ class Endpoint:
         raise AssertionError("the loop returns or raises")
 
     async def _attempt(
-        self, method: str, path: str, body: Mapping[str, Any] | None, repeatable: bool
+        self, method: str, path: str, body: Mapping[str, Any] | None, repeatable: bool, *, first: bool
     ) -> str | SealError:
-        """The answer, or an error that may pass; raises those that will not."""
+        """The answer, or an error that may pass; raises those that will not. An open breaker fails new calls at once,
+        and lets those wait that are between attempts."""
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(self._slots)
-            stack.enter_context(self._breaker.attempt())
+            try:
+                stack.enter_context(self._breaker.attempt())
+            except Unavailable as spared:
+                if first:
+                    raise
+                return spared
             try:
                 async with asyncio.timeout(self._options.answer_seconds):
                     response = await self._client.request(method, f"{self.url}{path}", json=body)

@@ -157,6 +157,7 @@ def _endpoint_options(settings: JudgeSettings) -> EndpointOptions:
             answer_seconds=settings.judge_answer_seconds,
             retries=settings.judge_retries,
             concurrency=settings.judge_concurrency,
+            breaker_failures=2 * settings.judge_concurrency,
         )
     except ValueError as error:
         raise InvalidConfig(

@@ -195,6 +195,12 @@ async def test_the_breaker_spares_an_endpoint_that_is_down(server: Server, make:
     assert 0 < (raised.value.retry_after or 0) <= 60
 
 
+async def test_a_call_between_its_attempts_waits_for_the_breaker(server: Server, make: Make) -> None:
+    server.script = [(503, {}, "later"), (200, {}, "good")]
+    assert await make(breaker_failures=1, breaker_seconds=0.05, retries=3).text("GET", "/x") == "good"
+    assert len(server.requests) == 2
+
+
 async def test_a_request_that_is_refused_does_not_open_the_breaker(server: Server, make: Make) -> None:
     server.script = [(400, {}, "too long")]
     endpoint = make(breaker_failures=2)
