@@ -6,13 +6,14 @@ from dataclasses import dataclass
 from functools import partial
 
 from sealkit import telemetry
+from sealkit.backends.loading import Loading
 from sealkit.backends.models import load_model
 from sealkit.backends.probe import PROBE_TEXT
 from sealkit.store import AdapterStore
 from sealkit.types import TrainingExample
 from trainer_svc.encoding import encode
 from trainer_svc.engine import Engine
-from trainer_svc.memory import peak_memory_bytes
+from trainer_svc.memory import keep_freed_memory, peak_memory_bytes
 from trainer_svc.packed import PackedModel
 from trainer_svc.settings import TrainerSettings
 from trainer_svc.trainer import Trainer
@@ -29,8 +30,11 @@ def build(settings: TrainerSettings) -> Built:
     store = AdapterStore(settings.store_url)
     if store.folder is not None:
         telemetry.watch_disk("store", store.folder)
-    loaded = load_model(settings).telling(company=str(settings.max_jobs))  # of one job alone, the last bit is known too
-    model = PackedModel(loaded.model)
+    keep_freed_memory()
+    loading = Loading(settings.four_bit, settings.device_map)
+    # Of one job alone, the last bit is known too.
+    loaded = load_model(settings, loading).telling(company=str(settings.max_jobs))
+    model = PackedModel(loaded.model, checkpoint=settings.checkpoint)
     engine = Engine(
         model,
         encode(loaded.tokenizer, TrainingExample(text=PROBE_TEXT), append_eos=True).last_label_only(),

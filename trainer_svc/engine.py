@@ -30,7 +30,7 @@ from trainer_svc.optimiser import commit
 from trainer_svc.packed import PackedModel
 from trainer_svc.scheduler import Scheduler, next_to_join
 
-ENGINE_VERSION = "1"
+ENGINE_VERSION = "2"
 """Part of every adapter's digest: changes when the same request would give other weights."""
 
 log = structlog.get_logger(__name__)

@@ -78,7 +78,7 @@ class PackedLinear(nn.Linear):
         state = getattr(self.weight, "quant_state", None)
         if state is None:
             return self.weight.to(dtype)
-        from bitsandbytes.functional import dequantize_4bit  # type: ignore[import-not-found]  # an optional extra
+        from bitsandbytes.functional import dequantize_4bit  # an optional extra
 
         dense: Tensor = dequantize_4bit(self.weight.data, state)
         return dense.to(dtype)

@@ -22,5 +22,12 @@ class TrainerSettings(ServerSettings, ModelSettings):
     step_tokens: int = Field(
         0, ge=0, description="Tokens of one step at most, 0: 8192 on a GPU, 1024 on a CPU; out-of-memory lowers it."
     )
+    checkpoint: bool = Field(
+        False,
+        description="Gradient checkpointing: less memory, about a third more time. Without it, it comes on by itself "
+        "once a micro-batch does not fit.",
+    )
+    four_bit: bool = Field(False, description="Keeps the base in 4 bits (NF4); needs the package bitsandbytes.")
+    device_map: str = Field("", description="accelerate's, to lay the base over several GPUs: `auto`, `balanced`, …")
     policy_first: bool = Field(True, description="Whether the M-step goes before waiting trials.")
     limits: Limits = Limits()

@@ -46,7 +46,7 @@ class Measured:
         if len(theirs) != len(ours):
             return self.seconds(way) / self.seconds("C16")
         clock = "cpu" if self.bench.threads == 1 else "wall"
-        return median(getattr(t, clock) / getattr(o, clock) for t, o in zip(theirs, ours, strict=True))
+        return float(median(getattr(t, clock) / getattr(o, clock) for t, o in zip(theirs, ours, strict=True)))
 
     @property
     def loss_gap(self) -> float:

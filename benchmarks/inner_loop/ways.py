@@ -58,7 +58,7 @@ class Ours:
     def __init__(self, bench: Bench, company: int) -> None:
         keep_freed_memory()
         self._bench, self._company = bench, company
-        settings = ModelSettings(model=str(bench.folder), dtype=bench.dtype)  # type: ignore[arg-type]
+        settings = ModelSettings(model=str(bench.folder), dtype=bench.dtype)
         self._model = PackedModel(load_model(settings).model)
 
     def train(self, trials: Sequence[Trial]) -> Timing:

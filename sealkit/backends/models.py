@@ -8,6 +8,7 @@ import re
 import shutil
 import struct
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -29,7 +30,8 @@ from transformers import (
 from transformers.utils.logging import disable_progress_bar
 
 from sealkit.backends.build import build_facts
-from sealkit.errors import InvalidInput, InvalidModel
+from sealkit.backends.loading import Loading
+from sealkit.errors import InvalidConfig, InvalidInput, InvalidModel
 from sealkit.types import ModelInfo, Prompt, PromptFormat
 
 DTYPES = {
@@ -69,20 +71,24 @@ class LoadedModel:
         return replace(self, info=self.info.model_copy(update={"build": self.info.build | facts}))
 
 
-def load_model(settings: ModelSettings) -> LoadedModel:
-    """Loads the model that `settings` name. Sets torch's CPU threads when `settings.threads` > 0.
+def load_model(settings: ModelSettings, loading: Loading | None = None) -> LoadedModel:
+    """Loads the model that `settings` name, in memory as `loading` says. Sets torch's CPU threads when
+    `settings.threads` > 0.
 
     Only safetensors and GGUF weights are read, and no code from the model's folder runs.
-    Raises InvalidModel, saying what was looked for and where.
+    Raises InvalidModel, saying what was looked for and where; InvalidConfig where `loading` cannot be done.
     """
+    loading = loading or Loading()
     if settings.threads:
         torch.set_num_threads(settings.threads)
     device = _device(settings.device)
     dtype = _dtype(settings.dtype, device)
     path = locate(settings.model)
-    model, tokenizer = _read(path, dtype)
+    options = loading.options(dtype, device)
+    model, tokenizer = _read(path, dtype, options)
     torch.nn.Module.eval(model.requires_grad_(False))
-    torch.nn.Module.to(model, device)
+    if not options:
+        torch.nn.Module.to(model, device)
     tokenizer_digest = _tokenizer_digest(tokenizer)
     info = ModelInfo(
         name=path.name if Path(settings.model).exists() else settings.model,
@@ -90,7 +96,7 @@ def load_model(settings: ModelSettings) -> LoadedModel:
         tokenizer_digest=tokenizer_digest,
         context_length=int(getattr(model.config, "max_position_embeddings", 0) or 2048),
         has_chat_template=bool(tokenizer.chat_template),
-        dtype=str(dtype).removeprefix("torch."),
+        dtype=loading.dtype_name(dtype),
         device=str(device),
         build=build_facts(device),
     )
@@ -128,7 +134,7 @@ def export_model(source: str, folder: Path, dtype: str = "bfloat16") -> Path:
     folder = Path(folder)
     if (folder / "config.json").is_file():
         return folder
-    model, tokenizer = _read(locate(source), DTYPES[dtype])
+    model, tokenizer = _read(locate(source), DTYPES[dtype], {})
     folder.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-"))
     try:
@@ -200,10 +206,14 @@ def locate(model: str) -> Path:
         raise InvalidModel(f"no folder named {model!r} here, and the hub did not give it: {reason}") from fault
 
 
-def _read(path: Path, dtype: torch.dtype) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+def _read(
+    path: Path, dtype: torch.dtype, loading: Mapping[str, Any]
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    if loading and path.is_file():
+        raise InvalidConfig(f"{path} is a GGUF file, which is loaded whole and dense; export it to a folder first")
     disable_progress_bar()  # type: ignore[no-untyped-call]  # a service's log is no terminal
     try:
-        model, tokenizer = _read_gguf(path, dtype) if path.is_file() else _read_folder(path, dtype)
+        model, tokenizer = _read_gguf(path, dtype) if path.is_file() else _read_folder(path, dtype, loading)
     except _LOAD_FAULTS as fault:
         reason = str(fault).strip().splitlines()[0] if str(fault).strip() else type(fault).__name__
         raise InvalidModel(f"{path} holds no causal language model that can be loaded: {reason}") from fault
@@ -212,10 +222,13 @@ def _read(path: Path, dtype: torch.dtype) -> tuple[PreTrainedModel, PreTrainedTo
     return model, tokenizer
 
 
-def _read_folder(path: Path, dtype: torch.dtype) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+def _read_folder(
+    path: Path, dtype: torch.dtype, loading: Mapping[str, Any]
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     options: dict[str, Any] = {"trust_remote_code": False, "local_files_only": True}
     tokenizer = AutoTokenizer.from_pretrained(path, **options)
-    return AutoModelForCausalLM.from_pretrained(path, dtype=dtype, use_safetensors=True, **options), tokenizer
+    model = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, use_safetensors=True, **options, **loading)
+    return model, tokenizer
 
 
 def _read_gguf(path: Path, dtype: torch.dtype) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
