@@ -35,6 +35,8 @@ from sealkit.errors import InvalidModel
 
 _log = structlog.get_logger(__name__)
 _PIECE = 64
+_TILE = 32
+"""Places of a decoding step. With SmolLM2-135M on a CPU two steps of 16 take half as long again as one of 32."""
 _ALONE = Block(adapters=1, rows=1)
 _ATTENTION = "seal_rows"
 
@@ -49,8 +51,7 @@ class StableEngine(Engine):
                 f"{type(loaded.model).__name__} has an attention of its own, so its texts may depend on their company; "
                 "set deterministic to off"
             )
-        on_gpu = loaded.model.device.type == "cuda"
-        self._tile, self._block = (32, Block(8, 8)) if on_gpu else (16, Block(4, 4))
+        self._tile, self._block = _TILE, Block(8, 8 if loaded.model.device.type == "cuda" else 4)
         super().__init__(
             loaded,
             max_rows=max_rows,
@@ -134,10 +135,12 @@ def row_attention(
         return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **options)
     out = query.new_zeros((len(query), 1, query.shape[1], value.shape[-1]))
     shared = query.shape[1] != key.shape[1]
+    queries, keys, values = query.split(1), key.split(1), value.split(1)
     for row, end in enumerate(row_ends):
         if end:
-            q, k, v = query[row : row + 1], key[row : row + 1, :, :end], value[row : row + 1, :, :end]
-            out[row, 0] = scaled_dot_product_attention(q, k, v, scale=scaling, enable_gqa=shared)[0, :, 0]
+            k, v = keys[row].narrow(2, 0, end), values[row].narrow(2, 0, end)
+            attended = scaled_dot_product_attention(queries[row], k, v, scale=scaling, enable_gqa=shared)
+            out[row] = attended.view_as(out[row : row + 1])[0]
     return out, None
 
 

@@ -23,6 +23,12 @@ from sealkit.types import LoraConfig, Sampling
 SHAPES = {"narrow": (3, ("q_proj", "down_proj")), "wide": (16, ("q_proj", "k_proj", "v_proj", "up_proj", "gate_proj"))}
 
 
+@pytest.fixture(autouse=True)
+def small_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that twenty rows take several."""
+    monkeypatch.setattr("sealkit.backends.decoding.stable._TILE", 8)
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_tiny_model(tmp_path_factory.mktemp("stable") / "model", hidden=128, layers=2, context=512)
@@ -79,7 +85,7 @@ def run(engine: Engine, rows: Sequence[Row]) -> None:
     """As the loop does: rows join while others are on their way."""
     waiting = list(rows)
     while waiting or engine.running:
-        joining, waiting = waiting[: min(engine.free, 5)], waiting[min(engine.free, 5) :]
+        joining, waiting = waiting[: min(engine.free, 9)], waiting[min(engine.free, 9) :]
         if joining:
             engine.admit(joining)
         if engine.running:
