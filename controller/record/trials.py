@@ -360,9 +360,7 @@ def of_run(connection: Connection, run_id: str) -> list[Trial]:
     return [_trial(row) for row in connection.execute(query)]
 
 
-def page(
-    connection: Connection, parent: str, size: int, token: str, *, state: TrialState | None = None
-) -> Page[Trial]:
+def page(connection: Connection, parent: str, size: int, token: str, *, state: TrialState | None = None) -> Page[Trial]:
     """Trials of `runs/{id}` or `runs/{id}/rounds/{round}`, all or those in one state, in the order of their names.
     Raises UnknownRun, InvalidInput on a bad token."""
     _, run_id, *of_round = parent.split("/")
