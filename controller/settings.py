@@ -8,7 +8,7 @@ from pydantic import BeforeValidator, Field
 from pydantic_settings import NoDecode, SettingsConfigDict
 
 from sealkit.rpc.server import ServerSettings
-from sealkit.rpc.settings import Address, split
+from sealkit.rpc.settings import Address, Target, split
 
 
 class ControllerSettings(ServerSettings):
@@ -23,9 +23,9 @@ class ControllerSettings(ServerSettings):
     """redis://, rediss:// (TLS), unix:// or redis+sentinel://; see `sealkit.redis_url`."""
     queue: str = "seal:trials"
     """What the names of the queue's keys begin with; two controllers that share a Redis need two."""
-    generator: str = "127.0.0.1:50051"
-    trainer: str = "127.0.0.1:50052"
-    evaluator: str = "127.0.0.1:50053"
+    generator: Target = "127.0.0.1:50051"
+    trainer: Target = "127.0.0.1:50052"
+    evaluator: Target = "127.0.0.1:50053"
     """Each of the three is `host:port`, or several of them separated by commas; a host may be a DNS name with many
     addresses, looked up again every few seconds: replicas may come and go while a run goes on."""
     call_seconds: float = Field(3600, gt=0)

@@ -16,6 +16,7 @@ import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Set
 from contextlib import asynccontextmanager
+from contextvars import Context
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -141,7 +142,8 @@ class Replicas:
 
     async def _pick(self, tried: set[str]) -> Replica:
         if self._looking is None or self._looking.done():
-            self._looking = asyncio.create_task(self._keep_looking())
+            # Not in the caller's context: its run and trial are no part of what is logged there.
+            self._looking = asyncio.create_task(self._keep_looking(), context=Context())
         if not any(replica.ready for replica in self._known.values()):
             await self._look()
         free = self._free(tried) or [r for r in self._ready() if r.address not in tried] or self._ready()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
@@ -19,12 +20,23 @@ def _address(value: str) -> str:
     raise ValueError(f"{value!r} is not host:port")
 
 
+_SECRETS = Path("/run/secrets")
+
+
 def split(value: object) -> object:
     """A list as an environment variable holds it: separated by commas."""
     return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
 
 
+def _target(value: str) -> str:
+    for part in value.split(","):
+        _address(part.strip())
+    return value
+
+
 Address = Annotated[str, AfterValidator(_address)]
+Target = Annotated[str, AfterValidator(_target)]
+"""The replicas of a service, as `sealkit.rpc.replicas` takes them: addresses separated by commas."""
 
 
 def _upper(value: object) -> object:
@@ -34,7 +46,8 @@ def _upper(value: object) -> object:
 class ServerSettings(BaseSettings):
     """What every service has; addresses are `host:port`, port 0 takes a free one."""
 
-    model_config = SettingsConfigDict(frozen=True, extra="ignore")
+    # Secrets come as files named like their variables, which Docker and Kubernetes mount there.
+    model_config = SettingsConfigDict(frozen=True, extra="ignore", secrets_dir=_SECRETS if _SECRETS.is_dir() else None)
 
     listen: Address = "127.0.0.1:0"
     metrics_listen: Annotated[str, AfterValidator(lambda value: value and _address(value))] = ""
