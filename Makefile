@@ -3,13 +3,15 @@ PYTHON ?=
 TORCH_INDEX ?=
 # More words for `seal run` in `make demo`, for example ARGS='--set rounds=1'.
 ARGS ?=
+# Repeats the chaos of an earlier `make chaos`, which printed it.
+SEED ?=
 VENV := .venv
 BIN := $(VENV)/bin
 SHELL := /bin/bash
 export PYTHON TORCH_INDEX
 
 .DEFAULT_GOAL := help
-.PHONY: help setup venv demo test integration e2e check lint types proto up down clean
+.PHONY: help setup venv demo test integration chaos chaos-short e2e check lint types proto up down clean
 
 help: ## List the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F '\t' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -29,6 +31,12 @@ test: venv ## Unit and contract tests: no network, no GPU, no model
 integration: venv ## Tests with a real Valkey, real SQL and real gRPC between real processes
 	$(BIN)/python -m pytest -m integration
 
+chaos-short: venv ## A run under every fault there is, about a minute: SEED=… repeats one
+	SEAL_CHAOS_SEED=$(SEED) $(BIN)/python -m pytest -s tests/integration/chaos
+
+chaos: venv ## The same, long: 600 trials, every fault four times: SEED=… repeats one
+	SEAL_CHAOS_SEED=$(SEED) SEAL_CHAOS_TRIALS=600 SEAL_CHAOS_DECKS=4 $(BIN)/python -m pytest -s tests/integration/chaos
+
 e2e: setup ## The README's commands on the real model (some minutes)
 	$(BIN)/python -m pytest -m e2e
 
@@ -47,11 +55,15 @@ proto: venv ## Generate gen/ from protos/
 	$(BIN)/buf format -w --path protos/seal
 	$(BIN)/python scripts/generate_protos.py
 
-up: setup ## Start the embedded stack
-	@$(BIN)/seal up
+secrets: venv ## Certificates and passwords of the stack in containers, made once
+	@scripts/secrets.sh
 
-down: ## Stop the embedded stack
+up: setup ## Start the stack in containers, with what fits this machine
+	@scripts/up.sh $(ARGS)
+
+down: ## Stop the embedded stack and the one in containers
 	@[ ! -x $(BIN)/seal ] || $(BIN)/seal down
+	@! docker compose version >/dev/null 2>&1 || docker compose --profile cpu --profile gpu --profile observability down
 
 clean: down ## Stop the stack, then remove the environment, the caches and the data folder
 	rm -rf $(VENV) .seal .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info build

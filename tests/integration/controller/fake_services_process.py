@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 import grpc
@@ -81,8 +82,9 @@ def _update(update: Any) -> dict[str, Any]:
     return {"result": convert.training_result_to_pb(update)}
 
 
-async def main(port: int, seconds: float) -> None:
-    fake, server = FakeServices(seconds=seconds), grpc.aio.server()
+async def main(port: int, fake: FakeServices, interceptors: Sequence[grpc.aio.ServerInterceptor] = ()) -> None:
+    """Serves the fake until the process ends."""
+    server = grpc.aio.server(interceptors=interceptors)
     generator_pb2_grpc.add_GeneratorServiceServicer_to_server(Generator(fake), server)
     trainer_pb2_grpc.add_TrainerServiceServicer_to_server(Trainer(fake), server)
     evaluator_pb2_grpc.add_EvaluatorServiceServicer_to_server(Evaluator(fake), server)
@@ -92,4 +94,4 @@ async def main(port: int, seconds: float) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(int(sys.argv[1]), float(sys.argv[2])))
+    asyncio.run(main(int(sys.argv[1]), FakeServices(seconds=float(sys.argv[2]))))
