@@ -1,0 +1,18 @@
+#!/usr/bin/env bash
+# The stack in containers, with what fits this machine. More words go to `docker compose up`: --scale trainer=2, say.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+scripts/secrets.sh
+if nvidia-smi -L >/dev/null 2>&1; then
+  files=(-f docker-compose.yml -f deploy/docker/gpu.yml) profile=gpu
+else
+  files=(-f docker-compose.yml) profile=cpu
+  export TORCH_INDEX=${TORCH_INDEX:-https://download.pytorch.org/whl/cpu}
+fi
+docker compose "${files[@]}" --profile "$profile" --profile "${SEAL_OBSERVE:-observability}" up --build --wait --detach "$@"
+cat <<'WORDS'
+up. To call it from this machine:
+  export SEAL_ADDRESS=localhost:50050 SEAL_TLS_CA=secrets/tls/operator/ca.crt
+  export SEAL_TLS_CERT=secrets/tls/operator/tls.crt SEAL_TLS_KEY=secrets/tls/operator/tls.key
+Dashboards: http://localhost:3000 (user admin, password in secrets/grafana_password)
+WORDS
