@@ -87,10 +87,19 @@ class Queue:
             async with self._redis.pipeline(transaction=False) as pipe:
                 for lane, count in counts.items():
                     pipe.xreadgroup(_GROUP, self._consumer, {self._key(lane): ">"}, count=count)
-                return list(await pipe.execute())
+                return list(await pipe.execute(raise_on_error=False))
 
-        answers = await self._ask(read, lanes=counts) if counts else []
-        return [delivery for answer in answers for delivery in self._deliveries(answer)]
+        found: list[Delivery] = []
+        again: dict[str, int] = {}
+        for lane, answer in zip(counts, await self._ask(read) if counts else (), strict=True):
+            if isinstance(answer, ResponseError) and _group_is_missing(answer):
+                await self._ask(partial(self._make_group, lane))
+                again[lane] = counts[lane]  # this one alone: what the others gave is in hand
+            elif isinstance(answer, Exception):
+                raise Unavailable(f"Redis at {self._shown} refuses: {answer}") from answer
+            else:
+                found += self._deliveries(answer)
+        return found + (await self.take(again) if again else [])
 
     async def wait(self, lanes: Sequence[str], *, seconds: float) -> list[Delivery]:
         """Waits up to `seconds` for bodies that no consumer has had; at most one of each lane."""

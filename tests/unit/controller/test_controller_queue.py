@@ -9,7 +9,7 @@ from fakeredis import FakeServer
 from fakeredis.aioredis import FakeRedis
 
 from sealkit.errors import InvalidConfig, Unavailable
-from sealkit.queue import Delivery, Queue
+from sealkit.queue import Delivery, Depth, Queue
 from sealkit.redis_url import without_password
 
 
@@ -45,6 +45,30 @@ async def test_what_is_renewed_is_not_idle() -> None:
     (first,) = await one.take({"r": 1})
     await one.renew([first])
     assert await two.take_idle(["r"], 5, idle_seconds=30) == []
+
+
+async def test_a_lane_that_is_new_or_was_wiped_loses_nothing_of_the_others() -> None:
+    server = FakeServer()
+    one = queue(server, "one")
+    await one.put("old", ["a", "b"])
+    assert [d.body for d in await one.wait(["old", "new"], seconds=0.001)] == ["a"]
+    await one.put("newest", ["c"])
+    assert [d.body for d in await one.take({"newest": 1, "old": 1})] == ["b", "c"]
+    assert await one.lanes() == {"old", "new", "newest"}
+    await one.drop(["old", "newest"])
+    assert await one.lanes() == {"new"}
+
+
+async def test_the_oldest_that_waits_is_told_and_what_is_under_way_does_not_count() -> None:
+    one = queue(FakeServer(), "one")
+    await one.put("r", ["a"])
+    assert [d.body for d in await one.wait(["r"], seconds=0.001)] == ["a"]
+    assert await one.depth(["r"]) == Depth(waiting=0, under_way=1, oldest_seconds=0.0)
+    await one.put("r", ["b"])
+    await asyncio.sleep(0.01)
+    depth = await one.depth(["r", "empty"])
+    assert (depth.waiting, depth.under_way) == (1, 1)
+    assert 0.005 < depth.oldest_seconds < 30
 
 
 async def test_more_than_a_page_of_bodies_is_seen() -> None:
