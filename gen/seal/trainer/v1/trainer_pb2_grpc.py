@@ -83,7 +83,8 @@ class TrainerServiceServicer:
     def JoinAdapters(self, request, context):
         """Makes one adapter of a policy's and a trial's, exactly: ranks side by side, scalings folded in. Nothing is trained.
 
-        Errors: NOT_FOUND / ADAPTER_NOT_FOUND, DATA_LOSS / ADAPTER_CORRUPT.
+        Errors: NOT_FOUND / ADAPTER_NOT_FOUND, DATA_LOSS / ADAPTER_CORRUPT or ADAPTER_MISMATCH, INVALID_ARGUMENT /
+        LIMIT_EXCEEDED where the ranks together are more than an adapter may have.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -46,7 +46,8 @@ class TrainerServiceStub:
     JoinAdapters: _grpc.UnaryUnaryMultiCallable[_trainer_pb2.JoinAdaptersRequest, _trainer_pb2.JoinAdaptersResponse]
     """Makes one adapter of a policy's and a trial's, exactly: ranks side by side, scalings folded in. Nothing is trained.
 
-    Errors: NOT_FOUND / ADAPTER_NOT_FOUND, DATA_LOSS / ADAPTER_CORRUPT.
+    Errors: NOT_FOUND / ADAPTER_NOT_FOUND, DATA_LOSS / ADAPTER_CORRUPT or ADAPTER_MISMATCH, INVALID_ARGUMENT /
+    LIMIT_EXCEEDED where the ranks together are more than an adapter may have.
     """
     GetTrainerInfo: _grpc.UnaryUnaryMultiCallable[_trainer_pb2.GetTrainerInfoRequest, _trainer_pb2.GetTrainerInfoResponse]
     """Says which model is held and what the limits are."""
@@ -69,7 +70,8 @@ class TrainerServiceAsyncStub(TrainerServiceStub):
     JoinAdapters: _aio.UnaryUnaryMultiCallable[_trainer_pb2.JoinAdaptersRequest, _trainer_pb2.JoinAdaptersResponse]  # type: ignore[assignment]
     """Makes one adapter of a policy's and a trial's, exactly: ranks side by side, scalings folded in. Nothing is trained.
 
-    Errors: NOT_FOUND / ADAPTER_NOT_FOUND, DATA_LOSS / ADAPTER_CORRUPT.
+    Errors: NOT_FOUND / ADAPTER_NOT_FOUND, DATA_LOSS / ADAPTER_CORRUPT or ADAPTER_MISMATCH, INVALID_ARGUMENT /
+    LIMIT_EXCEEDED where the ranks together are more than an adapter may have.
     """
     GetTrainerInfo: _aio.UnaryUnaryMultiCallable[_trainer_pb2.GetTrainerInfoRequest, _trainer_pb2.GetTrainerInfoResponse]  # type: ignore[assignment]
     """Says which model is held and what the limits are."""
@@ -107,7 +109,8 @@ class TrainerServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_trainer_pb2.JoinAdaptersResponse, _abc.Awaitable[_trainer_pb2.JoinAdaptersResponse]]:
         """Makes one adapter of a policy's and a trial's, exactly: ranks side by side, scalings folded in. Nothing is trained.
 
-        Errors: NOT_FOUND / ADAPTER_NOT_FOUND, DATA_LOSS / ADAPTER_CORRUPT.
+        Errors: NOT_FOUND / ADAPTER_NOT_FOUND, DATA_LOSS / ADAPTER_CORRUPT or ADAPTER_MISMATCH, INVALID_ARGUMENT /
+        LIMIT_EXCEEDED where the ranks together are more than an adapter may have.
         """
 
     @_abc_1.abstractmethod
