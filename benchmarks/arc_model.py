@@ -1,6 +1,6 @@
 """A model for the ARC smoke run: `python -m benchmarks.arc_model FOLDER [--steps N]`, a few minutes on one CPU core.
 
-A Llama of about a million weights that is taught two things on made-up data. To answer small grid tasks in the form of
+A Llama of about 280,000 weights that is taught two things on made-up data. To answer small grid tasks in the form of
 `sealkit.domains.arc`, by one of a handful of rules, with too little training to tell from the demonstrations which one;
 so it has the rules, and an adapter can show it which. And to choose toolkits, valid ones, good and poor alike; so there
 is something to select. It shows that the machinery turns; it says nothing about ARC.
