@@ -81,16 +81,15 @@ class Gradients:
     def end(self) -> Sequence[Tensor]:
         """Each adapter's gradient [size]; zero where no token went through a layer."""
         spans = enumerate(self._layout.spans)
+        missing = [span for group, span in spans if group not in self._groups and span[0] < span[1]]
+        pieces, self._pieces = self._pieces, {}
         if self._flat is not None:
-            for _, (begin, end) in ((group, span) for group, span in spans if group not in self._groups):
+            for begin, end in missing:
                 self._flat[0, begin:end].zero_()
-            self._pieces = {}
             return [self._flat[0]]
-        for _, (begin, end) in ((group, span) for group, span in spans if group not in self._groups):
-            self._pieces[begin] = self._like.new_zeros(self._adapters, end - begin)
-        ordered = [self._pieces[start].flatten(1) for start in sorted(self._pieces)]
-        self._pieces = {}
-        return torch.cat(ordered, dim=1).unbind(0)
+        for begin, end in missing:
+            pieces[begin] = self._like.new_zeros(self._adapters, end - begin)
+        return torch.cat([pieces[start].flatten(1) for start in sorted(pieces)], dim=1).unbind(0)
 
 
 @dataclass(eq=False)

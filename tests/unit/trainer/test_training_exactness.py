@@ -69,6 +69,21 @@ def test_in_company_it_is_the_plain_loop(arch, models, make_engine, plain):
         assert trained.train_tokens == job.spec.optimisation.epochs * sum(len(s.ids) for s in job.spec.sequences)
 
 
+@pytest.mark.parametrize("targets", [("q_proj", "v_proj"), ("gate_proj", "down_proj"), ("layers.1.mlp.up_proj",)])
+def test_jobs_of_one_shape_side_by_side_are_plain_loops(targets, folders, models, make_engine):
+    """Their adapters are stacked, their sequences padded to a common width: nobody may see that."""
+    alike = [
+        job_spec(4, seed, lora={"target_modules": targets, "alpha": 2 + seed % 2}, learning_rate=1e-3 * (1 + seed))
+        for seed in range(5)
+    ]
+    engine = make_engine(models["qwen2"])
+    jobs = [engine.submit(spec) for spec in alike]
+    engine.start()
+    for job in jobs:
+        trained = job.result.result(timeout=60).weights.tensors
+        assert relative(trained, plain_result(folders["qwen2"], models["qwen2"], job.spec)) < 1e-9
+
+
 def test_one_other_token_shows(models, make_engine, folders):
     """The negative control of the checks above."""
     spec = job_spec(**JOBS["plain"])
