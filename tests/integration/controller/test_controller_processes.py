@@ -202,7 +202,7 @@ async def test_sigterm_ends_a_worker_cleanly_and_frees_its_work_at_once(stack: S
 async def test_a_dead_redis_stops_a_worker_at_its_start_with_the_url_but_not_the_password(tmp_path: Path) -> None:
     stack = Stack(tmp_path, "redis://seal:secret@127.0.0.1:1/0", seconds=0)
     try:
-        assert await ended(stack.start_worker()) == 1
+        assert await ended(stack.start_worker(), seconds=60) == 1
     finally:
         stack.close()
     said = (tmp_path / "worker.log").read_text()
