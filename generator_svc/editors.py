@@ -72,11 +72,9 @@ class Editors:
             raise UnknownEditor(f"no outside editor is named {name!r}; there are: {known}", metadata={"editor": name})
         began = time.perf_counter()
         said = await self._endpoints[name].chat(chat_request(entry, prompt, sampling))
-        # An endpoint that counted as many tokens as it was allowed was cut off, as a rule.
-        cut = said.completion_tokens >= sampling.max_tokens
         return Generation(
             text=said.text,
-            finish_reason=FinishReason.LENGTH if cut else FinishReason.STOP,
+            finish_reason=FinishReason.LENGTH if said.cut else FinishReason.STOP,
             usage=Usage(
                 prompt_tokens=said.prompt_tokens,
                 completion_tokens=said.completion_tokens,

@@ -63,11 +63,13 @@ class EndpointOptions(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Chat:
-    """What a chat completion said, and the tokens it took; 0 where the endpoint does not say."""
+    """What a chat completion said, whether its token limit cut it off, and the tokens it took; 0 where the endpoint
+    does not say."""
 
     text: str
     prompt_tokens: int
     completion_tokens: int
+    cut: bool = False
 
 
 class Endpoint:
@@ -109,7 +111,7 @@ class Endpoint:
             text = reply["choices"][0]["message"]["content"] or ""
             usage = reply.get("usage") or {}
             tokens = [int(usage.get(kind) or 0) for kind in ("prompt_tokens", "completion_tokens")]
-            return Chat(str(text), *tokens)
+            return Chat(str(text), *tokens, cut=reply["choices"][0].get("finish_reason") == "length")
         except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
             raise Unavailable(f"{self.url} answered with what is no chat completion: {self._shown(reply)}") from error
 

@@ -139,7 +139,7 @@ class OpenAIBackend:
 
     async def _longest(self, name: str, default: int) -> int:
         """How many tokens the server reads. Raises InvalidModel where it does not serve the model."""
-        models = (await self._endpoint.json("GET", "/models")).get("data") or []
+        models = (await self._endpoint.json("GET", "/models", repeatable=True)).get("data") or []
         for model in models:
             if model.get("id") == name:
                 return int(model.get("max_model_len") or default)

@@ -53,6 +53,7 @@ class Provenance(BaseModel):
     base_model: _Base = _Base()
     policy_digest: str = ""
     probe: tuple[float, ...] = ()
+    probe_top: tuple[tuple[int, float], ...] = ()
 
     @classmethod
     def of(cls, digest: str, manifest: Mapping[str, Any]) -> Provenance:
@@ -62,6 +63,15 @@ class Provenance(BaseModel):
         except ValidationError as fault:
             where = ".".join(map(str, fault.errors()[0]["loc"]))
             raise AdapterCorrupt(f"adapter {digest}: {where} of its manifest cannot be read; train it again") from fault
+
+    def check_base(self, digest: str, held: str) -> None:
+        """Compares the base model that it was trained on with the one `held`. Raises AdapterMismatch."""
+        base = self.base_model.digest
+        if base not in ("", held):
+            raise AdapterMismatch(
+                f"adapter {digest} was trained on base model {base}, this process holds {held}",
+                metadata={"digest": digest, "expected": base, "found": held},
+            )
 
     def check(self, digest: str, found: Sequence[float], dtype: str) -> None:
         """Compares the logits `found`, in element type `dtype`, with the probe, as closely as the coarser of both
@@ -78,6 +88,14 @@ class Provenance(BaseModel):
             f"logits {_shown(self.probe)}, this model gives {_shown(found)}. Delete the adapter and train it again",
             metadata={"digest": digest, "expected": _shown(self.probe), "found": _shown(found)},
         )
+
+
+def probe_gap(stored: Sequence[tuple[int, float]], found: Mapping[int, float]) -> float:
+    """Root mean square gap, in nats, of the stored tokens' log-probabilities to those found; a token that is not among
+    the likeliest there counts as the least likely of them, which makes the gap too small rather than too large."""
+    least = min(found.values(), default=-math.inf)
+    gaps = [found.get(token, min(least, logprob)) - logprob for token, logprob in stored]
+    return math.sqrt(sum(gap * gap for gap in gaps) / len(gaps))
 
 
 def _shown(values: Sequence[float]) -> str:

@@ -8,7 +8,6 @@ https://docs.vllm.ai/en/latest/features/lora.html
 from __future__ import annotations
 
 import asyncio
-import math
 import re
 import shutil
 from collections import OrderedDict
@@ -22,9 +21,9 @@ import structlog
 from pydantic import BaseModel, Field
 
 from sealkit.backends.lora import concatenate, dump_adapter, load_adapter
-from sealkit.backends.probe import probe_tokens
+from sealkit.backends.probe import Provenance, probe_gap, probe_tokens
 from sealkit.backends.remote import Served
-from sealkit.errors import AdapterMismatch, EndpointRefused, LimitExceeded, SealError, Unavailable
+from sealkit.errors import AdapterMismatch, EndpointRefused, InvalidInput, LimitExceeded, SealError, Unavailable
 from sealkit.store import AdapterStore
 from sealkit.types import AdapterRef, digest_of
 
@@ -32,6 +31,8 @@ log = structlog.get_logger(__name__)
 
 _ASKED = 20
 """Most likely tokens that a vLLM server tells, as it is set up by default."""
+_GOODBYE_SECONDS = 20.0
+"""How long a server that hangs is waited for when an adapter goes."""
 
 
 class VllmOptions(BaseModel):
@@ -55,22 +56,25 @@ class _Slot:
 
 
 class VllmAdapters:
-    """Implements `sealkit.backends.remote.AdapterHost`. `hold` raises AdapterNotFound, AdapterCorrupt, AdapterMismatch,
-    LimitExceeded where ranks are more than the server takes, and what an Endpoint raises."""
+    """Implements `sealkit.backends.remote.AdapterHost`. `hold` raises InvalidInput where an adapter is named twice,
+    AdapterNotFound, AdapterCorrupt, AdapterMismatch, LimitExceeded where ranks are more than the server takes, and what
+    an Endpoint raises."""
 
     def __init__(self, store: AdapterStore, options: VllmOptions) -> None:
         self._store = store
         self._options = options
         self._folder = Path(options.folder)
         self._slots: OrderedDict[str, _Slot] = OrderedDict()
-        self._freed = asyncio.Condition()
+        self._leaving: dict[str, asyncio.Task[None]] = {}
+        """Adapters on their way off, by key; whoever asked for it may be gone."""
+        self._freed = asyncio.Event()
         self._held: Served | None = None
 
     async def start(self, served: Served) -> None:
         """Takes off what an earlier process of this owner left there."""
         self._held = served
         await asyncio.to_thread(self._folder.mkdir, parents=True, exist_ok=True)
-        for model in (await served.endpoint.json("GET", "/models")).get("data") or []:
+        for model in (await served.endpoint.json("GET", "/models", repeatable=True)).get("data") or []:
             if self._ours(str(model.get("id"))):
                 log.info("adapter left by an earlier process", adapter=model["id"])
                 await self._unload(str(model["id"]))
@@ -83,48 +87,47 @@ class VllmAdapters:
         if not refs:
             yield self._served.name
             return
+        if len({ref.digest for ref in refs}) < len(refs):
+            raise InvalidInput(f"adapter {refs[0].digest} is the policy's own already; name it once")
         slot = await self._take(refs)
         try:
             assert slot.loading is not None
             await asyncio.shield(slot.loading)
             yield slot.name
         finally:
-            async with self._freed:
-                slot.users -= 1
-                self._freed.notify_all()
+            slot.users -= 1
+            self._freed.set()
 
     def lost(self, name: str) -> None:
         """The next who asks loads it again."""
-        self._slots = OrderedDict((key, slot) for key, slot in self._slots.items() if slot.name != name)
+        for key, slot in list(self._slots.items()):
+            if slot.name == name and slot.loading is not None and slot.loading.done():
+                del self._slots[key]
+        self._freed.set()
 
     async def close(self) -> None:
         """Takes all off; a server that is away has nothing left to take off."""
-        slots, self._slots = list(self._slots.values()), OrderedDict()
-        for slot in slots:
-            try:
-                await self._remove(slot)
-            except SealError as error:
-                log.warning("adapter not unloaded", adapter=slot.name, message=error.message)
+        for key in list(self._slots):
+            self._evict(key)
+        await asyncio.gather(*self._leaving.values())
 
     # --- slots --------------------------------------------------------------------------------------------------------
     async def _take(self, refs: Sequence[AdapterRef]) -> _Slot:
         """The slot of these adapters with one more user: theirs, a free one, or that of the one unused for longest."""
         key = "+".join(ref.digest for ref in refs)
-        async with self._freed:
-            while True:
-                if slot := self._slots.get(key):
-                    self._slots.move_to_end(key)
-                    break
-                if len(self._slots) < self._options.slots:
-                    slot = self._slots[key] = self._open(key, refs)
-                    break
-                idle = next((k for k, s in self._slots.items() if not s.users), None)
-                if idle is None:
-                    await self._freed.wait()
-                else:
-                    await self._remove(self._slots.pop(idle))
-            slot.users += 1
-            return slot
+        while key not in self._slots:
+            if key not in self._leaving and len(self._slots) + len(self._leaving) < self._options.slots:
+                self._slots[key] = self._open(key, refs)
+                break
+            self._freed.clear()
+            idle = next((k for k, s in self._slots.items() if not s.users), None)
+            if idle is not None and not self._leaving:
+                self._evict(idle)
+            await self._freed.wait()
+        slot = self._slots[key]
+        self._slots.move_to_end(key)
+        slot.users += 1
+        return slot
 
     def _open(self, key: str, refs: Sequence[AdapterRef]) -> _Slot:
         name = f"seal-{self._options.owner}-{digest_of(key)[:16]}"
@@ -136,37 +139,68 @@ class VllmAdapters:
     async def _load(self, key: str, slot: _Slot, refs: list[AdapterRef]) -> None:
         """Brings it to the server and proves it there; where that fails nothing is left behind."""
         try:
-            await asyncio.to_thread(self._write, slot.folder, refs)
-            there = Path(self._options.folder_there or self._options.folder) / slot.name
-            body = {"lora_name": slot.name, "lora_path": str(there)}
-            await self._served.endpoint.text("POST", "/load_lora_adapter", body)
-            await self._prove(slot.name, refs[-1].digest)
+            origin = await asyncio.to_thread(self._write, slot.folder, refs)
+            await self._put_on(slot.name)
+            await self._prove(slot.name, refs, origin)
         except BaseException:
+            # Its slot is free once it is off: a second load under the same name must not meet the first.
+            await asyncio.shield(self._take_off(slot))
             if self._slots.get(key) is slot:
                 del self._slots[key]
-            await asyncio.shield(self._take_off(slot))
+            self._freed.set()
             raise
 
-    async def _remove(self, slot: _Slot) -> None:
-        if slot.loading is not None:
-            await asyncio.gather(slot.loading, return_exceptions=True)
-        await self._take_off(slot)
+    def _evict(self, key: str) -> None:
+        slot = self._slots.pop(key)
+
+        async def leave() -> None:
+            if slot.loading is not None:
+                await asyncio.gather(slot.loading, return_exceptions=True)
+            await self._take_off(slot)
+
+        def left(_: asyncio.Task[None]) -> None:
+            del self._leaving[key]
+            self._freed.set()
+
+        self._leaving[key] = asyncio.create_task(leave())
+        self._leaving[key].add_done_callback(left)
+
+    async def _put_on(self, name: str) -> None:
+        """Loads what lies in the folder of that name. One that is there under it already is of an earlier life, or of
+        a request whose answer was lost: it goes first."""
+        there = Path(self._options.folder_there or self._options.folder) / name
+        body = {"lora_name": name, "lora_path": str(there)}
+        try:
+            await self._served.endpoint.text("POST", "/load_lora_adapter", body)
+        except EndpointRefused as error:
+            if error.metadata.get("status") != "400":
+                raise
+            await self._unload(name)
+            await self._served.endpoint.text("POST", "/load_lora_adapter", body)
 
     async def _take_off(self, slot: _Slot) -> None:
+        """From the server and from the folder. A server that cannot be asked keeps it until the next start."""
         try:
-            await self._unload(slot.name)
+            async with asyncio.timeout(_GOODBYE_SECONDS):
+                await self._unload(slot.name)
+        except (SealError, TimeoutError) as error:
+            log.warning("adapter not unloaded", adapter=slot.name, message=str(error) or "no answer")
         finally:
             await asyncio.to_thread(shutil.rmtree, slot.folder, ignore_errors=True)
 
     async def _unload(self, name: str) -> None:
         try:
-            await self._served.endpoint.text("POST", "/unload_lora_adapter", {"lora_name": name})
+            await self._served.endpoint.text("POST", "/unload_lora_adapter", {"lora_name": name}, repeatable=True)
         except EndpointRefused as error:
             if error.metadata.get("status") != "404":  # it is not there: that is what was wanted
                 raise
 
     # --- an adapter ---------------------------------------------------------------------------------------------------
-    def _write(self, folder: Path, refs: Sequence[AdapterRef]) -> None:
+    def _write(self, folder: Path, refs: Sequence[AdapterRef]) -> Provenance:
+        """The adapters as one, in PEFT's files; where the last of them comes from."""
+        origins = [Provenance.of(ref.digest, self._store.manifest(ref.digest)) for ref in refs]
+        for ref, origin in zip(refs, origins, strict=True):
+            origin.check_base(ref.digest, self._served.info.digest)
         weights = load_adapter(self._store.fetch(refs[0].digest))
         for ref in refs[1:]:
             weights = concatenate(weights, load_adapter(self._store.fetch(ref.digest)))
@@ -179,16 +213,16 @@ class VllmAdapters:
         folder.mkdir(parents=True, exist_ok=True)
         for name, content in dump_adapter(weights, self._served.info.name).items():
             (folder / name).write_bytes(content)
+        return origins[-1]
 
-    async def _prove(self, name: str, digest: str) -> None:
+    async def _prove(self, name: str, refs: Sequence[AdapterRef], origin: Provenance) -> None:
         """Compares what the server says to the probe text with what the trainer saw. A server that answers 200 with
         other weights than were asked for is caught here. Raises AdapterMismatch."""
-        stored = (await asyncio.to_thread(self._store.manifest, digest)).get("probe_top")
-        if not stored:
-            log.warning("adapter has no probe, so only its digest proves it", digest=digest)
+        digest = refs[-1].digest
+        if not origin.probe_top or origin.policy_digest != "".join(ref.digest for ref in refs[:-1]):
+            log.warning("no probe was taken of these adapters, so only digests prove them", digest=digest)
             return
-        found = await self._likely(name)
-        gap = probe_gap(stored, found)
+        gap = probe_gap(origin.probe_top, await self._likely(name))
         if not gap <= self._options.tolerance:
             raise AdapterMismatch(
                 f"{self._served.endpoint.url} answers as another model than adapter {digest} under the name {name}: "
@@ -224,11 +258,3 @@ def read_likely(reply: Mapping[str, Any]) -> dict[int, float]:
         return {int(token.removeprefix("token_id:")): float(logprob) for token, logprob in top.items()}
     except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
         raise Unavailable(f"the server tells no log-probabilities: {str(reply)[:200]}") from error
-
-
-def probe_gap(stored: Sequence[Sequence[float]], found: Mapping[int, float]) -> float:
-    """Root mean square gap, in nats, of the stored tokens' log-probabilities to those found; a token that is not among
-    the likeliest there counts as the least likely of them, which makes the gap too small rather than too large."""
-    least = min(found.values(), default=-math.inf)
-    gaps = [found.get(int(token), min(least, logprob)) - logprob for token, logprob in stored]
-    return math.sqrt(sum(gap * gap for gap in gaps) / len(gaps))

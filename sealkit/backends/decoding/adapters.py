@@ -61,12 +61,7 @@ class AdapterCache:
 
     def _load(self, digest: str) -> tuple[Provenance, Adapter]:
         origin = Provenance.of(digest, self._store.manifest(digest))
-        base, held = origin.base_model.digest, self._held.info.digest
-        if base not in ("", held):
-            raise AdapterMismatch(
-                f"adapter {digest} was trained on base model {base}, this process holds {held}",
-                metadata={"digest": digest, "expected": base, "found": held},
-            )
+        origin.check_base(digest, self._held.info.digest)
         weights = load_adapter(self._store.fetch(digest))
         check_fit(weights, self._held.model)
         return origin, Adapter.of(digest, weights, self._held.model.dtype)
