@@ -34,7 +34,7 @@ EXTENTS = {
     "tiny": Extent(repeats=3, single=4, rounds=2, others=True),
     "smollm2": Extent(repeats=2, single=2, rounds=1, others=True),
 }
-QUICK = Extent(repeats=3, single=3, rounds=1, others=False)
+QUICK = Extent(repeats=3, single=3, rounds=2, others=False)
 Job = tuple[str, str, int, str, Extent]  # model, dtype, threads, data, extent
 
 

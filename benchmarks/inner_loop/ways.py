@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import peft
 import torch
-from transformers import AutoModelForCausalLM, Trainer, TrainingArguments
+from transformers import AutoModelForCausalLM, PrinterCallback, Trainer, TrainingArguments
 
 from benchmarks.inner_loop.trials import LORA, SEAL_EPOCHS, Bench, Trial, tokens_of
 from sealkit.backends.models import ModelSettings, load_model
@@ -140,6 +140,7 @@ class HfTrainer:
                 disable_tqdm=True, logging_strategy="no", learning_rate=1e-3, lr_scheduler_type="constant",
             )  # fmt: skip
             trainer = Trainer(self._model, arguments, train_dataset=data)
+            trainer.remove_callback(PrinterCallback)  # type: ignore[no-untyped-call]
             with clock.running():
                 trainer.train()
         if self._width:
