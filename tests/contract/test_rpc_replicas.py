@@ -112,7 +112,7 @@ async def train(client: TrainerClient) -> None:
 
 
 async def started(several: list[Replica], calls: int) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while sum(one.calls for one in several) < calls:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
 
@@ -178,7 +178,7 @@ async def test_a_name_whose_addresses_change_is_followed_while_calls_go_on() -> 
         under_way = asyncio.create_task(train(client))
         await started(several, 1)
         known = Found(frozenset(addresses[1:]))  # two came, the first one's address went
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while not (several[1].calls and several[2].calls):
                 await asyncio.sleep(0.05)
                 if client._replicas.others({addresses[0]}):

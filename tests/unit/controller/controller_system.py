@@ -148,6 +148,6 @@ def science(found: list[Trial]) -> list[dict[str, Any]]:
 
 async def until(true: Callable[[], bool]) -> None:
     """Waits for what nobody announces."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while not true():  # noqa: ASYNC110
             await asyncio.sleep(0.005)

@@ -117,17 +117,13 @@ async def test_equal_runs_end_their_trials_side_by_side(system: System) -> None:
     one = {"rounds": 1, "contexts_per_round": 4, "held_out": {"samples": 0}}
     both = [await system.create(request_id=name, **one) for name in ("a", "b")]
     async with system.working(concurrency=2):
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while min([len(await system.trials(run)) for run in both]) < 12:  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
         opened.set()
         for run in both:
             await system.until(run)
-    ended = sorted(
-        (event.time, run.name)
-        for run in both
-        for event in await system.events(run)
-        if isinstance(event.kind, TrialFinished)
-    )
+    told = [(run.name, await system.events(run)) for run in both]
+    ended = sorted((e.time, name) for name, events in told for e in events if isinstance(e.kind, TrialFinished))
     first_half = Counter(name for _, name in ended[: len(ended) // 2])
     assert min(first_half[run.name] for run in both) >= len(ended) // 8

@@ -32,7 +32,7 @@ def gate(system: System, call: str) -> asyncio.Event:
 
 async def settled(system: System, run: Run) -> None:
     """Returns when no worker has a trial of the run."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while any(trial.state is TrialState.RUNNING for trial in await system.trials(run)):  # noqa: ASYNC110
             await asyncio.sleep(0.005)
 
@@ -263,7 +263,7 @@ async def test_a_trial_of_a_run_under_way_is_tried_again_by_name(system: System)
     system.services.before = before
     async with system.working():
         run = await system.create(contexts_per_round=4, rounds=1, held_out={"samples": 0})
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while not (failed := [t for t in await system.trials(run) if t.state is TrialState.FAILED]):  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
         await mend()
