@@ -135,7 +135,7 @@ def row_attention(
         return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **options)
     out = query.new_zeros((len(query), 1, query.shape[1], value.shape[-1]))
     shared = query.shape[1] != key.shape[1]
-    queries, keys, values = query.split(1), key.split(1), value.split(1)
+    queries, keys, values = (torch.split(whole, 1) for whole in (query, key, value))
     for row, end in enumerate(row_ends):
         if end:
             k, v = keys[row].narrow(2, 0, end), values[row].narrow(2, 0, end)
