@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
+from functools import partial
 
 import structlog
 from sqlalchemy import Connection
@@ -76,7 +77,11 @@ class Drive:
         self.train = await self._database.read(contexts.of_split, self._lease.run_id, "train")
         if self.config.held_out.samples:
             self.held_out = await self._database.read(contexts.of_split, self._lease.run_id, "heldout")
-        base = await patiently(self._services.base_model, doing="asking for the base model")
+        moves = Editor.POLICY in self.config.editor.arms and (
+            self.config.rounds > 1 or self.config.held_out.samples > 0
+        )
+        asked = partial(self._services.base_model, policy_moves=moves)
+        base = await patiently(asked, doing="asking for the base model")
         theta = await self._database.write(
             policies.begin, self._lease, start_policy=self._setup.start_policy, base_model=base.digest
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sealkit.errors import ModelMismatch
+from sealkit.errors import ModelMismatch, Unsupported
 from sealkit.rpc.protocols import Evaluator, Generator, Trainer
 from sealkit.types import ModelInfo
 
@@ -17,8 +17,10 @@ class Services:
     trainer: Trainer
     evaluator: Evaluator
 
-    async def base_model(self) -> ModelInfo:
-        """The base model that all three hold. Raises ModelMismatch naming those that differ; Unavailable."""
+    async def base_model(self, *, policy_moves: bool = False) -> ModelInfo:
+        """The base model that all three hold. Raises ModelMismatch naming those that differ; Unsupported where
+        `policy_moves`, and the generator can only write as the policies that its server was started with; Unavailable.
+        """
         held = {
             "generator": await self.generator.info(),
             "trainer": await self.trainer.info(),
@@ -27,6 +29,11 @@ class Services:
         if len({info.digest for info in held.values()}) > 1:
             shown = ", ".join(f"{name} holds {info.name} ({info.digest[:12]})" for name, info in held.items())
             raise ModelMismatch(f"the services hold different base models: {shown}; start all with the same model")
+        if policy_moves and held["generator"].build.get("adapters") == "fixed":
+            raise Unsupported(
+                "the generator's backend takes no adapters while it runs, so it could not write as the policies that "
+                "this run trains; give it backend vllm or transformers"
+            )
         return held["trainer"]
 
     async def close(self) -> None:

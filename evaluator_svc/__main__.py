@@ -10,7 +10,8 @@ from sealkit.rpc.server import run
 
 def _make() -> tuple[EvaluatorService, EvaluatorSettings]:
     settings = EvaluatorSettings()
-    service = EvaluatorService(make_backend(settings), kept_verdicts=settings.kept_verdicts, judge_settings=settings)
+    backend = make_backend(settings, service="evaluator", new_adapters=True)
+    service = EvaluatorService(backend, kept_verdicts=settings.kept_verdicts, judge_settings=settings)
     return service, settings
 
 

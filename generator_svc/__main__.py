@@ -11,7 +11,8 @@ from sealkit.rpc.server import run
 
 def _make() -> tuple[GeneratorService, GeneratorSettings]:
     settings = GeneratorSettings()
-    return GeneratorService(make_backend(settings), read_editors(settings.editors_file)), settings
+    backend = make_backend(settings, service="generator")
+    return GeneratorService(backend, read_editors(settings.editors_file)), settings
 
 
 if __name__ == "__main__":

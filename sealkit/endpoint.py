@@ -111,7 +111,8 @@ class Endpoint:
             text = reply["choices"][0]["message"]["content"] or ""
             usage = reply.get("usage") or {}
             tokens = [int(usage.get(kind) or 0) for kind in ("prompt_tokens", "completion_tokens")]
-            return Chat(str(text), *tokens, cut=reply["choices"][0].get("finish_reason") == "length")
+            cut = reply["choices"][0].get("finish_reason") == "length"
+            return Chat(str(text), tokens[0], tokens[1], cut)
         except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
             raise Unavailable(f"{self.url} answered with what is no chat completion: {self._shown(reply)}") from error
 

@@ -12,6 +12,7 @@ import json
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 from pydantic import BaseModel, Field
@@ -32,7 +33,10 @@ from sealkit.types import AdapterRef, FinishReason, ModelInfo, Policy, Prompt, S
 
 _SEEDS = 2**31
 """Servers take signed 32-bit seeds, or more."""
-_AGREEMENT = "Tokens agree where “quotes”, 1,234.5 and naïve words agree.\n"
+AGREEMENT = "Tokens agree where “quotes”, 1,234.5 and naïve words agree.\n"
+"""A text that tokenizers part ways at."""
+FIXED_ADAPTERS = {"adapters": "fixed"}
+"""Of a model's build facts: it answers with the adapters that its server was started with, and takes no others."""
 _NOT_FOUND = "404"
 
 
@@ -74,7 +78,9 @@ class OpenAIBackend:
         self._context_length = min(info.context_length, await self._longest(served.name, info.context_length))
         await self._check_tokens(served)
         await self._adapters.start(served)
-        self._served = served
+        if self._adapters.fixed:
+            info = info.model_copy(update={"build": info.build | FIXED_ADAPTERS})
+        self._served = replace(served, info=info.model_copy(update={"context_length": self._context_length}))
 
     async def close(self) -> None:
         if self._served is not None:
@@ -148,8 +154,8 @@ class OpenAIBackend:
 
     async def _check_tokens(self, served: Served) -> None:
         """The server must read a text as the tokenizer here does: token for token where it shows them, or by count."""
-        ours = list(served.tokenizer(_AGREEMENT).input_ids)
-        body = {"model": served.name, "prompt": _AGREEMENT, "max_tokens": 1, "temperature": 0, "return_token_ids": True}
+        ours = list(served.tokenizer(AGREEMENT).input_ids)
+        body = {"model": served.name, "prompt": AGREEMENT, "max_tokens": 1, "temperature": 0, "return_token_ids": True}
         reply = await self._endpoint.json("POST", "/completions", body, repeatable=True)
         theirs = (reply.get("choices") or [{}])[0].get("prompt_token_ids")
         count = (reply.get("usage") or {}).get("prompt_tokens")

@@ -28,6 +28,9 @@ class Served:
 class AdapterHost(Protocol):
     """Puts adapters on a server and takes them off again."""
 
+    fixed: bool
+    """Whether it can do no such thing."""
+
     async def start(self, served: Served) -> None:
         """Before the first `hold`. Raises what an Endpoint raises."""
         ...
@@ -47,6 +50,8 @@ class AdapterHost(Protocol):
 
 class NoAdapters:
     """A server that serves the base model only."""
+
+    fixed = True
 
     def __init__(self, why: str) -> None:
         """`why`: what a person can do about it."""

@@ -60,6 +60,8 @@ class VllmAdapters:
     AdapterNotFound, AdapterCorrupt, AdapterMismatch, LimitExceeded where ranks are more than the server takes, and what
     an Endpoint raises."""
 
+    fixed = False
+
     def __init__(self, store: AdapterStore, options: VllmOptions) -> None:
         self._store = store
         self._options = options

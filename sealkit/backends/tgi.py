@@ -1,0 +1,228 @@
+"""The backend on Hugging Face's Text Generation Inference, through `huggingface_hub`'s client.
+
+TGI puts no adapter on while it runs: it serves the model that it was started with (a policy may be merged into it) and
+the adapters that it was started with. Asked for an adapter that it does not have it answers 200 with the base model's
+words (its issue 2505), so each is proven at the start. It is in maintenance mode: prefer vLLM for what is new.
+https://huggingface.co/docs/text-generation-inference
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import structlog
+from huggingface_hub import TextGenerationOutput
+from pydantic import BaseModel, Field
+from transformers import PreTrainedTokenizerBase
+
+from sealkit.backends.base import Generation
+from sealkit.backends.models import describe_model, render_prompt, rendered_text
+from sealkit.backends.openai import AGREEMENT, FIXED_ADAPTERS, ServedModel
+from sealkit.backends.probe import PROBE_TEXT, Provenance, probe_gap
+from sealkit.backends.remote import SharedTime
+from sealkit.backends.tgi_client import TgiClient
+from sealkit.endpoint import EndpointOptions
+from sealkit.errors import AdapterMismatch, InvalidInput, InvalidModel, PromptTooLong, Unavailable, Unsupported
+from sealkit.store import AdapterStore
+from sealkit.types import AdapterRef, FinishReason, ModelInfo, Policy, Prompt, Sampling, Usage
+
+log = structlog.get_logger(__name__)
+
+_TOP = 5
+"""Most likely tokens that TGI tells, as it is set up by default."""
+
+
+class TgiOptions(BaseModel):
+    """What this TGI was started with."""
+
+    adapters: dict[str, str] = Field(
+        default_factory=dict, description="By digest: the adapter_id under which TGI has it, from --lora-adapters."
+    )
+    merged: str = Field("", description="Digest of the policy's adapter that is merged into the served model.")
+    tolerance: float = Field(0.4, gt=0, description="How far an adapter's probe may be off, in nats.")
+    wait_seconds: float = Field(600, ge=0, description="How long the server may take to load its model.")
+
+
+class TgiBackend:
+    """Implements `sealkit.backends.base.Backend`. `generate` raises Unsupported where an adapter was asked for that TGI
+    was not started with, and what the client raises."""
+
+    name = "tgi"
+    flip_rate = 0.0
+
+    def __init__(self, model: ServedModel, options: EndpointOptions, tgi: TgiOptions, store: AdapterStore) -> None:
+        """Raises InvalidConfig where the key that was named is not there."""
+        self._model = model
+        self._tgi = tgi
+        self._store = store
+        self._client = TgiClient(options)
+        self._time = SharedTime()
+        self._held: tuple[PreTrainedTokenizerBase, ModelInfo] | None = None
+        self._most_prompt = self._most_tokens = self._most_stops = 0
+        self._rendering = ThreadPoolExecutor(1, thread_name_prefix="render")
+
+    async def start(self) -> None:
+        """Waits for the model, and checks that it is the one meant, reads the same tokens, and has the adapters.
+
+        Raises InvalidModel, AdapterMismatch, AdapterNotFound, Unavailable once `wait_seconds` are over.
+        """
+        tokenizer, info = await asyncio.to_thread(describe_model, self._model.model, dtype=self._model.dtype)
+        await self._client.wait(self._tgi.wait_seconds)
+        said = await self._client.info()
+        if said.get("model_id") != self._model.served_as:
+            raise InvalidModel(f"{self._client.url} serves {said.get('model_id')!r}, not {self._model.served_as!r}")
+        self._most_tokens = min(info.context_length, int(said.get("max_total_tokens") or info.context_length))
+        self._most_prompt = int(said.get("max_input_tokens") or said.get("max_input_length") or self._most_tokens)
+        self._most_stops = int(said.get("max_stop_sequences") or 4)
+        await self._check_tokens(tokenizer)
+        for digest, adapter_id in self._tgi.adapters.items():
+            await self._prove(digest, adapter_id, info)
+        if self._tgi.merged:
+            await self._prove(self._tgi.merged, None, info)
+        facts = FIXED_ADAPTERS | {"tgi": str(said.get("version", ""))}
+        update = {"context_length": self._most_tokens, "build": info.build | facts}
+        self._held = tokenizer, info.model_copy(update=update)
+
+    async def close(self) -> None:
+        self._held = None
+        await self._client.close()
+        self._rendering.shutdown(wait=False, cancel_futures=True)
+
+    @property
+    def info(self) -> ModelInfo:
+        return self._loaded[1]
+
+    async def generate(
+        self, prompt: Prompt, sampling: Sampling, *, policy: Policy | None = None, adapter: AdapterRef | None = None
+    ) -> Generation:
+        began, (tokenizer, _) = time.perf_counter(), self._loaded
+        adapter_id = self._adapter_id([ref for ref in (policy.adapter if policy else None, adapter) if ref])
+        loop = asyncio.get_running_loop()
+        text, count = await loop.run_in_executor(self._rendering, plain_text, tokenizer, prompt)
+        room = self._most_tokens - count
+        if room < 1 or count > self._most_prompt:
+            raise PromptTooLong(
+                f"the prompt has {count} tokens; TGI reads {self._most_prompt} and {self._most_tokens} with what is "
+                "sampled; shorten the prompt",
+                metadata={"prompt_tokens": str(count), "context_length": str(self._most_tokens)},
+            )
+        if len(sampling.stop) > self._most_stops:
+            raise InvalidInput(f"TGI takes {self._most_stops} stop strings, {len(sampling.stop)} were asked for")
+        with self._time.request() as seconds:
+            reply = await self._client.generate(text, **parameters(sampling, room), adapter_id=adapter_id)
+        said, finish, sampled = read_output(reply, sampling.stop)
+        usage = Usage(
+            prompt_tokens=count,
+            completion_tokens=sampled,
+            device_seconds=seconds[0],
+            wall_seconds=time.perf_counter() - began,
+        )
+        return Generation(text=said, finish_reason=finish, usage=usage)
+
+    async def divergence(
+        self,
+        texts: Sequence[Prompt | str],  # noqa: ARG002 - the protocol's shape
+        *,
+        policy: Policy | None = None,  # noqa: ARG002
+        adapter: AdapterRef | None = None,  # noqa: ARG002
+    ) -> list[float] | None:
+        """None: TGI tells a few probabilities of each token, not all."""
+        return None
+
+    def _adapter_id(self, refs: Sequence[AdapterRef]) -> str | None:
+        """The name of these adapters; None where the served model has them in it."""
+        digests = [ref.digest for ref in refs]
+        if digests == ([self._tgi.merged] if self._tgi.merged else []):
+            return None
+        if len(digests) == 1 and not self._tgi.merged and digests[0] in self._tgi.adapters:
+            return self._tgi.adapters[digests[0]]
+        wanted = " with ".join(digests) or "the bare base model"
+        raise Unsupported(
+            f"this TGI was not started with {wanted}, and it loads nothing while it runs; decode with vLLM (backend "
+            "vllm) or in process (backend transformers)"
+        )
+
+    async def _check_tokens(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        """The server must read a text as the tokenizer here does, where it shows how it does."""
+        reply = await self._client.generate(AGREEMENT, details=True, decoder_input_details=True, max_new_tokens=1)
+        theirs = [token.id for token in reply.details.prefill] if reply.details else []
+        if not theirs:
+            log.warning("TGI does not show how it reads text; start it with --enable-prefill-logprobs to check tokens")
+        elif theirs != list(tokenizer(AGREEMENT).input_ids):
+            raise InvalidModel(
+                f"{self._client.url} reads text in other tokens than {self._model.model} does; serve the model that "
+                "the trainer holds, with its tokenizer"
+            )
+
+    async def _prove(self, digest: str, adapter_id: str | None, info: ModelInfo) -> None:
+        """Compares what the server says under this name with what the trainer saw. Raises AdapterMismatch."""
+        origin = Provenance.of(digest, await asyncio.to_thread(self._store.manifest, digest))
+        origin.check_base(digest, info.digest)
+        if not origin.probe_top or origin.policy_digest:
+            raise AdapterMismatch(
+                f"adapter {digest} has no probe of its own, so nothing proves that TGI has it; serve one that this "
+                "trainer made and joined with what is under it",
+                metadata={"digest": digest},
+            )
+        said = await self._client.generate(
+            PROBE_TEXT, details=True, max_new_tokens=1, top_n_tokens=_TOP, adapter_id=adapter_id
+        )
+        top = said.details.top_tokens if said.details else None
+        if not top:
+            raise Unavailable(f"{self._client.url} tells no likely tokens; start it with --max-top-n-tokens {_TOP}")
+        gap = probe_gap(origin.probe_top, {token.id: token.logprob for token in top[0]})
+        if not gap <= self._tgi.tolerance:
+            under = f"under the adapter id {adapter_id!r}" if adapter_id else "as the merged model"
+            raise AdapterMismatch(
+                f"{self._client.url} answers as another model than adapter {digest} {under}: the probe is {gap:.2f} "
+                "nats off. Start TGI with it: --lora-adapters ID=FOLDER, or the merged model",
+                metadata={"digest": digest, "gap": f"{gap:.4f}"},
+            )
+
+    @property
+    def _loaded(self) -> tuple[PreTrainedTokenizerBase, ModelInfo]:
+        if self._held is None:
+            raise Unavailable("the backend was not started, or it is closed")
+        return self._held
+
+
+def plain_text(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> tuple[str, int]:
+    """The prompt as a text that becomes the trainer's tokens once special tokens are put before it, as TGI does, and
+    how many they are. Raises Unsupported where no text does."""
+    text, _ = rendered_text(tokenizer, prompt)
+    wanted = render_prompt(tokenizer, prompt)
+    begin = str(tokenizer.bos_token or "")
+    for one in (text, text.removeprefix(begin) if begin else text):
+        if list(tokenizer(one).input_ids) == wanted:
+            return one, len(wanted)
+    raise Unsupported("TGI takes text, and none becomes this prompt's tokens there; decode with vLLM or in process")
+
+
+def parameters(sampling: Sampling, room: int) -> dict[str, Any]:
+    """Those of `POST /generate`. TGI takes a temperature above 0 and a top_p below 1 only."""
+    drawn = sampling.temperature > 0
+    return {
+        "details": True,
+        "max_new_tokens": min(sampling.max_tokens, room),
+        "do_sample": drawn,
+        "temperature": sampling.temperature if drawn else None,
+        "top_p": sampling.top_p if drawn and sampling.top_p < 1 else None,
+        "seed": sampling.seed if drawn else None,
+        "stop": list(sampling.stop) or None,
+        "return_full_text": False,
+        "grammar": {"type": "json", "value": json.loads(sampling.json_schema)} if sampling.json_schema else None,
+    }
+
+
+def read_output(reply: TextGenerationOutput, stops: Sequence[str]) -> tuple[str, FinishReason, int]:
+    """Text without the stop string that TGI leaves at its end, why it ended, tokens sampled."""
+    text, details = reply.generated_text, reply.details
+    places = [place for stop in stops if (place := text.find(stop)) >= 0]
+    text = text[: min(places)] if places else text
+    cut = details is not None and details.finish_reason == "length"
+    return text, FinishReason.LENGTH if cut else FinishReason.STOP, details.generated_tokens if details else 0
