@@ -34,7 +34,7 @@ class Child:
         theirs.close()
 
     def train(self, trials: Sequence[Trial]) -> Timing:
-        self._pipe.send(trials)
+        self._pipe.send([*trials])
         timing: Timing = self._pipe.recv()
         return timing
 
@@ -52,15 +52,27 @@ class Child:
 
 
 def _serve(pipe: Connection, way: str, bench: Bench) -> None:
+    parent = os.getppid()
     torch.set_num_threads(bench.threads)
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: bench.threads])
     trainer = make_way(way, bench)
     loaded = _mib("VmRSS")
-    for task in iter(pipe.recv, None):
-        pipe.send(trainer.profile() if task == "profile" and isinstance(trainer, Ours) else trainer.train(task))
+    for task in iter(lambda: _next(pipe, parent), None):
+        if isinstance(task, list):
+            pipe.send(trainer.train(task))
+        elif isinstance(trainer, Ours):
+            pipe.send(trainer.profile())
     pipe.send(Memory(loaded, _mib("VmHWM")))
     sys.stdout.flush()
+
+
+def _next(pipe: Connection, parent: int) -> object:
+    """The next task; ends the process when its parent is gone: the pipe, which siblings inherit, would stay open."""
+    while not pipe.poll(1):
+        if os.getppid() != parent:
+            raise SystemExit(1)
+    return pipe.recv()
 
 
 def _mib(field: str) -> int:
