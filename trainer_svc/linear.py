@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from importlib import import_module
 from typing import Any
 
 import torch
@@ -78,9 +79,8 @@ class PackedLinear(nn.Linear):
         state = getattr(self.weight, "quant_state", None)
         if state is None:
             return self.weight.to(dtype)
-        from bitsandbytes.functional import dequantize_4bit  # an optional extra
-
-        dense: Tensor = dequantize_4bit(self.weight.data, state)
+        quantised = import_module("bitsandbytes.functional")  # an optional extra
+        dense: Tensor = quantised.dequantize_4bit(self.weight.data, state)
         return dense.to(dtype)
 
 

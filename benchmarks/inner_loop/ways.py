@@ -140,7 +140,7 @@ class HfTrainer:
                 disable_tqdm=True, logging_strategy="no", learning_rate=1e-3, lr_scheduler_type="constant",
             )  # fmt: skip
             trainer = Trainer(self._model, arguments, train_dataset=data)
-            trainer.remove_callback(PrinterCallback)  # type: ignore[no-untyped-call]
+            trainer.remove_callback(PrinterCallback)
             with clock.running():
                 trainer.train()
         if self._width:
