@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Connection, and_, func, select
+from sqlalchemy import Connection, and_, bindparam, func, select
 
 from controller.record.tables import contexts, trials
 from sealkit.domain import Context
+
+_GET = select(contexts).where(contexts.c.run_id == bindparam("run"), contexts.c.context_id == bindparam("context"))
 
 
 def of_split(connection: Connection, run_id: str, split: str) -> list[Context]:
@@ -31,7 +33,5 @@ def learned_before(connection: Connection, run_id: str, round_index: int, count:
 
 def get(connection: Connection, run_id: str, context_id: str) -> Context:
     """One context of a run."""
-    row = connection.execute(
-        select(contexts).where(contexts.c.run_id == run_id, contexts.c.context_id == context_id)
-    ).one()
+    row = connection.execute(_GET, {"run": run_id, "context": context_id}).one()
     return Context(context_id=row.context_id, split=row.split, payload=row.payload)

@@ -11,10 +11,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
-from sqlalchemy import Connection, Engine, Table, create_engine, event, text
+from sqlalchemy import Connection, Engine, Insert, Table, create_engine, event
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, InterfaceError, NoSuchModuleError, OperationalError
@@ -41,7 +42,14 @@ class Database:
         """Where SQLite's file lies."""
         threads = 1 if self._lite else _POSTGRESQL_THREADS
         self._threads = ThreadPoolExecutor(max_workers=threads, thread_name_prefix="record")
-        self._engine = _sqlite_engine(self._url) if self._lite else _postgresql_engine(self._url)
+        engine = _sqlite_engine(self._url) if self._lite else _postgresql_engine(self._url)
+        snapshot = (
+            {} if self._lite else {"isolation_level": "REPEATABLE READ"}
+        )  # for all statements, as in SQLite anyway
+        self._engine = {
+            "read": engine.execution_options(access="read", **snapshot),
+            "write": engine.execution_options(access="write"),
+        }
         self.bell = Bell()
 
     async def start(self) -> None:
@@ -54,7 +62,7 @@ class Database:
     async def close(self) -> None:
         """Waits for what is under way and closes the connections."""
         await asyncio.to_thread(self._threads.shutdown)
-        self._engine.dispose()
+        self._engine["write"].dispose()
 
     async def read(self, work: Callable[Concatenate[Connection, P], T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Runs `work(connection, ...)` on one consistent snapshot. Raises Unavailable."""
@@ -67,13 +75,9 @@ class Database:
         return result
 
     async def _transact(self, access: str, work: Callable[..., T], args: Any, kwargs: Any) -> T:
-        options = {"access": access}
-        if access == "read" and not self._lite:
-            options["isolation_level"] = "REPEATABLE READ"  # one snapshot for all statements, as SQLite gives anyway
-
         def transact() -> T:
             try:
-                with self._engine.connect().execution_options(**options) as connection, connection.begin():
+                with self._engine[access].begin() as connection:
                     return work(connection, *args, **kwargs)
             except (OperationalError, InterfaceError) as error:
                 raise Unavailable(
@@ -83,11 +87,17 @@ class Database:
         return await asyncio.get_running_loop().run_in_executor(self._threads, transact)
 
 
-def insert_new(connection: Connection, table: Table, row: dict[str, Any]) -> bool:
-    """Inserts a row unless its key is there already; says which."""
-    insert = sqlite.insert if connection.dialect.name == "sqlite" else postgresql.insert
-    statement = insert(table).values(row).on_conflict_do_nothing().returning(*table.primary_key)
-    return connection.execute(statement).first() is not None  # a row count is not known on every driver
+def insert_new(connection: Connection, table: Table, *rows: dict[str, Any]) -> list[Any]:
+    """Inserts the rows whose key is not there yet; the first column of the keys of those, in no order."""
+    if not rows:
+        return []
+    return list(connection.scalars(_insert_new(connection.dialect.name, table), list(rows)))
+
+
+@cache
+def _insert_new(dialect: str, table: Table) -> Insert:
+    insert = sqlite.insert if dialect == "sqlite" else postgresql.insert
+    return insert(table).on_conflict_do_nothing().returning(*table.primary_key)
 
 
 def _parsed(url: str) -> URL:
@@ -128,6 +138,6 @@ def _sqlite_engine(url: URL) -> Engine:
     @event.listens_for(engine, "begin")
     def begin(connection: Connection) -> None:
         write = connection.get_execution_options().get("access") == "write"
-        connection.execute(text("BEGIN IMMEDIATE" if write else "BEGIN"))
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
 
     return engine

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import Connection, Row, insert, select, update
+from sqlalchemy import Connection, Row, bindparam, insert, select, update
 
 from controller.record.tables import RUN_HEAD, events, now, runs, trials
 from sealkit.errors import InvalidCursor, UnknownRun
@@ -26,6 +26,20 @@ _KINDS: dict[str, type[EventKind]] = {
     kind.__name__: kind for kind in (RunStateChanged, StageStarted, TrialFinished, PolicyTrained, RoundFinished)
 }
 
+_ADD = insert(events)
+_NEXT = update(runs).where(runs.c.run_id == bindparam("run")).values(events=runs.c.events + 1).returning(*RUN_HEAD)
+_NEXT_TRIAL = _NEXT.values(
+    trials_done=runs.c.trials_done + 1,
+    spent_tokens=runs.c.spent_tokens + bindparam("more_tokens"),
+    spent_device_seconds=runs.c.spent_device_seconds + bindparam("more_seconds"),
+)
+_ENDED = (
+    select(events.c.sequence, events.c.trial, trials.c.state)
+    .outerjoin_from(events, trials, trials.c.name == events.c.trial)
+    .where(events.c.run_id == bindparam("run"), events.c.sequence > bindparam("seen"))
+    .order_by(events.c.sequence)
+)
+
 
 def append(
     connection: Connection,
@@ -37,24 +51,30 @@ def append(
 ) -> Row[Any]:
     """Adds an event, with what it changes in the run's row (by column); the row's head as it is then. The row stays
     locked to the end of the transaction, so numbers are seen in their order."""
-    run = connection.execute(
-        update(runs)
-        .where(runs.c.run_id == run_id)
-        .values(events=runs.c.events + 1, **changes or {})
-        .returning(*RUN_HEAD)
-    ).one()
-    connection.execute(
-        insert(events).values(
-            run_id=run_id,
-            sequence=run.events,
-            time=now(),
-            trial=trial,
-            progress=progress_of(run).model_dump(mode="json"),
-            kind=type(kind).__name__,
-            body=kind.model_dump(mode="json"),
-        )
-    )
+    run = connection.execute(_NEXT.values(**changes or {}), {"run": run_id}).one()
+    _insert(connection, run, kind, trial)
     return run
+
+
+def append_trial(connection: Connection, kind: TrialFinished, *, run_id: str, tokens: int, seconds: float) -> Row[Any]:
+    """Adds the event of a trial's end, and counts the trial with what it took; else as `append`."""
+    spent = {"more_tokens": tokens, "more_seconds": seconds}
+    run = connection.execute(_NEXT_TRIAL, {"run": run_id, **spent}).one()
+    _insert(connection, run, kind, kind.trial.name)
+    return run
+
+
+def _insert(connection: Connection, run: Row[Any], kind: EventKind, trial: str | None) -> None:
+    row = {
+        "run_id": run.run_id,
+        "sequence": run.events,
+        "time": now(),
+        "trial": trial,
+        "progress": progress_of(run).model_dump(mode="json"),
+        "kind": type(kind).__name__,
+        "body": kind.model_dump(mode="json"),
+    }
+    connection.execute(_ADD, row)
 
 
 def after(connection: Connection, run_id: str, cursor: str, *, limit: int) -> tuple[list[Event], bool]:
@@ -79,12 +99,7 @@ def after(connection: Connection, run_id: str, cursor: str, *, limit: int) -> tu
 def ended_trials(connection: Connection, run_id: str, seen: int) -> tuple[list[str], int]:
     """Names of the trials that ended after event number `seen`, and the number to go on from. One that is tried again
     since has not ended."""
-    rows = connection.execute(
-        select(events.c.sequence, events.c.trial, trials.c.state)
-        .outerjoin_from(events, trials, trials.c.name == events.c.trial)
-        .where(events.c.run_id == run_id, events.c.sequence > seen)
-        .order_by(events.c.sequence)
-    ).all()
+    rows = connection.execute(_ENDED, {"run": run_id, "seen": seen}).all()
     ended = [row.trial for row in rows if row.state and TrialState(row.state).terminal]
     return ended, rows[-1].sequence if rows else seen
 

@@ -6,7 +6,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Column, ColumnElement, Connection, Row, delete, or_, select, update
+from sqlalchemy import Column, ColumnElement, Connection, Row, bindparam, delete, or_, select, update
 
 from controller.record.database import insert_new
 from controller.record.tables import RUN_HEAD, runs, workers
@@ -46,11 +46,16 @@ class TrialLease:
 def hold(connection: Connection, lease: RunLease, *, lock: bool = True) -> Row[Any]:
     """The head of the run's row; with `lock` nobody else writes it before the transaction ends. Raises LeaseLost where
     the lease is over."""
-    query = select(*RUN_HEAD).where(runs.c.run_id == lease.run_id)
-    row = connection.execute(query.with_for_update() if lock else query).one()
+    row = connection.execute(HEAD_LOCKED if lock else HEAD, {"run": lease.run_id}).one()
     if row.driver_token != lease.token or row.state != RunState.RUNNING:
         raise LeaseLost(lease.run)
     return row
+
+
+# What is asked for every trial is put together once: building a statement costs more than SQLite takes to answer it.
+HEAD = select(*RUN_HEAD).where(runs.c.run_id == bindparam("run"))
+"""The head of a run's row."""
+HEAD_LOCKED = HEAD.with_for_update()
 
 
 def beat(connection: Connection, worker_id: str) -> None:

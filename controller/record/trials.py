@@ -11,13 +11,13 @@ from enum import Enum
 from typing import Any
 
 from pydantic import Field
-from sqlalchemy import Connection, Row, ScalarSelect, Update, and_, delete, func, or_, select, update
+from sqlalchemy import Connection, Row, ScalarSelect, Update, and_, bindparam, delete, func, or_, select, update
 
 from controller.record import budgets, contexts, events, states
 from controller.record.database import insert_new
-from controller.record.leases import RunLease, TrialLease, gone, hold
+from controller.record.leases import HEAD, HEAD_LOCKED, RunLease, TrialLease, gone, hold
 from controller.record.pages import Page, key_of, size_of, token_after
-from controller.record.tables import RUN_HEAD, now, policies, rounds, runs, trials
+from controller.record.tables import now, policies, rounds, runs, trials
 from sealkit.domain import Context
 from sealkit.errors import UnknownRun, UnknownTrial
 from sealkit.resources import Editor, Fault, RunState, Trial, TrialFinished, TrialPhase, TrialState
@@ -29,6 +29,23 @@ _OWN = trials.c.phase != TrialPhase.REPLAY
 _NO_VERDICTS = [column for column in trials.c if column.name not in ("verdicts", "baseline_verdicts", "manifest")]
 _CHUNK = 500
 """Names in one IN list: databases bound the number of parameters of a statement."""
+
+# What is asked for every trial is put together once: building a statement costs more than SQLite takes to answer it.
+_RUNNING = trials.c.state == TrialState.RUNNING
+_HELD = and_(trials.c.name == bindparam("held_name"), trials.c.token == bindparam("held_token"), _RUNNING)
+_NAMED = trials.c.name == bindparam("trial")
+_FREE = (
+    select(trials)
+    .where(_NAMED, or_(trials.c.state == TrialState.QUEUED, and_(_RUNNING, trials.c.worker == bindparam("previous"))))
+    .with_for_update()
+)
+_WRITE = update(trials).where(_NAMED)
+_SAVE = update(trials).where(_HELD)
+_END = _SAVE.returning(*_NO_VERDICTS)
+_LATE = _WRITE.values(late_results=trials.c.late_results + 1)
+_LOCK = select(runs.c.run_id).where(runs.c.run_id == bindparam("run")).with_for_update()
+_ADAPTER = select(policies.c.adapter).where(policies.c.name == bindparam("policy"))
+_HELD_BY = select(trials.c.name, trials.c.token).where(_RUNNING, trials.c.worker == bindparam("by"))
 
 
 class Plan(Value):
@@ -104,7 +121,8 @@ def add(connection: Connection, lease: RunLease, plans: Sequence[Plan]) -> list[
     run = hold(connection, lease)
     fixed = blank()
     rows = [{"name": plan.name, **plan.model_dump(mode="json", exclude={"trial_id"}), **fixed} for plan in plans]
-    new = [row["name"] for row in rows if insert_new(connection, trials, row)]
+    inserted = set(insert_new(connection, trials, *rows))
+    new = [plan.name for plan in plans if plan.name in inserted]
     budgets.settle(connection, run, more=bool(new))
     return new
 
@@ -211,10 +229,7 @@ def take(
 ) -> Taken | Untaken:
     """Takes a trial that waits, or that the message's `previous` consumer left behind."""
     room = _room(connection, name.split("/")[1])
-    free = trials.c.state == TrialState.QUEUED
-    if previous is not None:
-        free = or_(free, and_(trials.c.state == TrialState.RUNNING, trials.c.worker == previous))
-    row = connection.execute(select(trials).where(trials.c.name == name, free).with_for_update()).one_or_none()
+    row = connection.execute(_FREE, {"trial": name, "previous": previous}).one_or_none()
     if row is None:
         return Untaken.SETTLED
     if not room and row.phase != TrialPhase.REPLAY:
@@ -224,14 +239,14 @@ def take(
     taken = {"state": states.TAKE_TRIAL.target, "worker": worker_id, "token": lease.token}
     dead_letter = row.attempts >= max_deliveries
     attempts = row.attempts if dead_letter else row.attempts + 1
-    connection.execute(update(trials).where(trials.c.name == name).values(**taken, attempts=attempts))
+    connection.execute(_WRITE, {**taken, "attempts": attempts, "trial": name})
     if dead_letter:
         message = f"handed to a worker {row.attempts} times and never brought to its end"
         fault = Fault(code=10, reason="DELIVERIES_EXHAUSTED", message=message)  # ABORTED
         spent = {"stage_seconds": row.stage_seconds, "stage_usage": row.stage_usage, "usage": row.usage}
         finish(connection, lease, Result(state=TrialState.FAILED, error=fault, **spent))
         return Untaken.DEAD_LETTER
-    adapter = connection.scalar(select(policies.c.adapter).where(policies.c.name == row.policy))
+    adapter = connection.scalar(_ADAPTER, {"policy": row.policy})
     return Taken(
         lease=lease,
         plan=_plan(row),
@@ -255,41 +270,40 @@ def save_completion(
         "stage_usage": {stage: usage.model_dump() for stage, usage in stage_usage.items()},
         "usage": sum(stage_usage.values(), Usage()).model_dump(),
     }
-    return bool(connection.execute(update(trials).where(_held(lease)).values(**values)).rowcount)
+    return bool(connection.execute(_SAVE, {**values, **_holding(lease)}).rowcount)
 
 
 def finish(connection: Connection, lease: TrialLease, result: Result) -> Trial | None:
     """Brings a trial to its end. A late result (another worker has it, or it has ended) changes nothing but the count
     of late results, and None comes back."""
     # The run's row first, as everywhere: two transactions that lock in different orders would wait for each other.
-    connection.execute(select(runs.c.run_id).where(runs.c.run_id == lease.run_id).with_for_update())
+    connection.execute(_LOCK, {"run": lease.run_id})
     values = result.model_dump(mode="json")
-    ended = connection.execute(update(trials).where(_held(lease)).values(**values, end_time=now()))
-    if not ended.rowcount:
-        connection.execute(
-            update(trials).where(trials.c.name == lease.name).values(late_results=trials.c.late_results + 1)
-        )
+    row = connection.execute(_END, {**values, "end_time": now(), **_holding(lease)}).one_or_none()
+    if row is None:
+        connection.execute(_LATE, {"trial": lease.name})
         return None
-    trial = named(connection, [lease.name])[0]
+    trial = _trial(row)
     if trial.phase is TrialPhase.REPLAY:
         return trial
-    changes = {"trials_done": runs.c.trials_done + 1, **budgets.more_spent(result.usage)}
-    run = events.append(connection, lease.run_id, TrialFinished(trial=trial), trial=lease.name, changes=changes)
-    budgets.settle(connection, run, more=budgets.wants_more(connection, lease.run_id))
+    tokens, seconds = budgets.tokens(result.usage), result.usage.device_seconds
+    run = events.append_trial(
+        connection, TrialFinished(trial=trial), run_id=lease.run_id, tokens=tokens, seconds=seconds
+    )
+    if budgets.over(run):
+        budgets.settle(connection, run, more=budgets.wants_more(connection, lease.run_id))
     return trial
 
 
 def give_back(connection: Connection, lease: TrialLease, *, counts: bool) -> bool:
     """Queues a taken trial again. `counts`: whether this delivery counts as an attempt. False: the lease is over."""
     attempts = trials.c.attempts if counts else trials.c.attempts - 1
-    return bool(connection.execute(_give_back(_held(lease)).values(attempts=attempts)).rowcount)
+    return bool(connection.execute(_give_back(_HELD).values(attempts=attempts), _holding(lease)).rowcount)
 
 
 def held_by(connection: Connection, worker_id: str) -> set[TrialLease]:
     """The leases that a worker holds."""
-    rows = connection.execute(
-        select(trials.c.name, trials.c.token).where(trials.c.state == TrialState.RUNNING, trials.c.worker == worker_id)
-    )
+    rows = connection.execute(_HELD_BY, {"by": worker_id})
     return {TrialLease(row.name, row.token) for row in rows}
 
 
@@ -383,10 +397,9 @@ def page(connection: Connection, parent: str, size: int, token: str, *, state: T
 def _room(connection: Connection, run_id: str) -> bool:
     """Whether one more trial of the run may start. With a limit on trials the run's row is locked, so that two workers
     never start the last one both."""
-    query = select(*RUN_HEAD).where(runs.c.run_id == run_id)
-    row = connection.execute(query).one()
+    row = connection.execute(HEAD, {"run": run_id}).one()
     if budgets.in_force(row).trials:
-        row = connection.execute(query.with_for_update()).one()
+        row = connection.execute(HEAD_LOCKED, {"run": run_id}).one()
     return budgets.room(connection, row)
 
 
@@ -397,8 +410,8 @@ def _give_back(which: Any) -> Update:
     return update(trials).where(had).values(**back)
 
 
-def _held(lease: TrialLease) -> Any:
-    return and_(trials.c.name == lease.name, trials.c.token == lease.token, trials.c.state == TrialState.RUNNING)
+def _holding(lease: TrialLease) -> dict[str, Any]:
+    return {"held_name": lease.name, "held_token": lease.token}
 
 
 def _plan(row: Row[Any]) -> Plan:

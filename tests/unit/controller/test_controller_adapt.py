@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -83,12 +84,19 @@ async def test_killed_over_and_over_it_ends_as_if_nothing_had_been(system: Syste
     other = System(tmp_path / "other")
     await other.database.start()
     values: dict[str, Any] = {"task": "adapt", "selection": EASY, "gate": {"max_forgetting": 1.0, "alias": "main"}}
-    for each in (system, other):
+    for each in (other, system):
         each.services.knows = graded
-        await each.create(dataset=records(2, 0), **values)
-    for writes in (6, 11, 17, 23, 29):
+        killed = await each.create(dataset=records(2, 0), **values)
+    deaths = 0
+    for writes in (6, 11, 17, 23):
         async with system.working(writes=writes) as database:
-            await database.died.wait()
+            dying = asyncio.create_task(database.died.wait())
+            ending = asyncio.create_task(system.until(killed))
+            await asyncio.wait([dying, ending], return_when=asyncio.FIRST_COMPLETED)
+            deaths += dying.done()
+            dying.cancel()
+            ending.cancel()
+    assert deaths >= 3
     ends = []
     for each in (system, other):
         async with each.working():
