@@ -6,7 +6,6 @@ names, never from the list itself.
 
 from __future__ import annotations
 
-import json
 import time
 import tomllib
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from sealkit.backends.base import Generation
+from sealkit.backends.remote import parsed_schema
 from sealkit.endpoint import Endpoint, EndpointOptions
 from sealkit.errors import InvalidConfig, UnknownEditor
 from sealkit.types import FinishReason, Prompt, Sampling, Usage
@@ -101,7 +101,7 @@ def chat_request(entry: EditorEntry, prompt: Prompt, sampling: Sampling) -> dict
     if sampling.stop:
         body["stop"] = list(sampling.stop)
     if sampling.json_schema:
-        schema = {"name": "completion", "schema": json.loads(sampling.json_schema)}
+        schema = {"name": "completion", "schema": parsed_schema(sampling.json_schema)}
         body["response_format"] = {"type": "json_schema", "json_schema": schema}
     return body
 

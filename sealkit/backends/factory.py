@@ -34,7 +34,7 @@ class EndpointSettings(BaseModel):
     vllm_folder_there: str = Field("", description="The same folder as vLLM sees it; empty: the same path.")
     vllm_owner: str = Field(
         "",
-        description="Name of this replica, as no other on the server has it: what it left there goes first. Empty: the service.",
+        description="Name of this replica, one of its own: what it left on the server goes first. Empty: the service.",
     )
     vllm_slots: int = Field(8, ge=1, description="Adapters on the server at once.")
     vllm_max_rank: int = Field(64, ge=1, description="The server's --max-lora-rank.")

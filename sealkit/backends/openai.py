@@ -8,7 +8,6 @@ Schema: https://platform.openai.com/docs/api-reference/completions, and vLLM's a
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,7 +18,7 @@ from pydantic import BaseModel, Field
 
 from sealkit.backends.base import Generation
 from sealkit.backends.models import describe_model, render_prompt
-from sealkit.backends.remote import AdapterHost, Served, SharedTime
+from sealkit.backends.remote import AdapterHost, Served, SharedTime, parsed_schema
 from sealkit.endpoint import Endpoint, EndpointOptions
 from sealkit.errors import (
     EndpointRefused,
@@ -185,7 +184,7 @@ def completion_request(name: str, tokens: Sequence[int], sampling: Sampling, roo
     if sampling.stop:
         body["stop"] = list(sampling.stop)
     if sampling.json_schema:
-        schema = {"name": "completion", "schema": json.loads(sampling.json_schema)}
+        schema = {"name": "completion", "schema": parsed_schema(sampling.json_schema)}
         body["response_format"] = {"type": "json_schema", "json_schema": schema}
     return body
 

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from transformers import PreTrainedTokenizerBase
 
 from sealkit.endpoint import Endpoint
-from sealkit.errors import Unsupported
+from sealkit.errors import InvalidInput, Unsupported
 from sealkit.types import AdapterRef, ModelInfo
 
 
@@ -70,6 +71,14 @@ class NoAdapters:
     def lost(self, name: str) -> None: ...
 
     async def close(self) -> None: ...
+
+
+def parsed_schema(text: str) -> Any:
+    """A sampling's JSON schema as a server takes it. Raises InvalidInput where it is no JSON."""
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise InvalidInput(f"the JSON schema of the sampling is no JSON: {error}") from error
 
 
 class SharedTime:

@@ -9,7 +9,6 @@ https://huggingface.co/docs/text-generation-inference
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -24,7 +23,7 @@ from sealkit.backends.base import Generation
 from sealkit.backends.models import describe_model, render_prompt, rendered_text
 from sealkit.backends.openai import AGREEMENT, FIXED_ADAPTERS, ServedModel
 from sealkit.backends.probe import PROBE_TEXT, Provenance, probe_gap
-from sealkit.backends.remote import SharedTime
+from sealkit.backends.remote import SharedTime, parsed_schema
 from sealkit.backends.tgi_client import TgiClient
 from sealkit.endpoint import EndpointOptions
 from sealkit.errors import AdapterMismatch, InvalidInput, InvalidModel, PromptTooLong, Unavailable, Unsupported
@@ -172,10 +171,12 @@ class TgiBackend:
         said = await self._client.generate(
             PROBE_TEXT, details=True, max_new_tokens=1, top_n_tokens=_TOP, adapter_id=adapter_id
         )
-        top = said.details.top_tokens if said.details else None
+        top: Any = (
+            said.details.top_tokens if said.details else None
+        )  # the client leaves what is nested this deep as JSON
         if not top:
             raise Unavailable(f"{self._client.url} tells no likely tokens; start it with --max-top-n-tokens {_TOP}")
-        gap = probe_gap(origin.probe_top, {token.id: token.logprob for token in top[0]})
+        gap = probe_gap(origin.probe_top, {token["id"]: token["logprob"] for token in top[0]})
         if not gap <= self._tgi.tolerance:
             under = f"under the adapter id {adapter_id!r}" if adapter_id else "as the merged model"
             raise AdapterMismatch(
@@ -215,7 +216,7 @@ def parameters(sampling: Sampling, room: int) -> dict[str, Any]:
         "seed": sampling.seed if drawn else None,
         "stop": list(sampling.stop) or None,
         "return_full_text": False,
-        "grammar": {"type": "json", "value": json.loads(sampling.json_schema)} if sampling.json_schema else None,
+        "grammar": {"type": "json", "value": parsed_schema(sampling.json_schema)} if sampling.json_schema else None,
     }
 
 

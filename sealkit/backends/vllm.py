@@ -175,6 +175,12 @@ class VllmAdapters:
         try:
             await self._served.endpoint.text("POST", "/load_lora_adapter", body)
         except EndpointRefused as error:
+            if error.metadata.get("status") == "404":
+                raise EndpointRefused(
+                    f"{error.message}; vLLM must see what is written to {self._options.folder}, as {there.parent}, and "
+                    "run with --enable-lora and VLLM_ALLOW_RUNTIME_LORA_UPDATING=True",
+                    metadata=error.metadata,
+                ) from error
             if error.metadata.get("status") != "400":
                 raise
             await self._unload(name)
@@ -242,7 +248,12 @@ class VllmAdapters:
             "logprobs": _ASKED,
             "return_tokens_as_token_ids": True,
         }
-        return read_likely(await self._served.endpoint.json("POST", "/completions", body, repeatable=True))
+        try:
+            return read_likely(await self._served.endpoint.json("POST", "/completions", body, repeatable=True))
+        except EndpointRefused as error:
+            if error.metadata.get("status") != "404":
+                raise
+            raise Unavailable(f"the server does not know {name}, which it was just given; did it restart?") from error
 
     def _ours(self, name: str) -> bool:
         return re.fullmatch(rf"seal-{re.escape(self._options.owner)}-[0-9a-f]{{16}}", name) is not None
