@@ -20,9 +20,9 @@ Top = list[tuple[int, float]]
 
 
 def says(weights: bytes) -> Top:
-    """What a model with these weights says next to the probe: of each weights something else."""
+    """What a model with these weights says next to the probe, the likeliest first: of each weights something else."""
     noise = hashlib.sha256(weights).digest()
-    return [(100 + i, round(-0.5 - i - noise[i] / 64, 4)) for i in range(8)]
+    return sorted(((100 + i, round(-0.5 - i - noise[i] / 64, 4)) for i in range(8)), key=lambda one: -one[1])
 
 
 @dataclass

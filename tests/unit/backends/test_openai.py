@@ -1,4 +1,4 @@
-"""The backend on an OpenAI-compatible server: what it asks for, what it makes of the answers, and of there being none."""
+"""The backend on an OpenAI-compatible server: what it asks for, and what it makes of answers and of none."""
 
 from __future__ import annotations
 
