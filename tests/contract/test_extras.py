@@ -18,7 +18,7 @@ PARTS = {
 }
 
 OPTIONAL = {"attr", "grpc_tools", "charset_normalizer"}
-"""What others import only where it happens to be (rich and attrs, grpc and its protoc, numpy and its Fortran reader)."""
+"""What others import only where it happens to be: attrs by rich, protoc by grpc, a Fortran reader by numpy."""
 
 
 def imported(modules: list[str]) -> set[str]:
