@@ -37,6 +37,10 @@ chaos-short: venv ## A run under every fault there is, about a minute: SEED=… 
 chaos: venv ## The same, long: 600 trials, every fault four times: SEED=… repeats one
 	SEAL_CHAOS_SEED=$(SEED) SEAL_CHAOS_TRIALS=600 SEAL_CHAOS_DECKS=4 $(BIN)/python -m pytest -s tests/integration/chaos
 
+test-vllm: setup ## Against a real vLLM on the CPU, in an environment of its own (3.5 GB, about ten minutes)
+	@scripts/setup_vllm.sh
+	$(BIN)/python -m pytest -m vllm -s
+
 e2e: setup ## The README's commands on the real model (some minutes)
 	$(BIN)/python -m pytest -m e2e
 

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from inspect import isawaitable
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,8 @@ class HttpServer:
             if event := self.held.get(path):
                 await event.wait()
             answer = self.broken[path] if path in self.broken else self.reply(path, body)
+            if isawaitable(answer):
+                answer = await answer
             if answer:
                 status, content, *extra = answer
                 text = content if isinstance(content, str) else json.dumps(content)

@@ -1,0 +1,183 @@
+"""SEAL on a real vLLM: adapters of our trainer, loaded while it runs; and a round through everything that fails."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from controller.accept import accept
+from controller.record import runs
+from sealkit.backends.base import Backend
+from sealkit.backends.factory import make_backend
+from sealkit.backends.lora import dump_adapter, load_adapter
+from sealkit.resources import Run, RunState, Trial, TrialState
+from sealkit.store import AdapterStore
+from sealkit.types import (
+    AdapterRef,
+    LoraConfig,
+    Optimisation,
+    Outcome,
+    Policy,
+    Prompt,
+    Sampling,
+    TrainingExample,
+    TrainingResult,
+    TrainingSpec,
+)
+from tests.integration.vllm.conftest import settings
+from tests.integration.vllm.engine import MODEL, ROOT, FaultyProxy, LocalServices, VllmProcess
+from tests.serving import serving
+from tests.unit.controller.controller_system import System
+from trainer_svc.build import Built
+
+pytestmark = [pytest.mark.vllm, pytest.mark.timeout(900)]
+
+BASE = Policy(name="policies/base")
+GREEDY = Sampling(temperature=0, max_tokens=8)
+PASSAGES: list[dict[str, Any]] = json.loads((ROOT / "configs/demo/passages.json").read_text())
+CONFIG: dict[str, Any] = {
+    "name": "small",
+    "rounds": 1,
+    "contexts_per_round": 2,
+    "domain": {"name": "knowledge", "options": {"min_letters": 1}},
+    "editor": {"k": 2, "sampling": {"temperature": 0.7, "max_tokens": 24}},
+    "inner_loop": {"lora": {"rank": 8, "alpha": 16}, "optimisation": {"learning_rate": 1.5e-3, "epochs": 4}},
+    "evaluation": {"sampling": {"temperature": 0.0, "max_tokens": 6, "stop": ["\n"]}, "retention_limit": 1},
+    "selection": {"must_gain": False, "must_beat_passage_only": False},
+    "m_step": {"lora": {"rank": 8, "alpha": 16}, "optimisation": {"learning_rate": 3e-4, "epochs": 1}},
+    "held_out": {"samples": 1},
+}
+
+
+async def trained(built: Built, passage: dict[str, Any], policy: Policy = BASE, *, rank: int) -> AdapterRef:
+    spec = TrainingSpec(
+        examples=(TrainingExample(text=f"{passage['title']}\n{passage['context']}"),),
+        lora=LoraConfig(rank=rank, alpha=2 * rank),
+        optimisation=Optimisation(learning_rate=1.5e-3, epochs=6),
+        seed=1,
+    )
+    async for update in built.trainer.train_adapter(policy, spec, owner="test"):
+        if isinstance(update, TrainingResult):
+            return update.adapter
+    raise AssertionError("no result")
+
+
+async def test_greedy_answers_are_those_of_the_engine_in_process(
+    served: Backend, local: Backend, trainer: Built
+) -> None:
+    one = await trained(trainer, PASSAGES[0], rank=16)
+    policy = Policy(name="p", adapter=one)
+    two = await trained(trainer, PASSAGES[1], policy, rank=8)
+    prompts = [
+        Prompt(user=f"Topic: {passage['title']}\n{question['question']}")
+        for passage in PASSAGES[:2]
+        for question in passage["questions"][:4]
+    ]
+    agreed, asked = 0, 0
+    for under, adapter in ((None, None), (BASE, one), (policy, two)):
+        answers = [
+            await asyncio.gather(*(b.generate(p, GREEDY, policy=under, adapter=adapter) for p in prompts))
+            for b in (served, local)
+        ]
+        agreed += sum(there.text == here.text for there, here in zip(*answers, strict=True))
+        asked += len(prompts)
+    print(f"greedy answers that agree: {agreed} of {asked}")
+    assert agreed / asked >= 0.95
+
+
+@pytest.fixture
+async def system(tmp_path: Path) -> Any:
+    made = System(tmp_path)
+    await made.database.start()
+    yield made
+    await made.database.close()
+
+
+async def a_round(system: System, services: LocalServices) -> tuple[Run, list[Trial]]:
+    records = [
+        p | {"questions": p["questions"][:3], "split": "heldout" if i == 2 else "train"}
+        for i, p in enumerate(PASSAGES[:3])
+    ]
+    system.services = services  # type: ignore[assignment]
+    new, contexts = accept(request_id="r", display_name="", config=CONFIG, records=records, retention=[], plugins=())
+    run = await system.database.write(runs.create, new, contexts)
+    async with system.working(lease=60, concurrency=3):
+        async with asyncio.timeout(800):
+            while not (run := await system.run(run)).state.terminal:
+                await asyncio.sleep(0.5)
+    return run, await system.trials(run)
+
+
+async def clean_round(vllm: VllmProcess, trainer: Built, store: str, folder: Path) -> tuple[Run, list[Trial]]:
+    folder.mkdir(parents=True)
+    backend = make_backend(settings(store, vllm.url, folder / "lora"))
+    await backend.start()
+    system = System(folder)
+    await system.database.start()
+    try:
+        return await a_round(system, LocalServices(backend, trainer))
+    finally:
+        await system.database.close()
+        await backend.close()
+
+
+async def test_a_round_comes_through_everything_that_fails(
+    vllm: VllmProcess, trainer: Built, store: str, tmp_path: Path
+) -> None:
+    run, clean = await clean_round(vllm, trainer, store, tmp_path / "clean")
+    assert run.state is RunState.SUCCEEDED
+    assert {trial.state for trial in clean} == {TrialState.SUCCEEDED}
+    assert all(trial.adapter for trial in clean)
+    print(f"clean round: {len(clean)} trials, {sum(len(t.verdicts) for t in clean)} answers")
+
+    decoy = tmp_path / "decoy"
+    decoy.mkdir()
+    wrong = await trained(trainer, PASSAGES[5], rank=8)
+    weights = load_adapter(AdapterStore(store).fetch(wrong.digest))
+    for name, content in dump_adapter(weights, MODEL.name).items():
+        (decoy / name).write_bytes(content)
+    proxy = FaultyProxy(behind=vllm, decoy=str(decoy))
+    # The first two requests of a start are one for the models and one for the tokens.
+    proxy.faults = {
+        ("completions", 3): "500", ("completions", 5): "drop", ("load_lora_adapter", 2): "wrong",
+        ("load_lora_adapter", 4): "500", ("completions", 18): "hang", ("completions", 26): "kill",
+        ("unload_lora_adapter", 2): "500",
+    }  # fmt: skip
+    async with serving(proxy):
+        folder = tmp_path / "faulty"
+        folder.mkdir()
+        backend = make_backend(settings(store, proxy.url, folder / "lora", endpoint_seconds=60))
+        await backend.start()
+        system = System(folder)
+        await system.database.start()
+        run, faulty = await a_round(system, LocalServices(backend, trainer))
+        await system.database.close()
+        await backend.close()
+    print("happened:", "; ".join(proxy.happened))
+    assert {word.split()[0] for word in proxy.happened} == {"500", "drop", "wrong", "hang", "kill"}
+    assert run.state is RunState.SUCCEEDED
+    failed = [trial for trial in faulty if trial.state is not TrialState.SUCCEEDED]
+    assert [(t.error.reason, t.accuracy, t.reward) for t in failed if t.error] == [("ADAPTER_MISMATCH", None, None)]
+    compare(clean, faulty)
+
+
+def compare(clean: list[Trial], faulty: list[Trial]) -> None:
+    """What was answered in both runs about the same adapter was counted alike."""
+    other = {(t.phase, t.policy, t.editor, t.context_id, t.completion, t.adapter.digest): t for t in clean if t.adapter}
+    same = answers = 0
+    for trial in faulty:
+        if trial.state is not TrialState.SUCCEEDED or not trial.adapter:
+            continue
+        key = (trial.phase, trial.policy, trial.editor, trial.context_id, trial.completion, trial.adapter.digest)
+        if (twin := other.get(key)) is None:
+            continue
+        for mine, theirs in zip(trial.verdicts, twin.verdicts, strict=True):
+            answers += 1
+            same += mine.outcome is theirs.outcome is not Outcome.UNGRADED
+    print(f"answers about the same adapters that count alike: {same} of {answers}")
+    assert answers >= 6
+    assert same == answers
