@@ -141,6 +141,8 @@ def export_model(source: str, folder: Path, dtype: str = "bfloat16") -> Path:
         model.save_pretrained(scratch)
         tokenizer.save_pretrained(scratch)
         scratch.chmod(0o755)
+        for file in scratch.iterdir():
+            file.chmod(0o644)  # safetensors are written for their owner alone, and a container runs as somebody else
         scratch.rename(folder)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
