@@ -11,7 +11,7 @@ SHELL := /bin/bash
 export PYTHON TORCH_INDEX
 
 .DEFAULT_GOAL := help
-.PHONY: help setup venv demo test integration chaos chaos-short e2e check lint types proto up down clean
+.PHONY: help setup venv demo test integration chaos chaos-short test-vllm e2e check lint types proto up down clean
 
 help: ## List the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F '\t' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -26,7 +26,7 @@ demo: setup ## The main job: two rounds of SEAL on this machine, from nothing to
 	@scripts/demo.sh $(ARGS)
 
 test: venv ## Unit and contract tests: no network, no GPU, no model
-	$(BIN)/python -m pytest -m "not integration and not e2e"
+	$(BIN)/python -m pytest -m "not integration and not e2e and not vllm"
 
 integration: venv ## Tests with a real Valkey, real SQL and real gRPC between real processes
 	$(BIN)/python -m pytest -m integration
