@@ -150,9 +150,8 @@ class Drive:
         except Unavailable as error:
             log.warning("trials wait for the queue", trials=len(new), message=error.message)
         heard = [self._ended.setdefault(name, asyncio.Event()) for name in names]
-        for trial in await self._database.read(trials.named, names):
-            if trial.state.terminal:
-                self._ended[trial.name].set()
+        for name in await self._database.read(trials.ended, names):
+            self._ended[name].set()
         for one in heard:
             await one.wait()
         return await self._database.read(trials.named, names)

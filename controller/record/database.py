@@ -43,13 +43,9 @@ class Database:
         threads = 1 if self._lite else _POSTGRESQL_THREADS
         self._threads = ThreadPoolExecutor(max_workers=threads, thread_name_prefix="record")
         engine = _sqlite_engine(self._url) if self._lite else _postgresql_engine(self._url)
-        snapshot = (
-            {} if self._lite else {"isolation_level": "REPEATABLE READ"}
-        )  # for all statements, as in SQLite anyway
-        self._engine = {
-            "read": engine.execution_options(access="read", **snapshot),
-            "write": engine.execution_options(access="write"),
-        }
+        # One snapshot for all statements of a read, as SQLite gives anyway.
+        reading = engine if self._lite else engine.execution_options(isolation_level="REPEATABLE READ")
+        self._engine = {"read": reading, "write": engine}
         self.bell = Bell()
 
     async def start(self) -> None:
@@ -78,6 +74,8 @@ class Database:
         def transact() -> T:
             try:
                 with self._engine[access].begin() as connection:
+                    if self._lite:
+                        connection.exec_driver_sql("BEGIN IMMEDIATE" if access == "write" else "BEGIN")
                     return work(connection, *args, **kwargs)
             except (OperationalError, InterfaceError) as error:
                 raise Unavailable(
@@ -130,14 +128,9 @@ def _sqlite_engine(url: URL) -> Engine:
 
     @event.listens_for(engine, "connect")
     def set_up(connection: Any, _record: Any) -> None:
-        connection.isolation_level = None  # transactions begin where `begin` below says, not where the driver guesses
+        connection.isolation_level = None  # transactions begin where `Database` says, not where the driver guesses
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = NORMAL")  # safe against any death of a process
         connection.execute("PRAGMA foreign_keys = ON")
-
-    @event.listens_for(engine, "begin")
-    def begin(connection: Connection) -> None:
-        write = connection.get_execution_options().get("access") == "write"
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
 
     return engine

@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import Field
 from sqlalchemy import Connection, Row, ScalarSelect, Update, and_, bindparam, delete, func, or_, select, update
 
-from controller.record import budgets, contexts, events, states
+from controller.record import budgets, events, states, tables
 from controller.record.database import insert_new
 from controller.record.leases import HEAD, HEAD_LOCKED, RunLease, TrialLease, gone, hold
 from controller.record.pages import Page, key_of, size_of, token_after
@@ -34,17 +34,19 @@ _CHUNK = 500
 _RUNNING = trials.c.state == TrialState.RUNNING
 _HELD = and_(trials.c.name == bindparam("held_name"), trials.c.token == bindparam("held_token"), _RUNNING)
 _NAMED = trials.c.name == bindparam("trial")
+_OF_TRIAL = and_(tables.contexts.c.run_id == trials.c.run_id, tables.contexts.c.context_id == trials.c.context_id)
 _FREE = (
-    select(trials)
+    select(trials, tables.contexts.c.split, tables.contexts.c.payload, policies.c.adapter.label("policy_adapter"))
+    .join_from(trials, tables.contexts, _OF_TRIAL)
+    .outerjoin(policies, policies.c.name == trials.c.policy)
     .where(_NAMED, or_(trials.c.state == TrialState.QUEUED, and_(_RUNNING, trials.c.worker == bindparam("previous"))))
-    .with_for_update()
+    .with_for_update(of=trials)
 )
 _WRITE = update(trials).where(_NAMED)
 _SAVE = update(trials).where(_HELD)
 _END = _SAVE.returning(*_NO_VERDICTS)
 _LATE = _WRITE.values(late_results=trials.c.late_results + 1)
 _LOCK = select(runs.c.run_id).where(runs.c.run_id == bindparam("run")).with_for_update()
-_ADAPTER = select(policies.c.adapter).where(policies.c.name == bindparam("policy"))
 _HELD_BY = select(trials.c.name, trials.c.token).where(_RUNNING, trials.c.worker == bindparam("by"))
 
 
@@ -156,6 +158,15 @@ def named(connection: Connection, names: Sequence[str]) -> list[Trial]:
     return [found[name] for name in names]
 
 
+def ended(connection: Connection, names: Sequence[str]) -> list[str]:
+    """Which of these trials have ended."""
+    found: list[str] = []
+    for start in range(0, len(names), _CHUNK):
+        these = trials.c.name.in_(names[start : start + _CHUNK])
+        found += connection.scalars(select(trials.c.name).where(these, trials.c.state.not_in(_OPEN)))
+    return found
+
+
 def mean_trained_characters(connection: Connection, names: Sequence[str]) -> int | None:
     """What the succeeded ones among these trials trained on, on average; None where none succeeded."""
     mean = connection.scalar(
@@ -246,12 +257,12 @@ def take(
         spent = {"stage_seconds": row.stage_seconds, "stage_usage": row.stage_usage, "usage": row.usage}
         finish(connection, lease, Result(state=TrialState.FAILED, error=fault, **spent))
         return Untaken.DEAD_LETTER
-    adapter = connection.scalar(_ADAPTER, {"policy": row.policy})
+    adapter = AdapterRef.model_validate(row.policy_adapter) if row.policy_adapter else None
     return Taken(
         lease=lease,
         plan=_plan(row),
-        context=contexts.get(connection, row.run_id, row.context_id),
-        policy=Policy(name=row.policy, adapter=AdapterRef.model_validate(adapter) if adapter else None),
+        context=Context(context_id=row.context_id, split=row.split, payload=row.payload),
+        policy=Policy(name=row.policy, adapter=adapter),
         attempts=attempts,
         completion=row.completion,
         stage_seconds=row.stage_seconds,
