@@ -21,7 +21,8 @@ from sealkit.resources import Event, Run
 from tests.integration.chaos.exact import assert_exact, begin, findings, watched
 from tests.integration.chaos.faults import FAULTS, Chaos
 from tests.integration.chaos.house import house
-from tests.integration.controller.test_record_postgresql import _new_database, server  # noqa: F401
+from tests.integration.controller.postgresql import new_database
+from tests.integration.controller.test_record_postgresql import server  # noqa: F401
 
 SEED = int(os.environ.get("SEAL_CHAOS_SEED") or random.randrange(10**6))
 TRIALS = int(os.environ.get("SEAL_CHAOS_TRIALS") or 150)
@@ -37,7 +38,7 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str
     if request.param == "sqlite":
         yield ""
     else:
-        yield _new_database(request.getfixturevalue("server"))
+        yield new_database(request.getfixturevalue("server"))
 
 
 async def test_a_run_that_everything_happens_to_ends_as_if_nothing_had_been(tmp_path: Path, database_url: str) -> None:
