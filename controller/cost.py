@@ -52,6 +52,13 @@ def round_costs(trials: Sequence[Trial], policies: Sequence[PolicyVersion], pric
     return {number: cost_of(of_trials[number], of_policies[number], prices) for number in rounds}
 
 
+def arm_costs(trials: Sequence[Trial], prices: CostConfig) -> dict[str, Cost]:
+    """The cost of each editor's self-edits, with what it took to try them; M-steps are nobody's."""
+    own = [trial for trial in trials if trial.phase is not TrialPhase.REPLAY]
+    editors = sorted({trial.editor for trial in own})
+    return {editor: cost_of([trial for trial in own if trial.editor == editor], (), prices) for editor in editors}
+
+
 def _stages(trials: Iterable[Trial], policies: Iterable[PolicyVersion]) -> dict[str, Usage]:
     stages: dict[str, Usage] = {}
     for trial in trials:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
 
-from controller.cost import cost_of, round_costs
+from controller.cost import arm_costs, cost_of, round_costs
 from sealkit.config import CostConfig
 from sealkit.resources import (
     Editor,
@@ -59,6 +59,7 @@ def build_report(run: Run, trials: Sequence[Trial], policies: Sequence[PolicyVer
         verdict = (
             f"The gate refused every policy that was trained, so the policy did not move: {refused[-1].gate_reason}."
         )
+    against, sentences = _against_others(trials, order)
     prices = CostConfig.model_validate(run.config.get("cost", {}))
     ends = run.end_time or max((t.end_time for t in trials if t.end_time), default=run.create_time)
     return RunReport(
@@ -69,11 +70,13 @@ def build_report(run: Run, trials: Sequence[Trial], policies: Sequence[PolicyVer
         policies=tuple(policies),
         stage_seconds=_stage_means(trials),
         rl_gain=gain,
-        verdict=verdict,
+        verdict=" ".join([verdict, *sentences]),
         usage=sum([*(t.usage for t in trials), *(p.usage for p in policies)], Usage()),
         wall_seconds=max(0.0, (ends - (run.start_time or run.create_time)).total_seconds()),
         cost=cost_of(trials, policies, prices),
         round_costs=round_costs(trials, policies, prices),
+        arm_gains=against,
+        arm_costs=arm_costs(trials, prices),
     )
 
 
@@ -140,22 +143,55 @@ def _rl_step(trials: Sequence[Trial], order: Mapping[str, int]) -> tuple[Estimat
             None,
             "The policies were not scored on the same held-out contexts, so nothing can be said of the RL step.",
         )
-    first, last = arms[scored[0]], arms[scored[-1]]
-    shared = sorted(first.keys() & last.keys())
-    gain = paired_difference([first[c] for c in shared], [last[c] for c in shared])
+    gain = _paired(arms[scored[0]], arms[scored[-1]], held_out)
     if gain is None:
         return (
             None,
             "The policies were not scored on the same held-out contexts, so nothing can be said of the RL step.",
         )
-    flips = max((trial.flip_rate for trial in held_out), default=0.0)
-    gain = widened(gain, 2 * flips, low=-1.0)  # both sides were answered
-    figures = f"{gain.mean:+.3f} [{gain.low:+.3f}, {gain.high:+.3f}] on {gain.n} held-out contexts"
+    figures = _figures(gain)
     if gain.low > 0:
         return gain, f"The RL step paid: θ_{order[scored[-1]]} against θ_0 is {figures}."
     if gain.high < 0:
         return gain, f"The RL step did harm: θ_{order[scored[-1]]} against θ_0 is {figures}."
     return gain, f"The RL step did not measurably pay on this run: θ_{order[scored[-1]]} against θ_0 is {figures}."
+
+
+def _against_others(trials: Sequence[Trial], order: Mapping[str, int]) -> tuple[dict[str, Estimate], list[str]]:
+    """The last policy's self-edits on held-out contexts minus those of every other editor, and a sentence on each."""
+    held_out = [trial for trial in trials if trial.phase is TrialPhase.HELD_OUT]
+    base = _baselines(held_out)
+    arms = {name: _arm([t for t in held_out if t.policy == name], base, Editor.POLICY).means() for name in order}
+    last = next((name for name in reversed(order) if arms[name]), None)
+    gains: dict[str, Estimate] = {}
+    if last is None:
+        return gains, []
+    for editor in sorted({trial.editor for trial in held_out} - {Editor.POLICY, Editor.PASSAGE_ONLY}):
+        gain = _paired(_arm(held_out, base, editor).means(), arms[last], held_out)
+        if gain is not None:
+            gains[editor] = gain
+    who = f"θ_{order[last]}"
+    return gains, [f"{_standing(who, editor, gain)}: {_figures(gain)}." for editor, gain in gains.items()]
+
+
+def _standing(who: str, editor: str, gain: Estimate) -> str:
+    if gain.low > 0:
+        return f"{who} writes better self-edits than {editor}"
+    if gain.high < 0:
+        return f"{who} writes worse self-edits than {editor}"
+    return f"{who} and {editor} cannot be told apart"
+
+
+def _paired(first: Mapping[str, float], last: Mapping[str, float], trials: Iterable[Trial]) -> Estimate | None:
+    """Scores by context, `last` minus `first`, on the contexts that both have; as wide as the answers' flips ask."""
+    shared = sorted(first.keys() & last.keys())
+    gain = paired_difference([first[c] for c in shared], [last[c] for c in shared])
+    flips = max((trial.flip_rate for trial in trials), default=0.0)
+    return widened(gain, 2 * flips, low=-1.0) if gain else None  # both sides were answered
+
+
+def _figures(gain: Estimate) -> str:
+    return f"{gain.mean:+.3f} [{gain.low:+.3f}, {gain.high:+.3f}] on {gain.n} held-out contexts"
 
 
 def _outcome(trial: Trial) -> str:

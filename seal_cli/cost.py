@@ -35,6 +35,16 @@ def cost_facts(cost: Cost) -> Iterable[tuple[str, str]]:
         yield "money", money(cost)
 
 
+def arm_cost_facts(arms: Mapping[str, Cost]) -> Iterable[tuple[str, str]]:
+    """A line for each editor whose self-edits were sampled: what writing them took, and all of it in money."""
+    for editor, cost in arms.items():
+        wrote = cost.stages.get("generate")
+        if wrote is None:
+            continue
+        paid = f", {money(cost)} with trying them" if cost.money is not None else ""
+        yield f"self-edits by {editor}", f"{wrote.tokens:,} tokens to write{paid}"
+
+
 def cost_rows(rounds: Mapping[int, Cost], whole: Cost) -> Iterable[tuple[str, ...]]:
     """Rows of a listing: round and stage, tokens read, written, trained on, device seconds, accepted, money."""
     for name, cost in [*((f"round {number + 1}", cost) for number, cost in sorted(rounds.items())), ("run", whole)]:

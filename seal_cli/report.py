@@ -13,7 +13,7 @@ from rich.text import Text
 
 from seal_cli.console import duration, out
 from seal_cli.continual import CONTINUAL_LEGEND, continual_facts, matrix_table
-from seal_cli.cost import STAGES, cost_facts
+from seal_cli.cost import STAGES, arm_cost_facts, cost_facts
 from sealkit.resources import Estimate, GateState, PolicyVersion, ReportRow, Run, RunReport
 
 SPLITS = {
@@ -99,6 +99,8 @@ def _fact_rows(report: RunReport, store: Path | None) -> Iterable[tuple[str, str
         each = report.wall_seconds / trials
         yield "in all", f"{report.wall_seconds:.0f} s, {each:.1f} s for each of {trials} trials, M-steps included"
     yield from cost_facts(report.cost)
+    if report.arm_gains:
+        yield from arm_cost_facts(report.arm_costs)
     if report.policies:
         published = [policy for policy in report.policies if policy.gate is not GateState.REFUSED]
         yield "policies", " → ".join(policy.name for policy in published)

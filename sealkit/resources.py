@@ -282,7 +282,8 @@ class Replay(Value):
 
 
 class RunReport(Value):
-    """What a run found. `rl_gain`: last policy's self-edits minus the first's on held-out contexts, paired."""
+    """What a run found. `rl_gain`: last policy's self-edits minus the first's on held-out contexts, paired;
+    `arm_gains`: minus another editor's, by its name."""
 
     rows: tuple[ReportRow, ...]
     trial_counts: dict[str, int]
@@ -296,4 +297,6 @@ class RunReport(Value):
     wall_seconds: float
     cost: Cost = Cost()
     round_costs: dict[int, Cost] = Field(default_factory=dict)
+    arm_gains: dict[str, Estimate] = Field(default_factory=dict)
+    arm_costs: dict[str, Cost] = Field(default_factory=dict)
     continual: Continual | None = None

@@ -42,6 +42,8 @@ def run_report_to_pb(report: RunReport) -> pb2.RunReport:
         wall_seconds=report.wall_seconds,
         cost=cost_to_pb(report.cost),
         round_costs={number: cost_to_pb(cost) for number, cost in report.round_costs.items()},
+        arm_gains={editor: estimate_to_pb(gain) for editor, gain in report.arm_gains.items()},
+        arm_costs={editor: cost_to_pb(cost) for editor, cost in report.arm_costs.items()},
         continual=continual_to_pb(report.continual) if report.continual else None,
     )
 
@@ -62,6 +64,8 @@ def run_report_from_pb(pb: pb2.RunReport) -> RunReport:
         wall_seconds=pb.wall_seconds,
         cost=cost_from_pb(pb.cost),
         round_costs={number: cost_from_pb(cost) for number, cost in pb.round_costs.items()},
+        arm_gains={editor: estimate_from_pb(gain) for editor, gain in pb.arm_gains.items()},
+        arm_costs={editor: cost_from_pb(cost) for editor, cost in pb.arm_costs.items()},
         continual=continual_from_pb(pb.continual) if pb.HasField("continual") else None,
     )
 

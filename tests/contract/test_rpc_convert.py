@@ -291,6 +291,8 @@ run_report = st.builds(
     wall_seconds=real,
     cost=cost,
     round_costs=st.dictionaries(st.integers(0, 1000), cost, max_size=2),
+    arm_gains=st.dictionaries(text, estimate, max_size=2),
+    arm_costs=st.dictionaries(text, cost, max_size=2),
     continual=maybe(continual),
 )
 

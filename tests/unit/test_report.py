@@ -7,6 +7,7 @@ import pytest
 from controller.report import build_report
 from sealkit.resources import Editor, Fault, PolicyVersion, Run, RunReport, RunState, Trial, TrialPhase, TrialState
 from sealkit.stats import mean_estimate, paired_difference
+from sealkit.types import Usage
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 RUN = Run(
@@ -116,3 +117,34 @@ def test_intervals() -> None:
     assert (single.low, single.high) == (0.0, 1.0)
     with pytest.raises(ValueError, match=r"shorter|longer"):
         paired_difference([1.0], [1.0, 2.0])
+
+
+@pytest.mark.parametrize(
+    ("outside", "word"),
+    [
+        ([0.1, 0.2, 0.1, 0.3], "θ_1 writes better self-edits than gpt: +0"),
+        ([0.9, 1.0, 0.9, 1.0], "θ_1 writes worse self-edits than gpt: -0"),
+        ([0.9, 0.2, 0.9, 0.3], "θ_1 and gpt cannot be told apart"),
+    ],
+)
+def test_the_last_policy_is_held_against_every_other_editor(outside: list[float], word: str) -> None:
+    trials = [trial(f"c{i}", 0.1) for i in range(4)]
+    trials += [trial(f"c{i}", score, policy=THETA_1.name) for i, score in enumerate([0.5, 0.7, 0.6, 0.6])]
+    trials += [trial(f"c{i}", score, editor="gpt") for i, score in enumerate(outside)]
+    trials += [trial("elsewhere", 1.0, editor="gpt"), trial("c0", 1.0, editor=Editor.PASSAGE_ONLY)]
+    report = build_report(RUN, trials, [THETA_0, THETA_1])
+    assert set(report.arm_gains) == {"gpt"}
+    assert report.arm_gains["gpt"].n == 4, "paired by context: one that only one side has does not count"
+    assert report.arm_gains["gpt"].mean == pytest.approx(0.6 - sum(outside) / 4)
+    assert "The RL step paid" in report.verdict
+    assert word in report.verdict
+
+
+def test_what_each_editor_cost_is_told_apart() -> None:
+    wrote = Usage(prompt_tokens=100, completion_tokens=50)
+    took = {"generate": wrote, "train": Usage(train_tokens=7, device_seconds=2.0)}
+    run = RUN.model_copy(update={"config": {"cost": {"device_hour": 3600.0, "editors": {"gpt": {"prompt": 1e6}}}}})
+    trials = [trial("a", 0.5, stage_usage=took), trial("a", 0.5, editor="gpt", stage_usage=took)]
+    costs = build_report(run, trials, [THETA_0]).arm_costs
+    assert (costs["policy"].money, costs["gpt"].money) == (2.0, 102.0)
+    assert costs["gpt"].stages["generate"] == wrote

@@ -9,7 +9,7 @@ import pytest
 
 from sealkit.backends.base import Backend
 from sealkit.backends.factory import BackendSettings, make_backend
-from tests.integration.vllm.engine import MODEL, NAME, VENV, VllmProcess
+from tests.integration.vllm.engine import MODEL, NAME, VENV, VllmProcess, say
 from trainer_svc.build import Built, build
 from trainer_svc.settings import TrainerSettings
 
@@ -21,7 +21,7 @@ def vllm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VllmProcess]:
     process = VllmProcess(tmp_path_factory.mktemp("vllm") / "vllm.log")
     process.start()
     try:
-        print(f"vLLM started in {process.wait():.0f} s")
+        say(f"vLLM started in {process.wait():.0f} s")
         yield process
     finally:
         process.kill()

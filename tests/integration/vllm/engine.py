@@ -30,6 +30,17 @@ MODEL = Path(os.environ.get("SEAL_VLLM_MODEL", ROOT / ".seal/models/smollm2-135m
 NAME = "base"
 
 
+def say(figure: str) -> None:
+    """What a person wants to see of a run; `make test-vllm` shows it."""
+    print(figure)  # noqa: T201
+
+
+def new_folder(path: Path) -> Path:
+    """Made where it was not."""
+    path.mkdir(parents=True)
+    return path
+
+
 class VllmProcess:
     """`vllm serve` with all its children, which end with it."""
 

@@ -29,7 +29,7 @@ from sealkit.types import (
     TrainingSpec,
 )
 from tests.integration.vllm.conftest import settings
-from tests.integration.vllm.engine import MODEL, ROOT, FaultyProxy, LocalServices, VllmProcess
+from tests.integration.vllm.engine import MODEL, ROOT, FaultyProxy, LocalServices, VllmProcess, new_folder, say
 from tests.serving import serving
 from tests.unit.controller.controller_system import System
 from trainer_svc.build import Built
@@ -85,7 +85,7 @@ async def test_greedy_answers_are_those_of_the_engine_in_process(
         ]
         agreed += sum(there.text == here.text for there, here in zip(*answers, strict=True))
         asked += len(prompts)
-    print(f"greedy answers that agree: {agreed} of {asked}")
+    say(f"greedy answers that agree: {agreed} of {asked}")
     assert agreed / asked >= 0.95
 
 
@@ -107,13 +107,12 @@ async def a_round(system: System, services: LocalServices) -> tuple[Run, list[Tr
     run = await system.database.write(runs.create, new, contexts)
     async with system.working(lease=60, concurrency=3):
         async with asyncio.timeout(800):
-            while not (run := await system.run(run)).state.terminal:
+            while not (run := await system.run(run)).state.terminal:  # noqa: ASYNC110 - another process's record
                 await asyncio.sleep(0.5)
     return run, await system.trials(run)
 
 
 async def clean_round(vllm: VllmProcess, trainer: Built, store: str, folder: Path) -> tuple[Run, list[Trial]]:
-    folder.mkdir(parents=True)
     backend = make_backend(settings(store, vllm.url, folder / "lora"))
     await backend.start()
     system = System(folder)
@@ -128,14 +127,13 @@ async def clean_round(vllm: VllmProcess, trainer: Built, store: str, folder: Pat
 async def test_a_round_comes_through_everything_that_fails(
     vllm: VllmProcess, trainer: Built, store: str, tmp_path: Path
 ) -> None:
-    run, clean = await clean_round(vllm, trainer, store, tmp_path / "clean")
+    run, clean = await clean_round(vllm, trainer, store, new_folder(tmp_path / "clean"))
     assert run.state is RunState.SUCCEEDED
     assert {trial.state for trial in clean} == {TrialState.SUCCEEDED}
     assert all(trial.adapter for trial in clean)
-    print(f"clean round: {len(clean)} trials, {sum(len(t.verdicts) for t in clean)} answers")
+    say(f"clean round: {len(clean)} trials, {sum(len(t.verdicts) for t in clean)} answers")
 
-    decoy = tmp_path / "decoy"
-    decoy.mkdir()
+    decoy = new_folder(tmp_path / "decoy")
     wrong = await trained(trainer, PASSAGES[5], rank=8)
     weights = load_adapter(AdapterStore(store).fetch(wrong.digest))
     for name, content in dump_adapter(weights, MODEL.name).items():
@@ -148,8 +146,7 @@ async def test_a_round_comes_through_everything_that_fails(
         ("unload_lora_adapter", 2): "500",
     }  # fmt: skip
     async with serving(proxy):
-        folder = tmp_path / "faulty"
-        folder.mkdir()
+        folder = new_folder(tmp_path / "faulty")
         backend = make_backend(settings(store, proxy.url, folder / "lora", endpoint_seconds=60))
         await backend.start()
         system = System(folder)
@@ -157,7 +154,7 @@ async def test_a_round_comes_through_everything_that_fails(
         run, faulty = await a_round(system, LocalServices(backend, trainer))
         await system.database.close()
         await backend.close()
-    print("happened:", "; ".join(proxy.happened))
+    say("happened:", "; ".join(proxy.happened))
     assert {word.split()[0] for word in proxy.happened} == {"500", "drop", "wrong", "hang", "kill"}
     assert run.state is RunState.SUCCEEDED
     failed = [trial for trial in faulty if trial.state is not TrialState.SUCCEEDED]
@@ -178,6 +175,6 @@ def compare(clean: list[Trial], faulty: list[Trial]) -> None:
         for mine, theirs in zip(trial.verdicts, twin.verdicts, strict=True):
             answers += 1
             same += mine.outcome is theirs.outcome is not Outcome.UNGRADED
-    print(f"answers about the same adapters that count alike: {same} of {answers}")
+    say(f"answers about the same adapters that count alike: {same} of {answers}")
     assert answers >= 6
     assert same == answers

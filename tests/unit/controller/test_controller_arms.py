@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import Any
 
 import pytest
 
+from controller.accept import accept
+from controller.record import runs
+from controller.services import Services
 from controller.trial_id import trial_id
-from sealkit.errors import InvalidConfig
-from sealkit.resources import Editor, RunState, TrialPhase
+from sealkit.errors import EndpointDenied, InvalidConfig, Unsupported
+from sealkit.resources import Editor, RunState, TrialPhase, TrialState
+from sealkit.types import ModelInfo
+from tests.unit.controller.controller_fakes import DOMAIN, MODEL, RETENTION, FakeServices, records, tiny_config
 from tests.unit.controller.controller_system import System
 
 ARMS = ["policy", "base", "oracle"]
@@ -64,3 +70,58 @@ def test_names_of_arms_never_meet() -> None:
     for phase in (TrialPhase.E_STEP, TrialPhase.HELD_OUT):
         names = {trial_id(phase, editor, context, 0, 0) for editor, context in pairs}
         assert len(names) == len(pairs)
+
+
+async def test_an_outside_editor_writes_as_an_arm_by_its_name(system: System) -> None:
+    new, contexts = accept(
+        request_id="r", display_name="", config=tiny_config(rounds=1, editor={"k": 2, "arms": ["policy", "gpt"]}),
+        records=records(), retention=RETENTION, plugins=(DOMAIN,), outside=("gpt",),
+    )  # fmt: skip
+    run = await system.database.write(runs.create, new, contexts)
+    async with system.working():
+        run = await system.until(run)
+    trials = await system.trials(run)
+    wrote = {t.completion.rsplit(" ", 1)[1] for t in trials if t.editor == "gpt"}
+    assert wrote == {"gpt"}
+    assert Counter(t.phase for t in trials if t.editor == "gpt") == {TrialPhase.E_STEP: 4, TrialPhase.HELD_OUT: 2}
+
+
+async def test_an_outside_editor_that_denies_us_fails_its_trials_and_no_others(system: System) -> None:
+    sample = system.services.sample
+
+    def denied(*args: Any, editor: str = "", **asked: Any) -> Any:
+        if editor:
+            raise EndpointDenied("https://host answered 401 (the key in $OUTSIDE_KEY)")
+        return sample(*args, editor=editor, **asked)
+
+    system.services.sample = denied  # type: ignore[method-assign]
+    new, contexts = accept(
+        request_id="r", display_name="", config=tiny_config(rounds=1, editor={"k": 2, "arms": ["policy", "gpt"]}),
+        records=records(), retention=RETENTION, plugins=(DOMAIN,), outside=("gpt",),
+    )  # fmt: skip
+    run = await system.database.write(runs.create, new, contexts)
+    async with system.working():
+        run = await system.until(run)
+    assert run.state is RunState.SUCCEEDED
+    failed = [t for t in await system.trials(run) if t.state is TrialState.FAILED]
+    assert {(t.editor, t.error.reason) for t in failed if t.error} == {("gpt", "ENDPOINT_DENIED")}
+    assert len(failed) == 6
+
+
+async def test_a_generator_that_takes_no_adapters_is_refused_before_the_run_begins(system: System) -> None:
+    fixed = MODEL.model_copy(update={"build": {"adapters": "fixed"}})
+    with pytest.raises(Unsupported, match="give it backend vllm or transformers"):
+        await Services(Generator(fixed), system.services, system.services).base_model(policy_moves=True)
+    found = await Services(Generator(fixed), system.services, system.services).base_model(policy_moves=False)
+    assert found == MODEL
+
+
+class Generator(FakeServices):
+    """One that holds another model, or holds it otherwise."""
+
+    def __init__(self, model: ModelInfo) -> None:
+        super().__init__()
+        self._model = model
+
+    async def info(self) -> ModelInfo:
+        return self._model

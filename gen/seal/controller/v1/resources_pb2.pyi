@@ -999,6 +999,48 @@ class RunReport(_message.Message):
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
+    @_typing.final
+    class ArmGainsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        @_builtins.property
+        def value(self) -> Global___Estimate: ...
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: Global___Estimate | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class ArmCostsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        @_builtins.property
+        def value(self) -> Global___Cost: ...
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: Global___Cost | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     ROWS_FIELD_NUMBER: _builtins.int
     TRIAL_COUNTS_FIELD_NUMBER: _builtins.int
     KEPT_FIELD_NUMBER: _builtins.int
@@ -1012,10 +1054,12 @@ class RunReport(_message.Message):
     COST_FIELD_NUMBER: _builtins.int
     CONTINUAL_FIELD_NUMBER: _builtins.int
     ROUND_COSTS_FIELD_NUMBER: _builtins.int
+    ARM_GAINS_FIELD_NUMBER: _builtins.int
+    ARM_COSTS_FIELD_NUMBER: _builtins.int
     kept: _builtins.int
     """Trials kept by selection."""
     verdict: _builtins.str
-    """One sentence: whether the RL step paid."""
+    """Whether the RL step paid, and, a sentence for each, against every other editor of self-edits."""
     wall_seconds: _builtins.float
     """Seconds from start to end."""
     @_builtins.property
@@ -1058,6 +1102,14 @@ class RunReport(_message.Message):
     def round_costs(self) -> _containers.MessageMap[_builtins.int, Global___Cost]:
         """What each round cost, by its index; the scoring of a policy belongs to the round that made it."""
 
+    @_builtins.property
+    def arm_gains(self) -> _containers.MessageMap[_builtins.str, Global___Estimate]:
+        """The last policy's self-edits minus those of another editor, by its name, on held-out contexts, paired by context."""
+
+    @_builtins.property
+    def arm_costs(self) -> _containers.MessageMap[_builtins.str, Global___Cost]:
+        """What the self-edits of each editor cost, by its name, with training and asking; without M-steps."""
+
     def __init__(
         self,
         *,
@@ -1074,10 +1126,12 @@ class RunReport(_message.Message):
         cost: Global___Cost | None = ...,
         continual: Global___Continual | None = ...,
         round_costs: _abc.Mapping[_builtins.int, Global___Cost] | None = ...,
+        arm_gains: _abc.Mapping[_builtins.str, Global___Estimate] | None = ...,
+        arm_costs: _abc.Mapping[_builtins.str, Global___Cost] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["continual", b"continual", "cost", b"cost", "rl_gain", b"rl_gain", "trial_forgetting", b"trial_forgetting", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["continual", b"continual", "cost", b"cost", "kept", b"kept", "policies", b"policies", "rl_gain", b"rl_gain", "round_costs", b"round_costs", "rows", b"rows", "stage_seconds", b"stage_seconds", "trial_counts", b"trial_counts", "trial_forgetting", b"trial_forgetting", "usage", b"usage", "verdict", b"verdict", "wall_seconds", b"wall_seconds"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arm_costs", b"arm_costs", "arm_gains", b"arm_gains", "continual", b"continual", "cost", b"cost", "kept", b"kept", "policies", b"policies", "rl_gain", b"rl_gain", "round_costs", b"round_costs", "rows", b"rows", "stage_seconds", b"stage_seconds", "trial_counts", b"trial_counts", "trial_forgetting", b"trial_forgetting", "usage", b"usage", "verdict", b"verdict", "wall_seconds", b"wall_seconds"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
