@@ -162,7 +162,7 @@ def _against_others(trials: Sequence[Trial], order: Mapping[str, int]) -> tuple[
     held_out = [trial for trial in trials if trial.phase is TrialPhase.HELD_OUT]
     base = _baselines(held_out)
     arms = {name: _arm([t for t in held_out if t.policy == name], base, Editor.POLICY).means() for name in order}
-    last = next((name for name in reversed(order) if arms[name]), None)
+    last = next((name for name in reversed(list(order)) if arms[name]), None)
     gains: dict[str, Estimate] = {}
     if last is None:
         return gains, []

@@ -1,48 +1,21 @@
 """Outside editors: models at OpenAI-compatible endpoints that write self-edits in the policy's place.
 
-The operator lists them in a file; runs name them in `editor.arms`. A key comes from a file or a variable that the list
-names, never from the list itself.
+The operator lists them in a file (`sealkit.editors`); runs name them in `editor.arms`.
 """
 
 from __future__ import annotations
 
 import time
-import tomllib
-from pathlib import Path
 from typing import Any
-
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from sealkit.backends.base import Generation
 from sealkit.backends.remote import parsed_schema
-from sealkit.endpoint import Endpoint, EndpointOptions
-from sealkit.errors import InvalidConfig, UnknownEditor
+from sealkit.editors import EditorEntry, read_entries
+from sealkit.endpoint import Endpoint
+from sealkit.errors import UnknownEditor
 from sealkit.types import FinishReason, Prompt, Sampling, Usage
 
 _SEEDS = 2**31
-
-
-class EditorEntry(EndpointOptions):
-    """[[editor]] of the file: who it is called here, which model it is there, and where.
-
-    [[editor]]
-    name = "outside"                 # as runs name it
-    model = "some-model"             # as the endpoint names it
-    url = "https://host/v1"
-    api_key_env = "OUTSIDE_API_KEY"  # or api_key_file
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    name: str = Field(pattern=r"^[A-Za-z0-9._-]{1,64}$")
-    model: str = Field(min_length=1)
-    seeds: bool = Field(True, description="Whether the endpoint takes `seed`.")
-
-
-class _File(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    editor: tuple[EditorEntry, ...] = ()
 
 
 class Editors:
@@ -107,17 +80,5 @@ def chat_request(entry: EditorEntry, prompt: Prompt, sampling: Sampling) -> dict
 
 
 def read_editors(file: str) -> Editors:
-    """The editors that a file lists; none where no file is named. Raises InvalidConfig naming what is wrong."""
-    if not file:
-        return Editors(())
-    try:
-        entries = _File.model_validate(tomllib.loads(Path(file).read_text(encoding="utf-8"))).editor
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise InvalidConfig(f"editors file {file} cannot be read: {error}") from error
-    except ValidationError as error:
-        faults = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-        raise InvalidConfig(f"editors file {file}: {faults}") from error
-    names = [entry.name for entry in entries]
-    if twice := {name for name in names if names.count(name) > 1}:
-        raise InvalidConfig(f"editors file {file}: {', '.join(sorted(twice))} comes twice")
-    return Editors(entries)
+    """Those that a file lists; none where no file is named. Raises InvalidConfig naming what is wrong."""
+    return Editors(read_entries(file))

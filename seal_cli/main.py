@@ -7,7 +7,21 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from seal_cli.commands import adapt, adapters, alias, arc, certs, health, judge, policies, run, runs, stack, trials
+from seal_cli.commands import (
+    adapt,
+    adapters,
+    alias,
+    arc,
+    certs,
+    doctor,
+    health,
+    judge,
+    policies,
+    run,
+    runs,
+    stack,
+    trials,
+)
 from sealkit.errors import SealError
 
 
@@ -45,6 +59,7 @@ app.add_typer(arc.app, name="arc")
 app.add_typer(certs.app, name="certs")
 app.add_typer(judge.app, name="judge")
 health.register(app)
+doctor.register(app)
 
 
 def _version(asked: bool) -> None:

@@ -42,7 +42,7 @@ def run_report_to_pb(report: RunReport) -> pb2.RunReport:
         wall_seconds=report.wall_seconds,
         cost=cost_to_pb(report.cost),
         round_costs={number: cost_to_pb(cost) for number, cost in report.round_costs.items()},
-        arm_gains={editor: estimate_to_pb(gain) for editor, gain in report.arm_gains.items()},
+        arm_gains={editor: pb2.Estimate(**gain.model_dump()) for editor, gain in report.arm_gains.items()},
         arm_costs={editor: cost_to_pb(cost) for editor, cost in report.arm_costs.items()},
         continual=continual_to_pb(report.continual) if report.continual else None,
     )

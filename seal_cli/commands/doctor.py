@@ -1,0 +1,78 @@
+"""`seal doctor`: what is wrong with a set-up, before a run finds out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from seal_cli.options import DEFAULT_DATA, Data
+
+if TYPE_CHECKING:
+    from seal_cli.doctor.setup import Line
+    from sealkit.config import RunConfig
+
+
+def register(app: typer.Typer) -> None:
+    """Adds `seal doctor` to the application."""
+    app.command("doctor")(doctor)
+
+
+def doctor(
+    config: Annotated[Path | None, typer.Option(help="A run's TOML file, to check the context length against.")] = None,
+    data: Data = DEFAULT_DATA,
+    json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+) -> None:
+    """Check services, models, engines, editors, judge, Redis, SQL, store, clock, GPU and certificates; exit code 1 when
+    something is bad. Reads the SEAL_* variables of this shell, or the stack in the data folder."""
+    import asyncio
+
+    from rich.markup import escape
+
+    from seal_cli.console import out
+    from seal_cli.doctor.endpoints import as_json
+
+    lines = asyncio.run(_check(data, _read(config)))
+    if json:
+        out.print_json(as_json(lines))
+    else:
+        for line in lines:
+            mark = "[green]ok [/]" if line.good else "[bold red]bad[/]"
+            out.print(f"{mark} [bold]{escape(line.what)}[/]: {escape(line.found)}", soft_wrap=True)
+            if not line.good and line.mend:
+                out.print(f"      → {escape(line.mend)}", soft_wrap=True)
+        bad = sum(not line.good for line in lines)
+        out.print(f"{bad} of {len(lines)} are bad" if bad else f"all {len(lines)} are good")
+    if not all(line.good for line in lines):
+        raise typer.Exit(1)
+
+
+def _read(config: Path | None) -> RunConfig | None:
+    if config is None:
+        return None
+    from sealkit.config import load_config
+
+    return load_config(config)
+
+
+async def _check(data: Path, config: RunConfig | None) -> list[Line]:
+    import asyncio
+
+    from seal_cli.doctor import endpoints, services, things
+    from seal_cli.doctor.setup import Line, read_settings
+    from seal_cli.options import own_identity
+    from sealkit.errors import InvalidConfig
+
+    settings = read_settings(data)
+    certificates = list(things.check_certificates(settings))
+    try:
+        identity = own_identity()
+        found = await services.check_services(settings, identity, config)
+    except InvalidConfig as error:
+        found = [Line("services", False, f"not asked: {error.message}", "mend SEAL_TLS_CA, _CERT and _KEY first")]
+    rest = await asyncio.gather(
+        things.check_redis(settings), things.check_sql(settings), things.check_stores(settings),
+        things.check_gpu(settings), endpoints.check_endpoints(settings),
+    )  # fmt: skip
+    return [*found, *(line for lines in rest for line in lines), *certificates]

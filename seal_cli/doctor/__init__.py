@@ -1,0 +1,1 @@
+"""`seal doctor`'s room: what a set-up needs, checked line by line from where the command runs."""

@@ -1,0 +1,65 @@
+"""What is checked: the settings of all services, as their environment variables say, or of the embedded stack."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from seal_cli.stack.layout import Layout
+
+MODEL_SERVICES = ("generator", "trainer", "evaluator")
+_DEFAULTS = {
+    "CONTROLLER_DATABASE_URL": "sqlite:///.seal/controller.db",
+    "CONTROLLER_REDIS_URL": "redis://127.0.0.1:6379/0",
+    "CONTROLLER_GENERATOR": "127.0.0.1:50051",
+    "CONTROLLER_TRAINER": "127.0.0.1:50052",
+    "CONTROLLER_EVALUATOR": "127.0.0.1:50053",
+    "EVALUATOR_JUDGE_ANSWER_SECONDS": "60",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One thing that was checked: what it is, whether it is good, what was found, and what to mend."""
+
+    what: str
+    good: bool
+    found: str
+    mend: str = ""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """SEAL_* by name without the prefix."""
+
+    values: Mapping[str, str]
+
+    def get(self, name: str) -> str:
+        """A setting, else the services' own default for it, else empty."""
+        return self.values.get(name) or _DEFAULTS.get(name, "")
+
+    @property
+    def addresses(self) -> dict[str, str]:
+        """Where the controller looks for the three model services."""
+        return {name: self.get(f"CONTROLLER_{name.upper()}") for name in MODEL_SERVICES}
+
+
+def read_settings(data: Path) -> Settings:
+    """The environment's; what it leaves open is that of the stack in `data`, where one was started."""
+    values = {key.removeprefix("SEAL_"): value for key, value in os.environ.items() if key.startswith("SEAL_")}
+    layout = Layout.at(data)
+    state = layout.read_state()
+    if state is None:
+        return Settings(values)
+    known = {
+        "CONTROLLER_DATABASE_URL": f"sqlite:///{layout.database}",
+        "CONTROLLER_REDIS_URL": f"unix://{layout.socket}?db=0",
+    }
+    for record in state.services:
+        if record.name in MODEL_SERVICES:
+            known[f"CONTROLLER_{record.name.upper()}"] = record.address
+            known[f"{record.name.upper()}_STORE_URL"] = str(layout.store)
+            known[f"{record.name.upper()}_MODEL"] = state.model
+    return Settings(known | values)
