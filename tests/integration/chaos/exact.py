@@ -47,7 +47,7 @@ async def findings(client: AsyncSealClient, run: Run) -> tuple[list[dict[str, An
     """What must be the same however a run went: of its trials, its policies, its report's rows. Times, counts of
     retries and the run's id are left out."""
     policies = [p async for p in client.list_policies() if p.name.startswith(f"policies/{run.name[5:]}-")]
-    rows = science([t.model_copy(update={"late_results": 0}) async for t in client.list_trials(run.name)])
+    rows = science([trial async for trial in client.list_trials(run.name)])
     versions = [p.model_dump(exclude={"create_time", "usage"}) for p in policies]
     report = await client.report(run.name)
     return _unnamed(run, rows), _unnamed(run, versions), _unnamed(run, list(report.rows))

@@ -39,6 +39,10 @@ class Stack:
         }  # fmt: skip
         self._settings = {f"SEAL_CONTROLLER_{key.upper()}": str(value) for key, value in settings.items()}
 
+    def set(self, setting: str, value: object) -> None:
+        """Sets one of the controller's settings for the processes that are started from now on."""
+        self._settings[f"SEAL_CONTROLLER_{setting.upper()}"] = str(value)
+
     def start_models(self) -> subprocess.Popen[bytes]:
         return self._start(
             "models", ["tests.integration.controller.fake_services_process", str(self._models), str(self.seconds)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import ssl
 import subprocess
 import time
@@ -21,6 +22,8 @@ class Valkeys:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.environment: dict[str, str] = {}
+        """More of the environment of those that are started from now on."""
         self._running: list[subprocess.Popen[bytes]] = []
 
     def server(self, **options: str) -> tuple[int, subprocess.Popen[bytes]]:
@@ -50,7 +53,8 @@ class Valkeys:
     def _start(self, port: int, words: list[str]) -> subprocess.Popen[bytes]:
         with (self.folder / f"valkey-{port}.log").open("ab") as log:
             command = [str(get_binary_path()), *words]
-            process = subprocess.Popen(command, cwd=self.folder, stdout=log, stderr=log)
+            env = {**os.environ, **self.environment}
+            process = subprocess.Popen(command, cwd=self.folder, stdout=log, stderr=log, env=env)
         self._running.append(process)
         return process
 

@@ -141,8 +141,9 @@ class System:
 
 
 def science(found: list[Trial]) -> list[dict[str, Any]]:
-    """What of trials must be the same however a run went: all but times, attempts and what retries took."""
-    taken = {"create_time", "end_time", "stage_seconds", "stage_usage", "usage", "attempts"}
+    """What of trials must be the same however a run went: all but times, attempts, late results
+    and what retries took."""
+    taken = {"create_time", "end_time", "stage_seconds", "stage_usage", "usage", "attempts", "late_results"}
     return [trial.model_dump(exclude=taken) for trial in found]
 
 
