@@ -7,6 +7,10 @@ if nvidia-smi -L >/dev/null 2>&1; then
   files=(-f docker-compose.yml -f deploy/docker/gpu.yml) profile=gpu
 else
   files=(-f docker-compose.yml) profile=cpu
+  # Threads of two services on one core wait for each other, up to forty times as long: each has cores of its own.
+  cores=$(nproc) helper=$(( $(nproc) / 4 > 0 ? $(nproc) / 4 : 1 ))
+  export GENERATOR_THREADS=${GENERATOR_THREADS:-$helper} EVALUATOR_THREADS=${EVALUATOR_THREADS:-$helper}
+  export TRAINER_THREADS=${TRAINER_THREADS:-$(( cores - 2 * helper > 0 ? cores - 2 * helper : 1 ))}
   export TORCH_INDEX=${TORCH_INDEX:-https://download.pytorch.org/whl/cpu}
 fi
 docker compose "${files[@]}" --profile "$profile" --profile "${SEAL_OBSERVE:-observability}" up --build --wait --detach "$@"

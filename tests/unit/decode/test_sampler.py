@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 
 import pytest
 
-from generator_svc.sampler import sample
+from generator_svc.sampler import Write, sample
 from sealkit.backends.transformers import TransformersBackend
 from sealkit.errors import InvalidInput
 from sealkit.types import Policy, Prompt, Sampling
@@ -16,8 +17,13 @@ SAMPLING = Sampling(temperature=1, max_tokens=12, seed=3)
 RIVER, TOWN = Prompt(user="the river"), Prompt(user="the town")
 
 
+def by(backend: TransformersBackend) -> Write:
+    """The backend under the policy."""
+    return partial(backend.generate, policy=POLICY)
+
+
 async def collect(backend: TransformersBackend, *contexts: tuple[str, Prompt, list[int]]) -> dict[tuple[str, int], str]:
-    return {(c.context_id, c.index): c.text async for c in sample(backend, POLICY, contexts, SAMPLING)}
+    return {(c.context_id, c.index): c.text async for c in sample(by(backend), contexts, SAMPLING)}
 
 
 async def test_a_completion_depends_on_its_name_and_never_on_its_place(backend: TransformersBackend) -> None:
@@ -28,7 +34,7 @@ async def test_a_completion_depends_on_its_name_and_never_on_its_place(backend: 
 
 
 async def test_each_is_given_as_it_is_done_and_leaving_frees_the_rest(backend: TransformersBackend) -> None:
-    stream = sample(backend, POLICY, [("c1", RIVER, list(range(300)))], SAMPLING.model_copy(update={"max_tokens": 80}))
+    stream = sample(by(backend), [("c1", RIVER, list(range(300)))], SAMPLING.model_copy(update={"max_tokens": 80}))
     await anext(stream)
     await stream.aclose()  # type: ignore[attr-defined]
     assert len(await asyncio.wait_for(collect(backend, ("c2", TOWN, [0])), 5)) == 1
