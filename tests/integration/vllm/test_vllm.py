@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from controller.accept import accept
-from controller.record import runs
+from controller.record import runs, trials
 from sealkit.backends.base import Backend
 from sealkit.backends.factory import make_backend
 from sealkit.backends.lora import dump_adapter, load_adapter
@@ -109,7 +109,8 @@ async def a_round(system: System, services: LocalServices) -> tuple[Run, list[Tr
         async with asyncio.timeout(800):
             while not (run := await system.run(run)).state.terminal:  # noqa: ASYNC110 - another process's record
                 await asyncio.sleep(0.5)
-    return run, await system.trials(run)
+    names = [trial.name for trial in await system.trials(run)]
+    return run, [await system.database.read(trials.get, name) for name in names]
 
 
 async def clean_round(vllm: VllmProcess, trainer: Built, store: str, folder: Path) -> tuple[Run, list[Trial]]:
