@@ -80,7 +80,8 @@ class Drive:
         moves = Editor.POLICY in self.config.editor.arms and (
             self.config.rounds > 1 or self.config.held_out.samples > 0
         )
-        asked = partial(self._services.base_model, policy_moves=moves)
+        weighed = self.config.reward.divergence_weight > 0
+        asked = partial(self._services.base_model, policy_moves=moves, divergence=weighed)
         base = await patiently(asked, doing="asking for the base model")
         theta = await self._database.write(
             policies.begin, self._lease, start_policy=self._setup.start_policy, base_model=base.digest
@@ -297,7 +298,8 @@ class Drive:
             log.warning("workers died", trials=len(orphaned))
             await self._database.write(trials.put_back, self._lease, dead)
         unfinished = [*orphaned, *waiting]
-        queued = await self._queue.bodies(self._lease.run_id) if unfinished else set()
+        # Redis tells idleness by a clock that may be set back: what the dead have may never look idle to it.
+        queued = await self._queue.bodies(self._lease.run_id, but_of=dead) if unfinished else set()
         missing = [name for name in unfinished if name not in queued]
         if missing:
             log.warning("queue had lost trials", trials=len(missing))

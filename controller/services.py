@@ -17,9 +17,10 @@ class Services:
     trainer: Trainer
     evaluator: Evaluator
 
-    async def base_model(self, *, policy_moves: bool = False) -> ModelInfo:
+    async def base_model(self, *, policy_moves: bool = False, divergence: bool = False) -> ModelInfo:
         """The base model that all three hold. Raises ModelMismatch naming those that differ; Unsupported where
-        `policy_moves`, and the generator can only write as the policies that its server was started with; Unavailable.
+        `policy_moves`, and the generator can only write as the policies that its server was started with, or where the
+        `divergence` is asked for and the evaluator's backend tells none; Unavailable.
         """
         held = {
             "generator": await self.generator.info(),
@@ -33,6 +34,11 @@ class Services:
             raise Unsupported(
                 "the generator's backend takes no adapters while it runs, so it could not write as the policies that "
                 "this run trains; give it backend vllm or transformers"
+            )
+        if divergence and held["evaluator"].build.get("divergence") == "none":
+            raise Unsupported(
+                "the reward of this run weighs the KL to the base model, which the evaluator's backend does not tell; "
+                "set reward.divergence_weight = 0, or give the evaluator backend transformers"
             )
         return held["trainer"]
 

@@ -36,6 +36,8 @@ AGREEMENT = "Tokens agree where “quotes”, 1,234.5 and naïve words agree.\n"
 """A text that tokenizers part ways at."""
 FIXED_ADAPTERS = {"adapters": "fixed"}
 """Of a model's build facts: it answers with the adapters that its server was started with, and takes no others."""
+NO_DIVERGENCE = {"divergence": "none"}
+"""Of a model's build facts: what answers for it tells no KL."""
 _NOT_FOUND = "404"
 
 
@@ -77,9 +79,9 @@ class OpenAIBackend:
         self._context_length = min(info.context_length, await self._longest(served.name, info.context_length))
         await self._check_tokens(served)
         await self._adapters.start(served)
-        if self._adapters.fixed:
-            info = info.model_copy(update={"build": info.build | FIXED_ADAPTERS})
-        self._served = replace(served, info=info.model_copy(update={"context_length": self._context_length}))
+        build = info.build | NO_DIVERGENCE | (FIXED_ADAPTERS if self._adapters.fixed else {})
+        info = info.model_copy(update={"context_length": self._context_length, "build": build})
+        self._served = replace(served, info=info)
 
     async def close(self) -> None:
         if self._served is not None:

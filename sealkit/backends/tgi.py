@@ -21,7 +21,7 @@ from transformers import PreTrainedTokenizerBase
 
 from sealkit.backends.base import Generation
 from sealkit.backends.models import describe_model, render_prompt, rendered_text
-from sealkit.backends.openai import AGREEMENT, FIXED_ADAPTERS, ServedModel
+from sealkit.backends.openai import AGREEMENT, FIXED_ADAPTERS, NO_DIVERGENCE, ServedModel
 from sealkit.backends.probe import PROBE_TEXT, Provenance, probe_gap
 from sealkit.backends.remote import SharedTime, parsed_schema
 from sealkit.backends.tgi_client import TgiClient
@@ -83,7 +83,7 @@ class TgiBackend:
             await self._prove(digest, adapter_id, info)
         if self._tgi.merged:
             await self._prove(self._tgi.merged, None, info)
-        facts = FIXED_ADAPTERS | {"tgi": str(said.get("version", ""))}
+        facts = FIXED_ADAPTERS | NO_DIVERGENCE | {"tgi": str(said.get("version", ""))}
         update = {"context_length": self._most_tokens, "build": info.build | facts}
         self._held = tokenizer, info.model_copy(update=update)
 

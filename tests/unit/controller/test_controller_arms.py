@@ -116,6 +116,15 @@ async def test_a_generator_that_takes_no_adapters_is_refused_before_the_run_begi
     assert found == MODEL
 
 
+async def test_a_reward_that_weighs_what_nobody_tells_is_refused_before_the_run_begins(system: System) -> None:
+    system.services = Generator(MODEL.model_copy(update={"build": {"divergence": "none"}}))
+    async with system.working():
+        run = await system.until(await system.create(reward={"divergence_weight": 0.5}))
+    assert run.state is RunState.FAILED
+    assert run.error is not None
+    assert (run.error.reason, system.services.calls.total()) == ("UNSUPPORTED", 0)
+
+
 class Generator(FakeServices):
     """One that holds another model, or holds it otherwise."""
 
