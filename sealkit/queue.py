@@ -8,7 +8,7 @@ What is true lives elsewhere (the record): the streams may be wiped at any momen
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -151,13 +151,25 @@ class Queue:
         if by_lane := _by_lane(deliveries):
             await self._ask(remove)
 
-    async def bodies(self, lane: str) -> set[str]:
-        """Every body in the lane, under way or not."""
+    async def bodies(self, lane: str, *, but_of: Collection[str] = ()) -> set[str]:
+        """Every body in the lane, under way or not, but those that one of these consumers has."""
+        left: set[str] = set()
+        for consumer in but_of:
+            look = partial(
+                self._redis.xpending_range,
+                self._key(lane),
+                _GROUP,
+                min="-",
+                max="+",
+                count=_PAGE,
+                consumername=consumer,
+            )
+            left |= {entry["message_id"] for entry in await self._ask(look, lanes=[lane])}
         found: set[str] = set()
         start = "-"
         while True:
             page = await self._ask(partial(self._redis.xrange, self._key(lane), min=start, count=_PAGE))
-            found.update(fields["body"] for _, fields in page)
+            found.update(fields["body"] for number, fields in page if number not in left)
             if len(page) < _PAGE:
                 return found
             start = f"({page[-1][0]}"

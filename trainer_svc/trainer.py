@@ -10,13 +10,16 @@ import hashlib
 import threading
 import time
 from collections.abc import AsyncGenerator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
+
+import structlog
 
 from sealkit import telemetry
 from sealkit.backends.lora import WEIGHTS_FILE, LoraWeights, check_fit, concatenate, dump_adapter, load_adapter
 from sealkit.backends.models import LoadedModel
-from sealkit.errors import SealError, ShapeMismatch
+from sealkit.errors import AdapterCorrupt, AdapterNotFound, SealError, ShapeMismatch
 from sealkit.store import AdapterStore
 from sealkit.types import (
     AdapterRef,
@@ -35,6 +38,8 @@ from trainer_svc.encoding import Encoded, encode_spec
 from trainer_svc.engine import ENGINE_VERSION, Engine
 from trainer_svc.job import Frozen, JobSpec, Trained
 from trainer_svc.limits import Limits
+
+log = structlog.get_logger(__name__)
 
 PROGRESS_SECONDS = 0.2
 """Least time between two words of progress to one caller."""
@@ -170,9 +175,9 @@ class Trainer:
     # --- one adapter --------------------------------------------------------------------------------------------------
 
     async def _fly(self, digest: str, request: Request, flight: _Flight) -> TrainingResult:
-        if not request.retrain and await asyncio.to_thread(self._store.has, digest):
+        if not request.retrain and (known := await asyncio.to_thread(self._recall, digest)):
             telemetry.TRAINER_JOBS_ENDED.labels("cached").inc()
-            return await asyncio.to_thread(self._recall, digest)
+            return known
         try:
             spec = await self._prepare(request)
             trained = await self._run(spec, flight)
@@ -253,10 +258,19 @@ class Trainer:
         ref = self._store.put(digest, files, manifest)
         return _result(ref, files, manifest, usage, cached=False)
 
-    def _recall(self, digest: str) -> TrainingResult:
-        """What was trained before; its files are checked, since a result vouches for them."""
-        manifest = self._store.manifest(digest)
-        files = self._store.fetch(digest)
+    def _recall(self, digest: str) -> TrainingResult | None:
+        """What was trained before; its files are checked, since a result vouches for them. What rotted in the store is
+        removed and None comes back: the same training gives the same adapter again."""
+        if not self._store.has(digest):
+            return None
+        try:
+            manifest = self._store.manifest(digest)
+            files = self._store.fetch(digest)
+        except AdapterCorrupt as error:
+            log.warning("adapter is trained anew", digest=digest, message=error.message)
+            with suppress(AdapterNotFound):  # another trainer was faster
+                self._store.delete(digest)
+            return None
         return _result(self._store.put(digest, files, manifest), files, manifest, Usage(), cached=True)
 
     def _join(self, under: AdapterRef | None, over: AdapterRef) -> AdapterRef:

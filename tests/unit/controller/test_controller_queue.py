@@ -79,6 +79,15 @@ async def test_more_than_a_page_of_bodies_is_seen() -> None:
     assert (await one.depth(["r"])).waiting == 2500
 
 
+async def test_what_the_dead_have_counts_as_lost() -> None:
+    server = FakeServer()
+    one, two = queue(server, "one"), queue(server, "two")
+    await one.put("r", ["a", "b", "c"])
+    await one.take({"r": 1})
+    await two.take({"r": 1})
+    assert await two.bodies("r", but_of={"one", "never seen"}) == {"b", "c"}
+
+
 async def test_a_consumer_with_something_under_way_is_not_forgotten() -> None:
     server = FakeServer()
     one, two = queue(server, "one"), queue(server, "two")

@@ -119,6 +119,18 @@ async def test_the_same_request_again_trains_nothing(trainer, engine):
     assert other.adapter != first.adapter
 
 
+async def test_an_adapter_that_rotted_in_the_store_is_trained_anew(trainer, engine, store):
+    engine.start()
+    first = await outcome(trainer.train_adapter(BASE, spec(), "runs/1"))
+    files = store.fetch(first.adapter.digest)
+    folder = store.local_path(first.adapter.digest)
+    for spoil in (lambda path: path.write_bytes(path.read_bytes()[:100]), lambda path: path.unlink()):
+        spoil(folder / "adapter_model.safetensors")
+        again = await outcome(trainer.train_adapter(BASE, spec(), "runs/2"))
+        assert (again.adapter, again.cached) == (first.adapter, False)
+        assert store.fetch(first.adapter.digest) == files
+
+
 async def test_the_same_request_twice_at_once_trains_once(trainer, engine):
     both = [asyncio.create_task(outcome(trainer.train_adapter(BASE, spec(), owner))) for owner in "ab"]
     await asyncio.sleep(0)
