@@ -44,9 +44,9 @@ CONFIG: dict[str, Any] = {
     "rounds": 1,
     "contexts_per_round": 2,
     "domain": {"name": "knowledge", "options": {"min_letters": 1}},
-    "editor": {"k": 2, "sampling": {"temperature": 0.7, "max_tokens": 24}},
+    "editor": {"k": 2, "sampling": {"temperature": 0.7, "max_tokens": 16}},
     "inner_loop": {"lora": {"rank": 8, "alpha": 16}, "optimisation": {"learning_rate": 1.5e-3, "epochs": 4}},
-    "evaluation": {"sampling": {"temperature": 0.0, "max_tokens": 6, "stop": ["\n"]}, "retention_limit": 1},
+    "evaluation": {"sampling": {"temperature": 0.0, "max_tokens": 4, "stop": ["\n"]}, "retention_limit": 1},
     "selection": {"must_gain": False, "must_beat_passage_only": False},
     "m_step": {"lora": {"rank": 8, "alpha": 16}, "optimisation": {"learning_rate": 3e-4, "epochs": 1}},
     "held_out": {"samples": 1},
@@ -99,13 +99,13 @@ async def system(tmp_path: Path) -> Any:
 
 async def a_round(system: System, services: LocalServices) -> tuple[Run, list[Trial]]:
     records = [
-        p | {"questions": p["questions"][:3], "split": "heldout" if i == 2 else "train"}
+        p | {"questions": p["questions"][:2], "split": "heldout" if i == 2 else "train"}
         for i, p in enumerate(PASSAGES[:3])
     ]
     system.services = services  # type: ignore[assignment]
     new, contexts = accept(request_id="r", display_name="", config=CONFIG, records=records, retention=[], plugins=())
     run = await system.database.write(runs.create, new, contexts)
-    async with system.working(lease=60, concurrency=3):
+    async with system.working(lease=60, concurrency=4):
         async with asyncio.timeout(800):
             while not (run := await system.run(run)).state.terminal:  # noqa: ASYNC110 - another process's record
                 await asyncio.sleep(0.5)
@@ -148,7 +148,7 @@ async def test_a_round_comes_through_everything_that_fails(
     }  # fmt: skip
     async with serving(proxy):
         folder = new_folder(tmp_path / "faulty")
-        backend = make_backend(settings(store, proxy.url, folder / "lora", endpoint_seconds=60))
+        backend = make_backend(settings(store, proxy.url, folder / "lora", endpoint_seconds=45))
         await backend.start()
         system = System(folder)
         await system.database.start()
