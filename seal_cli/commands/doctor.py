@@ -31,7 +31,7 @@ def doctor(
     from rich.markup import escape
 
     from seal_cli.console import out
-    from seal_cli.doctor.endpoints import as_json
+    from seal_cli.doctor.setup import as_json
 
     lines = asyncio.run(_check(data, _read(config)))
     if json:
@@ -59,10 +59,17 @@ def _read(config: Path | None) -> RunConfig | None:
 async def _check(data: Path, config: RunConfig | None) -> list[Line]:
     import asyncio
 
-    from seal_cli.doctor import endpoints, services, things
+    from seal_cli.doctor import services
     from seal_cli.doctor.setup import Line, read_settings
     from seal_cli.options import own_identity
-    from sealkit.errors import InvalidConfig
+    from sealkit.errors import FailedPrecondition, InvalidConfig
+
+    try:
+        from seal_cli.doctor import endpoints, things
+    except ImportError as error:
+        raise FailedPrecondition(
+            f"seal doctor needs {error.name}: pip install 'seal-suite[controller,models]'"
+        ) from error
 
     settings = read_settings(data)
     certificates = list(things.check_certificates(settings))

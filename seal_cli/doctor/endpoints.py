@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -139,9 +138,3 @@ async def _asked(
         return Line(what, False, error.message, "start it, or mend its URL")
     finally:
         await endpoint.close()
-
-
-def as_json(lines: list[Line]) -> str:
-    """For scripts."""
-    fields = [{"what": line.what, "good": line.good, "found": line.found, "mend": line.mend} for line in lines]
-    return json.dumps(fields, indent=1, ensure_ascii=False)

@@ -32,6 +32,10 @@ class Chatty(HttpServer):
         return 200, {"choices": [{"message": {"content": "fine"}}], "usage": {}, "debug": KEY}
 
 
+def all_bytes(folder: Path) -> bytes:
+    return b"".join(path.read_bytes() for path in folder.rglob("*") if path.is_file())
+
+
 async def test_no_key_is_in_logs_records_or_errors_of_a_run(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -70,7 +74,7 @@ async def test_no_key_is_in_logs_records_or_errors_of_a_run(
         await system.database.close()
         await editors.close()
     assert all(KEY in headers["authorization"] for headers in server.headers), "it was used"
-    written = b"".join(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
+    written = all_bytes(tmp_path)
     assert b"ENDPOINT_DENIED" in written
     assert KEY.encode() not in written
     logged = "".join([*capfd.readouterr(), caplog.text])
