@@ -11,7 +11,7 @@ from collections.abc import Iterable
 
 import fsspec
 from redis.exceptions import RedisError
-from sqlalchemy import create_engine, text
+from sqlalchemy import create_engine, make_url, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from seal_cli.doctor.setup import MODEL_SERVICES, Line, Settings
@@ -49,7 +49,10 @@ async def check_redis(settings: Settings) -> list[Line]:
 async def check_sql(settings: Settings) -> list[Line]:
     """Whether the record's database answers."""
     url = settings.get("CONTROLLER_DATABASE_URL")
-    shown = without_password(url)
+    try:
+        shown = make_url(url).render_as_string(hide_password=True)
+    except SQLAlchemyError:
+        return [Line("sql", False, "SEAL_CONTROLLER_DATABASE_URL is no URL of a database", "see docs/operations.md")]
 
     def ask() -> None:
         engine = create_engine(url)

@@ -132,6 +132,7 @@ def test_six_faults_are_all_named_with_what_to_mend(
     assert "evaluator efefefefefef" in shown
     assert KEY not in shown
     assert "secret" not in shown
+    assert f"sqlite:///{tmp_path}/nowhere/record.db" in shown
 
 
 def test_a_service_that_is_down_and_a_context_that_is_too_short_are_named(
