@@ -41,9 +41,7 @@ class WildServices(FakeServices):
         elif how == 3:
             raise QueueFull("no room", retry_after=0.2)
 
-    async def train_adapter(
-        self, policy: Policy, *args: Any, **kwargs: Any
-    ) -> AsyncIterator[Progress | TrainingResult]:
+    async def train_adapter(self, *args: Any, **kwargs: Any) -> AsyncIterator[Progress | TrainingResult]:
         how = self._chance.randrange(_ONE_IN * 2)
         async for update in super().train_adapter(*args, **kwargs):
             if isinstance(update, TrainingResult):
