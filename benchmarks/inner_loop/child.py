@@ -57,13 +57,14 @@ def _serve(pipe: Connection, way: str, bench: Bench) -> None:
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: bench.threads])
     trainer = make_way(way, bench)
-    loaded = _mib("VmRSS")
+    loaded, peak = _mib("VmRSS"), 0
     for task in iter(lambda: _next(pipe, parent), None):
         if isinstance(task, list):
             pipe.send(trainer.train(task))
+            peak = _mib("VmHWM")  # a profile takes memory of its own
         elif isinstance(trainer, Ours):
             pipe.send(trainer.profile())
-    pipe.send(Memory(loaded, _mib("VmHWM")))
+    pipe.send(Memory(loaded, peak))
     sys.stdout.flush()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
+from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -64,13 +65,15 @@ class Ours:
     def train(self, trials: Sequence[Trial]) -> Timing:
         engine = Engine(self._model, Encoded((1, 2, 3), (2,)), max_jobs=self._company, step_tokens=1024)
         optimisation = Optimisation(epochs=self._bench.epochs)
-        jobs = [engine.submit(JobSpec(trial, LORA, optimisation, seed)) for seed, trial in enumerate(trials)]
+        jobs = deque(engine.submit(JobSpec(trial, LORA, optimisation, seed)) for seed, trial in enumerate(trials))
+        losses: list[tuple[float, ...]] = []
         clock = _Clock()
         with clock.running():
             engine.start()
-            first, *_ = [job.result.result() for job in jobs]
+            while jobs:  # a job goes with its weights as soon as it is done: the trainer keeps none either
+                losses.append(jobs.popleft().result.result().losses)
         engine.close()
-        return clock.timing(_scale(self._bench, trials), _last_epoch(first.losses, trials[0]))
+        return clock.timing(_scale(self._bench, trials), _last_epoch(losses[0], trials[0]))
 
     def profile(self) -> dict[str, float]:
         """Share of the CPU time of a step with all slots taken, by torch operation, the largest first."""
