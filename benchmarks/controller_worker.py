@@ -46,13 +46,14 @@ def services(trainers: int) -> Services:
     """Instant services; `trainers`, where there are any, train for a second each."""
     fake, free = FakeServices(), asyncio.Semaphore(trainers)
 
-    async def train(call: str, _what: str) -> None:
-        if call == "train":
+    async def before(call: str, _what: str) -> None:
+        for asked in (fake.specs, fake.asked, fake.suites):
+            asked.clear()  # the fake remembers all it was asked; a service does not
+        if trainers and call == "train":
             async with free:
                 await asyncio.sleep(1)
 
-    if trainers:
-        fake.before = train
+    fake.before = before
     return Services(fake, fake, fake)
 
 

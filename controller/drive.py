@@ -155,6 +155,8 @@ class Drive:
             self._ended[name].set()
         for one in heard:
             await one.wait()
+        for name in names:
+            self._ended.pop(name, None)
         return await self._database.read(trials.named, names)
 
     def check_any_worked(self, groups: Sequence[Group]) -> None:
@@ -277,7 +279,8 @@ class Drive:
             heard = self._database.bell.listen()
             names, seen = await self._database.read(_news, self._lease, seen)
             for name in names:
-                self._ended.setdefault(name, asyncio.Event()).set()
+                if awaited := self._ended.get(name):  # what nobody awaits yet is looked up when somebody does
+                    awaited.set()
             await self._database.bell.wait(heard, seconds=_POLL_SECONDS)
             await asyncio.sleep(_BREATH_SECONDS)
 
