@@ -155,7 +155,7 @@ async def test_a_round_comes_through_everything_that_fails(
         run, faulty = await a_round(system, LocalServices(backend, trainer))
         await system.database.close()
         await backend.close()
-    say("happened:", "; ".join(proxy.happened))
+    say(f"happened: {'; '.join(proxy.happened)}")
     assert {word.split()[0] for word in proxy.happened} == {"500", "drop", "wrong", "hang", "kill"}
     assert run.state is RunState.SUCCEEDED
     failed = [trial for trial in faulty if trial.state is not TrialState.SUCCEEDED]
