@@ -92,7 +92,8 @@ def test_compose_files_are_whole(words: list[str]) -> None:
         cwd=ROOT, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert set(done.stdout.split()) == {"redis", "controller", "generator", "trainer", "evaluator"}
+    model_services = {"generator", "trainer", "evaluator"}
+    assert set(done.stdout.split()) == {"prepare", "redis", "postgres", "controller", "worker"} | model_services
 
 
 @pytest.mark.e2e
