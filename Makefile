@@ -70,5 +70,5 @@ down: ## Stop the embedded stack and the one in containers
 	@! docker compose version >/dev/null 2>&1 || docker compose --profile cpu --profile gpu --profile observability down
 
 clean: down ## Stop the stack, then remove the environment, the caches and the data folder
-	rm -rf $(VENV) .seal .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info build
+	rm -rf $(VENV) .venv-vllm .seal .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info build
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
