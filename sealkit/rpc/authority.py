@@ -1,5 +1,6 @@
 """Who may call what. A caller is known by the name in its certificate, or by a bearer token; its role says what it may
-do, its tenant whose things it sees. Without TLS there are no names, and everybody is let in: that is for one machine.
+do. Its tenant is known and written down, but THE RECORD DOES NOT YET KEEP TENANTS APART: whoever is let in sees every run.
+Without TLS there are no names, and everybody is let in: that is for one machine.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ class Role(IntEnum):
     OPERATOR = 2
     """Starts, stops, publishes."""
     ADMIN = 3
-    """Does so in every tenant."""
+    """Belongs to no tenant."""
 
 
 _READS = ("Get", "List", "Watch", "Estimate", "Check")
@@ -38,7 +39,7 @@ _READS = ("Get", "List", "Watch", "Estimate", "Check")
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """`tenant` is empty for whoever sees everything."""
+    """`tenant` is empty for admins. Nothing is kept apart by it yet."""
 
     name: str
     role: Role
