@@ -1,6 +1,6 @@
 """Who may call what. A caller is known by the name in its certificate, or by a bearer token; its role says what it may
-do. Its tenant is known and written down, but THE RECORD DOES NOT YET KEEP TENANTS APART: whoever is let in sees every run.
-Without TLS there are no names, and everybody is let in: that is for one machine.
+do. Its tenant is known, but THE RECORD DOES NOT YET KEEP TENANTS APART: whoever is let in sees every run. Without TLS
+there are no names, and everybody is let in: that is for one machine.
 """
 
 from __future__ import annotations
