@@ -9,13 +9,11 @@ import time
 from typing import Any
 
 from sealkit.backends.base import Generation
-from sealkit.backends.remote import parsed_schema
+from sealkit.backends.remote import SEEDS, parsed_schema
 from sealkit.editors import EditorEntry, read_entries
 from sealkit.endpoint import Endpoint
 from sealkit.errors import UnknownEditor
 from sealkit.types import FinishReason, Prompt, Sampling, Usage
-
-_SEEDS = 2**31
 
 
 class Editors:
@@ -70,7 +68,7 @@ def chat_request(entry: EditorEntry, prompt: Prompt, sampling: Sampling) -> dict
         "top_p": sampling.top_p,
     }
     if entry.seeds:
-        body["seed"] = sampling.seed % _SEEDS
+        body["seed"] = sampling.seed % SEEDS
     if sampling.stop:
         body["stop"] = list(sampling.stop)
     if sampling.json_schema:

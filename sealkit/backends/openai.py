@@ -18,7 +18,7 @@ from pydantic import BaseModel, Field
 
 from sealkit.backends.base import Generation
 from sealkit.backends.models import describe_model, render_prompt
-from sealkit.backends.remote import AdapterHost, Served, SharedTime, parsed_schema
+from sealkit.backends.remote import SEEDS, AdapterHost, Served, SharedTime, parsed_schema
 from sealkit.endpoint import Endpoint, EndpointOptions
 from sealkit.errors import (
     EndpointRefused,
@@ -30,8 +30,6 @@ from sealkit.errors import (
 )
 from sealkit.types import AdapterRef, FinishReason, ModelInfo, Policy, Prompt, Sampling, Usage
 
-_SEEDS = 2**31
-"""Servers take signed 32-bit seeds, or more."""
 AGREEMENT = "Tokens agree where “quotes”, 1,234.5 and naïve words agree.\n"
 """A text that tokenizers part ways at."""
 FIXED_ADAPTERS = {"adapters": "fixed"}
@@ -181,7 +179,7 @@ def completion_request(name: str, tokens: Sequence[int], sampling: Sampling, roo
         "max_tokens": min(sampling.max_tokens, room),
         "temperature": sampling.temperature,
         "top_p": sampling.top_p,
-        "seed": sampling.seed % _SEEDS,
+        "seed": sampling.seed % SEEDS,
     }
     if sampling.stop:
         body["stop"] = list(sampling.stop)

@@ -15,6 +15,9 @@ from sealkit.endpoint import Endpoint
 from sealkit.errors import InvalidInput, Unsupported
 from sealkit.types import AdapterRef, ModelInfo
 
+SEEDS = 2**31
+"""Servers take signed 32-bit seeds, or more."""
+
 
 @dataclass(frozen=True, slots=True)
 class Served:
