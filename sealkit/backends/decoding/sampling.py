@@ -13,6 +13,9 @@ from sealkit.backends.decoding.grammar import Grammar
 from sealkit.types import Sampling
 
 _MASK = 2**64 - 1
+_COLDEST = 1e-30
+"""A lower temperature is this one: at either the likeliest token alone is left, and float32 has nothing to divide by
+below 1e-38."""
 _LIKELY = 1e-4
 """Tokens above this are few enough to sort in no time, and mostly hold the nucleus."""
 
@@ -69,7 +72,7 @@ def _draw(logits: Tensor, sampling: Sampling, u: float) -> int:
     """Inverts the distribution at `u`; with `top_p` that of the most probable tokens, cut where their mass reaches it
     (Holtzman et al. 2020)."""
     # Scaled after the maximum is taken off: a tiny temperature must not make infinities.
-    weights = torch.softmax((logits.float() - logits.max()) / sampling.temperature, dim=-1)
+    weights = torch.softmax((logits.float() - logits.max()) / max(sampling.temperature, _COLDEST), dim=-1)
     if sampling.top_p == 1:
         return _invert(weights, u)
     candidates, mass = _above(weights, _LIKELY)
