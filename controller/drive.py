@@ -33,7 +33,6 @@ from sealkit.domain import Context
 from sealkit.errors import FailedPrecondition, Unavailable
 from sealkit.queue import Queue
 from sealkit.resources import Editor, GateState, PolicyVersion, Trial, TrialPhase, TrialState
-from sealkit.telemetry import POLICY_VERSION
 from sealkit.types import AdapterRef, Policy, PolicyExample, Progress, TrainingResult, Usage, seed_of
 
 log = structlog.get_logger(__name__)
@@ -219,7 +218,6 @@ class Drive:
     def _version(
         self, t: int, theta: PolicyVersion, adapter: AdapterRef, kept: Sequence[Trial], usage: Usage
     ) -> PolicyVersion:
-        POLICY_VERSION.set(t + 1)
         return PolicyVersion(
             name=f"policies/{self._lease.run_id}-{t + 1}",
             parent=theta.name,

@@ -20,7 +20,7 @@ from controller.record import runs as run_record
 from controller.record.database import Database
 from controller.record.tables import policies, runs, trials
 from sealkit.errors import Unavailable
-from sealkit.resources import Editor, RunState, TrialPhase, TrialState
+from sealkit.resources import Editor, GateState, RunState, TrialPhase, TrialState
 from sealkit.telemetry import RUN_GAUGES
 
 log = structlog.get_logger(__name__)
@@ -28,6 +28,7 @@ log = structlog.get_logger(__name__)
 _RUNS_TOLD = 20
 _CONTEXTS_TOLD = 32
 _EVERY_SECONDS = 10.0
+_OPEN = (TrialState.QUEUED, TrialState.RUNNING)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,8 +123,9 @@ def _progress(connection: Connection, run_id: str) -> Iterator[Sample]:
 
 def _rounds(connection: Connection, run_id: str) -> Iterator[Sample]:
     """Means over a round's self-edits that have a score; acceptance counts every ended one."""
+    yield from _round_progress(connection, run_id)
     edits = [trials.c.run_id == run_id, trials.c.phase == TrialPhase.E_STEP, trials.c.editor != Editor.PASSAGE_ONLY]
-    ended = trials.c.state.not_in([TrialState.QUEUED, TrialState.RUNNING])
+    ended = trials.c.state.not_in(_OPEN)
     rows = connection.execute(
         select(
             trials.c.round,
@@ -139,6 +141,13 @@ def _rounds(connection: Connection, run_id: str) -> Iterator[Sample]:
         for name in ("reward", "gain", "forgetting", "acceptance"):
             if (value := row._mapping[name]) is not None:
                 yield Sample(_ROUND_FAMILIES[name], (run_id, str(row.round)), float(value))
+
+
+def _round_progress(connection: Connection, run_id: str) -> Iterator[Sample]:
+    share = func.avg(case((trials.c.state.in_(_OPEN), 0.0), else_=1.0)).label("ended")
+    of_run = (trials.c.run_id == run_id, trials.c.phase != TrialPhase.REPLAY)
+    for row in connection.execute(select(trials.c.round, share).where(*of_run).group_by(trials.c.round)):
+        yield Sample("seal_run_round_progress_ratio", (run_id, str(row.round)), float(row.ended))
 
 
 _ROUND_FAMILIES = {
@@ -167,6 +176,9 @@ def _policies(connection: Connection, run_id: str) -> Iterator[Sample]:
     rows = connection.execute(
         select(policies).where(policies.c.run_id == run_id).order_by(policies.c.create_time)
     ).all()
+    published = [int(row.name.rpartition("-")[2]) for row in rows if row.gate != GateState.REFUSED]
+    if published:
+        yield Sample("seal_run_policy_version", (run_id,), max(published))
     for version, row in enumerate(rows):
         at = (run_id, str(version))
         if row.forgetting is not None:

@@ -17,6 +17,7 @@ from sealkit.telemetry import (
     REJECTIONS,
     REWARD,
     TRIAL_SECONDS,
+    TRIAL_WHOLE_SECONDS,
     TRIALS,
 )
 
@@ -31,6 +32,8 @@ def count_trial(trial: Trial) -> None:
     TRIALS.labels(trial.state.value).inc()
     for stage, seconds in trial.stage_seconds.items():
         TRIAL_SECONDS.labels(stage).observe(seconds)
+    if trial.end_time is not None:
+        TRIAL_WHOLE_SECONDS.observe((trial.end_time - trial.create_time).total_seconds())
     if trial.state is TrialState.REJECTED:
         REJECTIONS.labels(trial.rejection.partition(":")[0]).inc()
     if trial.reward is not None:

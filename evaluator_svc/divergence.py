@@ -10,7 +10,7 @@ from statistics import fmean
 from evaluator_svc.exam import BASE, Subject
 from sealkit.backends.base import Backend
 from sealkit.concurrency import Flights, together
-from sealkit.telemetry import KL_TO_BASE
+from sealkit.telemetry import CACHE_LOOKUPS, KL_TO_BASE
 from sealkit.types import Divergence, Policy, Prompt, Query, digest_of
 
 _SPECIAL = 8
@@ -47,9 +47,10 @@ class Divergences:
         if subject.trial is not None:
             return await self._ask(subject, texts)
         assert subject.policy is not None
-        value, _ = await self._kept.get(
+        value, fresh = await self._kept.get(
             digest_of(self._backend.info.digest, subject.policy.digest, *texts), lambda: self._ask(subject, texts)
         )
+        CACHE_LOOKUPS.labels("divergence", "miss" if fresh else "hit").inc()
         return value
 
     async def _ask(self, subject: Subject, texts: Sequence[Prompt | str]) -> float | None:

@@ -18,7 +18,7 @@ from sealkit.concurrency import together
 from sealkit.errors import InvalidInput
 from sealkit.judges import Judge, close_judge, load_judge
 from sealkit.judges.settings import JudgeSettings
-from sealkit.telemetry import BASELINE_LOOKUPS, RACES, RETENTION_ACCURACY
+from sealkit.telemetry import CACHE_LOOKUPS, RACES, RETENTION_ACCURACY
 from sealkit.types import (
     AdapterRef,
     Divergence,
@@ -85,7 +85,7 @@ class Evaluator:
             if len(answers.verdicts) == len(queries):
                 beside = await sitting.beside(queries, retention_queries, retention_limit, measure_divergence)
         if queries:
-            BASELINE_LOOKUPS.labels("hit" if base.all_kept else "miss").inc()
+            CACHE_LOOKUPS.labels("baseline", "hit" if base.all_kept else "miss").inc()
         usage = answers.usage + base.usage + beside.usage
         return Evaluation(
             verdicts=in_order(queries, answers.verdicts),

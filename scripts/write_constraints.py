@@ -16,6 +16,8 @@ from packaging.version import Version
 
 PROJECT = "seal-suite"
 EXTRAS = ("embedded", "dev")
+OURS = {"nvidia-ml-py"}
+"""NVIDIA's packages that the project itself asks for."""
 HEADER = """\
 # Every direct and transitive dependency of seal-suite[embedded,dev], for `pip install -c`. Written by
 # scripts/write_constraints.py from an environment that passes the tests.
@@ -49,9 +51,8 @@ def closure(project: str, extras: tuple[str, ...]) -> dict[str, str]:
 
 def main() -> int:
     pins = closure(PROJECT, EXTRAS)
-    lines = [
-        f"{name}=={version}\n" for name, version in sorted(pins.items()) if not name.startswith(("nvidia-", "cuda-"))
-    ]
+    shown = {name for name in pins if name in OURS or not name.startswith(("nvidia-", "cuda-"))}
+    lines = [f"{name}=={pins[name]}\n" for name in sorted(shown)]
     Path(__file__).resolve().parent.parent.joinpath("constraints.txt").write_text(HEADER + "".join(lines), "utf-8")
     return 0
 

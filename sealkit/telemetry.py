@@ -13,6 +13,7 @@ import structlog
 from prometheus_client import Counter, Gauge, Histogram
 
 _SECONDS = (0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 50, 100, 250, 500, 1000)
+_LONG = (0.1, 0.5, 1, 2.5, 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10000)
 _SHARE = (0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1)
 _NATS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10)
 _DIFFERENCE = (-1, -0.75, -0.5, -0.25, -0.1, -0.05, 0, 0.05, 0.1, 0.25, 0.5, 0.75, 1)
@@ -20,16 +21,23 @@ _DIFFERENCE = (-1, -0.75, -0.5, -0.25, -0.1, -0.05, 0, 0.05, 0.1, 0.25, 0.5, 0.7
 # --- gRPC (filled by sealkit.rpc) -------------------------------------------------------------------------------------
 GRPC_REQUESTS = Counter("seal_grpc_requests_total", "Calls handled.", ("method", "code"))
 GRPC_SECONDS = Histogram("seal_grpc_seconds", "Seconds a call took.", ("method",), buckets=_SECONDS)
+CALLERS_REFUSED = Counter("seal_callers_refused_total", "Calls refused at the door: who or what for.", ("reason",))
 
 # --- every service ----------------------------------------------------------------------------------------------------
 CERTIFICATE_EXPIRY = Gauge("seal_certificate_expiry_timestamp_seconds", "When the service's own certificate expires.")
 DISK_FREE = Gauge("seal_disk_free_ratio", "Share of the disk under a volume that is free.", ("volume",))
 """`volume`: store (adapters) or record (SQLite)."""
+CACHE_LOOKUPS = Counter("seal_cache_lookups_total", "What was looked for in a cache.", ("cache", "result"))
+"""`cache`: baseline (verdicts), divergence, adapter (in the decoder's memory) or training (the store). `result`: hit or
+miss. A judge's verdicts are in `seal_judge_calls_total`."""
 
 # --- controller -------------------------------------------------------------------------------------------------------
 TRIALS = Counter("seal_trials_total", "Trials that came to their end.", ("state",))
 REJECTIONS = Counter("seal_rejections_total", "Self-edits rejected.", ("reason",))
 TRIAL_SECONDS = Histogram("seal_trial_seconds", "Seconds of a trial's stage.", ("stage",), buckets=_SECONDS)
+TRIAL_WHOLE_SECONDS = Histogram(
+    "seal_trial_whole_seconds", "From a trial's row to its end, waiting and earlier tries included.", buckets=_LONG
+)
 REWARD = Histogram("seal_reward", "Reward of a trial.", buckets=_DIFFERENCE)
 GAIN = Histogram("seal_gain", "Accuracy with the adapter minus the baseline's.", buckets=_DIFFERENCE)
 FORGETTING = Histogram("seal_forgetting", "Retention accuracy before minus after.", buckets=_DIFFERENCE)
@@ -44,7 +52,6 @@ DEAD_LETTERS = Counter("seal_dead_letters_total", "Trials given up after too man
 LATE_RESULTS = Counter("seal_late_results_total", "Results refused: the trial was in other hands, or had ended.")
 DELIVERIES = Counter("seal_deliveries_total", "Entries handed to a worker.", ("kind",))
 """`kind`: first, or again (its worker was lost or gave it back)."""
-POLICY_VERSION = Gauge("seal_policy_version", "M-steps behind the newest policy.")
 
 # --- runs, from the record (controller.run_metrics) -------------------------------------------------------------------
 RUN_GAUGES: dict[str, tuple[str, tuple[str, ...]]] = {
@@ -52,6 +59,8 @@ RUN_GAUGES: dict[str, tuple[str, tuple[str, ...]]] = {
     "seal_run_active": ("1 while the run is under way.", ("run",)),
     "seal_run_progress_ratio": ("Trials that have ended by trials planned.", ("run",)),
     "seal_run_rounds_done": ("Rounds done.", ("run",)),
+    "seal_run_round_progress_ratio": ("Trials of a round that have ended, by those begun.", ("run", "round")),
+    "seal_run_policy_version": ("M-steps or commits behind the run's newest policy.", ("run",)),
     "seal_run_last_change_timestamp_seconds": ("When a trial of the run last ended.", ("run",)),
     "seal_run_trials": ("Trials of the run by state.", ("run", "state")),
     "seal_run_reward_mean": ("Mean reward of a round's self-edits.", ("run", "round")),
@@ -91,9 +100,8 @@ TRAINER_PEAK_MEMORY = Gauge("seal_trainer_peak_memory_bytes", "High water: of th
 # --- generator and evaluator ------------------------------------------------------------------------------------------
 DECODE_TOKENS = Counter("seal_decode_tokens_total", "Tokens read and sampled.", ("kind",))
 """`kind`: prompt or completion."""
+DECODE_REUSED_TOKENS = Counter("seal_decode_reused_tokens_total", "Prompt tokens that another text had read already.")
 DECODE_FLIP_RATE = Gauge("seal_decode_flip_rate_ratio", "Share of texts that company changes; 0: none, by design.")
-BASELINE_LOOKUPS = Counter("seal_baseline_lookups_total", "Baselines asked for.", ("result",))
-"""`result`: hit or miss."""
 ANSWERS = Counter("seal_answers_total", "Answers judged; ungraded is the judge's failure.", ("outcome",))
 JUDGE_CALLS = Counter("seal_judge_calls_total", "Answers put to a judge that is a model.", ("result",))
 """`result`: hit (the verdict was kept), yes, no, or ungraded."""
@@ -104,6 +112,16 @@ KL_TO_BASE = Histogram("seal_kl_to_base", "KL(base || subject) in nats a token."
 """`where`: queries (their prompts) or fixed_text."""
 RACES = Counter("seal_races_total", "Evaluations that could end early.", ("result",))
 """`result`: stopped or finished."""
+
+# --- GPUs, from NVML (sealkit.gpu) ------------------------------------------------------------------------------------
+GPU_GAUGES: dict[str, str] = {
+    "seal_gpu_utilisation_ratio": "Share of the last moments in which the GPU computed.",
+    "seal_gpu_memory_used_bytes": "Memory in use, of all processes.",
+    "seal_gpu_memory_total_bytes": "Memory there is.",
+    "seal_gpu_power_watts": "Power that the GPU draws.",
+    "seal_gpu_temperature_celsius": "Temperature of the chip.",
+}
+"""Name: help. Labels: `gpu` (NVML's index) and `uuid`."""
 
 
 def watch_disk(volume: str, folder: Path) -> None:

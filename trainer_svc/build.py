@@ -9,6 +9,7 @@ from sealkit import telemetry
 from sealkit.backends.loading import Loading
 from sealkit.backends.models import load_model
 from sealkit.backends.probe import PROBE_TEXT
+from sealkit.gpu import watch_gpus
 from sealkit.store import AdapterStore
 from sealkit.types import TrainingExample
 from trainer_svc.encoding import encode
@@ -45,6 +46,7 @@ def build(settings: TrainerSettings) -> Built:
     )
     # Asked for when it is scraped: it costs a step nothing.
     telemetry.TRAINER_PEAK_MEMORY.set_function(partial(peak_memory_bytes, model.device))
+    watch_gpus()
     engine.start()
     trainer = Trainer(loaded, engine, store, limits=settings.limits, policy_first=settings.policy_first)
     return Built(trainer, engine)

@@ -177,7 +177,10 @@ class Trainer:
     async def _fly(self, digest: str, request: Request, flight: _Flight) -> TrainingResult:
         if not request.retrain and (known := await asyncio.to_thread(self._recall, digest)):
             telemetry.TRAINER_JOBS_ENDED.labels("cached").inc()
+            telemetry.CACHE_LOOKUPS.labels("training", "hit").inc()
             return known
+        if not request.retrain:
+            telemetry.CACHE_LOOKUPS.labels("training", "miss").inc()
         try:
             spec = await self._prepare(request)
             trained = await self._run(spec, flight)

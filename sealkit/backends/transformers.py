@@ -23,6 +23,7 @@ from sealkit.backends.decoding.row import Row
 from sealkit.backends.decoding.stable import StableEngine
 from sealkit.backends.models import LoadedModel, ModelSettings, load_model, render_prompt
 from sealkit.errors import InvalidInput, PromptTooLong, Unavailable
+from sealkit.gpu import watch_gpus
 from sealkit.store import AdapterStore
 from sealkit.telemetry import DECODE_FLIP_RATE
 from sealkit.types import AdapterRef, FinishReason, ModelInfo, Policy, Prompt, Sampling, Usage
@@ -74,6 +75,7 @@ class TransformersBackend:
         if self._in_half_precision and self._deterministic == "off":
             self.flip_rate = await measure_flips(self._say)
         DECODE_FLIP_RATE.set(self.flip_rate)
+        watch_gpus()
 
     async def close(self) -> None:
         await asyncio.to_thread(self._loop.close)

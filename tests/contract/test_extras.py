@@ -17,8 +17,9 @@ PARTS = {
     "the stack": (("embedded",), ["seal_cli.stack.supervisor", "seal_cli.stack.model"]),
 }
 
-OPTIONAL = {"attr", "grpc_tools", "charset_normalizer"}
-"""What others import only where it happens to be: attrs by rich, protoc by grpc, a Fortran reader by numpy."""
+OPTIONAL = {"attr", "grpc_tools", "charset_normalizer", "PIL", "opentelemetry", "psutil"}
+"""What others import only where it happens to be: attrs by rich, protoc by grpc, a Fortran reader by numpy, Pillow by
+transformers, OpenTelemetry by redis and psutil by that."""
 
 
 def imported(modules: list[str]) -> set[str]:

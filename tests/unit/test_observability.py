@@ -17,6 +17,7 @@ from sealkit import telemetry
 
 ROOT = Path(__file__).parents[2]
 RULES = ROOT / "deploy/prometheus/rules.yml"
+CASES = RULES.with_name("rules_test.yml")
 _OWN = re.compile(r"\bseal_[a-z0-9_]+\b")
 _SUFFIXES = ("_bucket", "_sum", "_count", "_total")
 
@@ -25,7 +26,7 @@ def declared() -> set[str]:
     """Names of the metrics that telemetry declares, without the suffixes of their kind."""
     metrics = [value for value in vars(telemetry).values() if isinstance(value, MetricWrapperBase)]
     named = {description.name for metric in metrics for description in metric.describe()}
-    return named | set(telemetry.RUN_GAUGES)
+    return named | set(telemetry.RUN_GAUGES) | set(telemetry.GPU_GAUGES)
 
 
 def unknown(expression: str) -> set[str]:
@@ -58,6 +59,13 @@ def test_every_panel_has_a_unit_and_says_what_it_shows() -> None:
 
 def test_dashboards_are_what_the_code_makes() -> None:
     assert generate.main(["--check"]) == 0
+
+
+def test_every_alert_is_tested_to_fire_and_not_to() -> None:
+    alerts = {rule["alert"] for group in yaml.safe_load(RULES.read_text())["groups"] for rule in group["rules"]}
+    tests = [test for case in yaml.safe_load(CASES.read_text())["tests"] for test in case["alert_rule_test"]]
+    assert {test["alertname"] for test in tests if test["exp_alerts"]} == alerts
+    assert {test["alertname"] for test in tests if not test["exp_alerts"]} == alerts
 
 
 @pytest.mark.skipif(shutil.which("promtool") is None, reason="no promtool here (Debian's package prometheus has it)")

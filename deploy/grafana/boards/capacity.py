@@ -2,6 +2,12 @@
 
 from deploy.grafana.panel import GREEN, RED, YELLOW, Board, Panel, Query, Row
 
+
+def _gpu(expression: str) -> Query:
+    """Every service on a node tells of all its GPUs: one of them is enough."""
+    return Query(f"max by (gpu, uuid) ({expression})", "GPU {{gpu}} {{uuid}}", needs="an NVIDIA GPU")
+
+
 CAPACITY = Board(
     uid="seal-capacity",
     title="SEAL / Capacity",
@@ -80,18 +86,80 @@ CAPACITY = Board(
                     ),
                 ),
                 Panel(
-                    "Baselines from the cache",
-                    "Share of the baselines that were known already.",
+                    "Cache hits",
+                    "Share of what was found in a cache: baselines, divergences of policies, adapters in a decoder's"
+                    " memory, trainings in the store.",
                     "percentunit",
                     (
                         Query(
-                            '(sum(rate(seal_baseline_lookups_total{result="hit"}[10m])) or vector(0))'
-                            " / (sum(rate(seal_baseline_lookups_total[10m])) > 0)",
-                            "hits",
+                            'sum by (cache) (rate(seal_cache_lookups_total{result="hit"}[10m]))'
+                            " / (sum by (cache) (rate(seal_cache_lookups_total[10m])) > 0)",
+                            "{{cache}}",
                         ),
                     ),
                     low=0,
                     high=1,
+                ),
+                Panel(
+                    "Prompt tokens read once",
+                    "Share of the prompt tokens that were copied from a text with the same beginning, not read again.",
+                    "percentunit",
+                    (
+                        Query(
+                            "sum by (job) (rate(seal_decode_reused_tokens_total[10m]))"
+                            ' / (sum by (job) (rate(seal_decode_tokens_total{kind="prompt"}[10m])) > 0)',
+                            "{{job}}",
+                        ),
+                    ),
+                    low=0,
+                    high=1,
+                ),
+                Panel(
+                    "Judge that is a model",
+                    "Verdicts a minute of a judge that is a model: hit was kept from before, ungraded is its failure.",
+                    "short",
+                    (
+                        Query(
+                            "60 * sum by (result) (rate(seal_judge_calls_total[$__rate_interval]))",
+                            "{{result}}",
+                            needs="the judge `model`",
+                        ),
+                    ),
+                ),
+            ),
+        ),
+        Row(
+            "GPUs",
+            (
+                Panel(
+                    "GPU utilisation",
+                    "Share of the last moments in which a GPU computed, of all processes.",
+                    "percentunit",
+                    (_gpu("seal_gpu_utilisation_ratio"),),
+                    low=0,
+                    high=1,
+                ),
+                Panel(
+                    "GPU memory",
+                    "Share of a GPU's memory in use. Near 1 a training may not fit: it is split, then refused.",
+                    "percentunit",
+                    (_gpu("seal_gpu_memory_used_bytes / seal_gpu_memory_total_bytes"),),
+                    low=0,
+                    high=1,
+                    steps=((0.9, YELLOW), (0.97, RED)),
+                ),
+                Panel(
+                    "GPU power",
+                    "What a GPU draws.",
+                    "watt",
+                    (_gpu("seal_gpu_power_watts"),),
+                ),
+                Panel(
+                    "GPU temperature",
+                    "Of the chip. It slows down by itself when it is too hot; above 87 °C the alert fires.",
+                    "celsius",
+                    (_gpu("seal_gpu_temperature_celsius"),),
+                    steps=((80, YELLOW), (87, RED)),
                 ),
             ),
         ),

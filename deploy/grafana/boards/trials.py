@@ -35,6 +35,12 @@ TRIALS = Board(
                     ),
                 ),
                 Panel(
+                    "Whole trials",
+                    "From a trial's row to its end: waiting, all stages, and earlier tries.",
+                    "s",
+                    quantiles("seal_trial_whole_seconds"),
+                ),
+                Panel(
                     "Trials a minute",
                     "Trials that came to their end, by state.",
                     "short",
@@ -53,9 +59,12 @@ TRIALS = Board(
             (
                 Panel(
                     "Queue depth",
-                    "Messages that are not yet acknowledged.",
+                    "Messages that are not yet acknowledged, and those of them that no worker has had (the lag).",
                     "short",
-                    (Query("max by (queue) (seal_queue_depth)", "{{queue}}"),),
+                    (
+                        Query("max by (queue) (seal_queue_depth)", "{{queue}}"),
+                        Query("max by (queue) (seal_queue_lag)", "{{queue}} lag"),
+                    ),
                 ),
                 Panel(
                     "Age of the oldest",

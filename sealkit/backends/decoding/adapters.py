@@ -16,6 +16,7 @@ from sealkit.backends.probe import Provenance, probe_of, probe_tokens
 from sealkit.concurrency import Flights
 from sealkit.errors import AdapterMismatch
 from sealkit.store import AdapterStore
+from sealkit.telemetry import CACHE_LOOKUPS
 from sealkit.types import AdapterRef
 
 
@@ -42,7 +43,8 @@ class AdapterCache:
     async def _get(self, digest: str, above: tuple[str, ...]) -> Adapter:
         if digest in above:
             raise AdapterMismatch(f"adapter {digest} says that it was trained over itself", metadata={"digest": digest})
-        adapter, _ = await self._kept.get(digest, lambda: self._prove(digest, above))
+        adapter, fresh = await self._kept.get(digest, lambda: self._prove(digest, above))
+        CACHE_LOOKUPS.labels("adapter", "miss" if fresh else "hit").inc()
         return adapter
 
     async def _prove(self, digest: str, above: tuple[str, ...]) -> Adapter:

@@ -24,6 +24,7 @@ from sealkit.backends.decoding.row import Row
 from sealkit.backends.decoding.sampling import next_tokens
 from sealkit.backends.models import LoadedModel
 from sealkit.errors import InvalidModel
+from sealkit.telemetry import DECODE_REUSED_TOKENS
 
 
 @dataclass(frozen=True)
@@ -94,6 +95,7 @@ class Engine:
                 if joiner.shared:
                     self._cache.reserve(len(joiner.row.prompt))
                     self._cache.copy(joiner.donor, joiner.slot, joiner.shared)
+                    DECODE_REUSED_TOKENS.inc(joiner.shared)
             members = [joiner.row for joiner in group]
             with self._charging(members, [len(joiner.rest) for joiner in group]):
                 left += self._accept([joiner.slot for joiner in group], members, self._read(group))

@@ -31,6 +31,8 @@ async def test_a_finished_run_is_told_as_its_record_has_it(system: System) -> No
     ]
     assert values(metrics, "seal_run_progress_ratio") == {(): 1.0}
     assert values(metrics, "seal_run_active") == {(): 0.0}
+    assert values(metrics, "seal_run_round_progress_ratio") == {("0",): 1.0, ("1",): 1.0}
+    assert values(metrics, "seal_run_policy_version") == {(): 2.0}
     assert values(metrics, "seal_runs")["succeeded",] == 1
     rewards = [t.reward for t in edits if t.reward is not None]
     assert values(metrics, "seal_run_reward_mean")["0",] == pytest.approx(fmean(rewards))

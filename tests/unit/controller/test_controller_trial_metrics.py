@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from prometheus_client import REGISTRY
 
@@ -41,6 +41,12 @@ def heard(trial: Trial) -> dict[str, int]:
 def test_reward_gain_and_forgetting_of_a_trial_are_observed() -> None:
     scored = {"accuracy": 0.75, "baseline_accuracy": 0.25, "reward": 0.375, "forgetting": -0.125}
     assert heard(TRIAL.model_copy(update=scored)) == {"seal_reward": 1, "seal_gain": 1, "seal_forgetting": 1}
+
+
+def test_a_trial_is_timed_from_its_row_to_its_end() -> None:
+    name, before = "seal_trial_whole_seconds", REGISTRY.get_sample_value("seal_trial_whole_seconds_sum") or 0.0
+    count_trial(TRIAL.model_copy(update={"end_time": TRIAL.create_time + timedelta(seconds=90)}))
+    assert (REGISTRY.get_sample_value(f"{name}_sum") or 0.0) - before == 90
 
 
 def test_what_a_trial_does_not_have_is_not_observed() -> None:

@@ -224,7 +224,7 @@ def sample(name: str, **labels: str) -> float:
 
 async def test_prometheus_hears_of_answers_baselines_and_retention() -> None:
     names = [("seal_answers_total", {"outcome": o}) for o in ("correct", "incorrect", "ungraded")]
-    names += [("seal_baseline_lookups_total", {"result": r}) for r in ("hit", "miss")]
+    names += [("seal_cache_lookups_total", {"cache": "baseline", "result": r}) for r in ("hit", "miss")]
     names += [("seal_retention_accuracy_count", {}), ("seal_retention_accuracy_sum", {})]
     before = [sample(name, **labels) for name, labels in names]
     evaluator = Evaluator(FakeBackend({(None, None): {"r", "s"}, (None, TRIAL): {"a", "s"}}), kept_verdicts=99)
