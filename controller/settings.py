@@ -17,6 +17,8 @@ class ControllerSettings(ServerSettings):
     model_config = SettingsConfigDict(env_prefix="SEAL_CONTROLLER_", frozen=True, extra="ignore")
 
     listen: Address = "127.0.0.1:50050"
+    max_calls: int = Field(200, ge=1)
+    """Calls that one caller may have under way at once: every watch stream asks the record again and again."""
     database_url: str = "sqlite:///.seal/controller.db"
     """sqlite:///PATH, or postgresql+psycopg://USER:PASSWORD@HOST/NAME."""
     redis_url: str = "redis://127.0.0.1:6379/0"

@@ -10,6 +10,9 @@ from sealkit.errors import InvalidConfig, Unavailable
 from sealkit.rpc.tls import Identity
 
 _MIB = 1024 * 1024
+_HANDSHAKE_MS = 20_000
+_STREAMS = 1024
+"""Of one connection; one more waits at its client until another has ended."""
 
 
 def _common(max_message_mib: int) -> list[tuple[str, int | str]]:
@@ -36,12 +39,15 @@ def client_options(max_message_mib: int) -> list[tuple[str, int | str]]:
 
 
 def server_options(max_message_mib: int) -> list[tuple[str, int | str]]:
-    """Options of every server: quiet streams (a long training step) may be pinged, and a port has one owner."""
+    """Options of every server: quiet streams (a long training step) may be pinged, a port has one owner, and a peer
+    that connects and says nothing, or opens streams without end, takes no room from the others."""
     return [
         *_common(max_message_mib),
         ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.so_reuseport", 0),
+        ("grpc.server_handshake_timeout_ms", _HANDSHAKE_MS),
+        ("grpc.max_concurrent_streams", _STREAMS),
     ]
 
 

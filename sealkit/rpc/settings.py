@@ -57,6 +57,8 @@ class ServerSettings(BaseSettings):
     log_level: Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR"], BeforeValidator(_upper)] = "INFO"
     log_format: Literal["json", "console"] = "json"
     max_message_mib: int = Field(64, ge=1, le=1024)
+    max_calls: int = Field(2000, ge=1)
+    """Calls that one caller may have under way at once; one more gets RESOURCE_EXHAUSTED."""
     tls_ca: str = ""
     """PEM file of the authorities that callers and called services must come from. Empty: no TLS, for one machine."""
     tls_cert: str = ""
