@@ -1,0 +1,36 @@
+#!/usr/bin/env bash
+# The stack's Secrets as manifests, from secrets/, which is filled where it lacks something (scripts/secrets.sh):
+#     deploy/kubernetes/secrets.sh | kubectl apply -f -
+# --without-certificates   leaves those to cert-manager (deploy/kubernetes/certificates)
+# SEAL_HOST                one more name that callers dial, for the controller's certificate
+# DATABASE_URL, REDIS_URL  a PostgreSQL and a Redis of yours; those of deploy/kubernetes/databases otherwise
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+at=${SEAL_SECRETS:-secrets}
+umask 077
+mkdir -p "$at"
+.venv/bin/seal certs make "$at/tls" --name controller --host controller.seal --host controller.seal.svc \
+  ${SEAL_HOST:+--host "$SEAL_HOST"} >&2
+scripts/secrets.sh >&2
+
+secret() { # NAME KEY=FILE…
+  local name=$1
+  shift
+  kubectl -n seal create secret generic "$name" "${@/#/--from-file=}" --dry-run=client -o yaml
+  echo ---
+}
+# By way of files: no list of processes shows a password.
+record=$(mktemp -d)
+trap 'rm -r "$record"' EXIT
+printf '%s' "${DATABASE_URL:-$(cat "$at/controller_database_url")}" > "$record/database"
+printf '%s' "${REDIS_URL:-$(cat "$at/controller_redis_url")}" > "$record/redis"
+secret seal-record "SEAL_CONTROLLER_DATABASE_URL=$record/database" "SEAL_CONTROLLER_REDIS_URL=$record/redis"
+secret seal-callers "callers.toml=$at/callers/callers.toml"
+secret seal-postgres "postgres_password=$at/postgres_password"
+secret seal-redis "redis.acl=$at/redis.acl"
+
+[ "${1:-}" != --without-certificates ] || exit 0
+for name in controller worker generator trainer evaluator postgres redis; do
+  folder=$at/tls/$name
+  secret "seal-$name-tls" "ca.crt=$folder/ca.crt" "tls.crt=$folder/tls.crt" "tls.key=$folder/tls.key"
+done
