@@ -249,6 +249,6 @@ def load_config(path: Path) -> RunConfig:
         raw = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise InvalidConfig(f"{path}: cannot be read ({error.strerror})") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise InvalidConfig(f"{path}: not a TOML file ({error})") from error
     return parse_config(raw, source=str(path))

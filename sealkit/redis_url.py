@@ -33,10 +33,11 @@ def connect(url: str) -> Redis:
             return _by_sentinel(url)
         return Redis.from_url(url, **_manners())
     except ValueError as error:
+        why = "characters like / and @ in a password are written %2F and %40" if "@" in url else str(error)
         raise InvalidConfig(
             f"{without_password(url)} is not a Redis URL (redis://host:port/0, rediss://…, unix:///path or "
-            f"redis+sentinel://host:port,host:port/master/0): {error}"
-        ) from error
+            f"redis+sentinel://host:port,host:port/master/0): {why}"
+        ) from None  # the cause may quote the password
 
 
 async def close(client: Redis) -> None:
@@ -48,19 +49,25 @@ async def close(client: Redis) -> None:
 
 
 def without_password(url: str) -> str:
-    """A URL as it may be shown: without its passwords."""
-    parts = urlsplit(url)
-    login, at, hosts = parts.netloc.rpartition("@")
+    """A URL as it may be shown: without its passwords, even where a / or ? in one breaks the URL."""
+    scheme, slashes, rest = url.partition("://")
+    login, at, where = rest.rpartition("@")
     user, colon, _ = login.partition(":")
+    try:
+        parts = urlsplit(f"{scheme}{slashes}{where}")
+    except ValueError:
+        return f"{scheme}{slashes}***"
     query = parts.query
     if any(secret in query for secret in _SECRETS):
         query = urlencode([(k, "***" if k in _SECRETS else v) for k, v in parse_qsl(query)], safe="*/")
-    return urlunsplit(parts._replace(netloc=f"{user}:***@{hosts}" if colon else f"{login}{at}{hosts}", query=query))
+    shown = f"{user}:***" if colon else login
+    return urlunsplit(parts._replace(netloc=f"{shown}{at}{parts.netloc}", query=query))
 
 
 def _manners() -> dict[str, Any]:
     return {
         "decode_responses": True,
+        "encoding_errors": "replace",  # bytes that are no text are no trial's name; they must not stop who reads them
         "socket_connect_timeout": _ANSWER_SECONDS,
         "socket_timeout": 2 * _ANSWER_SECONDS,
         "health_check_interval": 15,

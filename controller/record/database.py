@@ -18,11 +18,11 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 from sqlalchemy import Connection, Engine, Insert, Table, create_engine, event
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, InterfaceError, NoSuchModuleError, OperationalError
+from sqlalchemy.exc import ArgumentError, DataError, InterfaceError, NoSuchModuleError, OperationalError
 
 from controller.record.bell import Bell
 from controller.record.migrate import migrate
-from sealkit.errors import InvalidConfig, Unavailable
+from sealkit.errors import InvalidConfig, InvalidInput, Unavailable
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -81,6 +81,11 @@ class Database:
                 raise Unavailable(
                     f"database {self._url.render_as_string(hide_password=True)} does not answer: {error.orig}"
                 ) from error
+            except (DataError, OverflowError, UnicodeEncodeError) as error:
+                raise InvalidInput(
+                    "a text or number here is none that a database holds: NUL, half of a surrogate pair, or more than "
+                    "64 bits; leave it out"
+                ) from error
 
         return await asyncio.get_running_loop().run_in_executor(self._threads, transact)
 
@@ -101,8 +106,11 @@ def _insert_new(dialect: str, table: Table) -> Insert:
 def _parsed(url: str) -> URL:
     try:
         parsed = make_url(url)
-    except (ArgumentError, ValueError) as error:
-        raise InvalidConfig(f"SEAL_CONTROLLER_DATABASE_URL is not a database URL: {error}") from error
+    except (ArgumentError, ValueError):
+        raise InvalidConfig(
+            "SEAL_CONTROLLER_DATABASE_URL is not a database URL; sqlite:///PATH or postgresql+psycopg://USER:PASSWORD@"
+            "HOST/NAME is, with characters like / and @ in the password written %2F and %40"
+        ) from None  # the cause may quote the password
     if parsed.drivername == "postgresql":
         parsed = parsed.set(drivername="postgresql+psycopg")
     if parsed.get_backend_name() not in ("sqlite", "postgresql"):

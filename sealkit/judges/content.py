@@ -21,13 +21,16 @@ from sealkit.judges.words import content_words, is_number, plain, same_word
 from sealkit.types import Outcome
 
 _RECALL = 0.6
+_LONGEST = 10_000
+"""Characters of a question or a gold answer; of a model's answer so many are read. Much longer ones would hold up a
+service: every word is compared with every other."""
 _YEAR = re.compile(r"(?:1\d|20)\d\d")
 _ASKS_DAY = re.compile(r"\b(?:day|date)\b")
 _ASKS_YES_NO = re.compile(r"(?:is|are|was|were|do|does|did|has|have|had|can|could|will|would|should)\b")
 _EITHER_OR = re.compile(r"\b([^\W\d_]+) or (?:an? |the )?([^\W\d_]+)\b")
 _NEGATION = re.compile(r"\b(?:no|not|none|never|neither|without|cannot)\b|n't\b")
 _YES_OR_NO = re.compile(r"(?:yes|no)\b")
-_LIST_MARK = re.compile(r"^\s*\(?\d{1,2}[.)]\s", re.MULTILINE)
+_LIST_MARK = re.compile(r"^[^\S\n]*\(?\d{1,2}[.)]\s", re.MULTILINE)
 _BRACKETS = re.compile(r"\([^)]*\)")
 _MONTHS = frozenset(
     content_words("January February March April June July August September October November December")
@@ -51,6 +54,9 @@ class ContentJudge:
 
 def decide(question: str, gold: str, answer: str) -> Judgement:
     """Apply the rule; the same as `ContentJudge.judge` for callers without an event loop."""
+    if max(len(question), len(gold)) > _LONGEST:
+        return Judgement(Outcome.UNGRADED, f"question or gold answer is longer than {_LONGEST} characters")
+    answer = answer[:_LONGEST]
     if not _squeezed(gold):
         return Judgement(Outcome.UNGRADED, "the gold answer holds no word")
     answer = _LIST_MARK.sub("", answer)  # "1. " before a line is no number of the answer's

@@ -11,6 +11,8 @@ from sealkit.types import Outcome
 _ARTICLE = re.compile(r"^(?:an?|the)\s+")
 _NOT_TEXT = re.compile(r"[^\w\s.+\-/]|(?<!\d)\.|\.(?!\d)|(?<!\d)/")
 _NO_SIGN = re.compile(r"-(?!\d)")
+_LONGEST = 10_000
+"""Characters of an answer that are read: every line of it is normalised."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +28,7 @@ class ExactJudge:
 
     async def judge(self, question: str, gold: str, answers: Sequence[Answer]) -> Judgement:  # noqa: ARG002 - protocol
         """Compare the first answer with `gold`; the question plays no part. UNGRADED where the gold is empty."""
-        answer = answers[0].text
+        answer = answers[0].text[:_LONGEST]
         wanted = normalised(gold)
         if not wanted:
             return Judgement(Outcome.UNGRADED, "the gold answer holds no word")

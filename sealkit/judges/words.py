@@ -43,6 +43,8 @@ _SAME_WORD_RATIO = 0.8
 _SHORTEST_FUZZY = 4
 _SHORTEST_PREFIX = 5
 _LONGEST_SUFFIX = 3
+_LONGEST_FUZZY = 64
+_MOST_DIGITS = 64
 
 
 def plain(text: str) -> str:
@@ -76,6 +78,8 @@ def same_word(one: str, other: str) -> bool:
         return False
     if len(short) >= _SHORTEST_PREFIX and long.startswith(short) and len(long) - len(short) <= _LONGEST_SUFFIX:
         return True
+    if len(long) > _LONGEST_FUZZY:
+        return False  # no word: comparing such takes the square of its length and more
     return SequenceMatcher(None, short, long, autojunk=False).ratio() >= _SAME_WORD_RATIO
 
 
@@ -88,6 +92,8 @@ def _multiplied(match: re.Match[str]) -> str:
     """ "2.5 hundred thousand" as plain digits."""
     number = Decimal(match[1])
     for scale in re.split(r"[\s-]+", match[2].strip(" -\n")):
+        if number.adjusted() > _MOST_DIGITS:
+            return match[0]  # nobody means that as a number
         number *= _SCALES[scale]
     return format(number.normalize(), "f")
 

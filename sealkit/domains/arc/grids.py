@@ -88,7 +88,7 @@ def to_text(grid: Grid, style: GridStyle) -> str:
     return "\n".join(between.join(map(str, row)) for row in grid.tolist())
 
 
-_LINES = re.compile(r"[0-9](?: ?[0-9])*(?:\s*\n\s*[0-9](?: ?[0-9])*)*")
+_LINES = re.compile(r"[0-9](?: ?[0-9])*(?:[^\S\n]*\n\s*[0-9](?: ?[0-9])*)*")
 
 
 def from_text(text: str) -> Grid:
@@ -104,7 +104,7 @@ def from_text(text: str) -> Grid:
 def _rows_of_json(text: str) -> list[list[int]]:
     try:
         rows = json.loads(text)
-    except (json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise MalformedGrid("its JSON is broken") from error
     if not isinstance(rows, list) or not all(isinstance(row, list) for row in rows):
         raise MalformedGrid("it is no list of lists")
