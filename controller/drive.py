@@ -28,6 +28,7 @@ from controller.report import build_report
 from controller.services import Services
 from controller.setup import Setup
 from controller.trial_id import trial_id
+from sealkit import tracing
 from sealkit.config import RunConfig, SelectionConfig
 from sealkit.domain import Context
 from sealkit.errors import FailedPrecondition, Unavailable
@@ -146,7 +147,7 @@ class Drive:
         names = [plan.name for plan in plans]
         new = await self._database.write(trials.add, self._lease, plans)
         try:
-            await self._queue.put(self._lease.run_id, new)
+            await self._put(new)
         except Unavailable as error:
             log.warning("trials wait for the queue", trials=len(new), message=error.message)
         heard = [self._ended.setdefault(name, asyncio.Event()) for name in names]
@@ -157,6 +158,10 @@ class Drive:
         for name in names:
             self._ended.pop(name, None)
         return await self._database.read(trials.named, names)
+
+    async def _put(self, names: Sequence[str]) -> None:
+        with tracing.span("put trials", kind="producer", attributes={"seal.trials": len(names)}) as place:
+            await self._queue.put(self._lease.run_id, names, trace=place)
 
     def check_any_worked(self, groups: Sequence[Group]) -> None:
         """Raises FailedPrecondition where every self-edit of an E-step failed: more rounds would only fail likewise."""
@@ -185,7 +190,8 @@ class Drive:
         kept = await self._database.read(
             trials.chosen, self._lease.run_id, from_round=0 if from_base else t, to_round=t
         )
-        result = await patiently(lambda: self._fine_tune(t, theta, kept), doing="M-step")
+        with tracing.span("M-step", attributes={"seal.round": t}):
+            result = await patiently(lambda: self._fine_tune(t, theta, kept), doing="M-step")
         return self._version(t, theta, result.adapter, kept, result.usage)
 
     async def commit(self, t: int, theta: PolicyVersion, best: Trial) -> PolicyVersion:
@@ -200,15 +206,19 @@ class Drive:
         async def train() -> TrainingResult:
             return await _last(self._services.trainer.train_adapter(_policy(first), spec, owner=self._lease.run))
 
-        result = await patiently(train, doing="consolidation")
-        return self._version(t, theta, await self._joined(first, result.adapter), kept, result.usage)
+        with tracing.span("consolidation", attributes={"seal.round": t}):
+            result = await patiently(train, doing="consolidation")
+            joined = await self._joined(first, result.adapter)
+        return self._version(t, theta, joined, kept, result.usage)
 
     async def measured(self, theta: PolicyVersion) -> PolicyVersion:
         """The policy with what it forgot and what the gate says to that; in an adaptation also with its row of R."""
         contexts = self.train if self.config.task == "adapt" else ()
-        return await patiently(
-            lambda: gate.measured(theta, self._setup, self._services.evaluator, contexts), doing="measuring a policy"
-        )
+        with tracing.span("measure policy"):
+            return await patiently(
+                lambda: gate.measured(theta, self._setup, self._services.evaluator, contexts),
+                doing="measuring a policy",
+            )
 
     async def _joined(self, theta: PolicyVersion, adapter: AdapterRef) -> AdapterRef:
         return await patiently(
@@ -304,7 +314,7 @@ class Drive:
         missing = [name for name in unfinished if name not in queued]
         if missing:
             log.warning("queue had lost trials", trials=len(missing))
-            await self._queue.put(self._lease.run_id, missing)
+            await self._put(missing)
 
 
 def _policy(version: PolicyVersion) -> Policy:

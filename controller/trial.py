@@ -20,6 +20,7 @@ from controller.reward import reward
 from controller.services import Services
 from controller.setup import Setup
 from controller.versions import Versions
+from sealkit import tracing
 from sealkit.config import RunConfig
 from sealkit.domain import Rejected
 from sealkit.errors import AdapterNotFound, NotReplayable, SealError, Unavailable
@@ -176,7 +177,8 @@ class TrialWork:
             self._seconds[name] = time.monotonic() - began
             return answer
 
-        value, usage = await patiently(timed, doing=name)
+        with tracing.span(name):
+            value, usage = await patiently(timed, doing=name)
         self._usage[name] = self._usage.get(name, Usage()) + usage
         return value
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Concatenate, ParamSpec, TypeVar
 
@@ -31,6 +32,7 @@ from controller.setup import Setup, make_setup, with_earlier
 from controller.trial import TrialWork
 from controller.trial_metrics import count_delivery, count_late, count_trial, count_untaken, show_depth
 from controller.versions import Versions
+from sealkit import tracing
 from sealkit.errors import AdapterCorrupt, AdapterNotFound, SealError, Unavailable
 from sealkit.queue import Delivery, Queue
 from sealkit.resources import Fault, TrialPhase, TrialState
@@ -55,6 +57,8 @@ class Flight:
     delivery: Delivery
     task: asyncio.Task[None]
     lease: TrialLease | None = None
+    place: str = ""
+    """Of its span."""
     settling: bool = False
     """Its last write to the record is under way."""
 
@@ -147,13 +151,19 @@ class Worker:
             count_untaken(taken)
             await self._forget(delivery)
             return
-        self._flights[delivery.key].lease = taken.lease
-        with bound_contextvars(run=f"runs/{taken.plan.run_id}", trial=taken.lease.name):
+        flight = self._flights[delivery.key]
+        flight.lease = taken.lease
+        with (
+            bound_contextvars(run=f"runs/{taken.plan.run_id}", trial=taken.lease.name),
+            _span(taken, delivery) as place,
+        ):
+            flight.place = place
             result = await self._result(taken)
-            self._flights[delivery.key].settling = True
+            flight.settling = True
             if result is None:
-                await self._again(taken.lease, delivery, counts=True)
+                await self._again(taken.lease, delivery, counts=True, place=place)
             else:
+                tracing.note({"seal.state": result.state.value})
                 await self._end(taken.lease, result, delivery)
 
     async def _result(self, taken: Taken) -> Result | None:
@@ -199,11 +209,13 @@ class Worker:
             log.info("trial ended", state=trial.state, reward=trial.reward, rejection=trial.rejection, error=error)
         await self._forget(delivery)
 
-    async def _again(self, lease: TrialLease, delivery: Delivery, *, counts: bool) -> None:
-        """Queues the trial again, here and in Redis; where Redis is away the run's driver sees to it later."""
+    async def _again(self, lease: TrialLease, delivery: Delivery, *, counts: bool, place: str = "") -> None:
+        """Queues the trial again, here and in Redis; where Redis is away the run's driver sees to it later. `place`:
+        this try's, to which the next one's span is linked."""
         given = await self._record(trials.give_back, lease, counts=counts)
         try:
-            await self._queue.put(delivery.lane, [lease.name] if given else [])
+            again = tracing.followed_by(delivery.trace, place)
+            await self._queue.put(delivery.lane, [lease.name] if given else [], trace=again)
         except Unavailable as error:
             log.warning("trial waits for the queue", message=error.message)
         await self._forget(delivery)
@@ -256,6 +268,18 @@ class Worker:
             async with asyncio.timeout(_GIVE_BACK_SECONDS):
                 for flight in flights:
                     if flight.lease is not None:
-                        await self._again(flight.lease, flight.delivery, counts=False)
+                        await self._again(flight.lease, flight.delivery, counts=False, place=flight.place)
         except TimeoutError:
             log.warning("trials not given back; they are free when the lease is over")
+
+
+def _span(taken: Taken, delivery: Delivery) -> AbstractContextManager[str]:
+    plan = taken.plan
+    about = {
+        "seal.round": plan.round,
+        "seal.phase": plan.phase.value,
+        "seal.editor": plan.editor,
+        "seal.attempt": taken.attempts,
+        "seal.lost_by": delivery.previous or "",
+    }
+    return tracing.span("trial", kind="consumer", trace=delivery.trace, attributes=about)

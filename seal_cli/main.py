@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Annotated, Any
 
 import typer
@@ -81,4 +82,10 @@ def options(
 
 def main() -> None:
     """The console script."""
-    app()
+    if not os.environ.get("SEAL_TRACES_ENDPOINT"):
+        app()
+        return
+    from seal_cli.tracing import traced
+
+    with traced():
+        app()

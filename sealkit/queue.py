@@ -27,12 +27,14 @@ _GROUP = "workers"
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """A body handed to this consumer. `previous` is the consumer it was claimed from; None on a first delivery."""
+    """A body handed to this consumer. `previous` is the consumer it was claimed from; None on a first delivery. `trace`
+    is what its producer put beside it (see `sealkit.tracing`)."""
 
     lane: str
     message_id: str
     body: str
     previous: str | None = None
+    trace: str = ""
 
     @property
     def key(self) -> str:
@@ -67,14 +69,15 @@ class Queue:
         """Asks whether Redis answers."""
         await self._ask(lambda: self._redis.ping())
 
-    async def put(self, lane: str, bodies: Sequence[str]) -> None:
+    async def put(self, lane: str, bodies: Sequence[str], *, trace: str = "") -> None:
         """Adds bodies at the lane's end."""
+        beside = {"trace": trace} if trace else {}
 
         async def add() -> None:
             async with self._redis.pipeline(transaction=False) as pipe:
                 pipe.sadd(self._index, lane)
                 for body in bodies:
-                    pipe.xadd(self._key(lane), {"body": body})
+                    pipe.xadd(self._key(lane), {"body": body, **beside})
                 await pipe.execute()
 
         if bodies:
@@ -124,7 +127,7 @@ class Queue:
             return []
         claim = partial(self._redis.xclaim, self._key(lane), _GROUP, self._consumer, idle, list(owners))
         claimed = await self._ask(claim, lanes=[lane])
-        return [Delivery(lane, number, _body(fields), owners[number]) for number, fields in claimed if fields]
+        return [_delivery(lane, number, fields, owners[number]) for number, fields in claimed if fields]
 
     async def renew(self, deliveries: Sequence[Delivery]) -> None:
         """Gives a sign of life for what this consumer has under way."""
@@ -227,7 +230,7 @@ class Queue:
     def _deliveries(self, answer: Any) -> list[Delivery]:
         found = answer.items() if isinstance(answer, dict) else answer or ()
         return [
-            Delivery(key.removeprefix(f"{self._stream}:"), number, _body(fields))
+            _delivery(key.removeprefix(f"{self._stream}:"), number, fields)
             for key, entries in found
             for number, fields in entries
         ]
@@ -263,6 +266,10 @@ class Queue:
 def _body(fields: Mapping[str, str]) -> str:
     """Empty where somebody else wrote the message: a body that means nothing is taken off like any other."""
     return fields.get("body", "")
+
+
+def _delivery(lane: str, number: str, fields: Mapping[str, str], previous: str | None = None) -> Delivery:
+    return Delivery(lane, number, _body(fields), previous, fields.get("trace", ""))
 
 
 def _by_lane(deliveries: Sequence[Delivery]) -> dict[str, list[str]]:

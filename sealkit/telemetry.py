@@ -12,6 +12,8 @@ from typing import Literal
 import structlog
 from prometheus_client import Counter, Gauge, Histogram
 
+from sealkit import tracing
+
 _SECONDS = (0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 50, 100, 250, 500, 1000)
 _LONG = (0.1, 0.5, 1, 2.5, 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10000)
 _SHARE = (0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1)
@@ -139,14 +141,18 @@ def watch_disk(volume: str, folder: Path) -> None:
 
 def configure_logging(service: str, level: str = "INFO", fmt: Literal["json", "console"] = "json") -> None:
     """Sends structlog's and the standard library's records to stderr in one shape, a line each: time, level, service,
-    the event, and the run, round and trial ids that are bound."""
+    the event, the run, round and trial ids that are bound, and where traces are on the trace and span."""
 
     def name_service(_: object, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
         return {**event, "service": service}
 
+    def name_span(_: object, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+        return {**event, **tracing.log_ids()}
+
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
         name_service,
+        name_span,
         structlog.stdlib.add_log_level,
         structlog.stdlib.ExtraAdder(),
         structlog.processors.TimeStamper(fmt="iso", utc=True),

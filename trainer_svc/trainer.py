@@ -16,7 +16,7 @@ from typing import Any
 
 import structlog
 
-from sealkit import telemetry
+from sealkit import telemetry, tracing
 from sealkit.backends.lora import WEIGHTS_FILE, LoraWeights, check_fit, concatenate, dump_adapter, load_adapter
 from sealkit.backends.models import LoadedModel
 from sealkit.errors import AdapterCorrupt, AdapterNotFound, SealError, ShapeMismatch
@@ -182,9 +182,11 @@ class Trainer:
         if not request.retrain:
             telemetry.CACHE_LOOKUPS.labels("training", "miss").inc()
         try:
-            spec = await self._prepare(request)
+            with tracing.span("prepare"):
+                spec = await self._prepare(request)
             trained = await self._run(spec, flight)
-            result = await asyncio.to_thread(self._save, digest, request, trained)
+            with tracing.span("save"):
+                result = await asyncio.to_thread(self._save, digest, request, trained)
         except SealError as error:
             telemetry.TRAINER_JOBS_ENDED.labels(error.reason).inc()
             raise
@@ -232,6 +234,11 @@ class Trainer:
         except asyncio.CancelledError:
             self._engine.cancel(job)
             raise
+        finally:
+            ended, began = time.monotonic(), job.began
+            tracing.past("wait for a slot", job.submitted, began or ended)
+            if began is not None:
+                tracing.past("train", began, ended)
 
     def _encode(self, spec: TrainingSpec) -> tuple[Encoded, ...]:
         with self._tokenizing:

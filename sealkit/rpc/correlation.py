@@ -1,4 +1,5 @@
-"""Run and trial ids, carried from process to process: structlog's contextvars on either side, gRPC metadata between."""
+"""Run and trial ids, and the place in a trace, carried from process to process: structlog's contextvars and
+`sealkit.tracing` on either side, gRPC metadata between."""
 
 from __future__ import annotations
 
@@ -8,12 +9,15 @@ from structlog import contextvars
 
 KEYS = {"run": "seal-run", "trial": "seal-trial"}
 """Name in the log → name in the metadata."""
+TRACEPARENT = "traceparent"
+"""W3C's name."""
 
 
-def to_metadata() -> tuple[tuple[str, str], ...]:
-    """The ids bound here, for an outgoing call."""
+def to_metadata(traceparent: str = "") -> tuple[tuple[str, str], ...]:
+    """The ids bound here, and the call's traceparent, for an outgoing call."""
     bound = contextvars.get_contextvars()
-    return tuple((header, str(bound[key])) for key, header in KEYS.items() if key in bound)
+    ids = tuple((header, str(bound[key])) for key, header in KEYS.items() if key in bound)
+    return (*ids, (TRACEPARENT, traceparent)) if traceparent else ids
 
 
 def bind_from_metadata(metadata: Iterable[tuple[str, str | bytes]] | None) -> None:

@@ -6,13 +6,14 @@ Run and trial ids bound to the log travel with every call. Errors come out as `s
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
-from contextlib import aclosing
+from contextlib import AbstractContextManager, aclosing
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from seal.evaluator.v1 import evaluator_pb2, evaluator_pb2_grpc
 from seal.generator.v1 import generator_pb2, generator_pb2_grpc
 from seal.trainer.v1 import trainer_pb2, trainer_pb2_grpc
 
+from sealkit import tracing
 from sealkit.errors import QueueFull, SealError, Unavailable
 from sealkit.rpc import convert, correlation
 from sealkit.rpc.protocols import TrainerInfo
@@ -95,9 +96,9 @@ class _ServiceClient:
         while True:
             try:
                 async with self._replicas.one(tried) as replica:
-                    with rpc_errors(f"{self._service} at {replica.address}"):
+                    with self._traced(method, replica) as place, rpc_errors(f"{self._service} at {replica.address}"):
                         return await getattr(replica.stub, method)(
-                            request, timeout=deadline or self._timeout, metadata=correlation.to_metadata()
+                            request, timeout=deadline or self._timeout, metadata=correlation.to_metadata(place)
                         )
             except (Unavailable, QueueFull) as error:
                 self._raise_unless_others(error, tried)
@@ -121,15 +122,19 @@ class _ServiceClient:
                 self._raise_unless_others(error, tried)
 
     async def _stream_of(self, replica: Replica, method: str, request: Any) -> AsyncGenerator[Any, None]:
-        call: grpc.aio.UnaryStreamCall[Any, Any] = getattr(replica.stub, method)(
-            request, timeout=self._timeout, metadata=correlation.to_metadata()
-        )
-        try:
-            with rpc_errors(f"{self._service} at {replica.address}"):
-                async for response in call:
-                    yield response
-        finally:
-            call.cancel()
+        with self._traced(method, replica) as place:
+            call: grpc.aio.UnaryStreamCall[Any, Any] = getattr(replica.stub, method)(
+                request, timeout=self._timeout, metadata=correlation.to_metadata(place)
+            )
+            try:
+                with rpc_errors(f"{self._service} at {replica.address}"):
+                    async for response in call:
+                        yield response
+            finally:
+                call.cancel()
+
+    def _traced(self, method: str, replica: Replica) -> AbstractContextManager[str]:
+        return tracing.call(f"{self._service}/{method}", {"rpc.method": method, "server.address": replica.address})
 
     def _raise_unless_others(self, error: SealError, tried: set[str]) -> None:
         if self._replicas.others(tried):
