@@ -32,7 +32,12 @@ def need_kubectl() -> None:
 def built(folder: str) -> tuple[Manifest, ...]:
     """Every manifest of `deploy/kubernetes/<folder>`, as the cluster would get it."""
     need_kubectl()
-    return tuple(yaml.safe_load_all(_output("kubectl", "kustomize", str(FOLDER / folder))))
+    return build(FOLDER / folder)
+
+
+def build(folder: Path) -> tuple[Manifest, ...]:
+    """Every manifest of a folder."""
+    return tuple(yaml.safe_load_all(_output("kubectl", "kustomize", str(folder))))
 
 
 def of_kind(folder: str, kind: str) -> dict[str, Manifest]:

@@ -24,6 +24,7 @@ from tests.unit.kubernetes_built import (
     FOLDER,
     OVERLAYS,
     ROOT,
+    build,
     built,
     container,
     need_kubectl,
@@ -206,6 +207,22 @@ def test_cert_manager_makes_every_certificate_that_is_mounted() -> None:
         assert {name, "localhost"} <= set(made[secret]["dnsNames"])
         assert made[secret]["commonName"] == name
         assert made[secret]["issuerRef"] == {"name": "seal-authority"}
+
+
+def test_the_overlay_in_the_docs_builds_with_its_own_images_and_model(tmp_path: Path) -> None:
+    need_kubectl()
+    shutil.copytree(ROOT / "deploy", tmp_path / "deploy")
+    own = tmp_path / "mine"
+    own.mkdir()
+    text = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs/kubernetes.md").read_text(), re.DOTALL)
+    (own / "kustomization.yaml").write_text(text[0])
+    manifests = [found for found in build(own) if "template" in found.get("spec", {})]
+    images = {container(found)["image"] for found in manifests}
+    assert {image for image in images if "seal-" in image} == {
+        f"registry.example/seal-{name}:0.1.0" for name in ("controller", "generator", "trainer", "evaluator")
+    }
+    (job,) = [found for found in manifests if found["kind"] == "Job"]
+    assert container(job)["args"][:3] == ["hf", "download", "Qwen/Qwen2.5-7B-Instruct"]
 
 
 @pytest.mark.parametrize("folder", [*OVERLAYS, "model"])
