@@ -9,10 +9,11 @@ import time
 from typing import Any
 
 from sealkit.backends.base import Generation
-from sealkit.backends.remote import SEEDS, parsed_schema
+from sealkit.backends.remote import SEEDS
 from sealkit.editors import EditorEntry, read_entries
 from sealkit.endpoint import Endpoint
 from sealkit.errors import UnknownEditor
+from sealkit.schema import read_schema
 from sealkit.types import FinishReason, Prompt, Sampling, Usage
 
 
@@ -72,7 +73,7 @@ def chat_request(entry: EditorEntry, prompt: Prompt, sampling: Sampling) -> dict
     if sampling.stop:
         body["stop"] = list(sampling.stop)
     if sampling.json_schema:
-        schema = {"name": "completion", "schema": parsed_schema(sampling.json_schema)}
+        schema = {"name": "completion", "schema": read_schema(sampling.json_schema)}
         body["response_format"] = {"type": "json_schema", "json_schema": schema}
     return body
 

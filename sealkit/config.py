@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from pydantic_core import ErrorDetails
 
 from sealkit.errors import InvalidConfig
-from sealkit.types import LoraConfig, Optimisation, Sampling, Schedule
+from sealkit.types import MOST, LoraConfig, Optimisation, Sampling, Schedule
 
 
 class Section(BaseModel):
@@ -26,7 +26,9 @@ class DomainConfig(Section):
     """Which plug-in, and its own options (checked by the plug-in)."""
 
     name: str = "knowledge"
+    """`knowledge`, `arc`, or what a package registers in the entry-point group `seal.domains`."""
     options: dict[str, Any] = Field(default_factory=dict)
+    """Those of the domain: `KnowledgeOptions` and `ArcOptions` in `sealkit/domains/*/plugin.py` explain theirs."""
 
 
 class DatasetConfig(Section):
@@ -40,11 +42,11 @@ class DatasetConfig(Section):
     """Retention suite (JSONL of id, question, answer); empty, and no tasks: the suite that comes with the project."""
     retention_tasks: tuple[str, ...] = Field((), max_length=64)
     """Tasks of lm-evaluation-harness, by name or YAML file, that go with it (needs the extra `lm-eval`)."""
-    retention_task_limit: int = Field(200, ge=0)
+    retention_task_limit: int = Field(200, ge=0, le=MOST)
     """At most this many questions of each task; 0 means all."""
-    limit: int = Field(0, ge=0)
+    limit: int = Field(0, ge=0, le=MOST)
     """Use at most this many records; 0 means all."""
-    held_out: int = Field(0, ge=0)
+    held_out: int = Field(0, ge=0, le=MOST)
     """Contexts to score policies on: at most this many of the records that are marked `heldout`, or, where none is,
     this many of all; 0 takes every marked one."""
 
@@ -53,6 +55,7 @@ class EditorConfig(Section):
     """How self-edits are sampled: k for each context."""
 
     k: int = Field(5, ge=1, le=256)
+    """Self-edits of each arm for a context."""
     sampling: Sampling = Sampling(temperature=1.0, top_p=0.95, max_tokens=512)
     arms: tuple[str, ...] = Field(("policy",), min_length=1, max_length=16)
     """Who writes self-edits, k each: `policy`, `base` (the base model), one that the domain has ready (`oracle`, say),
@@ -67,6 +70,7 @@ class InnerLoopConfig(Section):
     lora: LoraConfig = LoraConfig(rank=32, alpha=64)
     optimisation: Optimisation = Optimisation(learning_rate=1e-3, epochs=10, batch_size=1, schedule=Schedule.LINEAR)
     append_eos: bool = True
+    """Whether each example ends with an end-of-sequence token that is learned too (docs/loss.md)."""
 
 
 class EvaluationConfig(Section):
@@ -74,18 +78,18 @@ class EvaluationConfig(Section):
 
     sampling: Sampling = Sampling(temperature=0.0, max_tokens=64)
     judge: str = ""
-    """Empty: the domain's own."""
-    retention_limit: int = Field(32, ge=0)
+    """`content`, `exact`, `grid` or `model` (docs/judges.md); empty: the domain's own."""
+    retention_limit: int = Field(32, ge=0, le=MOST)
     """At most this many retention queries, of those that the base model answers right; 0 means all."""
     max_ungraded: float = Field(0.5, ge=0, le=1)
     """A trial with a larger share of ungraded answers has no reward."""
     divergence: bool = True
     """Measure KL(base || adapted) where the backend can."""
-    earlier_contexts: int = Field(0, ge=0)
+    earlier_contexts: int = Field(0, ge=0, le=MOST)
     """Ask the queries of this many contexts that the run learned earlier again, as part of the retention suite."""
     race_confidence: float = Field(0.0, ge=0, lt=1)
     """Stop asking once a trial is below its baseline with this confidence (over 0.5); 0: ask every query."""
-    race_wave: int = Field(4, ge=1)
+    race_wave: int = Field(4, ge=1, le=MOST)
     """Queries that a race asks at a time."""
 
     @field_validator("race_confidence")
@@ -100,13 +104,16 @@ class RewardConfig(Section):
     """reward = gain - forgetting_weight * forgetting - divergence_weight * KL(base || adapted) on the fixed text."""
 
     forgetting_weight: float = Field(0.0, ge=0)
+    """For forgetting as a share of the retention suite; SEAL's reward has 0."""
     divergence_weight: float = Field(0.0, ge=0)
+    """For KL in nats a token; SEAL's reward has 0."""
 
 
 class RehearsalConfig(Section):
     """What is mixed into every TrainingSpec against forgetting. Rehearsed queries are never measured again."""
 
     examples: int = Field(0, ge=0, le=10000)
+    """Questions of the retention suite in every TrainingSpec; 0: none."""
     source: Literal["suite", "model"] = "suite"
     """The suite's own answers, or what the base model itself answers (SSR, arXiv 2403.01244)."""
 
@@ -130,10 +137,14 @@ class AdaptConfig(Section):
 class BudgetConfig(Section):
     """Where a run stops with a clean state (PAUSED, BUDGET_EXHAUSTED). 0: no limit."""
 
-    trials: int = Field(0, ge=0)
-    tokens: int = Field(0, ge=0)
+    trials: int = Field(0, ge=0, lt=2**63)
+    """Trials that have ended or are under way."""
+    tokens: int = Field(0, ge=0, lt=2**63)
+    """Tokens read, written and trained on."""
     device_seconds: float = Field(0.0, ge=0)
+    """Seconds of the devices that the models run on."""
     wall_seconds: float = Field(0.0, ge=0)
+    """Seconds under way; those in which nobody drives the run do not count."""
 
 
 class SchedulingConfig(Section):
@@ -149,13 +160,16 @@ class TokenPrice(Section):
     """What an outside model costs, for a million tokens."""
 
     prompt: float = Field(0.0, ge=0)
+    """Of what it reads."""
     completion: float = Field(0.0, ge=0)
+    """Of what it writes."""
 
 
 class CostConfig(Section):
     """What things cost, in whatever currency; the report tells it. 0: nothing."""
 
     currency: str = Field("", max_length=16)
+    """As the report is to show it."""
     device_hour: float = Field(0.0, ge=0)
     """An hour of the device that a model service runs on."""
     editors: dict[str, TokenPrice] = Field(default_factory=dict)
@@ -166,6 +180,8 @@ class SelectionConfig(Section):
     """Which trials of a group teach the policy."""
 
     rule: Literal["best_of_k", "positive", "significant"] = "best_of_k"
+    """The trial with the highest reward; all with a reward above 0; or all that beat the baseline beyond chance (McNemar's
+    exact test on the same questions, Holm's correction over the group)."""
     must_beat_passage_only: bool = True
     """A kept trial must do better than training on the raw context does. SEAL itself does not ask for that."""
     must_gain: bool = True
@@ -196,16 +212,19 @@ class RunConfig(Section):
     """A whole run."""
 
     name: str = Field("run", max_length=256)
+    """The run's resource name begins with it."""
     task: Literal["rest_em", "adapt"] = "rest_em"
     """Teach the policy to write better self-edits; or learn the train contexts one after the other and commit each."""
     seed: int = Field(0, ge=0, lt=2**63)
+    """All that is random in the run derives from it."""
     rounds: int = Field(2, ge=1, le=1000)
-    contexts_per_round: int = Field(50, ge=1)
+    """E-steps, each with its M-step. An adaptation has one for each train context, whatever this says."""
+    contexts_per_round: int = Field(50, ge=1, le=MOST)
     """Train contexts a round, taken in order, round after round, from the shuffled train split."""
     start_policy: str = ""
     """Name of the policy to start from; empty: the base model."""
     passage_only: bool = True
-    """Train on the raw context beside each group, with the same number of tokens."""
+    """Train on the raw context beside each group, on as many characters as its self-edits had on average."""
     domain: DomainConfig = DomainConfig()
     dataset: DatasetConfig = DatasetConfig()
     editor: EditorConfig = EditorConfig()

@@ -32,6 +32,9 @@ from sealkit.errors import (
 
 _BUSY = 429
 _AWAY = frozenset({502, 503, 504})
+_MOST_BYTES = 64 << 20
+"""Of one answer; what says more is no endpoint that answers questions."""
+_HALF_PAIR = re.compile(r"\\u[dD][89a-fA-F]")
 _SHOWN = 300
 """Characters of an endpoint's own message that an error quotes."""
 
@@ -110,7 +113,7 @@ class Endpoint:
         try:
             text = reply["choices"][0]["message"]["content"] or ""
             usage = reply.get("usage") or {}
-            tokens = [int(usage.get(kind) or 0) for kind in ("prompt_tokens", "completion_tokens")]
+            tokens = [token_count(usage.get(kind)) for kind in ("prompt_tokens", "completion_tokens")]
             cut = reply["choices"][0].get("finish_reason") == "length"
             return Chat(str(text), tokens[0], tokens[1], cut)
         except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
@@ -123,7 +126,9 @@ class Endpoint:
         text = await self.text(method, path, body, repeatable=repeatable)
         try:
             value = json.loads(text)
-        except ValueError as error:
+            if _HALF_PAIR.search(text):  # JSON can spell half a surrogate pair; no message carries one
+                value = json.loads(json.dumps(value, ensure_ascii=False).encode("utf-8", "replace"))
+        except (ValueError, RecursionError) as error:
             raise Unavailable(f"{self.url}{path} answered with what is no JSON: {self._shown(text)}") from error
         if not isinstance(value, dict):
             raise Unavailable(f"{self.url}{path} answered with JSON that is no object: {self._shown(text)}")
@@ -164,7 +169,7 @@ class Endpoint:
                 return spared
             try:
                 async with asyncio.timeout(self._options.answer_seconds):
-                    response = await self._client.request(method, f"{self.url}{path}", json=body)
+                    response = await self._ask(method, f"{self.url}{path}", body)
             except (httpx.ConnectError, httpx.ConnectTimeout) as error:
                 self._breaker.failed()
                 return Unavailable(f"{self.url} does not answer: {self._shown(error)}; is it running?")
@@ -180,6 +185,19 @@ class Endpoint:
                     return lost
                 raise lost from None
             return self._outcome(path, response)
+
+    async def _ask(self, method: str, url: str, body: Mapping[str, Any] | None) -> httpx.Response:
+        """The response, read to its end. Raises Unavailable where that does not come."""
+        async with self._client.stream(method, url, json=body) as response:
+            parts, size = [], 0
+            async for part in response.aiter_bytes():
+                parts.append(part)
+                size += len(part)
+                if size > _MOST_BYTES:
+                    self._breaker.failed()
+                    raise Unavailable(f"{url} answered with more than {_MOST_BYTES >> 20} MiB")
+        headers = {name: value for name, value in response.headers.items() if name != "content-encoding"}
+        return httpx.Response(response.status_code, headers=headers, content=b"".join(parts))
 
     def _outcome(self, path: str, response: httpx.Response) -> str | SealError:
         status = response.status_code
@@ -239,6 +257,11 @@ def read_api_key(options: EndpointOptions) -> SecretStr | None:
     if not key.isascii() or not key.isprintable() or " " in key:
         raise InvalidConfig(f"what {source} holds is no API key: it has characters that no header can carry")
     return SecretStr(key)
+
+
+def token_count(said: object) -> int:
+    """A count of tokens as an endpoint says it; 0 where it says something else."""
+    return int(said) if isinstance(said, int | float) and 0 <= said < 2**53 else 0
 
 
 def _retry_after(response: httpx.Response) -> float | None:

@@ -29,6 +29,7 @@ MANIFEST = "manifest.json"
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
 _STALE_SECONDS = 24 * 3600
+_LARGEST_MANIFEST = 16 << 20
 
 
 class AdapterStore:
@@ -77,14 +78,17 @@ class AdapterStore:
 
     def manifest(self, digest: str) -> dict[str, Any]:
         """The manifest. Raises AdapterNotFound, AdapterCorrupt, AdapterMismatch where it is another adapter's."""
-        raw = self._read(digest, MANIFEST)
+        raw = self._read(digest, MANIFEST, limit=_LARGEST_MANIFEST)
         if raw is None:
             raise self._missing(digest)
         try:
             manifest = json.loads(raw)
             named = str(manifest["digest"])
-            whole = _DIGEST.fullmatch(named) and all(f["sha256"] for f in manifest["files"].values())
-        except (ValueError, KeyError, TypeError, AttributeError):
+            whole = _DIGEST.fullmatch(named) and all(
+                _FILE_NAME.fullmatch(name) and f["sha256"] and type(f["bytes"]) is int
+                for name, f in manifest["files"].items()
+            )
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             whole = False
         if not whole:
             raise self._corrupt(digest, MANIFEST, f"a manifest of {digest}", f"{len(raw)} bytes that are none")
@@ -100,7 +104,7 @@ class AdapterStore:
         """The adapter's files, each checked against the manifest. Raises as `manifest`, and AdapterCorrupt."""
         files = {}
         for name, expected in self.manifest(digest)["files"].items():
-            data = self._read(digest, name)
+            data = self._read(digest, name, limit=expected["bytes"])
             if data is None:
                 raise self._corrupt(digest, name, f"sha256 {expected['sha256']}", "no such file")
             if (found := _sha256(data)) != expected["sha256"]:
@@ -141,12 +145,23 @@ class AdapterStore:
             raise InvalidInput(f"{digest!r} is not a digest: 64 hexadecimal digits are")
         return f"{self._adapters}/{digest[:2]}/{digest}"
 
-    def _read(self, digest: str, name: str) -> bytes | None:
+    def _read(self, digest: str, name: str, *, limit: int) -> bytes | None:
+        """A file of the adapter's folder. Raises AdapterCorrupt on a link, a device, and what is larger than `limit`:
+        whoever writes into the store must not choose what else is read, nor how much."""
+        path = f"{self._folder(digest)}/{name}"
         with self._storage():
             try:
-                return bytes(self._fs.cat_file(f"{self._folder(digest)}/{name}"))
+                info = self._fs.info(path)
+                if info["type"] != "file" or info.get("islink") or self._leads_out(path):
+                    raise self._corrupt(digest, name, "a file", "a link or no file at all")
+                if info["size"] > limit:
+                    raise self._corrupt(digest, name, f"{limit} bytes at most", f"{info['size']} bytes")
+                return bytes(self._fs.cat_file(path))
             except FileNotFoundError:
                 return None
+
+    def _leads_out(self, path: str) -> bool:
+        return self._local and not Path(path).resolve().is_relative_to(Path(self._adapters).resolve())
 
     def _renew(self, digest: str) -> None:
         """Sets the time that `age_seconds` counts from."""

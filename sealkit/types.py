@@ -16,6 +16,10 @@ class Value(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
+MOST = 2**31 - 1
+"""Of what travels as a 32-bit number."""
+
+
 def digest_of(*parts: object) -> str:
     """SHA-256 (hex) of the canonical JSON of `parts`; equal values give equal digests on every machine."""
     plain = [p.model_dump(mode="json") if isinstance(p, BaseModel) else p for p in parts]
@@ -55,10 +59,15 @@ class Sampling(Value):
     """How text is sampled. `temperature` 0 is greedy; `max_tokens` counts the completion alone."""
 
     temperature: float = Field(1.0, ge=0, le=10)
+    """0: the likeliest token each time."""
     top_p: float = Field(1.0, gt=0, le=1)
+    """Only the likeliest tokens that together have this probability; 1: all."""
     max_tokens: int = Field(256, ge=1, le=32768)
+    """Tokens of the completion at most."""
     stop: tuple[Annotated[str, Field(min_length=1, max_length=256)], ...] = Field((), max_length=16)
+    """Texts at which the completion ends; they are no part of it."""
     seed: int = Field(0, ge=0, lt=2**64)
+    """In a run each completion has one of its own, derived from the run's."""
     json_schema: str = Field("", max_length=100_000)
     """A JSON Schema that the completion must follow, where the backend can hold the model to one; empty: free text."""
 
@@ -120,10 +129,13 @@ class LoraConfig(Value):
 
     rank: int = Field(32, ge=1, le=1024)
     alpha: float = Field(64, gt=0)
+    """The adapter's product is scaled by alpha / rank."""
     dropout: float = Field(0.0, ge=0, lt=1)
+    """Share of an adapter's inputs that is left out at random while it is trained."""
     target_modules: tuple[str, ...] = Field(
         ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"), min_length=1, max_length=64
     )
+    """Linear layers that get an adapter, by the last part of their names."""
 
 
 class Schedule(StrEnum):
@@ -137,14 +149,23 @@ class Optimisation(Value):
     `kl_beta` weighs KL(base || adapted) on the label positions."""
 
     learning_rate: float = Field(1e-3, gt=0, le=1)
+    """At its highest, after the warm-up; docs/loss.md says how it compares with SEAL's."""
     epochs: int = Field(10, ge=1, le=10000)
+    """Passes over the examples."""
     batch_size: int = Field(1, ge=1, le=4096)
+    """Examples of a micro-batch, whose loss is the mean over their label tokens."""
     gradient_accumulation_steps: int = Field(1, ge=1, le=4096)
+    """Micro-batches of an optimiser step."""
     schedule: Schedule = Schedule.CONSTANT
-    warmup_steps: int = Field(0, ge=0)
+    """What the rate does after the warm-up: `constant`; or `linear` or `cosine`, down to 0 at the end."""
+    warmup_steps: int = Field(0, ge=0, le=MOST)
+    """Optimiser steps in which the rate rises from 0."""
     weight_decay: float = Field(0.0, ge=0, le=1)
+    """AdamW's, of the adapter's weights."""
     max_grad_norm: float = Field(0.0, ge=0)
+    """Gradients with a larger 2-norm are scaled down to it; 0: none is."""
     kl_beta: float = Field(0.0, ge=0)
+    """Weight of KL(base || adapted), nats a token over the label positions, in the loss; 0: left out."""
 
 
 class TrainingSpec(Value):
@@ -272,7 +293,7 @@ class Race(Value):
 
     to_beat: float | None = Field(None, ge=0, le=1)
     confidence: float = Field(0.95, gt=0.5, lt=1)
-    wave: int = Field(4, ge=1)
+    wave: int = Field(4, ge=1, le=MOST)
 
 
 class Evaluation(Value):

@@ -10,7 +10,6 @@ from typing import Any
 
 import safetensors.torch
 import torch
-from pydantic import ValidationError
 from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import PreTrainedModel
@@ -22,6 +21,7 @@ WEIGHTS_FILE = "adapter_model.safetensors"
 CONFIG_FILE = "adapter_config.json"
 MAX_RANK = 1024
 """What `LoraConfig` allows, and how much the decoder holds on top of one another."""
+_PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 _PREFIX = "base_model.model."
 # PEFT features that change what the two matrices mean; an adapter that uses one would be applied wrongly in silence.
 _UNSUPPORTED = ("use_dora", "rank_pattern", "alpha_pattern", "modules_to_save", "layer_replication", "fan_in_fan_out")
@@ -45,20 +45,27 @@ def load_adapter(files: Mapping[str, bytes]) -> LoraWeights:
 
     Raises AdapterCorrupt when a file is missing or malformed, or the adapter uses a PEFT feature beyond plain LoRA.
     """
+    if pickles := [name for name in sorted(files) if name.endswith(_PICKLES)]:
+        raise AdapterCorrupt(
+            f"the adapter holds {pickles[0]}, a pickle, which can run code when it is read; convert it to safetensors, "
+            "which alone are read, and leave the pickle out"
+        )
     try:
         stored = json.loads(files[CONFIG_FILE])
         flat = safetensors.torch.load(files[WEIGHTS_FILE])
     except KeyError as fault:
         raise AdapterCorrupt(f"the adapter has no {fault.args[0]}") from fault
-    except (ValueError, SafetensorError) as fault:
+    except (ValueError, RecursionError, SafetensorError) as fault:
         raise AdapterCorrupt(f"the adapter's files cannot be read: {fault}") from fault
+    if not isinstance(stored, dict):
+        raise AdapterCorrupt(f"{CONFIG_FILE} is no JSON object")
     used = [name for name in _UNSUPPORTED if stored.get(name)] + [f"bias={b}" for b in _bias(stored)]
     if used:
         raise AdapterCorrupt(f"the adapter uses PEFT features that are not supported here: {', '.join(used)}")
     tensors = _pair(flat)
     try:
         return LoraWeights(_config(stored, tensors), tensors)
-    except (KeyError, TypeError, ValidationError) as fault:
+    except (KeyError, TypeError, ValueError, OverflowError) as fault:
         raise AdapterCorrupt(f"{CONFIG_FILE} does not describe a LoRA adapter: {fault}") from fault
 
 
@@ -165,6 +172,8 @@ def _pair(flat: Mapping[str, Tensor]) -> dict[str, tuple[Tensor, Tensor]]:
         if half not in ("lora_A", "lora_B") or tensor.ndim != 2:
             raise AdapterCorrupt(f"{WEIGHTS_FILE} holds {key}, which is not a matrix of a LoRA adapter on a linear")
         exact = tensor.dtype in (torch.float32, torch.float64)
+        if not tensor.is_floating_point() or not bool(tensor.float().isfinite().all()):
+            raise AdapterCorrupt(f"{WEIGHTS_FILE} holds {key}, whose values are not all finite numbers")
         halves.setdefault(path, {})[half] = tensor if exact else tensor.float()
     for path, half_of in halves.items():
         if len(half_of) != 2 or half_of["lora_A"].shape[0] != half_of["lora_B"].shape[1]:

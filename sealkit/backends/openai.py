@@ -18,8 +18,8 @@ from pydantic import BaseModel, Field
 
 from sealkit.backends.base import Generation
 from sealkit.backends.models import describe_model, render_prompt
-from sealkit.backends.remote import SEEDS, AdapterHost, Served, SharedTime, parsed_schema
-from sealkit.endpoint import Endpoint, EndpointOptions
+from sealkit.backends.remote import SEEDS, AdapterHost, Served, SharedTime
+from sealkit.endpoint import Endpoint, EndpointOptions, token_count
 from sealkit.errors import (
     EndpointRefused,
     InvalidModel,
@@ -28,6 +28,7 @@ from sealkit.errors import (
     ResourceExhausted,
     Unavailable,
 )
+from sealkit.schema import read_schema
 from sealkit.types import AdapterRef, FinishReason, ModelInfo, Policy, Prompt, Sampling, Usage
 
 AGREEMENT = "Tokens agree where “quotes”, 1,234.5 and naïve words agree.\n"
@@ -184,7 +185,7 @@ def completion_request(name: str, tokens: Sequence[int], sampling: Sampling, roo
     if sampling.stop:
         body["stop"] = list(sampling.stop)
     if sampling.json_schema:
-        schema = {"name": "completion", "schema": parsed_schema(sampling.json_schema)}
+        schema = {"name": "completion", "schema": read_schema(sampling.json_schema)}
         body["response_format"] = {"type": "json_schema", "json_schema": schema}
     return body
 
@@ -194,7 +195,7 @@ def read_completion(reply: Mapping[str, Any], url: str) -> tuple[str, FinishReas
     try:
         choice = reply["choices"][0]
         text, ended = str(choice["text"]), choice.get("finish_reason")
-        sampled = int((reply.get("usage") or {}).get("completion_tokens") or 0)
+        sampled = token_count((reply.get("usage") or {}).get("completion_tokens"))
     except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
         raise Unavailable(f"{url} answered with what is no completion: {str(reply)[:200]}") from error
     return text, FinishReason.LENGTH if ended == "length" else FinishReason.STOP, sampled

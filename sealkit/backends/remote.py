@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 from transformers import PreTrainedTokenizerBase
 
 from sealkit.endpoint import Endpoint
-from sealkit.errors import InvalidInput, Unsupported
+from sealkit.errors import Unsupported
 from sealkit.types import AdapterRef, ModelInfo
 
 SEEDS = 2**31
@@ -74,14 +73,6 @@ class NoAdapters:
     def lost(self, name: str) -> None: ...
 
     async def close(self) -> None: ...
-
-
-def parsed_schema(text: str) -> Any:
-    """A sampling's JSON schema as a server takes it. Raises InvalidInput where it is no JSON."""
-    try:
-        return json.loads(text)
-    except ValueError as error:
-        raise InvalidInput(f"the JSON schema of the sampling is no JSON: {error}") from error
 
 
 class SharedTime:

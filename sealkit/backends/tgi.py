@@ -23,10 +23,11 @@ from sealkit.backends.base import Generation
 from sealkit.backends.models import describe_model, render_prompt, rendered_text
 from sealkit.backends.openai import AGREEMENT, FIXED_ADAPTERS, NO_DIVERGENCE, ServedModel
 from sealkit.backends.probe import PROBE_TEXT, Provenance, probe_gap
-from sealkit.backends.remote import SharedTime, parsed_schema
+from sealkit.backends.remote import SharedTime
 from sealkit.backends.tgi_client import TgiClient
 from sealkit.endpoint import EndpointOptions
 from sealkit.errors import AdapterMismatch, InvalidInput, InvalidModel, PromptTooLong, Unavailable, Unsupported
+from sealkit.schema import read_schema
 from sealkit.store import AdapterStore
 from sealkit.types import AdapterRef, FinishReason, ModelInfo, Policy, Prompt, Sampling, Usage
 
@@ -216,7 +217,7 @@ def parameters(sampling: Sampling, room: int) -> dict[str, Any]:
         "seed": sampling.seed if drawn else None,
         "stop": list(sampling.stop) or None,
         "return_full_text": False,
-        "grammar": {"type": "json", "value": parsed_schema(sampling.json_schema)} if sampling.json_schema else None,
+        "grammar": {"type": "json", "value": read_schema(sampling.json_schema)} if sampling.json_schema else None,
     }
 
 

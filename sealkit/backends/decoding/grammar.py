@@ -10,6 +10,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from sealkit.errors import InvalidInput, Unsupported
+from sealkit.schema import read_schema
 
 if TYPE_CHECKING:
     from llguidance import LLMatcher, LLTokenizer
@@ -55,6 +56,7 @@ class Grammars:
         """A grammar at its beginning. Raises Unsupported where llguidance is missing or the tokenizer is not a fast
         one, InvalidInput on a schema that it does not take."""
         if schema not in self._compiled:
+            read_schema(schema)
             self._compiled[schema] = self._compile(schema)
             if len(self._compiled) > _MOST_SCHEMAS:
                 self._compiled.popitem(last=False)

@@ -53,7 +53,7 @@ async def editors(chat: FakeChat, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 async def test_a_prompt_becomes_a_chat(editors: Editors, chat: FakeChat) -> None:
-    sampling = Sampling(temperature=0.5, top_p=0.9, max_tokens=64, seed=2**40, stop=("END",), json_schema='{"a": 1}')
+    sampling = Sampling(temperature=0.5, top_p=0.9, max_tokens=64, seed=2**40, stop=("END",), json_schema='{"type": "null"}')
     said = await editors.write("outside", PROMPT, sampling)
     assert chat.requests == [
         (
@@ -66,7 +66,7 @@ async def test_a_prompt_becomes_a_chat(editors: Editors, chat: FakeChat) -> None
                     {"role": "assistant", "content": "1"},
                     {"role": "user", "content": "two?"},
                 ],
-                "response_format": {"type": "json_schema", "json_schema": {"name": "completion", "schema": {"a": 1}}},
+                "response_format": {"type": "json_schema", "json_schema": {"name": "completion", "schema": {"type": "null"}}},
             },
         )
     ]  # fmt: skip

@@ -73,14 +73,14 @@ async def test_a_prompt_is_sent_as_the_tokens_that_the_trainer_reads(make: Make,
     backend = make()
     await backend.start()
     tokens = render_prompt(describe_model(str(model), dtype="")[0], TOWN)
-    sampling = Sampling(temperature=0.7, top_p=0.9, max_tokens=7, seed=2**31 + 5, stop=("\n",), json_schema='{"a": 1}')
+    sampling = Sampling(temperature=0.7, top_p=0.9, max_tokens=7, seed=2**31 + 5, stop=("\n",), json_schema='{"type": "null"}')
     said = await backend.generate(TOWN, sampling)
     assert vllm.requests[-1] == (
         "/v1/completions",
         {
             "model": "base", "prompt": tokens, "max_tokens": 7, "temperature": 0.7, "top_p": 0.9, "seed": 5,
             "stop": ["\n"],
-            "response_format": {"type": "json_schema", "json_schema": {"name": "completion", "schema": {"a": 1}}},
+            "response_format": {"type": "json_schema", "json_schema": {"name": "completion", "schema": {"type": "null"}}},
         },
     )  # fmt: skip
     assert (said.text, said.finish_reason) == ("base says", FinishReason.STOP)

@@ -1,0 +1,78 @@
+"""JSON schemas that completions are held to: which of them a service takes on.
+
+A caller writes them, and a grammar is compiled of them. A few hundred characters of regular expressions, or of parts
+that must all hold, compile for hours and take all memory there is. So only what describes plain values is taken, in
+sizes that compile in moments.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from sealkit.errors import InvalidInput
+
+_KEYWORDS = frozenset(
+    {"$schema", "$id", "$defs", "$ref", "definitions", "title", "description", "default", "examples", "format"}
+    | {"type", "enum", "const", "anyOf", "oneOf", "nullable", "minimum", "maximum", "exclusiveMinimum"}
+    | {"exclusiveMaximum", "minLength", "maxLength", "minItems", "maxItems", "items", "prefixItems"}
+    | {"properties", "required", "additionalProperties"}
+)
+_BY_NAME = ("properties", "$defs", "definitions")
+_MANY = ("anyOf", "oneOf", "prefixItems")
+_ONE = ("items", "additionalProperties")
+_SIZES = ("minLength", "maxLength", "minItems", "maxItems")
+_MOST_PARTS = 500
+_MOST_SIZE = 1000
+_MOST_CHARACTERS = 20_000
+_DEEPEST = 20
+
+
+def read_schema(text: str) -> Any:
+    """The schema. Raises InvalidInput where it is no JSON, or holds what is not taken, naming it."""
+    if len(text) > _MOST_CHARACTERS:
+        raise InvalidInput(f"json_schema has {len(text)} characters, and {_MOST_CHARACTERS} are taken at most")
+    try:
+        schema = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise InvalidInput(f"json_schema is no JSON: {error}") from error
+    if not isinstance(schema, dict):
+        raise InvalidInput("json_schema must be an object")
+    for number, (part, depth) in enumerate(_parts(schema)):
+        if number >= _MOST_PARTS or depth > _DEEPEST:
+            raise InvalidInput(
+                f"json_schema: {_MOST_PARTS} parts, {_DEEPEST} deep, are taken at most; write a smaller one"
+            )
+        _check(part)
+    return schema
+
+
+def _check(part: dict[str, Any]) -> None:
+    if strange := sorted(set(part) - _KEYWORDS):
+        taken = ", ".join(sorted(_KEYWORDS))
+        raise InvalidInput(f"json_schema: {strange[0][:60]!r} is not taken; plain values are described by {taken}")
+    for name in _SIZES:
+        size = part.get(name, 0)
+        if type(size) is not int or not 0 <= size <= _MOST_SIZE:
+            raise InvalidInput(f"json_schema: {name} must be a whole number from 0 to {_MOST_SIZE}")
+    if len(part.get("enum") or ()) > _MOST_PARTS:
+        raise InvalidInput(f"json_schema: an enum may have {_MOST_PARTS} values at most")
+    if not str(part.get("$ref", "#")).startswith("#"):
+        raise InvalidInput("json_schema: a $ref may point into the schema itself only (#/…)")
+
+
+def _parts(schema: dict[str, Any]) -> Iterator[tuple[dict[str, Any], int]]:
+    """The schema and all schemas in it, with their depth."""
+    waiting: list[tuple[Any, int]] = [(schema, 1)]
+    while waiting:
+        part, depth = waiting.pop()
+        if not isinstance(part, dict):
+            continue  # true and false are schemas too
+        yield part, depth
+        found = [part[name] for name in _ONE if name in part]
+        for name in _MANY:
+            found += part[name] if isinstance(part.get(name), list) else []
+        for name in _BY_NAME:
+            found += part[name].values() if isinstance(part.get(name), dict) else []
+        waiting += [(one, depth + 1) for one in found]
