@@ -24,6 +24,7 @@ def struct_to_pb(value: Mapping[str, Any], *, what: str = "value") -> struct_pb2
 
 
 def struct_from_pb(pb: struct_pb2.Struct) -> dict[str, Any]:
+    """Raises InvalidInput on NaN and infinity, for which JSON has no form."""
     return {key: _value_from_pb(value) for key, value in pb.fields.items()}
 
 
@@ -60,6 +61,8 @@ def _value_from_pb(pb: struct_pb2.Value) -> Any:
     match pb.WhichOneof("kind"):
         case "number_value":
             number = pb.number_value
+            if number - number != 0:
+                raise InvalidInput(f"{number} has no form in JSON; send a finite number, a text or null")
             return int(number) if number.is_integer() and abs(number) <= _EXACT else number
         case "string_value":
             return pb.string_value

@@ -7,7 +7,7 @@ from math import ceil
 from typing import Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from sealkit.config import InnerLoopConfig
 from sealkit.domain import Context, Rejected
@@ -30,6 +30,8 @@ from sealkit.types import Prompt, PromptFormat, PromptLoss, Query, TrainingExamp
 
 _LOSS = {Strategy.ALL: PromptLoss.ALL, Strategy.OUTPUT: PromptLoss.SHOTS}
 
+MOST_VIEWS = 65
+"""What a query may have: its own prompt and 64 others."""
 ORACLE = Toolkit(
     data_generation=DataGeneration(
         use_basic_augmentations=True,
@@ -71,6 +73,12 @@ class ArcOptions(BaseModel):
         if unknown := [name for name in views if name not in VIEWS]:
             raise ValueError(f"there is no view {unknown[0]!r}; there are {', '.join(turn.name for turn in TURNS)}")
         return views
+
+    @model_validator(mode="after")
+    def _few_enough(self) -> ArcOptions:
+        if (asked := (1 + len(self.views)) * (1 + self.permutations)) > MOST_VIEWS:
+            raise ValueError(f"views and permutations make {asked} ways to ask; {MOST_VIEWS} are the most")
+        return self
 
 
 class ArcDomain:

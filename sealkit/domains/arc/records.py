@@ -37,8 +37,9 @@ class TaskRecord(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
     id: str = Field(min_length=1, max_length=200)
-    train: tuple[PairRecord, ...] = Field(min_length=1)
-    test: tuple[PairRecord, ...] = Field(min_length=1)
+    # Published tasks have ten at most; what is made of n demonstrations grows with n cubed.
+    train: tuple[PairRecord, ...] = Field(min_length=1, max_length=20)
+    test: tuple[PairRecord, ...] = Field(min_length=1, max_length=20)
     split: Literal["train", "heldout"] = "train"
 
     @property

@@ -6,13 +6,14 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from sealkit.domain import Context
 from sealkit.errors import InvalidDataset
 from sealkit.types import digest_of
 
-Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
+Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=10_000)]
+LongText = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=500_000)]
 
 
 class Question(BaseModel):
@@ -29,8 +30,8 @@ class Passage(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
     title: Text
-    context: Text
-    questions: tuple[Question, ...]
+    context: LongText
+    questions: tuple[Question, ...] = Field(max_length=10_000)
     split: Literal["train", "heldout"] = "train"
 
     @property
