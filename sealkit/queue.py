@@ -71,7 +71,7 @@ class Queue:
 
     async def put(self, lane: str, bodies: Sequence[str], *, trace: str = "") -> None:
         """Adds bodies at the lane's end."""
-        beside = {"trace": trace} if trace else {}
+        beside: dict[Any, Any] = {"trace": trace} if trace else {}
 
         async def add() -> None:
             async with self._redis.pipeline(transaction=False) as pipe:

@@ -125,6 +125,17 @@ GPU_GAUGES: dict[str, str] = {
 }
 """Name: help. Labels: `gpu` (NVML's index) and `uuid`."""
 
+# What Prometheus sees for the first time is no increase to it: counters of few known labels are there from the start.
+for _counter, _values in (
+    (TRIALS, ("succeeded", "rejected", "failed")),
+    (SELECTED, ("kept", "dropped")),
+    (GATE, ("passed", "refused", "unmeasured")),
+    (DELIVERIES, ("first", "again")),
+    (RACES, ("stopped", "finished")),
+):
+    for _value in _values:
+        _counter.labels(_value)
+
 
 def watch_disk(volume: str, folder: Path) -> None:
     """Tells how full the disk under `folder` is whenever Prometheus asks; NaN once the folder is gone."""

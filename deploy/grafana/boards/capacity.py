@@ -2,6 +2,9 @@
 
 from deploy.grafana.panel import GREEN, RED, YELLOW, Board, Panel, Query, Row
 
+_TRAINERS = '{job="seal-trainer"}'
+"""Every process has every metric; those of the others stand at 0."""
+
 
 def _gpu(expression: str) -> Query:
     """Every service on a node tells of all its GPUs: one of them is enough."""
@@ -21,7 +24,7 @@ CAPACITY = Board(
                     "Slots in use",
                     "Share of a trainer's slots that hold a job. Low while the queue is full: workers are too few.",
                     "percentunit",
-                    (Query("seal_trainer_slot_occupancy_ratio", "{{instance}}"),),
+                    (Query(f"seal_trainer_slot_occupancy_ratio{_TRAINERS}", "{{instance}}"),),
                     low=0,
                     high=1,
                     first=RED,
@@ -60,7 +63,7 @@ CAPACITY = Board(
                     "Busy share",
                     "Share of the time in which a trainer had jobs.",
                     "percentunit",
-                    (Query("rate(seal_trainer_busy_seconds_total[$__rate_interval])", "{{instance}}"),),
+                    (Query(f"rate(seal_trainer_busy_seconds_total{_TRAINERS}[$__rate_interval])", "{{instance}}"),),
                     low=0,
                     high=1,
                 ),
@@ -68,7 +71,7 @@ CAPACITY = Board(
                     "Peak memory",
                     "High water of the trainer: of the GPU's tensors, or of the process on a CPU.",
                     "bytes",
-                    (Query("seal_trainer_peak_memory_bytes", "{{instance}}"),),
+                    (Query(f"seal_trainer_peak_memory_bytes{_TRAINERS}", "{{instance}}"),),
                 ),
             ),
         ),
@@ -106,8 +109,8 @@ CAPACITY = Board(
                     "percentunit",
                     (
                         Query(
-                            "sum by (job) (rate(seal_decode_reused_tokens_total[10m]))"
-                            ' / (sum by (job) (rate(seal_decode_tokens_total{kind="prompt"}[10m])) > 0)',
+                            "clamp_max(sum by (job) (rate(seal_decode_reused_tokens_total[10m]))"
+                            ' / (sum by (job) (rate(seal_decode_tokens_total{kind="prompt"}[10m])) > 0), 1)',
                             "{{job}}",
                         ),
                     ),

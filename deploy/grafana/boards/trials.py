@@ -21,6 +21,7 @@ TRIALS = Board(
                             "{{stage}}",
                         ),
                     ),
+                    width=8,
                 ),
                 Panel(
                     "Trial latency by stage, p95",
@@ -33,12 +34,14 @@ TRIALS = Board(
                             "{{stage}}",
                         ),
                     ),
+                    width=8,
                 ),
                 Panel(
                     "Whole trials",
                     "From a trial's row to its end: waiting, all stages, and earlier tries.",
                     "s",
                     quantiles("seal_trial_whole_seconds"),
+                    width=8,
                 ),
                 Panel(
                     "Trials a minute",
