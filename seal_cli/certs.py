@@ -21,7 +21,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from sealkit.errors import InvalidConfig
 
-SERVICES = ("controller", "worker", "generator", "trainer", "evaluator", "redis")
+SERVICES = ("controller", "worker", "generator", "trainer", "evaluator", "redis", "postgres", "vllm")
 """Those of the compose stack, by the names they have there."""
 _CA_DAYS = 3650
 _RENEW_DAYS = 30
