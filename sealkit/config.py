@@ -11,15 +11,30 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from sealkit.errors import InvalidConfig
-from sealkit.types import MOST, LoraConfig, Optimisation, Sampling, Schedule
+from sealkit.types import MOST, LoraConfig, Optimisation, Sampling, Schedule, Value
 
 
 class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _filled(cls, raw: Any) -> Any:
+        """A table given in part (`optimisation = { epochs = 3 }`) keeps the section's own defaults for the rest, which
+        are not those of the table's type."""
+        if not isinstance(raw, Mapping):
+            return raw
+        return {name: _whole(value, cls.model_fields.get(name)) for name, value in raw.items()}
+
+
+def _whole(value: Any, field: FieldInfo | None) -> Any:
+    default = field.default if field else None
+    return {**default.model_dump(), **value} if isinstance(value, Mapping) and isinstance(default, Value) else value
 
 
 class DomainConfig(Section):
@@ -180,8 +195,8 @@ class SelectionConfig(Section):
     """Which trials of a group teach the policy."""
 
     rule: Literal["best_of_k", "positive", "significant"] = "best_of_k"
-    """The trial with the highest reward; all with a reward above 0; or all that beat the baseline beyond chance (McNemar's
-    exact test on the same questions, Holm's correction over the group)."""
+    """The trial with the highest reward; all with a reward above 0; or all that beat the baseline beyond chance
+    (McNemar's exact test on the same questions, Holm's correction over the group)."""
     must_beat_passage_only: bool = True
     """A kept trial must do better than training on the raw context does. SEAL itself does not ask for that."""
     must_gain: bool = True

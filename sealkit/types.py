@@ -128,6 +128,7 @@ class LoraConfig(Value):
     """Shape of an adapter in PEFT's terms: `r`, `lora_alpha`, `lora_dropout`, `target_modules`."""
 
     rank: int = Field(32, ge=1, le=1024)
+    """Of the two factors; weights and memory grow with it."""
     alpha: float = Field(64, gt=0)
     """The adapter's product is scaled by alpha / rank."""
     dropout: float = Field(0.0, ge=0, lt=1)

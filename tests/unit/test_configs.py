@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from scripts import write_config_reference as reference
 from seal_cli.recipe import load_recipe
-from sealkit.config import load_config
+from sealkit.config import RunConfig, load_config, parse_config
 from sealkit.domain import load_domain
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.toml"))
@@ -18,6 +19,22 @@ def test_config_loads_with_its_domain_and_dataset(path: Path) -> None:
     if config.dataset.path:
         records = load_recipe(path, dataset=None, limit=None, settings=()).records
         assert domain.contexts(records)
+
+
+@pytest.mark.parametrize("section", ["editor", "evaluation", "inner_loop", "m_step"])
+def test_a_table_given_in_part_keeps_the_defaults_of_its_section(section: str) -> None:
+    default = getattr(RunConfig(), section)
+    for name in {"sampling", "lora", "optimisation"} & type(default).model_fields.keys():
+        table = getattr(default, name)
+        first = next(iter(type(table).model_fields))
+        value = getattr(table, first) * 2 or 0.5
+        parsed = getattr(getattr(parse_config({section: {name: {first: value}}}), section), name)
+        assert parsed == table.model_copy(update={first: value})
+
+
+def test_every_key_is_explained_and_the_reference_is_current() -> None:
+    assert reference.main(["--check"]) == 0
+    assert "|  |" not in reference.TARGET.read_text(), "a key without a word on it"
 
 
 def test_the_demo_and_the_paper_ship() -> None:
