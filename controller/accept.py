@@ -14,12 +14,16 @@ from controller.record.runs import NewRun
 from controller.setup import planned_trials, shuffled
 from sealkit.config import RunConfig, parse_config
 from sealkit.domain import Context, load_domain
-from sealkit.errors import InvalidConfig, InvalidDataset
+from sealkit.errors import InvalidConfig, InvalidDataset, LimitExceeded
 from sealkit.judges import check_judge
+from sealkit.schema import read_schema
 from sealkit.types import digest_of
 
 _SPLITS = ("train", "heldout")
 _SLUG_LENGTH = 40
+_MOST_TRIALS = 10_000_000
+_LONGEST = {"id": 512, "question": 10_000, "answer": 10_000}
+_LARGEST_SUITE = 10_000
 
 
 def accept(
@@ -31,8 +35,9 @@ def accept(
     retention: Sequence[Mapping[str, Any]],
     plugins: Sequence[str],
     outside: Sequence[str] = (),
+    tenant: str = "",
 ) -> tuple[NewRun, list[Context]]:
-    """The run to journal, and its contexts.
+    """The run to journal, and its contexts. A request id is its `tenant`'s own.
 
     Raises InvalidConfig, InvalidDataset with every fault named; UnknownDomain; UnknownJudge.
     """
@@ -46,28 +51,42 @@ def accept(
     suite = check_retention(retention) if retention else default_retention()
     check_rehearsal(checked, len(suite))
     splits = Counter(context.split for context in contexts)
+    trials = planned_trials(checked, train=splits["train"], held_out=splits["heldout"], ready=ready)
+    check_trials(trials)
     name = display_name or checked.name
     new = NewRun(
-        run_id=run_id(name, request_id),
-        request_id=request_id,
+        run_id=run_id(name, request_id, tenant),
         digest=digest_of(display_name, checked, list(records), list(retention)),
         display_name=name,
         config=checked.model_dump(mode="json"),
         retention=tuple(suite),
         start_policy=checked.start_policy,
         rounds_total=splits["train"] if checked.task == "adapt" else checked.rounds,
-        trials_total=planned_trials(checked, train=splits["train"], held_out=splits["heldout"], ready=ready),
+        trials_total=trials,
     )
     return new, contexts
 
 
 def check_config(config: RunConfig) -> RunConfig:
     """Refuses what each section allows but both together do not. Raises InvalidConfig."""
+    for sampling in (config.editor.sampling, config.evaluation.sampling):
+        if sampling.json_schema:
+            read_schema(sampling.json_schema)
     if config.selection.must_beat_passage_only and not config.passage_only:
         field = "selection.must_beat_passage_only"
         message = "needs passage_only = true; without the comparison, set it to false"
         raise InvalidConfig(f"config: {field}: {message}", fields=((f"config.{field}", message),))
     return config
+
+
+def check_trials(planned: int) -> None:
+    """Refuses a run of more trials than anybody can mean. Raises LimitExceeded."""
+    if planned > _MOST_TRIALS:
+        raise LimitExceeded(
+            f"config: this makes {planned} trials, and a run has {_MOST_TRIALS} at most; fewer rounds, "
+            "contexts_per_round or editor.k",
+            metadata={"limit": "trials", "allowed": str(_MOST_TRIALS), "asked": str(planned)},
+        )
 
 
 def check_rehearsal(config: RunConfig, suite: int) -> None:
@@ -118,6 +137,14 @@ def check_retention(records: Sequence[Mapping[str, Any]]) -> list[dict[str, str]
         for key in keys
         if not isinstance(record.get(key), str) or not record[key].strip()
     ]
+    faults += [
+        (f"retention[{i}].{key}", f"longer than {most} characters")
+        for i, record in enumerate(records)
+        for key, most in _LONGEST.items()
+        if isinstance(record.get(key), str) and len(record[key]) > most
+    ]
+    if len(records) > _LARGEST_SUITE:
+        faults.append(("retention", f"has {len(records)} questions; {_LARGEST_SUITE} are the most"))
     twice = [name for name, n in Counter(str(record.get("id")) for record in records).items() if n > 1]
     faults += [("retention", f"id {name!r} comes more than once") for name in twice]
     _raise_if(faults)
@@ -130,10 +157,11 @@ def default_retention() -> list[dict[str, str]]:
     return check_retention([json.loads(line) for line in text.splitlines() if line.strip()])
 
 
-def run_id(name: str, request_id: str) -> str:
-    """A short id: the name's letters and digits, then eight that the request id decides."""
+def run_id(name: str, request_id: str, tenant: str = "") -> str:
+    """A short id: the name's letters and digits, then eight that the request id decides; for a tenant twelve, which
+    tenant and request id decide, so that no two tenants ever ask for the same."""
     slug = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:_SLUG_LENGTH].rstrip("-") or "run"
-    return f"{slug}-{digest_of(request_id)[:8]}"
+    return f"{slug}-{digest_of(tenant, request_id)[:12] if tenant else digest_of(request_id)[:8]}"
 
 
 def _raise_if(faults: Sequence[tuple[str, str]]) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +24,9 @@ from controller.service import ControllerService
 from controller.services import Services
 from controller.settings import ControllerSettings
 from controller.worker import Worker
-from sealkit.errors import InvalidConfig, Unavailable
+from sealkit.errors import InvalidConfig, SealError, Unavailable
 from sealkit.queue import Queue
-from sealkit.rpc.authority import Authority, CallersFile, Peers
+from sealkit.rpc.authority import Authority, CallersFile, Everyone, Peers
 from sealkit.rpc.services import EvaluatorClient, GeneratorClient, TrainerClient
 from sealkit.telemetry import watch_disk
 
@@ -52,7 +53,8 @@ class App:
         self._with_worker = worker
         self._stop = stop
         self._database = Database(settings.database_url)
-        self._service = ControllerService(self._database, settings.domain_plugins, settings.editors) if api else None
+        manner = (settings.domain_plugins, settings.editors, lambda: self.authority.quotas)
+        self._service = ControllerService(self._database, *manner) if api else None
         self._queue = queue or Queue(settings.redis_url, consumer=worker_id, stream=settings.queue)
         self._services = services
         self._pressure = Pressure(settings.worker_concurrency)
@@ -62,9 +64,12 @@ class App:
         """Whether the worker ended by itself, which it never should."""
         self.full_names: tuple[str, ...] = self._service.full_names if self._service else ("seal.controller.Worker",)
 
-    @property
+    @cached_property
     def authority(self) -> Authority:
-        """Who may call: whom the callers file lists; for a worker's health nobody needs to. Raises InvalidConfig."""
+        """Who may call: whom the callers file lists; for a worker's health nobody needs to; without TLS everyone.
+        Raises InvalidConfig."""
+        if self._settings.identity is None:
+            return Everyone()
         if self._service is None:
             return Peers(frozenset(self._settings.tls_peers))
         if not self._settings.callers_file:
@@ -91,6 +96,11 @@ class App:
         self._services = self._services or self._connect()
         self._working = asyncio.create_task(self._work(presence, self._services))
         self._working.add_done_callback(self._on_end)
+
+    async def refused(self, method: str, request: Any, error: SealError) -> None:
+        """Keeps what the API refused."""
+        if self._service is not None:
+            await self._service.refused(method, request, error)
 
     async def drain(self) -> None:
         """Ends the watch streams."""

@@ -22,6 +22,7 @@ from controller.presence import Presence
 from controller.record import contexts, events, policies, runs, trials
 from controller.record.database import Database
 from controller.record.leases import RunLease, hold
+from controller.record.reach import EVERYTHING
 from controller.record.tables import now
 from controller.record.trials import Plan
 from controller.report import build_report
@@ -98,7 +99,7 @@ class Drive:
     async def open_round(self, t: int, theta: PolicyVersion) -> PolicyVersion | None:
         """Begins round t under θ_t; θ_{t+1} where the round was done before."""
         following = await self._database.write(policies.begin_round, self._lease, t, theta.name)
-        return await self._database.read(policies.get, following) if following else None
+        return await self._database.read(policies.get, EVERYTHING, following) if following else None
 
     async def close_round(self, t: int, theta: PolicyVersion, made: PolicyVersion, *, kept: int) -> PolicyVersion:
         """Ends round t; θ_{t+1} is what was `made`, or θ_t where that is θ_t itself or the gate refused it. A policy
@@ -201,7 +202,7 @@ class Drive:
             return self._version(t, theta, await self._joined(theta, best.adapter), [best], Usage())
         kept = await self._database.read(trials.chosen, self._lease.run_id, from_round=0, to_round=t)
         spec = await asyncio.to_thread(consolidated, self._setup, self.train, kept, t)
-        first = await self._database.read(policies.get, f"policies/{self._lease.run_id}-0")
+        first = await self._database.read(policies.get, EVERYTHING, f"policies/{self._lease.run_id}-0")
 
         async def train() -> TrainingResult:
             return await _last(self._services.trainer.train_adapter(_policy(first), spec, owner=self._lease.run))
@@ -257,7 +258,7 @@ class Drive:
     # --- the score of a policy ----------------------------------------------------------------------------------------
     async def keep_score(self, theta: PolicyVersion, groups: Sequence[Group]) -> None:
         """Records a policy's mean accuracy on held-out contexts, as the report counts it."""
-        run = await self._database.read(runs.get, self._lease.run_id)
+        run = await self._database.read(runs.get, EVERYTHING, self._lease.run_id)
         tried = [t for g in groups for t in (*g.edits, *([g.passage] if g.passage else ()))]
         rows = {row.key: row.accuracy.mean for row in build_report(run, tried, [theta]).rows}
         held_out = rows.get("held_out.theta_0.self_edit.mean")

@@ -22,10 +22,12 @@ from controller.presence import Presence
 from controller.record import budgets, runs, trials
 from controller.record.database import Database
 from controller.record.leases import LeaseLost, RunLease
+from controller.record.runs import RunPlan
 from controller.rehearsal import with_answers
 from controller.round import rest_em
 from controller.services import Services
 from controller.setup import make_setup
+from sealkit import tracing
 from sealkit.errors import SealError, Unavailable
 from sealkit.queue import Queue
 from sealkit.resources import Fault
@@ -108,19 +110,9 @@ class Driver:
 
     async def _once(self, lease: RunLease) -> None:
         try:
-            setup = make_setup(await self._database.read(runs.plan, lease.run_id), self._plugins)
-            drive = Drive(
-                lease,
-                await with_answers(setup, self._services.generator),
-                database=self._database,
-                queue=self._queue,
-                services=self._services,
-                presence=self._presence,
-            )
-            every = self._presence.lease_seconds / _RECONCILES_A_LEASE
-            clock = self._keep_time(lease, every)
-            task = adapt(drive) if setup.config.task == "adapt" else rest_em(drive)
-            await accompanied(task, drive.follow(), drive.reconcile(every), clock)
+            plan = await self._database.read(runs.plan, lease.run_id)
+            with tracing.span("drive", trace=plan.trace):
+                await self._drive_by(plan, lease)
         except Unavailable:
             raise
         except SealError as error:
@@ -129,6 +121,21 @@ class Driver:
             return
         await self._database.write(runs.succeed, lease)
         log.info("run succeeded")
+
+    async def _drive_by(self, plan: RunPlan, lease: RunLease) -> None:
+        setup = make_setup(plan, self._plugins)
+        drive = Drive(
+            lease,
+            await with_answers(setup, self._services.generator),
+            database=self._database,
+            queue=self._queue,
+            services=self._services,
+            presence=self._presence,
+        )
+        every = self._presence.lease_seconds / _RECONCILES_A_LEASE
+        clock = self._keep_time(lease, every)
+        task = adapt(drive) if setup.config.task == "adapt" else rest_em(drive)
+        await accompanied(task, drive.follow(), drive.reconcile(every), clock)
 
     async def _keep_time(self, lease: RunLease, every_seconds: float) -> None:
         """Counts the time under way, on this process's steady clock; never returns. A process that stood still counts

@@ -18,6 +18,7 @@ from sqlalchemy import Connection, case, func, select
 
 from controller.record import runs as run_record
 from controller.record.database import Database
+from controller.record.reach import EVERYTHING
 from controller.record.tables import policies, runs, trials
 from sealkit.errors import Unavailable
 from sealkit.resources import Editor, GateState, RunState, TrialPhase, TrialState
@@ -105,7 +106,7 @@ def _of_run(connection: Connection, run_id: str) -> list[Sample]:
 
 
 def _progress(connection: Connection, run_id: str) -> Iterator[Sample]:
-    run = run_record.get(connection, run_id)
+    run = run_record.get(connection, EVERYTHING, run_id)
     done = run.progress
     yield Sample("seal_run_active", (run_id,), float(not run.state.terminal))
     yield Sample("seal_run_progress_ratio", (run_id,), done.trials_done / max(1, done.trials_total))

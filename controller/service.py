@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from typing import Any
+import re
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import asdict
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import grpc
+import structlog
+from google.protobuf.message import Message
 from seal.controller.v1 import controller_pb2 as pb
 from seal.controller.v1 import controller_pb2_grpc
 from sqlalchemy import Connection
@@ -14,17 +18,22 @@ from sqlalchemy import Connection
 from controller.accept import accept
 from controller.continual import with_continual
 from controller.estimate import estimate_run
-from controller.record import aliases, contexts, events, policies, replays, runs, trials
+from controller.record import aliases, audit, contexts, events, policies, quotas, replays, runs, trials
 from controller.record.database import Database
 from controller.record.rates import rates_for
+from controller.record.reach import Act, Reach
 from controller.replay import compare
 from controller.report import build_report
-from sealkit.resources import RunReport
+from sealkit.errors import SealError, Unavailable
+from sealkit.resources import CallerInfo, Quotas, RunReport
+from sealkit.rpc.authority import CALLER, reads
 from sealkit.rpc.convert import word_from_number
 from sealkit.rpc.convert_controller import (
     TRIAL_STATES,
     alias_to_pb,
+    audit_entry_to_pb,
     budget_from_pb,
+    caller_info_to_pb,
     event_to_pb,
     policy_version_to_pb,
     run_to_pb,
@@ -33,11 +42,16 @@ from sealkit.rpc.convert_controller import (
 from sealkit.rpc.convert_report import replay_to_pb, run_estimate_to_pb, run_report_to_pb
 from sealkit.rpc.struct import struct_from_pb
 
+log = structlog.get_logger(__name__)
+
 Context = grpc.aio.ServicerContext[Any, Any]
+P = ParamSpec("P")
+T = TypeVar("T")
 
 _POLL_SECONDS = 0.5
 _BREATH_SECONDS = 0.02
 _EVENTS_AT_ONCE = 200
+_NAME = r"[A-Za-z0-9._/-]{1,128}|[a-z]+/[A-Za-z0-9._/-]{1,290}"
 
 
 class ControllerService(controller_pb2_grpc.ControllerServiceServicer):
@@ -45,9 +59,17 @@ class ControllerService(controller_pb2_grpc.ControllerServiceServicer):
 
     full_names: tuple[str, ...] = ("seal.controller.v1.ControllerService",)
 
-    def __init__(self, database: Database, plugins: tuple[str, ...] = (), outside: tuple[str, ...] = ()) -> None:
-        """`plugins` may be named as domains, `outside` editors as arms."""
+    def __init__(
+        self,
+        database: Database,
+        plugins: tuple[str, ...] = (),
+        outside: tuple[str, ...] = (),
+        quotas: Callable[[], Mapping[str, Quotas]] = dict,
+    ) -> None:
+        """`plugins` may be named as domains, `outside` editors as arms; `quotas` says what tenants may have now."""
         self._database = database
+        self._quotas = quotas
+        self._told: dict[str, Quotas] | None = None
         self._plugins = plugins
         self._outside = outside
         self._draining = asyncio.Event()
@@ -70,6 +92,27 @@ class ControllerService(controller_pb2_grpc.ControllerServiceServicer):
         """Closes the record."""
         await self._database.close()
 
+    # --- sealkit.rpc.interceptors.Remembers ---------------------------------------------------------------------------
+    async def refused(self, method: str, request: Message, error: SealError) -> None:
+        """Enters a change that was refused in the audit log, as far as the record answers."""
+        action = method.rpartition("/")[2]
+        if reads(action) or isinstance(error, Unavailable):
+            return
+        act = _act(action, _named(request, "name") or _named(request, "parent"), _named(request, "request_id"))
+        try:
+            await self._database.write(audit.enter_refusal, act, error)
+        except Unavailable as unavailable:
+            log.error("refusal not in the audit log", **asdict(act), reason=error.reason, message=unavailable.message)
+
+    async def _change(
+        self, work: Callable[Concatenate[Connection, Act, P], T], act: Act, /, *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Makes a change on behalf of the caller; the record enters it in the audit log, in the same transaction."""
+        if (quotas_now := dict(self._quotas())) != self._told:
+            await self._database.write(quotas.tell, quotas_now)
+            self._told = quotas_now
+        return await self._database.write(work, act, *args, **kwargs)
+
     # --- runs ---------------------------------------------------------------------------------------------------------
     async def CreateRun(self, request: pb.CreateRunRequest, _: Context) -> pb.CreateRunResponse:
         new, contexts = await asyncio.to_thread(
@@ -81,21 +124,23 @@ class ControllerService(controller_pb2_grpc.ControllerServiceServicer):
             retention=[struct_from_pb(record) for record in request.retention],
             plugins=self._plugins,
             outside=self._outside,
+            tenant=_reach().home,
         )
-        return pb.CreateRunResponse(run=run_to_pb(await self._database.write(runs.create, new, contexts)))
+        act = _act("CreateRun", f"runs/{new.run_id}", request.request_id)
+        return pb.CreateRunResponse(run=run_to_pb(await self._change(runs.create, act, new, contexts)))
 
     async def GetRun(self, request: pb.GetRunRequest, _: Context) -> pb.GetRunResponse:
-        return pb.GetRunResponse(run=run_to_pb(await self._database.read(runs.get, _id(request.name))))
+        return pb.GetRunResponse(run=run_to_pb(await self._database.read(runs.get, _reach(), _id(request.name))))
 
     async def ListRuns(self, request: pb.ListRunsRequest, _: Context) -> pb.ListRunsResponse:
-        page = await self._database.read(runs.page, request.page_size, request.page_token)
+        page = await self._database.read(runs.page, _reach(), request.page_size, request.page_token)
         return pb.ListRunsResponse(runs=map(run_to_pb, page.items), next_page_token=page.next_token)
 
     async def WatchRun(self, request: pb.WatchRunRequest, _: Context) -> AsyncIterator[pb.WatchRunResponse]:
         run_id, cursor = _id(request.name), request.cursor
         while not self._draining.is_set():
             heard = self._database.bell.listen()
-            found, ended = await self._database.read(events.after, run_id, cursor, limit=_EVENTS_AT_ONCE)
+            found, ended = await self._database.read(events.after, _reach(), run_id, cursor, limit=_EVENTS_AT_ONCE)
             for event in found:
                 yield pb.WatchRunResponse(event=event_to_pb(event))
                 cursor = event.cursor
@@ -106,26 +151,25 @@ class ControllerService(controller_pb2_grpc.ControllerServiceServicer):
                 await asyncio.sleep(_BREATH_SECONDS)
 
     async def CancelRun(self, request: pb.CancelRunRequest, _: Context) -> pb.CancelRunResponse:
-        run = await self._database.write(runs.cancel, _id(request.name), request.request_id)
+        run = await self._change(runs.cancel, _act("CancelRun", request.name, request.request_id))
         return pb.CancelRunResponse(run=run_to_pb(run))
 
     async def PauseRun(self, request: pb.PauseRunRequest, _: Context) -> pb.PauseRunResponse:
-        run = await self._database.write(runs.pause, _id(request.name), request.request_id)
+        run = await self._change(runs.pause, _act("PauseRun", request.name, request.request_id))
         return pb.PauseRunResponse(run=run_to_pb(run))
 
     async def ResumeRun(self, request: pb.ResumeRunRequest, _: Context) -> pb.ResumeRunResponse:
         budget = budget_from_pb(request.budget) if request.HasField("budget") else None
-        run = await self._database.write(runs.resume, _id(request.name), request.request_id, budget)
+        run = await self._change(runs.resume, _act("ResumeRun", request.name, request.request_id), budget)
         return pb.ResumeRunResponse(run=run_to_pb(run))
 
     async def RetryTrials(self, request: pb.RetryTrialsRequest, _: Context) -> pb.RetryTrialsResponse:
-        run, retried = await self._database.write(
-            runs.retry, _id(request.parent), list(request.names), request.request_id
-        )
+        act = _act("RetryTrials", request.parent, request.request_id)
+        run, retried = await self._change(runs.retry, act, list(request.names))
         return pb.RetryTrialsResponse(run=run_to_pb(run), retried=retried)
 
     async def GetRunReport(self, request: pb.GetRunReportRequest, _: Context) -> pb.GetRunReportResponse:
-        report = await self._database.read(_report, _id(request.name))
+        report = await self._database.read(_report, _reach(), _id(request.name))
         return pb.GetRunReportResponse(report=run_report_to_pb(report))
 
     async def EstimateRun(self, request: pb.EstimateRunRequest, _: Context) -> pb.EstimateRunResponse:
@@ -139,7 +183,7 @@ class ControllerService(controller_pb2_grpc.ControllerServiceServicer):
             plugins=self._plugins,
             outside=self._outside,
         )
-        rates = await self._database.read(rates_for, new)
+        rates = await self._database.read(rates_for, _reach(), new)
         estimate = await asyncio.to_thread(estimate_run, new, contexts, rates, self._plugins)
         return pb.EstimateRunResponse(estimate=run_estimate_to_pb(estimate))
 
@@ -147,58 +191,90 @@ class ControllerService(controller_pb2_grpc.ControllerServiceServicer):
     async def ListTrials(self, request: pb.ListTrialsRequest, _: Context) -> pb.ListTrialsResponse:
         state = word_from_number(TRIAL_STATES, request.state) if request.state else None
         page = await self._database.read(
-            trials.page, request.parent, request.page_size, request.page_token, state=state
+            trials.page, _reach(), request.parent, request.page_size, request.page_token, state=state
         )
         return pb.ListTrialsResponse(trials=map(trial_to_pb, page.items), next_page_token=page.next_token)
 
     async def GetTrial(self, request: pb.GetTrialRequest, _: Context) -> pb.GetTrialResponse:
-        return pb.GetTrialResponse(trial=trial_to_pb(await self._database.read(trials.get, request.name)))
+        return pb.GetTrialResponse(trial=trial_to_pb(await self._database.read(trials.get, _reach(), request.name)))
 
     async def ReplayTrial(self, request: pb.ReplayTrialRequest, _: Context) -> pb.ReplayTrialResponse:
-        trial = await self._database.write(replays.add, request.name, request.request_id)
+        trial = await self._change(replays.add, _act("ReplayTrial", request.name, request.request_id))
         return pb.ReplayTrialResponse(trial=trial_to_pb(trial))
 
     async def GetReplay(self, request: pb.GetReplayRequest, _: Context) -> pb.GetReplayResponse:
-        replay, original = await self._database.read(replays.pair, request.name)
+        replay, original = await self._database.read(replays.pair, _reach(), request.name)
         return pb.GetReplayResponse(replay=replay_to_pb(compare(replay, original)))
 
     async def ListPolicies(self, request: pb.ListPoliciesRequest, _: Context) -> pb.ListPoliciesResponse:
-        page = await self._database.read(policies.page, request.page_size, request.page_token)
+        page = await self._database.read(policies.page, _reach(), request.page_size, request.page_token)
         return pb.ListPoliciesResponse(policies=map(policy_version_to_pb, page.items), next_page_token=page.next_token)
 
     async def GetPolicy(self, request: pb.GetPolicyRequest, _: Context) -> pb.GetPolicyResponse:
-        policy = await self._database.read(policies.get, request.name)
+        policy = await self._database.read(policies.get, _reach(), request.name)
         return pb.GetPolicyResponse(policy=policy_version_to_pb(policy))
 
     # --- aliases ------------------------------------------------------------------------------------------------------
     async def SetAlias(self, request: pb.SetAliasRequest, _: Context) -> pb.SetAliasResponse:
-        alias = await self._database.write(
-            aliases.set_to, _alias(request.name), request.policy, request.reason, request.request_id
-        )
+        act = _act("SetAlias", request.name, request.request_id)
+        alias = await self._change(aliases.set_to, act, request.policy, request.reason)
         return pb.SetAliasResponse(alias=alias_to_pb(alias))
 
     async def GetAlias(self, request: pb.GetAliasRequest, _: Context) -> pb.GetAliasResponse:
-        return pb.GetAliasResponse(alias=alias_to_pb(await self._database.read(aliases.get, _alias(request.name))))
+        alias = await self._database.read(aliases.get, _reach(), request.name.removeprefix("aliases/"))
+        return pb.GetAliasResponse(alias=alias_to_pb(alias))
 
     async def ListAliases(self, request: pb.ListAliasesRequest, _: Context) -> pb.ListAliasesResponse:
-        page = await self._database.read(aliases.page, request.page_size, request.page_token)
+        page = await self._database.read(aliases.page, _reach(), request.page_size, request.page_token)
         return pb.ListAliasesResponse(aliases=map(alias_to_pb, page.items), next_page_token=page.next_token)
 
     async def RollBackAlias(self, request: pb.RollBackAliasRequest, _: Context) -> pb.RollBackAliasResponse:
-        alias = await self._database.write(aliases.roll_back, _alias(request.name), request.reason, request.request_id)
+        act = _act("RollBackAlias", request.name, request.request_id)
+        alias = await self._change(aliases.roll_back, act, request.reason)
         return pb.RollBackAliasResponse(alias=alias_to_pb(alias))
+
+    # --- callers ------------------------------------------------------------------------------------------------------
+    async def GetCaller(self, _request: pb.GetCallerRequest, _: Context) -> pb.GetCallerResponse:
+        caller = CALLER.get()
+        allowed = self._quotas().get(caller.tenant, Quotas())
+        used = await self._database.read(quotas.used, caller.tenant) if caller.tenant else Quotas()
+        role = caller.role.name.lower()
+        info = CallerInfo(name=caller.name, role=role, tenant=caller.tenant, quotas=allowed, used=used)
+        return pb.GetCallerResponse(caller=caller_info_to_pb(info))
+
+    async def ListAuditEntries(self, request: pb.ListAuditEntriesRequest, _: Context) -> pb.ListAuditEntriesResponse:
+        page = await self._database.read(
+            audit.page,
+            _reach(),
+            request.page_size,
+            request.page_token,
+            resource=request.resource,
+            caller=request.caller,
+        )
+        return pb.ListAuditEntriesResponse(entries=map(audit_entry_to_pb, page.items), next_page_token=page.next_token)
 
 
 def _id(name: str) -> str:
     return name.removeprefix("runs/")
 
 
-def _alias(name: str) -> str:
-    return name.removeprefix("aliases/")
+def _reach() -> Reach:
+    """What the caller of the call being handled can reach."""
+    return Reach.of(CALLER.get())
 
 
-def _report(connection: Connection, run_id: str) -> RunReport:
-    run, versions = runs.get(connection, run_id), policies.of_run(connection, run_id)
+def _act(action: str, resource: str, request_id: str) -> Act:
+    return Act(CALLER.get(), action, resource, request_id)
+
+
+def _named(request: Message, field: str) -> str:
+    """A field of a request that may be anything, where it holds what could be a name."""
+    value = getattr(request, field, "")
+    return value if isinstance(value, str) and re.fullmatch(_NAME, value) else ""
+
+
+def _report(connection: Connection, reach: Reach, run_id: str) -> RunReport:
+    run, versions = runs.get(connection, reach, run_id), policies.of_run(connection, run_id)
     report = build_report(run, trials.of_run(connection, run_id), versions)
     if run.config.get("task") != "adapt":
         return report

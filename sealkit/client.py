@@ -15,16 +15,20 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from functools import cached_property
 from typing import Any, Self, TypeVar
 
 from seal.controller.v1 import controller_pb2_grpc
 
+from sealkit import tracing
 from sealkit.config import RunConfig
 from sealkit.errors import Unavailable
 from sealkit.resources import (
     Alias,
+    AuditEntry,
     Budget,
+    CallerInfo,
     Event,
     PolicyVersion,
     Replay,
@@ -35,8 +39,10 @@ from sealkit.resources import (
     TrialState,
 )
 from sealkit.rpc import controller_calls as calls
+from sealkit.rpc.authority import TENANT_KEY, reads
 from sealkit.rpc.channel import open_channel, open_sync_channel
 from sealkit.rpc.controller_calls import Call, Page, Watch
+from sealkit.rpc.correlation import to_metadata
 from sealkit.rpc.status import rpc_errors
 from sealkit.rpc.tls import Identity
 
@@ -49,11 +55,18 @@ Records = Sequence[Mapping[str, Any]]
 _RETRY_PAUSES = (0.2, 0.5, 1.0)
 
 
+def _span(call: Call[T]) -> AbstractContextManager[str]:
+    """A trace begins at what changes something."""
+    name = f"controller/{call.method}"
+    return tracing.span(name, kind="client", begins=not reads(call.method), attributes={"rpc.method": call.method})
+
+
 class _Client:
     """What both clients hold.
 
     `timeout` is the deadline of a call in seconds; a watcher whose stream breaks tries to reconnect for `patience`
-    seconds before it raises Unavailable. `identity`: TLS, with a certificate of its own or a bearer `token`.
+    seconds before it raises Unavailable. `identity`: TLS, with a certificate of its own or a bearer `token`. `tenant`:
+    for an admin, the one to act for.
     """
 
     def __init__(
@@ -65,8 +78,10 @@ class _Client:
         max_message_mib: int = 64,
         identity: Identity | None = None,
         token: str = "",
+        tenant: str = "",
     ) -> None:
         self.address = address
+        self._metadata = ((TENANT_KEY, tenant),) if tenant else ()
         self._identity = identity
         self._token = token
         self._timeout = timeout
@@ -99,7 +114,7 @@ class SealClient(_Client):
     ) -> Run:
         """Starts a run on `records` (the domain's own form). The same `request_id` again returns the same run.
 
-        Raises InvalidConfig and InvalidDataset with every fault named, UnknownPolicy, RequestIdReused.
+        Raises InvalidConfig and InvalidDataset with every fault named, UnknownPolicy, RequestIdReused, QuotaExceeded.
         """
         return self._send(
             calls.create_run(config, records, retention, display_name=display_name, request_id=request_id)
@@ -122,7 +137,7 @@ class SealClient(_Client):
         nothing twice. Raises UnknownRun, InvalidCursor."""
         watch = Watch(name, cursor, self._patience)
         while True:
-            call = self._stub.WatchRun(watch.request())
+            call = self._stub.WatchRun(watch.request(), metadata=self._metadata)
             try:
                 with rpc_errors(self._peer):
                     for response in call:
@@ -213,6 +228,15 @@ class SealClient(_Client):
         """Points an alias to the policy before. Raises UnknownAlias, NothingToRollBack, RequestIdReused."""
         return self._send(calls.roll_back_alias(name, reason, request_id))
 
+    def whoami(self) -> CallerInfo:
+        """Who this client is to the controller: role, tenant, quotas and what is used of them."""
+        return self._send(calls.get_caller())
+
+    def list_audit_entries(self, *, resource: str = "", caller: str = "") -> Iterator[AuditEntry]:
+        """The audit log, newest first, a page at a time: all of it, or what is on a thing or from a caller. Raises
+        PermissionDenied for viewers."""
+        return self._pages(lambda token: calls.list_audit_entries(token, resource, caller))
+
     @cached_property
     def _channel(self) -> Any:
         return open_sync_channel(
@@ -226,8 +250,10 @@ class SealClient(_Client):
     def _send(self, call: Call[T]) -> T:
         for pause in (*_RETRY_PAUSES, None):
             try:
-                with rpc_errors(self._peer):
-                    return call.read(getattr(self._stub, call.method)(call.request, timeout=self._timeout))
+                with _span(call) as place, rpc_errors(self._peer):
+                    method = getattr(self._stub, call.method)
+                    sent = (*self._metadata, *to_metadata(place))
+                    return call.read(method(call.request, timeout=self._timeout, metadata=sent))
             except Unavailable:
                 if pause is None:
                     raise
@@ -285,7 +311,7 @@ class AsyncSealClient(_Client):
         """See `SealClient.watch_run`."""
         watch = Watch(name, cursor, self._patience)
         while True:
-            call = self._stub.WatchRun(watch.request())
+            call = self._stub.WatchRun(watch.request(), metadata=self._metadata)
             try:
                 with rpc_errors(self._peer):
                     async for response in call:
@@ -369,6 +395,14 @@ class AsyncSealClient(_Client):
     async def roll_back_alias(self, name: str, *, reason: str = "", request_id: str | None = None) -> Alias:
         return await self._send(calls.roll_back_alias(name, reason, request_id))
 
+    async def whoami(self) -> CallerInfo:
+        """See `SealClient.whoami`."""
+        return await self._send(calls.get_caller())
+
+    def list_audit_entries(self, *, resource: str = "", caller: str = "") -> AsyncIterator[AuditEntry]:
+        """See `SealClient.list_audit_entries`."""
+        return self._pages(lambda token: calls.list_audit_entries(token, resource, caller))
+
     @cached_property
     def _channel(self) -> Any:
         return open_channel(
@@ -382,8 +416,10 @@ class AsyncSealClient(_Client):
     async def _send(self, call: Call[T]) -> T:
         for pause in (*_RETRY_PAUSES, None):
             try:
-                with rpc_errors(self._peer):
-                    return call.read(await getattr(self._stub, call.method)(call.request, timeout=self._timeout))
+                with _span(call) as place, rpc_errors(self._peer):
+                    method = getattr(self._stub, call.method)
+                    sent = (*self._metadata, *to_metadata(place))
+                    return call.read(await method(call.request, timeout=self._timeout, metadata=sent))
             except Unavailable:
                 if pause is None:
                     raise

@@ -108,6 +108,10 @@ class UnknownAlias(NotFound):
     reason = "UNKNOWN_ALIAS"
 
 
+class UnknownTenant(NotFound):
+    reason = "UNKNOWN_TENANT"
+
+
 class UnknownEditor(NotFound):
     reason = "UNKNOWN_EDITOR"
 
@@ -208,6 +212,12 @@ class ResourceExhausted(SealError):
 
 class QueueFull(ResourceExhausted):
     reason = "QUEUE_FULL"
+
+
+class QuotaExceeded(ResourceExhausted):
+    """The tenant has used up what it may; `fields` name the quota (they travel in QuotaFailure)."""
+
+    reason = "QUOTA_EXCEEDED"
 
 
 class GpuMemory(ResourceExhausted):

@@ -93,6 +93,8 @@ class Run(Value):
     end_time: datetime | None = None
     error: Fault | None = None
     progress: RunProgress = RunProgress()
+    tenant: str = ""
+    """Whose it is; empty: nobody's but the admins'."""
 
 
 class Trial(Value):
@@ -159,11 +161,12 @@ class AliasChange(Value):
 
 
 class Alias(Value):
-    """A name that points to a committed policy. `history`: newest first, the present one included."""
+    """A name, within its tenant, that points to a committed policy. `history`: newest first, the present one included."""
 
     name: str
     policy: str
     history: tuple[AliasChange, ...] = ()
+    tenant: str = ""
 
 
 class RunStateChanged(Value):
@@ -210,6 +213,46 @@ class Budget(Value):
     tokens: int = Field(0, ge=0)
     device_seconds: float = Field(0.0, ge=0)
     wall_seconds: float = Field(0.0, ge=0)
+
+
+class Quotas(Value):
+    """What a tenant may have and take. 0: no limit."""
+
+    runs_at_once: int = Field(0, ge=0)
+    """Runs that wait or are under way."""
+    trials_in_run: int = Field(0, ge=0)
+    """Trials that a run plans, its replays included."""
+    device_seconds_a_day: float = Field(0.0, ge=0)
+    """Of all its runs and replays, from midnight to midnight (UTC)."""
+    highest_priority: int = Field(0, ge=0)
+    """`scheduling.priority` of a run."""
+
+
+class CallerInfo(Value):
+    """Who calls. `used` has of each of the `quotas` what is taken now: of those within a run, by the run under way that
+    takes most."""
+
+    name: str
+    role: str
+    tenant: str = ""
+    quotas: Quotas = Quotas()
+    used: Quotas = Quotas()
+
+
+class AuditEntry(Value):
+    """One change, or one that was refused. `caller`: a name, or `runs/{id}` for what a run did by itself (role `run`).
+    `outcome`: OK, or the error's reason."""
+
+    name: str
+    time: datetime
+    caller: str
+    role: str
+    tenant: str
+    action: str
+    resource: str
+    request_id: str
+    outcome: str
+    detail: str = ""
 
 
 class Estimate(Value):

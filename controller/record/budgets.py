@@ -1,4 +1,5 @@
-"""What a run may take, and that it is paused once that is spent.
+"""What a run may take, and that it is paused once that is spent: its own budget, or its tenant's quota of device
+seconds (`quotas`), whichever ends first.
 
 What was spent is counted on the run's row as trials end, so nothing is summed up again. A run over a limit is paused
 when more would have to start: trials under way come to their end and count, and a run whose last trial met the limit
@@ -13,7 +14,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, exists, func, select, update
 
-from controller.record import events, states
+from controller.record import events, quotas, states
 from controller.record.leases import RunLease, hold
 from controller.record.tables import RUN_HEAD, runs, trials
 from sealkit.errors import BudgetExhausted
@@ -54,8 +55,14 @@ def less_spent(usage: Usage) -> dict[str, Any]:
     }
 
 
-def over(row: Row[Any], limits: Collection[str] = ALL) -> Fault | None:
-    """Which of these limits the run of this row has met, and by how much; None: it may go on."""
+def over(connection: Connection, row: Row[Any], limits: Collection[str] = ALL) -> Fault | None:
+    """Which of these limits the run of this row has met, and by how much; None: it may go on. A quota of device seconds
+    is a limit on them too."""
+    fault = _over_own(row, limits)
+    return quotas.over(connection, row.tenant) if fault is None and "device_seconds" in limits else fault
+
+
+def _over_own(row: Row[Any], limits: Collection[str]) -> Fault | None:
     budget = in_force(row).model_dump(include=set(limits))
     said = [
         f"{name} {_number(row._mapping[_SPENT[name]])} of {_number(limit)}"
@@ -75,7 +82,7 @@ def in_force(row: Row[Any]) -> Budget:
 
 def room(connection: Connection, row: Row[Any]) -> bool:
     """Whether one more trial of this running run may start; with a limit on trials, those under way count."""
-    if row.state != RunState.RUNNING or over(row):
+    if row.state != RunState.RUNNING or over(connection, row):
         return False
     limit = in_force(row).trials
     return not limit or row.trials_done + _count(connection, row.run_id, TrialState.RUNNING) < limit
@@ -90,13 +97,13 @@ def wants_more(connection: Connection, run_id: str) -> bool:
 def settle(connection: Connection, row: Row[Any], limits: Collection[str] = ALL, *, more: bool = True) -> bool:
     """Pauses the run where `more` is to start and one of these limits is met, and says whether it did; brings the words
     of a pause for that reason up to date."""
-    fault = over(row, limits)
+    fault = over(connection, row, limits)
     if fault is None:
         return False
     if more and row.state in states.PAUSE_RUN.sources:
         pause(connection, row.run_id, fault)
         return True
-    if row.state == RunState.PAUSED and (row.error or {}).get("reason") == BudgetExhausted.reason:
+    if row.state == RunState.PAUSED and (row.error or {}).get("reason") == fault.reason:
         connection.execute(update(runs).where(runs.c.run_id == row.run_id).values(error=fault.model_dump(mode="json")))
     return False
 
@@ -129,7 +136,7 @@ def pause(connection: Connection, run_id: str, fault: Fault | None = None) -> No
 def check_resumable(connection: Connection, run_id: str) -> None:
     """Raises BudgetExhausted where a run that was queued again could start nothing."""
     row = connection.execute(select(*RUN_HEAD).where(runs.c.run_id == run_id)).one()
-    if fault := over(row, ALL if wants_more(connection, run_id) else BUT_TRIALS):
+    if fault := _over_own(row, ALL if wants_more(connection, run_id) else BUT_TRIALS):
         raise BudgetExhausted(f"runs/{run_id}: {fault.message}", metadata={"run": f"runs/{run_id}"})
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, bindparam, insert, select, update
 
+from controller.record.reach import Reach
 from controller.record.tables import RUN_HEAD, events, now, runs, trials
 from sealkit.errors import InvalidCursor, UnknownRun
 from sealkit.resources import (
@@ -77,12 +78,14 @@ def _insert(connection: Connection, run: Row[Any], kind: EventKind, trial: str |
     connection.execute(_ADD, row)
 
 
-def after(connection: Connection, run_id: str, cursor: str, *, limit: int) -> tuple[list[Event], bool]:
+def after(connection: Connection, reach: Reach, run_id: str, cursor: str, *, limit: int) -> tuple[list[Event], bool]:
     """The next events after a cursor, and whether nothing more will come unless someone resumes the run.
 
     Raises UnknownRun; InvalidCursor where the run never gave that cursor.
     """
-    run = connection.execute(select(runs.c.state, runs.c.events).where(runs.c.run_id == run_id)).one_or_none()
+    run = connection.execute(
+        select(runs.c.state, runs.c.events).where(runs.c.run_id == run_id, reach.runs)
+    ).one_or_none()
     if run is None:
         raise UnknownRun(f"there is no run runs/{run_id}", metadata={"run": f"runs/{run_id}"})
     seen = _sequence(cursor, run.events)

@@ -6,10 +6,11 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, and_, or_, select, update
 
-from controller.record import aliases, budgets, events
+from controller.record import aliases, audit, budgets, events, quotas
 from controller.record.database import insert_new
 from controller.record.leases import RunLease, hold
 from controller.record.pages import Page, key_of, size_of, token_after
+from controller.record.reach import EVERYTHING, Reach
 from controller.record.tables import now, policies, rounds, runs
 from sealkit.errors import ModelMismatch, UnknownPolicy
 from sealkit.resources import GateState, PolicyTrained, PolicyVersion, RoundFinished
@@ -18,16 +19,18 @@ from sealkit.types import Usage
 _MEASURED = ("retention", "divergence", "forgetting", "scores", "gate", "gate_reason", "usage")
 
 
-def get(connection: Connection, name: str) -> PolicyVersion:
+def get(connection: Connection, reach: Reach, name: str) -> PolicyVersion:
     """One policy. Raises UnknownPolicy."""
-    return _policy(_row(connection, name))
+    return _policy(_row(connection, reach, name))
 
 
-def page(connection: Connection, size: int, token: str) -> Page[PolicyVersion]:
+def page(connection: Connection, reach: Reach, size: int, token: str) -> Page[PolicyVersion]:
     """Policies, newest first. Raises InvalidInput on a bad token."""
-    query = select(policies).order_by(policies.c.create_time.desc(), policies.c.name.desc()).limit(size_of(size) + 1)
+    within = reach.of_run(policies.c.run_id)
+    newest_first = policies.c.create_time.desc(), policies.c.name.desc()
+    query = select(policies).where(within).order_by(*newest_first).limit(size_of(size) + 1)
     if key := key_of(token, str):
-        last = select(policies.c.create_time).where(policies.c.name == key[0]).scalar_subquery()
+        last = select(policies.c.create_time).where(policies.c.name == key[0], within).scalar_subquery()
         same = and_(policies.c.create_time == last, policies.c.name < key[0])
         query = query.where(or_(policies.c.create_time < last, same))
     rows = connection.execute(query).all()
@@ -53,7 +56,7 @@ def begin(connection: Connection, lease: RunLease, *, start_policy: str, base_mo
     hold(connection, lease)
     adapter = None
     if start_policy:
-        start = _row(connection, start_policy)
+        start = _row(connection, EVERYTHING, start_policy)  # whether it may be named was asked when it was
         if start.base_model != base_model:
             raise ModelMismatch(
                 f"{start_policy} was trained on base model {start.base_model}, the services hold {base_model}; "
@@ -73,7 +76,7 @@ def begin(connection: Connection, lease: RunLease, *, start_policy: str, base_mo
         "usage": Usage().model_dump(),
     }
     insert_new(connection, policies, row)
-    return get(connection, name)
+    return get(connection, EVERYTHING, name)
 
 
 def begin_round(connection: Connection, lease: RunLease, round_index: int, policy: str) -> str | None:
@@ -103,19 +106,24 @@ def end_round(
     this_round = and_(rounds.c.run_id == lease.run_id, rounds.c.round == round_index)
     open_round = and_(this_round, rounds.c.next_policy.is_(None))
     if not connection.execute(update(rounds).where(open_round).values(next_policy=following.name, kept=kept)).rowcount:
-        return get(connection, connection.scalars(select(rounds.c.next_policy).where(this_round)).one() or "")
+        ended_with = connection.scalars(select(rounds.c.next_policy).where(this_round)).one()
+        return get(connection, EVERYTHING, ended_with or "")
     values = made.model_dump(mode="json", exclude={"create_time"})
     base = connection.scalar(select(policies.c.base_model).where(policies.c.name == f"policies/{lease.run_id}-0"))
     row_of_made = {**values, "run_id": lease.run_id, "base_model": base, "create_time": made.create_time}
     is_new = insert_new(connection, policies, row_of_made)
+    usage = made.usage if is_new else Usage()
     connection.execute(
         update(runs)
         .where(runs.c.run_id == lease.run_id)
         .values(rounds_done=round_index + 1, trials_total=row.trials_total - fewer_trials)
-        .values(budgets.more_spent(made.usage if is_new else Usage()))
+        .values(budgets.more_spent(usage))
     )
+    quotas.spend(connection, row.tenant, usage.device_seconds)
     if alias and following.name != theta.name:
-        aliases.point(connection, alias, following.name, f"{lease.run}/rounds/{round_index}")
+        aliases.point(connection, row.tenant, alias, following.name, f"{lease.run}/rounds/{round_index}")
+        set_it = {"action": "SetAlias", "resource": f"aliases/{alias}", "detail": following.name}
+        audit.enter_of_run(connection, lease.run_id, tenant=row.tenant, **set_it)
     events.append(connection, lease.run_id, PolicyTrained(round=round_index, policy=made, kept=kept))
     events.append(connection, lease.run_id, RoundFinished(round=round_index, policy=following.name))
     return following
@@ -126,7 +134,7 @@ def measured(connection: Connection, lease: RunLease, theta: PolicyVersion) -> P
     hold(connection, lease)
     found = theta.model_dump(mode="json", include=set(_MEASURED))
     connection.execute(update(policies).where(policies.c.name == theta.name).values(**found))
-    return get(connection, theta.name)
+    return get(connection, EVERYTHING, theta.name)
 
 
 def score(connection: Connection, lease: RunLease, name: str, held_out: float | None) -> None:
@@ -135,8 +143,9 @@ def score(connection: Connection, lease: RunLease, name: str, held_out: float | 
     connection.execute(update(policies).where(policies.c.name == name).values(held_out_accuracy=held_out))
 
 
-def _row(connection: Connection, name: str) -> Row[Any]:
-    row = connection.execute(select(policies).where(policies.c.name == name)).one_or_none()
+def _row(connection: Connection, reach: Reach, name: str) -> Row[Any]:
+    query = select(policies).where(policies.c.name == name, reach.of_run(policies.c.run_id))
+    row = connection.execute(query).one_or_none()
     if row is None:
         raise UnknownPolicy(f"there is no policy {name}", metadata={"policy": name})
     return row

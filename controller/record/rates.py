@@ -1,4 +1,8 @@
-"""What trials took lately: the measured rates that an estimate rests on."""
+"""What trials took lately: the measured rates that an estimate rests on.
+
+They are taken from the trials of all tenants, so that a tenant's first run can be estimated too: seconds, tokens and
+counts, added up. No name, text or score of another tenant gets into an estimate; how busy all were together does.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +13,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, func, select
 
 from controller.record import runs as runs_record
+from controller.record.reach import Reach
 from controller.record.runs import NewRun
 from controller.record.tables import policies, runs, trials
 from sealkit.config import RunConfig, parse_config
@@ -56,10 +61,10 @@ class Rates:
     trials_done: int
 
 
-def rates_for(connection: Connection, new: NewRun) -> Rates | None:
+def rates_for(connection: Connection, reach: Reach, new: NewRun) -> Rates | None:
     """The rates of the run's domain on the base model that it was last tried on; None where none was measured. Raises
-    UnknownPolicy where the run is to start from one that is not there."""
-    runs_record.check_start(connection, new.start_policy)
+    UnknownPolicy where the run is to start from one that is not there, or out of reach."""
+    runs_record.check_start(connection, reach, new.start_policy)
     domain = new.config["domain"]["name"]
     of_domain = select(runs).where(runs.c.config["domain"]["name"].as_string() == domain)
     newest = connection.execute(of_domain.order_by(runs.c.create_time.desc()).limit(_RUNS)).all()

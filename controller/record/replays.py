@@ -5,13 +5,17 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Collection
+from dataclasses import replace
 from typing import Any
 
 from sqlalchemy import Connection, Row, select, update
 
-from controller.record import states, trials
+from controller.record import quotas, states, trials
 from controller.record.database import insert_new
-from controller.record.leases import gone
+from controller.record.leases import HEAD_LOCKED, gone
+from controller.record.quotas import Wish
+from controller.record.reach import Act, Reach
+from controller.record.requests import first_time
 from controller.record.tables import REPLAYED
 from controller.record.tables import policies as policies_table
 from controller.record.tables import trials as table
@@ -23,13 +27,15 @@ _CARRIED = ("run_id", "round", "editor", "context_id", "index", "policy", "targe
 """What a replay has of the trial that it makes again."""
 
 
-def add(connection: Connection, name: str, request_id: str) -> Trial:
+def add(connection: Connection, act: Act) -> Trial:
     """A new replay of a trial, to be made; the same request again returns the same one. A replay's replay is one of its
-    original. Raises UnknownTrial; NotReplayable where the trial left no manifest, or its policy is not in the record.
+    original. Raises UnknownTrial, QuotaExceeded, RequestIdReused; NotReplayable where the trial left no manifest, or
+    its policy is not in the record.
     """
-    original = _row(connection, name)
+    name = act.resource
+    original = _row(connection, act.reach, name)
     if original.replay_of:
-        return add(connection, original.replay_of, request_id)
+        return add(connection, replace(act, resource=original.replay_of))
     if not original.manifest:
         why = "it has not ended" if not TrialState(original.state).terminal else "it ended without a manifest"
         raise NotReplayable(
@@ -39,20 +45,24 @@ def add(connection: Connection, name: str, request_id: str) -> Trial:
     known = select(policies_table.c.name).where(policies_table.c.name == original.policy)
     if connection.scalar(known) is None:
         raise NotReplayable(f"the policy of {name}, {original.policy}, is gone", metadata={"policy": original.policy})
-    new = f"{name}.replay-{digest_of(request_id or uuid.uuid4().hex)[:8]}"
+    new = f"{name}.replay-{digest_of(act.reach.home, act.request_id or uuid.uuid4().hex)[:8]}"
+    if not first_time(connection, act, digest_of("replay", name), new.rpartition("/")[2]):
+        return trials.get(connection, act.reach, new)
+    run = connection.execute(HEAD_LOCKED, {"run": original.run_id}).one()
+    quotas.check(connection, run.tenant, Wish.of(connection, run, opens=False, more=1))
     carried = {column: original._mapping[column] for column in _CARRIED}
     insert_new(
         connection, table, {**trials.blank(), **carried, "name": new, "phase": TrialPhase.REPLAY, "replay_of": name}
     )
-    return trials.get(connection, new)
+    return trials.get(connection, act.reach, new)
 
 
-def pair(connection: Connection, name: str) -> tuple[Trial, Trial]:
+def pair(connection: Connection, reach: Reach, name: str) -> tuple[Trial, Trial]:
     """A replay and the trial that it makes again. Raises UnknownTrial, also where `name` is no replay."""
-    replay = trials.get(connection, name)
+    replay = trials.get(connection, reach, name)
     if not replay.replay_of:
         raise UnknownTrial(f"{name} is no replay; ReplayTrial makes one of it", metadata={"trial": name})
-    return replay, trials.get(connection, replay.replay_of)
+    return replay, trials.get(connection, reach, replay.replay_of)
 
 
 def waiting(connection: Connection) -> list[str]:
@@ -76,8 +86,8 @@ def _orphaned(dead: Collection[str]) -> tuple[Any, ...]:
     return REPLAYED, table.c.state == TrialState.RUNNING, gone(table.c.worker, dead)
 
 
-def _row(connection: Connection, name: str) -> Row[Any]:
-    row = connection.execute(select(table).where(table.c.name == name)).one_or_none()
+def _row(connection: Connection, reach: Reach, name: str) -> Row[Any]:
+    row = connection.execute(select(table).where(table.c.name == name, reach.of_run(table.c.run_id))).one_or_none()
     if row is None:
         raise UnknownTrial(f"there is no trial {name}", metadata={"trial": name})
     return row

@@ -1,26 +1,35 @@
-"""Requests that changed something: the same one again, by its id, changes nothing more."""
+"""Requests that changed something: the same one again, by its id, changes nothing more. Ids are each tenant's own.
+
+Every change passes through here, in its own transaction; so this is also where it is entered in the audit log.
+"""
 
 from __future__ import annotations
 
 from sqlalchemy import Connection, select
 
+from controller.record import audit
 from controller.record.database import insert_new
+from controller.record.reach import Act
 from controller.record.tables import now, requests
 from sealkit.errors import RequestIdReused
 
 
-def first_time(connection: Connection, request_id: str, digest: str, subject: str) -> bool:
-    """Whether this request, on `subject` (a run's id or an alias's), is new; one without an id always is. Raises
-    RequestIdReused where its id came before with other content."""
-    if not request_id:
+def first_time(connection: Connection, act: Act, digest: str, detail: str = "") -> bool:
+    """Whether this request is new; one without an id always is. A new one is entered in the audit log, with `detail`.
+    Raises RequestIdReused where its id came before with other content."""
+    if act.request_id and not _is_new(connection, act, digest):
+        return False
+    audit.enter(connection, act, detail=detail)
+    return True
+
+
+def _is_new(connection: Connection, act: Act, digest: str) -> bool:
+    key = {"tenant": act.reach.home, "request_id": act.request_id}
+    if insert_new(connection, requests, {**key, "digest": digest, "run_id": act.id, "create_time": now()}):
         return True
-    row = {"request_id": request_id, "digest": digest, "run_id": subject, "create_time": now()}
-    if insert_new(connection, requests, row):
-        return True
-    before = connection.scalar(select(requests.c.digest).where(requests.c.request_id == request_id))
-    if before != digest:
+    if connection.scalar(select(requests.c.digest).filter_by(**key)) != digest:
         raise RequestIdReused(
-            f"request_id {request_id!r} came before with other content; make a new id for a new request",
-            metadata={"request_id": request_id},
+            f"request_id {act.request_id!r} came before with other content; make a new id for a new request",
+            metadata={"request_id": act.request_id},
         )
     return False

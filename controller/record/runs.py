@@ -9,15 +9,19 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, and_, func, insert, or_, select, update
 
-from controller.record import budgets, events, states, trials
+from controller.record import budgets, events, quotas, states, trials
+from controller.record.database import insert_new
 from controller.record.leases import RunLease, gone, hold
 from controller.record.pages import Page, key_of, size_of, token_after
+from controller.record.quotas import Wish
+from controller.record.reach import EVERYTHING, Act, Reach
 from controller.record.requests import first_time
 from controller.record.states import Move
 from controller.record.tables import RUN_HEAD, contexts, now, policies, runs
+from sealkit import tracing
 from sealkit.config import SchedulingConfig
 from sealkit.domain import Context
-from sealkit.errors import RunNotResumable, UnknownPolicy, UnknownRun
+from sealkit.errors import RequestIdReused, RunNotResumable, UnknownPolicy, UnknownRun
 from sealkit.resources import Budget, Fault, Run, RunState, RunStateChanged, StageStarted
 from sealkit.types import Value, digest_of
 
@@ -26,7 +30,6 @@ class NewRun(Value):
     """A run to journal; `digest` tells whether the same request id comes with the same content."""
 
     run_id: str
-    request_id: str
     digest: str
     display_name: str
     config: dict[str, Any]
@@ -38,62 +41,69 @@ class NewRun(Value):
 
 @dataclass(frozen=True, slots=True)
 class RunPlan:
-    """What a driver or a worker needs of a run; it never changes."""
+    """What a driver or a worker needs of a run; but for `trace`, to which later calls are added, it never changes."""
 
     run_id: str
     config: Mapping[str, Any]
     retention: Sequence[Mapping[str, str]]
     start_policy: str
+    trace: str = ""
 
 
-def create(connection: Connection, new: NewRun, run_contexts: Sequence[Context]) -> Run:
-    """Journals a run; the same request again returns the run it made. Raises RequestIdReused, UnknownPolicy."""
-    if not first_time(connection, new.request_id, new.digest, new.run_id):
-        return get(connection, new.run_id)
-    check_start(connection, new.start_policy)
-    values = new.model_dump(mode="json", exclude={"request_id", "digest"})
+def create(connection: Connection, act: Act, new: NewRun, run_contexts: Sequence[Context]) -> Run:
+    """Journals a run of the caller's tenant; the same request again returns the run it made. Raises RequestIdReused,
+    UnknownPolicy, QuotaExceeded."""
+    reach = act.reach
+    if not first_time(connection, act, new.digest, f"{new.trials_total} trials"):
+        return get(connection, reach, new.run_id)
+    check_start(connection, reach, new.start_policy)
     scheduling = SchedulingConfig.model_validate(new.config.get("scheduling", {}))
-    connection.execute(
-        insert(runs).values(
-            **values,
-            state=RunState.QUEUED,
-            create_time=now(),
-            stage="queued",
-            rounds_done=0,
-            trials_done=0,
-            events=0,
-            driver="",
-            driver_token=0,
-            budget=new.config.get("budget"),
-            priority=scheduling.priority,
-            share=scheduling.share,
-        )
-    )
+    quotas.check(connection, reach.home, Wish(new.trials_total, scheduling.priority))
+    row = {
+        **new.model_dump(mode="json", exclude={"digest"}),
+        "tenant": reach.home,
+        "trace": act.trace,
+        "state": RunState.QUEUED,
+        "create_time": now(),
+        "stage": "queued",
+        "rounds_done": 0,
+        "trials_done": 0,
+        "events": 0,
+        "driver": "",
+        "driver_token": 0,
+        "budget": new.config.get("budget"),
+        "priority": scheduling.priority,
+        "share": scheduling.share,
+    }
+    if not insert_new(connection, runs, row):
+        raise RequestIdReused(f"request_id {act.request_id!r} gives a name that is taken; make a new id")
     rows = [{"run_id": new.run_id, "position": i, **c.model_dump(mode="json")} for i, c in enumerate(run_contexts)]
     connection.execute(insert(contexts), rows)
     events.append(connection, new.run_id, RunStateChanged(state=RunState.QUEUED))
-    return get(connection, new.run_id)
+    return get(connection, reach, new.run_id)
 
 
-def check_start(connection: Connection, start_policy: str) -> None:
+def check_start(connection: Connection, reach: Reach, start_policy: str) -> None:
     """Raises UnknownPolicy where a run is to start from a policy that is not there; empty: from the base model."""
-    if start_policy and not connection.scalar(select(policies.c.name).where(policies.c.name == start_policy)):
+    named = and_(policies.c.name == start_policy, reach.of_run(policies.c.run_id))
+    if start_policy and not connection.scalar(select(policies.c.name).where(named)):
         raise UnknownPolicy(
             f"start_policy {start_policy!r} is not in the record; ListPolicies says which there are",
             metadata={"policy": start_policy},
         )
 
 
-def get(connection: Connection, run_id: str) -> Run:
+def get(connection: Connection, reach: Reach, run_id: str) -> Run:
     """One run. Raises UnknownRun."""
-    return _run(_row(connection, run_id))
+    return _run(_row(connection, reach, run_id))
 
 
-def page(connection: Connection, size: int, token: str) -> Page[Run]:
+def page(connection: Connection, reach: Reach, size: int, token: str) -> Page[Run]:
     """Runs, newest first. Raises InvalidInput on a bad token."""
-    query = select(runs).order_by(runs.c.create_time.desc(), runs.c.run_id.desc()).limit(size_of(size) + 1)
+    newest_first = runs.c.create_time.desc(), runs.c.run_id.desc()
+    query = select(runs).where(reach.runs).order_by(*newest_first).limit(size_of(size) + 1)
     if key := key_of(token, str):
-        last = select(runs.c.create_time).where(runs.c.run_id == key[0]).scalar_subquery()
+        last = select(runs.c.create_time).where(runs.c.run_id == key[0], reach.runs).scalar_subquery()
         same = and_(runs.c.create_time == last, runs.c.run_id < key[0])
         query = query.where(or_(runs.c.create_time < last, same))
     rows = connection.execute(query).all()
@@ -103,8 +113,8 @@ def page(connection: Connection, size: int, token: str) -> Page[Run]:
 
 def plan(connection: Connection, run_id: str) -> RunPlan:
     """What the run is to do. Raises UnknownRun."""
-    row = _row(connection, run_id)
-    return RunPlan(row.run_id, row.config, row.retention, row.start_policy)
+    row = _row(connection, EVERYTHING, run_id)
+    return RunPlan(row.run_id, row.config, row.retention, row.start_policy, row.trace)
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,31 +214,33 @@ def _end(connection: Connection, run_id: str, move: Move, error: Fault | None = 
 
 
 # --- the caller's say -------------------------------------------------------------------------------------------------
-def pause(connection: Connection, run_id: str, request_id: str) -> Run:
+def pause(connection: Connection, act: Act) -> Run:
     """Lets a run's trials under way come to their end and starts no more. Raises UnknownRun, RequestIdReused."""
-    _row(connection, run_id, lock=True)
-    if first_time(connection, request_id, digest_of("pause", run_id), run_id):
-        budgets.pause(connection, run_id)
-    return get(connection, run_id)
+    _row(connection, act.reach, act.id, lock=True)
+    if first_time(connection, act, digest_of("pause", act.id)):
+        budgets.pause(connection, act.id)
+    return get(connection, act.reach, act.id)
 
 
-def cancel(connection: Connection, run_id: str, request_id: str) -> Run:
+def cancel(connection: Connection, act: Act) -> Run:
     """Ends a run that has not ended, and its trials with it. Raises UnknownRun, RequestIdReused."""
-    _row(connection, run_id, lock=True)
-    if first_time(connection, request_id, digest_of("cancel", run_id), run_id):
-        _end(connection, run_id, states.CANCEL_RUN)
-    return get(connection, run_id)
+    _row(connection, act.reach, act.id, lock=True)
+    if first_time(connection, act, digest_of("cancel", act.id)):
+        _end(connection, act.id, states.CANCEL_RUN)
+    return get(connection, act.reach, act.id)
 
 
-def resume(connection: Connection, run_id: str, request_id: str, budget: Budget | None = None) -> Run:
+def resume(connection: Connection, act: Act, budget: Budget | None = None) -> Run:
     """Queues a paused, failed or cancelled run again, with those of its trials that failed or were cancelled.
 
     Only where they can still count: a round whose M-step is done has taught its policy, and stays as it was.
-    `budget` takes the place of the one in force. Raises UnknownRun, RunNotResumable, BudgetExhausted, RequestIdReused.
+    `budget` takes the place of the one in force. Raises UnknownRun, RunNotResumable, BudgetExhausted, QuotaExceeded,
+    RequestIdReused.
     """
-    row = _row(connection, run_id, lock=True)
-    if not first_time(connection, request_id, digest_of("resume", run_id, budget), run_id):
-        return get(connection, run_id)
+    run_id, row = act.id, _row(connection, act.reach, act.id, lock=True)
+    given = f"budget {budget.model_dump_json(exclude_defaults=True)}" if budget else ""
+    if not first_time(connection, act, digest_of("resume", run_id, budget), given):
+        return get(connection, act.reach, run_id)
     if row.state not in states.RESUME_RUN.sources:
         raise RunNotResumable(
             f"runs/{run_id} is {row.state}; only a paused, failed or cancelled run can be resumed",
@@ -236,35 +248,49 @@ def resume(connection: Connection, run_id: str, request_id: str, budget: Budget 
         )
     if budget is not None:
         connection.execute(update(runs).where(runs.c.run_id == run_id).values(budget=budget.model_dump()))
-    _try_again(connection, run_id, trials.retryable(connection, run_id), states.RESUME_RUN)
-    return get(connection, run_id)
+    _link(connection, row, act)
+    _try_again(connection, row, trials.retryable(connection, run_id), states.RESUME_RUN)
+    return get(connection, act.reach, run_id)
 
 
-def retry(connection: Connection, run_id: str, names: Sequence[str], request_id: str) -> tuple[Run, int]:
+def retry(connection: Connection, act: Act, names: Sequence[str]) -> tuple[Run, int]:
     """Queues failed trials of a run again, all of them or those of these names, and the run with them where it has
     ended; one under way is begun from the top, which finds all that was done. With it, how many trials.
 
-    Raises UnknownRun, UnknownTrial, BudgetExhausted, RequestIdReused; RunNotResumable where none can still count.
+    Raises UnknownRun, UnknownTrial, BudgetExhausted, QuotaExceeded, RequestIdReused; RunNotResumable where none can
+    still count.
     """
-    row = _row(connection, run_id, lock=True)
-    if not first_time(connection, request_id, digest_of("retry", run_id, sorted(names)), run_id):
-        return get(connection, run_id), 0
+    run_id, row = act.id, _row(connection, act.reach, act.id, lock=True)
+    named = f"{len(names)} trials named" if names else "all that failed"
+    if not first_time(connection, act, digest_of("retry", run_id, sorted(names)), named):
+        return get(connection, act.reach, run_id), 0
     again = trials.retryable(connection, run_id, names or None)
     if not again:
         raise RunNotResumable(
             f"runs/{run_id} has no failed trial that can still count: a round whose M-step is done stays as it is",
             metadata={"state": row.state},
         )
+    _link(connection, row, act)
     if row.state in states.REOPEN_RUN.sources:
-        _try_again(connection, run_id, again, states.REOPEN_RUN)
+        _try_again(connection, row, again, states.REOPEN_RUN)
     else:
+        quotas.check(connection, row.tenant, Wish.of(connection, row, opens=False))
         trials.reset(connection, run_id, again)
         values = {"trials_done": trials.count_done(run_id), "driver": "", "driver_token": runs.c.driver_token + 1}
         connection.execute(update(runs).where(runs.c.run_id == run_id).values(**values))
-    return get(connection, run_id), len(again)
+    return get(connection, act.reach, run_id), len(again)
 
 
-def _try_again(connection: Connection, run_id: str, names: Sequence[str], move: Move) -> None:
+def _link(connection: Connection, run: Row[Any], act: Act) -> None:
+    """The run goes on in its own trace, with a link to the call that took it up again."""
+    if act.trace:
+        trace = tracing.followed_by(run.trace, act.trace)
+        connection.execute(update(runs).where(runs.c.run_id == run.run_id).values(trace=trace))
+
+
+def _try_again(connection: Connection, run: Row[Any], names: Sequence[str], move: Move) -> None:
+    run_id = run.run_id
+    quotas.check(connection, run.tenant, Wish.of(connection, run, opens=True))
     trials.reset(connection, run_id, names)
     changes = {"state": move.target, "end_time": None, "error": None, "stage": "queued"}
     connection.execute(
@@ -276,8 +302,8 @@ def _try_again(connection: Connection, run_id: str, names: Sequence[str], move: 
     events.append(connection, run_id, RunStateChanged(state=RunState.QUEUED))
 
 
-def _row(connection: Connection, run_id: str, *, lock: bool = False) -> Row[Any]:
-    query = select(runs).where(runs.c.run_id == run_id)
+def _row(connection: Connection, reach: Reach, run_id: str, *, lock: bool = False) -> Row[Any]:
+    query = select(runs).where(runs.c.run_id == run_id, reach.runs)
     row = connection.execute(query.with_for_update() if lock else query).one_or_none()
     if row is None:
         raise UnknownRun(f"there is no run runs/{run_id}", metadata={"run": f"runs/{run_id}"})
@@ -295,4 +321,5 @@ def _run(row: Row[Any]) -> Run:
         end_time=row.end_time,
         error=row.error,
         progress=events.progress_of(row),
+        tenant=row.tenant,
     )

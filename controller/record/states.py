@@ -36,9 +36,11 @@ _SUCCEEDED, _FAILED, _CANCELLED = RunState.SUCCEEDED, RunState.FAILED, RunState.
 TAKE_RUN = Move((_QUEUED, _RUNNING), _RUNNING, "a worker begins to drive it; also where the worker before is dead")
 SUCCEED_RUN = Move((_RUNNING,), _SUCCEEDED, "all rounds are done")
 FAIL_RUN = Move((_RUNNING,), _FAILED, "an error that waiting does not mend")
-PAUSE_RUN = Move((_QUEUED, _RUNNING), _PAUSED, "PauseRun; or a budget is spent (`BUDGET_EXHAUSTED`)")
+PAUSE_RUN = Move(
+    (_QUEUED, _RUNNING), _PAUSED, "PauseRun; or a budget (`BUDGET_EXHAUSTED`) or quota (`QUOTA_EXCEEDED`) is spent"
+)
 CANCEL_RUN = Move((_QUEUED, _RUNNING, _PAUSED), _CANCELLED, "CancelRun")
-RESUME_RUN = Move((_PAUSED, _FAILED, _CANCELLED), _QUEUED, "ResumeRun; refused while the budget is spent")
+RESUME_RUN = Move((_PAUSED, _FAILED, _CANCELLED), _QUEUED, "ResumeRun; refused while the budget or a quota is spent")
 REOPEN_RUN = Move((_SUCCEEDED, _FAILED, _CANCELLED), _QUEUED, "RetryTrials, where a trial of it can still count")
 
 RUN = (TAKE_RUN, SUCCEED_RUN, FAIL_RUN, PAUSE_RUN, CANCEL_RUN, RESUME_RUN, REOPEN_RUN)

@@ -79,7 +79,10 @@ runs = Table(
     Column("active_seconds", Float, nullable=False, server_default="0"),  # driven so far, by its drivers' steady clocks
     Column("spent_tokens", BigInteger, nullable=False, server_default="0"),
     Column("spent_device_seconds", Float, nullable=False, server_default="0"),
+    Column("tenant", String(64), nullable=False, server_default=""),  # whose it is; empty: nobody's but the admins'
+    Column("trace", Text, nullable=False, server_default=""),  # of CreateRun and of what took it up again, if traced
     Index("runs_by_time", "create_time", "run_id"),
+    Index("runs_by_tenant", "tenant", "create_time", "run_id"),
 )
 
 RUN_HEAD = [column for column in runs.c if column.name not in ("config", "retention")]
@@ -176,6 +179,7 @@ policies = Table(
 aliases = Table(
     "aliases",
     metadata,
+    Column("tenant", String(64), primary_key=True),
     Column("alias", String(64), primary_key=True),
     Column("sequence", Integer, primary_key=True),  # from 1; the highest is where it points
     Column("policy", String(256), nullable=False),  # `policies/{id}`
@@ -199,10 +203,37 @@ events = Table(
 requests = Table(
     "requests",
     metadata,
+    Column("tenant", String(64), primary_key=True),
     Column("request_id", String(128), primary_key=True),
     Column("digest", String(64), nullable=False),  # of method and content
-    Column("run_id", String(64), nullable=False),
+    Column("run_id", Text, nullable=False),  # what it was about: a run, a trial or an alias
     Column("create_time", UtcTime, nullable=False),
+)
+
+tenants = Table(
+    "tenants",
+    metadata,
+    Column("tenant", String(64), primary_key=True),
+    Column("quotas", JSON, nullable=False),  # Quotas
+    Column("day", String(10), nullable=False),  # the day (UTC) that the next column is about
+    Column("device_seconds", Float, nullable=False),
+)
+
+audit = Table(
+    "audit",
+    metadata,
+    Column("number", BigInteger().with_variant(Integer, "sqlite"), primary_key=True),
+    Column("time", UtcTime, nullable=False),
+    Column("caller", String(128), nullable=False),
+    Column("role", String(16), nullable=False),
+    Column("tenant", String(64), nullable=False),
+    Column("action", String(64), nullable=False),
+    Column("resource", String(300), nullable=False),
+    Column("request_id", String(128), nullable=False),
+    Column("outcome", String(64), nullable=False),
+    Column("detail", Text, nullable=False),
+    Index("audit_by_tenant", "tenant", "number"),
+    Index("audit_by_resource", "resource", "number"),
 )
 
 workers = Table(

@@ -13,10 +13,11 @@ from typing import Any
 from pydantic import Field
 from sqlalchemy import Connection, Row, ScalarSelect, Update, and_, bindparam, delete, func, or_, select, update
 
-from controller.record import budgets, events, states, tables
+from controller.record import budgets, events, quotas, states, tables
 from controller.record.database import insert_new
 from controller.record.leases import HEAD, HEAD_LOCKED, RunLease, TrialLease, gone, hold
 from controller.record.pages import Page, key_of, size_of, token_after
+from controller.record.reach import Reach
 from controller.record.tables import now, policies, rounds, runs, trials
 from sealkit.domain import Context
 from sealkit.errors import UnknownRun, UnknownTrial
@@ -46,7 +47,7 @@ _WRITE = update(trials).where(_NAMED)
 _SAVE = update(trials).where(_HELD)
 _END = _SAVE.returning(*_NO_VERDICTS)
 _LATE = _WRITE.values(late_results=trials.c.late_results + 1)
-_LOCK = select(runs.c.run_id).where(runs.c.run_id == bindparam("run")).with_for_update()
+_LOCK = select(runs.c.tenant).where(runs.c.run_id == bindparam("run")).with_for_update()
 _HELD_BY = select(trials.c.name, trials.c.token).where(_RUNNING, trials.c.worker == bindparam("by"))
 
 
@@ -288,20 +289,21 @@ def finish(connection: Connection, lease: TrialLease, result: Result) -> Trial |
     """Brings a trial to its end. A late result (another worker has it, or it has ended) changes nothing but the count
     of late results, and None comes back."""
     # The run's row first, as everywhere: two transactions that lock in different orders would wait for each other.
-    connection.execute(_LOCK, {"run": lease.run_id})
+    tenant = connection.execute(_LOCK, {"run": lease.run_id}).scalar_one()
     values = result.model_dump(mode="json")
     row = connection.execute(_END, {**values, "end_time": now(), **_holding(lease)}).one_or_none()
     if row is None:
         connection.execute(_LATE, {"trial": lease.name})
         return None
     trial = _trial(row)
+    quotas.spend(connection, tenant, result.usage.device_seconds)
     if trial.phase is TrialPhase.REPLAY:
         return trial
     tokens, seconds = budgets.tokens(result.usage), result.usage.device_seconds
     run = events.append_trial(
         connection, TrialFinished(trial=trial), run_id=lease.run_id, tokens=tokens, seconds=seconds
     )
-    if budgets.over(run):
+    if budgets.over(connection, run):
         budgets.settle(connection, run, more=budgets.wants_more(connection, lease.run_id))
     return trial
 
@@ -353,7 +355,9 @@ def reset(connection: Connection, run_id: str, names: Sequence[str]) -> None:
         rows = connection.execute(select(*_NO_VERDICTS).where(these)).all()
         connection.execute(update(trials).where(these).values(**values))
         spent = sum((Usage.model_validate(row.usage) for row in rows if row.state == TrialState.FAILED), Usage())
-        connection.execute(update(runs).where(runs.c.run_id == run_id).values(**budgets.less_spent(spent)))
+        counted = update(runs).where(runs.c.run_id == run_id).values(**budgets.less_spent(spent))
+        tenant = connection.execute(counted.returning(runs.c.tenant)).scalar_one()
+        quotas.spend(connection, tenant, -spent.device_seconds)
         groups = {(row.round, row.phase, row.context_id) for row in rows if row.editor != Editor.PASSAGE_ONLY}
         for number, phase, context_id in groups:
             of_group = {"run_id": run_id, "round": number, "phase": phase, "context_id": context_id}
@@ -371,9 +375,10 @@ def count_done(run_id: str) -> ScalarSelect[int]:
 
 
 # --- reading ----------------------------------------------------------------------------------------------------------
-def get(connection: Connection, name: str) -> Trial:
+def get(connection: Connection, reach: Reach, name: str) -> Trial:
     """One trial with its verdicts. Raises UnknownTrial."""
-    row = connection.execute(select(trials).where(trials.c.name == name)).one_or_none()
+    query = select(trials).where(trials.c.name == name, reach.of_run(trials.c.run_id))
+    row = connection.execute(query).one_or_none()
     if row is None:
         raise UnknownTrial(f"there is no trial {name}", metadata={"trial": name})
     return _trial(row, verdicts=row.verdicts, manifest=row.manifest)
@@ -385,11 +390,13 @@ def of_run(connection: Connection, run_id: str) -> list[Trial]:
     return [_trial(row) for row in connection.execute(query)]
 
 
-def page(connection: Connection, parent: str, size: int, token: str, *, state: TrialState | None = None) -> Page[Trial]:
+def page(
+    connection: Connection, reach: Reach, parent: str, size: int, token: str, *, state: TrialState | None = None
+) -> Page[Trial]:
     """Trials of `runs/{id}` or `runs/{id}/rounds/{round}`, all or those in one state, in the order of their names.
     Raises UnknownRun, InvalidInput on a bad token."""
     _, run_id, *of_round = parent.split("/")
-    if connection.scalar(select(runs.c.run_id).where(runs.c.run_id == run_id)) is None:
+    if connection.scalar(select(runs.c.run_id).where(runs.c.run_id == run_id, reach.runs)) is None:
         raise UnknownRun(f"there is no run runs/{run_id}", metadata={"run": f"runs/{run_id}"})
     query = select(*_NO_VERDICTS).where(trials.c.run_id == run_id)
     if state is not None:

@@ -1,16 +1,17 @@
 """Who may call what. A caller is known by the name in its certificate, or by a bearer token; its role says what it may
-do. Its tenant is known, but THE RECORD DOES NOT YET KEEP TENANTS APART: whoever is let in sees every run. Without TLS
-there are no names, and everybody is let in: that is for one machine.
+do, its tenant what it may see (`controller.record.reach`). Without TLS there are no names, and everybody is let in as
+an admin: that is for one machine.
 """
 
 from __future__ import annotations
 
 import hashlib
 import hmac
+import re
 import tomllib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 from pathlib import Path
 from typing import Literal, Protocol
@@ -18,7 +19,8 @@ from typing import Literal, Protocol
 import structlog
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from sealkit.errors import InvalidConfig, PermissionDenied, Unauthenticated
+from sealkit.errors import InvalidConfig, InvalidInput, PermissionDenied, Unauthenticated, UnknownTenant
+from sealkit.resources import Quotas
 
 log = structlog.get_logger(__name__)
 
@@ -31,15 +33,24 @@ class Role(IntEnum):
     OPERATOR = 2
     """Starts, stops, publishes."""
     ADMIN = 3
-    """Belongs to no tenant."""
+    """Belongs to no tenant, sees all of them, and may act for any."""
 
 
+TENANT_KEY = "seal-tenant"
+"""Key of the metadata by which an admin names the tenant that it acts for."""
 _READS = ("Get", "List", "Watch", "Estimate", "Check")
+_NOT_FOR_VIEWERS = frozenset({"ListAuditEntries"})
+_TENANT = r"[a-z0-9][a-z0-9-]{0,62}"
+
+
+def reads(action: str) -> bool:
+    """Whether the rpc of this name changes nothing."""
+    return action.startswith(_READS)
 
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """`tenant` is empty for admins. Nothing is kept apart by it yet."""
+    """`tenant`: the one that it belongs to, or that an admin acts for; empty: an admin who acts for none."""
 
     name: str
     role: Role
@@ -48,27 +59,46 @@ class Caller:
 
 NOBODY_KNOWN = Caller("anonymous", Role.ADMIN)
 """Without TLS."""
+STRANGER = Caller("", Role.VIEWER)
+"""Who was not let in."""
 CALLER: ContextVar[Caller] = ContextVar("caller", default=NOBODY_KNOWN)
 """Whose call is being handled."""
 
 
 class Authority(Protocol):
-    """Decides at the door."""
+    """Decides at the door: first who it is, then whether that one may."""
 
-    def admit(self, method: str, names: Iterable[str], token: str) -> Caller:
-        """`method` is `/package.Service/Method`, `names` those of the peer's certificate.
+    @property
+    def quotas(self) -> Mapping[str, Quotas]:
+        """What tenants may have and take, by name; one that is missing has no limits."""
+        ...
 
-        Raises Unauthenticated, PermissionDenied.
+    def identify(self, names: Iterable[str], token: str) -> Caller:
+        """`names`: those of the peer's certificate. Raises Unauthenticated, PermissionDenied."""
+        ...
+
+    def permit(self, caller: Caller, method: str, tenant: str) -> Caller:
+        """The caller as it may act now: for `tenant`, where it names one. `method` is `/package.Service/Method`.
+
+        Raises PermissionDenied, UnknownTenant, InvalidInput.
         """
         ...
 
 
 class Everyone:
-    """For one machine, without TLS."""
+    """For one machine, without TLS: anybody, acting for whatever tenant it names."""
 
-    def admit(self, method: str, names: Iterable[str], token: str) -> Caller:  # noqa: ARG002
+    quotas: Mapping[str, Quotas] = {}
+
+    def identify(self, names: Iterable[str], token: str) -> Caller:  # noqa: ARG002
         """Anybody."""
         return NOBODY_KNOWN
+
+    def permit(self, caller: Caller, method: str, tenant: str) -> Caller:  # noqa: ARG002
+        """Anything. Raises InvalidInput on what is no tenant's name."""
+        if tenant and not re.fullmatch(_TENANT, tenant):
+            raise InvalidInput(f"{TENANT_KEY} {tenant!r} is no tenant's name: small letters, digits and -")
+        return replace(caller, tenant=tenant)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,14 +107,23 @@ class Peers:
 
     allowed: frozenset[str]
 
-    def admit(self, method: str, names: Iterable[str], token: str) -> Caller:  # noqa: ARG002
+    @property
+    def quotas(self) -> Mapping[str, Quotas]:
+        """None: these services know no tenants."""
+        return {}
+
+    def identify(self, names: Iterable[str], token: str) -> Caller:  # noqa: ARG002
         """One of the allowed names."""
         found = list(names)
         for name in found:
             if name in self.allowed:
                 return Caller(name, Role.ADMIN)
         shown = ", ".join(found) or "no name"
-        raise PermissionDenied(f"a certificate of {shown} may not call {method}; {', '.join(sorted(self.allowed))} may")
+        raise PermissionDenied(f"a certificate of {shown} may not call here; {', '.join(sorted(self.allowed))} may")
+
+    def permit(self, caller: Caller, method: str, tenant: str) -> Caller:  # noqa: ARG002
+        """Anything."""
+        return caller
 
 
 class _Entry(BaseModel):
@@ -92,7 +131,7 @@ class _Entry(BaseModel):
 
     name: str = Field(pattern=r"^[A-Za-z0-9._-]{1,64}$")
     role: Literal["viewer", "operator", "admin"]
-    tenant: str = Field("", pattern=r"^([a-z0-9][a-z0-9-]{0,62})?$")
+    tenant: str = Field("", pattern=f"^({_TENANT})?$")
     certificate: str = ""
     token_sha256: str = Field("", pattern=r"^([0-9a-f]{64})?$")
 
@@ -105,10 +144,30 @@ class _Entry(BaseModel):
         return self
 
 
+class _Tenant(Quotas):
+    name: str = Field(pattern=f"^{_TENANT}$")
+
+
 class _File(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     caller: tuple[_Entry, ...] = Field(min_length=1)
+    tenant: tuple[_Tenant, ...] = ()
+
+    @model_validator(mode="after")
+    def _once(self) -> _File:
+        names = [tenant.name for tenant in self.tenant]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"tenant {', '.join(twice)} comes more than once")
+        return self
+
+    @property
+    def quotas(self) -> dict[str, Quotas]:
+        return {t.name: Quotas(**t.model_dump(exclude={"name"})) for t in self.tenant}
+
+    @property
+    def tenants(self) -> set[str]:
+        return {entry.tenant for entry in self.caller} | {tenant.name for tenant in self.tenant}
 
 
 class CallersFile:
@@ -120,42 +179,61 @@ class CallersFile:
     tenant = "team-a"           # not for admins
     certificate = "nightly"     # common name or DNS name of its certificate, or
     token_sha256 = "…"          # SHA-256, in hexadecimal digits, of its bearer token
+
+    [[tenant]]                  # only where a tenant has quotas; each may be left out: no limit
+    name = "team-a"
+    runs_at_once = 2
+    trials_in_run = 500
+    device_seconds_a_day = 36000
+    highest_priority = 3
     """
 
     def __init__(self, path: Path) -> None:
         """Raises InvalidConfig where the file is not there or not valid."""
         self._path = path
         self._seen = self._stamp()
-        self._entries = read_callers(path)
+        self._read = read_callers(path)
 
-    def admit(self, method: str, names: Iterable[str], token: str) -> Caller:
-        """Whoever the file lists, for what its role may do."""
-        caller = self._known(list(names), token)
-        action = method.rpartition("/")[2]
-        if caller.role < Role.OPERATOR and not action.startswith(_READS):
-            raise PermissionDenied(f"{caller.name} is a viewer and may not call {action}; ask for the role operator")
-        return caller
+    @property
+    def quotas(self) -> Mapping[str, Quotas]:
+        """Those of the file, as it is now."""
+        return self._current().quotas
 
-    def _known(self, names: Sequence[str], token: str) -> Caller:
+    def identify(self, names: Iterable[str], token: str) -> Caller:
+        """Whoever the file lists."""
+        found = list(names)
         digest = hashlib.sha256(token.encode()).hexdigest() if token else ""
-        for entry in self._current():
+        for entry in self._current().caller:
             by_token = bool(digest) and hmac.compare_digest(entry.token_sha256, digest)
-            if by_token or (entry.certificate and entry.certificate in names):
+            if by_token or (entry.certificate and entry.certificate in found):
                 return Caller(entry.name, Role[entry.role.upper()], "" if entry.role == "admin" else entry.tenant)
-        given = f"a certificate of {', '.join(names)}" if names else "no certificate"
+        given = f"a certificate of {', '.join(found)}" if found else "no certificate"
         raise Unauthenticated(
             f"not a known caller: {given}{' and an unknown token' if token else ''}; the operator lists callers in "
             "SEAL_CONTROLLER_CALLERS_FILE"
         )
 
-    def _current(self) -> tuple[_Entry, ...]:
+    def permit(self, caller: Caller, method: str, tenant: str) -> Caller:
+        """What its role allows, for its own tenant; an admin for any that the file knows."""
+        action = method.rpartition("/")[2]
+        if caller.role < Role.OPERATOR and (not reads(action) or action in _NOT_FOR_VIEWERS):
+            raise PermissionDenied(f"{caller.name} is a viewer and may not call {action}; ask for the role operator")
+        if tenant in ("", caller.tenant):
+            return caller
+        if caller.role < Role.ADMIN:
+            raise PermissionDenied(f"{caller.name} belongs to {caller.tenant} and may act for no other tenant")
+        if tenant not in self._current().tenants:
+            raise UnknownTenant(f"no tenant {tenant!r} is in the callers file", metadata={"tenant": tenant})
+        return replace(caller, tenant=tenant)
+
+    def _current(self) -> _File:
         try:
             if (now := self._stamp()) != self._seen:
-                self._entries, self._seen = read_callers(self._path), now
-                log.info("callers read again", callers=len(self._entries))
+                self._read, self._seen = read_callers(self._path), now
+                log.info("callers read again", callers=len(self._read.caller))
         except InvalidConfig as error:
             log.error("callers not read again", message=error.message)
-        return self._entries
+        return self._read
 
     def _stamp(self) -> tuple[int, ...]:
         try:
@@ -165,15 +243,15 @@ class CallersFile:
         return found.st_mtime_ns, found.st_ino, found.st_size
 
 
-def read_callers(path: Path) -> tuple[_Entry, ...]:
-    """The file's entries. Raises InvalidConfig naming what is wrong."""
+def read_callers(path: Path) -> _File:
+    """What the file says. Raises InvalidConfig naming what is wrong."""
     try:
-        return _File.model_validate(tomllib.loads(path.read_text(encoding="utf-8"))).caller
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise InvalidConfig(f"callers file {path} cannot be read: {error}") from error
+        return _File.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
     except ValidationError as error:
         faults = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
         raise InvalidConfig(f"callers file {path}: {faults}") from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise InvalidConfig(f"callers file {path} cannot be read: {error}") from error
 
 
 def names_in(context: Mapping[str, Iterable[bytes]]) -> list[str]:

@@ -18,7 +18,9 @@ from sealkit.config import RunConfig
 from sealkit.errors import Unavailable
 from sealkit.resources import (
     Alias,
+    AuditEntry,
     Budget,
+    CallerInfo,
     Event,
     PolicyVersion,
     Replay,
@@ -177,6 +179,18 @@ def list_aliases(token: str) -> Call[Page[Alias]]:
 def roll_back_alias(name: str, reason: str, request_id: str | None) -> Call[Alias]:
     request = pb2.RollBackAliasRequest(name=name, reason=reason, request_id=request_id or uuid.uuid4().hex)
     return Call("RollBackAlias", request, _alias)
+
+
+def get_caller() -> Call[CallerInfo]:
+    return Call("GetCaller", pb2.GetCallerRequest(), lambda r: convert.caller_info_from_pb(r.caller))
+
+
+def list_audit_entries(token: str, resource: str, caller: str) -> Call[Page[AuditEntry]]:
+    def read(response: pb2.ListAuditEntriesResponse) -> Page[AuditEntry]:
+        return Page([convert.audit_entry_from_pb(entry) for entry in response.entries], response.next_page_token)
+
+    request = pb2.ListAuditEntriesRequest(page_token=token, resource=resource, caller=caller)
+    return Call("ListAuditEntries", request, read)
 
 
 def _alias(response: Any) -> Alias:

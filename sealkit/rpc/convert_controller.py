@@ -11,11 +11,14 @@ from sealkit.errors import InvalidInput
 from sealkit.resources import (
     Alias,
     AliasChange,
+    AuditEntry,
     Budget,
+    CallerInfo,
     Event,
     GateState,
     PolicyTrained,
     PolicyVersion,
+    Quotas,
     RoundFinished,
     Run,
     RunProgress,
@@ -104,6 +107,7 @@ def run_to_pb(run: Run) -> pb2.Run:
         end_time=time_to_pb(run.end_time),
         error=status_of_fault(run.error) if run.error else None,
         progress=run_progress_to_pb(run.progress),
+        tenant=run.tenant,
     )
 
 
@@ -118,6 +122,7 @@ def run_from_pb(pb: pb2.Run) -> Run:
         end_time=time_from_pb(pb.end_time) if pb.HasField("end_time") else None,
         error=fault_from_status(pb.error) if pb.HasField("error") else None,
         progress=run_progress_from_pb(pb.progress),
+        tenant=pb.tenant,
     )
 
 
@@ -231,12 +236,49 @@ def policy_version_from_pb(pb: pb2.PolicyVersion) -> PolicyVersion:
 
 def alias_to_pb(alias: Alias) -> pb2.Alias:
     history = [pb2.AliasChange(policy=c.policy, time=time_to_pb(c.time), reason=c.reason) for c in alias.history]
-    return pb2.Alias(name=alias.name, policy=alias.policy, history=history)
+    return pb2.Alias(name=alias.name, policy=alias.policy, history=history, tenant=alias.tenant)
 
 
 def alias_from_pb(pb: pb2.Alias) -> Alias:
     history = tuple(AliasChange(policy=c.policy, time=time_from_pb(c.time), reason=c.reason) for c in pb.history)
-    return Alias(name=pb.name, policy=pb.policy, history=history)
+    return Alias(name=pb.name, policy=pb.policy, history=history, tenant=pb.tenant)
+
+
+def quotas_to_pb(quotas: Quotas) -> pb2.Quotas:
+    return pb2.Quotas(**quotas.model_dump())
+
+
+def quotas_from_pb(pb: pb2.Quotas) -> Quotas:
+    return Quotas(**{name: getattr(pb, name) for name in Quotas.model_fields})
+
+
+def caller_info_to_pb(caller: CallerInfo) -> pb2.CallerInfo:
+    return pb2.CallerInfo(
+        name=caller.name,
+        role=caller.role,
+        tenant=caller.tenant,
+        quotas=quotas_to_pb(caller.quotas),
+        used=quotas_to_pb(caller.used),
+    )
+
+
+def caller_info_from_pb(pb: pb2.CallerInfo) -> CallerInfo:
+    return CallerInfo(
+        name=pb.name,
+        role=pb.role,
+        tenant=pb.tenant,
+        quotas=quotas_from_pb(pb.quotas),
+        used=quotas_from_pb(pb.used),
+    )
+
+
+def audit_entry_to_pb(entry: AuditEntry) -> pb2.AuditEntry:
+    return pb2.AuditEntry(**entry.model_dump(exclude={"time"}), time=time_to_pb(entry.time))
+
+
+def audit_entry_from_pb(pb: pb2.AuditEntry) -> AuditEntry:
+    plain = {name: getattr(pb, name) for name in AuditEntry.model_fields if name != "time"}
+    return AuditEntry(**plain, time=time_from_pb(pb.time))
 
 
 def budget_to_pb(budget: Budget) -> pb2.Budget:

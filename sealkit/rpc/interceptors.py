@@ -1,5 +1,5 @@
 """What happens around every call of our services, so that handlers stay short: ids bound to the log, the request
-checked, errors turned into a rich Status, the call counted.
+checked, errors turned into a rich Status, the call counted, whoever is refused at the door told in the log.
 
 Handlers are `async def` (unary-unary) or async generators (unary-stream) and raise `sealkit.errors`.
 """
@@ -9,26 +9,49 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import aclosing, asynccontextmanager
-from typing import Any, TypeAlias
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AbstractContextManager, aclosing, asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import grpc
 import protovalidate
 import structlog
-from google.protobuf.message import Message
+from google.protobuf.message import DecodeError, Message
 from grpc_status import rpc_status
 
-from sealkit.errors import InvalidInput, SealError, Unavailable
+from sealkit import tracing
+from sealkit.errors import InvalidInput, ResourceExhausted, SealError, Unavailable
 from sealkit.rpc import correlation
-from sealkit.rpc.authority import CALLER, Authority, Everyone, names_in
+from sealkit.rpc.authority import CALLER, STRANGER, TENANT_KEY, Authority, Everyone, names_in, reads
 from sealkit.rpc.status import code_of, status_of
-from sealkit.telemetry import GRPC_REQUESTS, GRPC_SECONDS
+from sealkit.telemetry import CALLERS_REFUSED, GRPC_REQUESTS, GRPC_SECONDS
 
 log = structlog.get_logger(__name__)
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
+_TRACEPARENT_LENGTH = 55
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
+
+_BIG = 64 * 1024
+"""Bytes from which a request is checked in a thread: at 64 MiB that takes seconds, in which others want answers."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Malformed:
+    """What came in a request's place."""
+
+    why: str
+
+
+@runtime_checkable
+class Remembers(Protocol):
+    """A service that keeps what it refused to callers it knows."""
+
+    async def refused(self, method: str, request: Message, error: SealError) -> None:
+        """Called before the caller gets the error; who that is, is in `CALLER`. Raises nothing."""
+        ...
 
 
 def check(message: Message) -> None:
@@ -52,11 +75,22 @@ def _path(field: Any) -> str:
 
 
 class CallInterceptor(grpc.aio.ServerInterceptor):
-    """Wraps the handlers of the services in `full_names`; health and reflection pass as they are."""
+    """Wraps the handlers of the services in `full_names`; health and reflection pass as they are. A caller may have
+    `max_calls` under way, streams among them, however many connections it opens."""
 
-    def __init__(self, full_names: tuple[str, ...], authority: Authority | None = None) -> None:
+    def __init__(
+        self,
+        full_names: tuple[str, ...],
+        authority: Authority | None = None,
+        memory: Remembers | None = None,
+        *,
+        max_calls: int = 1000,
+    ) -> None:
         self._full_names = full_names
         self._authority = authority or Everyone()
+        self._memory = memory
+        self._max_calls = max_calls
+        self._under_way: Counter[str] = Counter()
         self.ready = False
         """Whether calls are let in: not before the service has started."""
 
@@ -82,6 +116,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         async def stream(request: Message, context: Context) -> AsyncIterator[Any]:
             async with self._around(method, request, context), aclosing(inner(request, context)) as responses:
                 async for response in responses:
+                    self._open(method, context)  # a stream may outlast its caller's right to it
                     yield response
 
         make, wrapped = (
@@ -89,23 +124,32 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             if handler.response_streaming
             else (grpc.unary_unary_rpc_method_handler, unary)
         )
-        return make(wrapped, handler.request_deserializer, handler.response_serializer)
+        return make(wrapped, _reader(handler.request_deserializer), handler.response_serializer)
 
     @asynccontextmanager
-    async def _around(self, method: str, request: Message, context: Context) -> AsyncIterator[None]:
+    async def _around(self, method: str, request: Message | _Malformed, context: Context) -> AsyncIterator[None]:
         started, code = time.perf_counter(), grpc.StatusCode.OK
+        CALLER.set(STRANGER)
         try:
-            CALLER.set(self._authority.admit(method, names_in(context.auth_context()), _token(context)))
+            self._open(method, context)
             if not self.ready:
                 raise Unavailable(f"{method.split('/')[1]} is still starting", retry_after=1)
-            check(request)
-            yield
+            with self._counted(CALLER.get().name):
+                if isinstance(request, _Malformed):
+                    raise InvalidInput(f"the request of {method} cannot be read: {request.why}")
+                if request.ByteSize() < _BIG:
+                    check(request)
+                else:
+                    await asyncio.to_thread(check, request)
+                with _span(method, context):
+                    yield
         except (asyncio.CancelledError, GeneratorExit):
             code = grpc.StatusCode.CANCELLED
             raise
         except SealError as error:
             code = code_of(type(error))
             log.info("call refused", method=method, code=code.name, reason=error.reason, error=error.message)
+            await self._remember(method, request, error)
             await _abort(context, error)
         except Exception:
             code = grpc.StatusCode.INTERNAL
@@ -116,12 +160,63 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             GRPC_REQUESTS.labels(method, code.name).inc()
             GRPC_SECONDS.labels(method).observe(time.perf_counter() - started)
 
+    def _open(self, method: str, context: Context) -> None:
+        """Lets the caller in; `CALLER` says who it is. Raises what the authority raises."""
+        sent = _sent(context, "authorization")
+        token = sent.removeprefix("Bearer ") if sent.startswith("Bearer ") else ""
+        try:
+            caller = self._authority.identify(names_in(context.auth_context()), token)
+            CALLER.set(caller)
+            CALLER.set(self._authority.permit(caller, method, _sent(context, TENANT_KEY)))
+        except SealError as error:
+            CALLERS_REFUSED.labels(error.reason).inc()
+            who = {"caller": CALLER.get().name, "peer": context.peer(), "method": method}
+            log.warning("caller refused", **who, reason=error.reason, error=error.message)
+            raise
 
-def _token(context: Context) -> str:
-    for key, value in context.invocation_metadata() or ():
-        if key == "authorization" and isinstance(value, str) and value.startswith("Bearer "):
-            return value.removeprefix("Bearer ")
-    return ""
+    @contextmanager
+    def _counted(self, caller: str) -> Iterator[None]:
+        if self._under_way[caller] >= self._max_calls:
+            raise ResourceExhausted(
+                f"{caller} has {self._max_calls} calls under way, which is the limit for one caller; end some, or wait "
+                "until they have ended",
+                retry_after=1,
+            )
+        self._under_way[caller] += 1
+        try:
+            yield
+        finally:
+            self._under_way[caller] -= 1
+
+    async def _remember(self, method: str, request: Message | _Malformed, error: SealError) -> None:
+        if self._memory is not None and self.ready and CALLER.get() != STRANGER and isinstance(request, Message):
+            await self._memory.refused(method, request, error)
+
+
+def _reader(read: Callable[[bytes], Message] | None) -> Callable[[bytes], Message | _Malformed] | None:
+    """The deserializer, made to say what is wrong: gRPC would answer UNKNOWN for one that raises."""
+
+    def reading(data: bytes) -> Message | _Malformed:
+        assert read is not None
+        try:
+            return read(data)
+        except DecodeError as error:
+            return _Malformed(str(error))
+
+    return reading if read else None
+
+
+def _sent(context: Context, header: str) -> str:
+    found = (value for key, value in context.invocation_metadata() or () if key == header)
+    return next((value for value in found if isinstance(value, str)), "")
+
+
+def _span(method: str, context: Context) -> AbstractContextManager[str]:
+    """The call's span, under the caller's. A call that only reads begins no trace."""
+    service, _, action = method.lstrip("/").partition("/")
+    about = {"rpc.system": "grpc", "rpc.service": service, "rpc.method": action}
+    place = _sent(context, correlation.TRACEPARENT)[:_TRACEPARENT_LENGTH]
+    return tracing.span(f"{service}/{action}", kind="server", trace=place, begins=not reads(action), attributes=about)
 
 
 async def _abort(context: Context, error: SealError) -> None:

@@ -24,10 +24,11 @@ from pydantic import ValidationError
 from sealkit.errors import InvalidConfig, SealError, Unavailable
 from sealkit.rpc.authority import Authority, Everyone, Peers
 from sealkit.rpc.channel import bind, server_options
-from sealkit.rpc.interceptors import CallInterceptor
+from sealkit.rpc.interceptors import CallInterceptor, Remembers
 from sealkit.rpc.settings import ServerSettings, explain
 from sealkit.rpc.tls import Identity
 from sealkit.telemetry import CERTIFICATE_EXPIRY, configure_logging
+from sealkit.tracing import TracingSettings, start_tracing
 
 __all__ = ["Drains", "GrpcServer", "ServerSettings", "Service", "ServiceDied", "Works", "run", "serve"]
 
@@ -92,7 +93,10 @@ class GrpcServer:
     def __init__(self, service: Service, settings: ServerSettings) -> None:
         self._service = service
         self._settings = settings
-        self._interceptor = CallInterceptor(service.full_names, _authority(service, settings))
+        memory = service if isinstance(service, Remembers) else None
+        self._interceptor = CallInterceptor(
+            service.full_names, _authority(service, settings), memory, max_calls=settings.max_calls
+        )
         self._health = health.aio.HealthServicer()
         self._server = grpc.aio.server(
             interceptors=[self._interceptor], options=server_options(settings.max_message_mib)
@@ -102,7 +106,14 @@ class GrpcServer:
         """Where it listens; with the real port once `listen` has returned."""
 
     async def listen(self) -> None:
-        """Opens the port; from now on health answers. Raises Unavailable where the port cannot be had."""
+        """Opens the port; from now on health answers. Raises Unavailable where the port cannot be had, InvalidConfig
+        where other machines would reach it without TLS."""
+        settings = self._settings
+        if settings.identity is None and not settings.local and not settings.plaintext:
+            raise InvalidConfig(
+                f"{settings.listen} is reached from other machines, and without TLS anybody there may do anything: set "
+                "tls_ca, tls_cert and tls_key, or listen on 127.0.0.1 (or set plaintext, where the network is closed)"
+            )
         names = (*self._service.full_names, health.SERVICE_NAME)
         await self._set_health(_NOT_SERVING)
         self._service.register(self._server)
@@ -174,6 +185,7 @@ def run(make: Callable[[], tuple[Service, ServerSettings]]) -> int:
     work died (one line on stderr says why), 2 on bad settings."""
     try:
         service, settings = make()
+        traces = TracingSettings()
     except ValidationError as error:
         sys.stderr.write(f"bad settings: {explain(error)}\n")
         return 2
@@ -183,7 +195,11 @@ def run(make: Callable[[], tuple[Service, ServerSettings]]) -> int:
     name = service.full_names[0].split(".")[1]
     configure_logging(name, settings.log_level, settings.log_format)
     try:
-        asyncio.run(serve(service, settings))
+        stop_tracing = start_tracing(name, traces)
+        try:
+            asyncio.run(serve(service, settings))
+        finally:
+            stop_tracing()
     except SealError as error:
         sys.stderr.write(f"{name} cannot start: {error.message}\n")
         return 1

@@ -63,10 +63,18 @@ class ServerSettings(BaseSettings):
     """PEM file of the authorities that callers and called services must come from. Empty: no TLS, for one machine."""
     tls_cert: str = ""
     tls_key: str = ""
+    plaintext: bool = False
+    """Whether to listen without TLS where other machines reach it: anybody there may then do anything."""
     tls_client_certificates: bool = True
     """Whether a caller must show a certificate; without, callers are known by their tokens."""
     tls_peers: Annotated[tuple[str, ...], NoDecode, BeforeValidator(split)] = ("controller", "worker", "operator")
     """Names of the certificates that may call a model service, separated by commas."""
+
+    @property
+    def local(self) -> bool:
+        """Whether only this machine reaches the address."""
+        host = self.listen.rpartition(":")[0].strip("[]")
+        return self.listen.startswith("unix:") or host in ("localhost", "::1") or host.startswith("127.")
 
     @property
     def identity(self) -> Identity | None:

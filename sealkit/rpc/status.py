@@ -1,7 +1,7 @@
 """The one table from `sealkit.errors` to gRPC codes, the rich Status that carries an error, and the way back.
 
-A Status holds one ErrorInfo{reason, domain "seal", metadata}, BadRequest for faulty fields, RetryInfo where waiting
-helps (google.rpc error model, AIP-193).
+A Status holds one ErrorInfo{reason, domain "seal", metadata}, BadRequest for faulty fields (QuotaFailure
+for used up quotas), RetryInfo where waiting helps (google.rpc error model, AIP-193).
 """
 
 from __future__ import annotations
@@ -65,8 +65,11 @@ def status_of(error: SealError) -> status_pb2.Status:
         retry.retry_delay.FromMilliseconds(round(error.retry_after * 1000))
         _attach(status, retry)
     if error.fields:
-        room = _TRAILER_BYTES - status.ByteSize() - len(quote(status.message))
-        _attach(status, _bad_request(error.fields, room))
+        if isinstance(error, errors.QuotaExceeded):
+            _attach(status, _quota_failure(error.fields))
+        else:
+            room = _TRAILER_BYTES - status.ByteSize() - len(quote(status.message))
+            _attach(status, _bad_request(error.fields, room))
     return status
 
 
@@ -85,15 +88,19 @@ def fault_from_status(status: status_pb2.Status) -> Fault:
 def error_from_status(status: status_pb2.Status) -> SealError:
     """The error that a Status carries: its class by reason, or by code where the reason is none of ours."""
     info, bad_request, retry = _error_info(status), error_details_pb2.BadRequest(), error_details_pb2.RetryInfo()
-    has_retry = False
+    quota, has_retry = error_details_pb2.QuotaFailure(), False
     for detail in status.details:
         detail.Unpack(bad_request)
+        detail.Unpack(quota)
         has_retry = detail.Unpack(retry) or has_retry
     error_class = _by_reason().get(info.reason) or _BY_CODE.get(status.code, SealError)
     return error_class(
         status.message,
         metadata=dict(info.metadata),
-        fields=tuple((v.field, v.description) for v in bad_request.field_violations),
+        fields=(
+            *((v.field, v.description) for v in bad_request.field_violations),
+            *((v.subject, v.description) for v in quota.violations),
+        ),
         retry_after=retry.retry_delay.ToTimedelta().total_seconds() if has_retry else None,
     )
 
@@ -161,6 +168,11 @@ def _bad_request(fields: tuple[tuple[str, str], ...], room: int) -> error_detail
             break
         bad_request.field_violations.add(field=path, description=description)
     return bad_request
+
+
+def _quota_failure(fields: tuple[tuple[str, str], ...]) -> error_details_pb2.QuotaFailure:
+    violation = error_details_pb2.QuotaFailure.Violation
+    return error_details_pb2.QuotaFailure(violations=[violation(subject=s, description=d) for s, d in fields])
 
 
 def _clip(text: str) -> str:

@@ -238,9 +238,9 @@ async def test_callers_are_read_again_and_a_bad_file_changes_nothing(pki: Path) 
 
 def test_model_services_let_in_the_controller_alone() -> None:
     peers = Peers(frozenset({"controller", "worker"}))
-    assert peers.admit("/seal.trainer.v1.TrainerService/TrainAdapter", ["worker"], "").name == "worker"
+    assert peers.identify(["worker"], "").name == "worker"
     with pytest.raises(PermissionDenied):
-        peers.admit("/seal.trainer.v1.TrainerService/TrainAdapter", ["operator"], "")
+        peers.identify(["operator"], "")
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import pytest_asyncio
 
 from controller.record import runs
 from controller.record.database import Database
+from controller.record.reach import EVERYTHING
 from sealkit.judges.cache import VerdictCache
 from sealkit.types import Outcome
 from tests.integration.controller.postgresql import NotInstalled, new_database, running
@@ -50,6 +51,6 @@ async def test_postgresql_processes_that_start_at_once_migrate_once(server: str)
     url = new_database(server)
     many = [Database(url) for _ in range(4)]
     await asyncio.gather(*(one.start() for one in many))
-    assert (await many[0].read(runs.page, 0, "")).items == []
+    assert (await many[0].read(runs.page, EVERYTHING, 0, "")).items == []
     for one in many:
         await one.close()

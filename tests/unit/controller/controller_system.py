@@ -18,10 +18,12 @@ from controller.patience import accompanied
 from controller.presence import Presence
 from controller.record import budgets, events, leases, policies, runs, trials
 from controller.record.database import Database
+from controller.record.reach import EVERYTHING
 from controller.services import Services
 from controller.worker import Worker
 from sealkit.queue import Delivery, Queue
 from sealkit.resources import Event, PolicyVersion, Run, Trial
+from tests.unit.controller.acts import act
 from tests.unit.controller.controller_fakes import DOMAIN, RETENTION, FakeServices, records, tiny_config
 
 LEASE = 0.3
@@ -115,10 +117,10 @@ class System:
             retention=RETENTION,
             plugins=(DOMAIN,),
         )
-        return await self.database.write(runs.create, new, contexts)
+        return await self.database.write(runs.create, act(f"runs/{new.run_id}", request_id), new, contexts)
 
     async def run(self, run: Run) -> Run:
-        return await self.database.read(runs.get, run.name.removeprefix("runs/"))
+        return await self.database.read(runs.get, EVERYTHING, run.name.removeprefix("runs/"))
 
     async def until(self, run: Run, done: Callable[[Run], bool] = lambda run: run.state.terminal) -> Run:
         """The run as soon as it is `done`."""
@@ -136,7 +138,9 @@ class System:
         return await self.database.read(policies.of_run, run.name.removeprefix("runs/"))
 
     async def events(self, run: Run, cursor: str = "") -> list[Event]:
-        found, _ = await self.database.read(events.after, run.name.removeprefix("runs/"), cursor, limit=100_000)
+        found, _ = await self.database.read(
+            events.after, EVERYTHING, run.name.removeprefix("runs/"), cursor, limit=100_000
+        )
         return found
 
 

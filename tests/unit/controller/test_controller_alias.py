@@ -11,9 +11,11 @@ from sqlalchemy import insert
 
 from controller.record import aliases, runs, tables
 from controller.record.database import Database
+from controller.record.reach import EVERYTHING
 from sealkit.domain import Context
 from sealkit.errors import GateRefused, NothingToRollBack, RequestIdReused, UnknownAlias, UnknownPolicy
 from sealkit.resources import GateState
+from tests.unit.controller.acts import act
 from tests.unit.controller.test_controller_record import new_run
 
 GATES = dict.fromkeys("abc", GateState.PASSED) | {"bad": GateState.REFUSED, "old": GateState.UNMEASURED}
@@ -30,19 +32,19 @@ async def database(tmp_path: Path) -> AsyncIterator[Database]:
         }
         for name, gate in GATES.items()
     ]  # fmt: skip
-    await made.write(runs.create, new_run("r"), [Context(context_id="c", split="train", payload={})])
+    await made.write(runs.create, act("runs/r"), new_run("r"), [Context(context_id="c", split="train", payload={})])
     await made.write(lambda connection: connection.execute(insert(tables.policies), rows))
     yield made
     await made.close()
 
 
 async def point(database: Database, policy: str, request_id: str = "") -> str:
-    alias = await database.write(aliases.set_to, "main", f"policies/{policy}", f"why {policy}", request_id)
+    alias = await database.write(aliases.set_to, act("aliases/main", request_id), f"policies/{policy}", f"why {policy}")
     return alias.policy
 
 
 async def roll_back(database: Database, request_id: str = "") -> str:
-    return (await database.write(aliases.roll_back, "main", "", request_id)).policy
+    return (await database.write(aliases.roll_back, act("aliases/main", request_id), "")).policy
 
 
 async def test_rolling_back_goes_further_back_each_time_and_forgets_nothing(database: Database) -> None:
@@ -54,7 +56,7 @@ async def test_rolling_back_goes_further_back_each_time_and_forgets_nothing(data
         await roll_back(database)
     assert await point(database, "c") == "policies/c"
     assert await roll_back(database) == "policies/a"
-    history = (await database.read(aliases.get, "main")).history
+    history = (await database.read(aliases.get, EVERYTHING, "main")).history
     assert [change.policy[-1] for change in history] == ["a", "c", "a", "b", "c", "b", "a"]
     assert history[0].reason == "rolled back from policies/c"
     assert history[1].reason == "why c"
@@ -68,7 +70,7 @@ async def test_only_what_passed_the_gate_can_be_named(database: Database) -> Non
     with pytest.raises(UnknownPolicy):
         await point(database, "none")
     with pytest.raises(UnknownAlias):
-        await database.read(aliases.get, "main")
+        await database.read(aliases.get, EVERYTHING, "main")
 
 
 async def test_the_same_request_again_changes_nothing_more(database: Database) -> None:
@@ -79,21 +81,21 @@ async def test_the_same_request_again_changes_nothing_more(database: Database) -
         await point(database, "c", "1")
     assert await roll_back(database, "3") == "policies/a"
     assert await roll_back(database, "3") == "policies/a"
-    assert len((await database.read(aliases.get, "main")).history) == 3
+    assert len((await database.read(aliases.get, EVERYTHING, "main")).history) == 3
 
 
 async def test_pointing_where_it_points_is_no_move(database: Database) -> None:
     await point(database, "a")
     await point(database, "a")
-    assert len((await database.read(aliases.get, "main")).history) == 1
+    assert len((await database.read(aliases.get, EVERYTHING, "main")).history) == 1
     with pytest.raises(NothingToRollBack):
         await roll_back(database)
 
 
 async def test_aliases_come_by_name_a_page_at_a_time(database: Database) -> None:
     for name in ("gamma", "alpha", "beta"):
-        await database.write(aliases.set_to, name, "policies/a", "", "")
-    first = await database.read(aliases.page, 2, "")
-    second = await database.read(aliases.page, 2, first.next_token)
+        await database.write(aliases.set_to, act(f"aliases/{name}"), "policies/a", "")
+    first = await database.read(aliases.page, EVERYTHING, 2, "")
+    second = await database.read(aliases.page, EVERYTHING, 2, first.next_token)
     assert [alias.name for alias in (*first.items, *second.items)] == ["aliases/alpha", "aliases/beta", "aliases/gamma"]
     assert second.next_token == ""

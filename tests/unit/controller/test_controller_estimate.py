@@ -13,12 +13,14 @@ from controller.accept import accept
 from controller.estimate import estimate_run
 from controller.record import rates, replays, tables
 from controller.record.rates import Rates, Taught, Took
+from controller.record.reach import EVERYTHING
 from controller.record.runs import NewRun
 from sealkit.config import parse_config
 from sealkit.domain import Context
 from sealkit.errors import InvalidConfig, UnknownPolicy
 from sealkit.resources import Run, RunEstimate
 from sealkit.types import Usage
+from tests.unit.controller.acts import act
 from tests.unit.controller.controller_fakes import DOMAIN, records, tiny_config
 from tests.unit.controller.controller_system import System
 from tests.unit.controller.replay_fakes import ASKED, SAMPLED, TRAINED, TellingServices
@@ -39,7 +41,7 @@ def accepted(**changes: Any) -> tuple[NewRun, list[Context]]:
 
 async def estimated(system: System, **changes: Any) -> RunEstimate:
     new, contexts = accepted(**changes)
-    return estimate_run(new, contexts, await system.database.read(rates.rates_for, new), (DOMAIN,))
+    return estimate_run(new, contexts, await system.database.read(rates.rates_for, EVERYTHING, new), (DOMAIN,))
 
 
 async def measured(system: System, **changes: Any) -> Run:
@@ -152,9 +154,9 @@ async def test_estimating_starts_nothing_and_refuses_what_a_run_refuses(system: 
 async def test_other_domains_and_replays_are_no_measure(system: System) -> None:
     run = await measured(system)
     trials = await system.trials(run)
-    await system.database.write(replays.add, next(t.name for t in trials if t.adapter), "r")
+    await system.database.write(replays.add, act(next(t.name for t in trials if t.adapter), "replay"))
     await system.database.write(lambda c: c.execute(update(tables.trials).values(state="succeeded")) and None)
     assert (await estimated(system)).based_on == len(trials)
     new, _ = accepted()
     other = new.model_copy(update={"config": {**new.config, "domain": {"name": "knowledge"}}})
-    assert await system.database.read(rates.rates_for, other) is None
+    assert await system.database.read(rates.rates_for, EVERYTHING, other) is None

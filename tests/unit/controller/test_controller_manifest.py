@@ -9,6 +9,7 @@ import pytest
 
 from controller.manifest import instructions
 from controller.record import runs, trials
+from controller.record.reach import EVERYTHING
 from controller.record.trials import Plan
 from controller.services import Services
 from controller.setup import make_setup
@@ -39,7 +40,7 @@ async def tried(system: System, services: TellingServices, **changes: Any) -> li
     run = await system.create(rounds=1, **changes)
     async with system.working():
         await system.until(run)
-    return [await system.database.read(trials.get, trial.name) for trial in await system.trials(run)]
+    return [await system.database.read(trials.get, EVERYTHING, trial.name) for trial in await system.trials(run)]
 
 
 def edits(found: list[Trial]) -> list[Trial]:

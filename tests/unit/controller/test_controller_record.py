@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from sqlalchemy import Connection, select
 from controller.record import contexts, events, leases, policies, rates, replays, runs, tables, trials
 from controller.record.database import Database
 from controller.record.leases import LeaseLost, RunLease, TrialLease
+from controller.record.reach import EVERYTHING
 from controller.record.trials import Plan, Result, Untaken
 from sealkit.domain import Context
 from sealkit.errors import (
@@ -32,6 +33,7 @@ from sealkit.errors import (
 from sealkit.resources import (
     Editor,
     Fault,
+    Run,
     RunState,
     RunStateChanged,
     TrialFinished,
@@ -39,6 +41,7 @@ from sealkit.resources import (
     TrialState,
 )
 from sealkit.types import Usage
+from tests.unit.controller.acts import act
 
 BASE = "ab" * 32
 
@@ -53,15 +56,23 @@ async def database(tmp_path: Path) -> AsyncIterator[Database]:
 
 def new_run(run_id: str, **changes: Any) -> runs.NewRun:
     values: dict[str, Any] = {
-        "run_id": run_id, "request_id": f"request {run_id}", "digest": "d", "display_name": run_id, "config": {},
+        "run_id": run_id, "digest": "d", "display_name": run_id, "config": {},
         "retention": (), "start_policy": "", "rounds_total": 2, "trials_total": 9,
     }  # fmt: skip
     return runs.NewRun(**{**values, **changes})
 
 
+async def create(
+    database: Database, run_id: str = "a", contexts: Sequence[Context] | None = None, **changes: Any
+) -> Run:
+    """A run that a request of the same id asks for."""
+    found = [Context(context_id="c", split="train", payload={})] if contexts is None else contexts
+    return await database.write(runs.create, act(f"runs/{run_id}", run_id), new_run(run_id, **changes), found)
+
+
 async def driven(database: Database, run_id: str = "a", **changes: Any) -> RunLease:
     """A run in a driver's hands, with θ_0."""
-    await database.write(runs.create, new_run(run_id, **changes), [Context(context_id="c", split="train", payload={})])
+    await create(database, run_id, **changes)
     await database.write(leases.beat, "driver")
     (lease,) = await database.write(runs.take_free, "driver", ())
     start = changes.get("start_policy", "")
@@ -100,7 +111,7 @@ def test_migrations_make_the_tables_that_the_code_has(tmp_path: Path) -> None:
 async def test_processes_that_start_at_once_migrate_once(tmp_path: Path) -> None:
     many = [Database(f"sqlite:///{tmp_path}/record.db") for _ in range(4)]
     await asyncio.gather(*(one.start() for one in many))
-    assert (await many[0].read(runs.page, 0, "")).items == []
+    assert (await many[0].read(runs.page, EVERYTHING, 0, "")).items == []
     for one in many:
         await one.close()
 
@@ -113,28 +124,28 @@ def test_a_database_of_another_kind_is_refused(url: str) -> None:
 
 # --- requests ---------------------------------------------------------------------------------------------------------
 async def test_the_same_request_makes_one_run(database: Database) -> None:
-    first = await database.write(runs.create, new_run("a"), [Context(context_id="c", split="train", payload={})])
-    again = await database.write(runs.create, new_run("a"), [])
+    first = await create(database, "a")
+    again = await create(database, "a", [])
     assert again == first
-    assert len((await database.read(runs.page, 0, "")).items) == 1
+    assert len((await database.read(runs.page, EVERYTHING, 0, "")).items) == 1
     with pytest.raises(RequestIdReused):
-        await database.write(runs.create, new_run("a", digest="other"), [])
+        await create(database, "a", [], digest="other")
 
 
 async def test_a_run_from_an_unknown_policy_leaves_nothing_behind(database: Database) -> None:
     with pytest.raises(UnknownPolicy):
-        await database.write(runs.create, new_run("a", start_policy="policies/none"), [])
+        await create(database, "a", [], start_policy="policies/none")
     with pytest.raises(UnknownRun):
-        await database.read(runs.get, "a")
+        await database.read(runs.get, EVERYTHING, "a")
 
 
 async def test_only_an_unsuccessful_run_is_resumed(database: Database) -> None:
     lease = await driven(database)
     with pytest.raises(RunNotResumable, match="running"):
-        await database.write(runs.resume, "a", "")
+        await database.write(runs.resume, act("runs/a", ""))
     await database.write(runs.succeed, lease)
     with pytest.raises(RunNotResumable, match="succeeded"):
-        await database.write(runs.resume, "a", "")
+        await database.write(runs.resume, act("runs/a", ""))
 
 
 # --- leases -----------------------------------------------------------------------------------------------------------
@@ -159,11 +170,11 @@ async def test_a_cancelled_run_is_in_nobodys_hands(database: Database) -> None:
     (name,) = await database.write(trials.add, lease, [plan(lease, "c-0")])
     held = await take(database, name, "w")
     assert held is not None
-    await database.write(runs.cancel, "a", "")
+    await database.write(runs.cancel, act("runs/a", ""))
     with pytest.raises(LeaseLost):
         await database.write(runs.stage, lease, 0, "E-step")
     assert await database.write(trials.finish, held, succeeded(1.0)) is None
-    assert (await database.read(trials.get, name)).state is TrialState.CANCELLED
+    assert (await database.read(trials.get, EVERYTHING, name)).state is TrialState.CANCELLED
     assert await database.read(trials.held_by, "w") == set()
 
 
@@ -177,12 +188,12 @@ async def test_a_late_result_changes_nothing_and_is_counted(database: Database) 
     assert await database.write(trials.finish, first, succeeded(0.1)) is None
     assert await database.write(trials.finish, second, succeeded(0.5)) is not None
     assert await database.write(trials.finish, second, succeeded(0.9)) is None
-    row = await database.read(trials.get, name)
+    row = await database.read(trials.get, EVERYTHING, name)
     assert (row.state, row.accuracy) == (TrialState.SUCCEEDED, 0.5)
     assert await database.read(_late_results, name) == 2
-    found, _ = await database.read(events.after, "a", "", limit=100)
+    found, _ = await database.read(events.after, EVERYTHING, "a", "", limit=100)
     assert sum(isinstance(event.kind, TrialFinished) for event in found) == 1
-    assert (await database.read(runs.get, "a")).progress.trials_done == 1
+    assert (await database.read(runs.get, EVERYTHING, "a")).progress.trials_done == 1
 
 
 async def test_a_trial_in_other_hands_is_not_taken(database: Database) -> None:
@@ -213,7 +224,7 @@ async def test_writers_at_once_take_a_trial_once_and_number_events_without_gaps(
     held = [one for one in taken if one is not None]
     assert sorted(one.name for one in held) == sorted(names)
     await asyncio.gather(*(database.write(trials.finish, one, succeeded(0.5)) for one in held))
-    found, _ = await database.read(events.after, "a", "", limit=100)
+    found, _ = await database.read(events.after, EVERYTHING, "a", "", limit=100)
     assert [event.cursor for event in found] == [str(i + 1) for i in range(22)]
     assert [event.progress.trials_done for event in found if isinstance(event.kind, TrialFinished)] == [*range(1, 21)]
 
@@ -229,11 +240,11 @@ async def test_resume_tries_again_what_can_still_count(database: Database) -> No
         held = await take(database, name, "w")
         assert held is not None
         await database.write(trials.finish, held, Result(state=TrialState.FAILED, error=fault, stage_seconds={}))
-    theta = await database.read(policies.get, "policies/a-0")
+    theta = await database.read(policies.get, EVERYTHING, "policies/a-0")
     await database.write(policies.begin_round, lease, 0, theta.name)
     await database.write(policies.end_round, lease, 0, theta, theta, kept=0)
     await database.write(runs.fail, lease, fault)
-    resumed = await database.write(runs.resume, "a", "again")
+    resumed = await database.write(runs.resume, act("runs/a", "again"))
     assert (resumed.state, resumed.error, resumed.progress.trials_done) == (RunState.QUEUED, None, 1)
     states = {trial.name: trial.state for trial in await database.read(trials.of_run, "a")}
     assert states == {names[0]: TrialState.FAILED, names[1]: TrialState.QUEUED}
@@ -242,20 +253,20 @@ async def test_resume_tries_again_what_can_still_count(database: Database) -> No
 # --- rounds and policies ----------------------------------------------------------------------------------------------
 async def test_a_round_ends_once(database: Database) -> None:
     lease = await driven(database)
-    theta = await database.read(policies.get, "policies/a-0")
+    theta = await database.read(policies.get, EVERYTHING, "policies/a-0")
     assert await database.write(policies.begin_round, lease, 0, theta.name) is None
     new = theta.model_copy(update={"name": "policies/a-1", "parent": theta.name, "round": f"{lease.run}/rounds/0"})
     other = new.model_copy(update={"trials": ("x",)})
     assert await database.write(policies.end_round, lease, 0, theta, new, kept=1) == new
     assert (await database.write(policies.end_round, lease, 0, theta, other, kept=2)).trials == ()
     assert await database.write(policies.begin_round, lease, 0, theta.name) == "policies/a-1"
-    assert (await database.read(runs.get, "a")).progress.rounds_done == 1
+    assert (await database.read(runs.get, EVERYTHING, "a")).progress.rounds_done == 1
     assert [p.name for p in await database.read(policies.of_run, "a")] == ["policies/a-0", "policies/a-1"]
 
 
 async def test_a_policy_of_another_base_model_is_refused(database: Database) -> None:
     await driven(database)
-    await database.write(runs.create, new_run("b", start_policy="policies/a-0"), [_context()])
+    await create(database, "b", [_context()], start_policy="policies/a-0")
     (lease,) = await database.write(runs.take_free, "driver", ())
     with pytest.raises(ModelMismatch, match="policies/a-0"):
         await database.write(policies.begin, lease, start_policy="policies/a-0", base_model="ef" * 32)
@@ -266,46 +277,46 @@ async def test_pages_of_trials_hold_each_once_in_order(database: Database) -> No
     lease = await driven(database)
     plans = [plan(lease, f"c-{i}", index=i, round=r) for r in (0, 1) for i in range(5)]
     names = await database.write(trials.add, lease, plans)
-    assert await _all_pages(database, trials.page, "runs/a", size=3) == names
-    assert await _all_pages(database, trials.page, "runs/a/rounds/1", size=2) == names[5:]
+    assert await _all_pages(database, trials.page, EVERYTHING, "runs/a", size=3) == names
+    assert await _all_pages(database, trials.page, EVERYTHING, "runs/a/rounds/1", size=2) == names[5:]
     with pytest.raises(InvalidInput, match="page_token"):
-        await database.read(trials.page, "runs/a", 3, "nonsense")
+        await database.read(trials.page, EVERYTHING, "runs/a", 3, "nonsense")
     with pytest.raises(UnknownRun):
-        await database.read(trials.page, "runs/none", 3, "")
+        await database.read(trials.page, EVERYTHING, "runs/none", 3, "")
     with pytest.raises(UnknownTrial):
-        await database.read(trials.get, "runs/a/rounds/0/trials/none")
+        await database.read(trials.get, EVERYTHING, "runs/a/rounds/0/trials/none")
 
 
 async def test_pages_of_runs_and_policies_come_newest_first(database: Database) -> None:
     for run_id in ("a", "b", "c"):
         await driven(database, run_id)
-    assert await _all_pages(database, runs.page, size=2) == ["runs/c", "runs/b", "runs/a"]
-    assert await _all_pages(database, policies.page, size=2) == [f"policies/{r}-0" for r in "cba"]
+    assert await _all_pages(database, runs.page, EVERYTHING, size=2) == ["runs/c", "runs/b", "runs/a"]
+    assert await _all_pages(database, policies.page, EVERYTHING, size=2) == [f"policies/{r}-0" for r in "cba"]
     # A token of one listing is none of another.
-    token = (await database.read(trials.page, "runs/a", 1, "")).next_token or "W10"
+    token = (await database.read(trials.page, EVERYTHING, "runs/a", 1, "")).next_token or "W10"
     with pytest.raises(InvalidInput):
-        await database.read(runs.page, 2, token)
+        await database.read(runs.page, EVERYTHING, 2, token)
 
 
 async def test_events_go_on_after_a_cursor_and_end_with_the_run(database: Database) -> None:
     lease = await driven(database)
-    found, ended = await database.read(events.after, "a", "", limit=1)
+    found, ended = await database.read(events.after, EVERYTHING, "a", "", limit=1)
     assert (len(found), ended) == (1, False)
-    await database.write(runs.cancel, "a", "")
-    rest, ended = await database.read(events.after, "a", found[0].cursor, limit=100)
+    await database.write(runs.cancel, act("runs/a", ""))
+    rest, ended = await database.read(events.after, EVERYTHING, "a", found[0].cursor, limit=100)
     states = [event.kind.state for event in rest if isinstance(event.kind, RunStateChanged)]
     assert (states, ended) == ([RunState.RUNNING, RunState.CANCELLED], True)
-    await database.write(runs.resume, lease.run_id, "")
-    rest, ended = await database.read(events.after, "a", rest[-1].cursor, limit=100)
+    await database.write(runs.resume, act(lease.run, ""))
+    rest, ended = await database.read(events.after, EVERYTHING, "a", rest[-1].cursor, limit=100)
     assert (len(rest), ended) == (1, False)  # an end that was taken back is no end
     for cursor in ("99", "-1", "x", "²"):
         with pytest.raises(InvalidCursor):
-            await database.read(events.after, "a", cursor, limit=1)
+            await database.read(events.after, EVERYTHING, "a", cursor, limit=1)
 
 
 async def test_contexts_come_in_the_order_of_the_records(database: Database) -> None:
     found = [Context(context_id=f"c{i}", split="train", payload={"i": i}) for i in (3, 1, 2)]
-    await database.write(runs.create, new_run("a"), [*found, Context(context_id="h", split="heldout", payload={})])
+    await create(database, "a", [*found, Context(context_id="h", split="heldout", payload={})])
     assert await database.read(contexts.of_split, "a", "train") == found
 
 
@@ -345,33 +356,33 @@ async def tried(database: Database, lease: RunLease, **changes: Any) -> str:
 async def test_a_replay_outlives_its_worker_and_its_run(database: Database) -> None:
     lease = await driven(database)
     name = await tried(database, lease)
-    replay = await database.write(replays.add, name, "r")
+    replay = await database.write(replays.add, act(name, "r"))
     assert await database.read(replays.waiting) == [replay.name]
     await database.write(leases.beat, "mortal")
     held = await take(database, replay.name, "mortal")
     assert held is not None
     assert await database.read(replays.waiting) == []
     assert not await database.read(replays.orphaned, ())
-    await database.write(runs.cancel, lease.run_id, "c")
+    await database.write(runs.cancel, act(lease.run, "c"))
     assert await database.read(replays.orphaned, {"mortal"})
     await database.write(replays.put_back, {"mortal"})
     assert await database.read(replays.waiting) == [replay.name]
     assert await database.write(trials.finish, held, succeeded(1.0)) is None, "the dead worker's result is late"
     again = await take(database, replay.name, "w")
     assert again is not None
-    before = await database.read(runs.get, lease.run_id)
+    before = await database.read(runs.get, EVERYTHING, lease.run_id)
     assert (await database.write(trials.finish, again, succeeded(1.0))) is not None
-    assert await database.read(runs.get, lease.run_id) == before
-    found, original = await database.read(replays.pair, replay.name)
+    assert await database.read(runs.get, EVERYTHING, lease.run_id) == before
+    found, original = await database.read(replays.pair, EVERYTHING, replay.name)
     assert (found.accuracy, found.replay_of, original.name) == (1.0, name, name)
 
 
 async def test_rates_are_those_of_the_domain_on_the_base_model_that_it_was_last_tried_on(database: Database) -> None:
     mine = new_run("n", config={"domain": {"name": "mine"}})
-    assert await database.read(rates.rates_for, mine) is None
+    assert await database.read(rates.rates_for, EVERYTHING, mine) is None
     await tried(database, await driven(database, "a", config={"domain": {"name": "mine"}}))
     await tried(database, await driven(database, "b", config={"domain": {"name": "other"}}))
-    found = await database.read(rates.rates_for, mine)
+    found = await database.read(rates.rates_for, EVERYTHING, mine)
     assert found is not None
     assert (found.base_model, found.runs, len(found.trials), found.trials_done) == (BASE, 1, 1, 1)
     assert found.trials[0].stages == {"train": Usage(train_tokens=10, device_seconds=2.0)}

@@ -9,11 +9,13 @@ from sqlalchemy import delete, update
 
 from controller.intake import REPLAYS
 from controller.record import replays, runs, tables
+from controller.record.reach import EVERYTHING
 from controller.replay import compare
 from controller.report import build_report
 from sealkit.errors import AdapterNotFound, NotReplayable, UnknownTrial
 from sealkit.resources import Replay, Run, RunState, Trial, TrialPhase, TrialState
 from sealkit.types import Outcome
+from tests.unit.controller.acts import act
 from tests.unit.controller.controller_system import System, science
 from tests.unit.controller.replay_fakes import TellingServices
 
@@ -30,7 +32,7 @@ async def finished(system: System, services: TellingServices) -> tuple[Run, list
 
 async def replayed(system: System, name: str, request_id: str = "again") -> Replay:
     """The replay of a trial, made by a worker that is new to it."""
-    started = await system.database.write(replays.add, name, request_id)
+    started = await system.database.write(replays.add, act(name, request_id))
     async with system.working(max_deliveries=2):
         return await made(system, started.name)
 
@@ -38,7 +40,7 @@ async def replayed(system: System, name: str, request_id: str = "again") -> Repl
 async def made(system: System, name: str) -> Replay:
     async with asyncio.timeout(20):
         while True:
-            replay = compare(*await system.database.read(replays.pair, name))
+            replay = compare(*await system.database.read(replays.pair, EVERYTHING, name))
             if replay.trial.state.terminal:
                 return replay
             await asyncio.sleep(0.02)
@@ -122,18 +124,18 @@ async def test_a_replay_counts_for_nothing_in_its_run(system: System) -> None:
 
 async def test_the_end_of_a_run_and_its_resumption_leave_its_replays_alone(system: System) -> None:
     run, found = await finished(system, TellingServices())
-    started = await system.database.write(replays.add, succeeded(found).name, "r")
+    started = await system.database.write(replays.add, act(succeeded(found).name, "replay"))
     await system.database.write(
         lambda c: c.execute(update(tables.runs).values(state=RunState.RUNNING, end_time=None)) and None
     )
-    await system.database.write(runs.cancel, run.name.removeprefix("runs/"), "c")
-    replay, _ = await system.database.read(replays.pair, started.name)
+    await system.database.write(runs.cancel, act(run.name, "c"))
+    replay, _ = await system.database.read(replays.pair, EVERYTHING, started.name)
     assert replay.state is TrialState.QUEUED
 
 
 async def test_a_replay_whose_message_is_lost_is_made_all_the_same(system: System) -> None:
     _, found = await finished(system, TellingServices())
-    started = await system.database.write(replays.add, succeeded(found).name, "r")
+    started = await system.database.write(replays.add, act(succeeded(found).name, "replay"))
     queue = system.queue("observer")
     hold = asyncio.Event()
 
@@ -155,10 +157,10 @@ async def test_a_replay_whose_message_is_lost_is_made_all_the_same(system: Syste
 async def test_the_same_request_makes_one_replay_and_a_replay_is_of_the_original(system: System) -> None:
     _, found = await finished(system, TellingServices())
     name = succeeded(found).name
-    first = await system.database.write(replays.add, name, "one")
-    assert (await system.database.write(replays.add, name, "one")).name == first.name
-    assert (await system.database.write(replays.add, name, "two")).name != first.name
-    third = await system.database.write(replays.add, first.name, "three")
+    first = await system.database.write(replays.add, act(name, "one"))
+    assert (await system.database.write(replays.add, act(name, "one"))).name == first.name
+    assert (await system.database.write(replays.add, act(name, "two"))).name != first.name
+    third = await system.database.write(replays.add, act(first.name, "three"))
     assert third.replay_of == name
 
 
@@ -166,15 +168,15 @@ async def test_what_cannot_be_made_again_is_refused_with_its_reason(system: Syst
     _, found = await finished(system, TellingServices())
     name, policy = succeeded(found).name, succeeded(found).policy
     with pytest.raises(UnknownTrial):
-        await system.database.write(replays.add, f"{name}-nobody", "")
+        await system.database.write(replays.add, act(f"{name}-nobody", ""))
     with pytest.raises(UnknownTrial, match="is no replay"):
-        await system.database.read(replays.pair, name)
+        await system.database.read(replays.pair, EVERYTHING, name)
     await system.database.write(lambda c: c.execute(delete(tables.policies).where(tables.policies.c.name == policy)))
     with pytest.raises(NotReplayable, match=policy):
-        await system.database.write(replays.add, name, "")
+        await system.database.write(replays.add, act(name, ""))
     await system.database.write(lambda c: c.execute(update(tables.trials).values(manifest={})))
     with pytest.raises(NotReplayable, match="without a manifest"):
-        await system.database.write(replays.add, name, "")
+        await system.database.write(replays.add, act(name, ""))
 
 
 async def test_a_policy_that_the_store_lost_ends_the_replay_with_that_reason(system: System) -> None:
@@ -196,4 +198,4 @@ async def test_a_policy_that_the_store_lost_ends_the_replay_with_that_reason(sys
 
 
 async def _run(system: System, trial: Trial) -> Run:
-    return await system.database.read(runs.get, trial.name.split("/")[1])
+    return await system.database.read(runs.get, EVERYTHING, trial.name.split("/")[1])

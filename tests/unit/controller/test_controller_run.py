@@ -20,6 +20,7 @@ from sealkit.resources import (
     TrialState,
 )
 from sealkit.types import Outcome
+from tests.unit.controller.acts import act
 from tests.unit.controller.controller_fakes import MODEL, records
 from tests.unit.controller.controller_system import System, science, until
 
@@ -248,15 +249,15 @@ async def test_cancel_stops_running_trials_and_resume_ends_as_if_nothing_had_bee
         run = await system.create()
         run_id = run.name.removeprefix("runs/")
         await until(lambda: system.services.running == 4)
-        cancelled = await system.database.write(runs.cancel, run_id, "cancel-1")
+        cancelled = await system.database.write(runs.cancel, act(f"runs/{run_id}", "cancel-1"))
         assert cancelled.state is RunState.CANCELLED
         assert {t.state for t in await system.trials(run)} <= {TrialState.CANCELLED, TrialState.REJECTED}
         await until(lambda: system.services.running == 0)
         stuck.set()
-        await system.database.write(runs.resume, run_id, "resume-1")
+        await system.database.write(runs.resume, act(f"runs/{run_id}", "resume-1"))
         ended = await system.until(run)
-        await system.database.write(runs.resume, run_id, "resume-1")  # the same request again changes nothing
-        again = await system.database.write(runs.cancel, run_id, "cancel-2")
+        await system.database.write(runs.resume, act(f"runs/{run_id}", "resume-1"))  # again
+        again = await system.database.write(runs.cancel, act(f"runs/{run_id}", "cancel-2"))
         assert again.state is RunState.SUCCEEDED
         other = await system.until(await system.create(request_id="undisturbed"))
     assert ended.progress.trials_done == ended.progress.trials_total == 24

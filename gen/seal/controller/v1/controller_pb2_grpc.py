@@ -27,6 +27,10 @@ if _version_not_supported:
 
 class ControllerServiceStub:
     """Runs: create, get, list, watch, pause, cancel, resume; their trials, policies and reports.
+
+    Every thing belongs to a tenant. What is another tenant's is not found, as if it did not exist. An admin sees all, and
+    acts for the tenant that the metadata `seal-tenant` names; whoever is no admin and names another tenant than its own
+    gets PERMISSION_DENIED. What changes something is entered in the audit log, also where it is refused.
     """
 
     def __init__(self, channel):
@@ -135,17 +139,32 @@ class ControllerServiceStub:
                 request_serializer=seal_dot_controller_dot_v1_dot_controller__pb2.RollBackAliasRequest.SerializeToString,
                 response_deserializer=seal_dot_controller_dot_v1_dot_controller__pb2.RollBackAliasResponse.FromString,
                 _registered_method=True)
+        self.GetCaller = channel.unary_unary(
+                '/seal.controller.v1.ControllerService/GetCaller',
+                request_serializer=seal_dot_controller_dot_v1_dot_controller__pb2.GetCallerRequest.SerializeToString,
+                response_deserializer=seal_dot_controller_dot_v1_dot_controller__pb2.GetCallerResponse.FromString,
+                _registered_method=True)
+        self.ListAuditEntries = channel.unary_unary(
+                '/seal.controller.v1.ControllerService/ListAuditEntries',
+                request_serializer=seal_dot_controller_dot_v1_dot_controller__pb2.ListAuditEntriesRequest.SerializeToString,
+                response_deserializer=seal_dot_controller_dot_v1_dot_controller__pb2.ListAuditEntriesResponse.FromString,
+                _registered_method=True)
 
 
 class ControllerServiceServicer:
     """Runs: create, get, list, watch, pause, cancel, resume; their trials, policies and reports.
+
+    Every thing belongs to a tenant. What is another tenant's is not found, as if it did not exist. An admin sees all, and
+    acts for the tenant that the metadata `seal-tenant` names; whoever is no admin and names another tenant than its own
+    gets PERMISSION_DENIED. What changes something is entered in the audit log, also where it is refused.
     """
 
     def CreateRun(self, request, context):
         """Validates the whole config and dataset, journals the run, answers at once.
 
         Errors: INVALID_ARGUMENT with every faulty field named (INVALID_CONFIG, INVALID_DATASET), NOT_FOUND /
-        UNKNOWN_POLICY, ALREADY_EXISTS / REQUEST_ID_REUSED (same request_id, other content).
+        UNKNOWN_POLICY, ALREADY_EXISTS / REQUEST_ID_REUSED (same request_id, other content), RESOURCE_EXHAUSTED /
+        QUOTA_EXCEEDED with a QuotaFailure.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -192,7 +211,7 @@ class ControllerServiceServicer:
     def ResumeRun(self, request, context):
         """Takes a paused, failed or cancelled run up where it stopped; its failed and cancelled trials are tried again.
         Errors: NOT_FOUND / UNKNOWN_RUN, FAILED_PRECONDITION / RUN_NOT_RESUMABLE, or BUDGET_EXHAUSTED while the budget in
-        force is spent.
+        force is spent; RESOURCE_EXHAUSTED / QUOTA_EXCEEDED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -215,7 +234,7 @@ class ControllerServiceServicer:
     def RetryTrials(self, request, context):
         """Queues a run's failed trials again where they can still count, and the run with them if it had ended.
         Errors: NOT_FOUND / UNKNOWN_RUN, UNKNOWN_TRIAL; FAILED_PRECONDITION / RUN_NOT_RESUMABLE (none of them can count any
-        more), BUDGET_EXHAUSTED.
+        more), BUDGET_EXHAUSTED; RESOURCE_EXHAUSTED / QUOTA_EXCEEDED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -223,7 +242,8 @@ class ControllerServiceServicer:
 
     def ReplayTrial(self, request, context):
         """Makes a trial again from its manifest; answers at once with the new trial's name.
-        Errors: NOT_FOUND / UNKNOWN_TRIAL, FAILED_PRECONDITION / NOT_REPLAYABLE.
+        Errors: NOT_FOUND / UNKNOWN_TRIAL, FAILED_PRECONDITION / NOT_REPLAYABLE, ALREADY_EXISTS /
+        REQUEST_ID_REUSED, RESOURCE_EXHAUSTED / QUOTA_EXCEEDED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -289,6 +309,21 @@ class ControllerServiceServicer:
     def RollBackAlias(self, request, context):
         """Points an alias to the policy it pointed to before. Errors: NOT_FOUND / UNKNOWN_ALIAS, FAILED_PRECONDITION /
         NOTHING_TO_ROLL_BACK.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetCaller(self, request, context):
+        """Who calls: name, role, tenant, its quotas and what is used of them.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListAuditEntries(self, request, context):
+        """Entries of the audit log, newest first: an admin's of all tenants, an operator's of its own.
+        Errors: PERMISSION_DENIED for viewers.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -397,6 +432,16 @@ def add_ControllerServiceServicer_to_server(servicer, server):
                     request_deserializer=seal_dot_controller_dot_v1_dot_controller__pb2.RollBackAliasRequest.FromString,
                     response_serializer=seal_dot_controller_dot_v1_dot_controller__pb2.RollBackAliasResponse.SerializeToString,
             ),
+            'GetCaller': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetCaller,
+                    request_deserializer=seal_dot_controller_dot_v1_dot_controller__pb2.GetCallerRequest.FromString,
+                    response_serializer=seal_dot_controller_dot_v1_dot_controller__pb2.GetCallerResponse.SerializeToString,
+            ),
+            'ListAuditEntries': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListAuditEntries,
+                    request_deserializer=seal_dot_controller_dot_v1_dot_controller__pb2.ListAuditEntriesRequest.FromString,
+                    response_serializer=seal_dot_controller_dot_v1_dot_controller__pb2.ListAuditEntriesResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'seal.controller.v1.ControllerService', rpc_method_handlers)
@@ -407,6 +452,10 @@ def add_ControllerServiceServicer_to_server(servicer, server):
  # This class is part of an EXPERIMENTAL API.
 class ControllerService:
     """Runs: create, get, list, watch, pause, cancel, resume; their trials, policies and reports.
+
+    Every thing belongs to a tenant. What is another tenant's is not found, as if it did not exist. An admin sees all, and
+    acts for the tenant that the metadata `seal-tenant` names; whoever is no admin and names another tenant than its own
+    gets PERMISSION_DENIED. What changes something is entered in the audit log, also where it is refused.
     """
 
     @staticmethod
@@ -939,6 +988,60 @@ class ControllerService:
             '/seal.controller.v1.ControllerService/RollBackAlias',
             seal_dot_controller_dot_v1_dot_controller__pb2.RollBackAliasRequest.SerializeToString,
             seal_dot_controller_dot_v1_dot_controller__pb2.RollBackAliasResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetCaller(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/seal.controller.v1.ControllerService/GetCaller',
+            seal_dot_controller_dot_v1_dot_controller__pb2.GetCallerRequest.SerializeToString,
+            seal_dot_controller_dot_v1_dot_controller__pb2.GetCallerResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListAuditEntries(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/seal.controller.v1.ControllerService/ListAuditEntries',
+            seal_dot_controller_dot_v1_dot_controller__pb2.ListAuditEntriesRequest.SerializeToString,
+            seal_dot_controller_dot_v1_dot_controller__pb2.ListAuditEntriesResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -27,7 +27,12 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class ControllerServiceStub:
-    """Runs: create, get, list, watch, pause, cancel, resume; their trials, policies and reports."""
+    """Runs: create, get, list, watch, pause, cancel, resume; their trials, policies and reports.
+
+    Every thing belongs to a tenant. What is another tenant's is not found, as if it did not exist. An admin sees all, and
+    acts for the tenant that the metadata `seal-tenant` names; whoever is no admin and names another tenant than its own
+    gets PERMISSION_DENIED. What changes something is entered in the audit log, also where it is refused.
+    """
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
@@ -37,7 +42,8 @@ class ControllerServiceStub:
     """Validates the whole config and dataset, journals the run, answers at once.
 
     Errors: INVALID_ARGUMENT with every faulty field named (INVALID_CONFIG, INVALID_DATASET), NOT_FOUND /
-    UNKNOWN_POLICY, ALREADY_EXISTS / REQUEST_ID_REUSED (same request_id, other content).
+    UNKNOWN_POLICY, ALREADY_EXISTS / REQUEST_ID_REUSED (same request_id, other content), RESOURCE_EXHAUSTED /
+    QUOTA_EXCEEDED with a QuotaFailure.
     """
     GetRun: _grpc.UnaryUnaryMultiCallable[_controller_pb2.GetRunRequest, _controller_pb2.GetRunResponse]
     """One run. Errors: NOT_FOUND / UNKNOWN_RUN."""
@@ -58,7 +64,7 @@ class ControllerServiceStub:
     ResumeRun: _grpc.UnaryUnaryMultiCallable[_controller_pb2.ResumeRunRequest, _controller_pb2.ResumeRunResponse]
     """Takes a paused, failed or cancelled run up where it stopped; its failed and cancelled trials are tried again.
     Errors: NOT_FOUND / UNKNOWN_RUN, FAILED_PRECONDITION / RUN_NOT_RESUMABLE, or BUDGET_EXHAUSTED while the budget in
-    force is spent.
+    force is spent; RESOURCE_EXHAUSTED / QUOTA_EXCEEDED.
     """
     GetRunReport: _grpc.UnaryUnaryMultiCallable[_controller_pb2.GetRunReportRequest, _controller_pb2.GetRunReportResponse]
     """What a run found, so far or in the end. Errors: NOT_FOUND / UNKNOWN_RUN."""
@@ -67,11 +73,12 @@ class ControllerServiceStub:
     RetryTrials: _grpc.UnaryUnaryMultiCallable[_controller_pb2.RetryTrialsRequest, _controller_pb2.RetryTrialsResponse]
     """Queues a run's failed trials again where they can still count, and the run with them if it had ended.
     Errors: NOT_FOUND / UNKNOWN_RUN, UNKNOWN_TRIAL; FAILED_PRECONDITION / RUN_NOT_RESUMABLE (none of them can count any
-    more), BUDGET_EXHAUSTED.
+    more), BUDGET_EXHAUSTED; RESOURCE_EXHAUSTED / QUOTA_EXCEEDED.
     """
     ReplayTrial: _grpc.UnaryUnaryMultiCallable[_controller_pb2.ReplayTrialRequest, _controller_pb2.ReplayTrialResponse]
     """Makes a trial again from its manifest; answers at once with the new trial's name.
-    Errors: NOT_FOUND / UNKNOWN_TRIAL, FAILED_PRECONDITION / NOT_REPLAYABLE.
+    Errors: NOT_FOUND / UNKNOWN_TRIAL, FAILED_PRECONDITION / NOT_REPLAYABLE, ALREADY_EXISTS /
+    REQUEST_ID_REUSED, RESOURCE_EXHAUSTED / QUOTA_EXCEEDED.
     """
     GetReplay: _grpc.UnaryUnaryMultiCallable[_controller_pb2.GetReplayRequest, _controller_pb2.GetReplayResponse]
     """A replay beside the recorded trial, and what differs. Errors: NOT_FOUND / UNKNOWN_TRIAL."""
@@ -95,17 +102,29 @@ class ControllerServiceStub:
     """Points an alias to the policy it pointed to before. Errors: NOT_FOUND / UNKNOWN_ALIAS, FAILED_PRECONDITION /
     NOTHING_TO_ROLL_BACK.
     """
+    GetCaller: _grpc.UnaryUnaryMultiCallable[_controller_pb2.GetCallerRequest, _controller_pb2.GetCallerResponse]
+    """Who calls: name, role, tenant, its quotas and what is used of them."""
+    ListAuditEntries: _grpc.UnaryUnaryMultiCallable[_controller_pb2.ListAuditEntriesRequest, _controller_pb2.ListAuditEntriesResponse]
+    """Entries of the audit log, newest first: an admin's of all tenants, an operator's of its own.
+    Errors: PERMISSION_DENIED for viewers.
+    """
 
 @_typing.type_check_only
 class ControllerServiceAsyncStub(ControllerServiceStub):
-    """Runs: create, get, list, watch, pause, cancel, resume; their trials, policies and reports."""
+    """Runs: create, get, list, watch, pause, cancel, resume; their trials, policies and reports.
+
+    Every thing belongs to a tenant. What is another tenant's is not found, as if it did not exist. An admin sees all, and
+    acts for the tenant that the metadata `seal-tenant` names; whoever is no admin and names another tenant than its own
+    gets PERMISSION_DENIED. What changes something is entered in the audit log, also where it is refused.
+    """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateRun: _aio.UnaryUnaryMultiCallable[_controller_pb2.CreateRunRequest, _controller_pb2.CreateRunResponse]  # type: ignore[assignment]
     """Validates the whole config and dataset, journals the run, answers at once.
 
     Errors: INVALID_ARGUMENT with every faulty field named (INVALID_CONFIG, INVALID_DATASET), NOT_FOUND /
-    UNKNOWN_POLICY, ALREADY_EXISTS / REQUEST_ID_REUSED (same request_id, other content).
+    UNKNOWN_POLICY, ALREADY_EXISTS / REQUEST_ID_REUSED (same request_id, other content), RESOURCE_EXHAUSTED /
+    QUOTA_EXCEEDED with a QuotaFailure.
     """
     GetRun: _aio.UnaryUnaryMultiCallable[_controller_pb2.GetRunRequest, _controller_pb2.GetRunResponse]  # type: ignore[assignment]
     """One run. Errors: NOT_FOUND / UNKNOWN_RUN."""
@@ -126,7 +145,7 @@ class ControllerServiceAsyncStub(ControllerServiceStub):
     ResumeRun: _aio.UnaryUnaryMultiCallable[_controller_pb2.ResumeRunRequest, _controller_pb2.ResumeRunResponse]  # type: ignore[assignment]
     """Takes a paused, failed or cancelled run up where it stopped; its failed and cancelled trials are tried again.
     Errors: NOT_FOUND / UNKNOWN_RUN, FAILED_PRECONDITION / RUN_NOT_RESUMABLE, or BUDGET_EXHAUSTED while the budget in
-    force is spent.
+    force is spent; RESOURCE_EXHAUSTED / QUOTA_EXCEEDED.
     """
     GetRunReport: _aio.UnaryUnaryMultiCallable[_controller_pb2.GetRunReportRequest, _controller_pb2.GetRunReportResponse]  # type: ignore[assignment]
     """What a run found, so far or in the end. Errors: NOT_FOUND / UNKNOWN_RUN."""
@@ -135,11 +154,12 @@ class ControllerServiceAsyncStub(ControllerServiceStub):
     RetryTrials: _aio.UnaryUnaryMultiCallable[_controller_pb2.RetryTrialsRequest, _controller_pb2.RetryTrialsResponse]  # type: ignore[assignment]
     """Queues a run's failed trials again where they can still count, and the run with them if it had ended.
     Errors: NOT_FOUND / UNKNOWN_RUN, UNKNOWN_TRIAL; FAILED_PRECONDITION / RUN_NOT_RESUMABLE (none of them can count any
-    more), BUDGET_EXHAUSTED.
+    more), BUDGET_EXHAUSTED; RESOURCE_EXHAUSTED / QUOTA_EXCEEDED.
     """
     ReplayTrial: _aio.UnaryUnaryMultiCallable[_controller_pb2.ReplayTrialRequest, _controller_pb2.ReplayTrialResponse]  # type: ignore[assignment]
     """Makes a trial again from its manifest; answers at once with the new trial's name.
-    Errors: NOT_FOUND / UNKNOWN_TRIAL, FAILED_PRECONDITION / NOT_REPLAYABLE.
+    Errors: NOT_FOUND / UNKNOWN_TRIAL, FAILED_PRECONDITION / NOT_REPLAYABLE, ALREADY_EXISTS /
+    REQUEST_ID_REUSED, RESOURCE_EXHAUSTED / QUOTA_EXCEEDED.
     """
     GetReplay: _aio.UnaryUnaryMultiCallable[_controller_pb2.GetReplayRequest, _controller_pb2.GetReplayResponse]  # type: ignore[assignment]
     """A replay beside the recorded trial, and what differs. Errors: NOT_FOUND / UNKNOWN_TRIAL."""
@@ -163,9 +183,20 @@ class ControllerServiceAsyncStub(ControllerServiceStub):
     """Points an alias to the policy it pointed to before. Errors: NOT_FOUND / UNKNOWN_ALIAS, FAILED_PRECONDITION /
     NOTHING_TO_ROLL_BACK.
     """
+    GetCaller: _aio.UnaryUnaryMultiCallable[_controller_pb2.GetCallerRequest, _controller_pb2.GetCallerResponse]  # type: ignore[assignment]
+    """Who calls: name, role, tenant, its quotas and what is used of them."""
+    ListAuditEntries: _aio.UnaryUnaryMultiCallable[_controller_pb2.ListAuditEntriesRequest, _controller_pb2.ListAuditEntriesResponse]  # type: ignore[assignment]
+    """Entries of the audit log, newest first: an admin's of all tenants, an operator's of its own.
+    Errors: PERMISSION_DENIED for viewers.
+    """
 
 class ControllerServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Runs: create, get, list, watch, pause, cancel, resume; their trials, policies and reports."""
+    """Runs: create, get, list, watch, pause, cancel, resume; their trials, policies and reports.
+
+    Every thing belongs to a tenant. What is another tenant's is not found, as if it did not exist. An admin sees all, and
+    acts for the tenant that the metadata `seal-tenant` names; whoever is no admin and names another tenant than its own
+    gets PERMISSION_DENIED. What changes something is entered in the audit log, also where it is refused.
+    """
 
     @_abc_1.abstractmethod
     def CreateRun(
@@ -176,7 +207,8 @@ class ControllerServiceServicer(metaclass=_abc_1.ABCMeta):
         """Validates the whole config and dataset, journals the run, answers at once.
 
         Errors: INVALID_ARGUMENT with every faulty field named (INVALID_CONFIG, INVALID_DATASET), NOT_FOUND /
-        UNKNOWN_POLICY, ALREADY_EXISTS / REQUEST_ID_REUSED (same request_id, other content).
+        UNKNOWN_POLICY, ALREADY_EXISTS / REQUEST_ID_REUSED (same request_id, other content), RESOURCE_EXHAUSTED /
+        QUOTA_EXCEEDED with a QuotaFailure.
         """
 
     @_abc_1.abstractmethod
@@ -233,7 +265,7 @@ class ControllerServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_controller_pb2.ResumeRunResponse, _abc.Awaitable[_controller_pb2.ResumeRunResponse]]:
         """Takes a paused, failed or cancelled run up where it stopped; its failed and cancelled trials are tried again.
         Errors: NOT_FOUND / UNKNOWN_RUN, FAILED_PRECONDITION / RUN_NOT_RESUMABLE, or BUDGET_EXHAUSTED while the budget in
-        force is spent.
+        force is spent; RESOURCE_EXHAUSTED / QUOTA_EXCEEDED.
         """
 
     @_abc_1.abstractmethod
@@ -260,7 +292,7 @@ class ControllerServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_controller_pb2.RetryTrialsResponse, _abc.Awaitable[_controller_pb2.RetryTrialsResponse]]:
         """Queues a run's failed trials again where they can still count, and the run with them if it had ended.
         Errors: NOT_FOUND / UNKNOWN_RUN, UNKNOWN_TRIAL; FAILED_PRECONDITION / RUN_NOT_RESUMABLE (none of them can count any
-        more), BUDGET_EXHAUSTED.
+        more), BUDGET_EXHAUSTED; RESOURCE_EXHAUSTED / QUOTA_EXCEEDED.
         """
 
     @_abc_1.abstractmethod
@@ -270,7 +302,8 @@ class ControllerServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_controller_pb2.ReplayTrialResponse, _abc.Awaitable[_controller_pb2.ReplayTrialResponse]]:
         """Makes a trial again from its manifest; answers at once with the new trial's name.
-        Errors: NOT_FOUND / UNKNOWN_TRIAL, FAILED_PRECONDITION / NOT_REPLAYABLE.
+        Errors: NOT_FOUND / UNKNOWN_TRIAL, FAILED_PRECONDITION / NOT_REPLAYABLE, ALREADY_EXISTS /
+        REQUEST_ID_REUSED, RESOURCE_EXHAUSTED / QUOTA_EXCEEDED.
         """
 
     @_abc_1.abstractmethod
@@ -347,6 +380,24 @@ class ControllerServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_controller_pb2.RollBackAliasResponse, _abc.Awaitable[_controller_pb2.RollBackAliasResponse]]:
         """Points an alias to the policy it pointed to before. Errors: NOT_FOUND / UNKNOWN_ALIAS, FAILED_PRECONDITION /
         NOTHING_TO_ROLL_BACK.
+        """
+
+    @_abc_1.abstractmethod
+    def GetCaller(
+        self,
+        request: _controller_pb2.GetCallerRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_controller_pb2.GetCallerResponse, _abc.Awaitable[_controller_pb2.GetCallerResponse]]:
+        """Who calls: name, role, tenant, its quotas and what is used of them."""
+
+    @_abc_1.abstractmethod
+    def ListAuditEntries(
+        self,
+        request: _controller_pb2.ListAuditEntriesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_controller_pb2.ListAuditEntriesResponse, _abc.Awaitable[_controller_pb2.ListAuditEntriesResponse]]:
+        """Entries of the audit log, newest first: an admin's of all tenants, an operator's of its own.
+        Errors: PERMISSION_DENIED for viewers.
         """
 
 def add_ControllerServiceServicer_to_server(servicer: ControllerServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

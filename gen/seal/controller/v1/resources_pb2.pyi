@@ -44,7 +44,7 @@ class _RunStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RunState.Val
     RUN_STATE_CANCELLED: _RunState.ValueType  # 5
     """It was cancelled; ResumeRun takes it up again."""
     RUN_STATE_PAUSED: _RunState.ValueType  # 6
-    """It was paused, or its budget is spent (then `error` says which); ResumeRun takes it up again."""
+    """It was paused, or its budget or its tenant's quota is spent (then `error` says which); ResumeRun takes it up again."""
 
 class RunState(_RunState, metaclass=_RunStateEnumTypeWrapper):
     """Where a run is. Output only."""
@@ -62,7 +62,7 @@ RUN_STATE_FAILED: RunState.ValueType  # 4
 RUN_STATE_CANCELLED: RunState.ValueType  # 5
 """It was cancelled; ResumeRun takes it up again."""
 RUN_STATE_PAUSED: RunState.ValueType  # 6
-"""It was paused, or its budget is spent (then `error` says which); ResumeRun takes it up again."""
+"""It was paused, or its budget or its tenant's quota is spent (then `error` says which); ResumeRun takes it up again."""
 Global___RunState: _TypeAlias = RunState  # noqa: Y015
 
 class _TrialPhase:
@@ -176,12 +176,15 @@ class Run(_message.Message):
     END_TIME_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
     PROGRESS_FIELD_NUMBER: _builtins.int
+    TENANT_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name, `runs/{id}`."""
     display_name: _builtins.str
     """A person's name for it."""
     state: Global___RunState.ValueType
     """Where it is."""
+    tenant: _builtins.str
+    """The tenant whose it is; empty: nobody's but the admins'. Output only."""
     @_builtins.property
     def config(self) -> _struct_pb2.Struct:
         """The resolved config, every default filled in: it replays the run."""
@@ -218,10 +221,11 @@ class Run(_message.Message):
         end_time: _timestamp_pb2.Timestamp | None = ...,
         error: _status_pb2.Status | None = ...,
         progress: Global___RunProgress | None = ...,
+        tenant: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["config", b"config", "create_time", b"create_time", "end_time", b"end_time", "error", b"error", "progress", b"progress", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["config", b"config", "create_time", b"create_time", "display_name", b"display_name", "end_time", b"end_time", "error", b"error", "name", b"name", "progress", b"progress", "start_time", b"start_time", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["config", b"config", "create_time", b"create_time", "display_name", b"display_name", "end_time", b"end_time", "error", b"error", "name", b"name", "progress", b"progress", "start_time", b"start_time", "state", b"state", "tenant", b"tenant"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -598,17 +602,20 @@ Global___PolicyVersion: _TypeAlias = PolicyVersion  # noqa: Y015
 
 @_typing.final
 class Alias(_message.Message):
-    """A name that points to a committed policy."""
+    """A name that points to a committed policy. Two tenants may each have one of the same name."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     NAME_FIELD_NUMBER: _builtins.int
     POLICY_FIELD_NUMBER: _builtins.int
     HISTORY_FIELD_NUMBER: _builtins.int
+    TENANT_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """Resource name, `aliases/{id}`."""
+    """Resource name, `aliases/{id}`, within its tenant."""
     policy: _builtins.str
     """The policy that it points to."""
+    tenant: _builtins.str
+    """The tenant whose it is; empty: nobody's but the admins'. Output only."""
     @_builtins.property
     def history(self) -> _containers.RepeatedCompositeFieldContainer[Global___AliasChange]:
         """Where it has pointed, newest first, the present included."""
@@ -619,10 +626,11 @@ class Alias(_message.Message):
         name: _builtins.str = ...,
         policy: _builtins.str = ...,
         history: _abc.Iterable[Global___AliasChange] | None = ...,
+        tenant: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["history", b"history", "name", b"name", "policy", b"policy"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["history", b"history", "name", b"name", "policy", b"policy", "tenant", b"tenant"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1440,3 +1448,139 @@ class Budget(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Budget: _TypeAlias = Budget  # noqa: Y015
+
+@_typing.final
+class CallerInfo(_message.Message):
+    """Who calls."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    ROLE_FIELD_NUMBER: _builtins.int
+    TENANT_FIELD_NUMBER: _builtins.int
+    QUOTAS_FIELD_NUMBER: _builtins.int
+    USED_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Its name in the callers file."""
+    role: _builtins.str
+    """`viewer`, `operator` or `admin`."""
+    tenant: _builtins.str
+    """The tenant that it belongs to, or acts for; empty: none."""
+    @_builtins.property
+    def quotas(self) -> Global___Quotas:
+        """What the tenant may have and take."""
+
+    @_builtins.property
+    def used(self) -> Global___Quotas:
+        """What is taken now: of quotas within a run, by the run under way that takes most."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        role: _builtins.str = ...,
+        tenant: _builtins.str = ...,
+        quotas: Global___Quotas | None = ...,
+        used: Global___Quotas | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["quotas", b"quotas", "used", b"used"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "quotas", b"quotas", "role", b"role", "tenant", b"tenant", "used", b"used"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CallerInfo: _TypeAlias = CallerInfo  # noqa: Y015
+
+@_typing.final
+class Quotas(_message.Message):
+    """What a tenant may have and take. 0: no limit."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RUNS_AT_ONCE_FIELD_NUMBER: _builtins.int
+    TRIALS_IN_RUN_FIELD_NUMBER: _builtins.int
+    DEVICE_SECONDS_A_DAY_FIELD_NUMBER: _builtins.int
+    HIGHEST_PRIORITY_FIELD_NUMBER: _builtins.int
+    runs_at_once: _builtins.int
+    """Runs that wait or are under way."""
+    trials_in_run: _builtins.int
+    """Trials that a run plans, its replays included."""
+    device_seconds_a_day: _builtins.float
+    """Device seconds of all its runs and replays, from midnight to midnight (UTC)."""
+    highest_priority: _builtins.int
+    """`scheduling.priority` of a run."""
+    def __init__(
+        self,
+        *,
+        runs_at_once: _builtins.int = ...,
+        trials_in_run: _builtins.int = ...,
+        device_seconds_a_day: _builtins.float = ...,
+        highest_priority: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["device_seconds_a_day", b"device_seconds_a_day", "highest_priority", b"highest_priority", "runs_at_once", b"runs_at_once", "trials_in_run", b"trials_in_run"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Quotas: _TypeAlias = Quotas  # noqa: Y015
+
+@_typing.final
+class AuditEntry(_message.Message):
+    """One change that a caller asked for, made or refused. Entries are never changed and never deleted."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    TIME_FIELD_NUMBER: _builtins.int
+    CALLER_FIELD_NUMBER: _builtins.int
+    ROLE_FIELD_NUMBER: _builtins.int
+    TENANT_FIELD_NUMBER: _builtins.int
+    ACTION_FIELD_NUMBER: _builtins.int
+    RESOURCE_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    OUTCOME_FIELD_NUMBER: _builtins.int
+    DETAIL_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Resource name, `auditEntries/{number}`."""
+    caller: _builtins.str
+    """The caller's name; `runs/{id}` for what a run did by itself."""
+    role: _builtins.str
+    """`viewer`, `operator` or `admin`; `run` for what a run did by itself."""
+    tenant: _builtins.str
+    """The tenant that it concerns; empty: none."""
+    action: _builtins.str
+    """The rpc, for example `CancelRun`."""
+    resource: _builtins.str
+    """Name of the thing; empty where it could not be told."""
+    request_id: _builtins.str
+    """The request's own id."""
+    outcome: _builtins.str
+    """`OK`, or the reason of the error."""
+    detail: _builtins.str
+    """A few words: how many, which policy, why not."""
+    @_builtins.property
+    def time(self) -> _timestamp_pb2.Timestamp:
+        """When."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        time: _timestamp_pb2.Timestamp | None = ...,
+        caller: _builtins.str = ...,
+        role: _builtins.str = ...,
+        tenant: _builtins.str = ...,
+        action: _builtins.str = ...,
+        resource: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+        outcome: _builtins.str = ...,
+        detail: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["time", b"time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "caller", b"caller", "detail", b"detail", "name", b"name", "outcome", b"outcome", "request_id", b"request_id", "resource", b"resource", "role", b"role", "tenant", b"tenant", "time", b"time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AuditEntry: _TypeAlias = AuditEntry  # noqa: Y015
