@@ -41,6 +41,7 @@ DTYPES = {
     "float64": torch.float64,
 }
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
+_PART = re.compile(r"[\w.-]+\.safetensors")
 _HUB_FILES = ["*.safetensors", "*.json", "*.jinja", "*.txt", "tokenizer.model"]
 _LOAD_FAULTS = (OSError, ValueError, KeyError, RuntimeError, SafetensorError, ImportError, struct.error)
 """What transformers, tokenizers and safetensors raise on a folder or file that is not a whole model."""
@@ -198,6 +199,7 @@ def locate(model: str) -> Path:
             raise InvalidModel(f"{model} is not a model folder: it has no config.json")
         if not any(path.glob("*.safetensors")):
             raise InvalidModel(f"{model} has no *.safetensors weights; convert the model to safetensors first")
+        _check_parts(path)
         return path
     if path.is_absolute() or model.startswith((".", "~")) or not _HUB_ID.fullmatch(model):
         raise InvalidModel(f"there is no model at {model!r}; give a Hugging Face folder, a hub id or a .gguf file")
@@ -206,6 +208,22 @@ def locate(model: str) -> Path:
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as fault:
         reason = str(fault).splitlines()[0]
         raise InvalidModel(f"no folder named {model!r} here, and the hub did not give it: {reason}") from fault
+
+
+def _check_parts(folder: Path) -> None:
+    """Refuses an index that sends the loader to anything but safetensors in the same folder. Raises InvalidModel."""
+    index = folder / "model.safetensors.index.json"
+    if not index.is_file():
+        return
+    try:
+        parts = set(map(str, json.loads(index.read_text("utf-8"))["weight_map"].values()))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as fault:
+        raise InvalidModel(f"{index} is no index of safetensors files") from fault
+    if strange := sorted(part for part in parts if not _PART.fullmatch(part)):
+        raise InvalidModel(
+            f"{index} names {strange[0][:200]!r}; only *.safetensors of the same folder are read, because a pickle can run "
+            "code when it is read: convert the model to safetensors"
+        )
 
 
 def _read(
