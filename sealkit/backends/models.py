@@ -221,8 +221,8 @@ def _check_parts(folder: Path) -> None:
         raise InvalidModel(f"{index} is no index of safetensors files") from fault
     if strange := sorted(part for part in parts if not _PART.fullmatch(part)):
         raise InvalidModel(
-            f"{index} names {strange[0][:200]!r}; only *.safetensors of the same folder are read, because a pickle can run "
-            "code when it is read: convert the model to safetensors"
+            f"{index} names {strange[0][:200]!r}; only *.safetensors of the same folder are read, because a pickle can "
+            "run code when it is read: convert the model to safetensors"
         )
 
 
