@@ -13,6 +13,7 @@ from seal_cli.commands import (
     adapters,
     alias,
     arc,
+    audit,
     certs,
     doctor,
     health,
@@ -22,7 +23,9 @@ from seal_cli.commands import (
     runs,
     stack,
     trials,
+    whoami,
 )
+from seal_cli.options import TENANT
 from sealkit.errors import SealError
 
 
@@ -57,10 +60,12 @@ app.add_typer(policies.app, name="policies")
 app.add_typer(alias.app, name="alias")
 app.add_typer(adapters.app, name="adapters")
 app.add_typer(arc.app, name="arc")
+app.add_typer(audit.app, name="audit")
 app.add_typer(certs.app, name="certs")
 app.add_typer(judge.app, name="judge")
 health.register(app)
 doctor.register(app)
+whoami.register(app)
 
 
 def _version(asked: bool) -> None:
@@ -73,11 +78,15 @@ def _version(asked: bool) -> None:
 
 @app.callback()
 def options(
-    version: Annotated[
+    version: Annotated[  # noqa: ARG001
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and end.")
     ] = False,
+    tenant: Annotated[
+        str, typer.Option(envvar="SEAL_TENANT", help="For admins: the tenant to act for, in every command.")
+    ] = "",
 ) -> None:
     """SEAL as a service suite: a language model writes its own training data, tries it, and learns from what helped."""
+    TENANT.set(tenant)
 
 
 def main() -> None:

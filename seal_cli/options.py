@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from sealkit.rpc.tls import Identity
 
 DEFAULT_DATA = Path(".seal")
+TENANT: ContextVar[str] = ContextVar("tenant", default="")
+"""Which tenant an admin acts for: `seal --tenant`, or SEAL_TENANT."""
 
 Address = Annotated[
     str,
@@ -30,7 +33,7 @@ def connect(address: str, data: Path) -> SealClient:
     """A client of the controller that was named, else of the embedded stack's. Raises Unavailable where none is."""
     from sealkit.client import SealClient
 
-    return SealClient(address or embedded_address(data), identity=own_identity(), token=_token())
+    return SealClient(address or embedded_address(data), identity=own_identity(), token=_token(), tenant=TENANT.get())
 
 
 def own_identity() -> Identity | None:

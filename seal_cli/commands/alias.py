@@ -60,7 +60,8 @@ def list_aliases(limit: Limit = 20, address: Address = "", data: Data = DEFAULT_
     with connect(address, data) as client:
         found = list(islice(client.list_aliases(), limit))
     print_listing(
-        ("alias", "policy", "since"), [(alias.name, alias.policy, moment(alias.history[0].time)) for alias in found]
+        ("alias", "policy", "since", "tenant"),
+        [(alias.name, alias.policy, moment(alias.history[0].time), alias.tenant) for alias in found],
     )
 
 

@@ -29,10 +29,11 @@ def list_runs(limit: Limit = 20, address: Address = "", data: Data = DEFAULT_DAT
                 run.state.value,
                 _progress(run.progress.trials_done, run.progress.trials_total),
                 moment(run.create_time),
+                run.tenant,
             )
             for run in islice(client.list_runs(), limit)
         ]
-    print_listing(("run", "name", "state", "trials", "created"), rows)
+    print_listing(("run", "name", "state", "trials", "created", "tenant"), rows)
 
 
 @app.command()

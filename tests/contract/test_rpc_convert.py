@@ -184,6 +184,7 @@ run = st.builds(
     end_time=maybe(moment),
     error=maybe(fault),
     progress=run_progress,
+    tenant=text,
 )
 trial = st.builds(
     resources.Trial,
@@ -236,7 +237,18 @@ policy_version = st.builds(
     gate_reason=text,
 )
 change = st.builds(resources.AliasChange, policy=text, time=moment, reason=text)
-alias = st.builds(resources.Alias, name=text, policy=text, history=tuples(change))
+alias = st.builds(resources.Alias, name=text, policy=text, history=tuples(change), tenant=text)
+quotas = st.builds(
+    resources.Quotas,
+    runs_at_once=count,
+    trials_in_run=count,
+    device_seconds_a_day=st.floats(0, allow_infinity=False),
+    highest_priority=count,
+)
+caller_info = st.builds(resources.CallerInfo, name=text, role=text, tenant=text, quotas=quotas, used=quotas)
+audit_entry = st.builds(
+    resources.AuditEntry, **{field: moment if field == "time" else text for field in resources.AuditEntry.model_fields}
+)
 amount = st.floats(0, 1e9)
 budget = st.builds(
     resources.Budget, trials=count, tokens=st.integers(0, 2**62), device_seconds=amount, wall_seconds=amount
@@ -328,6 +340,9 @@ RESOURCES = {
     "event": event,
     "alias": alias,
     "budget": budget,
+    "quotas": quotas,
+    "caller_info": caller_info,
+    "audit_entry": audit_entry,
 }
 REPORTS = {
     "estimate": estimate,

@@ -1,0 +1,41 @@
+"""`seal audit`: list."""
+
+from __future__ import annotations
+
+from itertools import islice
+from typing import Annotated
+
+import typer
+
+from seal_cli.options import DEFAULT_DATA, Address, Data, Limit, connect
+
+app = typer.Typer(help="The audit log: who changed what, and whose change was refused.", no_args_is_help=True)
+
+
+@app.command("list")
+def list_entries(
+    resource: Annotated[str, typer.Option(help="Only on this thing (runs/…, aliases/…) and what is under it.")] = "",
+    caller: Annotated[str, typer.Option(help="Only of this caller; a run (runs/…) is one too.")] = "",
+    limit: Limit = 50,
+    address: Address = "",
+    data: Data = DEFAULT_DATA,
+) -> None:
+    """Entries, newest first: an admin's of all tenants, an operator's of its own."""
+    from seal_cli.console import moment
+    from seal_cli.tables import print_listing
+
+    with connect(address, data) as client:
+        rows = [
+            (
+                moment(entry.time),
+                f"{entry.caller} ({entry.role})",
+                entry.tenant,
+                entry.action,
+                entry.resource,
+                entry.outcome,
+                entry.detail,
+                entry.request_id,
+            )
+            for entry in islice(client.list_audit_entries(resource=resource, caller=caller), limit)
+        ]
+    print_listing(("time", "caller", "tenant", "action", "on", "outcome", "detail", "request"), rows)
