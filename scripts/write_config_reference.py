@@ -1,4 +1,4 @@
-"""Writes docs/config.md, every key of a run's config, from sealkit/config.py: `python scripts/write_config_reference.py
+"""Writes docs/config.md, every key of a run's config, from sealkit/config.py: `python -m scripts.write_config_reference
 [--check]`; with --check it only says whether they differ."""
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from deploy.generated import settle
 from sealkit.config import RunConfig, TokenPrice
 from sealkit.types import LoraConfig, Optimisation, Sampling
 
@@ -22,7 +23,7 @@ TARGET = Path(__file__).parents[1] / "docs/config.md"
 _HEAD = """\
 # Every key of a config
 
-Made by `python scripts/write_config_reference.py` from `sealkit/config.py`; change that. A config is a TOML file (see
+Made by `python -m scripts.write_config_reference` from `sealkit/config.py`; change that. A config is a TOML file (see
 `configs/`); what it leaves out has the default, and a key that does not exist is refused. `--set key=value` changes one
 for one run: `--set editor.k=3`. A table that is given in part, such as `sampling = { temperature = 0.7 }`, has the
 section's defaults for the rest. The run keeps its config whole.
@@ -95,13 +96,7 @@ def _toml(value: Any) -> str:
 
 def main(arguments: list[str]) -> int:
     """Writes the page, or with `--check` says whether it is as it should be; the exit code."""
-    wanted = render()
-    if "--check" not in arguments:
-        TARGET.write_text(wanted, encoding="utf-8")
-    elif not TARGET.is_file() or TARGET.read_text(encoding="utf-8") != wanted:
-        sys.stderr.write(f"{TARGET} is not what the code makes; run python scripts/write_config_reference.py\n")
-        return 1
-    return 0
+    return settle({TARGET: render()}, arguments, command="python -m scripts.write_config_reference")
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.models.dashboard import DataSourceRef, Threshold, ThresholdsMode
 from grafana_foundation_sdk.models.prometheus import PromQueryFormat
 
+from deploy.generated import settle
 from deploy.grafana.boards import BOARDS
 from deploy.grafana.panel import Board, Panel
 
@@ -83,16 +84,7 @@ def _panel(panel: Panel) -> Any:
 def main(arguments: list[str]) -> int:
     """Writes the files, or with `--check` says which are not as they should be; the exit code."""
     wanted = {FOLDER / f"{board.uid}.json": render(board) for board in BOARDS}
-    if "--check" in arguments:
-        stale = [path for path, text in wanted.items() if not path.is_file() or path.read_text() != text]
-        stale += [path for path in FOLDER.glob("*.json") if path not in wanted]
-        for path in stale:
-            sys.stderr.write(f"{path} is not what the code makes; run python -m deploy.grafana.generate\n")
-        return 1 if stale else 0
-    FOLDER.mkdir(exist_ok=True)
-    for path, text in wanted.items():
-        path.write_text(text)
-    return 0
+    return settle(wanted, arguments, command="python -m deploy.grafana.generate", beside=FOLDER.glob("*.json"))
 
 
 if __name__ == "__main__":

@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 from textwrap import indent
 
+from deploy.generated import settle
+
 SOURCE = Path(__file__).parents[1] / "prometheus/rules.yml"
 TARGET = Path(__file__).parent / "observability/rules.yaml"
 _HEAD = """\
@@ -26,13 +28,8 @@ def render(rules: str) -> str:
 
 def main(arguments: list[str]) -> int:
     """Writes the file, or with `--check` says whether it is as it should be; the exit code."""
-    wanted = render(SOURCE.read_text(encoding="utf-8"))
-    if "--check" not in arguments:
-        TARGET.write_text(wanted, encoding="utf-8")
-    elif not TARGET.is_file() or TARGET.read_text(encoding="utf-8") != wanted:
-        sys.stderr.write(f"{TARGET} is not what the code makes; run python -m deploy.kubernetes.generate\n")
-        return 1
-    return 0
+    wanted = {TARGET: render(SOURCE.read_text(encoding="utf-8"))}
+    return settle(wanted, arguments, command="python -m deploy.kubernetes.generate")
 
 
 if __name__ == "__main__":
