@@ -13,10 +13,11 @@ from typing import Any
 
 from sealkit.client import AsyncSealClient
 from sealkit.resources import Event, RunReport, Trial
-from tests.e2e.compose.house import House, wait
+from tests.e2e.compose.house import ROOT, House, wait
 from tests.integration.chaos.exact import assert_exact
 
 _CLIENT = Path(__file__).with_name("client_process.py")
+_PATH = {"PYTHONPATH": f"{ROOT}:{ROOT / 'gen'}"}
 K = 3
 
 
@@ -85,9 +86,9 @@ class Outside:
         return self._client(run=run)
 
     def _client(self, certificate: str = "operator", **told: Any) -> Watched:
-        words = [sys.executable, "-I", str(_CLIENT)]
+        words = [sys.executable, str(_CLIENT)]
         pipe = subprocess.PIPE
-        process = subprocess.Popen(words, stdin=pipe, stdout=pipe, stderr=pipe, text=True, env={}, cwd="/")
+        process = subprocess.Popen(words, stdin=pipe, stdout=pipe, stderr=pipe, text=True, env=_PATH, cwd="/")
         self._started.append(process)
         where = {"address": self.house.address, "certificate": str(self.house.secrets / "tls" / certificate)}
         return Watched(process, where | told)
