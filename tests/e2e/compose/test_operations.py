@@ -1,0 +1,111 @@
+"""What an operator does while runs go on: more replicas, new certificates and passwords, backup, restore, upgrade."""
+
+from __future__ import annotations
+
+import ssl
+from pathlib import Path
+
+from cryptography import x509
+
+from tests.e2e.compose.house import House, wait
+from tests.e2e.compose.outside import Outside
+
+
+async def test_more_replicas_share_a_run(house: House, outside: Outside) -> None:
+    house.up("--scale", "trainer=2", "--scale", "worker=2")
+    before = {one: work(house, one) for service in ("trainer", "worker") for one in house.containers(service)}
+    assert len(before) == 4
+    await outside.nothing_lost(outside.start(contexts=8))
+    after = {one: work(house, one) for one in before}
+    assert all(after[one] > before[one] for one in before), (before, after)
+    house.up("--scale", "trainer=1", "--scale", "worker=1")
+
+
+def work(house: House, container: str) -> float:
+    """What a trainer has trained or a worker has brought to its end, by its own metrics."""
+    found = house.inspect(container)
+    port = 9102 if "trainer" in found["Name"] else 9100
+    address = found["NetworkSettings"]["Networks"][f"{house.env['COMPOSE_PROJECT_NAME']}_inside"]["IPAddress"]
+    lines = str(house.inside("controller", f"http://{address}:{port}/metrics")).splitlines()
+    counted = ("seal_trainer_jobs_ended_total", "seal_trials_total")
+    return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith(counted))
+
+
+async def test_certificates_are_replaced_under_a_run(house: House, outside: Outside) -> None:
+    old = serial(house)
+    watched = outside.start(contexts=8)
+    watched.goes_on(2)
+    house.sh("scripts/rotate.sh", "certificates")
+    wait(lambda: serial(house) != old, 30, lambda: "the controller shows its old certificate")
+    await outside.nothing_lost(watched)
+    await outside.nothing_lost(outside.start(contexts=1))
+
+
+def serial(house: House) -> int:
+    """That of the certificate which the published port shows."""
+    shown = ssl.get_server_certificate(("localhost", house.port), timeout=10)
+    return x509.load_pem_x509_certificate(shown.encode()).serial_number
+
+
+async def test_passwords_are_replaced_under_a_run(house: House, outside: Outside) -> None:
+    names = ("postgres_password", "redis.acl", "controller_redis_url", "controller_database_url")
+    old = {name: (house.secrets / name).read_text() for name in names}
+    watched = outside.start(contexts=8)
+    watched.goes_on(2)
+    house.sh("scripts/rotate.sh", "passwords")
+    assert not [name for name in names if (house.secrets / name).read_text() == old[name]]
+    await outside.nothing_lost(watched)
+
+
+async def test_a_backup_of_a_run_under_way_goes_on_in_an_empty_stack(
+    house: House, outside: Outside, tmp_path: Path
+) -> None:
+    watched = outside.start(contexts=20)
+    watched.goes_on(6)
+    house.sh("scripts/backup.sh", str(tmp_path))
+    watched.goes_on(1)
+    run = watched.run
+    outside.end()
+    house.down()
+    house.sh("scripts/restore.sh", str(tmp_path))
+    house.up()
+    trials = await outside.nothing_lost(outside.watch(run), again=True)
+    assert len(trials) > 80
+    refused = house.sh("scripts/restore.sh", str(tmp_path), check=False)
+    assert "restored" not in refused
+
+
+async def test_an_upgrade_brings_the_record_up_and_a_backup_takes_it_back(
+    house: House, outside: Outside, tmp_path: Path
+) -> None:
+    """The version before is stood for by its schema: the last migration is taken back and made again."""
+    watched = outside.start(contexts=10)
+    watched.goes_on(3)
+    house.compose("stop", "controller", "worker")
+    house.sh("scripts/backup.sh", str(tmp_path))
+    new = schema(house)
+    house.compose("run", "--rm", "--no-deps", "-T", "controller", "python", "-c", _DOWNGRADE)
+    assert schema(house) < new
+    house.up()
+    assert schema(house) == new
+    await outside.nothing_lost(watched, again=True)
+
+
+def schema(house: House) -> str:
+    asked = "select version_num from alembic_version"
+    return house.compose("exec", "-T", "postgres", "psql", "-U", "seal", "-d", "seal", "-Atc", asked).strip()
+
+
+_DOWNGRADE = """
+from pathlib import Path
+from alembic import command
+from alembic.config import Config
+from controller.record import migrations
+from controller.settings import ControllerSettings
+from sqlalchemy import create_engine
+config = Config()
+config.set_main_option("script_location", str(Path(migrations.__file__).parent))
+with create_engine(ControllerSettings().database_url).begin() as connection:
+    config.attributes["connection"] = connection
+    command.downgrade(config, "-1")
+"""
