@@ -1,0 +1,137 @@
+"""Tenants are kept apart in every call there is: what is another tenant's does not exist."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import grpc
+import pytest
+import pytest_asyncio
+
+from controller.record.database import Database
+from sealkit.client import AsyncSealClient
+from sealkit.errors import InvalidInput, RequestIdReused, UnknownAlias, UnknownPolicy, UnknownRun
+from sealkit.rpc.authority import reads
+from tests.contract.tenants_house import METHODS, call, furnish, house, request_for
+from tests.unit.controller.controller_fakes import records, tiny_config
+
+House = tuple[Database, str]
+WITHOUT_NAMES = {"GetCaller", "CreateRun", "EstimateRun", "GetRunReport", "WatchRun"}
+"""Calls whose answer, of a stream the first one, need not name what was asked for."""
+OK, NOT_FOUND, FAILED_PRECONDITION = (
+    grpc.StatusCode.OK,
+    grpc.StatusCode.NOT_FOUND,
+    grpc.StatusCode.FAILED_PRECONDITION,
+)
+
+
+@pytest_asyncio.fixture
+async def built(tmp_path: Path) -> AsyncIterator[House]:
+    async with house(tmp_path) as made:
+        yield made
+
+
+# --- every call -------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("method", METHODS)
+async def test_no_call_reaches_what_is_another_tenants(built: House, method: str) -> None:
+    """A new rpc that forgets whose a thing is fails here, with no line added."""
+    database, address = built
+    things = await furnish(database, "team-a")
+    answer = await call(address, method, request_for(method, things), "team-b")
+    if answer.code is not NOT_FOUND:
+        assert answer.code is OK
+        assert reads(method), f"{method} changed something"
+        assert "secret" not in answer.text
+
+
+@pytest.mark.parametrize("method", METHODS)
+async def test_its_owner_reaches_it(built: House, method: str) -> None:
+    """The test above would pass on calls that nobody can make."""
+    database, address = built
+    things = await furnish(database, "team-a")
+    answer = await call(address, method, request_for(method, things), "team-a")
+    assert answer.code in (OK, FAILED_PRECONDITION), answer.text
+    assert "secret" in answer.text or method in WITHOUT_NAMES
+
+
+@pytest.mark.parametrize("method", METHODS)
+async def test_it_is_answered_in_the_words_for_what_never_was(built: House, method: str) -> None:
+    database, address = built
+    things = await furnish(database, "team-a")
+    answers = [
+        await call(address, method, request_for(method, named), "team-b") for named in (things, things.as_ghosts())
+    ]
+    assert answers[0].code is answers[1].code
+    assert answers[0].text == answers[1].text.replace("ghosts", "secret")
+
+
+# --- names that two tenants share -------------------------------------------------------------------------------------
+async def test_two_tenants_each_have_an_alias_of_one_name(built: House) -> None:
+    database, address = built
+    things = {tenant: await furnish(database, tenant) for tenant in ("team-a", "team-b")}
+    for tenant, own in things.items():
+        async with AsyncSealClient(address, tenant=tenant) as client:
+            assert (await client.get_alias("aliases/notes")).policy == own.policy
+            assert [alias.policy async for alias in client.list_aliases()] == [own.policy]
+            with pytest.raises(UnknownPolicy):
+                await client.set_alias("aliases/notes", things["team-a" if tenant == "team-b" else "team-b"].policy)
+    async with AsyncSealClient(address) as admin:
+        listed = [(alias.name, alias.tenant, alias.policy) async for alias in admin.list_aliases()]
+        with pytest.raises(UnknownAlias):
+            await admin.get_alias("aliases/notes")
+    assert listed == [("aliases/notes", tenant, own.policy) for tenant, own in things.items()]
+
+
+async def test_the_same_request_id_makes_each_tenant_its_own_run(built: House) -> None:
+    _, address = built
+    names = {}
+    for tenant in ("", "team-a", "team-b"):
+        async with AsyncSealClient(address, tenant=tenant) as client:
+            run = await client.create_run(tiny_config(), records(), request_id="same")
+            assert (await client.create_run(tiny_config(), records(), request_id="same")).name == run.name
+            with pytest.raises(RequestIdReused):
+                await client.create_run(tiny_config(rounds=1), records(), request_id="same")
+            names[tenant], found = run.name, [run async for run in client.list_runs()]
+            assert {run.tenant for run in found} == ({""} if not tenant else {tenant})
+    assert len(set(names.values())) == 3
+
+
+async def test_a_page_token_of_one_tenant_shows_another_nothing(built: House) -> None:
+    database, address = built
+    for number in range(3):
+        await furnish(database, "team-a", request_id=f"a{number}", alias=f"x{number}")
+    await furnish(database, "team-b", request_id="b", alias="z")
+    for number in range(3, 6):
+        await furnish(database, "team-a", request_id=f"a{number}", alias=f"x{number}")
+    for method in ("ListRuns", "ListPolicies", "ListAliases", "ListAuditEntries"):
+        request = request_for(method, await furnish(database, "team-c", request_id=method))
+        request.page_size = 1  # type: ignore[attr-defined]
+        page = (await call(address, method, request, "team-a")).text
+        request.page_token = page.partition('next_page_token: "')[2].partition('"')[0]  # type: ignore[attr-defined]
+        assert request.page_token  # type: ignore[attr-defined]
+        foreign = (await call(address, method, request, "team-b")).text
+        assert "team-a" not in foreign
+        assert "secret-of-team-a" not in foreign
+
+
+# --- admins -----------------------------------------------------------------------------------------------------------
+async def test_an_admin_sees_all_and_acts_as_the_tenant_that_it_names(built: House) -> None:
+    database, address = built
+    things = await furnish(database, "team-a")
+    async with AsyncSealClient(address) as admin, AsyncSealClient(address, tenant="team-b") as acting:
+        assert [run.tenant async for run in admin.list_runs()] == ["team-a"]
+        with pytest.raises(UnknownRun):
+            await acting.get_run(things.run)
+        made = await acting.create_run(tiny_config(), records())
+        assert made.tenant == "team-b"
+        assert [run.name async for run in acting.list_runs()] == [made.name]
+        assert [run.name async for run in admin.list_runs()] == [made.name, things.run]
+        own = await admin.create_run(tiny_config(start_policy=things.policy), records())
+        assert own.tenant == ""
+
+
+async def test_what_is_no_tenants_name_is_refused(built: House) -> None:
+    async with AsyncSealClient(built[1], tenant="Team A") as client:
+        with pytest.raises(InvalidInput, match="seal-tenant"):
+            await client.whoami()
