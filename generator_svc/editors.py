@@ -9,11 +9,10 @@ import time
 from typing import Any
 
 from sealkit.backends.base import Generation
-from sealkit.backends.remote import SEEDS
+from sealkit.backends.remote import SEEDS, manner
 from sealkit.editors import EditorEntry, read_entries
 from sealkit.endpoint import Endpoint
 from sealkit.errors import UnknownEditor
-from sealkit.schema import read_schema
 from sealkit.types import FinishReason, Prompt, Sampling, Usage
 
 
@@ -65,16 +64,10 @@ def chat_request(entry: EditorEntry, prompt: Prompt, sampling: Sampling) -> dict
         "model": entry.model,
         "messages": messages,
         "max_tokens": sampling.max_tokens,
-        "temperature": sampling.temperature,
-        "top_p": sampling.top_p,
+        **manner(sampling),
     }
     if entry.seeds:
         body["seed"] = sampling.seed % SEEDS
-    if sampling.stop:
-        body["stop"] = list(sampling.stop)
-    if sampling.json_schema:
-        schema = {"name": "completion", "schema": read_schema(sampling.json_schema)}
-        body["response_format"] = {"type": "json_schema", "json_schema": schema}
     return body
 
 

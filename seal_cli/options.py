@@ -27,6 +27,16 @@ Address = Annotated[
 ]
 Data = Annotated[Path, typer.Option("--data", envvar="SEAL_DATA", help="Data folder of the embedded stack.")]
 Limit = Annotated[int, typer.Option(min=1, help="At most this many lines.")]
+Dataset = Annotated[Path | None, typer.Option(help="JSON list or JSONL, instead of the config's dataset.")]
+RecordLimit = Annotated[int | None, typer.Option(min=1, help="Use at most this many records.")]
+RunName = Annotated[str, typer.Option(help="A name for the run. Default: the config's.")]
+Settings = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change the config: --set editor.k=3.")
+]
+Follow = Annotated[bool, typer.Option(help="Stay and show how it goes.")]
+CancelOnInterrupt = Annotated[
+    bool, typer.Option("--cancel-on-interrupt", help="Ctrl-C cancels the run instead of leaving it going.")
+]
 
 
 def connect(address: str, data: Path) -> SealClient:

@@ -8,7 +8,18 @@ from typing import Annotated
 import typer
 
 from seal_cli.commands.run import create_run, follow_to_end
-from seal_cli.options import DEFAULT_DATA, Address, Data, connect
+from seal_cli.options import (
+    DEFAULT_DATA,
+    Address,
+    CancelOnInterrupt,
+    Data,
+    Dataset,
+    Follow,
+    RecordLimit,
+    RunName,
+    Settings,
+    connect,
+)
 
 
 def register(app: typer.Typer) -> None:
@@ -18,17 +29,13 @@ def register(app: typer.Typer) -> None:
 
 def adapt(
     config: Annotated[Path, typer.Argument(help="A run's config, in TOML; configs/continual.toml is one.")],
-    dataset: Annotated[Path | None, typer.Option(help="JSON list or JSONL, instead of the config's dataset.")] = None,
+    dataset: Dataset = None,
     alias: Annotated[str, typer.Option(help="Publish what passes the gate under this name.")] = "",
-    limit: Annotated[int | None, typer.Option(min=1, help="Use at most this many records.")] = None,
-    name: Annotated[str, typer.Option(help="A name for the run. Default: the config's.")] = "",
-    settings: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change the config: --set editor.k=3.")
-    ] = None,
-    follow: Annotated[bool, typer.Option(help="Stay and show how it goes.")] = True,
-    cancel_on_interrupt: Annotated[
-        bool, typer.Option("--cancel-on-interrupt", help="Ctrl-C cancels the run instead of leaving it going.")
-    ] = False,
+    limit: RecordLimit = None,
+    name: RunName = "",
+    settings: Settings = None,
+    follow: Follow = True,
+    cancel_on_interrupt: CancelOnInterrupt = False,
     address: Address = "",
     data: Data = DEFAULT_DATA,
 ) -> None:

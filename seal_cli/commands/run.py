@@ -9,7 +9,19 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from seal_cli.options import DEFAULT_DATA, Address, Data, connect, embedded_store
+from seal_cli.options import (
+    DEFAULT_DATA,
+    Address,
+    CancelOnInterrupt,
+    Data,
+    Dataset,
+    Follow,
+    RecordLimit,
+    RunName,
+    Settings,
+    connect,
+    embedded_store,
+)
 
 if TYPE_CHECKING:
     from seal_cli.recipe import Recipe
@@ -24,19 +36,15 @@ def register(app: typer.Typer) -> None:
 
 def run(
     config: Annotated[Path, typer.Argument(help="A run's config, in TOML; see configs/.")],
-    dataset: Annotated[Path | None, typer.Option(help="JSON list or JSONL, instead of the config's dataset.")] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Use at most this many records.")] = None,
-    name: Annotated[str, typer.Option(help="A name for the run. Default: the config's.")] = "",
-    settings: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change the config: --set editor.k=3.")
-    ] = None,
-    follow: Annotated[bool, typer.Option(help="Stay and show how it goes.")] = True,
+    dataset: Dataset = None,
+    limit: RecordLimit = None,
+    name: RunName = "",
+    settings: Settings = None,
+    follow: Follow = True,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Start nothing; estimate trials, tokens and time from past runs.")
     ] = False,
-    cancel_on_interrupt: Annotated[
-        bool, typer.Option("--cancel-on-interrupt", help="Ctrl-C cancels the run instead of leaving it going.")
-    ] = False,
+    cancel_on_interrupt: CancelOnInterrupt = False,
     address: Address = "",
     data: Data = DEFAULT_DATA,
 ) -> None:

@@ -18,7 +18,7 @@ from pydantic import BaseModel, Field
 
 from sealkit.backends.base import Generation
 from sealkit.backends.models import describe_model, render_prompt
-from sealkit.backends.remote import SEEDS, AdapterHost, Served, SharedTime
+from sealkit.backends.remote import SEEDS, AdapterHost, Served, SharedTime, manner
 from sealkit.endpoint import Endpoint, EndpointOptions, token_count
 from sealkit.errors import (
     EndpointRefused,
@@ -28,7 +28,6 @@ from sealkit.errors import (
     ResourceExhausted,
     Unavailable,
 )
-from sealkit.schema import read_schema
 from sealkit.types import AdapterRef, FinishReason, ModelInfo, Policy, Prompt, Sampling, Usage
 
 AGREEMENT = "Tokens agree where “quotes”, 1,234.5 and naïve words agree.\n"
@@ -174,20 +173,13 @@ class OpenAIBackend:
 
 def completion_request(name: str, tokens: Sequence[int], sampling: Sampling, room: int) -> dict[str, Any]:
     """The body of `POST /completions` for one prompt."""
-    body: dict[str, Any] = {
+    return {
         "model": name,
         "prompt": list(tokens),
         "max_tokens": min(sampling.max_tokens, room),
-        "temperature": sampling.temperature,
-        "top_p": sampling.top_p,
         "seed": sampling.seed % SEEDS,
+        **manner(sampling),
     }
-    if sampling.stop:
-        body["stop"] = list(sampling.stop)
-    if sampling.json_schema:
-        schema = {"name": "completion", "schema": read_schema(sampling.json_schema)}
-        body["response_format"] = {"type": "json_schema", "json_schema": schema}
-    return body
 
 
 def read_completion(reply: Mapping[str, Any], url: str) -> tuple[str, FinishReason, int]:

@@ -6,16 +6,29 @@ import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from transformers import PreTrainedTokenizerBase
 
 from sealkit.endpoint import Endpoint
 from sealkit.errors import Unsupported
-from sealkit.types import AdapterRef, ModelInfo
+from sealkit.schema import read_schema
+from sealkit.types import AdapterRef, ModelInfo, Sampling
 
 SEEDS = 2**31
 """Servers take signed 32-bit seeds, or more."""
+
+
+def manner(sampling: Sampling) -> dict[str, Any]:
+    """How to sample, as OpenAI's API has it; without length and seed, which not every server takes alike. Raises
+    InvalidInput on a schema that is none."""
+    body: dict[str, Any] = {"temperature": sampling.temperature, "top_p": sampling.top_p}
+    if sampling.stop:
+        body["stop"] = list(sampling.stop)
+    if sampling.json_schema:
+        schema = {"name": "completion", "schema": read_schema(sampling.json_schema)}
+        body["response_format"] = {"type": "json_schema", "json_schema": schema}
+    return body
 
 
 @dataclass(frozen=True, slots=True)
