@@ -12,6 +12,7 @@ from seal.generator.v1 import generator_pb2
 from seal.trainer.v1 import trainer_pb2
 from seal.type.v1 import evaluation_pb2, model_pb2, text_pb2, training_pb2
 
+from controller.accept import run_id
 from sealkit.rpc.struct import struct_to_pb
 
 MODULES = {
@@ -35,6 +36,8 @@ RECORD = struct_to_pb(
         "questions": [{"question": "Which?", "answer": "Ossel"}],
     }
 )
+RUN = f"runs/{run_id('n', 'r')}"
+"""The run that the valid CreateRun makes."""
 ADAPTER = model_pb2.AdapterRef(digest="ab" * 32)
 VALID: dict[str, Message] = {
     "CreateRun": controller_pb2.CreateRunRequest(
@@ -64,11 +67,12 @@ VALID: dict[str, Message] = {
         lora=LORA, optimisation=OPTIMISATION,
     ),
     "JoinAdapters": trainer_pb2.JoinAdaptersRequest(policy=POLICY, adapter=ADAPTER),
-    "ListTrials": controller_pb2.ListTrialsRequest(parent="runs/x"),
-    "RetryTrials": controller_pb2.RetryTrialsRequest(parent="runs/x", names=["runs/x/rounds/0/trials/t"]),
+    "ListTrials": controller_pb2.ListTrialsRequest(parent=RUN),
+    "RetryTrials": controller_pb2.RetryTrialsRequest(parent=RUN, names=[f"{RUN}/rounds/0/trials/t"]),
     "SetAlias": controller_pb2.SetAliasRequest(name="aliases/a", policy="policies/p"),
 }  # fmt: skip
-_NAMES = {"trial": "runs/x/rounds/0/trials/t", "policy": "policies/p", "alias": "aliases/a", "run": "runs/x"}
+_TRIAL = f"{RUN}/rounds/0/trials/t"
+_NAMES = {"trial": _TRIAL, "replay": _TRIAL, "policy": "policies/p", "alias": "aliases/a", "run": RUN}
 
 
 def valid(method: Any) -> Message:
@@ -78,7 +82,7 @@ def valid(method: Any) -> Message:
     message: Message = request_class(method)()
     if "name" in message.DESCRIPTOR.fields_by_name:
         kinds = [kind for kind in _NAMES if kind in method.name.lower()]
-        setattr(message, "name", _NAMES[kinds[0]] if kinds else "runs/x")  # noqa: B010 - a proto's field
+        setattr(message, "name", _NAMES[kinds[0]] if kinds else RUN)  # noqa: B010 - a proto's field
     return message
 
 

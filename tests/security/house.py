@@ -93,7 +93,8 @@ async def _serve(folder: Path) -> None:
     for server in servers.values():
         await server.listen()
         await server.start()
-    print(json.dumps({name: server.address for name, server in servers.items()}), flush=True)
+    sys.stdout.write(json.dumps({name: server.address for name, server in servers.items()}) + "\n")
+    sys.stdout.flush()
     try:
         await asyncio.Event().wait()
     finally:
