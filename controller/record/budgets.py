@@ -32,6 +32,7 @@ ALL = frozenset(_SPENT)
 BUT_TRIALS = ALL - {"trials"}
 """What holds up work that is no trial, too: the M-step, the scoring of a policy."""
 WALL = frozenset({"wall_seconds"})
+_DEVICE = frozenset({"device_seconds"})
 
 
 def tokens(usage: Usage) -> int:
@@ -109,7 +110,8 @@ def settle(connection: Connection, row: Row[Any], limits: Collection[str] = ALL,
 
 
 def tick(connection: Connection, lease: RunLease, seconds: float) -> None:
-    """Counts time under way. Raises LeaseLost."""
+    """Counts time under way; also pauses a run that another one of its tenant left no device seconds to. Raises
+    LeaseLost."""
     hold(connection, lease)
     row = connection.execute(
         update(runs)
@@ -117,7 +119,8 @@ def tick(connection: Connection, lease: RunLease, seconds: float) -> None:
         .values(active_seconds=runs.c.active_seconds + seconds)
         .returning(*RUN_HEAD)
     ).one()
-    settle(connection, row, WALL)
+    if not settle(connection, row, WALL) and row.tenant:
+        settle(connection, row, _DEVICE, more=wants_more(connection, lease.run_id))
 
 
 def pause(connection: Connection, run_id: str, fault: Fault | None = None) -> None:

@@ -50,8 +50,8 @@ class Things:
         return Things(*(getattr(self, field.name).replace("secret", "ghosts") for field in fields(self)))
 
 
-async def furnish(database: Database, tenant: str, *, request_id: str = "made", alias: str = "notes") -> Things:
-    """One of everything for a tenant: its run is called `secret of …`."""
+async def furnish(database: Database, tenant: str, *, request_id: str = "made", alias: str = "secret-notes") -> Things:
+    """One of everything for a tenant: what it is called has the word `secret`."""
     config = tiny_config(name=f"secret of {tenant}")
     new, contexts = accept(
         request_id=request_id, display_name="", config=config, records=records(), retention=RETENTION,

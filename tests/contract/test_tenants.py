@@ -75,15 +75,17 @@ async def test_two_tenants_each_have_an_alias_of_one_name(built: House) -> None:
     things = {tenant: await furnish(database, tenant) for tenant in ("team-a", "team-b")}
     for tenant, own in things.items():
         async with AsyncSealClient(address, tenant=tenant) as client:
-            assert (await client.get_alias("aliases/notes")).policy == own.policy
+            assert (await client.get_alias("aliases/secret-notes")).policy == own.policy
             assert [alias.policy async for alias in client.list_aliases()] == [own.policy]
             with pytest.raises(UnknownPolicy):
-                await client.set_alias("aliases/notes", things["team-a" if tenant == "team-b" else "team-b"].policy)
+                await client.set_alias(
+                    "aliases/secret-notes", things["team-a" if tenant == "team-b" else "team-b"].policy
+                )
     async with AsyncSealClient(address) as admin:
         listed = [(alias.name, alias.tenant, alias.policy) async for alias in admin.list_aliases()]
         with pytest.raises(UnknownAlias):
-            await admin.get_alias("aliases/notes")
-    assert listed == [("aliases/notes", tenant, own.policy) for tenant, own in things.items()]
+            await admin.get_alias("aliases/secret-notes")
+    assert listed == [("aliases/secret-notes", tenant, own.policy) for tenant, own in things.items()]
 
 
 async def test_the_same_request_id_makes_each_tenant_its_own_run(built: House) -> None:
