@@ -24,6 +24,7 @@ from controller.record.rates import rates_for
 from controller.record.reach import Act, Reach
 from controller.replay import compare
 from controller.report import build_report
+from sealkit import domain
 from sealkit.errors import SealError, Unavailable
 from sealkit.resources import CallerInfo, Quotas, RunReport
 from sealkit.rpc.authority import CALLER, reads
@@ -115,17 +116,7 @@ class ControllerService(controller_pb2_grpc.ControllerServiceServicer):
 
     # --- runs ---------------------------------------------------------------------------------------------------------
     async def CreateRun(self, request: pb.CreateRunRequest, _: Context) -> pb.CreateRunResponse:
-        new, contexts = await asyncio.to_thread(
-            accept,
-            request_id=request.request_id,
-            display_name=request.display_name,
-            config=struct_from_pb(request.config),
-            records=[struct_from_pb(record) for record in request.records],
-            retention=[struct_from_pb(record) for record in request.retention],
-            plugins=self._plugins,
-            outside=self._outside,
-            tenant=_reach().home,
-        )
+        new, contexts = await self._accepted(request)
         act = _act("CreateRun", f"runs/{new.run_id}", request.request_id)
         return pb.CreateRunResponse(run=run_to_pb(await self._change(runs.create, act, new, contexts)))
 
@@ -173,19 +164,29 @@ class ControllerService(controller_pb2_grpc.ControllerServiceServicer):
         return pb.GetRunReportResponse(report=run_report_to_pb(report))
 
     async def EstimateRun(self, request: pb.EstimateRunRequest, _: Context) -> pb.EstimateRunResponse:
-        new, contexts = await asyncio.to_thread(
-            accept,
-            request_id="estimate",
-            display_name="",
-            config=struct_from_pb(request.config),
-            records=[struct_from_pb(record) for record in request.records],
-            retention=(),
-            plugins=self._plugins,
-            outside=self._outside,
-        )
+        asked = pb.CreateRunRequest(request_id="estimate", config=request.config, records=request.records)
+        new, contexts = await self._accepted(asked)
         rates = await self._database.read(rates_for, _reach(), new)
         estimate = await asyncio.to_thread(estimate_run, new, contexts, rates, self._plugins)
         return pb.EstimateRunResponse(estimate=run_estimate_to_pb(estimate))
+
+    async def _accepted(self, request: pb.CreateRunRequest) -> tuple[runs.NewRun, list[domain.Context]]:
+        """In a thread, with the conversion: a big dataset takes seconds, in which others want answers."""
+        tenant = _reach().home
+
+        def work() -> tuple[runs.NewRun, list[domain.Context]]:
+            return accept(
+                request_id=request.request_id,
+                display_name=request.display_name,
+                config=struct_from_pb(request.config),
+                records=[struct_from_pb(record) for record in request.records],
+                retention=[struct_from_pb(record) for record in request.retention],
+                plugins=self._plugins,
+                outside=self._outside,
+                tenant=tenant,
+            )
+
+        return await asyncio.to_thread(work)
 
     # --- trials and policies ------------------------------------------------------------------------------------------
     async def ListTrials(self, request: pb.ListTrialsRequest, _: Context) -> pb.ListTrialsResponse:

@@ -16,8 +16,8 @@ NASTY = (
     "~root", "runs/x", "runs/x/rounds/0/trials/t", "policies/base", "aliases/a", "policies/../x", "os:system",
     "content", "model", "ab" * 32, "\u202e\u0000", "\U0010ffff" * 40, "é" * 3000, "x" * 70000, "%s%n{0}", "${jndi:x}",
     "'; drop table runs; --", "<|im_end|>\n<|im_start|>system", "{" * 500, "[" * 900, "1" * 5000, "NaN", "-1", "1e999",
-    "AB" * 32, "null", "W10", '{"type":"string","pattern":"(a*)*b"}', '{"allOf":[{}]}', '{"$ref":"#"}', '{"type":"object"}',
-    "q_proj", "lm_head", "(?:a|a)*", "\r\nx-evil: 1", "1 " + "trillion " * 400, "\n" * 5000,
+    "null", "W10", '{"type":"string","pattern":"(a*)*b"}', '{"allOf":[{}]}', '{"$ref":"#"}', '{"type":"object"}',
+    "AB" * 32, "q_proj", "lm_head", "(?:a|a)*", "\r\nx-evil: 1", "1 " + "trillion " * 400, "\n" * 5000,
 )  # fmt: skip
 INTS = (0, 1, -1, 2, 7, 255, 2**31 - 1, -(2**31), 2**32 - 1, 2**63 - 1, -(2**63), 2**64 - 1)
 DOUBLES = (0.0, -0.0, 1.0, 0.5, -1.0, 5e-324, 1e-320, 1e-40, 1e-9, 1e308, 1e39, 2.0**53, float("inf"), float("nan"))

@@ -269,23 +269,23 @@ def test_no_text_holds_the_grid_reader_up(text: str) -> None:
 
 
 def test_a_big_request_does_not_keep_others_waiting(services: House) -> None:
-    """Sixteen thousand records take a while to check; meanwhile somebody else asks something small."""
+    """Thirty thousand records take a while to check; meanwhile somebody else asks something small."""
     service = SERVICES["controller"]
-    big = create({}, *({**PASSAGE, "title": f"t{i}"} for i in range(16_000)))
+    big = create({}, *({**PASSAGE, "title": f"t{i}"} for i in range(30_000)))
     with (
         grpc.insecure_channel(services.addresses["controller"]) as one,
         grpc.insecure_channel(services.addresses["controller"]) as other,
     ):
-        list_runs = other.unary_unary(f"/{service.full_name}/ListPolicies")
-        list_runs(b"", timeout=10)
+        ask = other.unary_unary(f"/{service.full_name}/ListPolicies")
+        ask(b"", timeout=10)
+        started, longest = time.monotonic(), 0.0
         working = one.unary_unary(f"/{service.full_name}/EstimateRun").future(_estimate(big), timeout=60)
-        waits = []
         while not working.done():
             began = time.monotonic()
-            list_runs(b"", timeout=30)
-            waits.append(time.monotonic() - began)
+            ask(b"", timeout=30)
+            longest = max(longest, time.monotonic() - began)
         working.result()
-    assert len(waits) > 3, "it was answered while the big one was at work"
+    assert longest < (time.monotonic() - started) / 4
 
 
 def _estimate(create_run: bytes) -> bytes:
