@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # The stack in containers, with what fits this machine. More words go to `docker compose up`: --scale trainer=2, say.
+#   SEAL_SAMPLING=vllm or tgi   with a server that samples text (docs/backends.md); wants a GPU
 set -euo pipefail
 cd "$(dirname "$0")/.."
 scripts/secrets.sh
@@ -13,6 +14,11 @@ else
   export TRAINER_THREADS=${TRAINER_THREADS:-$(( cores - 2 * helper > 0 ? cores - 2 * helper : 1 ))}
   export TORCH_INDEX=${TORCH_INDEX:-https://download.pytorch.org/whl/cpu}
 fi
+if [ -n "${SEAL_SAMPLING:-}" ]; then
+  files+=(-f "deploy/docker/$SEAL_SAMPLING.yml" --profile "$SEAL_SAMPLING")
+fi
+SEAL_REVISION=$(git rev-parse --short HEAD 2>/dev/null || echo unknown)
+export SEAL_REVISION
 docker compose "${files[@]}" --profile "$profile" --profile "${SEAL_OBSERVE:-observability}" up --build --wait --detach "$@"
 cat <<'WORDS'
 up. To call it from this machine:

@@ -38,7 +38,7 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
     folder = tmp_path_factory.mktemp("compose")
     settings, told = stand_ins.images()
     wheels, torch = _torch()
-    files = [HERE / "observed.yml", *wheels]
+    files = [HERE / "overlay.yml", *wheels]
     if "GRAFANA_IMAGE" not in settings:
         files.append(HERE / "no_grafana.yml")
         told.append("Grafana is left out")

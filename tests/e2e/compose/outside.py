@@ -18,7 +18,7 @@ from tests.integration.chaos.exact import assert_exact
 
 _CLIENT = Path(__file__).with_name("client_process.py")
 _PATH = {"PYTHONPATH": f"{ROOT}:{ROOT / 'gen'}"}
-K = 3
+K = 2
 
 
 class Watched:
@@ -51,8 +51,9 @@ class Watched:
         return self.events[-1]["progress"]["trials_done"] if self.events else 0
 
     @property
-    def total(self) -> int:
-        return self.events[-1]["progress"]["trials_total"] if self.events else 0
+    def left(self) -> int:
+        """Trials that have not ended."""
+        return self.events[-1]["progress"]["trials_total"] - self.done if self.events else 0
 
     def goes_on(self, trials: int = 1, seconds: float = 240) -> None:
         """Waits until so many more trials have ended."""
@@ -117,13 +118,13 @@ class Outside:
 
 def recipe(contexts: int, rounds: int) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """A config and records of made-up lakes; small, so that a tiny model is done with a trial in a second."""
-    short = {"lora": {"rank": 4, "alpha": 8}, "optimisation": {"learning_rate": 1e-3, "epochs": 1, "batch_size": 2}}
+    short = {"lora": {"rank": 4, "alpha": 8}, "optimisation": {"learning_rate": 1e-3, "epochs": 4, "batch_size": 1}}
     config = {
         "name": f"e2e-{int(time.time())}",
         "rounds": rounds,
         "contexts_per_round": contexts,
         "dataset": {"held_out": 2},
-        "editor": {"k": K, "sampling": {"temperature": 0.9, "max_tokens": 48}},
+        "editor": {"k": K, "sampling": {"temperature": 0.9, "max_tokens": 14}},
         "inner_loop": short,
         "m_step": short,
         "evaluation": {"sampling": {"temperature": 0.0, "max_tokens": 8}, "retention_limit": 2, "divergence": False},

@@ -33,7 +33,7 @@ def work(house: House, container: str) -> float:
 
 async def test_certificates_are_replaced_under_a_run(house: House, outside: Outside) -> None:
     old = serial(house)
-    watched = outside.start(contexts=8)
+    watched = outside.start(contexts=20)
     watched.goes_on(2)
     house.sh("scripts/rotate.sh", "certificates")
     wait(lambda: serial(house) != old, 30, lambda: "the controller shows its old certificate")
@@ -50,7 +50,7 @@ def serial(house: House) -> int:
 async def test_passwords_are_replaced_under_a_run(house: House, outside: Outside) -> None:
     names = ("postgres_password", "redis.acl", "controller_redis_url", "controller_database_url")
     old = {name: (house.secrets / name).read_text() for name in names}
-    watched = outside.start(contexts=8)
+    watched = outside.start(contexts=20)
     watched.goes_on(2)
     house.sh("scripts/rotate.sh", "passwords")
     assert not [name for name in names if (house.secrets / name).read_text() == old[name]]
@@ -70,7 +70,7 @@ async def test_a_backup_of_a_run_under_way_goes_on_in_an_empty_stack(
     house.sh("scripts/restore.sh", str(tmp_path))
     house.up()
     trials = await outside.nothing_lost(outside.watch(run), again=True)
-    assert len(trials) > 80
+    assert len(trials) > 60
     refused = house.sh("scripts/restore.sh", str(tmp_path), check=False)
     assert "restored" not in refused
 
