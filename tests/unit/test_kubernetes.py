@@ -268,9 +268,13 @@ def test_scaling_asks_for_metrics_that_exist_and_counts_what_a_replica_takes() -
         assert "replicas" not in deployments[name]["spec"], "applying again would undo what KEDA decided"
         for trigger in scaled["spec"]["triggers"]:
             assert unknown(trigger["metadata"]["query"]) == set()
+            assert f'namespace="{scaled["metadata"]["namespace"]}"' in trigger["metadata"]["query"]
             queries[name, trigger["metadata"]["query"]] = int(trigger["metadata"]["threshold"])
-    assert queries["worker", "max(seal_queue_depth)"] == WorkerSettings().worker_concurrency
-    assert queries["trainer", "sum(seal_trainer_jobs)"] == TrainerSettings.model_fields["max_jobs"].default
+    assert queries["worker", 'max(seal_queue_depth{namespace="seal"})'] == WorkerSettings().worker_concurrency
+    assert (
+        queries["trainer", 'sum(seal_trainer_jobs{namespace="seal"})']
+        == TrainerSettings.model_fields["max_jobs"].default
+    )
     (evaluations,) = [query for name, query in queries if name == "evaluator"]
     service = evaluator_pb2.DESCRIPTOR.services_by_name["EvaluatorService"]
     assert f'method="/{service.full_name}/{service.methods_by_name["Evaluate"].name}"' in evaluations
