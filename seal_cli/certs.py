@@ -37,14 +37,18 @@ class Signed:
 
 def make(folder: Path, names: Sequence[str], *, hosts: Sequence[str], days: int, renew: bool = False) -> list[str]:
     """Makes the authority where there is none, and a certificate for each of `names` that has none or one that ends
-    within a month (all, with `renew`); the names that got one. Raises InvalidConfig on files that are none."""
+    within a month (all, with `renew`); the names that got one. Whoever is none of `SERVICES` is a caller: its
+    certificate opens no port, so that nobody who stole it can pose as a service. Raises InvalidConfig on files that are
+    none."""
     folder.mkdir(parents=True, exist_ok=True)
     signer = _load(folder / "ca.crt", folder / "ca.key") if (folder / "ca.crt").exists() else _authority(folder)
     issued = []
     for name in names:
         place = folder / name
         if renew or _ends_soon(place / "tls.crt"):
-            write(issue(signer, name, [name, "localhost", "127.0.0.1", *hosts], days=days), place, ca=signer.cert)
+            server = name in SERVICES
+            known_as = [name, "localhost", "127.0.0.1", *hosts] if server else [name]
+            write(issue(signer, name, known_as, days=days, server=server), place, ca=signer.cert)
             issued.append(name)
     return issued
 
@@ -65,16 +69,16 @@ def authority(name: str = "SEAL stack") -> Signed:
     return Signed(builder.sign(key, hashes.SHA256()), key)
 
 
-def issue(signer: Signed, name: str, hosts: Iterable[str], *, days: int) -> Signed:
-    """A certificate for a server and a client called `name`, valid from an hour ago (clocks differ) for `days`; a
-    negative number gives one that has ended."""
+def issue(signer: Signed, name: str, hosts: Iterable[str], *, days: int, server: bool = True) -> Signed:
+    """A certificate for a client called `name`, with `server` for a server too, valid from an hour ago (clocks differ)
+    for `days`; a negative number gives one that has ended."""
     key = ec.generate_private_key(ec.SECP256R1())
-    both = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
+    uses = [ExtendedKeyUsageOID.CLIENT_AUTH, *([ExtendedKeyUsageOID.SERVER_AUTH] if server else [])]
     builder = (
         _builder(_name(name), signer.cert.subject, key, days=days)
         .add_extension(x509.SubjectAlternativeName([_host(host) for host in dict.fromkeys(hosts)]), critical=False)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        .add_extension(x509.ExtendedKeyUsage(both), critical=False)
+        .add_extension(x509.ExtendedKeyUsage(uses), critical=False)
     )
     return Signed(builder.sign(signer.key, hashes.SHA256()), key)
 
