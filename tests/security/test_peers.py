@@ -219,8 +219,8 @@ async def test_a_caller_struck_off_the_list_is_out_with_the_next_message(pki: Pa
     file.write_text(CALLERS)
     async with serving(pki, CallersFile(file)) as served:
         async with open_channel(served.address, identity=identity(pki, "nightly")) as channel:
-            watch = Stub(channel).WatchRun(pb.WatchRunRequest(name="runs/x"), timeout=20)
-            await watch.read()
+            watch = aiter(Stub(channel).WatchRun(pb.WatchRunRequest(name="runs/x"), timeout=20))
+            await anext(watch)
             file.write_text(CALLERS.replace('certificate = "nightly"', 'certificate = "somebody-else"'))
             with pytest.raises(grpc.aio.AioRpcError) as refused:
                 [_ async for _ in watch]
