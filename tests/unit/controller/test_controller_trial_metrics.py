@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
+import pytest
 from prometheus_client import REGISTRY
 
 from controller.trial_metrics import count_trial
@@ -46,7 +47,7 @@ def test_reward_gain_and_forgetting_of_a_trial_are_observed() -> None:
 def test_a_trial_is_timed_from_its_row_to_its_end() -> None:
     name, before = "seal_trial_whole_seconds", REGISTRY.get_sample_value("seal_trial_whole_seconds_sum") or 0.0
     count_trial(TRIAL.model_copy(update={"end_time": TRIAL.create_time + timedelta(seconds=90)}))
-    assert (REGISTRY.get_sample_value(f"{name}_sum") or 0.0) - before == 90
+    assert (REGISTRY.get_sample_value(f"{name}_sum") or 0.0) - before == pytest.approx(90)
 
 
 def test_what_a_trial_does_not_have_is_not_observed() -> None:
