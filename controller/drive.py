@@ -17,7 +17,7 @@ from controller import gate
 from controller.arms import count_edits, edits_of_group
 from controller.choice import BothVerdicts, Group
 from controller.commit import consolidated
-from controller.patience import patiently
+from controller.patience import last, patiently
 from controller.presence import Presence
 from controller.record import contexts, events, policies, runs, trials
 from controller.record.database import Database
@@ -324,10 +324,10 @@ def _policy(version: PolicyVersion) -> Policy:
 
 async def _last(updates: AsyncIterator[Progress | TrainingResult]) -> TrainingResult:
     """The result that a training ends with. Raises Unavailable where there is none."""
-    async for update in updates:
-        if isinstance(update, TrainingResult):
-            return update
-    raise Unavailable("the trainer ended the stream without a result")
+    result = await last(updates)
+    if not isinstance(result, TrainingResult):
+        raise Unavailable("the trainer ended the stream without a result")
+    return result
 
 
 def _news(connection: Connection, lease: RunLease, seen: int) -> tuple[list[str], int]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from typing import Any, TypeVar
 
 import structlog
@@ -45,6 +45,14 @@ async def patiently(call: Callable[[], Awaitable[T]], *, doing: str) -> T:
             seconds = error.retry_after or next(pause)
             log.warning("waiting", doing=doing, reason=error.reason, message=error.message, seconds=seconds)
             await asyncio.sleep(seconds)
+
+
+async def last(stream: AsyncIterator[T]) -> T | None:
+    """What comes last of a stream, which is read to its end: one that is left before is a call that was cancelled."""
+    found = None
+    async for one in stream:
+        found = one
+    return found
 
 
 async def together(*work: Coroutine[Any, Any, T]) -> list[T]:

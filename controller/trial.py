@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from controller.arms import WRITERS, outside_editor
 from controller.manifest import Found, Instructions, Manifest, found, instructions, material
-from controller.patience import patiently
+from controller.patience import last, patiently
 from controller.record.trials import Result, Taken
 from controller.retention import with_earlier
 from controller.reward import reward
@@ -120,16 +120,17 @@ class TrialWork:
             sampling = sampling.model_copy(update={"json_schema": setup.domain.completion_schema})
         prompts = [(how.context_id, setup.domain.prompt(self._context), [how.index])]
         writer = Policy(name=Editor.BASE) if how.editor == Editor.BASE else how.policy
-        async for completion in self._services.generator.sample(writer, prompts, sampling, editor=outside):
-            return completion.text, completion.usage
-        raise Unavailable("the generator ended the stream without the completion")
+        written = await last(self._services.generator.sample(writer, prompts, sampling, editor=outside))
+        if written is None:
+            raise Unavailable("the generator ended the stream without the completion")
+        return written.text, written.usage
 
     async def _train(self, spec: TrainingSpec, how: Instructions) -> tuple[TrainingResult, Usage]:
         owner, again = f"runs/{self._plan.run_id}", self._replayed is not None
-        async for update in self._services.trainer.train_adapter(how.policy, spec, owner=owner, retrain=again):
-            if isinstance(update, TrainingResult):
-                return update, update.usage
-        raise Unavailable("the trainer ended the stream without a result")
+        trained = await last(self._services.trainer.train_adapter(how.policy, spec, owner=owner, retrain=again))
+        if not isinstance(trained, TrainingResult):
+            raise Unavailable("the trainer ended the stream without a result")
+        return trained, trained.usage
 
     async def _evaluate(self, setup: Setup, trained: TrainingResult, how: Instructions) -> tuple[Evaluation, Usage]:
         evaluation = await self._services.evaluator.evaluate(

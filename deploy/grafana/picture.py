@@ -12,7 +12,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import FuncFormatter, MaxNLocator, MultipleLocator
 from PIL import Image
 
 from deploy.grafana.panel import Panel
@@ -149,7 +149,7 @@ def _lines(axes: Axes, panel: Panel, lines: list[Line], *, inches: float) -> Non
     for value, colour in panel.steps:
         if low <= value / unit.size <= high:
             axes.axhline(value / unit.size, color=_STEPS[colour], lw=1, ls=(0, (4, 3)), zorder=0)
-    axes.yaxis.set_major_locator(MaxNLocator(5))
+    axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.4g}{unit.name}"))
     axes.grid(color="#ececec", lw=0.7)
     axes.legend(
@@ -233,12 +233,17 @@ def _by_number(text: str) -> tuple[float, str]:
 
 def _dress(axes: Axes, span: tuple[float, float]) -> None:
     axes.set_xlim(*span)
-    axes.xaxis.set_major_locator(MaxNLocator(6))
+    axes.xaxis.set_major_locator(MultipleLocator(_tick_seconds(span[1] - span[0])))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda at, _: datetime.fromtimestamp(at, UTC).strftime("%H:%M")))
     axes.set_axisbelow(True)
     axes.tick_params(labelsize=7.5, length=2, colors="#555")
     for side in axes.spines.values():
         side.set_color("#dcdcdc")
+
+
+def _tick_seconds(span: float) -> int:
+    """Between two times on the axis: a number of minutes that people count in, six ticks or fewer."""
+    return next((60 * n for n in (1, 2, 3, 5, 10, 15, 30, 60, 120, 180, 360, 720) if span / (60 * n) <= 6), 86400)
 
 
 @dataclass(frozen=True, slots=True)

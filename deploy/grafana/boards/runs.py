@@ -124,7 +124,7 @@ RUNS = Board(
                     "Trials by state",
                     "Trials by state. Rejected: the self-edit was not usable. Failed: see the Trials board.",
                     "short",
-                    (Query(_newest("seal_run_trials", "run, state"), "{{run}} {{state}}"),),
+                    (Query(f"{_newest('seal_run_trials', 'run, state')} > 0", "{{run}} {{state}}"),),
                 ),
             ),
         ),
