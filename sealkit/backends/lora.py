@@ -175,6 +175,8 @@ def _pair(flat: Mapping[str, Tensor]) -> dict[str, tuple[Tensor, Tensor]]:
         if not tensor.is_floating_point() or not bool(tensor.float().isfinite().all()):
             raise AdapterCorrupt(f"{WEIGHTS_FILE} holds {key}, whose values are not all finite numbers")
         halves.setdefault(path, {})[half] = tensor if exact else tensor.float()
+    if not halves:
+        raise AdapterCorrupt(f"{WEIGHTS_FILE} holds no matrix")
     for path, half_of in halves.items():
         if len(half_of) != 2 or half_of["lora_A"].shape[0] != half_of["lora_B"].shape[1]:
             raise AdapterCorrupt(f"{WEIGHTS_FILE} lacks A or B for {path}, or their ranks differ")

@@ -27,6 +27,22 @@ QUOTED = SECRET.replace("/", "%2F")
 PARTS = ("hUnter2", "2/pw", "2%2Fpw")
 
 
+async def _ask_redis(url: str) -> None:
+    queue = Queue(url, consumer="c")
+    try:
+        await queue.ping()
+    finally:
+        await queue.close()
+
+
+async def _ask_sql(url: str) -> None:
+    database = Database(url)
+    try:
+        await database.start()
+    finally:
+        await database.close()
+
+
 def tells(text: str) -> bool:
     """Whether a text gives the secret away, in part even."""
     return any(part in text for part in PARTS)
@@ -44,12 +60,7 @@ def tells(text: str) -> bool:
 async def test_a_redis_url_is_never_shown_with_its_password(url: str) -> None:
     assert not tells(without_password(url))
     with pytest.raises(SealError) as refused:
-        connect(url)
-        queue = Queue(url, consumer="c")
-        try:
-            await queue.ping()
-        finally:
-            await queue.close()
+        await _ask_redis(url)
     assert not tells(refused.value.message)
     assert isinstance(refused.value, Unavailable) or not tells(repr(refused.value.__cause__))
 
@@ -63,11 +74,7 @@ async def test_a_redis_url_is_never_shown_with_its_password(url: str) -> None:
 )  # fmt: skip
 async def test_a_sql_url_is_never_shown_with_its_password(url: str) -> None:
     with pytest.raises(SealError) as refused:
-        database = Database(url)
-        try:
-            await database.start()
-        finally:
-            await database.close()
+        await _ask_sql(url)
     assert not tells(refused.value.message)
     assert isinstance(refused.value, Unavailable) or not tells(repr(refused.value.__cause__))
 
@@ -166,7 +173,7 @@ def _words(spec: Any) -> list[str]:
     return [str(word) for word in spec] if isinstance(spec, list) else [str(spec)]
 
 
-_NAMED = re.compile(r"(?i)(password|passwd|token|secret|api_key|redis_url|database_url)[^=]*=\s*[^/\s]")
+_NAMED = re.compile(r"(?i)(password|passwd|token|secret|api_key|redis_url|database_url)[^=]*=\s*(?!\$\$\(cat )[^/\s]")
 _IN_URL = re.compile(r"://[^/\s:@]*:[^/\s@]+@")
 
 
