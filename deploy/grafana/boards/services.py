@@ -15,6 +15,7 @@ SERVICES = Board(
                     "gRPC calls handled, by method.",
                     "reqps",
                     (Query("sum by (method) (rate(seal_grpc_requests_total[$__rate_interval]))", "{{method}}"),),
+                    width=8,
                 ),
                 Panel(
                     "Calls that did not end OK",
@@ -27,6 +28,22 @@ SERVICES = Board(
                             needs="a call that was refused",
                         ),
                     ),
+                    width=8,
+                ),
+                Panel(
+                    "Callers refused",
+                    "Calls refused at the door in an hour: no known caller, or one that may not. A few are somebody's"
+                    " mistake; many are somebody trying.",
+                    "short",
+                    (
+                        Query(
+                            "sum by (job, reason) (increase(seal_callers_refused_total[1h]))",
+                            "{{job}} {{reason}}",
+                            needs="a caller who was refused",
+                        ),
+                    ),
+                    steps=((10, YELLOW), (100, RED)),
+                    width=8,
                 ),
                 Panel(
                     "Seconds a call takes",
