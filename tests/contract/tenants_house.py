@@ -100,7 +100,7 @@ def request_for(method: str, things: Things) -> Message:
         elif field.name == "records":
             request.records.extend(struct_to_pb(record, what="record") for record in records())
         elif field.name == "request_id":
-            request.request_id = f"request {next(_numbers)}"
+            request.request_id = f"request-{next(_numbers)}"
         elif pattern := field.GetOptions().Extensions[validate_pb2.field].string.pattern:
             setattr(request, field.name, _fitting(method, pattern, things))
     return request
