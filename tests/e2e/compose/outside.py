@@ -118,7 +118,7 @@ class Outside:
 
 def recipe(contexts: int, rounds: int) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """A config and records of made-up lakes; small, so that a tiny model is done with a trial in a second."""
-    short = {"lora": {"rank": 4, "alpha": 8}, "optimisation": {"learning_rate": 1e-3, "epochs": 4, "batch_size": 1}}
+    short = {"lora": {"rank": 4, "alpha": 8}, "optimisation": {"learning_rate": 1e-3, "epochs": 8, "batch_size": 1}}
     config = {
         "name": f"e2e-{int(time.time())}",
         "rounds": rounds,

@@ -10,7 +10,7 @@ from tests.e2e.compose.outside import Outside
 
 _AWAY = 4.0
 """Seconds that a container is dead or cut off."""
-_CONTEXTS, _ENOUGH = 70, 70
+_CONTEXTS, _ENOUGH = 100, 120
 """Of a run that faults happen to; trials that it must have left before one."""
 
 
