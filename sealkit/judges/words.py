@@ -91,7 +91,7 @@ def is_number(word: str) -> bool:
 def _multiplied(match: re.Match[str]) -> str:
     """ "2.5 hundred thousand" as plain digits."""
     number = Decimal(match[1])
-    for scale in re.split(r"[\s-]+", match[2].strip(" -\n")):
+    for scale in re.findall(r"[a-z]+", match[2]):
         if number.adjusted() > _MOST_DIGITS:
             return match[0]  # nobody means that as a number
         number *= _SCALES[scale]

@@ -52,7 +52,7 @@ json_texts = st.one_of(
 )
 WORDS = (
     "Question 1:", "Answer:", "---", "\n", "[[1, 2]]", "1 2\n3 4", "{", "}", "\\ud83d", "\0", "yes", "1 trillion", "(",
-    "forty-two", "no.", "ﬁ", "٣", "½", "İ",
+    "forty-two", "no.", "\t", "million", "- ", "ﬁ", "٣", "½", "İ",
 )  # fmt: skip
 words = st.lists(st.one_of(st.sampled_from(WORDS), texts), max_size=8).map(" ".join)
 

@@ -247,6 +247,7 @@ def test_schemas_of_plain_values_are_taken() -> None:
 @pytest.mark.parametrize(
     ("gold", "answer"),
     [
+        ("2 million", "1\tmillion"), ("2 million", "1\x1fmillion"),
         ("1 " + "trillion " * 1000, "x"), ("1 " + "trillion " * 100_000, "x"), ("cat", "\n" * 100_000),
         ("a" * 9000, "a" * 4000 + "b" + "a" * 4000), ("(" * 9000 + "cat", "x"), ("cat", "1 " + "trillion " * 900),
         (" ".join(f"w{i}ord" for i in range(1400)), " ".join(f"v{i}erb" for i in range(100_000))),
