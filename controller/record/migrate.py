@@ -16,7 +16,12 @@ def migrate(connection: Connection) -> None:
     """Runs what has not been run yet, in the caller's transaction. Whoever starts at the same time waits."""
     if connection.dialect.name == "postgresql":
         connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
+    command.upgrade(on(connection), "head")
+
+
+def on(connection: Connection) -> Config:
+    """What Alembic's commands take to run our migrations on a connection."""
     config = Config()
     config.set_main_option("script_location", str(_FOLDER).replace("%", "%%"))
     config.attributes["connection"] = connection
-    command.upgrade(config, "head")
+    return config

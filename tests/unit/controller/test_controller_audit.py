@@ -17,7 +17,7 @@ from controller.record.database import Database
 from controller.record.reach import EVERYTHING, Act, Reach
 from controller.record.tables import audit as table
 from controller.service import ControllerService
-from sealkit.errors import InvalidDataset, PermissionDenied, RequestIdReused, UnknownPolicy, UnknownRun
+from sealkit.errors import InvalidDataset, PermissionDenied, RequestIdReused, SealError, UnknownPolicy, UnknownRun
 from sealkit.resources import AuditEntry, GateState
 from sealkit.rpc.authority import CALLER, Caller, Role
 from tests.contract.tenants_house import METHODS, furnish, request_for
@@ -56,9 +56,9 @@ async def test_every_call_that_changes_something_leaves_an_entry(database: Datab
     try:
         await getattr(service, method)(request, None)
         outcome = "OK"
-    except Exception as error:  # noqa: BLE001
-        await service.refused(f"/seal.controller.v1.ControllerService/{method}", request, error)  # type: ignore[arg-type]
-        outcome = str(getattr(error, "reason", error))
+    except SealError as error:
+        await service.refused(f"/seal.controller.v1.ControllerService/{method}", request, error)
+        outcome = error.reason
     finally:
         CALLER.reset(token)
     (entry,) = (await entries(database))[:-before]

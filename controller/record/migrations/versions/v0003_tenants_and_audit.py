@@ -56,9 +56,8 @@ def downgrade() -> None:
     _make_anew("requests", *_request(sa.String(length=64)), key=("request_id",))
     _make_anew("aliases", *_alias(), key=("alias", "sequence"))
     op.drop_index("runs_by_tenant", "runs")
-    with op.batch_alter_table("runs") as runs:
-        runs.drop_column("trace")
-        runs.drop_column("tenant")
+    for column in ("trace", "tenant"):
+        op.drop_column("runs", column)  # in place: SQLite makes no table anew that others refer to
 
 
 def _make_anew(table: str, *columns: sa.Column[Any], key: tuple[str, ...]) -> None:

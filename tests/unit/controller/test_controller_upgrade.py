@@ -1,0 +1,45 @@
+"""A database that an older version wrote, on whatever kind: SQLite here, PostgreSQL in tests/integration/controller."""
+
+from __future__ import annotations
+
+import pytest
+from alembic import command
+from sqlalchemy import inspect, text
+
+from controller.record import aliases, audit, policies, runs
+from controller.record.database import Database
+from controller.record.migrate import on
+from controller.record.reach import EVERYTHING, Reach
+from sealkit.domain import Context
+from sealkit.errors import UnknownRun
+from sealkit.resources import GateState
+from tests.unit.controller.acts import act, operator
+from tests.unit.controller.test_controller_record import create, database, driven, new_run
+
+__all__ = ["database", "test_a_database_from_before_tenants_keeps_all_it_has"]
+_CHANGED = ("runs", "aliases", "requests")
+
+
+async def test_a_database_from_before_tenants_keeps_all_it_has(database: Database) -> None:
+    """Runs, aliases and requests of version 0002 are there after the upgrade, and belong to no tenant."""
+    lease = await driven(database)
+    theta = await database.read(policies.get, EVERYTHING, "policies/a-0")
+    await database.write(policies.measured, lease, theta.model_copy(update={"gate": GateState.PASSED}))
+    await database.write(aliases.set_to, act("aliases/main", "set"), theta.name, "why")
+    before = await database.read(runs.get, EVERYTHING, "a"), await database.read(aliases.get, EVERYTHING, "main")
+    team = act("runs/t", "t", operator("team-a"))
+    await database.write(runs.create, team, new_run("t"), [Context(context_id="c", split="train", payload={})])
+    await database.write(lambda connection: command.downgrade(on(connection), "0002"))
+    columns = await database.read(lambda c: {k: {x["name"] for x in inspect(c).get_columns(k)} for k in _CHANGED})
+    assert not any("tenant" in found for found in columns.values())
+    assert await database.read(lambda c: c.execute(text("SELECT request_id FROM requests")).scalars().all()) != []
+
+    await database.start()
+    found = await database.read(runs.get, EVERYTHING, "a"), await database.read(aliases.get, EVERYTHING, "main")
+    assert found == before
+    assert (found[0].tenant, found[1].tenant) == ("", "")
+    assert await create(database, "a") == before[0]  # the request is known still
+    with pytest.raises(UnknownRun):
+        await database.read(runs.get, Reach("team-a"), "a")
+    assert (await database.read(audit.page, EVERYTHING, 0, "")).items == []
+    await database.write(aliases.set_to, act("aliases/other"), theta.name, "")
