@@ -11,7 +11,7 @@ SHELL := /bin/bash
 export PYTHON TORCH_INDEX
 
 .DEFAULT_GOAL := help
-.PHONY: fuzz help setup venv demo test integration chaos chaos-short test-vllm e2e check lint types proto up down clean
+.PHONY: help setup venv demo test fuzz integration chaos chaos-short test-vllm e2e check lint types proto up down clean
 
 help: ## List the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F '\t' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -27,6 +27,11 @@ demo: setup ## The main job: two rounds of SEAL on this machine, from nothing to
 
 test: venv ## Unit and contract tests: no network, no GPU, no model
 	$(BIN)/python -m pytest -m "not integration and not e2e and not vllm"
+
+fuzz: venv ## The fuzz tests with forty times as many examples, new ones each time, and coverage-guided (seven minutes)
+	$(BIN)/python -c "import atheris" 2>/dev/null || $(BIN)/pip install -q "atheris==3.0.0"
+	SEAL_FUZZ_EXAMPLES=40 $(BIN)/python -m pytest tests/security -k fuzz
+	for reader in answers self_edits; do $(BIN)/python -m tests.security.guided $$reader 60 || exit 1; done
 
 integration: venv ## Tests with a real Valkey, real SQL and real gRPC between real processes
 	$(BIN)/python -m pytest -m integration
@@ -46,11 +51,6 @@ e2e: setup ## The README's commands on the real model (some minutes)
 
 check: lint types ## Lint, types, import contracts, protos: all that reads the code
 	@scripts/check_protos.sh
-
-fuzz: venv ## The fuzz tests with forty times as many examples, new ones each time, and where coverage leads (6 minutes)
-	$(BIN)/python -c "import atheris" 2>/dev/null || $(BIN)/pip install -q "atheris==3.0.0"
-	SEAL_FUZZ_EXAMPLES=40 $(BIN)/python -m pytest tests/security -k fuzz
-	for reader in answers self_edits; do $(BIN)/python -m tests.security.guided $$reader 60 || exit 1; done
 
 lint: venv ## ruff, its formatter and the import contracts
 	$(BIN)/ruff check .

@@ -1,5 +1,5 @@
-"""Readers of pure Python, fuzzed where coverage leads (atheris, the extra `fuzz`): `python -m tests.security.guided
-NAME SECONDS`. `make fuzz` runs each for a while. A text that breaks one is printed and left as crash-*."""
+"""Readers of pure Python, fuzzed where coverage leads: `python -m tests.security.guided NAME SECONDS`. `make fuzz`
+installs atheris and runs each for a while. A text that breaks one is printed, and the folder that holds it named."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def main(name: str, seconds: int) -> None:
         "-rss_limit_mb=2048",
         str(corpus),
     ]
-    atheris.Setup(words, one)
+    atheris.Setup([*words, f"-artifact_prefix={corpus}/", str(corpus)], one)
     atheris.Fuzz()
 
 
