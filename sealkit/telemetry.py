@@ -125,16 +125,23 @@ GPU_GAUGES: dict[str, str] = {
 }
 """Name: help. Labels: `gpu` (NVML's index) and `uuid`."""
 
-# What Prometheus sees for the first time is no increase to it: counters of few known labels are there from the start.
-for _counter, _values in (
-    (TRIALS, ("succeeded", "rejected", "failed")),
-    (SELECTED, ("kept", "dropped")),
-    (GATE, ("passed", "refused", "unmeasured")),
-    (DELIVERIES, ("first", "again")),
-    (RACES, ("stopped", "finished")),
-):
-    for _value in _values:
-        _counter.labels(_value)
+
+def _begin_at_zero() -> None:
+    """What Prometheus sees for the first time is no increase to it: counters of few known labels are there from the
+    start."""
+    known = {
+        TRIALS: ("succeeded", "rejected", "failed"),
+        SELECTED: ("kept", "dropped"),
+        GATE: ("passed", "refused", "unmeasured"),
+        DELIVERIES: ("first", "again"),
+        RACES: ("stopped", "finished"),
+    }
+    for counter, values in known.items():
+        for value in values:
+            counter.labels(value)
+
+
+_begin_at_zero()
 
 
 def watch_disk(volume: str, folder: Path) -> None:

@@ -13,6 +13,7 @@ from prometheus_client.metrics import MetricWrapperBase
 
 from deploy.grafana import generate
 from deploy.grafana.boards import BOARDS
+from scripts import write_metrics_table
 from sealkit import telemetry
 
 ROOT = Path(__file__).parents[2]
@@ -59,6 +60,17 @@ def test_every_panel_has_a_unit_and_says_what_it_shows() -> None:
 
 def test_dashboards_are_what_the_code_makes() -> None:
     assert generate.main(["--check"]) == 0
+
+
+def test_the_page_has_every_metric_every_board_and_every_alert() -> None:
+    assert write_metrics_table.main(["--check"]) == 0
+    assert {name.removesuffix("_total") for name, *_ in write_metrics_table.rows()} == declared()
+    page = write_metrics_table.TARGET.read_text()
+    for board in BOARDS:
+        assert f"(pictures/{board.uid}.png)" in page
+        assert (ROOT / f"docs/pictures/{board.uid}.png").stat().st_size < 150_000
+    alerts = {rule["alert"] for group in yaml.safe_load(RULES.read_text())["groups"] for rule in group["rules"]}
+    assert set(re.findall(r"`(Seal[A-Z]\w+)`", page)) == alerts
 
 
 def test_every_alert_is_tested_to_fire_and_not_to() -> None:
