@@ -46,4 +46,4 @@ def token(
             f"{file} is there already; name another file, or remove it if its token is not used"
         ) from error
     file.write_text(made + "\n", encoding="utf-8")
-    out.print(f'token_sha256 = "{hashlib.sha256(made.encode()).hexdigest()}"')
+    out.print(f'token_sha256 = "{hashlib.sha256(made.encode()).hexdigest()}"', soft_wrap=True)
