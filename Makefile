@@ -46,7 +46,7 @@ test-vllm: setup ## Against a real vLLM on the CPU, in an environment of its own
 	@scripts/setup_vllm.sh
 	$(BIN)/python -m pytest -m vllm -s
 
-e2e: setup ## The README's commands on the real model (some minutes)
+e2e: setup ## The README's commands on the real model, and the stack in containers under every fault (ten minutes)
 	$(BIN)/python -m pytest -m e2e
 
 check: lint types ## Lint, types, import contracts, protos: all that reads the code

@@ -1,0 +1,22 @@
+#!/usr/bin/env bash
+# The tests of the stack in containers, for CI: with the Docker Engine that answers here, else with one that is started
+# for them where a script for that lies beside the project, and stopped after. Where there is none it says so and ends well.
+#   SEAL_ENGINE  that script (default ../shared/tools/docker-engine.sh), called with `up FOLDER` and `down FOLDER`
+set -euo pipefail
+cd "$(dirname "$0")/.."
+engine=${SEAL_ENGINE:-../shared/tools/docker-engine.sh}
+skip() { echo "the stack in containers is not tested: $*"; exit 0; }
+
+if ! docker info >/dev/null 2>&1; then
+  [ "$(id -u)" = 0 ] && [ -x "$engine" ] || skip "no Docker Engine answers, and none can be started here"
+  folder=$(mktemp -d)
+  stop() {
+    "$engine" down "$folder" >/dev/null 2>&1 || true
+    for _ in $(seq 100); do [ -e "$folder/dockerd.pid" ] || break; sleep 0.2; done
+    rm -rf "$folder"
+  }
+  trap stop EXIT
+  timeout 600 "$engine" up "$folder" > "$folder/up.log" 2>&1 || skip "the engine did not start: $(tail -n 1 "$folder/up.log")"
+  . "$folder/env"
+fi
+.venv/bin/python -m pytest tests/e2e/compose -s --durations=5
