@@ -1,5 +1,5 @@
 """Every panel of every dashboard, asked of a real Prometheus over a real run: none errs, and none is empty but those
-that say what has to happen first."""
+that say what has to happen first. Then drawn."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from deploy.grafana import draw
 from deploy.grafana.boards import BOARDS
 from seal_cli.stack.layout import Layout
 from tests.integration.stack.support import ROOT, Seal
@@ -151,5 +152,8 @@ def test_every_panel_has_an_answer(prometheus: Prometheus, seal: Seal, tmp_path:
                     if not prometheus.ask(expression) and not query.needs:
                         empty.append(f"{board.title} / {panel.title}: {expression}")
     assert empty == []
+    drawn = ["--prometheus", prometheus.url, "--out", str(tmp_path / "pictures"), "--minutes", "3"]
+    assert draw.main(drawn) == 0
+    assert {path.stem for path in (tmp_path / "pictures").glob("*.png")} == {board.uid for board in BOARDS}
     rules = json.load(urllib.request.urlopen(f"{prometheus.url}/api/v1/rules", timeout=20))["data"]["groups"]
     assert {rule["health"] for group in rules for rule in group["rules"]} == {"ok"}
