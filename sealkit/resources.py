@@ -161,7 +161,7 @@ class AliasChange(Value):
 
 
 class Alias(Value):
-    """A name, within its tenant, that points to a committed policy. `history`: newest first, the present one included."""
+    """A name, within its tenant, that points to a committed policy. `history`: newest first, with the present one."""
 
     name: str
     policy: str
