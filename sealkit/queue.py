@@ -237,6 +237,9 @@ class Queue:
 
     async def _ask(self, call: Callable[[], Awaitable[Any]], lanes: Iterable[str] = ()) -> Any:
         """One question. Groups that are not there (first use, or a wiped Redis) are made, and it is asked again."""
+        return await _cancellable(lambda: self._answered(call, lanes))
+
+    async def _answered(self, call: Callable[[], Awaitable[Any]], lanes: Iterable[str]) -> Any:
         try:
             try:
                 return await _cancellable(call)
@@ -245,7 +248,7 @@ class Queue:
                     raise
                 for lane in lanes:
                     await self._make_group(lane)
-                return await _cancellable(call)
+                return await call()
         except (RedisConnectionError, RedisTimeoutError, OSError) as error:
             raise Unavailable(
                 f"Redis at {self._shown} does not answer ({type(error).__name__}: {error}); "
@@ -280,14 +283,15 @@ def _by_lane(deliveries: Sequence[Delivery]) -> dict[str, list[str]]:
 
 
 async def _cancellable(call: Callable[[], Awaitable[Any]]) -> Any:
-    """Python 3.11's `wait_for`, which redis-py uses, can swallow a cancellation that comes together with the answer; a
-    consumer's loop would then go on for ever."""
+    """Python 3.11's `wait_for`, which redis-py uses, can swallow a cancellation that comes together with the answer,
+    be it an error; a consumer's loop would then go on for ever."""
     task = asyncio.current_task()
     before = task.cancelling() if task else 0
-    answer = await call()
-    if task and task.cancelling() > before:
-        raise asyncio.CancelledError
-    return answer
+    try:
+        return await call()
+    finally:
+        if task and task.cancelling() > before:
+            raise asyncio.CancelledError
 
 
 def _group_is_missing(error: ResponseError) -> bool:

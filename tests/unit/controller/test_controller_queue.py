@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from typing import cast
 
 import pytest
 from fakeredis import FakeServer
 from fakeredis.aioredis import FakeRedis
+from redis.exceptions import ResponseError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from sealkit.errors import InvalidConfig, Unavailable
 from sealkit.queue import Delivery, Depth, Queue
@@ -36,6 +39,28 @@ async def test_a_body_stays_until_it_is_done_and_is_claimed_from_the_dead() -> N
     await two.done([claimed, second])
     assert await two.bodies("r") == set()
     assert await idle(one, 5) == []
+
+
+@pytest.mark.parametrize("answer", [None, ResponseError("NOGROUP no such key"), RedisTimeoutError()], ids=repr)
+async def test_a_cancellation_that_the_client_swallows_is_one_all_the_same(answer: Exception | None) -> None:
+    asked = asyncio.Event()
+
+    class Swallows:
+        """As `asyncio.wait_for` of Python 3.11 does where the answer comes in the same turn of the loop."""
+
+        async def ping(self) -> None:
+            asked.set()
+            try:
+                await asyncio.sleep(30)
+            except asyncio.CancelledError:
+                if answer is not None:
+                    raise answer from None
+
+    waiting = asyncio.create_task(Queue("redis://fake", consumer="one", client=cast("FakeRedis", Swallows())).ping())
+    await asked.wait()
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
 
 
 async def test_what_is_renewed_is_not_idle() -> None:
