@@ -66,7 +66,8 @@ async def assert_exact(client: AsyncSealClient, name: str, events: list[Event]) 
     names = [trial.name for trial in found]
     assert len(set(names)) == len(names)
     assert all(trial.state.terminal for trial in found)
-    assert not [trial.error for trial in found if trial.error]
+    failed = [(trial.name, trial.error) for trial in found if trial.error]
+    assert not failed, failed
 
     assert [event.cursor for event in events] == [str(at + 1) for at in range(len(events))]
     finished = [event for event in events if isinstance(event.kind, TrialFinished)]
