@@ -8,7 +8,7 @@ import os
 import socket
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 
 import structlog
@@ -80,7 +80,8 @@ class OpenTelemetry:
         finally:
             made.end()
             if token is not None:
-                _around.reset(token)
+                with suppress(ValueError):  # a stream that its reader left is closed elsewhere: this context is gone
+                    _around.reset(token)
 
     def past(self, name: str, began: float, ended: float) -> None:
         """See `tracing.past`."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import socket
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -102,6 +103,21 @@ def test_an_error_is_told_by_its_code_and_never_by_its_words(traced: Iterator[Re
     assert told == {"full": (True, "QUEUE_FULL"), "bug": (True, "ValueError"), "left": (False, None)}
     assert receiver.bodies
     assert not any(b"sesame" in body for body in receiver.bodies)
+
+
+async def test_a_stream_that_was_left_may_be_closed_elsewhere(traced: Iterator[Receiver]) -> None:
+    receiver = next(traced)
+
+    async def stream() -> AsyncIterator[int]:
+        with tracing.span("stream"):
+            yield 1
+            yield 2
+
+    numbers = stream()
+    assert await asyncio.create_task(anext(numbers)) == 1  # type: ignore[arg-type]
+    await asyncio.create_task(numbers.aclose())  # type: ignore[attr-defined]
+    finish(traced)
+    assert not receiver.one("stream").failed
 
 
 def test_run_and_trial_are_told(traced: Iterator[Receiver]) -> None:
