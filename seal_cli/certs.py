@@ -111,13 +111,29 @@ def _load(cert: Path, key: Path) -> Signed:
 
 
 def _ends_soon(cert: Path) -> bool:
+    old = _there(cert)
+    return old is None or old.not_valid_after_utc - datetime.now(UTC) < timedelta(days=_RENEW_DAYS)
+
+
+def _hosts(cert: Path) -> list[str]:
+    """Names and addresses that a certificate is for; none where there is none."""
+    old = _there(cert)
+    if old is None:
+        return []
     try:
-        ends = x509.load_pem_x509_certificate(cert.read_bytes()).not_valid_after_utc
+        named = old.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        return []
+    return [*named.get_values_for_type(x509.DNSName), *map(str, named.get_values_for_type(x509.IPAddress))]
+
+
+def _there(cert: Path) -> x509.Certificate | None:
+    try:
+        return x509.load_pem_x509_certificate(cert.read_bytes())
     except FileNotFoundError:
-        return True
+        return None
     except (OSError, ValueError) as error:
         raise InvalidConfig(f"{cert} is no certificate: {error}; remove it to get a new one") from error
-    return ends - datetime.now(UTC) < timedelta(days=_RENEW_DAYS)
 
 
 def _builder(

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import grpc
 import pytest
+from cryptography import x509
 
 from seal_cli import certs
 from sealkit.client import AsyncSealClient
@@ -273,3 +274,14 @@ def test_certificates_are_made_once_and_keys_are_for_their_owner_alone(tmp_path:
     for key in (tmp_path / "ca.key", tmp_path / "a/tls.key"):
         assert key.stat().st_mode & 0o077 == 0
     assert Identity(tmp_path / "ca.crt", tmp_path / "a/tls.crt", tmp_path / "a/tls.key").expiry() > 0
+
+
+def test_a_renewed_certificate_is_for_the_hosts_of_the_old_one(tmp_path: Path) -> None:
+    certs.make(tmp_path, ["controller"], hosts=["gpu1.example", "10.1.2.3"], days=90)
+    old = (tmp_path / "controller/tls.crt").read_bytes()
+    certs.make(tmp_path, ["controller"], hosts=["gpu2.example"], days=90, renew=True)
+    new = x509.load_pem_x509_certificate((tmp_path / "controller/tls.crt").read_bytes())
+    named = new.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    assert old != (tmp_path / "controller/tls.crt").read_bytes()
+    assert set(named.get_values_for_type(x509.DNSName)) == {"controller", "localhost", "gpu1.example", "gpu2.example"}
+    assert {str(address) for address in named.get_values_for_type(x509.IPAddress)} == {"127.0.0.1", "10.1.2.3"}
