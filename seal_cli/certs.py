@@ -47,7 +47,7 @@ def make(folder: Path, names: Sequence[str], *, hosts: Sequence[str], days: int,
         place = folder / name
         if renew or _ends_soon(place / "tls.crt"):
             server = name in SERVICES
-            known_as = [name, "localhost", "127.0.0.1", *hosts] if server else [name]
+            known_as = [name, "localhost", "127.0.0.1", *hosts, *_hosts(place / "tls.crt")] if server else [name]
             write(issue(signer, name, known_as, days=days, server=server), place, ca=signer.cert)
             issued.append(name)
     return issued
