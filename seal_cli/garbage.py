@@ -24,9 +24,16 @@ def find_garbage(store: AdapterStore, client: SealClient, grace_seconds: float) 
     """Adapters that no trial and no policy of the controller names, nor the manifest of an adapter that stays, and that
     were put longer than `grace_seconds` ago, so that no trial under way can be about to name them.
 
-    Raises Unavailable where the controller does not answer, FailedPrecondition where it names none of the store's
-    adapters (a store of somebody else's), AdapterCorrupt where a manifest that stays cannot be read.
+    Raises Unavailable where the controller does not answer, FailedPrecondition where the caller sees one tenant's alone
+    or the controller names none of the store's adapters (a store of somebody else's), AdapterCorrupt where a manifest
+    that stays cannot be read.
     """
+    caller = client.whoami()
+    if caller.tenant:
+        raise FailedPrecondition(
+            f"{caller.name} sees what is {caller.tenant}'s alone, and the store holds the adapters of all tenants; only "
+            "an admin who acts for none (no --tenant, no SEAL_TENANT) can tell what nobody names"
+        )
     # The store first: an adapter that is named after this is not in the list.
     ages = {digest: store.age_seconds(digest) for digest in store.list()}
     named = set(_named(client))

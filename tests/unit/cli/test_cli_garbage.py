@@ -16,7 +16,7 @@ from seal_cli.commands import adapters
 from seal_cli.garbage import find_garbage
 from seal_cli.main import app
 from sealkit.errors import AdapterCorrupt, FailedPrecondition, Unavailable
-from sealkit.resources import Editor, PolicyVersion, Run, RunState, Trial, TrialPhase, TrialState
+from sealkit.resources import CallerInfo, Editor, PolicyVersion, Run, RunState, Trial, TrialPhase, TrialState
 from sealkit.store import AdapterStore
 from sealkit.types import AdapterRef
 
@@ -33,13 +33,23 @@ class FakeClient:
 
     address = "fake:1"
 
-    def __init__(self, *, trials: tuple[str, ...] = (), policies: tuple[str, ...] = (), away: bool = False) -> None:
-        self.trials, self.policies, self.away = trials, policies, away
+    def __init__(
+        self,
+        *,
+        trials: tuple[str, ...] = (),
+        policies: tuple[str, ...] = (),
+        away: bool = False,
+        tenant: str = "",
+    ) -> None:
+        self.trials, self.policies, self.away, self.tenant = trials, policies, away, tenant
 
     def __enter__(self) -> FakeClient:
         return self
 
     def __exit__(self, *_: object) -> None: ...
+
+    def whoami(self) -> CallerInfo:
+        return CallerInfo(name="caller", role="admin", tenant=self.tenant)
 
     def list_policies(self) -> Iterator[PolicyVersion]:
         yield PolicyVersion(name="policies/base", create_time=NOW)
@@ -115,6 +125,15 @@ def test_somebody_elses_store_is_left_alone(store: AdapterStore) -> None:
     put(store, "one")
     with pytest.raises(FailedPrecondition, match="fake:1 names none of the 1 adapters"):
         found(store, FakeClient(trials=("another",)))
+
+
+def test_who_sees_one_tenant_alone_deletes_nothing(monkeypatch: pytest.MonkeyPatch, store: AdapterStore) -> None:
+    """What other tenants have would look like garbage."""
+    put(store, "trial")
+    put(store, "another tenant's")
+    refused = gc(monkeypatch, store, FakeClient(trials=("trial",), tenant="team-a"), "--delete")
+    assert refused.exit_code == 1
+    assert len(store.list()) == 2
 
 
 def test_a_manifest_that_cannot_be_read_stops_it(store: AdapterStore) -> None:
