@@ -31,8 +31,8 @@ def find_garbage(store: AdapterStore, client: SealClient, grace_seconds: float) 
     caller = client.whoami()
     if caller.tenant:
         raise FailedPrecondition(
-            f"{caller.name} sees what is {caller.tenant}'s alone, and the store holds the adapters of all tenants; only "
-            "an admin who acts for none (no --tenant, no SEAL_TENANT) can tell what nobody names"
+            f"{caller.name} sees what is {caller.tenant}'s alone, and the store holds the adapters of all tenants; "
+            "only an admin who acts for none (no --tenant, no SEAL_TENANT) can tell what nobody names"
         )
     # The store first: an adapter that is named after this is not in the list.
     ages = {digest: store.age_seconds(digest) for digest in store.list()}
