@@ -19,4 +19,4 @@ if ! docker info >/dev/null 2>&1; then
   timeout 600 "$engine" up "$folder" > "$folder/up.log" 2>&1 || skip "the engine did not start: $(tail -n 1 "$folder/up.log")"
   . "$folder/env"
 fi
-.venv/bin/python -m pytest tests/e2e/compose -s --durations=5
+.venv/bin/python -m pytest tests/e2e/compose tests/e2e/test_compose_config.py -s --durations=5

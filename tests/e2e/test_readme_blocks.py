@@ -77,25 +77,6 @@ def sh(script: str, folder: Path, environment: dict[str, str]) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-@pytest.mark.integration
-@pytest.mark.skipif(
-    subprocess.run(["docker", "compose", "version"], capture_output=True, check=False).returncode != 0
-    if shutil.which("docker")
-    else True,
-    reason="no docker compose here",
-)
-@pytest.mark.parametrize("words", [[], ["-f", "docker-compose.yml", "-f", "deploy/docker/gpu.yml"]])
-def test_compose_files_are_whole(words: list[str]) -> None:
-    profile = "gpu" if words else "cpu"
-    done = subprocess.run(
-        ["docker", "compose", *words, "--profile", profile, "config", "--services"],
-        cwd=ROOT, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    model_services = {"generator", "trainer", "evaluator"}
-    assert set(done.stdout.split()) == {"prepare", "redis", "postgres", "controller", "worker"} | model_services
-
-
 @pytest.mark.e2e
 @pytest.mark.timeout(1200)
 def test_make_demo_ends_with_a_verdict_and_leaves_the_stack_as_it_was() -> None:
