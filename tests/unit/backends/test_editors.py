@@ -53,7 +53,9 @@ async def editors(chat: FakeChat, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 async def test_a_prompt_becomes_a_chat(editors: Editors, chat: FakeChat) -> None:
-    sampling = Sampling(temperature=0.5, top_p=0.9, max_tokens=64, seed=2**40, stop=("END",), json_schema='{"type": "null"}')
+    sampling = Sampling(
+        temperature=0.5, top_p=0.9, max_tokens=64, seed=2**40, stop=("END",), json_schema='{"type": "null"}'
+    )
     said = await editors.write("outside", PROMPT, sampling)
     assert chat.requests == [
         (

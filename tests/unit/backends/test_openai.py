@@ -73,7 +73,9 @@ async def test_a_prompt_is_sent_as_the_tokens_that_the_trainer_reads(make: Make,
     backend = make()
     await backend.start()
     tokens = render_prompt(describe_model(str(model), dtype="")[0], TOWN)
-    sampling = Sampling(temperature=0.7, top_p=0.9, max_tokens=7, seed=2**31 + 5, stop=("\n",), json_schema='{"type": "null"}')
+    sampling = Sampling(
+        temperature=0.7, top_p=0.9, max_tokens=7, seed=2**31 + 5, stop=("\n",), json_schema='{"type": "null"}'
+    )
     said = await backend.generate(TOWN, sampling)
     assert vllm.requests[-1] == (
         "/v1/completions",

@@ -60,7 +60,9 @@ async def make(tgi: FakeTgi, model: Path, shelf: Shelf, monkeypatch: pytest.Monk
 async def test_a_text_is_asked_for_in_tgis_own_words(make: Make, tgi: FakeTgi) -> None:
     backend = make()
     await backend.start()
-    sampling = Sampling(temperature=0.7, top_p=0.9, max_tokens=7, seed=5, stop=("words", "x"), json_schema='{"type": "null"}')
+    sampling = Sampling(
+        temperature=0.7, top_p=0.9, max_tokens=7, seed=5, stop=("words", "x"), json_schema='{"type": "null"}'
+    )
     said = await backend.generate(TOWN, sampling)
     path, body = tgi.requests[-1]
     asked = body["parameters"]
