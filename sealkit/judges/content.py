@@ -45,7 +45,7 @@ class ContentJudge:
     """Stemmed, fuzzy content-word recall of the gold in the answer."""
 
     name: str = "content"
-    version: str = "2"
+    version: str = "3"
 
     async def judge(self, question: str, gold: str, answers: Sequence[Answer]) -> Judgement:
         """Judge the first answer by the rule above; UNGRADED only where the gold holds no word at all."""

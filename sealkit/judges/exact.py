@@ -24,7 +24,7 @@ class ExactJudge:
     """
 
     name: str = "exact"
-    version: str = "2"
+    version: str = "3"
 
     async def judge(self, question: str, gold: str, answers: Sequence[Answer]) -> Judgement:  # noqa: ARG002 - protocol
         """Compare the first answer with `gold`; the question plays no part. UNGRADED where the gold is empty."""
