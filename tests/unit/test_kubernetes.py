@@ -302,6 +302,17 @@ def test_prometheus_and_grafana_get_what_the_compose_stack_has() -> None:
     assert all(f'"uid": "{source["uid"]}"' in text for text in boards.values())
 
 
+@pytest.mark.parametrize("folder", OVERLAYS)
+def test_only_the_trainer_writes_adapters_and_nobody_writes_models(folder: str) -> None:
+    writable = {
+        (name, mount["name"])
+        for name in MODELS
+        for mount in container(of_kind(folder, "Deployment")[name])["volumeMounts"]
+        if not mount.get("readOnly")
+    }
+    assert writable == {("trainer", "store"), *((name, "tmp") for name in MODELS)}
+
+
 def test_threads_are_the_cores_that_a_pod_has() -> None:
     for name in MODELS:
         only = container(of_kind("cpu", "Deployment")[name])
