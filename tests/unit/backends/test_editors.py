@@ -68,7 +68,10 @@ async def test_a_prompt_becomes_a_chat(editors: Editors, chat: FakeChat) -> None
                     {"role": "assistant", "content": "1"},
                     {"role": "user", "content": "two?"},
                 ],
-                "response_format": {"type": "json_schema", "json_schema": {"name": "completion", "schema": {"type": "null"}}},
+                "response_format": {
+                    "type": "json_schema",
+                    "json_schema": {"name": "completion", "schema": {"type": "null"}},
+                },
             },
         )
     ]  # fmt: skip

@@ -82,7 +82,10 @@ async def test_a_prompt_is_sent_as_the_tokens_that_the_trainer_reads(make: Make,
         {
             "model": "base", "prompt": tokens, "max_tokens": 7, "temperature": 0.7, "top_p": 0.9, "seed": 5,
             "stop": ["\n"],
-            "response_format": {"type": "json_schema", "json_schema": {"name": "completion", "schema": {"type": "null"}}},
+            "response_format": {
+                "type": "json_schema",
+                "json_schema": {"name": "completion", "schema": {"type": "null"}},
+            },
         },
     )  # fmt: skip
     assert (said.text, said.finish_reason) == ("base says", FinishReason.STOP)
