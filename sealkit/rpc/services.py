@@ -14,7 +14,7 @@ from seal.generator.v1 import generator_pb2, generator_pb2_grpc
 from seal.trainer.v1 import trainer_pb2, trainer_pb2_grpc
 
 from sealkit import tracing
-from sealkit.errors import QueueFull, SealError, Unavailable
+from sealkit.errors import DeadlineExceeded, QueueFull, SealError, Unavailable
 from sealkit.rpc import convert, correlation
 from sealkit.rpc.protocols import TrainerInfo
 from sealkit.rpc.replicas import Replica, Replicas
@@ -231,7 +231,10 @@ class TrainerClient(_ServiceClient):
         return AdapterRef(digest=joined.adapter.digest, uri=joined.adapter.uri)
 
     async def trainer_info(self) -> TrainerInfo:
-        answer = await self._call("GetTrainerInfo", trainer_pb2.GetTrainerInfoRequest(), _INFO_SECONDS)
+        try:
+            answer = await self._call("GetTrainerInfo", trainer_pb2.GetTrainerInfoRequest(), _INFO_SECONDS)
+        except DeadlineExceeded as error:  # cut off: who does not say who it is within seconds is away
+            raise Unavailable(error.message) from error
         return TrainerInfo(
             model=convert.model_info_from_pb(answer.base_model),
             target_modules=tuple(answer.target_modules),

@@ -15,7 +15,7 @@ from seal.controller.v1 import resources_pb2 as res
 
 from sealkit.client import AsyncSealClient, SealClient
 from sealkit.config import RunConfig
-from sealkit.errors import InvalidInput, RunNotResumable, SealError, Unavailable, UnknownRun
+from sealkit.errors import DeadlineExceeded, InvalidInput, RunNotResumable, SealError, Unavailable, UnknownRun
 from sealkit.resources import Event, Run, RunState
 from sealkit.rpc import controller_calls
 from sealkit.rpc.server import GrpcServer, ServerSettings
@@ -189,6 +189,19 @@ async def test_nobody_there_is_said_with_the_address(kind: str) -> None:
 async def test_model_services_are_named_too() -> None:
     client = TrainerClient("127.0.0.1:1")
     with pytest.raises(Unavailable, match=r"trainer at 127\.0\.0\.1:1"):
+        await client.trainer_info()
+    await client.close()
+
+
+async def test_a_trainer_that_does_not_say_in_time_who_it_is_is_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cut cable looks like this; trials wait for who is away and fail where their work takes too long."""
+    client = TrainerClient("127.0.0.1:1")
+
+    async def late(*_: Any) -> None:
+        raise DeadlineExceeded("trainer at 127.0.0.1:1 did not answer within the deadline")
+
+    monkeypatch.setattr(client, "_call", late)
+    with pytest.raises(Unavailable, match="within the deadline"):
         await client.trainer_info()
     await client.close()
 
