@@ -11,7 +11,7 @@ SHELL := /bin/bash
 export PYTHON TORCH_INDEX
 
 .DEFAULT_GOAL := help
-.PHONY: help setup venv demo test fuzz integration chaos chaos-short test-vllm e2e check lint types proto up down clean
+.PHONY: help secrets setup venv demo test fuzz integration chaos chaos-short test-vllm e2e check lint types proto up down clean
 
 help: ## List the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F '\t' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -72,7 +72,7 @@ up: setup ## Start the stack in containers, with what fits this machine
 
 down: ## Stop the embedded stack and the one in containers
 	@[ ! -x $(BIN)/seal ] || $(BIN)/seal down
-	@! docker compose version >/dev/null 2>&1 || docker compose --profile cpu --profile gpu --profile observability down
+	@! docker compose version >/dev/null 2>&1 || docker compose --profile '*' down
 
 clean: down ## Stop the stack, then remove the environment, the caches and the data folder
 	rm -rf $(VENV) .venv-vllm .seal .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info build
