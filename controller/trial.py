@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from controller.arms import WRITERS, outside_editor
 from controller.manifest import Found, Instructions, Manifest, found, instructions, material
 from controller.patience import last, patiently
-from controller.record.trials import Result, Taken
+from controller.record.attempts import Result, Taken
 from controller.retention import with_earlier
 from controller.reward import reward
 from controller.services import Services

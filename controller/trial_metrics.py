@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from controller.record.trials import Untaken
+from controller.record.attempts import Untaken
 from sealkit.queue import Delivery, Depth
 from sealkit.resources import Trial, TrialState
 from sealkit.telemetry import (

@@ -21,10 +21,11 @@ from controller.intake import Intake
 from controller.patience import accompanied, patiently, pauses
 from controller.presence import Presence
 from controller.pressure import Pressure
-from controller.record import contexts, runs, trials
+from controller.record import attempts, contexts, runs
+from controller.record.attempts import Result, Taken, Untaken
 from controller.record.database import Database
 from controller.record.leases import TrialLease
-from controller.record.trials import Plan, Result, Taken, Untaken
+from controller.record.trials import Plan
 from controller.rehearsal import with_answers
 from controller.replay import care_for_replays
 from controller.services import Services
@@ -141,7 +142,7 @@ class Worker:
     # --- a trial ------------------------------------------------------------------------------------------------------
     async def _fly(self, delivery: Delivery) -> None:
         taken = await self._record(
-            trials.take,
+            attempts.take,
             delivery.body,
             self._presence.worker_id,
             previous=delivery.previous,
@@ -170,7 +171,7 @@ class Worker:
         """How the trial ended; None where another attempt is worth it."""
 
         async def keep(text: str, seconds: dict[str, float], usage: dict[str, Usage]) -> None:
-            await self._record(trials.save_completion, taken.lease, text, seconds, usage)
+            await self._record(attempts.save_completion, taken.lease, text, seconds, usage)
 
         work = TrialWork(taken, self._services, self._versions, keep)
         try:
@@ -197,7 +198,7 @@ class Worker:
         return with_earlier(setup, [context for context in learned if context.context_id != plan.context_id])
 
     async def _end(self, lease: TrialLease, result: Result, delivery: Delivery) -> None:
-        trial = await self._record(trials.finish, lease, result)
+        trial = await self._record(attempts.finish, lease, result)
         if trial is None:
             count_late()
             log.warning("late result refused", state=result.state)
@@ -212,7 +213,7 @@ class Worker:
     async def _again(self, lease: TrialLease, delivery: Delivery, *, counts: bool, place: str = "") -> None:
         """Queues the trial again, here and in Redis; where Redis is away the run's driver sees to it later. `place`:
         this try's, to which the next one's span is linked."""
-        given = await self._record(trials.give_back, lease, counts=counts)
+        given = await self._record(attempts.give_back, lease, counts=counts)
         try:
             again = tracing.followed_by(delivery.trace, place)
             await self._queue.put(delivery.lane, [lease.name] if given else [], trace=again)
@@ -247,7 +248,7 @@ class Worker:
 
     async def _check_leases(self) -> None:
         flights = [flight for flight in self._flights.values() if flight.lease is not None]
-        held = await self._database.read(trials.held_by, self._presence.worker_id)
+        held = await self._database.read(attempts.held_by, self._presence.worker_id)
         for flight in flights:
             if flight.lease not in held and not flight.settling:
                 log.info("lease is over", trial=flight.delivery.body)

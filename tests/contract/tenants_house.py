@@ -18,9 +18,10 @@ from seal.controller.v1 import controller_pb2 as pb
 from seal.controller.v1 import controller_pb2_grpc
 
 from controller.accept import accept
-from controller.record import aliases, leases, policies, replays, runs, trials
+from controller.record import aliases, attempts, leases, policies, replays, runs, trials
+from controller.record.attempts import Result
 from controller.record.database import Database
-from controller.record.trials import Plan, Result
+from controller.record.trials import Plan
 from controller.service import ControllerService
 from sealkit.resources import Editor, GateState, TrialPhase, TrialState
 from sealkit.rpc.authority import TENANT_KEY
@@ -68,10 +69,10 @@ async def furnish(database: Database, tenant: str, *, request_id: str = "made", 
         index=0, policy=theta.name,
     )  # fmt: skip
     (trial,) = await database.write(trials.add, lease, [plan])
-    taken = await database.write(trials.take, trial, "worker", previous=None, max_deliveries=3)
-    assert isinstance(taken, trials.Taken)
+    taken = await database.write(attempts.take, trial, "worker", previous=None, max_deliveries=3)
+    assert isinstance(taken, attempts.Taken)
     result = Result(state=TrialState.SUCCEEDED, stage_seconds={}, manifest={"found": {}})
-    await database.write(trials.finish, taken.lease, result)
+    await database.write(attempts.finish, taken.lease, result)
     replay = await database.write(replays.add, act(trial, f"{request_id} replay", who))
     await database.write(aliases.set_to, act(f"aliases/{alias}", f"{request_id} alias", who), theta.name, "")
     return Things(run.name, trial, replay.name, theta.name, f"aliases/{alias}")

@@ -13,11 +13,12 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import Connection, select
 
-from controller.record import contexts, events, leases, policies, rates, replays, runs, tables, trials
+from controller.record import attempts, contexts, events, leases, policies, rates, replays, runs, tables, trials
+from controller.record.attempts import Result, Untaken
 from controller.record.database import Database
 from controller.record.leases import LeaseLost, RunLease, TrialLease
 from controller.record.reach import EVERYTHING
-from controller.record.trials import Plan, Result, Untaken
+from controller.record.trials import Plan
 from sealkit.domain import Context
 from sealkit.errors import (
     InvalidConfig,
@@ -89,7 +90,7 @@ def plan(lease: RunLease, trial_id: str, **changes: Any) -> Plan:
 
 
 async def take(database: Database, name: str, worker: str, previous: str | None = None) -> TrialLease | None:
-    taken = await database.write(trials.take, name, worker, previous=previous, max_deliveries=5)
+    taken = await database.write(attempts.take, name, worker, previous=previous, max_deliveries=5)
     return None if isinstance(taken, Untaken) else taken.lease
 
 
@@ -173,9 +174,9 @@ async def test_a_cancelled_run_is_in_nobodys_hands(database: Database) -> None:
     await database.write(runs.cancel, act("runs/a", ""))
     with pytest.raises(LeaseLost):
         await database.write(runs.stage, lease, 0, "E-step")
-    assert await database.write(trials.finish, held, succeeded(1.0)) is None
+    assert await database.write(attempts.finish, held, succeeded(1.0)) is None
     assert (await database.read(trials.get, EVERYTHING, name)).state is TrialState.CANCELLED
-    assert await database.read(trials.held_by, "w") == set()
+    assert await database.read(attempts.held_by, "w") == set()
 
 
 async def test_a_late_result_changes_nothing_and_is_counted(database: Database) -> None:
@@ -185,9 +186,9 @@ async def test_a_late_result_changes_nothing_and_is_counted(database: Database) 
     first, second = await take(database, name, "w"), await take(database, name, "v", previous="w")
     assert first is not None
     assert second is not None
-    assert await database.write(trials.finish, first, succeeded(0.1)) is None
-    assert await database.write(trials.finish, second, succeeded(0.5)) is not None
-    assert await database.write(trials.finish, second, succeeded(0.9)) is None
+    assert await database.write(attempts.finish, first, succeeded(0.1)) is None
+    assert await database.write(attempts.finish, second, succeeded(0.5)) is not None
+    assert await database.write(attempts.finish, second, succeeded(0.9)) is None
     row = await database.read(trials.get, EVERYTHING, name)
     assert (row.state, row.accuracy) == (TrialState.SUCCEEDED, 0.5)
     assert await database.read(_late_results, name) == 2
@@ -213,7 +214,7 @@ async def test_what_a_dead_worker_had_is_queued_again(database: Database) -> Non
     assert await database.read(trials.unfinished, "a", set()) == ([names[1]], [])
     assert await database.read(trials.unfinished, "a", {"w"}) == ([names[1]], [names[0]])
     await database.write(trials.put_back, lease, {"w"})
-    assert await database.write(trials.finish, held, succeeded(1.0)) is None
+    assert await database.write(attempts.finish, held, succeeded(1.0)) is None
     assert await take(database, names[0], "v") is not None
 
 
@@ -223,7 +224,7 @@ async def test_writers_at_once_take_a_trial_once_and_number_events_without_gaps(
     taken = await asyncio.gather(*(take(database, name, w) for name in names for w in ("w", "v")))
     held = [one for one in taken if one is not None]
     assert sorted(one.name for one in held) == sorted(names)
-    await asyncio.gather(*(database.write(trials.finish, one, succeeded(0.5)) for one in held))
+    await asyncio.gather(*(database.write(attempts.finish, one, succeeded(0.5)) for one in held))
     found, _ = await database.read(events.after, EVERYTHING, "a", "", limit=100)
     assert [event.cursor for event in found] == [str(i + 1) for i in range(22)]
     assert [event.progress.trials_done for event in found if isinstance(event.kind, TrialFinished)] == [*range(1, 21)]
@@ -239,7 +240,7 @@ async def test_resume_tries_again_what_can_still_count(database: Database) -> No
     for name in names[:2]:
         held = await take(database, name, "w")
         assert held is not None
-        await database.write(trials.finish, held, Result(state=TrialState.FAILED, error=fault, stage_seconds={}))
+        await database.write(attempts.finish, held, Result(state=TrialState.FAILED, error=fault, stage_seconds={}))
     theta = await database.read(policies.get, EVERYTHING, "policies/a-0")
     await database.write(policies.begin_round, lease, 0, theta.name)
     await database.write(policies.end_round, lease, 0, theta, theta, kept=0)
@@ -349,7 +350,7 @@ async def tried(database: Database, lease: RunLease, **changes: Any) -> str:
     result = succeeded(0.5).model_copy(
         update={"manifest": {"form": 1}, "stage_usage": {"train": usage}, "usage": usage}
     )
-    await database.write(trials.finish, held, result)
+    await database.write(attempts.finish, held, result)
     return name
 
 
@@ -367,11 +368,11 @@ async def test_a_replay_outlives_its_worker_and_its_run(database: Database) -> N
     assert await database.read(replays.orphaned, {"mortal"})
     await database.write(replays.put_back, {"mortal"})
     assert await database.read(replays.waiting) == [replay.name]
-    assert await database.write(trials.finish, held, succeeded(1.0)) is None, "the dead worker's result is late"
+    assert await database.write(attempts.finish, held, succeeded(1.0)) is None, "the dead worker's result is late"
     again = await take(database, replay.name, "w")
     assert again is not None
     before = await database.read(runs.get, EVERYTHING, lease.run_id)
-    assert (await database.write(trials.finish, again, succeeded(1.0))) is not None
+    assert (await database.write(attempts.finish, again, succeeded(1.0))) is not None
     assert await database.read(runs.get, EVERYTHING, lease.run_id) == before
     found, original = await database.read(replays.pair, EVERYTHING, replay.name)
     assert (found.accuracy, found.replay_of, original.name) == (1.0, name, name)
