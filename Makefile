@@ -28,7 +28,7 @@ demo: setup ## The main job: two rounds of SEAL on this machine, from nothing to
 test: venv ## Unit and contract tests: no network, no GPU, no model
 	$(BIN)/python -m pytest -m "not integration and not e2e and not vllm"
 
-fuzz: venv ## The fuzz tests with forty times as many examples, new ones each time, and coverage-guided (seven minutes)
+fuzz: venv ## The fuzz tests with forty times as many examples, new ones each time, and coverage-guided (eight minutes)
 	$(BIN)/python -c "import atheris" 2>/dev/null || $(BIN)/pip install -q "atheris==3.0.0"
 	SEAL_FUZZ_EXAMPLES=40 $(BIN)/python -m pytest tests/security -k fuzz
 	for reader in answers self_edits; do $(BIN)/python -m tests.security.guided $$reader 60 || exit 1; done
