@@ -30,10 +30,10 @@ ROOT = Path(__file__).parents[3]
 
 @pytest.fixture
 def url(tmp_path: Path) -> Iterator[str]:
-    """A server with the rights that scripts/secrets.sh writes."""
-    script = (ROOT / "scripts/secrets.sh").read_text()
-    (rights,) = re.findall(r'"(user seal on >\$queue [^"]*)"', script)
-    (tmp_path / "redis.acl").write_text(f"user default off\n{rights.replace('$queue', 'secret')}\n")
+    """A server with the rights that scripts/passwords.sh writes."""
+    script = (ROOT / "scripts/passwords.sh").read_text()
+    (rights,) = re.findall(r'^(user seal on >\$made [^"]*)"', script, re.MULTILINE)
+    (tmp_path / "redis.acl").write_text(f"user default off\n{rights.replace('$made', 'secret')}\n")
     certs.make(tmp_path, ["redis", "worker"], hosts=[], days=1)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
