@@ -268,7 +268,7 @@ class Queue:
 
 def _body(fields: Mapping[str, str]) -> str:
     """Empty where somebody else wrote the message: a body that means nothing is taken off like any other."""
-    return fields.get("body", "")
+    return fields.get("body", "").replace("\0", "\N{REPLACEMENT CHARACTER}")  # PostgreSQL cannot even be asked for NUL
 
 
 def _delivery(lane: str, number: str, fields: Mapping[str, str], previous: str | None = None) -> Delivery:
