@@ -70,8 +70,9 @@ class Intake:
     async def _left_behind(self, lanes: list[str], free: int) -> list[Delivery]:
         if time.monotonic() - self._looked_for_idle < self._lease_seconds / 2:
             return []
-        self._looked_for_idle = time.monotonic()
         found = await self._queue.take_idle(lanes, free, idle_seconds=self._lease_seconds)
+        if len(found) < free:  # else there may be more, and trials behind those that had ended
+            self._looked_for_idle = time.monotonic()
         for delivery in found:
             self._took(delivery.lane, asked=1, got=1)
         return found

@@ -17,12 +17,14 @@ certificates)
   docker compose restart redis
   ;;
 passwords)
+  # They read their passwords when they start, and drain first: what they end now, they can still take off the queue.
+  docker compose stop worker controller
   made=$(password)
   docker compose exec -T postgres psql -q -U seal -d seal -v ON_ERROR_STOP=1 <<< "ALTER ROLE seal PASSWORD '$made'"
   new_postgres_password "$made"
   new_redis_password
-  # They read their passwords when they start. Workers drain first.
-  docker compose restart redis controller worker
+  docker compose restart redis
+  docker compose start controller worker
   ;;
 *)
   sed -n '2,5s/^# *//p' "$0" >&2
