@@ -36,18 +36,18 @@ class Signed:
 
 
 def make(folder: Path, names: Sequence[str], *, hosts: Sequence[str], days: int, renew: bool = False) -> list[str]:
-    """Makes the authority where there is none, and a certificate for each of `names` that has none or one that ends
-    within a month (all, with `renew`); the names that got one. Whoever is none of `SERVICES` is a caller: its
-    certificate opens no port, so that nobody who stole it can pose as a service. Raises InvalidConfig on files that are
-    none."""
+    """Makes the authority where there is none, and a certificate for each of `names` that has none, or one that ends
+    within a month or is not for all of `hosts` (all, with `renew`); the names that got one. Whoever is none of
+    `SERVICES` is a caller: its certificate opens no port and is for no host, so that nobody who stole it can pose as a
+    service. Raises InvalidConfig on files that are none."""
     folder.mkdir(parents=True, exist_ok=True)
     signer = _load(folder / "ca.crt", folder / "ca.key") if (folder / "ca.crt").exists() else _authority(folder)
     issued = []
     for name in names:
-        place = folder / name
-        if renew or _ends_soon(place / "tls.crt"):
-            server = name in SERVICES
-            known_as = [name, "localhost", "127.0.0.1", *hosts, *_hosts(place / "tls.crt")] if server else [name]
+        place, server = folder / name, name in SERVICES
+        before = _hosts(place / "tls.crt")
+        if renew or _ends_soon(place / "tls.crt") or (server and not set(hosts) <= set(before)):
+            known_as = [name, "localhost", "127.0.0.1", *hosts, *before] if server else [name]
             write(issue(signer, name, known_as, days=days, server=server), place, ca=signer.cert)
             issued.append(name)
     return issued

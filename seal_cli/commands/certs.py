@@ -21,14 +21,20 @@ Folder = Annotated[Path, typer.Argument(help="Folder of the authority; made wher
 def make(
     folder: Folder = Path("secrets/tls"),
     name: Annotated[list[str] | None, typer.Option(help="For whom; default: the services and one operator.")] = None,
-    host: Annotated[list[str] | None, typer.Option(help="A name or address that callers dial.")] = None,
+    host: Annotated[
+        list[str] | None,
+        typer.Option(help="A name or address that is dialled; for the controller, unless --name says for whom."),
+    ] = None,
     days: Annotated[int, typer.Option(min=1, max=825, help="How long they are valid.")] = 397,
     renew: Annotated[bool, typer.Option("--renew", help="New ones also where the old ones are good.")] = False,
 ) -> None:
     """Issues what is missing or ends within a month. Running services take up new files by themselves."""
     from seal_cli import certs
 
-    issued = certs.make(folder, name or [*certs.SERVICES, "operator"], hosts=host or [], days=days, renew=renew)
+    issued = certs.make(folder, name or ["controller"], hosts=host or [], days=days, renew=renew)
+    if not name:  # nobody else is called from outside: its certificate is to be of no use there
+        others = [service for service in certs.SERVICES if service != "controller"]
+        issued += certs.make(folder, [*others, "operator"], hosts=[], days=days, renew=renew)
     out.print(f"issued for {', '.join(issued)} in {folder}" if issued else f"all in {folder} are good")
 
 

@@ -10,8 +10,10 @@ from pathlib import Path
 import grpc
 import pytest
 from cryptography import x509
+from typer.testing import CliRunner
 
 from seal_cli import certs
+from seal_cli.main import app
 from sealkit.client import AsyncSealClient
 from sealkit.errors import InvalidConfig, PermissionDenied, SealError, Unauthenticated, Unavailable
 from sealkit.rpc.authority import CALLER, Caller, CallersFile, Peers, Role
@@ -285,3 +287,21 @@ def test_a_renewed_certificate_is_for_the_hosts_of_the_old_one(tmp_path: Path) -
     assert old != (tmp_path / "controller/tls.crt").read_bytes()
     assert set(named.get_values_for_type(x509.DNSName)) == {"controller", "localhost", "gpu1.example", "gpu2.example"}
     assert {str(address) for address in named.get_values_for_type(x509.IPAddress)} == {"127.0.0.1", "10.1.2.3"}
+
+
+def test_a_host_that_callers_dial_is_the_controllers_alone(tmp_path: Path) -> None:
+    def make(*words: str) -> str:
+        return CliRunner().invoke(app, ["certs", "make", str(tmp_path / "tls"), *words]).output
+
+    assert "worker" in make()
+    assert make("--host", "gpu1.example").startswith("issued for controller in")  # it was not for that name
+    assert "are good" in " ".join(make("--host", "gpu1.example").split())
+    for_host = {
+        path.parent.name
+        for path in (tmp_path / "tls").glob("*/tls.crt")
+        if "gpu1.example"
+        in x509.load_pem_x509_certificate(path.read_bytes())
+        .extensions.get_extension_for_class(x509.SubjectAlternativeName)
+        .value.get_values_for_type(x509.DNSName)
+    }
+    assert for_host == {"controller"}
