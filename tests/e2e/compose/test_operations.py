@@ -34,7 +34,7 @@ def work(house: House, container: str) -> float:
 
 async def test_certificates_are_replaced_under_a_run(house: House, outside: Outside) -> None:
     old = serial(house)
-    watched = outside.start(contexts=40)
+    watched = outside.start(contexts=100)
     watched.goes_on(2)
     house.sh("scripts/rotate.sh", "certificates")
     watched.goes_on()
@@ -52,7 +52,7 @@ def serial(house: House) -> int:
 async def test_passwords_are_replaced_under_a_run(house: House, outside: Outside) -> None:
     names = ("postgres_password", "redis.acl", "controller_redis_url", "controller_database_url")
     old = {name: (house.secrets / name).read_text() for name in names}
-    watched = outside.start(contexts=40)
+    watched = outside.start(contexts=100)
     watched.goes_on(2)
     house.sh("scripts/rotate.sh", "passwords")
     watched.goes_on()
