@@ -63,7 +63,7 @@ async def test_passwords_are_replaced_under_a_run(house: House, outside: Outside
 async def test_a_backup_of_a_run_under_way_goes_on_in_an_empty_stack(
     house: House, outside: Outside, tmp_path: Path
 ) -> None:
-    watched = outside.start(contexts=20)
+    watched = outside.start(contexts=60)
     watched.goes_on(6)
     house.sh("scripts/backup.sh", str(tmp_path))
     watched.goes_on(1)
@@ -73,7 +73,7 @@ async def test_a_backup_of_a_run_under_way_goes_on_in_an_empty_stack(
     house.sh("scripts/restore.sh", str(tmp_path))
     house.up()
     trials = await outside.nothing_lost(outside.watch(run), again=True)
-    assert len(trials) > 60
+    assert len(trials) > 180
     with pytest.raises(AssertionError, match="the record is not empty"):
         house.sh("scripts/restore.sh", str(tmp_path))
 
