@@ -178,4 +178,7 @@ def _write(path: Path, content: bytes, *, secret: bool = False) -> None:
     descriptor = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600 if secret else 0o644)
     with os.fdopen(descriptor, "wb") as stream:
         stream.write(content)
+        if os.geteuid() == 0:  # the services run as whoever owns the folder, and read it as soon as it is there
+            owner = path.parent.stat()
+            os.fchown(descriptor, owner.st_uid, owner.st_gid)
     scratch.replace(path)

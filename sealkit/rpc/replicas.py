@@ -23,7 +23,7 @@ from typing import Any
 import grpc
 import structlog
 
-from sealkit.errors import Cancelled, DeadlineExceeded, ModelMismatch, QueueFull, SealError, Unavailable
+from sealkit.errors import Cancelled, DeadlineExceeded, InvalidConfig, ModelMismatch, QueueFull, SealError, Unavailable
 from sealkit.rpc.channel import open_channel
 from sealkit.rpc.tls import Identity, Stamp
 from sealkit.types import ModelInfo
@@ -184,6 +184,12 @@ class Replicas:
             await asyncio.gather(*(self._admit(replica) for replica in asked))
 
     async def _update(self, found: Found) -> None:
+        if self.identity is not None and self._known:
+            try:
+                self.identity.channel_credentials()
+            except InvalidConfig as error:  # being replaced at this moment: those that are open go on
+                log.error("certificate not replaced", service=self.service, message=error.message)
+                return
         if self.identity is not None and (stamp := self.identity.stamp()) != self._stamp:
             await self._drop(set(self._known))  # channels keep the certificate that they were opened with
             self._stamp = stamp

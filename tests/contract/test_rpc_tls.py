@@ -305,3 +305,20 @@ def test_a_host_that_callers_dial_is_the_controllers_alone(tmp_path: Path) -> No
         .value.get_values_for_type(x509.DNSName)
     }
     assert for_host == {"controller"}
+
+
+async def test_a_certificate_that_cannot_be_read_for_a_moment_leaves_the_old_one_in_force(tmp_path: Path) -> None:
+    certs.make(tmp_path, ["trainer", "worker"], hosts=[], days=90)
+    folder = tmp_path / "worker"
+    identity = Identity(folder / "ca.crt", folder / "tls.crt", folder / "tls.key")
+
+    async def held(replica: Replica) -> ModelInfo:
+        return MODEL
+
+    replicas = Replicas("trainer", "127.0.0.1:1", lambda channel: channel, held, identity=identity)
+    await replicas.model()
+    away = (folder / "tls.key").rename(folder / "away")
+    replicas._resolved = -float("inf")  # the next look is due
+    assert (await replicas.model()).digest == "d"
+    away.rename(folder / "tls.key")
+    await replicas.close()
