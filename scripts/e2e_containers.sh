@@ -1,6 +1,8 @@
 #!/usr/bin/env bash
-# The tests of the stack in containers, for CI: with the Docker Engine that answers here, else with one that is started
-# for them where a script for that lies beside the project, and stopped after. Where there is none it says so and ends well.
+# The tests of the stack in containers, for CI: all but what an operator does (backup, rotation and the like, five minutes
+# more, in `make e2e`), or what the words after it tell pytest. With the Docker Engine that answers here, else with one
+# that is started for them where a script for that lies beside the project, and stopped after. Where there is none it says
+# so and ends well.
 #   SEAL_ENGINE  that script (default ../shared/tools/docker-engine.sh), called with `up FOLDER` and `down FOLDER`
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -19,4 +21,5 @@ if ! docker info >/dev/null 2>&1; then
   timeout 600 "$engine" up "$folder" > "$folder/up.log" 2>&1 || skip "the engine did not start: $(tail -n 1 "$folder/up.log")"
   . "$folder/env"
 fi
-.venv/bin/python -m pytest tests/e2e/compose tests/e2e/test_compose_config.py -s --durations=5
+[ $# -gt 0 ] || set -- --ignore tests/e2e/compose/test_operations.py
+.venv/bin/python -m pytest tests/e2e/compose tests/e2e/test_compose_config.py -s --durations=5 "$@"
