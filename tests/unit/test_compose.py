@@ -138,3 +138,10 @@ def test_what_is_sent_to_the_builder_is_listed() -> None:
     lines = (ROOT / ".dockerignore").read_text().split()
     assert lines[0] == "*"
     assert not [line for line in lines if re.search(r"secrets|\.env|tests|\.git", line)]
+
+
+def test_only_the_trainer_writes_adapters() -> None:
+    for name in ("generator", "evaluator"):
+        mounts = [plain(mount) for mount in SERVICES[name]["volumes"]]
+        (store,) = (mount for mount in mounts if mount.startswith("store:"))
+        assert "ro" in store.split(":")[2].split(","), name

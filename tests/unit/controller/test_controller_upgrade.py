@@ -11,7 +11,7 @@ from controller.record.database import Database
 from controller.record.migrate import on
 from controller.record.reach import EVERYTHING, Reach
 from sealkit.domain import Context
-from sealkit.errors import UnknownRun
+from sealkit.errors import InvalidConfig, UnknownRun
 from sealkit.resources import GateState
 from tests.unit.controller.acts import act, operator
 from tests.unit.controller.test_controller_record import create, database, driven, new_run
@@ -43,3 +43,11 @@ async def test_a_database_from_before_tenants_keeps_all_it_has(database: Databas
         await database.read(runs.get, Reach("team-a"), "a")
     assert (await database.read(audit.page, EVERYTHING, 0, "")).items == []
     await database.write(aliases.set_to, act("aliases/other"), theta.name, "")
+
+
+async def test_a_record_of_a_newer_version_is_refused_and_left_as_it_is(database: Database) -> None:
+    await driven(database)
+    await database.write(lambda connection: connection.execute(text("UPDATE alembic_version SET version_num = '9999'")))
+    with pytest.raises(InvalidConfig, match="newer version"):
+        await database.start()
+    assert (await database.read(runs.get, EVERYTHING, "a")).name == "runs/a"
