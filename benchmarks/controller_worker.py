@@ -32,9 +32,9 @@ class TimedQueue(Queue):
         """See `Queue`."""
         return self._noted(await super().take(counts))
 
-    async def wait(self, lanes: Sequence[str], *, seconds: float) -> list[Delivery]:
+    async def wait(self, streams: Sequence[str], *, seconds: float) -> list[Delivery]:
         """See `Queue`."""
-        return self._noted(await super().wait(lanes, seconds=seconds))
+        return self._noted(await super().wait(streams, seconds=seconds))
 
     def _noted(self, found: list[Delivery]) -> list[Delivery]:
         now = time.time() * 1000

@@ -135,7 +135,7 @@ async def measure_speed(bench: Bench, repeats: int) -> tuple[dict[str, float], f
     return {way: median(speeds) for way, speeds in seen.items()}, sum(same) / len(same)
 
 
-async def measure_flips(bench: Bench, dtype: str, deterministic: Switch, rows: int) -> tuple[float, float]:
+async def measure_batch_variance(bench: Bench, dtype: str, deterministic: Switch, rows: int) -> tuple[float, float]:
     """Share of `rows` texts that company changes, each adapter's first, and queries a second in company."""
     async with bench.ours(dtype, deterministic) as backend:
         asked = [(bench.queries[name][0], ref(name)) for name in bench.names[:rows]]
@@ -175,7 +175,7 @@ async def measure(name: str, bench: Bench, arguments: argparse.Namespace) -> lis
         # Alone a deterministic step costs what 32 rows do, so a few rows must do for a real model.
         settings += [("bfloat16", "off", ADAPTERS), ("bfloat16", "on", ADAPTERS if small else 4)]
     for dtype, deterministic, rows in settings:
-        rate, speed = await measure_flips(bench, dtype, deterministic, rows)
+        rate, speed = await measure_batch_variance(bench, dtype, deterministic, rows)
         mode = "deterministic" if deterministic == "on" else "plain"
         print(f"  {dtype} {mode}: company changes {rate:.0%} of {rows} texts; {speed:.2f} queries/s at {ADAPTERS}")
         if rate and (deterministic == "on" or dtype == "float32"):

@@ -28,14 +28,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from controller.continual import continual
-from controller.rehearsal import examples_of, split
-from controller.setup import retention_query
+from controller.report.continual import continual
+from controller.rules.rehearsal import examples_of, split
+from controller.rules.setup import retention_query
 from evaluator_svc.evaluate import Evaluator
 from sealkit.backends.base import Backend
 from sealkit.backends.factory import BackendSettings, make_backend
 from sealkit.config import InnerLoopConfig
-from sealkit.domain import Context
+from sealkit.domains.base import Context
 from sealkit.domains.knowledge import KnowledgeDomain
 from sealkit.resources import Continual, Estimate
 from sealkit.testing.tiny import make_tiny_model

@@ -16,7 +16,7 @@ from statistics import mean
 from typing import Any
 
 from benchmarks.reference_arc import compare
-from controller.selection import best_of_k
+from controller.rules.selection import best_of_k
 from sealkit.domains.knowledge import training_sequences
 from sealkit.errors import InvalidDataset, Unavailable
 from sealkit.judges import load_judge

@@ -9,11 +9,12 @@ from collections.abc import Mapping, Sequence
 from importlib import resources
 from typing import Any
 
-from controller.arms import check_arms
-from controller.record.runs import NewRun
-from controller.setup import planned_trials, shuffled
+from controller.db.runs import NewRun
+from controller.rules.arms import check_arms
+from controller.rules.seeds import shuffled
+from controller.rules.setup import planned_trials
 from sealkit.config import RunConfig, parse_config
-from sealkit.domain import Context, load_domain
+from sealkit.domains.base import Context, load_domain
 from sealkit.errors import InvalidConfig, InvalidDataset, LimitExceeded
 from sealkit.judges import check_judge
 from sealkit.schema import read_schema

@@ -14,21 +14,21 @@ from typing import Any
 import grpc
 import structlog
 
-from controller.driver import Driver
-from controller.patience import accompanied
-from controller.presence import Presence
-from controller.pressure import Pressure
-from controller.record.database import Database
-from controller.run_metrics import RunMetrics
+from controller.db.database import Database
+from controller.db.run_metrics import RunMetrics
+from controller.heartbeats import Heartbeats
+from controller.retry import run_with_background
+from controller.run.driver import Driver
 from controller.service import ControllerService
 from controller.services import Services
 from controller.settings import ControllerSettings
-from controller.worker import Worker
+from controller.trial.concurrency_limit import ConcurrencyLimit
+from controller.trial.worker import Worker
 from sealkit.errors import InvalidConfig, SealError, Unavailable
+from sealkit.observability.metrics import watch_disk
 from sealkit.queue import Queue
 from sealkit.rpc.authority import Authority, CallersFile, Everyone, Peers
 from sealkit.rpc.services import EvaluatorClient, GeneratorClient, TrainerClient
-from sealkit.telemetry import watch_disk
 
 log = structlog.get_logger(__name__)
 
@@ -53,11 +53,11 @@ class App:
         self._with_worker = worker
         self._stop = stop
         self._database = Database(settings.database_url)
-        manner = (settings.domain_plugins, settings.editors, lambda: self.authority.quotas)
-        self._service = ControllerService(self._database, *manner) if api else None
+        options = (settings.domain_plugins, settings.editors, lambda: self.authority.quotas)
+        self._service = ControllerService(self._database, *options) if api else None
         self._queue = queue or Queue(settings.redis_url, consumer=worker_id, stream=settings.queue)
         self._services = services
-        self._pressure = Pressure(settings.worker_concurrency)
+        self._limit = ConcurrencyLimit(settings.worker_concurrency)
         self._working: asyncio.Task[None] | None = None
         self._telling: asyncio.Task[None] | None = None
         self.broke = False
@@ -91,10 +91,10 @@ class App:
         if not self._with_worker:
             return
         await self._queue.ping()
-        presence = Presence(self._database, self._worker_id, self._settings.lease_seconds)
-        await presence.enter()
+        heartbeats = Heartbeats(self._database, self._worker_id, self._settings.lease_seconds)
+        await heartbeats.enter()
         self._services = self._services or self._connect()
-        self._working = asyncio.create_task(self._work(presence, self._services))
+        self._working = asyncio.create_task(self._work(heartbeats, self._services))
         self._working.add_done_callback(self._on_end)
 
     async def refused(self, method: str, request: Any, error: SealError) -> None:
@@ -118,29 +118,29 @@ class App:
         await self._queue.close()
         await self._database.close()
 
-    async def _work(self, presence: Presence, services: Services) -> None:
+    async def _work(self, heartbeats: Heartbeats, services: Services) -> None:
         settings, plugins = self._settings, self._settings.domain_plugins
         worker = Worker(
             database=self._database,
             queue=self._queue,
             services=services,
-            presence=presence,
+            heartbeats=heartbeats,
             concurrency=settings.worker_concurrency,
             max_deliveries=settings.max_deliveries,
             plugins=plugins,
-            pressure=self._pressure,
+            limit=self._limit,
         )
         driver = Driver(
-            database=self._database, queue=self._queue, services=services, presence=presence, plugins=plugins
+            database=self._database, queue=self._queue, services=services, heartbeats=heartbeats, plugins=plugins
         )
         try:
-            await accompanied(presence.keep(), worker.run(), driver.run())
+            await run_with_background(heartbeats.keep(), worker.run(), driver.run())
         finally:
-            await self._leave(presence)
+            await self._leave(heartbeats)
 
-    async def _leave(self, presence: Presence) -> None:
+    async def _leave(self, heartbeats: Heartbeats) -> None:
         try:
-            await presence.leave()
+            await heartbeats.leave()
             await self._queue.forget()
         except Unavailable as error:
             log.warning("did not sign off; the lease runs out by itself", message=error.message)
@@ -153,14 +153,14 @@ class App:
 
     def _connect(self) -> Services:
         settings = self._settings
-        manner: dict[str, Any] = {
+        options: dict[str, Any] = {
             "timeout": settings.call_seconds,
             "max_message_mib": settings.max_message_mib,
             "identity": settings.identity,
-            "on_full": self._pressure.full,
+            "on_full": self._limit.full,
         }
         return Services(
-            generator=GeneratorClient(settings.generator, **manner),
-            trainer=TrainerClient(settings.trainer, **manner),
-            evaluator=EvaluatorClient(settings.evaluator, **manner),
+            generator=GeneratorClient(settings.generator, **options),
+            trainer=TrainerClient(settings.trainer, **options),
+            evaluator=EvaluatorClient(settings.evaluator, **options),
         )

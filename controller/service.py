@@ -16,18 +16,19 @@ from seal.controller.v1 import controller_pb2_grpc
 from sqlalchemy import Connection
 
 from controller.accept import accept
-from controller.continual import with_continual
-from controller.estimate import estimate_run
-from controller.record import aliases, audit, contexts, events, policies, quotas, replays, runs, trials
-from controller.record.database import Database
-from controller.record.rates import rates_for
-from controller.record.reach import Act, Reach
-from controller.replay import compare
-from controller.report import build_report
-from sealkit import domain
+from controller.db import aliases, audit, contexts, events, policies, quotas, reruns, runs, trials
+from controller.db.access import AccessScope, ChangeRequest
+from controller.db.database import Database
+from controller.db.rates import rates_for
+from controller.report.continual import with_continual
+from controller.report.estimate import estimate_run
+from controller.report.run import build_report
+from controller.trial.rerun import compare
+from sealkit.callers import CALLER, reads
+from sealkit.domains.base import Context as DomainContext
 from sealkit.errors import SealError, Unavailable
+from sealkit.names import id_of, run_name
 from sealkit.resources import CallerInfo, Quotas, RunReport
-from sealkit.rpc.authority import CALLER, reads
 from sealkit.rpc.convert import word_from_number
 from sealkit.rpc.convert_controller import (
     TRIAL_STATES,
@@ -40,7 +41,7 @@ from sealkit.rpc.convert_controller import (
     run_to_pb,
     trial_to_pb,
 )
-from sealkit.rpc.convert_report import replay_to_pb, run_estimate_to_pb, run_report_to_pb
+from sealkit.rpc.convert_report import rerun_to_pb, run_estimate_to_pb, run_report_to_pb
 from sealkit.rpc.struct import struct_from_pb
 
 log = structlog.get_logger(__name__)
@@ -87,7 +88,7 @@ class ControllerService(controller_pb2_grpc.ControllerServiceServicer):
     async def drain(self) -> None:
         """Ends the watch streams; their clients come back with the cursor."""
         self._draining.set()
-        self._database.bell.ring()
+        self._database.notifier.notify()
 
     async def close(self) -> None:
         """Closes the record."""
@@ -99,82 +100,91 @@ class ControllerService(controller_pb2_grpc.ControllerServiceServicer):
         action = method.rpartition("/")[2]
         if reads(action) or isinstance(error, Unavailable):
             return
-        act = _act(action, _named(request, "name") or _named(request, "parent"), _named(request, "request_id"))
+        change = _change_request(
+            action, _named(request, "name") or _named(request, "parent"), _named(request, "request_id")
+        )
         try:
-            await self._database.write(audit.enter_refusal, act, error)
+            await self._database.write(audit.enter_refusal, change, error)
         except Unavailable as unavailable:
-            log.error("refusal not in the audit log", **asdict(act), reason=error.reason, message=unavailable.message)
+            log.error(
+                "refusal not in the audit log", **asdict(change), reason=error.reason, message=unavailable.message
+            )
 
     async def _change(
-        self, work: Callable[Concatenate[Connection, Act, P], T], act: Act, /, *args: P.args, **kwargs: P.kwargs
+        self,
+        work: Callable[Concatenate[Connection, ChangeRequest, P], T],
+        change: ChangeRequest,
+        /,
+        *args: P.args,
+        **kwargs: P.kwargs,
     ) -> T:
         """Makes a change on behalf of the caller; the record enters it in the audit log, in the same transaction."""
         if (quotas_now := dict(self._quotas())) != self._told:
             await self._database.write(quotas.tell, quotas_now)
             self._told = quotas_now
-        return await self._database.write(work, act, *args, **kwargs)
+        return await self._database.write(work, change, *args, **kwargs)
 
     # --- runs ---------------------------------------------------------------------------------------------------------
     async def CreateRun(self, request: pb.CreateRunRequest, _: Context) -> pb.CreateRunResponse:
         new, contexts = await self._accepted(request)
-        act = _act("CreateRun", f"runs/{new.run_id}", request.request_id)
-        return pb.CreateRunResponse(run=run_to_pb(await self._change(runs.create, act, new, contexts)))
+        change = _change_request("CreateRun", run_name(new.run_id), request.request_id)
+        return pb.CreateRunResponse(run=run_to_pb(await self._change(runs.create, change, new, contexts)))
 
     async def GetRun(self, request: pb.GetRunRequest, _: Context) -> pb.GetRunResponse:
-        return pb.GetRunResponse(run=run_to_pb(await self._database.read(runs.get, _reach(), _id(request.name))))
+        return pb.GetRunResponse(run=run_to_pb(await self._database.read(runs.get, _scope(), id_of(request.name))))
 
     async def ListRuns(self, request: pb.ListRunsRequest, _: Context) -> pb.ListRunsResponse:
-        page = await self._database.read(runs.page, _reach(), request.page_size, request.page_token)
+        page = await self._database.read(runs.page, _scope(), request.page_size, request.page_token)
         return pb.ListRunsResponse(runs=map(run_to_pb, page.items), next_page_token=page.next_token)
 
     async def WatchRun(self, request: pb.WatchRunRequest, _: Context) -> AsyncIterator[pb.WatchRunResponse]:
-        run_id, cursor = _id(request.name), request.cursor
+        run_id, cursor = id_of(request.name), request.cursor
         while not self._draining.is_set():
-            heard = self._database.bell.listen()
-            found, ended = await self._database.read(events.after, _reach(), run_id, cursor, limit=_EVENTS_AT_ONCE)
+            heard = self._database.notifier.subscribe()
+            found, ended = await self._database.read(events.after, _scope(), run_id, cursor, limit=_EVENTS_AT_ONCE)
             for event in found:
                 yield pb.WatchRunResponse(event=event_to_pb(event))
                 cursor = event.cursor
             if ended:
                 return
             if len(found) < _EVENTS_AT_ONCE:
-                await self._database.bell.wait(heard, seconds=_POLL_SECONDS)
+                await self._database.notifier.wait(heard, seconds=_POLL_SECONDS)
                 await asyncio.sleep(_BREATH_SECONDS)
 
     async def CancelRun(self, request: pb.CancelRunRequest, _: Context) -> pb.CancelRunResponse:
-        run = await self._change(runs.cancel, _act("CancelRun", request.name, request.request_id))
+        run = await self._change(runs.cancel, _change_request("CancelRun", request.name, request.request_id))
         return pb.CancelRunResponse(run=run_to_pb(run))
 
     async def PauseRun(self, request: pb.PauseRunRequest, _: Context) -> pb.PauseRunResponse:
-        run = await self._change(runs.pause, _act("PauseRun", request.name, request.request_id))
+        run = await self._change(runs.pause, _change_request("PauseRun", request.name, request.request_id))
         return pb.PauseRunResponse(run=run_to_pb(run))
 
     async def ResumeRun(self, request: pb.ResumeRunRequest, _: Context) -> pb.ResumeRunResponse:
         budget = budget_from_pb(request.budget) if request.HasField("budget") else None
-        run = await self._change(runs.resume, _act("ResumeRun", request.name, request.request_id), budget)
+        run = await self._change(runs.resume, _change_request("ResumeRun", request.name, request.request_id), budget)
         return pb.ResumeRunResponse(run=run_to_pb(run))
 
     async def RetryTrials(self, request: pb.RetryTrialsRequest, _: Context) -> pb.RetryTrialsResponse:
-        act = _act("RetryTrials", request.parent, request.request_id)
-        run, retried = await self._change(runs.retry, act, list(request.names))
+        change = _change_request("RetryTrials", request.parent, request.request_id)
+        run, retried = await self._change(runs.retry, change, list(request.names))
         return pb.RetryTrialsResponse(run=run_to_pb(run), retried=retried)
 
     async def GetRunReport(self, request: pb.GetRunReportRequest, _: Context) -> pb.GetRunReportResponse:
-        report = await self._database.read(_report, _reach(), _id(request.name))
+        report = await self._database.read(_report, _scope(), id_of(request.name))
         return pb.GetRunReportResponse(report=run_report_to_pb(report))
 
     async def EstimateRun(self, request: pb.EstimateRunRequest, _: Context) -> pb.EstimateRunResponse:
         asked = pb.CreateRunRequest(request_id="estimate", config=request.config, records=request.records)
         new, contexts = await self._accepted(asked)
-        rates = await self._database.read(rates_for, _reach(), new)
+        rates = await self._database.read(rates_for, _scope(), new)
         estimate = await asyncio.to_thread(estimate_run, new, contexts, rates, self._plugins)
         return pb.EstimateRunResponse(estimate=run_estimate_to_pb(estimate))
 
-    async def _accepted(self, request: pb.CreateRunRequest) -> tuple[runs.NewRun, list[domain.Context]]:
+    async def _accepted(self, request: pb.CreateRunRequest) -> tuple[runs.NewRun, list[DomainContext]]:
         """In a thread, with the conversion: a big dataset takes seconds, in which others want answers."""
-        tenant = _reach().home
+        tenant = _scope().home
 
-        def work() -> tuple[runs.NewRun, list[domain.Context]]:
+        def work() -> tuple[runs.NewRun, list[DomainContext]]:
             return accept(
                 request_id=request.request_id,
                 display_name=request.display_name,
@@ -192,46 +202,46 @@ class ControllerService(controller_pb2_grpc.ControllerServiceServicer):
     async def ListTrials(self, request: pb.ListTrialsRequest, _: Context) -> pb.ListTrialsResponse:
         state = word_from_number(TRIAL_STATES, request.state) if request.state else None
         page = await self._database.read(
-            trials.page, _reach(), request.parent, request.page_size, request.page_token, state=state
+            trials.page, _scope(), request.parent, request.page_size, request.page_token, state=state
         )
         return pb.ListTrialsResponse(trials=map(trial_to_pb, page.items), next_page_token=page.next_token)
 
     async def GetTrial(self, request: pb.GetTrialRequest, _: Context) -> pb.GetTrialResponse:
-        return pb.GetTrialResponse(trial=trial_to_pb(await self._database.read(trials.get, _reach(), request.name)))
+        return pb.GetTrialResponse(trial=trial_to_pb(await self._database.read(trials.get, _scope(), request.name)))
 
-    async def ReplayTrial(self, request: pb.ReplayTrialRequest, _: Context) -> pb.ReplayTrialResponse:
-        trial = await self._change(replays.add, _act("ReplayTrial", request.name, request.request_id))
-        return pb.ReplayTrialResponse(trial=trial_to_pb(trial))
+    async def RerunTrial(self, request: pb.RerunTrialRequest, _: Context) -> pb.RerunTrialResponse:
+        trial = await self._change(reruns.add, _change_request("RerunTrial", request.name, request.request_id))
+        return pb.RerunTrialResponse(trial=trial_to_pb(trial))
 
-    async def GetReplay(self, request: pb.GetReplayRequest, _: Context) -> pb.GetReplayResponse:
-        replay, original = await self._database.read(replays.pair, _reach(), request.name)
-        return pb.GetReplayResponse(replay=replay_to_pb(compare(replay, original)))
+    async def GetRerun(self, request: pb.GetRerunRequest, _: Context) -> pb.GetRerunResponse:
+        rerun, original = await self._database.read(reruns.pair, _scope(), request.name)
+        return pb.GetRerunResponse(rerun=rerun_to_pb(compare(rerun, original)))
 
     async def ListPolicies(self, request: pb.ListPoliciesRequest, _: Context) -> pb.ListPoliciesResponse:
-        page = await self._database.read(policies.page, _reach(), request.page_size, request.page_token)
+        page = await self._database.read(policies.page, _scope(), request.page_size, request.page_token)
         return pb.ListPoliciesResponse(policies=map(policy_version_to_pb, page.items), next_page_token=page.next_token)
 
     async def GetPolicy(self, request: pb.GetPolicyRequest, _: Context) -> pb.GetPolicyResponse:
-        policy = await self._database.read(policies.get, _reach(), request.name)
+        policy = await self._database.read(policies.get, _scope(), request.name)
         return pb.GetPolicyResponse(policy=policy_version_to_pb(policy))
 
     # --- aliases ------------------------------------------------------------------------------------------------------
     async def SetAlias(self, request: pb.SetAliasRequest, _: Context) -> pb.SetAliasResponse:
-        act = _act("SetAlias", request.name, request.request_id)
-        alias = await self._change(aliases.set_to, act, request.policy, request.reason)
+        change = _change_request("SetAlias", request.name, request.request_id)
+        alias = await self._change(aliases.set_to, change, request.policy, request.reason)
         return pb.SetAliasResponse(alias=alias_to_pb(alias))
 
     async def GetAlias(self, request: pb.GetAliasRequest, _: Context) -> pb.GetAliasResponse:
-        alias = await self._database.read(aliases.get, _reach(), request.name.removeprefix("aliases/"))
+        alias = await self._database.read(aliases.get, _scope(), id_of(request.name))
         return pb.GetAliasResponse(alias=alias_to_pb(alias))
 
     async def ListAliases(self, request: pb.ListAliasesRequest, _: Context) -> pb.ListAliasesResponse:
-        page = await self._database.read(aliases.page, _reach(), request.page_size, request.page_token)
+        page = await self._database.read(aliases.page, _scope(), request.page_size, request.page_token)
         return pb.ListAliasesResponse(aliases=map(alias_to_pb, page.items), next_page_token=page.next_token)
 
     async def RollBackAlias(self, request: pb.RollBackAliasRequest, _: Context) -> pb.RollBackAliasResponse:
-        act = _act("RollBackAlias", request.name, request.request_id)
-        alias = await self._change(aliases.roll_back, act, request.reason)
+        change = _change_request("RollBackAlias", request.name, request.request_id)
+        alias = await self._change(aliases.roll_back, change, request.reason)
         return pb.RollBackAliasResponse(alias=alias_to_pb(alias))
 
     # --- callers ------------------------------------------------------------------------------------------------------
@@ -246,7 +256,7 @@ class ControllerService(controller_pb2_grpc.ControllerServiceServicer):
     async def ListAuditEntries(self, request: pb.ListAuditEntriesRequest, _: Context) -> pb.ListAuditEntriesResponse:
         page = await self._database.read(
             audit.page,
-            _reach(),
+            _scope(),
             request.page_size,
             request.page_token,
             resource=request.resource,
@@ -255,17 +265,13 @@ class ControllerService(controller_pb2_grpc.ControllerServiceServicer):
         return pb.ListAuditEntriesResponse(entries=map(audit_entry_to_pb, page.items), next_page_token=page.next_token)
 
 
-def _id(name: str) -> str:
-    return name.removeprefix("runs/")
-
-
-def _reach() -> Reach:
+def _scope() -> AccessScope:
     """What the caller of the call being handled can reach."""
-    return Reach.of(CALLER.get())
+    return AccessScope.of(CALLER.get())
 
 
-def _act(action: str, resource: str, request_id: str) -> Act:
-    return Act(CALLER.get(), action, resource, request_id)
+def _change_request(action: str, resource: str, request_id: str) -> ChangeRequest:
+    return ChangeRequest(CALLER.get(), action, resource, request_id)
 
 
 def _named(request: Message, field: str) -> str:
@@ -274,8 +280,8 @@ def _named(request: Message, field: str) -> str:
     return value if isinstance(value, str) and re.fullmatch(_NAME, value) else ""
 
 
-def _report(connection: Connection, reach: Reach, run_id: str) -> RunReport:
-    run, versions = runs.get(connection, reach, run_id), policies.of_run(connection, run_id)
+def _report(connection: Connection, scope: AccessScope, run_id: str) -> RunReport:
+    run, versions = runs.get(connection, scope, run_id), policies.of_run(connection, run_id)
     report = build_report(run, trials.of_run(connection, run_id), versions)
     if run.config.get("task") != "adapt":
         return report

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from evaluator_svc.exam import Exam, Judged, Subject
-from sealkit.concurrency import Flights, together
+from sealkit.concurrency import SingleFlightCache, gather_or_cancel
 from sealkit.types import Outcome, Query, Usage, Verdict
 
 
@@ -28,11 +28,11 @@ class Baselines:
     the same time wait for one answer."""
 
     def __init__(self, limit: int) -> None:
-        self._kept: Flights[str, Judged] = Flights(limit)
+        self._kept: SingleFlightCache[str, Judged] = SingleFlightCache(limit)
 
     async def ask_all(self, exam: Exam, subject: Subject, queries: Sequence[Query]) -> Answered:
         """Raises what the backend raises."""
-        got = await together(*(self._ask(exam, subject, query) for query in queries))
+        got = await gather_or_cancel(*(self._ask(exam, subject, query) for query in queries))
         usage = sum((judged.usage for judged, fresh in got if fresh), Usage())
         return Answered(tuple(judged.verdict for judged, _ in got), usage, sum(not fresh for _, fresh in got))
 

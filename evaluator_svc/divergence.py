@@ -9,8 +9,8 @@ from statistics import fmean
 
 from evaluator_svc.exam import BASE, Subject
 from sealkit.backends.base import Backend
-from sealkit.concurrency import Flights, together
-from sealkit.telemetry import CACHE_LOOKUPS, KL_TO_BASE
+from sealkit.concurrency import SingleFlightCache, gather_or_cancel
+from sealkit.observability.metrics import CACHE_LOOKUPS, KL_TO_BASE
 from sealkit.types import Divergence, Policy, Prompt, Query, digest_of
 
 _SPECIAL = 8
@@ -23,14 +23,14 @@ class Divergences:
 
     def __init__(self, backend: Backend, limit: int) -> None:
         self._backend = backend
-        self._kept: Flights[str, float | None] = Flights(limit)
+        self._kept: SingleFlightCache[str, float | None] = SingleFlightCache(limit)
 
     async def measure(self, subject: Subject, queries: Sequence[Query]) -> Divergence | None:
         """None where the backend cannot tell. Raises what the backend raises."""
         room = self._backend.info.context_length - _SPECIAL  # no tokenizer has more tokens than bytes
         texts = [text[:room] for text in fixed_text()]
         prompts = [query.prompt for query in queries]
-        on_text, on_queries = await together(self._mean(subject, texts), self._mean(subject, prompts))
+        on_text, on_queries = await gather_or_cancel(self._mean(subject, texts), self._mean(subject, prompts))
         if on_text is None:
             return None
         KL_TO_BASE.labels("fixed_text").observe(on_text)

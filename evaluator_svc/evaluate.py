@@ -1,5 +1,6 @@
 """One evaluation: the subject's answers beside its baseline's, what it forgot, and how far it moved. All of it is asked
-at once, so that it shares batches and is answered under the same conditions; but for a race, whose point is not to ask.
+at once, so that it shares batches and is answered under the same conditions; except under early stopping, which asks in
+turn.
 """
 
 from __future__ import annotations
@@ -10,22 +11,22 @@ from dataclasses import dataclass, field
 
 from evaluator_svc.baseline import Answered, Baselines
 from evaluator_svc.divergence import Divergences
+from evaluator_svc.early_stopping import batches, in_order, is_over
 from evaluator_svc.exam import BASE, Exam, Subject
-from evaluator_svc.race import in_order, is_over, waves
 from evaluator_svc.retention import known, measure
 from sealkit.backends.base import Backend
-from sealkit.concurrency import together
+from sealkit.concurrency import gather_or_cancel
 from sealkit.errors import InvalidInput
 from sealkit.judges import Judge, close_judge, load_judge
 from sealkit.judges.settings import JudgeSettings
-from sealkit.telemetry import CACHE_LOOKUPS, RACES, RETENTION_ACCURACY
+from sealkit.observability.metrics import CACHE_LOOKUPS, EARLY_STOPS, RETENTION_ACCURACY
 from sealkit.types import (
     AdapterRef,
     Divergence,
+    EarlyStopping,
     Evaluation,
     Policy,
     Query,
-    Race,
     Retention,
     Sampling,
     Usage,
@@ -60,13 +61,14 @@ class Evaluator:
         retention_queries: Sequence[Query] = (),
         retention_limit: int = 0,
         measure_divergence: bool = False,
-        race: Race | None = None,
+        early_stopping: EarlyStopping | None = None,
         fresh: bool = False,
     ) -> Evaluation:
         """The subject is the policy with `adapter`, its baseline the policy alone; without an adapter, the policy
-        alone and the base model. A race that ends early leaves queries UNGRADED, "not asked", and asks nothing more:
-        no retention, no divergence. Raises UnknownJudge, InvalidConfig where the judge lacks a setting, InvalidInput
-        where a query comes twice, and what the backend raises."""
+        alone and the base model. An evaluation that stops early leaves queries UNGRADED, "not asked", and measures
+        nothing
+        more: no retention, no divergence. Raises UnknownJudge, InvalidConfig where the judge lacks a setting,
+        InvalidInput where a query comes twice, and what the backend raises."""
         began = time.perf_counter()
         _unlike(queries)
         _unlike(retention_queries)
@@ -74,13 +76,13 @@ class Evaluator:
         subject = Subject(policy.adapter, adapter)
         baselines, divergences = self._caches() if fresh else self._kept
         sitting = _Sitting(exam, subject, Subject(policy.adapter) if adapter else BASE, baselines, divergences)
-        if race is None:
-            (answers, base), beside = await together(
+        if early_stopping is None:
+            (answers, base), beside = await gather_or_cancel(
                 sitting.compare(queries),
                 sitting.beside(queries, retention_queries, retention_limit, measure_divergence),
             )
         else:
-            answers, base = await sitting.race(queries, race)
+            answers, base = await sitting.early_stopping(queries, early_stopping)
             beside = _Beside()
             if len(answers.verdicts) == len(queries):
                 beside = await sitting.beside(queries, retention_queries, retention_limit, measure_divergence)
@@ -94,7 +96,7 @@ class Evaluator:
             retention=beside.retention,
             divergence=beside.divergence,
             stopped_early=len(answers.verdicts) < len(queries),
-            flip_rate=self._backend.flip_rate,
+            batch_variant_rate=self._backend.batch_variant_rate,
             judge_version=exam.judge.version,
             usage=usage.model_copy(update={"wall_seconds": time.perf_counter() - began}),
         )
@@ -129,21 +131,25 @@ class _Sitting:
 
     async def compare(self, queries: Sequence[Query]) -> tuple[Answered, Answered]:
         """Subject and baseline on all of the queries."""
-        return await together(self._ask(queries), self.baselines.ask_all(self.exam, self.baseline, queries))
+        return await gather_or_cancel(self._ask(queries), self.baselines.ask_all(self.exam, self.baseline, queries))
 
-    async def race(self, queries: Sequence[Query], race: Race) -> tuple[Answered, Answered]:
-        """The subject on as many whole waves as the race lasts, the baseline on all of the queries: it is asked once
+    async def early_stopping(
+        self, queries: Sequence[Query], early_stopping: EarlyStopping
+    ) -> tuple[Answered, Answered]:
+        """The subject batch by batch until it is hopeless, the baseline on all of the queries: it is asked once
         for all trials of a group, and what has to be beaten is its accuracy on the same queries."""
-        first, *rest = waves(queries, race, self.exam.sampling.seed) or [[]]
-        answers, base = await together(self._ask(first), self.baselines.ask_all(self.exam, self.baseline, queries))
-        to_beat = accuracy(base.verdicts) if race.to_beat is None else race.to_beat
-        for wave in rest:
-            if to_beat is not None and is_over(answers.verdicts, len(queries), to_beat, race):
-                RACES.labels("stopped").inc()
+        first, *rest = batches(queries, early_stopping, self.exam.sampling.seed) or [[]]
+        answers, base = await gather_or_cancel(
+            self._ask(first), self.baselines.ask_all(self.exam, self.baseline, queries)
+        )
+        to_beat = accuracy(base.verdicts) if early_stopping.to_beat is None else early_stopping.to_beat
+        for batch in rest:
+            if to_beat is not None and is_over(answers.verdicts, len(queries), to_beat, early_stopping):
+                EARLY_STOPS.labels("stopped").inc()
                 return answers, base
-            more = await self._ask(wave)
+            more = await self._ask(batch)
             answers = Answered(answers.verdicts + more.verdicts, answers.usage + more.usage)
-        RACES.labels("finished").inc()
+        EARLY_STOPS.labels("finished").inc()
         return answers, base
 
     async def beside(
@@ -152,7 +158,7 @@ class _Sitting:
         """Retention on the suite, and divergence where it is wanted."""
         if not measure_divergence:
             return await self._retention(suite, limit)
-        beside, divergence = await together(
+        beside, divergence = await gather_or_cancel(
             self._retention(suite, limit), self.divergences.measure(self.subject, queries)
         )
         return _Beside(beside.retention, divergence, beside.usage)
@@ -162,7 +168,7 @@ class _Sitting:
             return _Beside()
         kept, used = await known(self.baselines, self.exam, suite, limit)
         after, before = await self.compare(kept)
-        retention = measure(before.verdicts, after.verdicts, self.exam.backend.flip_rate)
+        retention = measure(before.verdicts, after.verdicts, self.exam.backend.batch_variant_rate)
         if retention.kept:
             RETENTION_ACCURACY.observe(retention.accuracy_after)
         return _Beside(retention, usage=used + before.usage + after.usage)

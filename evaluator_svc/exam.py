@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sealkit.backends.base import Backend, Generation
-from sealkit.concurrency import together
+from sealkit.concurrency import gather_or_cancel
 from sealkit.errors import SealError
 from sealkit.judges import Answer, Judge, Judgement
-from sealkit.telemetry import ANSWERS, DECODE_TOKENS
+from sealkit.observability.metrics import ANSWERS, DECODE_TOKENS
 from sealkit.types import (
     AdapterRef,
     Outcome,
@@ -58,7 +58,7 @@ class Exam:
     async def ask(self, subject: Subject, query: Query) -> Judged:
         """A query asked in all its views, judged. A judge that fails says UNGRADED. Raises what the backend raises."""
         ways = [("", query.prompt), *((view.label, view.prompt) for view in query.views)]
-        generations = await together(*(self._answer(subject, query, prompt) for _, prompt in ways))
+        generations = await gather_or_cancel(*(self._answer(subject, query, prompt) for _, prompt in ways))
         usage = sum((got.usage for got in generations), Usage())
         answers = [Answer(got.text, view) for got, (view, _) in zip(generations, ways, strict=True)]
         try:
@@ -85,4 +85,4 @@ class Exam:
 
     async def ask_all(self, subject: Subject, queries: Sequence[Query]) -> tuple[Judged, ...]:
         """All at once, in the order of the queries; the first failure ends them all."""
-        return await together(*(self.ask(subject, query) for query in queries))
+        return await gather_or_cancel(*(self.ask(subject, query) for query in queries))

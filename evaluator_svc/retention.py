@@ -14,22 +14,22 @@ from sealkit.types import Outcome, Query, Retention, Usage, Verdict
 async def known(baselines: Baselines, exam: Exam, suite: Sequence[Query], limit: int) -> tuple[list[Query], Usage]:
     """The first `limit` queries of the suite (0: all) that the base model answers right, and what it took to know.
 
-    Asked in waves of as many as are still wanted, because a suite may be much longer than its limit.
+    Asked in batches of as many as are still wanted, because a suite may be much longer than its limit.
     """
     kept: list[Query] = []
     usage, asked, wanted = Usage(), 0, limit or len(suite)
     while asked < len(suite) and len(kept) < wanted:
-        wave = suite[asked : asked + wanted - len(kept)]
-        answered = await baselines.ask_all(exam, BASE, wave)
-        kept += [q for q, v in zip(wave, answered.verdicts, strict=True) if v.outcome is Outcome.CORRECT]
-        usage, asked = usage + answered.usage, asked + len(wave)
+        batch = suite[asked : asked + wanted - len(kept)]
+        answered = await baselines.ask_all(exam, BASE, batch)
+        kept += [q for q, v in zip(batch, answered.verdicts, strict=True) if v.outcome is Outcome.CORRECT]
+        usage, asked = usage + answered.usage, asked + len(batch)
     return kept, usage
 
 
-def measure(before: Sequence[Verdict], after: Sequence[Verdict], flip_rate: float = 0.0) -> Retention:
+def measure(before: Sequence[Verdict], after: Sequence[Verdict], batch_variant_rate: float = 0.0) -> Retention:
     """Forgetting over the queries that were graded on both sides: what is not known of one must not count for the
-    other. Its 95 % interval is of a paired bootstrap over the queries, wider by `flip_rate` for each side. Without any
-    query the numbers are 0 and the interval is all there is."""
+    other. Its 95 % interval is of a paired bootstrap over the queries, wider by `batch_variant_rate` for each side.
+    Without any query the numbers are 0 and the interval is all there is."""
     pairs = [
         (b.query_id, b.outcome is Outcome.CORRECT, a.outcome is Outcome.CORRECT)
         for b, a in zip(before, after, strict=True)
@@ -38,7 +38,7 @@ def measure(before: Sequence[Verdict], after: Sequence[Verdict], flip_rate: floa
     forgetting = paired_bootstrap([now for _, _, now in pairs], [was for _, was, _ in pairs])
     if forgetting is None:
         return Retention(kept=0, accuracy_before=0.0, accuracy_after=0.0, forgetting=0.0)
-    interval = widened(forgetting, 2 * flip_rate, low=-1.0)
+    interval = widened(forgetting, 2 * batch_variant_rate, low=-1.0)
     return Retention(
         kept=len(pairs),
         accuracy_before=fmean(was for _, was, _ in pairs),

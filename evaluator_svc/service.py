@@ -14,11 +14,11 @@ from sealkit.judges import judge_names
 from sealkit.judges.settings import JudgeSettings
 from sealkit.rpc.convert import (
     adapter_ref_from_pb,
+    early_stopping_from_pb,
     evaluation_to_pb,
     model_info_to_pb,
     policy_from_pb,
     query_from_pb,
-    race_from_pb,
     sampling_from_pb,
 )
 
@@ -52,7 +52,9 @@ class EvaluatorService(evaluator_pb2_grpc.EvaluatorServiceServicer):
             retention_queries=[query_from_pb(q) for q in request.retention_queries],
             retention_limit=request.retention_limit,
             measure_divergence=request.measure_divergence,
-            race=race_from_pb(request.race) if request.HasField("race") else None,
+            early_stopping=early_stopping_from_pb(request.early_stopping)
+            if request.HasField("early_stopping")
+            else None,
             fresh=request.fresh,
         )
         return evaluation_to_pb(evaluation)

@@ -9,7 +9,7 @@ import time
 from typing import Any
 
 from sealkit.backends.base import Generation
-from sealkit.backends.remote import SEEDS, manner
+from sealkit.backends.remote import SEEDS, options
 from sealkit.editors import EditorEntry, read_entries
 from sealkit.endpoint import Endpoint
 from sealkit.errors import UnknownEditor
@@ -64,7 +64,7 @@ def chat_request(entry: EditorEntry, prompt: Prompt, sampling: Sampling) -> dict
         "model": entry.model,
         "messages": messages,
         "max_tokens": sampling.max_tokens,
-        **manner(sampling),
+        **options(sampling),
     }
     if entry.seeds:
         body["seed"] = sampling.seed % SEEDS

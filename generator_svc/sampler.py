@@ -8,7 +8,7 @@ from itertools import starmap
 
 from sealkit.backends.base import Generation
 from sealkit.errors import InvalidInput
-from sealkit.telemetry import DECODE_TOKENS
+from sealkit.observability.metrics import DECODE_TOKENS
 from sealkit.types import Completion, Prompt, Sampling, seed_of
 
 Write = Callable[[Prompt, Sampling], Awaitable[Generation]]

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The contract's own checks: lint, format, no breaking change against the last commit, generated code up to date.
+# The contract's own checks: lint, format, no breaking change against the last release, generated code up to date.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 buf=.venv/bin/buf
@@ -7,14 +7,13 @@ buf=.venv/bin/buf
 "$buf" lint
 "$buf" format --diff --exit-code --path protos/seal
 
-# Uncommitted work is held against HEAD, a clean tree against the commit before it.
-base=HEAD
-git diff --quiet HEAD -- protos 2>/dev/null && base=HEAD~1
-if git rev-parse --quiet --verify "$base:protos/seal" >/dev/null; then
-  "$buf" breaking --against ".git#ref=$(git rev-parse "$base")"
-  echo "buf breaking: nothing broken since $base"
+# What was released may not break; before the first release names may still change.
+release=$(git tag --list 'v*' --sort=-version:refname | head -n 1)
+if [ -n "$release" ]; then
+  "$buf" breaking --against ".git#tag=$release"
+  echo "buf breaking: nothing broken since $release"
 else
-  echo "buf breaking: no earlier protos to compare with"
+  echo "buf breaking: nothing is released yet"
 fi
 
 .venv/bin/python scripts/generate_protos.py --check

@@ -1,4 +1,4 @@
-"""Writes the table of metrics in docs/observability.md, from sealkit/telemetry.py: `python -m
+"""Writes the table of metrics in docs/observability.md, from sealkit/observability/metrics.py: `python -m
 scripts.write_metrics_table [--check]`; with --check it only says whether the page differs."""
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from pathlib import Path
 from prometheus_client.metrics import MetricWrapperBase
 
 from deploy.generated import settle
-from sealkit import telemetry
+from sealkit.observability import metrics
 
 TARGET = Path(__file__).parents[1] / "docs/observability.md"
 BEGIN = "<!-- metrics: written by python -m scripts.write_metrics_table, held by a test -->\n"
@@ -19,15 +19,15 @@ END = "<!-- end of metrics -->\n"
 
 def rows() -> Iterator[tuple[str, str, tuple[str, ...], str]]:
     """Name as Prometheus has it, kind, labels and help of every metric, in the order of their declaration."""
-    for value in vars(telemetry).values():
+    for value in vars(metrics).values():
         if isinstance(value, MetricWrapperBase):
             (about,) = value.describe()
             name = f"{about.name}_total" if about.type == "counter" else about.name
             yield name, about.type, tuple(value._labelnames), about.documentation
-        elif value is telemetry.RUN_GAUGES:
-            yield from ((name, "gauge", labels, text) for name, (text, labels) in telemetry.RUN_GAUGES.items())
-        elif value is telemetry.GPU_GAUGES:
-            yield from ((name, "gauge", ("gpu", "uuid"), text) for name, text in telemetry.GPU_GAUGES.items())
+        elif value is metrics.RUN_GAUGES:
+            yield from ((name, "gauge", labels, text) for name, (text, labels) in metrics.RUN_GAUGES.items())
+        elif value is metrics.GPU_GAUGES:
+            yield from ((name, "gauge", ("gpu", "uuid"), text) for name, text in metrics.GPU_GAUGES.items())
 
 
 def page(text: str) -> str:

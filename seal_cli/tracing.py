@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pydantic import ValidationError
 
 from sealkit.errors import InvalidConfig, SealError
-from sealkit.tracing import TracingSettings, start_tracing
+from sealkit.observability.start import TracingSettings, start_tracing
 
 
 @contextmanager

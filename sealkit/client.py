@@ -21,9 +21,10 @@ from typing import Any, Self, TypeVar
 
 from seal.controller.v1 import controller_pb2_grpc
 
-from sealkit import tracing
+from sealkit.callers import reads
 from sealkit.config import RunConfig
 from sealkit.errors import Unavailable
+from sealkit.observability import tracing
 from sealkit.resources import (
     Alias,
     AuditEntry,
@@ -31,7 +32,7 @@ from sealkit.resources import (
     CallerInfo,
     Event,
     PolicyVersion,
-    Replay,
+    Rerun,
     Run,
     RunEstimate,
     RunReport,
@@ -39,7 +40,7 @@ from sealkit.resources import (
     TrialState,
 )
 from sealkit.rpc import controller_calls as calls
-from sealkit.rpc.authority import TENANT_KEY, reads
+from sealkit.rpc.authority import TENANT_KEY
 from sealkit.rpc.channel import open_channel, open_sync_channel
 from sealkit.rpc.controller_calls import Call, Page, Watch
 from sealkit.rpc.correlation import to_metadata
@@ -188,20 +189,20 @@ class SealClient(_Client):
         """One trial, with its verdicts. Raises UnknownTrial."""
         return self._send(calls.get_trial(name))
 
-    def replay_trial(self, name: str, *, request_id: str | None = None) -> Trial:
-        """Has a trial made again from its manifest; the new trial, not yet made (see `get_replay`). Raises
-        UnknownTrial, NotReplayable."""
-        return self._send(calls.replay_trial(name, request_id))
+    def rerun_trial(self, name: str, *, request_id: str | None = None) -> Trial:
+        """Has a trial made again from its manifest; the new trial, not yet made (see `get_rerun`). Raises
+        UnknownTrial, NotReproducible."""
+        return self._send(calls.rerun_trial(name, request_id))
 
-    def get_replay(self, name: str) -> Replay:
-        """A replay, by its own name, beside the recorded trial. Raises UnknownTrial."""
-        return self._send(calls.get_replay(name))
+    def get_rerun(self, name: str) -> Rerun:
+        """A rerun, by its own name, beside the recorded trial. Raises UnknownTrial."""
+        return self._send(calls.get_rerun(name))
 
-    def wait_replay(self, name: str, *, poll_seconds: float = 0.5) -> Replay:
-        """The replay once it has ended. Raises UnknownTrial."""
-        while not (replay := self.get_replay(name)).trial.state.terminal:
+    def wait_rerun(self, name: str, *, poll_seconds: float = 0.5) -> Rerun:
+        """The rerun once it has ended. Raises UnknownTrial."""
+        while not (rerun := self.get_rerun(name)).trial.state.terminal:
             time.sleep(poll_seconds)
-        return replay
+        return rerun
 
     def list_policies(self) -> Iterator[PolicyVersion]:
         """All policies, newest first, a page at a time."""
@@ -359,21 +360,21 @@ class AsyncSealClient(_Client):
         """One trial, with its verdicts. Raises UnknownTrial."""
         return await self._send(calls.get_trial(name))
 
-    async def replay_trial(self, name: str, *, request_id: str | None = None) -> Trial:
-        """See `SealClient.replay_trial`."""
-        return await self._send(calls.replay_trial(name, request_id))
+    async def rerun_trial(self, name: str, *, request_id: str | None = None) -> Trial:
+        """See `SealClient.rerun_trial`."""
+        return await self._send(calls.rerun_trial(name, request_id))
 
-    async def get_replay(self, name: str) -> Replay:
+    async def get_rerun(self, name: str) -> Rerun:
         """Raises UnknownTrial."""
-        return await self._send(calls.get_replay(name))
+        return await self._send(calls.get_rerun(name))
 
-    async def wait_replay(self, name: str, *, poll_seconds: float = 0.5) -> Replay:
-        """See `SealClient.wait_replay`."""
-        replay = await self.get_replay(name)
-        while not replay.trial.state.terminal:
+    async def wait_rerun(self, name: str, *, poll_seconds: float = 0.5) -> Rerun:
+        """See `SealClient.wait_rerun`."""
+        rerun = await self.get_rerun(name)
+        while not rerun.trial.state.terminal:
             await asyncio.sleep(poll_seconds)
-            replay = await self.get_replay(name)
-        return replay
+            rerun = await self.get_rerun(name)
+        return rerun
 
     def list_policies(self) -> AsyncIterator[PolicyVersion]:
         """All policies, newest first, a page at a time."""

@@ -15,10 +15,12 @@ B = TypeVar("B")
 
 
 @overload
-async def together(one: Coroutine[object, object, A], other: Coroutine[object, object, B], /) -> tuple[A, B]: ...
+async def gather_or_cancel(
+    one: Coroutine[object, object, A], other: Coroutine[object, object, B], /
+) -> tuple[A, B]: ...
 @overload
-async def together(*work: Coroutine[object, object, A]) -> tuple[A, ...]: ...
-async def together(*work: Coroutine[object, object, object]) -> tuple[object, ...]:
+async def gather_or_cancel(*work: Coroutine[object, object, A]) -> tuple[A, ...]: ...
+async def gather_or_cancel(*work: Coroutine[object, object, object]) -> tuple[object, ...]:
     """The results, in order. The first failure cancels the rest, waits for its end, and is raised as it is."""
     tasks = [asyncio.ensure_future(one) for one in work]
     try:
@@ -30,12 +32,12 @@ async def together(*work: Coroutine[object, object, object]) -> tuple[object, ..
 
 
 @dataclass(eq=False)
-class _Flight(Generic[V]):
+class _InFlight(Generic[V]):
     task: asyncio.Task[V]
     waiting: int = 0
 
 
-class Flights(Generic[K, V]):
+class SingleFlightCache(Generic[K, V]):
     """A least-recently-used cache of at most `limit`, measured by `weigh` (1 a result unless told), with single
     flight. Failures are not kept. For one event loop."""
 
@@ -44,7 +46,7 @@ class Flights(Generic[K, V]):
         self._weigh = weigh
         self._kept: OrderedDict[K, V] = OrderedDict()
         self._weight = 0.0
-        self._flying: dict[K, _Flight[V]] = {}
+        self._in_flight: dict[K, _InFlight[V]] = {}
 
     async def get(self, key: K, compute: Callable[[], Awaitable[V]]) -> tuple[V, bool]:
         """The result of `key`, and whether this call had it computed. The computation goes on while anyone waits for
@@ -52,10 +54,10 @@ class Flights(Generic[K, V]):
         if key in self._kept:
             self._kept.move_to_end(key)
             return self._kept[key], False
-        fresh = key not in self._flying
+        fresh = key not in self._in_flight
         if fresh:
-            self._flying[key] = _Flight(asyncio.ensure_future(self._compute(key, compute)))
-        flight = self._flying[key]
+            self._in_flight[key] = _InFlight(asyncio.ensure_future(self._compute(key, compute)))
+        flight = self._in_flight[key]
         flight.waiting += 1
         try:
             return await asyncio.shield(flight.task), fresh
@@ -63,7 +65,7 @@ class Flights(Generic[K, V]):
             flight.waiting -= 1
             if not flight.waiting and not flight.task.done():
                 flight.task.cancel()
-                self._flying.pop(key, None)
+                self._in_flight.pop(key, None)
 
     def forget(self, key: K) -> None:
         """Drops a kept result."""
@@ -75,8 +77,8 @@ class Flights(Generic[K, V]):
         try:
             value = await compute()
         finally:
-            if key in self._flying and self._flying[key].task is me:
-                del self._flying[key]
+            if key in self._in_flight and self._in_flight[key].task is me:
+                del self._in_flight[key]
         self._kept[key] = value
         self._weight += self._weigh(value)
         while self._weight > self._limit and len(self._kept) > 1:

@@ -1,6 +1,6 @@
 """What a run is to do. TOML says *what*; the environment says *where*. Every default of the science lives here.
 
-The resolved config is stored with the run and replays it. Sources of the defaults: SEAL (arXiv 2506.10943), knowledge
+The resolved config is stored with the run and reruns it. Sources of the defaults: SEAL (arXiv 2506.10943), knowledge
 incorporation, unless a field says otherwise.
 """
 
@@ -102,16 +102,16 @@ class EvaluationConfig(Section):
     """Measure KL(base || adapted) where the backend can."""
     earlier_contexts: int = Field(0, ge=0, le=MOST)
     """Ask the queries of this many contexts that the run learned earlier again, as part of the retention suite."""
-    race_confidence: float = Field(0.0, ge=0, lt=1)
+    early_stopping_confidence: float = Field(0.0, ge=0, lt=1)
     """Stop asking once a trial is below its baseline with this confidence (over 0.5); 0: ask every query."""
-    race_wave: int = Field(4, ge=1, le=MOST)
-    """Queries that a race asks at a time."""
+    early_stopping_interval: int = Field(4, ge=1, le=MOST)
+    """Queries that early stopping asks at a time."""
 
-    @field_validator("race_confidence")
+    @field_validator("early_stopping_confidence")
     @classmethod
     def _more_than_a_guess(cls, value: float) -> float:
         if 0 < value <= 0.5:
-            raise ValueError("0 (no race), or above 0.5")
+            raise ValueError("0 (no early stopping), or above 0.5")
         return value
 
 
@@ -145,7 +145,7 @@ class GateConfig(Section):
 class AdaptConfig(Section):
     """How an adaptation commits what it learned (`task = "adapt"`)."""
 
-    commit: Literal["stack", "consolidate"] = "stack"
+    commit: Literal["join", "consolidate"] = "join"
     """Put the chosen adapter on top of the ones before, exactly; or retrain one from the base on all that was kept."""
 
 

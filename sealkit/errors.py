@@ -1,5 +1,5 @@
-"""The one exception tree. `reason` is stable and machine-readable; the message says what to do; `sealkit.rpc.status`
-maps each class to a gRPC code in one table, and back."""
+"""The one exception tree. `reason` is stable and machine-readable; the message says what to do; `sealkit.faults`
+maps each class to a code in one table."""
 
 from __future__ import annotations
 
@@ -133,16 +133,22 @@ class RunNotResumable(FailedPrecondition):
     reason = "RUN_NOT_RESUMABLE"
 
 
-class NotReplayable(FailedPrecondition):
-    """What a replay needs was never recorded, or is gone."""
+class NotReproducible(FailedPrecondition):
+    """What a rerun needs was never recorded, or is gone."""
 
-    reason = "NOT_REPLAYABLE"
+    reason = "NOT_REPRODUCIBLE"
 
 
 class BudgetExhausted(FailedPrecondition):
     """The run has spent what it may; the message names which limit and by how much."""
 
     reason = "BUDGET_EXHAUSTED"
+
+
+class TooManyUngraded(FailedPrecondition):
+    """The judge failed on so many answers that nothing can be said of the trial."""
+
+    reason = "TOO_MANY_UNGRADED"
 
 
 class GateRefused(FailedPrecondition):
@@ -238,6 +244,12 @@ class DeadlineExceeded(SealError):
 
 class Cancelled(SealError):
     reason = "CANCELLED"
+
+
+class DeliveriesExhausted(SealError):
+    """A trial was handed to workers too often and none finished it: a dead letter."""
+
+    reason = "DELIVERIES_EXHAUSTED"
 
 
 # --- data went bad ----------------------------------------------------------------------------------------------------

@@ -1,7 +1,7 @@
-"""The queue of what is on its way: a Redis stream with a consumer group for each lane (a run, say).
+"""The queue of what is on its way: a Redis stream with a consumer group for each stream (a run, say).
 
 A body is delivered at least once. It stays in its stream until `done`, so what a dead consumer left behind is found by
-its idleness and claimed. Who reads which lane, and how much, is the consumer's choice: lanes make that choice possible.
+its idleness and claimed. Who reads which stream, and how much, is the consumer's choice.
 What is true lives elsewhere (the record): the streams may be wiped at any moment, and then cost time only.
 """
 
@@ -28,9 +28,9 @@ _GROUP = "workers"
 @dataclass(frozen=True, slots=True)
 class Delivery:
     """A body handed to this consumer. `previous` is the consumer it was claimed from; None on a first delivery. `trace`
-    is what its producer put beside it (see `sealkit.tracing`)."""
+    is what its producer put beside it (see `sealkit.observability.tracing`)."""
 
-    lane: str
+    stream: str
     message_id: str
     body: str
     previous: str | None = None
@@ -38,8 +38,8 @@ class Delivery:
 
     @property
     def key(self) -> str:
-        """What tells it from every other; a message id alone is its lane's."""
-        return f"{self.lane}/{self.message_id}"
+        """What tells it from every other; a message id alone is its stream's."""
+        return f"{self.stream}/{self.message_id}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,7 @@ class Depth:
 
 
 class Queue:
-    """The lanes seen by one consumer. Every method raises Unavailable, naming the URL, where Redis does not answer;
+    """The streams seen by one consumer. Every method raises Unavailable, naming the URL, where Redis does not answer;
     the next call connects anew."""
 
     def __init__(self, url: str, *, consumer: str, stream: str = "seal:trials", client: Redis | None = None) -> None:
@@ -62,170 +62,170 @@ class Queue:
         self._shown = without_password(url)
         self._redis = client or connect(url)
         self._stream = stream
-        self._index = f"{stream}:lanes"
+        self._index = f"{stream}:streams"
         self._consumer = consumer
 
     async def ping(self) -> None:
         """Asks whether Redis answers."""
         await self._ask(lambda: self._redis.ping())
 
-    async def put(self, lane: str, bodies: Sequence[str], *, trace: str = "") -> None:
-        """Adds bodies at the lane's end."""
+    async def put(self, stream: str, bodies: Sequence[str], *, trace: str = "") -> None:
+        """Adds bodies at the stream's end."""
         beside: dict[Any, Any] = {"trace": trace} if trace else {}
 
         async def add() -> None:
             async with self._redis.pipeline(transaction=False) as pipe:
-                pipe.sadd(self._index, lane)
+                pipe.sadd(self._index, stream)
                 for body in bodies:
-                    pipe.xadd(self._key(lane), {"body": body, **beside})
+                    pipe.xadd(self._key(stream), {"body": body, **beside})
                 await pipe.execute()
 
         if bodies:
             await self._ask(add)
 
     async def take(self, counts: Mapping[str, int]) -> list[Delivery]:
-        """Of each lane at most so many bodies that no consumer has had; returns at once."""
+        """Of each stream at most so many bodies that no consumer has had; returns at once."""
 
         async def read() -> list[Any]:
             async with self._redis.pipeline(transaction=False) as pipe:
-                for lane, count in counts.items():
-                    pipe.xreadgroup(_GROUP, self._consumer, {self._key(lane): ">"}, count=count)
+                for stream, count in counts.items():
+                    pipe.xreadgroup(_GROUP, self._consumer, {self._key(stream): ">"}, count=count)
                 return list(await pipe.execute(raise_on_error=False))
 
         found: list[Delivery] = []
         again: dict[str, int] = {}
-        for lane, answer in zip(counts, await self._ask(read) if counts else (), strict=True):
+        for stream, answer in zip(counts, await self._ask(read) if counts else (), strict=True):
             if isinstance(answer, ResponseError) and _group_is_missing(answer):
-                await self._ask(partial(self._make_group, lane))
-                again[lane] = counts[lane]  # this one alone: what the others gave is in hand
+                await self._ask(partial(self._make_group, stream))
+                again[stream] = counts[stream]  # this one alone: what the others gave is in hand
             elif isinstance(answer, Exception):
                 raise Unavailable(f"Redis at {self._shown} refuses: {answer}") from answer
             else:
                 found += self._deliveries(answer)
         return found + (await self.take(again) if again else [])
 
-    async def wait(self, lanes: Sequence[str], *, seconds: float) -> list[Delivery]:
-        """Waits up to `seconds` for bodies that no consumer has had; at most one of each lane."""
+    async def wait(self, streams: Sequence[str], *, seconds: float) -> list[Delivery]:
+        """Waits up to `seconds` for bodies that no consumer has had; at most one of each stream."""
         block = max(1, int(seconds * 1000))
-        keys: dict[Any, Any] = {self._key(lane): ">" for lane in lanes}
+        keys: dict[Any, Any] = {self._key(stream): ">" for stream in streams}
         read = partial(self._redis.xreadgroup, _GROUP, self._consumer, keys, count=1, block=block)
-        return self._deliveries(await self._ask(read, lanes=lanes))
+        return self._deliveries(await self._ask(read, streams=streams))
 
-    async def take_idle(self, lanes: Sequence[str], count: int, *, idle_seconds: float) -> list[Delivery]:
+    async def take_idle(self, streams: Sequence[str], count: int, *, idle_seconds: float) -> list[Delivery]:
         """Claims at most `count` bodies whose consumer gave no sign for `idle_seconds`."""
         found: list[Delivery] = []
-        for lane in lanes:
+        for stream in streams:
             if len(found) < count:
-                found += await self._claim(lane, count - len(found), int(idle_seconds * 1000))
+                found += await self._claim(stream, count - len(found), int(idle_seconds * 1000))
         return found
 
-    async def _claim(self, lane: str, count: int, idle: int) -> list[Delivery]:
-        look = partial(self._redis.xpending_range, self._key(lane), _GROUP, min="-", max="+", count=count, idle=idle)
-        pending = await self._ask(look, lanes=[lane])
+    async def _claim(self, stream: str, count: int, idle: int) -> list[Delivery]:
+        look = partial(self._redis.xpending_range, self._key(stream), _GROUP, min="-", max="+", count=count, idle=idle)
+        pending = await self._ask(look, streams=[stream])
         owners = {entry["message_id"]: entry["consumer"] for entry in pending}
         if not owners:
             return []
-        claim = partial(self._redis.xclaim, self._key(lane), _GROUP, self._consumer, idle, list(owners))
-        claimed = await self._ask(claim, lanes=[lane])
-        return [_delivery(lane, number, fields, owners[number]) for number, fields in claimed if fields]
+        claim = partial(self._redis.xclaim, self._key(stream), _GROUP, self._consumer, idle, list(owners))
+        claimed = await self._ask(claim, streams=[stream])
+        return [_delivery(stream, number, fields, owners[number]) for number, fields in claimed if fields]
 
     async def renew(self, deliveries: Sequence[Delivery]) -> None:
         """Gives a sign of life for what this consumer has under way."""
 
         async def claim() -> None:
             async with self._redis.pipeline(transaction=False) as pipe:
-                for lane, numbers in by_lane.items():
-                    pipe.xclaim(self._key(lane), _GROUP, self._consumer, 0, [*numbers], justid=True)
+                for stream, numbers in by_stream.items():
+                    pipe.xclaim(self._key(stream), _GROUP, self._consumer, 0, [*numbers], justid=True)
                 await pipe.execute()
 
-        if by_lane := _by_lane(deliveries):
-            await self._ask(claim, lanes=by_lane)
+        if by_stream := _by_stream(deliveries):
+            await self._ask(claim, streams=by_stream)
 
     async def done(self, deliveries: Sequence[Delivery]) -> None:
         """Takes bodies off the queue for good; those that are gone already do no harm."""
 
         async def remove() -> None:
             async with self._redis.pipeline(transaction=True) as pipe:
-                for lane, numbers in by_lane.items():
-                    pipe.xack(self._key(lane), _GROUP, *numbers)
-                    pipe.xdel(self._key(lane), *numbers)
+                for stream, numbers in by_stream.items():
+                    pipe.xack(self._key(stream), _GROUP, *numbers)
+                    pipe.xdel(self._key(stream), *numbers)
                 await pipe.execute()
 
-        if by_lane := _by_lane(deliveries):
+        if by_stream := _by_stream(deliveries):
             await self._ask(remove)
 
-    async def bodies(self, lane: str, *, but_of: Collection[str] = ()) -> set[str]:
-        """Every body in the lane, under way or not, but those that one of these consumers has."""
+    async def bodies(self, stream: str, *, but_of: Collection[str] = ()) -> set[str]:
+        """Every body in the stream, under way or not, but those that one of these consumers has."""
         left: set[str] = set()
         for consumer in but_of:
             look = partial(
                 self._redis.xpending_range,
-                self._key(lane),
+                self._key(stream),
                 _GROUP,
                 min="-",
                 max="+",
                 count=_PAGE,
                 consumername=consumer,
             )
-            left |= {entry["message_id"] for entry in await self._ask(look, lanes=[lane])}
+            left |= {entry["message_id"] for entry in await self._ask(look, streams=[stream])}
         found: set[str] = set()
         start = "-"
         while True:
-            page = await self._ask(partial(self._redis.xrange, self._key(lane), min=start, count=_PAGE))
+            page = await self._ask(partial(self._redis.xrange, self._key(stream), min=start, count=_PAGE))
             found.update(_body(fields) for number, fields in page if number not in left)
             if len(page) < _PAGE:
                 return found
             start = f"({page[-1][0]}"
 
-    async def depth(self, lanes: Sequence[str]) -> Depth:
-        """How full these lanes are now."""
+    async def depth(self, streams: Sequence[str]) -> Depth:
+        """How full these streams are now."""
         waiting, under_way, oldest = 0, 0, 0.0
         seconds, micros = await self._ask(lambda: self._redis.time())
-        for lane in lanes:
-            length = int(await self._ask(partial(self._redis.xlen, self._key(lane))))
-            groups = await self._ask(partial(self._redis.xinfo_groups, self._key(lane)), lanes=[lane])
+        for stream in streams:
+            length = int(await self._ask(partial(self._redis.xlen, self._key(stream))))
+            groups = await self._ask(partial(self._redis.xinfo_groups, self._key(stream)), streams=[stream])
             group: dict[str, Any] = groups[0] if groups else {"pending": 0, "last-delivered-id": "0-0"}
             pending = int(group["pending"])
             under_way += pending
             waiting += max(0, length - pending)
-            after = partial(self._redis.xrange, self._key(lane), min=f"({group['last-delivered-id']}", count=1)
+            after = partial(self._redis.xrange, self._key(stream), min=f"({group['last-delivered-id']}", count=1)
             for number, _ in await self._ask(after):
                 put_at = int(number.partition("-")[0]) / 1000
                 oldest = max(oldest, seconds + micros / 1e6 - put_at)
         return Depth(waiting, under_way, oldest)
 
-    async def lanes(self) -> set[str]:
-        """Every lane there is."""
+    async def streams(self) -> set[str]:
+        """Every stream there is."""
         return set(await self._ask(lambda: self._redis.smembers(self._index)))
 
-    async def drop(self, lanes: Sequence[str]) -> None:
-        """Removes lanes with all that is in them."""
+    async def drop(self, streams: Sequence[str]) -> None:
+        """Removes streams with all that is in them."""
 
         async def remove() -> None:
             async with self._redis.pipeline(transaction=True) as pipe:
-                pipe.delete(*map(self._key, lanes))
-                pipe.srem(self._index, *lanes)
+                pipe.delete(*map(self._key, streams))
+                pipe.srem(self._index, *streams)
                 await pipe.execute()
 
-        if lanes:
+        if streams:
             await self._ask(remove)
 
     async def forget(self) -> None:
-        """Removes this consumer from every lane in which it has nothing under way: the rest is for others to claim."""
-        for lane in await self.lanes():
-            key = self._key(lane)
+        """Removes this consumer from every stream in which it has nothing under way: others claim the rest."""
+        for stream in await self.streams():
+            key = self._key(stream)
             look = partial(
                 self._redis.xpending_range, key, _GROUP, min="-", max="+", count=1, consumername=self._consumer
             )
-            if not await self._ask(look, lanes=[lane]):
-                await self._ask(partial(self._redis.xgroup_delconsumer, key, _GROUP, self._consumer), lanes=[lane])
+            if not await self._ask(look, streams=[stream]):
+                await self._ask(partial(self._redis.xgroup_delconsumer, key, _GROUP, self._consumer), streams=[stream])
 
     async def close(self) -> None:
         """Closes the connections."""
         await close(self._redis)
 
-    def _key(self, lane: str) -> str:
-        return f"{self._stream}:{lane}"
+    def _key(self, stream: str) -> str:
+        return f"{self._stream}:{stream}"
 
     def _deliveries(self, answer: Any) -> list[Delivery]:
         found = answer.items() if isinstance(answer, dict) else answer or ()
@@ -235,19 +235,19 @@ class Queue:
             for number, fields in entries
         ]
 
-    async def _ask(self, call: Callable[[], Awaitable[Any]], lanes: Iterable[str] = ()) -> Any:
+    async def _ask(self, call: Callable[[], Awaitable[Any]], streams: Iterable[str] = ()) -> Any:
         """One question. Groups that are not there (first use, or a wiped Redis) are made, and it is asked again."""
-        return await _cancellable(lambda: self._answered(call, lanes))
+        return await _cancellable(lambda: self._answered(call, streams))
 
-    async def _answered(self, call: Callable[[], Awaitable[Any]], lanes: Iterable[str]) -> Any:
+    async def _answered(self, call: Callable[[], Awaitable[Any]], streams: Iterable[str]) -> Any:
         try:
             try:
                 return await _cancellable(call)
             except ResponseError as error:
                 if not _group_is_missing(error):
                     raise
-                for lane in lanes:
-                    await self._make_group(lane)
+                for stream in streams:
+                    await self._make_group(stream)
                 return await call()
         except (RedisConnectionError, RedisTimeoutError, OSError) as error:
             raise Unavailable(
@@ -257,10 +257,10 @@ class Queue:
         except RedisError as error:
             raise Unavailable(f"Redis at {self._shown} refuses: {error}") from error
 
-    async def _make_group(self, lane: str) -> None:
-        await self._redis.sadd(self._index, lane)
+    async def _make_group(self, stream: str) -> None:
+        await self._redis.sadd(self._index, stream)
         try:
-            await self._redis.xgroup_create(self._key(lane), _GROUP, id="0", mkstream=True)
+            await self._redis.xgroup_create(self._key(stream), _GROUP, id="0", mkstream=True)
         except ResponseError as error:
             if "BUSYGROUP" not in str(error):
                 raise
@@ -271,14 +271,14 @@ def _body(fields: Mapping[str, str]) -> str:
     return fields.get("body", "").replace("\0", "\N{REPLACEMENT CHARACTER}")  # PostgreSQL cannot even be asked for NUL
 
 
-def _delivery(lane: str, number: str, fields: Mapping[str, str], previous: str | None = None) -> Delivery:
-    return Delivery(lane, number, _body(fields), previous, fields.get("trace", ""))
+def _delivery(stream: str, number: str, fields: Mapping[str, str], previous: str | None = None) -> Delivery:
+    return Delivery(stream, number, _body(fields), previous, fields.get("trace", ""))
 
 
-def _by_lane(deliveries: Sequence[Delivery]) -> dict[str, list[str]]:
+def _by_stream(deliveries: Sequence[Delivery]) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for delivery in deliveries:
-        found.setdefault(delivery.lane, []).append(delivery.message_id)
+        found.setdefault(delivery.stream, []).append(delivery.message_id)
     return found
 
 

@@ -31,7 +31,7 @@ def connect(url: str) -> Redis:
     try:
         if urlsplit(url).scheme in ("redis+sentinel", "rediss+sentinel"):
             return _by_sentinel(url)
-        return Redis.from_url(url, **_manners())
+        return Redis.from_url(url, **_options())
     except ValueError as error:
         why = "characters like / and @ in a password are written %2F and %40" if "@" in url else str(error)
         raise InvalidConfig(
@@ -64,7 +64,7 @@ def without_password(url: str) -> str:
     return urlunsplit(parts._replace(netloc=f"{shown}{at}{parts.netloc}", query=query))
 
 
-def _manners() -> dict[str, Any]:
+def _options() -> dict[str, Any]:
     return {
         "decode_responses": True,
         "encoding_errors": "replace",  # bytes that are no text are no trial's name; they must not stop who reads them
@@ -90,8 +90,8 @@ def _by_sentinel(url: str) -> Redis:
         tls["ssl"] = kwargs["ssl"] = True
     own = {key: kwargs.pop(f"sentinel_{key}") for key in ("username", "password") if f"sentinel_{key}" in kwargs}
     asked = [_host(one) for one in hosts.split(",") if one]
-    sentinels = Sentinel(asked, sentinel_kwargs={**_manners(), **tls, **own})  # type: ignore[no-untyped-call]
-    client: Redis = sentinels.master_for(unquote(master), **{**_manners(), **kwargs})
+    sentinels = Sentinel(asked, sentinel_kwargs={**_options(), **tls, **own})  # type: ignore[no-untyped-call]
+    client: Redis = sentinels.master_for(unquote(master), **{**_options(), **kwargs})
     return client
 
 

@@ -45,7 +45,7 @@ class TrialState(StrEnum):
 class TrialPhase(StrEnum):
     E_STEP = "e_step"
     HELD_OUT = "held_out"
-    REPLAY = "replay"
+    RERUN = "rerun"
     """Made again from the manifest of another, to compare; counts for nothing else."""
 
 
@@ -101,6 +101,7 @@ class Trial(Value):
     """One self-edit → adapter → evaluation → reward. Accuracies and forgetting in [0, 1] terms; None: not measured."""
 
     name: str
+    round: int
     state: TrialState
     phase: TrialPhase
     context_id: str
@@ -116,7 +117,7 @@ class Trial(Value):
     retention: Retention | None = None
     divergence: Divergence | None = None
     stopped_early: bool = False
-    flip_rate: float = 0.0
+    batch_variant_rate: float = 0.0
     reward: float | None = None
     selected: bool = False
     verdicts: tuple[Verdict, ...] = ()
@@ -124,7 +125,7 @@ class Trial(Value):
     usage: Usage = Usage()
     stage_usage: dict[str, Usage] = Field(default_factory=dict)
     manifest: dict[str, Any] = Field(default_factory=dict)
-    replay_of: str = ""
+    rerun_of: str = ""
     attempts: int = 0
     late_results: int = 0
     error: Fault | None = None
@@ -133,12 +134,14 @@ class Trial(Value):
 
 
 class PolicyVersion(Value):
-    """A version of the policy; `round` is `runs/{run}/rounds/{round}`, empty for a base model. `scores`: its row of R,
-    accuracy by context id."""
+    """A version of the policy. `version` counts within its run, from 0; `round` is the one that made it, None for θ_0.
+    `scores`: its row of R, accuracy by context id."""
 
     name: str
+    run: str
+    version: int
     parent: str = ""
-    round: str = ""
+    round: int | None = None
     adapter: AdapterRef | None = None
     trials: tuple[str, ...] = ()
     forgetting: float | None = None
@@ -221,9 +224,9 @@ class Quotas(Value):
     runs_at_once: int = Field(0, ge=0)
     """Runs that wait or are under way."""
     trials_in_run: int = Field(0, ge=0)
-    """Trials that a run plans, its replays included."""
+    """Trials that a run plans, its reruns included."""
     device_seconds_a_day: float = Field(0.0, ge=0)
-    """Of all its runs and replays, from midnight to midnight (UTC)."""
+    """Of all its runs and reruns, from midnight to midnight (UTC)."""
     highest_priority: int = Field(0, ge=0)
     """`scheduling.priority` of a run."""
 
@@ -308,14 +311,14 @@ class RunEstimate(Value):
 
 
 class Difference(Value):
-    """One thing in which a replay came out otherwise."""
+    """One thing in which a rerun came out otherwise."""
 
     field: str
     recorded: str
-    replayed: str
+    rerun: str
 
 
-class Replay(Value):
+class Rerun(Value):
     """A trial made again from its manifest, beside the recorded one."""
 
     trial: Trial

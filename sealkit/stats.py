@@ -1,4 +1,4 @@
-"""Means with their n and interval, paired tests, and the test that ends a race. Everything reported goes through here.
+"""Means with their n and interval, paired tests, and the test that stops an evaluation early: all that is reported.
 
 `mean_estimate` and `paired_difference` give Student-t intervals over the things averaged (contexts, as a rule:
 questions about one passage are not independent); `bootstrap` resamples answers, or clusters of them. All intervals
@@ -84,11 +84,11 @@ def paired_bootstrap(
     return bootstrap(differences, clusters=clusters, low=-1.0, imagined=imagined, seed=seed)
 
 
-def widened(estimate: Estimate, flip_rate: float, *, low: float = 0.0, high: float = 1.0) -> Estimate:
-    """The interval of answers of which a share `flip_rate` depends on their company in the batch: that share may be
+def widened(estimate: Estimate, batch_variant_rate: float, *, low: float = 0.0, high: float = 1.0) -> Estimate:
+    """The interval of answers of which a share `batch_variant_rate` depends on the batch: that share may be
     right or wrong by chance, which moves a mean by the share at most, to either side. A difference has two sides that
     were answered: give twice the rate."""
-    ends = {"low": max(low, estimate.low - flip_rate), "high": min(high, estimate.high + flip_rate)}
+    ends = {"low": max(low, estimate.low - batch_variant_rate), "high": min(high, estimate.high + batch_variant_rate)}
     return estimate.model_copy(update=ends)
 
 
@@ -114,9 +114,9 @@ def enough(accuracy: float, n: int) -> int:
 
 
 @lru_cache(maxsize=256)
-def hopeless(n: int, needed: int, wave: int, confidence: float) -> tuple[int, ...]:
-    """When to stop asking `n` questions, `wave` at a time in random order, because fewer than `needed` of the answers
-    will be right in the end. Entry i: after (i + 1) waves, at so many right answers or fewer; -1: not yet.
+def hopeless(n: int, needed: int, interval: int, confidence: float) -> tuple[int, ...]:
+    """When to stop asking `n` questions, `interval` at a time in random order, because fewer than `needed` answers
+    will be right in the end. Entry i: after (i + 1) batches, at so many right answers or fewer; -1: not yet.
 
     An exact group-sequential test. What is asked is a sample without replacement from the n questions themselves, so
     the right answers so far are hypergeometric whatever the questions have in common, and the random order is all that
@@ -132,7 +132,7 @@ def hopeless(n: int, needed: int, wave: int, confidence: float) -> tuple[int, ..
     for asked in range(1, n):
         of_right = (needed - right) / (n - asked + 1)  # the next answer is one of the right ones left
         chances = chances * (1 - of_right) + np.concatenate(([0.0], (chances * of_right)[:-1]))
-        if asked % wave == 0:
+        if asked % interval == 0:
             sums = np.cumsum(chances)
             allowed = (1 - confidence) * asked / n - spent
             stop = int(np.searchsorted(sums, allowed, side="right")) - 1

@@ -213,7 +213,7 @@ class Outcome(StrEnum):
 
 
 NOT_ASKED = "not asked"
-"""Reason of an ungraded verdict on a query that a race left out."""
+"""Reason of an ungraded verdict on a query that early stopping left out."""
 
 
 class Verdict(Value):
@@ -288,13 +288,13 @@ class Divergence(Value):
     on_fixed_text: float
 
 
-class Race(Value):
-    """A sequential test over waves of queries: stop once the subject is below `to_beat` (None: its baseline) with
+class EarlyStopping(Value):
+    """A sequential test: every `interval` queries, stop once the subject is below `to_beat` (None: its baseline) with
     `confidence`."""
 
     to_beat: float | None = Field(None, ge=0, le=1)
     confidence: float = Field(0.95, gt=0.5, lt=1)
-    wave: int = Field(4, ge=1, le=MOST)
+    interval: int = Field(4, ge=1, le=MOST)
 
 
 class Evaluation(Value):
@@ -306,7 +306,7 @@ class Evaluation(Value):
     retention: Retention | None = None
     divergence: Divergence | None = None
     stopped_early: bool = False
-    flip_rate: float = 0.0
+    batch_variant_rate: float = 0.0
     judge_version: str = ""
     usage: Usage = Usage()
 

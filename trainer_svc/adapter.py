@@ -28,7 +28,7 @@ def initial_weights(config: LoraConfig, linears: Mapping[str, nn.Linear], seed: 
     return LoraWeights(config, tensors)
 
 
-class Stack:
+class AdapterBatch:
     """Adapters of one layout side by side, as products see them: `values` [adapters, size] in the dtype of the
     products, and the scaling of each."""
 
@@ -96,13 +96,13 @@ class Gradients:
 class FrozenAdapter:
     """A policy adapter as it lies under trial adapters."""
 
-    stack: Stack
+    stack: AdapterBatch
 
     @classmethod
     def of(cls, weights: LoraWeights, groups: Groups, device: torch.device, dtype: torch.dtype) -> FrozenAdapter:
         layout = Layout.of(weights.tensors, groups)
         values = layout.flatten(weights.tensors).to(device, dtype)[None]
-        return cls(Stack(layout, values, [weights.scaling]))
+        return cls(AdapterBatch(layout, values, [weights.scaling]))
 
 
 @dataclass(eq=False)
@@ -160,7 +160,7 @@ class TrainableAdapter:
     def alone(self) -> Training:
         """This adapter in a step by itself; nothing is copied, and it is kept."""
         if self._alone is None:
-            stack = Stack(self.layout, self.compute[None], [self.scaling])
+            stack = AdapterBatch(self.layout, self.compute[None], [self.scaling])
             self._alone = Training((self,), stack, Gradients(self.layout, self.master, 1))
         return self._alone
 
@@ -169,7 +169,7 @@ class Training(NamedTuple):
     """Adapters that train side by side in a step."""
 
     adapters: tuple[TrainableAdapter, ...]
-    stack: Stack
+    stack: AdapterBatch
     gradients: Gradients
 
     @classmethod
@@ -181,7 +181,7 @@ class Training(NamedTuple):
             training.gradients.begin()
             return training
         values = torch.stack([adapter.compute for adapter in adapters])
-        stack = Stack(first.layout, values, [adapter.scaling for adapter in adapters])
+        stack = AdapterBatch(first.layout, values, [adapter.scaling for adapter in adapters])
         return cls(tuple(adapters), stack, Gradients(first.layout, first.master, len(adapters)))
 
     def end(self) -> None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import partial
 
-from sealkit import telemetry
 from sealkit.backends.loading import Loading
 from sealkit.backends.models import load_model
 from sealkit.backends.probe import PROBE_TEXT
-from sealkit.gpu import watch_gpus
+from sealkit.observability import metrics
+from sealkit.observability.gpu import watch_gpus
 from sealkit.store import AdapterStore
 from sealkit.types import TrainingExample
 from trainer_svc.encoding import encode
@@ -30,7 +30,7 @@ def build(settings: TrainerSettings) -> Built:
     """Loads the model and starts the engine; blocks meanwhile. Raises InvalidModel, InvalidConfig, Unavailable."""
     store = AdapterStore(settings.store_url)
     if store.folder is not None:
-        telemetry.watch_disk("store", store.folder)
+        metrics.watch_disk("store", store.folder)
     keep_freed_memory()
     loading = Loading(settings.four_bit, settings.device_map)
     # Of one job alone, the last bit is known too.
@@ -45,7 +45,7 @@ def build(settings: TrainerSettings) -> Built:
         step_tokens=settings.step_tokens or (8192 if model.device.type == "cuda" else 1024),
     )
     # Asked for when it is scraped: it costs a step nothing.
-    telemetry.TRAINER_PEAK_MEMORY.set_function(partial(peak_memory_bytes, model.device))
+    metrics.TRAINER_PEAK_MEMORY.set_function(partial(peak_memory_bytes, model.device))
     watch_gpus()
     engine.start()
     trainer = Trainer(loaded, engine, store, limits=settings.limits, policy_first=settings.policy_first)

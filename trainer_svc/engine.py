@@ -20,8 +20,8 @@ from weakref import WeakValueDictionary
 import structlog
 import torch
 
-from sealkit import telemetry
 from sealkit.errors import Cancelled, GpuMemory, QueueFull, SealError, Unavailable
+from sealkit.observability import metrics
 from sealkit.types import Progress
 from trainer_svc.adapter import FrozenAdapter, TrainableAdapter, initial_weights
 from trainer_svc.encoding import Encoded
@@ -118,7 +118,7 @@ class Engine:
             self._admit()
             if self._running:
                 self._step()
-            telemetry.TRAINER_BUSY_SECONDS.inc(time.monotonic() - began)
+            metrics.TRAINER_BUSY_SECONDS.inc(time.monotonic() - began)
 
     def _ended(self, loop: Future[None]) -> None:
         """The thread is over: nobody may wait for it any longer."""
@@ -155,7 +155,7 @@ class Engine:
                 self._running.append(job)
                 self._measure()
             job.charge(self._lap())
-            telemetry.TRAINER_WAIT_SECONDS.observe(job.waited)
+            metrics.TRAINER_WAIT_SECONDS.observe(job.waited)
 
     def _make_adapter(self, spec: JobSpec) -> TrainableAdapter:
         targets = self.model.find_targets(spec.lora.target_modules)
@@ -191,9 +191,9 @@ class Engine:
                 failed.append((job, error))
         if self.model.device.type == "cuda":
             torch.cuda.synchronize(self.model.device)
-        telemetry.TRAINER_STEPS.inc()
-        telemetry.TRAIN_TOKENS.inc(sum(tokens))
-        telemetry.TRAINER_STEP_OCCUPANCY.observe(sum(tokens) / budget)
+        metrics.TRAINER_STEPS.inc()
+        metrics.TRAIN_TOKENS.inc(sum(tokens))
+        metrics.TRAINER_STEP_OCCUPANCY.observe(sum(tokens) / budget)
         seconds = self._lap()
         for job, share in zip(jobs, tokens, strict=True):
             job.charge(seconds * share / sum(tokens))
@@ -252,9 +252,9 @@ class Engine:
                     jobs.remove(job)
             self._measure()
         job.leave()
-        telemetry.TRAINER_DEVICE_SECONDS.labels(result).inc(job.device_seconds)
+        metrics.TRAINER_DEVICE_SECONDS.labels(result).inc(job.device_seconds)
         if job.began is not None:
-            telemetry.TRAINER_TRAIN_SECONDS.observe(time.monotonic() - job.began)
+            metrics.TRAINER_TRAIN_SECONDS.observe(time.monotonic() - job.began)
 
     def _lap(self) -> float:
         """Seconds that nobody was charged for yet."""
@@ -264,9 +264,9 @@ class Engine:
 
     def _measure(self) -> None:
         """Called with the lock held, so that the last word is the latest."""
-        telemetry.TRAINER_JOBS.labels("running").set(len(self._running))
-        telemetry.TRAINER_JOBS.labels("waiting").set(len(self._waiting))
-        telemetry.TRAINER_SLOT_OCCUPANCY.set(len(self._running) / self._max_jobs)
+        metrics.TRAINER_JOBS.labels("running").set(len(self._running))
+        metrics.TRAINER_JOBS.labels("waiting").set(len(self._waiting))
+        metrics.TRAINER_SLOT_OCCUPANCY.set(len(self._running) / self._max_jobs)
 
 
 def _too_big(what: str, error: torch.OutOfMemoryError) -> GpuMemory:

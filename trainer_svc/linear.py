@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from trainer_svc.adapter import Gradients, Stack
+from trainer_svc.adapter import AdapterBatch, Gradients
 from trainer_svc.layout import Views
 from trainer_svc.rows import Rows
 
@@ -24,7 +24,7 @@ class Applied:
     again sees the same."""
 
     rows: Rows
-    stack: Stack
+    stack: AdapterBatch
     gradients: Gradients | None = None
     dropout: float = 0.0
     generator: torch.Generator | None = None

@@ -16,10 +16,10 @@ from typing import Any
 
 import structlog
 
-from sealkit import telemetry, tracing
 from sealkit.backends.lora import WEIGHTS_FILE, LoraWeights, check_fit, concatenate, dump_adapter, load_adapter
 from sealkit.backends.models import LoadedModel
 from sealkit.errors import AdapterCorrupt, AdapterNotFound, SealError, ShapeMismatch
+from sealkit.observability import metrics, tracing
 from sealkit.store import AdapterStore
 from sealkit.types import (
     AdapterRef,
@@ -59,7 +59,7 @@ class Request:
 
 
 @dataclass(eq=False)
-class _Flight:
+class _InFlight:
     """An adapter in the making, and how many callers wait for it."""
 
     task: asyncio.Task[TrainingResult] | None = None
@@ -79,7 +79,7 @@ class Trainer:
         self._store = store
         self._limits = limits
         self._policy_first = policy_first
-        self._flights: dict[tuple[str, bool], _Flight] = {}
+        self._in_flight: dict[tuple[str, bool], _InFlight] = {}
         self._tokenizing = threading.Lock()  # fast tokenizers are not safe to share between threads
 
     def train_adapter(
@@ -138,12 +138,12 @@ class Trainer:
         began = time.monotonic()
         digest = self.digest(request)
         key = (digest, request.retrain)
-        flight = self._flights.get(key)
+        flight = self._in_flight.get(key)
         first = flight is None
         if flight is None:
-            flight = self._flights[key] = _Flight()
-            flight.task = asyncio.create_task(self._fly(digest, request, flight))
-            flight.task.add_done_callback(lambda _: self._land(key, flight))
+            flight = self._in_flight[key] = _InFlight()
+            flight.task = asyncio.create_task(self._execute(digest, request, flight))
+            flight.task.add_done_callback(lambda _: self._forget(key, flight))
         flight.callers += 1
         task = flight.task
         assert task is not None
@@ -154,7 +154,7 @@ class Trainer:
         finally:
             flight.callers -= 1
             if not flight.callers and not task.done():
-                self._flights.pop(key, None)  # whoever asks from now on starts anew
+                self._in_flight.pop(key, None)  # whoever asks from now on starts anew
                 task.cancel()
         wall = time.monotonic() - began
         if first:
@@ -163,7 +163,7 @@ class Trainer:
             yield result.model_copy(update={"cached": True, "usage": Usage(wall_seconds=wall)})
 
     @staticmethod
-    async def _follow(flight: _Flight, task: asyncio.Task[TrainingResult]) -> AsyncGenerator[Progress, None]:
+    async def _follow(flight: _InFlight, task: asyncio.Task[TrainingResult]) -> AsyncGenerator[Progress, None]:
         """The flight's progress as it comes, at most every PROGRESS_SECONDS, to its end."""
         told: Progress | None = None
         while not task.done():
@@ -174,13 +174,13 @@ class Trainer:
 
     # --- one adapter --------------------------------------------------------------------------------------------------
 
-    async def _fly(self, digest: str, request: Request, flight: _Flight) -> TrainingResult:
+    async def _execute(self, digest: str, request: Request, flight: _InFlight) -> TrainingResult:
         if not request.retrain and (known := await asyncio.to_thread(self._recall, digest)):
-            telemetry.TRAINER_JOBS_ENDED.labels("cached").inc()
-            telemetry.CACHE_LOOKUPS.labels("training", "hit").inc()
+            metrics.TRAINER_JOBS_ENDED.labels("cached").inc()
+            metrics.CACHE_LOOKUPS.labels("training", "hit").inc()
             return known
         if not request.retrain:
-            telemetry.CACHE_LOOKUPS.labels("training", "miss").inc()
+            metrics.CACHE_LOOKUPS.labels("training", "miss").inc()
         try:
             with tracing.span("prepare"):
                 spec = await self._prepare(request)
@@ -188,17 +188,17 @@ class Trainer:
             with tracing.span("save"):
                 result = await asyncio.to_thread(self._save, digest, request, trained)
         except SealError as error:
-            telemetry.TRAINER_JOBS_ENDED.labels(error.reason).inc()
+            metrics.TRAINER_JOBS_ENDED.labels(error.reason).inc()
             raise
         except asyncio.CancelledError:
-            telemetry.TRAINER_JOBS_ENDED.labels("cancelled").inc()
+            metrics.TRAINER_JOBS_ENDED.labels("cancelled").inc()
             raise
-        telemetry.TRAINER_JOBS_ENDED.labels("trained").inc()
+        metrics.TRAINER_JOBS_ENDED.labels("trained").inc()
         return result
 
-    def _land(self, key: tuple[str, bool], flight: _Flight) -> None:
-        if self._flights.get(key) is flight:
-            del self._flights[key]
+    def _forget(self, key: tuple[str, bool], flight: _InFlight) -> None:
+        if self._in_flight.get(key) is flight:
+            del self._in_flight[key]
 
     async def _prepare(self, request: Request) -> JobSpec:
         """Checks the request and turns it into tokens and weights."""
@@ -224,7 +224,7 @@ class Trainer:
         self._limits.check(tokens=sum(len(s.ids) for s in sequences), steps=job.steps)
         return job
 
-    async def _run(self, spec: JobSpec, flight: _Flight) -> Trained:
+    async def _run(self, spec: JobSpec, flight: _InFlight) -> Trained:
         def on_progress(progress: Progress) -> None:
             flight.progress = progress
 

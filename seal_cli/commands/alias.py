@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from seal_cli.options import DEFAULT_DATA, Address, Data, Limit, connect
+from sealkit.names import full_name
 
 if TYPE_CHECKING:
     from sealkit.resources import Alias
@@ -27,16 +28,16 @@ def set_alias(
     data: Data = DEFAULT_DATA,
 ) -> None:
     """Point an alias to a policy; it is made where there is none of that name."""
-    policy = policy if policy.startswith("policies/") else f"policies/{policy}"
+    policy = full_name("policies", policy)
     with connect(address, data) as client:
-        _say(client.set_alias(_full(name), policy, reason=reason))
+        _say(client.set_alias(full_name("aliases", name), policy, reason=reason))
 
 
 @app.command()
 def rollback(name: Name, reason: Reason = "", address: Address = "", data: Data = DEFAULT_DATA) -> None:
     """Point an alias to the policy it pointed to before; again: further back."""
     with connect(address, data) as client:
-        _say(client.roll_back_alias(_full(name), reason=reason))
+        _say(client.roll_back_alias(full_name("aliases", name), reason=reason))
 
 
 @app.command()
@@ -46,7 +47,7 @@ def show(name: Name, address: Address = "", data: Data = DEFAULT_DATA) -> None:
     from seal_cli.tables import print_listing
 
     with connect(address, data) as client:
-        alias = client.get_alias(_full(name))
+        alias = client.get_alias(full_name("aliases", name))
     rows = [(change.policy, moment(change.time), change.reason) for change in alias.history]
     print_listing(("policy", "since", "why"), rows)
 
@@ -63,10 +64,6 @@ def list_aliases(limit: Limit = 20, address: Address = "", data: Data = DEFAULT_
         ("alias", "policy", "since", "tenant"),
         [(alias.name, alias.policy, moment(alias.history[0].time), alias.tenant) for alias in found],
     )
-
-
-def _full(name: str) -> str:
-    return name if name.startswith("aliases/") else f"aliases/{name}"
 
 
 def _say(alias: Alias) -> None:

@@ -10,6 +10,7 @@ import typer
 
 from seal_cli.commands.run import follow_to_end
 from seal_cli.options import DEFAULT_DATA, Address, Data, connect
+from sealkit.names import full_name
 
 if TYPE_CHECKING:
     from seal_cli.recipe import Recipe
@@ -70,7 +71,7 @@ def solved(
 ) -> None:
     """Tasks that a run's adapters solved, to be put into a config."""
     with connect(address, data) as client:
-        _print_solved(client.list_trials(run if run.startswith("runs/") else f"runs/{run}"), arm)
+        _print_solved(client.list_trials(full_name("runs", run)), arm)
 
 
 def _all_to_learn(recipe: Recipe) -> list[dict[str, object]]:

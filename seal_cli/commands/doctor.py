@@ -65,21 +65,21 @@ async def _check(data: Path, config: RunConfig | None) -> list[Line]:
     from sealkit.errors import FailedPrecondition, InvalidConfig
 
     try:
-        from seal_cli.doctor import endpoints, things
+        from seal_cli.doctor import endpoints, infrastructure
     except ImportError as error:
         raise FailedPrecondition(
             f"seal doctor needs {error.name}: pip install 'seal-suite[controller,models]'"
         ) from error
 
     settings = read_settings(data)
-    certificates = list(things.check_certificates(settings))
+    certificates = list(infrastructure.check_certificates(settings))
     try:
         identity = own_identity()
         found = await services.check_services(settings, identity, config)
     except InvalidConfig as error:
         found = [Line("services", False, f"not asked: {error.message}", "mend SEAL_TLS_CA, _CERT and _KEY first")]
     rest = await asyncio.gather(
-        things.check_redis(settings), things.check_sql(settings), things.check_stores(settings),
-        things.check_gpu(settings), endpoints.check_endpoints(settings),
+        infrastructure.check_redis(settings), infrastructure.check_sql(settings), infrastructure.check_stores(settings),
+        infrastructure.check_gpu(settings), endpoints.check_endpoints(settings),
     )  # fmt: skip
     return [*found, *(line for lines in rest for line in lines), *certificates]

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from seal_cli.options import DEFAULT_DATA, Address, Data, Limit, connect
+from sealkit.names import full_name
 
 app = typer.Typer(help="Look at policies: the versions of the model that writes self-edits.", no_args_is_help=True)
 
@@ -23,7 +24,7 @@ def list_policies(limit: Limit = 20, address: Address = "", data: Data = DEFAULT
             (
                 policy.name,
                 policy.parent,
-                policy.round,
+                "" if policy.round is None else str(policy.round),
                 str(len(policy.trials)),
                 share(policy.held_out_accuracy),
                 share(policy.forgetting),
@@ -43,12 +44,12 @@ def show(
     from seal_cli.console import moment, out, share
 
     with connect(address, data) as client:
-        policy = client.get_policy(_full(name))
+        policy = client.get_policy(full_name("policies", name))
     kl = f"{policy.divergence.on_fixed_text:.4f} nats a token from the base" if policy.divergence else ""
     facts = {
         "policy": policy.name,
         "from": policy.parent or "the base model",
-        "round": policy.round,
+        "round": "" if policy.round is None else f"{policy.round} of {policy.run}",
         "adapter": policy.adapter.digest if policy.adapter else "none",
         "taught by": ", ".join(policy.trials),
         "gate": f"{policy.gate.value}: {policy.gate_reason}".removesuffix(": "),
@@ -70,8 +71,4 @@ def get(
     from seal_cli.console import out
 
     with connect(address, data) as client:
-        out.print_json(client.get_policy(_full(name)).model_dump_json())
-
-
-def _full(name: str) -> str:
-    return name if name.startswith("policies/") else f"policies/{name}"
+        out.print_json(client.get_policy(full_name("policies", name)).model_dump_json())

@@ -108,7 +108,7 @@ def follow_to_end(client: SealClient, name: str, data: Path | None, *, cancel_on
     """
     from seal_cli.console import err
     from seal_cli.follow import follow
-    from seal_cli.lookout import lookout
+    from seal_cli.liveness import lookout
     from seal_cli.report import print_report
     from sealkit.resources import RunState
 

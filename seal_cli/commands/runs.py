@@ -9,6 +9,7 @@ import typer
 
 from seal_cli.commands.run import follow_to_end
 from seal_cli.options import DEFAULT_DATA, Address, Data, Limit, connect, embedded_store
+from sealkit.names import full_name
 
 app = typer.Typer(help="Look at runs, and steer them.", no_args_is_help=True)
 
@@ -42,14 +43,14 @@ def get(name: Name, address: Address = "", data: Data = DEFAULT_DATA) -> None:
     from seal_cli.console import out
 
     with connect(address, data) as client:
-        out.print_json(client.get_run(_full(name)).model_dump_json())
+        out.print_json(client.get_run(full_name("runs", name)).model_dump_json())
 
 
 @app.command()
 def watch(name: Name, address: Address = "", data: Data = DEFAULT_DATA) -> None:
     """Follow a run from its beginning to its end."""
     with connect(address, data) as client:
-        follow_to_end(client, _full(name), None if address else data)
+        follow_to_end(client, full_name("runs", name), None if address else data)
 
 
 @app.command()
@@ -58,7 +59,7 @@ def cancel(name: Name, address: Address = "", data: Data = DEFAULT_DATA) -> None
     from seal_cli.console import out
 
     with connect(address, data) as client:
-        run = client.cancel_run(_full(name))
+        run = client.cancel_run(full_name("runs", name))
     out.print(f"{run.name}: {run.state.value}", markup=False)
 
 
@@ -68,7 +69,7 @@ def pause(name: Name, address: Address = "", data: Data = DEFAULT_DATA) -> None:
     from seal_cli.console import out
 
     with connect(address, data) as client:
-        run = client.pause_run(_full(name))
+        run = client.pause_run(full_name("runs", name))
     out.print(f"{run.name}: {run.state.value}", markup=False)
 
 
@@ -90,7 +91,7 @@ def resume(
     limits = {"trials": trials, "tokens": tokens, "device_seconds": device_seconds, "wall_seconds": wall_seconds}
     given = {key: value for key, value in limits.items() if value is not None}
     with connect(address, data) as client:
-        run = client.resume_run(_full(name), Budget.model_validate(given) if given or unlimited else None)
+        run = client.resume_run(full_name("runs", name), Budget.model_validate(given) if given or unlimited else None)
     out.print(f"{run.name}: {run.state.value}; watch it with: seal runs watch {run.name}", markup=False)
 
 
@@ -106,11 +107,11 @@ def report(
     from seal_cli.report import print_report
 
     with connect(address, data) as client:
-        found = client.report(_full(name))
+        found = client.report(full_name("runs", name))
         if as_json:
             out.print_json(found.model_dump_json())
         else:
-            print_report(client.get_run(_full(name)), found, embedded_store(data) if not address else None)
+            print_report(client.get_run(full_name("runs", name)), found, embedded_store(data) if not address else None)
 
 
 @app.command()
@@ -126,16 +127,11 @@ def cost(
     from seal_cli.tables import print_listing
 
     with connect(address, data) as client:
-        found = client.report(_full(name))
+        found = client.report(full_name("runs", name))
     if as_json:
         out.print_json(found.model_dump_json(include={"cost", "round_costs"}))
     else:
         print_listing(COST_COLUMNS, cost_rows(found.round_costs, found.cost))
-
-
-def _full(name: str) -> str:
-    """`runs/…`, whether or not the person typed that part."""
-    return name if name.startswith("runs/") else f"runs/{name}"
 
 
 def _progress(done: int, total: int) -> str:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from seal_cli.options import DEFAULT_DATA, Address, Data, Limit, connect
+from sealkit.names import full_name
 
 if TYPE_CHECKING:
     from sealkit.resources import Trial, TrialState
@@ -27,7 +28,7 @@ def list_trials(
     from seal_cli.console import share
     from seal_cli.tables import print_listing
 
-    parent = parent if parent.startswith("runs/") else f"runs/{parent}"
+    parent = full_name("runs", parent)
     with connect(address, data) as client:
         rows = [
             (
@@ -57,7 +58,7 @@ def retry(
     from seal_cli.console import out
 
     with connect(address, data) as client:
-        found, retried = client.retry_trials(run if run.startswith("runs/") else f"runs/{run}", names or ())
+        found, retried = client.retry_trials(full_name("runs", run), names or ())
     out.print(f"{found.name}: {retried} trials are tried again; the run is {found.state.value}", markup=False)
 
 
@@ -75,7 +76,7 @@ def get(
 
 
 @app.command()
-def replay(
+def rerun(
     name: Annotated[str, typer.Argument(help="runs/…/rounds/…/trials/…")],
     as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
     address: Address = "",
@@ -86,18 +87,18 @@ def replay(
     from seal_cli.tables import print_listing
 
     with connect(address, data) as client:
-        started = client.replay_trial(name)
+        started = client.rerun_trial(name)
         err.print(f"{started.name} is made; waiting for it", markup=False)
-        found = client.wait_replay(started.name)
+        found = client.wait_rerun(started.name)
     if as_json:
         out.print_json(found.model_dump_json())
     elif found.identical:
         out.print(f"identical: {found.original}", markup=False, soft_wrap=True)
     else:
-        rows = [(d.field, _on_one_line(d.recorded), _on_one_line(d.replayed)) for d in found.differences]
-        print_listing(("what", "recorded", "replayed"), rows)
+        rows = [(d.field, _on_one_line(d.recorded), _on_one_line(d.rerun)) for d in found.differences]
+        print_listing(("what", "recorded", "rerun"), rows)
         if rows[0][0] == "weights_sha256":
-            err.print("the same training, other last bits: jobs in company round otherwise; see docs/replay.md")
+            err.print("the same training, other last bits: jobs in company round otherwise; see docs/rerun.md")
     if not found.identical:
         raise typer.Exit(1)
 

@@ -20,7 +20,7 @@ class Backend(Protocol):
     """Samples text from one base model under any policy and adapter, named in every call, never ambient."""
 
     name: str
-    flip_rate: float
+    batch_variant_rate: float
     """Share of texts that come out another in company than alone, in [0, 1]; valid after `start`. 0 where a text does
     not depend on its company, or where nothing is known of it."""
 

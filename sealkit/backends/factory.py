@@ -15,8 +15,8 @@ from sealkit.backends.transformers import TransformersBackend
 from sealkit.backends.vllm import VllmAdapters, VllmOptions
 from sealkit.endpoint import EndpointOptions
 from sealkit.errors import InvalidConfig
+from sealkit.observability.metrics import watch_disk
 from sealkit.store import AdapterStore
-from sealkit.telemetry import watch_disk
 
 _USE_VLLM = "decode with vLLM (backend vllm) or in process (backend transformers)"
 

@@ -18,7 +18,7 @@ from pydantic import BaseModel, Field
 
 from sealkit.backends.base import Generation
 from sealkit.backends.models import describe_model, render_prompt
-from sealkit.backends.remote import SEEDS, AdapterHost, Served, SharedTime, manner
+from sealkit.backends.remote import SEEDS, AdapterHost, Served, SharedTime, options
 from sealkit.endpoint import Endpoint, EndpointOptions, token_count
 from sealkit.errors import (
     EndpointRefused,
@@ -51,7 +51,7 @@ class ServedModel(BaseModel):
 class OpenAIBackend:
     """Implements `sealkit.backends.base.Backend`."""
 
-    flip_rate = 0.0
+    batch_variant_rate = 0.0
 
     def __init__(
         self, model: ServedModel, options: EndpointOptions, adapters: AdapterHost, *, name: str = "openai"
@@ -178,7 +178,7 @@ def completion_request(name: str, tokens: Sequence[int], sampling: Sampling, roo
         "prompt": list(tokens),
         "max_tokens": min(sampling.max_tokens, room),
         "seed": sampling.seed % SEEDS,
-        **manner(sampling),
+        **options(sampling),
     }
 
 

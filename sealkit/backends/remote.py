@@ -19,7 +19,7 @@ SEEDS = 2**31
 """Servers take signed 32-bit seeds, or more."""
 
 
-def manner(sampling: Sampling) -> dict[str, Any]:
+def options(sampling: Sampling) -> dict[str, Any]:
     """How to sample, as OpenAI's API has it; without length and seed, which not every server takes alike. Raises
     InvalidInput on a schema that is none."""
     body: dict[str, Any] = {"temperature": sampling.temperature, "top_p": sampling.top_p}

@@ -53,7 +53,7 @@ class TgiBackend:
     was not started with, and what the client raises."""
 
     name = "tgi"
-    flip_rate = 0.0
+    batch_variant_rate = 0.0
 
     def __init__(self, model: ServedModel, options: EndpointOptions, tgi: TgiOptions, store: AdapterStore) -> None:
         """Raises InvalidConfig where the key that was named is not there."""

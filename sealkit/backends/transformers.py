@@ -13,9 +13,9 @@ import torch
 
 from sealkit.backends.base import Generation
 from sealkit.backends.decoding.adapters import AdapterCache
+from sealkit.backends.decoding.batch_invariance import GREEDY, measure_batch_variance
 from sealkit.backends.decoding.divergence import divergences, parts_of
 from sealkit.backends.decoding.engine import Engine
-from sealkit.backends.decoding.flips import GREEDY, measure_flips
 from sealkit.backends.decoding.grammar import Grammar, Grammars
 from sealkit.backends.decoding.loop import DecodeLoop
 from sealkit.backends.decoding.lora import Adapter
@@ -23,9 +23,9 @@ from sealkit.backends.decoding.row import Row
 from sealkit.backends.decoding.stable import StableEngine
 from sealkit.backends.models import LoadedModel, ModelSettings, load_model, render_prompt
 from sealkit.errors import InvalidInput, PromptTooLong, Unavailable
-from sealkit.gpu import watch_gpus
+from sealkit.observability.gpu import watch_gpus
+from sealkit.observability.metrics import DECODE_BATCH_VARIANT_RATE
 from sealkit.store import AdapterStore
-from sealkit.telemetry import DECODE_FLIP_RATE
 from sealkit.types import AdapterRef, FinishReason, ModelInfo, Policy, Prompt, Sampling, Usage
 
 _MAX_RANK = 1024
@@ -55,7 +55,7 @@ class TransformersBackend:
         adapter_bytes: int = 2 << 30,
         deterministic: Literal["auto", "on", "off"] = "auto",
     ) -> None:
-        self.flip_rate = 0.0
+        self.batch_variant_rate = 0.0
         self._settings = model
         self._deterministic = deterministic
         self._store = store
@@ -73,8 +73,8 @@ class TransformersBackend:
         self._adapters = AdapterCache(self._store, self._held, self._loop, self._adapter_bytes)
         self._grammars = Grammars(self._held.tokenizer)
         if self._in_half_precision and self._deterministic == "off":
-            self.flip_rate = await measure_flips(self._say)
-        DECODE_FLIP_RATE.set(self.flip_rate)
+            self.batch_variant_rate = await measure_batch_variance(self._say)
+        DECODE_BATCH_VARIANT_RATE.set(self.batch_variant_rate)
         watch_gpus()
 
     async def close(self) -> None:

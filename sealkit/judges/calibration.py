@@ -17,7 +17,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from sealkit.concurrency import together
+from sealkit.concurrency import gather_or_cancel
 from sealkit.errors import InvalidDataset
 from sealkit.judges.agreement import Agreement, Ranking, agreement, ranking
 from sealkit.judges.base import Answer, Judge
@@ -67,7 +67,7 @@ async def grade(judge: Judge, verdicts: Sequence[Record]) -> list[tuple[Record, 
     outcomes: list[Outcome] = []
     for start in range(0, len(verdicts), _AT_ONCE):
         some = verdicts[start : start + _AT_ONCE]
-        judged = await together(*(judge.judge(r["question"], r["gold"], [Answer(r["answer"])]) for r in some))
+        judged = await gather_or_cancel(*(judge.judge(r["question"], r["gold"], [Answer(r["answer"])]) for r in some))
         outcomes += [one.outcome for one in judged]
     return [
         (record, outcome is Outcome.CORRECT)

@@ -59,6 +59,8 @@ def decide(question: str, gold: str, answer: str) -> Judgement:
     answer = answer[:_LONGEST]
     if not _squeezed(gold):
         return Judgement(Outcome.UNGRADED, "the gold answer holds no word")
+    if _squeezed(gold) == _squeezed(answer):
+        return _verdict(True, "the gold as it stands")
     answer = _LIST_MARK.sub("", answer)  # "1. " before a line is no number of the answer's
     side = _side_taken(question, gold, answer)
     if side is not None:

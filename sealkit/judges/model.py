@@ -11,14 +11,14 @@ from collections.abc import Sequence
 
 import structlog
 
-from sealkit.concurrency import Flights
+from sealkit.concurrency import SingleFlightCache
 from sealkit.endpoint import Endpoint, EndpointOptions
 from sealkit.errors import InvalidConfig, SealError, Unavailable
 from sealkit.judges.base import Answer, Judgement
 from sealkit.judges.budget import Budget, Pace
 from sealkit.judges.cache import VerdictCache
 from sealkit.judges.settings import JudgeSettings
-from sealkit.telemetry import JUDGE_CALLS, JUDGE_TOKENS
+from sealkit.observability.metrics import JUDGE_CALLS, JUDGE_TOKENS
 from sealkit.types import Outcome, digest_of
 
 log = structlog.get_logger(__name__)
@@ -65,7 +65,7 @@ class ModelJudge:
             prompt_price=settings.judge_prompt_price,
             completion_price=settings.judge_completion_price,
         )
-        self._flights: Flights[str, Outcome] = Flights(_KEPT)
+        self._in_flight: SingleFlightCache[str, Outcome] = SingleFlightCache(_KEPT)
 
     @property
     def version(self) -> str:
@@ -80,7 +80,7 @@ class ModelJudge:
             return Judgement(Outcome.UNGRADED, "the gold answer holds no word")
         key = digest_of(self._endpoint.url, self._model, PROMPT_VERSION, _SAMPLING, question, gold, answer)
         try:
-            outcome, fresh = await self._flights.get(key, lambda: self._find(key, question, gold, answer))
+            outcome, fresh = await self._in_flight.get(key, lambda: self._find(key, question, gold, answer))
         except SealError as error:
             JUDGE_CALLS.labels("ungraded").inc()
             return Judgement(Outcome.UNGRADED, f"{error.reason}: {error.message}")

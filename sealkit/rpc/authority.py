@@ -1,5 +1,5 @@
 """Who may call what. A caller is known by the name in its certificate, or by a bearer token; its role says what it may
-do, its tenant what it may see (`controller.record.reach`). Without TLS there are no names, and everybody is let in as
+do, its tenant what it may see (`controller.db.access`). Without TLS there are no names, and everybody is let in as
 an admin: that is for one machine.
 """
 
@@ -10,59 +10,24 @@ import hmac
 import re
 import tomllib
 from collections.abc import Iterable, Mapping
-from contextvars import ContextVar
 from dataclasses import dataclass, replace
-from enum import IntEnum
 from pathlib import Path
 from typing import Literal, Protocol
 
 import structlog
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from sealkit.callers import NOBODY_KNOWN, Caller, Role, reads
 from sealkit.errors import InvalidConfig, InvalidInput, PermissionDenied, Unauthenticated, UnknownTenant
 from sealkit.resources import Quotas
 
 log = structlog.get_logger(__name__)
 
 
-class Role(IntEnum):
-    """Each may do what those before it may."""
-
-    VIEWER = 1
-    """Reads."""
-    OPERATOR = 2
-    """Starts, stops, publishes."""
-    ADMIN = 3
-    """Belongs to no tenant, sees all of them, and may act for any."""
-
-
 TENANT_KEY = "seal-tenant"
 """Key of the metadata by which an admin names the tenant that it acts for."""
-_READS = ("Get", "List", "Watch", "Estimate", "Check")
 _NOT_FOR_VIEWERS = frozenset({"ListAuditEntries"})
 _TENANT = r"[a-z0-9][a-z0-9-]{0,62}"
-
-
-def reads(action: str) -> bool:
-    """Whether the rpc of this name changes nothing."""
-    return action.startswith(_READS)
-
-
-@dataclass(frozen=True, slots=True)
-class Caller:
-    """`tenant`: the one that it belongs to, or that an admin acts for; empty: an admin who acts for none."""
-
-    name: str
-    role: Role
-    tenant: str = ""
-
-
-NOBODY_KNOWN = Caller("anonymous", Role.ADMIN)
-"""Without TLS."""
-STRANGER = Caller("", Role.VIEWER)
-"""Who was not let in."""
-CALLER: ContextVar[Caller] = ContextVar("caller", default=NOBODY_KNOWN)
-"""Whose call is being handled."""
 
 
 class Authority(Protocol):

@@ -23,7 +23,7 @@ from sealkit.resources import (
     CallerInfo,
     Event,
     PolicyVersion,
-    Replay,
+    Rerun,
     Run,
     RunEstimate,
     RunReport,
@@ -120,13 +120,13 @@ def get_trial(name: str) -> Call[Trial]:
     return Call("GetTrial", pb2.GetTrialRequest(name=name), lambda r: convert.trial_from_pb(r.trial))
 
 
-def replay_trial(name: str, request_id: str | None) -> Call[Trial]:
-    request = pb2.ReplayTrialRequest(name=name, request_id=request_id or uuid.uuid4().hex)
-    return Call("ReplayTrial", request, lambda r: convert.trial_from_pb(r.trial))
+def rerun_trial(name: str, request_id: str | None) -> Call[Trial]:
+    request = pb2.RerunTrialRequest(name=name, request_id=request_id or uuid.uuid4().hex)
+    return Call("RerunTrial", request, lambda r: convert.trial_from_pb(r.trial))
 
 
-def get_replay(name: str) -> Call[Replay]:
-    return Call("GetReplay", pb2.GetReplayRequest(name=name), lambda r: convert_report.replay_from_pb(r.replay))
+def get_rerun(name: str) -> Call[Rerun]:
+    return Call("GetRerun", pb2.GetRerunRequest(name=name), lambda r: convert_report.rerun_from_pb(r.rerun))
 
 
 def get_policy(name: str) -> Call[PolicyVersion]:

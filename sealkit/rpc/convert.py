@@ -19,6 +19,7 @@ from sealkit.types import (
     AdapterRef,
     Completion,
     Divergence,
+    EarlyStopping,
     Evaluation,
     FinishReason,
     LoraConfig,
@@ -32,7 +33,6 @@ from sealkit.types import (
     PromptFormat,
     PromptLoss,
     Query,
-    Race,
     Retention,
     Sampling,
     Schedule,
@@ -329,12 +329,14 @@ def divergence_from_pb(pb: evaluator_pb2.Divergence) -> Divergence:
     return Divergence(on_queries=pb.on_queries if pb.HasField("on_queries") else None, on_fixed_text=pb.on_fixed_text)
 
 
-def race_to_pb(race: Race) -> evaluator_pb2.Race:
-    return evaluator_pb2.Race(**race.model_dump(exclude_none=True))
+def early_stopping_to_pb(early_stopping: EarlyStopping) -> evaluator_pb2.EarlyStopping:
+    return evaluator_pb2.EarlyStopping(**early_stopping.model_dump(exclude_none=True))
 
 
-def race_from_pb(pb: evaluator_pb2.Race) -> Race:
-    return Race(to_beat=pb.to_beat if pb.HasField("to_beat") else None, confidence=pb.confidence, wave=pb.wave)
+def early_stopping_from_pb(pb: evaluator_pb2.EarlyStopping) -> EarlyStopping:
+    return EarlyStopping(
+        to_beat=pb.to_beat if pb.HasField("to_beat") else None, confidence=pb.confidence, interval=pb.interval
+    )
 
 
 def evaluation_to_pb(evaluation: Evaluation) -> evaluator_pb2.EvaluateResponse:
@@ -345,7 +347,7 @@ def evaluation_to_pb(evaluation: Evaluation) -> evaluator_pb2.EvaluateResponse:
         retention=retention_to_pb(evaluation.retention) if evaluation.retention else None,
         divergence=divergence_to_pb(evaluation.divergence) if evaluation.divergence else None,
         stopped_early=evaluation.stopped_early,
-        flip_rate=evaluation.flip_rate,
+        batch_variant_rate=evaluation.batch_variant_rate,
         judge_version=evaluation.judge_version,
         usage=usage_to_pb(evaluation.usage),
     )
@@ -359,7 +361,7 @@ def evaluation_from_pb(pb: evaluator_pb2.EvaluateResponse) -> Evaluation:
         retention=retention_from_pb(pb.retention) if pb.HasField("retention") else None,
         divergence=divergence_from_pb(pb.divergence) if pb.HasField("divergence") else None,
         stopped_early=pb.stopped_early,
-        flip_rate=pb.flip_rate,
+        batch_variant_rate=pb.batch_variant_rate,
         judge_version=pb.judge_version,
         usage=usage_from_pb(pb.usage),
     )

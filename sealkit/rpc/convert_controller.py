@@ -65,7 +65,7 @@ TRIAL_STATES = {
 TRIAL_PHASES = {
     TrialPhase.E_STEP: pb2.TRIAL_PHASE_E_STEP,
     TrialPhase.HELD_OUT: pb2.TRIAL_PHASE_HELD_OUT,
-    TrialPhase.REPLAY: pb2.TRIAL_PHASE_REPLAY,
+    TrialPhase.RERUN: pb2.TRIAL_PHASE_RERUN,
 }
 GATE_STATES = {
     GateState.UNMEASURED: pb2.GATE_STATE_UNMEASURED,
@@ -153,11 +153,12 @@ def trial_to_pb(trial: Trial) -> pb2.Trial:
         retention=retention_to_pb(trial.retention) if trial.retention else None,
         divergence=divergence_to_pb(trial.divergence) if trial.divergence else None,
         stopped_early=trial.stopped_early,
-        flip_rate=trial.flip_rate,
+        batch_variant_rate=trial.batch_variant_rate,
         stage_usage={stage: usage_to_pb(usage) for stage, usage in trial.stage_usage.items()},
         manifest=struct_to_pb(trial.manifest, what="manifest") if trial.manifest else None,
-        replay_of=trial.replay_of,
+        rerun_of=trial.rerun_of,
         late_results=trial.late_results,
+        round=trial.round,
     )
 
 
@@ -188,11 +189,12 @@ def trial_from_pb(pb: pb2.Trial) -> Trial:
         retention=retention_from_pb(pb.retention) if pb.HasField("retention") else None,
         divergence=divergence_from_pb(pb.divergence) if pb.HasField("divergence") else None,
         stopped_early=pb.stopped_early,
-        flip_rate=pb.flip_rate,
+        batch_variant_rate=pb.batch_variant_rate,
         stage_usage={stage: usage_from_pb(usage) for stage, usage in pb.stage_usage.items()},
         manifest=struct_from_pb(pb.manifest),
-        replay_of=pb.replay_of,
+        rerun_of=pb.rerun_of,
         late_results=pb.late_results,
+        round=pb.round,
     )
 
 
@@ -200,6 +202,8 @@ def policy_version_to_pb(policy: PolicyVersion) -> pb2.PolicyVersion:
     return pb2.PolicyVersion(
         name=policy.name,
         parent=policy.parent,
+        run=policy.run,
+        version=policy.version,
         round=policy.round,
         adapter=adapter_ref_to_pb(policy.adapter),
         trials=policy.trials,
@@ -219,7 +223,9 @@ def policy_version_from_pb(pb: pb2.PolicyVersion) -> PolicyVersion:
     return PolicyVersion(
         name=pb.name,
         parent=pb.parent,
-        round=pb.round,
+        run=pb.run,
+        version=pb.version,
+        round=pb.round if pb.HasField("round") else None,
         adapter=adapter_ref_from_pb(pb.adapter),
         trials=tuple(pb.trials),
         forgetting=pb.forgetting if pb.HasField("forgetting") else None,

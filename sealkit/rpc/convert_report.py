@@ -1,4 +1,4 @@
-"""Reports, estimates and replays of `sealkit.resources` to the messages of the controller and back."""
+"""Reports, estimates and reruns of `sealkit.resources` to the messages of the controller and back."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from math import isnan, nan
 from google.protobuf.message import Message
 from seal.controller.v1 import resources_pb2 as pb2
 
-from sealkit.resources import Continual, Cost, Difference, Estimate, Replay, ReportRow, RunEstimate, RunReport
+from sealkit.resources import Continual, Cost, Difference, Estimate, ReportRow, Rerun, RunEstimate, RunReport
 from sealkit.rpc.convert import usage_from_pb, usage_to_pb
 from sealkit.rpc.convert_controller import (
     policy_version_from_pb,
@@ -120,21 +120,21 @@ def run_estimate_from_pb(pb: pb2.RunEstimate) -> RunEstimate:
     )
 
 
-def replay_to_pb(replay: Replay) -> pb2.Replay:
-    return pb2.Replay(
-        trial=trial_to_pb(replay.trial),
-        original=replay.original,
-        identical=replay.identical,
-        differences=[pb2.Difference(**difference.model_dump()) for difference in replay.differences],
+def rerun_to_pb(rerun: Rerun) -> pb2.Rerun:
+    return pb2.Rerun(
+        trial=trial_to_pb(rerun.trial),
+        original=rerun.original,
+        identical=rerun.identical,
+        differences=[pb2.Difference(**difference.model_dump()) for difference in rerun.differences],
     )
 
 
-def replay_from_pb(pb: pb2.Replay) -> Replay:
-    return Replay(
+def rerun_from_pb(pb: pb2.Rerun) -> Rerun:
+    return Rerun(
         trial=trial_from_pb(pb.trial),
         original=pb.original,
         identical=pb.identical,
-        differences=tuple(Difference(field=d.field, recorded=d.recorded, replayed=d.replayed) for d in pb.differences),
+        differences=tuple(Difference(field=d.field, recorded=d.recorded, rerun=d.rerun) for d in pb.differences),
     )
 
 

@@ -1,5 +1,5 @@
 """Run and trial ids, and the place in a trace, carried from process to process: structlog's contextvars and
-`sealkit.tracing` on either side, gRPC metadata between."""
+`sealkit.observability.tracing` on either side, gRPC metadata between."""
 
 from __future__ import annotations
 

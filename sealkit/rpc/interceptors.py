@@ -21,12 +21,13 @@ import structlog
 from google.protobuf.message import DecodeError, Message
 from grpc_status import rpc_status
 
-from sealkit import tracing
+from sealkit.callers import CALLER, STRANGER, reads
 from sealkit.errors import InvalidInput, ResourceExhausted, SealError, Unavailable
+from sealkit.observability import tracing
+from sealkit.observability.metrics import CALLERS_REFUSED, GRPC_REQUESTS, GRPC_SECONDS
 from sealkit.rpc import correlation
-from sealkit.rpc.authority import CALLER, STRANGER, TENANT_KEY, Authority, Everyone, names_in, reads
-from sealkit.rpc.status import code_of, status_of
-from sealkit.telemetry import CALLERS_REFUSED, GRPC_REQUESTS, GRPC_SECONDS
+from sealkit.rpc.authority import TENANT_KEY, Authority, Everyone, names_in
+from sealkit.rpc.status import grpc_code_of, status_of
 
 log = structlog.get_logger(__name__)
 
@@ -147,7 +148,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             code = grpc.StatusCode.CANCELLED
             raise
         except SealError as error:
-            code = code_of(type(error))
+            code = grpc_code_of(type(error))
             log.info("call refused", method=method, code=code.name, reason=error.reason, error=error.message)
             await self._remember(method, request, error)
             await _abort(context, error)

@@ -11,6 +11,7 @@ from typing import Protocol
 from sealkit.types import (
     AdapterRef,
     Completion,
+    EarlyStopping,
     Evaluation,
     LoraConfig,
     ModelInfo,
@@ -20,7 +21,6 @@ from sealkit.types import (
     Progress,
     Prompt,
     Query,
-    Race,
     Sampling,
     TrainingResult,
     TrainingSpec,
@@ -106,11 +106,11 @@ class Evaluator(Protocol):
         retention_queries: Sequence[Query] = (),
         retention_limit: int = 0,
         measure_divergence: bool = False,
-        race: Race | None = None,
+        early_stopping: EarlyStopping | None = None,
         fresh: bool = False,
     ) -> Evaluation:
-        """Verdicts beside the baseline's, in the order of the queries, and retention where a suite is given. With a
-        `race`, queries that no longer matter are not asked. `fresh`: nothing is taken from a cache."""
+        """Verdicts beside the baseline's, in the order of the queries, and retention where a suite is given. With
+        `early_stopping`, queries that no longer matter are not asked. `fresh`: nothing is taken from a cache."""
         ...
 
     async def info(self) -> ModelInfo: ...

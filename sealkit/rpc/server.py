@@ -22,13 +22,14 @@ from grpc_reflection.v1alpha import reflection
 from pydantic import ValidationError
 
 from sealkit.errors import InvalidConfig, SealError, Unavailable
+from sealkit.observability.logs import configure_logging
+from sealkit.observability.metrics import CERTIFICATE_EXPIRY
+from sealkit.observability.start import TracingSettings, start_tracing
 from sealkit.rpc.authority import Authority, Everyone, Peers
 from sealkit.rpc.channel import bind, server_options
 from sealkit.rpc.interceptors import CallInterceptor, Remembers
 from sealkit.rpc.settings import ServerSettings, explain
 from sealkit.rpc.tls import Identity
-from sealkit.telemetry import CERTIFICATE_EXPIRY, configure_logging
-from sealkit.tracing import TracingSettings, start_tracing
 
 __all__ = ["Drains", "GrpcServer", "ServerSettings", "Service", "ServiceDied", "Works", "run", "serve"]
 

@@ -13,8 +13,8 @@ from seal.evaluator.v1 import evaluator_pb2, evaluator_pb2_grpc
 from seal.generator.v1 import generator_pb2, generator_pb2_grpc
 from seal.trainer.v1 import trainer_pb2, trainer_pb2_grpc
 
-from sealkit import tracing
 from sealkit.errors import DeadlineExceeded, QueueFull, SealError, Unavailable
+from sealkit.observability import tracing
 from sealkit.rpc import convert, correlation
 from sealkit.rpc.protocols import TrainerInfo
 from sealkit.rpc.replicas import Replica, Replicas
@@ -23,6 +23,7 @@ from sealkit.rpc.tls import Identity
 from sealkit.types import (
     AdapterRef,
     Completion,
+    EarlyStopping,
     Evaluation,
     LoraConfig,
     ModelInfo,
@@ -32,7 +33,6 @@ from sealkit.types import (
     Progress,
     Prompt,
     Query,
-    Race,
     Sampling,
     TrainingResult,
     TrainingSpec,
@@ -261,7 +261,7 @@ class EvaluatorClient(_ServiceClient):
         retention_queries: Sequence[Query] = (),
         retention_limit: int = 0,
         measure_divergence: bool = False,
-        race: Race | None = None,
+        early_stopping: EarlyStopping | None = None,
         fresh: bool = False,
     ) -> Evaluation:
         request = evaluator_pb2.EvaluateRequest(
@@ -273,7 +273,7 @@ class EvaluatorClient(_ServiceClient):
             retention_queries=[convert.query_to_pb(q) for q in retention_queries],
             retention_limit=retention_limit,
             measure_divergence=measure_divergence,
-            race=convert.race_to_pb(race) if race else None,
+            early_stopping=convert.early_stopping_to_pb(early_stopping) if early_stopping else None,
             fresh=fresh,
         )
         return convert.evaluation_from_pb(await self._call("Evaluate", request))

@@ -1,4 +1,4 @@
-"""The one table from `sealkit.errors` to gRPC codes, the rich Status that carries an error, and the way back.
+"""The rich Status that carries an error of `sealkit.errors` over gRPC, and the way back.
 
 A Status holds one ErrorInfo{reason, domain "seal", metadata}, BadRequest for faulty fields (QuotaFailure
 for used up quotas), RetryInfo where waiting helps (google.rpc error model, AIP-193).
@@ -19,40 +19,21 @@ from grpc_status import rpc_status
 
 from sealkit import errors
 from sealkit.errors import SealError
+from sealkit.faults import CODES, code_of, fault_of
 from sealkit.resources import Fault
 
 DOMAIN = "seal"
 
-CODES: dict[type[SealError], grpc.StatusCode] = {
-    SealError: grpc.StatusCode.INTERNAL,
-    errors.InvalidInput: grpc.StatusCode.INVALID_ARGUMENT,
-    errors.NotFound: grpc.StatusCode.NOT_FOUND,
-    errors.FailedPrecondition: grpc.StatusCode.FAILED_PRECONDITION,
-    errors.Unauthenticated: grpc.StatusCode.UNAUTHENTICATED,
-    errors.PermissionDenied: grpc.StatusCode.PERMISSION_DENIED,
-    errors.RequestIdReused: grpc.StatusCode.ALREADY_EXISTS,
-    errors.ResourceExhausted: grpc.StatusCode.RESOURCE_EXHAUSTED,
-    errors.Unavailable: grpc.StatusCode.UNAVAILABLE,
-    errors.DeadlineExceeded: grpc.StatusCode.DEADLINE_EXCEEDED,
-    errors.Cancelled: grpc.StatusCode.CANCELLED,
-    errors.AdapterCorrupt: grpc.StatusCode.DATA_LOSS,
-    errors.AdapterMismatch: grpc.StatusCode.DATA_LOSS,
-}
-"""A class that is not listed has the code of its nearest listed base."""
+_GRPC_CODES = {code.value[0]: code for code in grpc.StatusCode}
 
 # gRPC clients refuse trailers above 8 KiB unless told otherwise; the message travels in them twice.
 _MESSAGE_BYTES = 1200
 _TRAILER_BYTES = 7000
 
 
-def code_of(error_class: type[SealError]) -> grpc.StatusCode:
+def grpc_code_of(error_class: type[SealError]) -> grpc.StatusCode:
     """The gRPC code of an error class."""
-    return next(CODES[base] for base in error_class.__mro__ if base in CODES)
-
-
-def fault_of(error: SealError) -> Fault:
-    """The error as it is recorded."""
-    return Fault(code=code_of(type(error)).value[0], reason=error.reason, message=error.message)
+    return _GRPC_CODES[code_of(error_class)]
 
 
 def status_of(error: SealError) -> status_pb2.Status:
@@ -130,7 +111,7 @@ def rpc_errors(peer: str) -> Iterator[None]:
         raise error_from_rpc(error, peer) from error
 
 
-_BY_CODE: dict[int, type[SealError]] = {code.value[0]: cls for cls, code in reversed(CODES.items())}
+_BY_CODE: dict[int, type[SealError]] = {code: cls for cls, code in reversed(CODES.items())}
 
 
 def _by_reason() -> dict[str, type[SealError]]:

@@ -12,7 +12,7 @@ from scripts.write_constraints import PROJECT, closure
 PARTS = {
     "the client": ((), ["sealkit.client"]),
     "the command line": ((), ["seal_cli.main", "seal_cli.follow", "seal_cli.report", "seal_cli.recipe"]),
-    "the controller": (("controller",), ["controller.__main__", "controller.app", "controller.record.migrate"]),
+    "the controller": (("controller",), ["controller.__main__", "controller.app", "controller.db.migrate"]),
     "the model services": (("models",), [f"{name}_svc.__main__" for name in ("generator", "trainer", "evaluator")]),
     "the stack": (("embedded",), ["seal_cli.stack.supervisor", "seal_cli.stack.model"]),
 }

@@ -140,11 +140,11 @@ retention = st.builds(
     lost_query_ids=tuples(text),
 )
 divergence = st.builds(types.Divergence, on_queries=maybe(real), on_fixed_text=real)
-race = st.builds(
-    types.Race,
+early_stopping = st.builds(
+    types.EarlyStopping,
     to_beat=maybe(unit),
     confidence=st.floats(0.5, 1, exclude_min=True, exclude_max=True),
-    wave=st.integers(1, 99),
+    interval=st.integers(1, 99),
 )
 evaluation = st.builds(
     types.Evaluation,
@@ -154,7 +154,7 @@ evaluation = st.builds(
     retention=maybe(retention),
     divergence=maybe(divergence),
     stopped_early=st.booleans(),
-    flip_rate=unit,
+    batch_variant_rate=unit,
     judge_version=text,
     usage=usage,
 )
@@ -194,6 +194,7 @@ trial = st.builds(
     context_id=text,
     editor=text,
     index=count,
+    round=count,
     policy=text,
     completion=text,
     rejection=text,
@@ -213,17 +214,19 @@ trial = st.builds(
     retention=maybe(retention),
     divergence=maybe(divergence),
     stopped_early=st.booleans(),
-    flip_rate=unit,
+    batch_variant_rate=unit,
     stage_usage=st.dictionaries(text, usage, max_size=2),
     manifest=st.dictionaries(text, json_value, max_size=2),
-    replay_of=text,
+    rerun_of=text,
     late_results=count,
 )
 policy_version = st.builds(
     resources.PolicyVersion,
     name=text,
     parent=text,
-    round=text,
+    run=text,
+    version=count,
+    round=maybe(count),
     adapter=maybe(adapter_ref),
     trials=tuples(text),
     forgetting=maybe(real),
@@ -285,10 +288,8 @@ continual = st.builds(
 run_estimate = st.builds(
     resources.RunEstimate, trials=count, usage=usage, wall_seconds=real, based_on=count, basis=text
 )
-difference = st.builds(resources.Difference, field=text, recorded=text, replayed=text)
-replay = st.builds(
-    resources.Replay, trial=trial, original=text, identical=st.booleans(), differences=tuples(difference)
-)
+difference = st.builds(resources.Difference, field=text, recorded=text, rerun=text)
+rerun = st.builds(resources.Rerun, trial=trial, original=text, identical=st.booleans(), differences=tuples(difference))
 run_report = st.builds(
     resources.RunReport,
     rows=tuples(row),
@@ -319,7 +320,7 @@ REQUEST_PARTS = {
     "training_spec": training_spec,
     "policy_example": policy_example,
     "query": query,
-    "race": race,
+    "early_stopping": early_stopping,
 }
 RESPONSE_PARTS = {
     "model_info": model_info,
@@ -350,7 +351,7 @@ REPORTS = {
     "cost": cost,
     "continual": continual,
     "run_estimate": run_estimate,
-    "replay": replay,
+    "rerun": rerun,
 }
 
 

@@ -12,7 +12,7 @@ from google.rpc import error_details_pb2, status_pb2
 from sealkit import errors
 from sealkit.errors import SealError
 from sealkit.resources import Fault
-from sealkit.rpc.status import code_of, error_from_status, fault_from_status, fault_of, status_of, status_of_fault
+from sealkit.rpc.status import error_from_status, fault_from_status, fault_of, grpc_code_of, status_of, status_of_fault
 
 
 def _tree(root: type[SealError] = SealError) -> Iterator[type[SealError]]:
@@ -41,7 +41,7 @@ def test_reasons_are_unique() -> None:
 
 
 def test_only_the_root_is_internal() -> None:
-    assert [c for c in _tree() if code_of(c) is grpc.StatusCode.INTERNAL] == [SealError]
+    assert [c for c in _tree() if grpc_code_of(c) is grpc.StatusCode.INTERNAL] == [SealError]
 
 
 @pytest.mark.parametrize(
@@ -56,7 +56,7 @@ def test_only_the_root_is_internal() -> None:
     ],
 )
 def test_codes_are_those_the_protos_promise(error_class: type[SealError], code: str) -> None:
-    assert code_of(error_class).name == code
+    assert grpc_code_of(error_class).name == code
 
 
 def test_details_are_there_only_where_they_say_something() -> None:

@@ -14,9 +14,10 @@ from typer.testing import CliRunner
 
 from seal_cli import certs
 from seal_cli.main import app
+from sealkit.callers import CALLER, Caller, Role
 from sealkit.client import AsyncSealClient
 from sealkit.errors import InvalidConfig, PermissionDenied, SealError, Unauthenticated, Unavailable
-from sealkit.rpc.authority import CALLER, Caller, CallersFile, Peers, Role
+from sealkit.rpc.authority import CallersFile, Peers
 from sealkit.rpc.replicas import Replica, Replicas
 from sealkit.rpc.server import GrpcServer
 from sealkit.rpc.settings import ServerSettings

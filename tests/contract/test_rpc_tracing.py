@@ -8,12 +8,12 @@ import pytest
 from seal.controller.v1 import controller_pb2 as pb
 from seal.controller.v1 import controller_pb2_grpc
 
-from sealkit import tracing
 from sealkit.client import AsyncSealClient
 from sealkit.errors import UnknownRun
+from sealkit.observability import tracing
+from sealkit.observability.start import TracingSettings, start_tracing
 from sealkit.rpc.channel import open_channel
 from sealkit.rpc.server import GrpcServer
-from sealkit.tracing import TracingSettings, start_tracing
 from tests.contract.fake_controller import FakeController
 from tests.otlp import Receiver, receiving
 

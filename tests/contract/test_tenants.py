@@ -9,14 +9,14 @@ import grpc
 import pytest
 import pytest_asyncio
 
-from controller.record.database import Database
+from controller.db.database import Database
+from sealkit.callers import reads
 from sealkit.client import AsyncSealClient
 from sealkit.errors import InvalidInput, RequestIdReused, UnknownAlias, UnknownPolicy, UnknownRun
-from sealkit.rpc.authority import reads
-from tests.contract.tenants_house import METHODS, call, furnish, house, request_for
+from tests.contract.tenants_harness import METHODS, call, furnish, harness, request_for
 from tests.unit.controller.controller_fakes import records, tiny_config
 
-House = tuple[Database, str]
+Harness = tuple[Database, str]
 WITHOUT_NAMES = {"GetCaller", "CreateRun", "EstimateRun", "GetRunReport", "WatchRun"}
 """Calls whose answer, of a stream the first one, need not name what was asked for."""
 OK, NOT_FOUND, FAILED_PRECONDITION = (
@@ -27,14 +27,14 @@ OK, NOT_FOUND, FAILED_PRECONDITION = (
 
 
 @pytest_asyncio.fixture
-async def built(tmp_path: Path) -> AsyncIterator[House]:
-    async with house(tmp_path) as made:
+async def built(tmp_path: Path) -> AsyncIterator[Harness]:
+    async with harness(tmp_path) as made:
         yield made
 
 
 # --- every call -------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("method", METHODS)
-async def test_no_call_reaches_what_is_another_tenants(built: House, method: str) -> None:
+async def test_no_call_reaches_what_is_another_tenants(built: Harness, method: str) -> None:
     """A new rpc that forgets whose a thing is fails here, with no line added."""
     database, address = built
     things = await furnish(database, "team-a")
@@ -49,7 +49,7 @@ async def test_no_call_reaches_what_is_another_tenants(built: House, method: str
 
 
 @pytest.mark.parametrize("method", METHODS)
-async def test_its_owner_reaches_it(built: House, method: str) -> None:
+async def test_its_owner_reaches_it(built: Harness, method: str) -> None:
     """The test above would pass on calls that nobody can make."""
     database, address = built
     things = await furnish(database, "team-a")
@@ -59,7 +59,7 @@ async def test_its_owner_reaches_it(built: House, method: str) -> None:
 
 
 @pytest.mark.parametrize("method", METHODS)
-async def test_it_is_answered_in_the_words_for_what_never_was(built: House, method: str) -> None:
+async def test_it_is_answered_in_the_words_for_what_never_was(built: Harness, method: str) -> None:
     database, address = built
     things = await furnish(database, "team-a")
     answers = [
@@ -70,7 +70,7 @@ async def test_it_is_answered_in_the_words_for_what_never_was(built: House, meth
 
 
 # --- names that two tenants share -------------------------------------------------------------------------------------
-async def test_two_tenants_each_have_an_alias_of_one_name(built: House) -> None:
+async def test_two_tenants_each_have_an_alias_of_one_name(built: Harness) -> None:
     database, address = built
     things = {tenant: await furnish(database, tenant) for tenant in ("team-a", "team-b")}
     for tenant, own in things.items():
@@ -88,7 +88,7 @@ async def test_two_tenants_each_have_an_alias_of_one_name(built: House) -> None:
     assert listed == [("aliases/secret-notes", tenant, own.policy) for tenant, own in things.items()]
 
 
-async def test_the_same_request_id_makes_each_tenant_its_own_run(built: House) -> None:
+async def test_the_same_request_id_makes_each_tenant_its_own_run(built: Harness) -> None:
     _, address = built
     names = {}
     for tenant in ("", "team-a", "team-b"):
@@ -102,7 +102,7 @@ async def test_the_same_request_id_makes_each_tenant_its_own_run(built: House) -
     assert len(set(names.values())) == 3
 
 
-async def test_a_page_token_of_one_tenant_shows_another_nothing(built: House) -> None:
+async def test_a_page_token_of_one_tenant_shows_another_nothing(built: Harness) -> None:
     database, address = built
     for number in range(3):
         await furnish(database, "team-a", request_id=f"a{number}", alias=f"x{number}")
@@ -121,7 +121,7 @@ async def test_a_page_token_of_one_tenant_shows_another_nothing(built: House) ->
 
 
 # --- admins -----------------------------------------------------------------------------------------------------------
-async def test_an_admin_sees_all_and_acts_as_the_tenant_that_it_names(built: House) -> None:
+async def test_an_admin_sees_all_and_acts_as_the_tenant_that_it_names(built: Harness) -> None:
     database, address = built
     things = await furnish(database, "team-a")
     async with AsyncSealClient(address) as admin, AsyncSealClient(address, tenant="team-b") as acting:
@@ -136,7 +136,7 @@ async def test_an_admin_sees_all_and_acts_as_the_tenant_that_it_names(built: Hou
         assert own.tenant == ""
 
 
-async def test_what_is_no_tenants_name_is_refused(built: House) -> None:
+async def test_what_is_no_tenants_name_is_refused(built: Harness) -> None:
     async with AsyncSealClient(built[1], tenant="Team A") as client:
         with pytest.raises(InvalidInput, match="seal-tenant"):
             await client.whoami()

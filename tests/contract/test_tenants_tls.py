@@ -36,7 +36,7 @@ def listed(*names: str, quotas: str = "") -> str:
     return "\n".join(entries) + quotas
 
 
-class House:
+class Harness:
     """The API behind TLS."""
 
     def __init__(self, folder: Path, address: str) -> None:
@@ -58,7 +58,7 @@ class House:
 
 
 @asynccontextmanager
-async def serving(folder: Path) -> AsyncIterator[House]:
+async def serving(folder: Path) -> AsyncIterator[Harness]:
     settings = ControllerSettings(
         listen="127.0.0.1:0",
         database_url=f"sqlite:///{folder}/record.db",
@@ -72,7 +72,7 @@ async def serving(folder: Path) -> AsyncIterator[House]:
     await server.listen()
     await server.start()
     try:
-        yield House(folder, server.address.replace("127.0.0.1", "localhost"))
+        yield Harness(folder, server.address.replace("127.0.0.1", "localhost"))
     finally:
         await server.stop(0)
 
@@ -84,15 +84,15 @@ def no_second_try(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest_asyncio.fixture
-async def house(tmp_path: Path) -> AsyncIterator[House]:
+async def harness(tmp_path: Path) -> AsyncIterator[Harness]:
     certs.make(tmp_path, ["controller", "stranger", *CALLERS], hosts=[], days=30)
     (tmp_path / "callers.toml").write_text(listed())
     async with serving(tmp_path) as made:
         yield made
 
 
-async def test_each_tenant_sees_what_is_its_own(house: House) -> None:
-    async with house.client("a-nightly") as a, house.client("b-nightly") as b, house.client("root") as root:
+async def test_each_tenant_sees_what_is_its_own(harness: Harness) -> None:
+    async with harness.client("a-nightly") as a, harness.client("b-nightly") as b, harness.client("root") as root:
         mine = await a.create_run(tiny_config(), records(), request_id="same")
         other = await b.create_run(tiny_config(), records(), request_id="same")
         assert (mine.tenant, other.tenant) == ("team-a", "team-b")
@@ -100,46 +100,46 @@ async def test_each_tenant_sees_what_is_its_own(house: House) -> None:
         with pytest.raises(UnknownRun):
             await b.cancel_run(mine.name)
         assert {run.name async for run in root.list_runs()} == {mine.name, other.name}
-    async with house.client("root", "team-b") as acting:
+    async with harness.client("root", "team-b") as acting:
         assert [run.name async for run in acting.list_runs()] == [other.name]
 
 
-async def test_nobody_but_an_admin_acts_for_another_tenant(house: House) -> None:
-    async with house.client("a-nightly", "team-a") as own:
+async def test_nobody_but_an_admin_acts_for_another_tenant(harness: Harness) -> None:
+    async with harness.client("a-nightly", "team-a") as own:
         assert (await own.whoami()).tenant == "team-a"
-    async with house.client("a-nightly", "team-b") as other:
+    async with harness.client("a-nightly", "team-b") as other:
         with pytest.raises(PermissionDenied, match="belongs to team-a"):
             await other.whoami()
-    async with house.client("root", "team-z") as nowhere:
+    async with harness.client("root", "team-z") as nowhere:
         with pytest.raises(UnknownTenant, match="team-z"):
             await nowhere.whoami()
 
 
-async def test_quotas_of_the_file_hold_and_change_with_it(house: House) -> None:
-    house.write(listed(quotas='\n[[tenant]]\nname = "team-a"\nruns_at_once = 1\n'))
-    async with house.client("a-nightly") as a, house.client("b-nightly") as b:
+async def test_quotas_of_the_file_hold_and_change_with_it(harness: Harness) -> None:
+    harness.write(listed(quotas='\n[[tenant]]\nname = "team-a"\nruns_at_once = 1\n'))
+    async with harness.client("a-nightly") as a, harness.client("b-nightly") as b:
         first = await a.create_run(tiny_config(), records())
         with pytest.raises(QuotaExceeded) as caught:
             await a.create_run(tiny_config(), records())
         assert caught.value.fields == (("runs_at_once", "1 of 1 are under way"),)  # through QuotaFailure
         await b.create_run(tiny_config(), records())
-        house.write(listed(quotas='\n[[tenant]]\nname = "team-a"\nruns_at_once = 2\ntrials_in_run = 30\n'))
+        harness.write(listed(quotas='\n[[tenant]]\nname = "team-a"\nruns_at_once = 2\ntrials_in_run = 30\n'))
         await a.create_run(tiny_config(), records())
         me = await a.whoami()
         assert (me.role, me.quotas.runs_at_once, me.used.runs_at_once) == ("operator", 2, 2)
         assert (me.quotas.trials_in_run, me.used.trials_in_run) == (30, 24)
-        house.write("nonsense")  # the old list stays in force
+        harness.write("nonsense")  # the old list stays in force
         with pytest.raises(QuotaExceeded):
             await a.create_run(tiny_config(), records())
         assert (await a.cancel_run(first.name)).state is RunState.CANCELLED
 
 
-async def test_who_is_struck_off_the_list_is_out_and_so_is_its_open_stream(house: House) -> None:
-    async with house.client("a-nightly") as a, house.client("root") as root:
+async def test_who_is_struck_off_the_list_is_out_and_so_is_its_open_stream(harness: Harness) -> None:
+    async with harness.client("a-nightly") as a, harness.client("root") as root:
         run = await a.create_run(tiny_config(), records())
         watching = a.watch_run(run.name)
         assert (await anext(watching)).cursor == "1"
-        house.write(listed("root", "a-watcher"))
+        harness.write(listed("root", "a-watcher"))
         with pytest.raises(Unauthenticated):
             await a.get_run(run.name)
         await root.cancel_run(run.name)
@@ -147,8 +147,12 @@ async def test_who_is_struck_off_the_list_is_out_and_so_is_its_open_stream(house
             await anext(watching)
 
 
-async def test_the_audit_log_has_changes_and_refusals_and_is_not_for_viewers(house: House) -> None:
-    async with house.client("a-nightly") as a, house.client("b-nightly") as b, house.client("a-watcher") as viewer:
+async def test_the_audit_log_has_changes_and_refusals_and_is_not_for_viewers(harness: Harness) -> None:
+    async with (
+        harness.client("a-nightly") as a,
+        harness.client("b-nightly") as b,
+        harness.client("a-watcher") as viewer,
+    ):
         run = await a.create_run(tiny_config(), records(), request_id="q1")
         with pytest.raises(PermissionDenied, match="viewer"):
             await viewer.cancel_run(run.name)
@@ -163,15 +167,15 @@ async def test_the_audit_log_has_changes_and_refusals_and_is_not_for_viewers(hou
         ]
         of_b = [(e.caller, e.resource, e.outcome) async for e in b.list_audit_entries()]
         assert of_b == [("b-nightly", run.name, "UNKNOWN_RUN")]
-    async with house.client("root") as root:
+    async with harness.client("root") as root:
         assert len([entry async for entry in root.list_audit_entries()]) == 3
 
 
-async def test_who_is_refused_at_the_door_is_in_the_log_with_its_address_and_counted(house: House) -> None:
+async def test_who_is_refused_at_the_door_is_in_the_log_with_its_address_and_counted(harness: Harness) -> None:
     labels = {"reason": "UNAUTHENTICATED"}
     before = REGISTRY.get_sample_value("seal_callers_refused_total", labels) or 0.0
     with structlog.testing.capture_logs() as said:
-        async with house.client("stranger") as stranger:
+        async with harness.client("stranger") as stranger:
             with pytest.raises(Unauthenticated):
                 await stranger.cancel_run("runs/a")
     refused = next(line for line in said if line["event"] == "caller refused")
@@ -179,5 +183,5 @@ async def test_who_is_refused_at_the_door_is_in_the_log_with_its_address_and_cou
     assert refused["method"].endswith("/CancelRun")
     assert refused["reason"] == "UNAUTHENTICATED"
     assert REGISTRY.get_sample_value("seal_callers_refused_total", labels) == before + 1
-    async with house.client("root") as root:  # strangers fill no table
+    async with harness.client("root") as root:  # strangers fill no table
         assert [entry async for entry in root.list_audit_entries()] == []

@@ -51,7 +51,7 @@ VALID: dict[str, Message] = {
     ),
     "Evaluate": evaluator_pb2.EvaluateRequest(
         policy=POLICY, queries=[QUERY], sampling=SAMPLING, judge="content", retention_queries=[QUERY],
-        race=evaluator_pb2.Race(confidence=0.9, wave=1),
+        early_stopping=evaluator_pb2.EarlyStopping(confidence=0.9, interval=1),
     ),
     "TrainAdapter": trainer_pb2.TrainAdapterRequest(
         policy=POLICY,
@@ -72,7 +72,7 @@ VALID: dict[str, Message] = {
     "SetAlias": controller_pb2.SetAliasRequest(name="aliases/a", policy="policies/p"),
 }  # fmt: skip
 _TRIAL = f"{RUN}/rounds/0/trials/t"
-_NAMES = {"trial": _TRIAL, "replay": _TRIAL, "policy": "policies/p", "alias": "aliases/a", "run": RUN}
+_NAMES = {"trial": _TRIAL, "rerun": _TRIAL, "policy": "policies/p", "alias": "aliases/a", "run": RUN}
 
 
 def valid(method: Any) -> Message:

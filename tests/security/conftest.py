@@ -1,4 +1,4 @@
-"""The house that is thrown at, and how long: SEAL_FUZZ_EXAMPLES multiplies the examples (`make fuzz`)."""
+"""The harness that is thrown at, and how long: SEAL_FUZZ_EXAMPLES multiplies the examples (`make fuzz`)."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.security.house import House, house
+from tests.security.harness import Harness, harness
 
 
 @pytest.fixture(scope="session")
-def services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
-    with house(tmp_path_factory.mktemp("house")) as made:
+def services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Harness]:
+    with harness(tmp_path_factory.mktemp("harness")) as made:
         yield made

@@ -13,9 +13,9 @@ import atheris
 
 with atheris.instrument_imports(include=["sealkit.judges", "sealkit.domains", "sealkit.schema"]):
     from sealkit.config import InnerLoopConfig
-    from sealkit.domain import Context, Rejected
     from sealkit.domains.arc.grids import MalformedGrid, from_text
     from sealkit.domains.arc.toolkit import read_toolkit
+    from sealkit.domains.base import Context, Rejected
     from sealkit.domains.knowledge import KnowledgeDomain
     from sealkit.errors import InvalidInput
     from sealkit.judges.content import decide

@@ -26,7 +26,7 @@ from sealkit.store import MANIFEST, AdapterStore
 from sealkit.testing.tiny import make_tiny_model
 from sealkit.types import LoraConfig
 from tests.security.calls import SERVICES, VALID, call
-from tests.security.house import ROOT, House
+from tests.security.harness import ROOT, Harness
 
 DIGEST = "ab" * 32
 PASSAGE = {"title": "t", "context": "c", "questions": [{"question": "q", "answer": "a"}]}
@@ -53,9 +53,9 @@ def store(tmp_path: Path) -> AdapterStore:
 
 @pytest.mark.parametrize("digest", TRICKS)
 def test_only_a_digest_names_an_adapter(store: AdapterStore, digest: str) -> None:
-    for act in (store.has, store.fetch, store.manifest, store.delete, store.local_path, store.age_seconds):
+    for change in (store.has, store.fetch, store.manifest, store.delete, store.local_path, store.age_seconds):
         with pytest.raises(InvalidInput, match="not a digest"):
-            act(digest)
+            change(digest)
     with pytest.raises(InvalidInput):
         store.put(digest, {"x": b""}, {})
 
@@ -70,7 +70,7 @@ def test_an_adapters_file_has_a_plain_name(store: AdapterStore, name: str) -> No
     "uri", ["file:///etc/passwd", "../../x", "s3://bucket/x", "http://127.0.0.1:1/x", "\0", "x" * 100_000]
 )
 @pytest.mark.parametrize("name", ["trainer", "generator", "evaluator"])
-def test_the_uri_of_an_adapter_is_not_followed(services: House, name: str, uri: str) -> None:
+def test_the_uri_of_an_adapter_is_not_followed(services: Harness, name: str, uri: str) -> None:
     method = {"trainer": "TrainAdapter", "generator": "SampleSelfEdits", "evaluator": "Evaluate"}[name]
     request: Any = type(VALID[method])()
     request.CopyFrom(VALID[method])
@@ -259,7 +259,7 @@ def test_no_path_in_a_config_is_opened_by_the_controller(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("kind", ["judge", "start_policy", "arms"])
 @pytest.mark.parametrize("name", ["../../etc/passwd", "/etc/passwd", "a\0b", "model/../x"])
-def test_a_name_is_looked_up_and_never_a_path(services: House, kind: str, name: str) -> None:
+def test_a_name_is_looked_up_and_never_a_path(services: Harness, kind: str, name: str) -> None:
     config = {
         "judge": {"evaluation": {"judge": name}},
         "start_policy": {"start_policy": name},

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from tests.security.calls import SERVICES, call, request_class, valid
 from tests.security.fuzzing import MORE, examples
-from tests.security.house import House
+from tests.security.harness import Harness
 from tests.security.messages import broken, built, changed
 
 KNOWN = {
@@ -24,7 +24,7 @@ COUNTS = {"controller": 220, "generator": 60, "trainer": 60, "evaluator": 60}
 
 
 @pytest.fixture(scope="module")
-def channels(services: House) -> Iterator[dict[str, grpc.Channel]]:
+def channels(services: Harness) -> Iterator[dict[str, grpc.Channel]]:
     made = {name: grpc.insecure_channel(address) for name, address in services.addresses.items()}
     yield made
     for channel in made.values():
@@ -33,7 +33,7 @@ def channels(services: House) -> Iterator[dict[str, grpc.Channel]]:
 
 @pytest.mark.timeout(60 + 600 * MORE)
 @pytest.mark.parametrize("name", SERVICES)
-def test_no_request_breaks_a_service(services: House, channels: dict[str, grpc.Channel], name: str) -> None:
+def test_no_request_breaks_a_service(services: Harness, channels: dict[str, grpc.Channel], name: str) -> None:
     service, channel = SERVICES[name], channels[name]
     good = service.methods_by_name["ListRuns" if name == "controller" else f"Get{name.title()}Info"]
     if name == "controller":

@@ -21,8 +21,8 @@ from sealkit.backends.lora import CONFIG_FILE, WEIGHTS_FILE, LoraWeights, dump_a
 from sealkit.backends.openai import read_completion
 from sealkit.backends.vllm import read_likely
 from sealkit.config import InnerLoopConfig, load_config
-from sealkit.domain import Rejected, load_domain
 from sealkit.domains.arc.grids import MalformedGrid, from_text
+from sealkit.domains.base import Rejected, load_domain
 from sealkit.endpoint import Endpoint, EndpointOptions
 from sealkit.errors import AdapterCorrupt, AdapterMismatch, InvalidConfig, InvalidDataset, InvalidInput, Unavailable
 from sealkit.judges import Answer, load_judge
@@ -255,17 +255,17 @@ async def test_garbage_in_the_queue_stops_nobody() -> None:
     """Whoever can write to Redis: entries without a body, with bytes that are no text, of other streams."""
     redis = FakeRedis(decode_responses=True, encoding_errors="replace")
     queue = Queue("redis://x", consumer="c", client=redis)
-    await queue.put("lane", ["runs/a/rounds/0/trials/good"])
+    await queue.put("stream", ["runs/a/rounds/0/trials/good"])
     for fields in ({"nonsense": "1"}, {"body": b"\xff\xfe"}, {"body": ""}, {"body": "x" * 100_000}, {"body": "a\0b"}):
-        await redis.xadd("seal:trials:lane", fields)
-    await redis.sadd("seal:trials:lanes", b"\xff", "", "../x")
-    found = await queue.take({"lane": 10})
+        await redis.xadd("seal:trials:stream", fields)
+    await redis.sadd("seal:trials:streams", b"\xff", "", "../x")
+    found = await queue.take({"stream": 10})
     assert [delivery.body for delivery in found][:2] == ["runs/a/rounds/0/trials/good", ""]
     assert len(found) == 6
     assert not [delivery for delivery in found if "\0" in delivery.body], "PostgreSQL cannot be asked for it"
     await queue.renew(found)
-    assert len(await queue.bodies("lane")) == 5
+    assert len(await queue.bodies("stream")) == 5
     await queue.done(found)
-    assert (await queue.depth(["lane"])).under_way == 0
-    await queue.lanes()
+    assert (await queue.depth(["stream"])).under_way == 0
+    await queue.streams()
     await queue.close()

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from tests.security.calls import SERVICES, call, valid
 from tests.security.fuzzing import MORE, examples
-from tests.security.house import House
+from tests.security.harness import Harness
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 DATA, HEADERS, RST, SETTINGS, PING, GOAWAY, WINDOW, CONTINUATION = 0, 1, 3, 4, 6, 7, 8, 9
@@ -94,7 +94,7 @@ BROKEN = {
 }
 
 
-def still_serves(services: House) -> bool:
+def still_serves(services: Harness) -> bool:
     service = SERVICES["controller"]
     method = service.methods_by_name["ListRuns"]
     with grpc.insecure_channel(services.addresses["controller"]) as channel:
@@ -103,13 +103,13 @@ def still_serves(services: House) -> bool:
 
 
 @pytest.mark.parametrize("name", BROKEN)
-def test_a_broken_connection_is_its_own_affair(services: House, name: str) -> None:
+def test_a_broken_connection_is_its_own_affair(services: Harness, name: str) -> None:
     sent(services.addresses["controller"], BROKEN[name])
     assert still_serves(services)
 
 
 @pytest.mark.timeout(60 + 300 * MORE)
-def test_noise_breaks_nothing(services: House) -> None:
+def test_noise_breaks_nothing(services: Harness) -> None:
     frames = st.builds(
         lambda kind, flags, stream, payload: frame(kind, payload, flags=flags, stream=stream),
         st.integers(0, 12), st.integers(0, 255), st.sampled_from((0, 1, 1, 3, 2**31 - 1)), st.binary(max_size=64),
@@ -130,7 +130,7 @@ def test_noise_breaks_nothing(services: House) -> None:
     assert services.resident_mib - before < 100
 
 
-def test_a_small_message_that_unpacks_into_a_huge_one_is_refused(services: House) -> None:
+def test_a_small_message_that_unpacks_into_a_huge_one_is_refused(services: Harness) -> None:
     before = services.resident_mib
     options = [("grpc.max_send_message_length", -1)]
     service = SERVICES["controller"]

@@ -17,24 +17,24 @@ from seal.generator.v1 import generator_pb2
 from seal.type.v1 import text_pb2
 
 from controller.accept import accept
-from controller.record.database import Database
-from controller.record.pages import key_of
-from sealkit.domain import load_domain
+from controller.db.database import Database
+from controller.db.pages import key_of
 from sealkit.domains.arc.grids import MalformedGrid, from_text
+from sealkit.domains.base import load_domain
 from sealkit.errors import InvalidConfig, InvalidDataset, InvalidInput, LimitExceeded
 from sealkit.judges.content import decide
 from sealkit.rpc.struct import struct_from_pb, struct_to_pb
 from sealkit.schema import read_schema
 from sealkit.types import Outcome
 from tests.security.calls import POLICY, PROMPT, RECORD, SERVICES, VALID, call
-from tests.security.house import House
+from tests.security.harness import Harness
 
 PASSAGE = {"title": "t", "context": "c", "questions": [{"question": "q", "answer": "a"}]}
 Ask = Callable[[str, bytes], tuple[str, str]]
 
 
 @pytest.fixture
-def controller(services: House) -> Iterator[Ask]:
+def controller(services: Harness) -> Iterator[Ask]:
     service = SERVICES["controller"]
     with grpc.insecure_channel(services.addresses["controller"], options=[("grpc.max_send_message_length", -1)]) as to:
         yield lambda name, data: call(to, service, service.methods_by_name[name], data)
@@ -42,7 +42,7 @@ def controller(services: House) -> Iterator[Ask]:
 
 
 @pytest.fixture
-def generator(services: House) -> Iterator[Ask]:
+def generator(services: Harness) -> Iterator[Ask]:
     service = SERVICES["generator"]
     with grpc.insecure_channel(services.addresses["generator"]) as to:
         yield lambda name, data: call(to, service, service.methods_by_name[name], data)
@@ -95,7 +95,7 @@ def _varint(number: int) -> bytes:
     ("config", "word"),
     [
         ({"budget": {"tokens": 2**70}}, "budget.tokens"),
-        ({"evaluation": {"race_wave": 2**40}}, "race_wave"),
+        ({"evaluation": {"early_stopping_interval": 2**40}}, "early_stopping_interval"),
         ({"evaluation": {"retention_limit": 2**40}}, "retention_limit"),
         ({"m_step": {"optimisation": {"warmup_steps": 2**40}}}, "warmup_steps"),
         ({"evaluation": {"sampling": {"json_schema": '{"pattern": "(a*)*b"}'}}}, "pattern"),
@@ -269,7 +269,7 @@ def test_no_text_holds_the_grid_reader_up(text: str) -> None:
     assert time.process_time() - began < 2
 
 
-def test_a_big_request_does_not_keep_others_waiting(services: House) -> None:
+def test_a_big_request_does_not_keep_others_waiting(services: Harness) -> None:
     """Thirty thousand records take a while to check; meanwhile somebody else asks something small."""
     service = SERVICES["controller"]
     big = create({}, *({**PASSAGE, "title": f"t{i}"} for i in range(30_000)))

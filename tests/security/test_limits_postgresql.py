@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 from sqlalchemy import text
 
-from controller.record.database import Database
+from controller.db.database import Database
 from sealkit.errors import InvalidInput
 from tests.integration.controller.postgresql import NotInstalled, running
 

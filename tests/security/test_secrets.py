@@ -15,12 +15,12 @@ import pytest
 import yaml
 from prometheus_client import generate_latest
 
-from controller.record.database import Database
+from controller.db.database import Database
 from sealkit.errors import InvalidConfig, SealError, Unavailable
 from sealkit.queue import Queue
 from sealkit.redis_url import connect, without_password
 from sealkit.rpc.authority import CallersFile
-from tests.security.house import ROOT
+from tests.security.harness import ROOT
 
 SECRET = "hUnter2/pw"
 QUOTED = SECRET.replace("/", "%2F")

@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from tests.security.house import ROOT
+from tests.security.harness import ROOT
 
 PAGE = (ROOT / "docs/threat_model.md").read_text()
 NAMED = sorted(set(re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", PAGE)))

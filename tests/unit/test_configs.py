@@ -7,7 +7,7 @@ import pytest
 from scripts import write_config_reference as reference
 from seal_cli.recipe import load_recipe
 from sealkit.config import RunConfig, load_config, parse_config
-from sealkit.domain import load_domain
+from sealkit.domains.base import load_domain
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.toml"))
 

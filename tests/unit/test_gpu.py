@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from prometheus_client import REGISTRY, CollectorRegistry, generate_latest
 
-from sealkit import gpu
-from sealkit.telemetry import GPU_GAUGES
+from sealkit.observability import gpu
+from sealkit.observability.metrics import GPU_GAUGES
 
 LABELS = {"gpu": "0", "uuid": "GPU-0"}
 

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sealkit.config import InnerLoopConfig
-from sealkit.domain import Domain, Rejected, load_domain
+from sealkit.domains.base import Domain, Rejected, load_domain
 from sealkit.domains.knowledge import KnowledgeDomain
 from sealkit.domains.knowledge.prompts import Style
 from sealkit.errors import InvalidConfig, InvalidDataset, UnknownDomain

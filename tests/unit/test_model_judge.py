@@ -15,7 +15,7 @@ from sealkit.judges.budget import Budget, Pace
 from sealkit.judges.cache import VerdictCache
 from sealkit.judges.model import ModelJudge
 from sealkit.judges.settings import JudgeSettings
-from sealkit.telemetry import JUDGE_CALLS
+from sealkit.observability.metrics import JUDGE_CALLS
 from sealkit.types import Outcome
 
 

@@ -14,7 +14,7 @@ from prometheus_client.metrics import MetricWrapperBase
 from deploy.grafana import generate
 from deploy.grafana.boards import BOARDS
 from scripts import write_metrics_table
-from sealkit import telemetry
+from sealkit.observability import metrics
 
 ROOT = Path(__file__).parents[2]
 RULES = ROOT / "deploy/prometheus/rules.yml"
@@ -25,9 +25,9 @@ _SUFFIXES = ("_bucket", "_sum", "_count", "_total")
 
 def declared() -> set[str]:
     """Names of the metrics that telemetry declares, without the suffixes of their kind."""
-    metrics = [value for value in vars(telemetry).values() if isinstance(value, MetricWrapperBase)]
-    named = {description.name for metric in metrics for description in metric.describe()}
-    return named | set(telemetry.RUN_GAUGES) | set(telemetry.GPU_GAUGES)
+    declared_here = [value for value in vars(metrics).values() if isinstance(value, MetricWrapperBase)]
+    named = {description.name for metric in declared_here for description in metric.describe()}
+    return named | set(metrics.RUN_GAUGES) | set(metrics.GPU_GAUGES)
 
 
 def unknown(expression: str) -> set[str]:

@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from controller.report import build_report
+from controller.report.run import build_report
 from sealkit.resources import Editor, Fault, PolicyVersion, Run, RunReport, RunState, Trial, TrialPhase, TrialState
 from sealkit.stats import mean_estimate, paired_difference
 from sealkit.types import Usage
@@ -19,12 +19,13 @@ RUN = Run(
     start_time=NOW,
     end_time=NOW + timedelta(seconds=90),
 )
-THETA_0 = PolicyVersion(name="policies/base", create_time=NOW)
-THETA_1 = PolicyVersion(name="policies/a-1", parent="policies/base", create_time=NOW)
+THETA_0 = PolicyVersion(name="policies/base", run="runs/r", version=0, create_time=NOW)
+THETA_1 = PolicyVersion(name="policies/a-1", run="runs/r", version=1, parent="policies/base", create_time=NOW)
 
 
 def trial(context: str, accuracy: float | None, **changes: object) -> Trial:
     base = Trial(
+        round=0,
         name="runs/a/rounds/0/trials/x",
         state=TrialState.SUCCEEDED,
         phase=TrialPhase.HELD_OUT,
@@ -85,8 +86,8 @@ def test_the_verdict_follows_the_interval(after: list[float], word: str) -> None
 
 
 def test_answers_that_depend_on_their_company_widen_every_interval_and_may_undo_a_verdict() -> None:
-    def report(flips: float) -> RunReport:
-        trials = [trial(f"c{i}", score, flip_rate=flips) for i, score in enumerate([0.4, 0.5, 0.5, 0.45])]
+    def report(variance: float) -> RunReport:
+        trials = [trial(f"c{i}", score, batch_variant_rate=variance) for i, score in enumerate([0.4, 0.5, 0.5, 0.45])]
         after = [trial(f"c{i}", score, policy=THETA_1.name) for i, score in enumerate([0.6, 0.7, 0.8, 0.65])]
         return build_report(RUN, trials + after, [THETA_0, THETA_1])
 

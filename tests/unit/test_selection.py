@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from controller.selection import PairedVerdicts, best_of_k, paired_p_value, positive, significant
+from controller.rules.selection import PairedVerdicts, best_of_k, paired_p_value, positive, significant
 
 rewards = st.lists(st.none() | st.floats(-1, 1), max_size=8)
 verdict = st.none() | st.booleans()

@@ -151,13 +151,13 @@ def test_flips_widen_an_interval_on_both_sides_within_its_range() -> None:
     assert widened(estimate, 0.05, low=-1).low == pytest.approx(-0.02)
 
 
-def chances_to_be_stopped(n: int, wave: int, stops: Sequence[int], right: int) -> list[float]:
-    """Up to each look, of a model that gets `right` of n right: by hypergeometric draws of a wave each."""
+def chances_to_be_stopped(n: int, interval: int, stops: Sequence[int], right: int) -> list[float]:
+    """Up to each look, of a model that gets `right` of n right: by hypergeometric draws of a interval each."""
     states, stopped, found = {0: 1.0}, 0.0, []
     for look, limit in enumerate(stops):
         after: dict[int, float] = defaultdict(float)
         for so_far, chance in states.items():
-            draws = hypergeometric(n - look * wave, right - so_far, wave)
+            draws = hypergeometric(n - look * interval, right - so_far, interval)
             for more, share in enumerate(draws):
                 after[so_far + more] += chance * share
         stopped += sum(chance for so_far, chance in after.items() if so_far <= limit)
@@ -171,30 +171,32 @@ def hypergeometric(total: int, right: int, drawn: int) -> list[float]:
     return list(scipy_stats.hypergeom.pmf(range(drawn + 1), total, right, drawn))
 
 
-race = st.tuples(st.integers(1, 14), st.integers(1, 5), st.floats(0.6, 0.99))
+early_stopping = st.tuples(st.integers(1, 14), st.integers(1, 5), st.floats(0.6, 0.99))
 
 
 class TestHopeless:
     @settings(max_examples=40, deadline=None)
-    @given(race, st.data())
+    @given(early_stopping, st.data())
     def test_who_would_reach_it_is_stopped_no_more_often_than_agreed(
-        self, race: tuple[int, int, float], data: st.DataObject
+        self, early_stopping: tuple[int, int, float], data: st.DataObject
     ) -> None:
-        n, wave, confidence = race
+        n, interval, confidence = early_stopping
         needed = data.draw(st.integers(0, n))
-        stops = hopeless(n, needed, wave, confidence)
+        stops = hopeless(n, needed, interval, confidence)
         for right in range(needed, n + 1):
-            for look, spent in enumerate(chances_to_be_stopped(n, wave, stops, right)):
-                assert spent <= (1 - confidence) * (look + 1) * wave / n + 1e-9
+            for look, spent in enumerate(chances_to_be_stopped(n, interval, stops, right)):
+                assert spent <= (1 - confidence) * (look + 1) * interval / n + 1e-9
 
-    @given(race, st.data())
-    def test_who_cannot_reach_it_any_more_is_stopped(self, race: tuple[int, int, float], data: st.DataObject) -> None:
-        n, wave, confidence = race
+    @given(early_stopping, st.data())
+    def test_who_cannot_reach_it_any_more_is_stopped(
+        self, early_stopping: tuple[int, int, float], data: st.DataObject
+    ) -> None:
+        n, interval, confidence = early_stopping
         needed = data.draw(st.integers(0, n))
-        stops = hopeless(n, needed, wave, confidence)
-        assert len(stops) == (n - 1) // wave
+        stops = hopeless(n, needed, interval, confidence)
+        assert len(stops) == (n - 1) // interval
         for look, limit in enumerate(stops):
-            left = n - (look + 1) * wave
+            left = n - (look + 1) * interval
             assert needed - left - 1 <= limit < max(needed, 0) or limit == -1 >= needed - left - 1
 
     def test_it_spends_what_it_may(self) -> None:

@@ -19,11 +19,12 @@ from fakeredis import FakeServer
 from fakeredis.aioredis import FakeRedis
 from pydantic import ValidationError
 
-from sealkit import tracing
 from sealkit.errors import InvalidConfig, QueueFull
+from sealkit.observability import start, tracing
+from sealkit.observability.logs import configure_logging
+from sealkit.observability.start import TracingSettings, start_tracing
+from sealkit.observability.tracing import followed_by
 from sealkit.queue import Queue
-from sealkit.telemetry import configure_logging
-from sealkit.tracing import TracingSettings, followed_by, start_tracing
 from tests.otlp import Receiver, receiving
 
 ROOT = Path(__file__).parents[2]
@@ -223,7 +224,7 @@ def closed_port() -> str:
 def test_an_endpoint_that_is_dead_holds_nobody_up(
     receiver: Receiver, how: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tracing, "_STOP_SECONDS", 0.2)
+    monkeypatch.setattr(start, "_STOP_SECONDS", 0.2)
     receiver.hold = threading.Event()
     stop = start_tracing("test", TracingSettings(endpoint=closed_port() if how == "nobody there" else receiver.url))
     began = time.thread_time()
@@ -242,6 +243,6 @@ def test_settings_that_cannot_be_are_refused(monkeypatch: pytest.MonkeyPatch) ->
     with pytest.raises(ValidationError, match="less than or equal to 1"):
         TracingSettings(endpoint="http://a", ratio=2)
     monkeypatch.setitem(sys.modules, "opentelemetry.sdk.trace", None)
-    monkeypatch.delitem(sys.modules, "sealkit.otel", raising=False)
+    monkeypatch.delitem(sys.modules, "sealkit.observability.otel", raising=False)
     with pytest.raises(InvalidConfig, match=r"pip install 'seal-suite\[tracing\]'"):
         start_tracing("test", TracingSettings(endpoint="http://a"))

@@ -13,10 +13,10 @@ from sealkit.backends.decoding.lora import Adapter
 from sealkit.backends.lora import check_fit, load_adapter
 from sealkit.backends.models import LoadedModel
 from sealkit.backends.probe import Provenance, probe_of, probe_tokens
-from sealkit.concurrency import Flights
+from sealkit.concurrency import SingleFlightCache
 from sealkit.errors import AdapterMismatch
+from sealkit.observability.metrics import CACHE_LOOKUPS
 from sealkit.store import AdapterStore
-from sealkit.telemetry import CACHE_LOOKUPS
 from sealkit.types import AdapterRef
 
 
@@ -32,7 +32,7 @@ class AdapterCache:
         self._store = store
         self._held = held
         self._loop = loop
-        self._kept: Flights[str, Adapter] = Flights(limit_bytes, _bytes)
+        self._kept: SingleFlightCache[str, Adapter] = SingleFlightCache(limit_bytes, _bytes)
         self._probe = probe_tokens(held.tokenizer)
 
     async def get(self, ref: AdapterRef) -> Adapter:

@@ -24,7 +24,7 @@ from sealkit.backends.decoding.row import Row
 from sealkit.backends.decoding.sampling import next_tokens
 from sealkit.backends.models import LoadedModel
 from sealkit.errors import InvalidModel
-from sealkit.telemetry import DECODE_REUSED_TOKENS
+from sealkit.observability.metrics import DECODE_REUSED_TOKENS
 
 
 @dataclass(frozen=True)

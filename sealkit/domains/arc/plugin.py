@@ -10,7 +10,6 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from sealkit.config import InnerLoopConfig
-from sealkit.domain import Context, Rejected
 from sealkit.domains.arc.augment import training_tasks
 from sealkit.domains.arc.grids import GridStyle, Pair, to_text
 from sealkit.domains.arc.prompts import characters, task_prompt, toolkit_prompt, training_example
@@ -25,6 +24,7 @@ from sealkit.domains.arc.toolkit import (
     read_toolkit,
 )
 from sealkit.domains.arc.transforms import IDENTITY, TURNS, VIEWS, Transform
+from sealkit.domains.base import Context, Rejected
 from sealkit.errors import InvalidConfig
 from sealkit.types import Prompt, PromptFormat, PromptLoss, Query, TrainingExample, TrainingSpec, View, seed_of
 

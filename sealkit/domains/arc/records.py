@@ -7,8 +7,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
-from sealkit.domain import Context
 from sealkit.domains.arc.grids import Pair, make_grid
+from sealkit.domains.base import Context
 from sealkit.errors import InvalidDataset
 
 

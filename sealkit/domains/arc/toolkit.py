@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from sealkit.domain import Rejected
+from sealkit.domains.base import Rejected
 
 
 class Strict(BaseModel):

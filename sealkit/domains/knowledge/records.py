@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
-from sealkit.domain import Context
+from sealkit.domains.base import Context
 from sealkit.errors import InvalidDataset
 from sealkit.types import digest_of
 

@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from tests.e2e.compose import stand_ins
-from tests.e2e.compose.house import ROOT, House, engine
+from tests.e2e.compose.harness import ROOT, Harness, engine
 from tests.e2e.compose.outside import Outside
 
 HERE = Path(__file__).parent
@@ -32,7 +32,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
+def harness(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Harness]:
     from sealkit.testing.tiny import make_tiny_model
 
     folder = tmp_path_factory.mktemp("compose")
@@ -46,7 +46,7 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
     for file in make_tiny_model(folder / "models/tiny", context=2048).iterdir():
         file.chmod(0o644)
     _impatient(folder)
-    made = House(folder, settings | torch, files)
+    made = Harness(folder, settings | torch, files)
     made.sh("scripts/secrets.sh")
     made.compose("build", seconds=1800)
     made.down()
@@ -59,9 +59,9 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
 
 
 @pytest.fixture
-def outside(house: House) -> Iterator[Outside]:
+def outside(harness: Harness) -> Iterator[Outside]:
     """Starts client processes; ends those that are left."""
-    made = Outside(house)
+    made = Outside(harness)
     yield made
     made.end()
 
@@ -102,7 +102,7 @@ def _impatient(folder: Path) -> None:
     (alerting / "alertmanager.yml").write_text(yaml.safe_dump(route))
 
 
-def _tell_of_failures(house: House) -> None:
+def _tell_of_failures(harness: Harness) -> None:
     log = os.environ.get("SEAL_E2E_LOG")
     if log:
-        Path(log).write_text(house.compose("logs", "--no-color", "--timestamps"))
+        Path(log).write_text(harness.compose("logs", "--no-color", "--timestamps"))

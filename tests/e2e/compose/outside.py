@@ -13,7 +13,7 @@ from typing import Any
 
 from sealkit.client import AsyncSealClient
 from sealkit.resources import Event, RunReport, Trial
-from tests.e2e.compose.house import ROOT, House, wait
+from tests.e2e.compose.harness import ROOT, Harness, wait
 from tests.integration.chaos.exact import assert_exact
 
 _CLIENT = Path(__file__).with_name("client_process.py")
@@ -73,8 +73,8 @@ class Watched:
 class Outside:
     """Starts client processes."""
 
-    def __init__(self, house: House) -> None:
-        self.house = house
+    def __init__(self, harness: Harness) -> None:
+        self.harness = harness
         self._started: list[subprocess.Popen[str]] = []
 
     def start(self, contexts: int, rounds: int = 1, certificate: str = "operator") -> Watched:
@@ -91,7 +91,7 @@ class Outside:
         pipe = subprocess.PIPE
         process = subprocess.Popen(words, stdin=pipe, stdout=pipe, stderr=pipe, text=True, env=_PATH, cwd="/")
         self._started.append(process)
-        where = {"address": self.house.address, "certificate": str(self.house.secrets / "tls" / certificate)}
+        where = {"address": self.harness.address, "certificate": str(self.harness.secrets / "tls" / certificate)}
         return Watched(process, where | told)
 
     def end(self) -> None:
@@ -105,7 +105,7 @@ class Outside:
         `again`: another watcher, from the beginning, is told the same."""
         report = watched.ended()
         events = [Event.model_validate(event) for event in watched.events]
-        async with AsyncSealClient(self.house.address, identity=self.house.identity()) as client:
+        async with AsyncSealClient(self.harness.address, identity=self.harness.identity()) as client:
             trials = await assert_exact(client, watched.run, events)
         assert report.rows
         assert report.verdict

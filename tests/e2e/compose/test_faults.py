@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import time
 
-from tests.e2e.compose.house import EVERY, House, wait
+from tests.e2e.compose.harness import EVERY, Harness, wait
 from tests.e2e.compose.outside import Outside
 
 _AWAY = 4.0
@@ -14,8 +14,10 @@ _CONTEXTS, _ENOUGH = 100, 120
 """Of a run that faults happen to; trials that it must have left before one."""
 
 
-async def test_each_container_is_killed_and_cut_off_once_and_nothing_is_lost(house: House, outside: Outside) -> None:
-    house.up()
+async def test_each_container_is_killed_and_cut_off_once_and_nothing_is_lost(
+    harness: Harness, outside: Outside
+) -> None:
+    harness.up()
     faults = [(fault, service) for service in EVERY for fault in (kill, cut_off)]
     random.Random(8).shuffle(faults)
     watched = outside.start(contexts=_CONTEXTS)
@@ -26,50 +28,50 @@ async def test_each_container_is_killed_and_cut_off_once_and_nothing_is_lost(hou
             watched = outside.start(contexts=_CONTEXTS)
             watched.goes_on(2)
         began = time.monotonic()
-        fault(house, service)
+        fault(harness, service)
         watched.goes_on(2)
         print(f"{fault.__name__} {service}: trials again after {time.monotonic() - began:.0f} s")  # noqa: T201
     await outside.nothing_lost(watched, again=True)
 
 
-def kill(house: House, service: str) -> None:
-    (container,) = house.containers(service)
-    house.sh("docker", "kill", container)
+def kill(harness: Harness, service: str) -> None:
+    (container,) = harness.containers(service)
+    harness.sh("docker", "kill", container)
     time.sleep(_AWAY)
-    house.sh("docker", "start", container)
+    harness.sh("docker", "start", container)
 
 
-def cut_off(house: House, service: str) -> None:
-    (container,) = house.containers(service)
-    networks = house.networks(container)
+def cut_off(harness: Harness, service: str) -> None:
+    (container,) = harness.containers(service)
+    networks = harness.networks(container)
     for network in networks:
-        house.sh("docker", "network", "disconnect", network, container)
+        harness.sh("docker", "network", "disconnect", network, container)
     time.sleep(_AWAY)
     for network, names in networks.items():
         aliases = [word for name in names for word in ("--alias", name)]
-        house.sh("docker", "network", "connect", *aliases, network, container)
+        harness.sh("docker", "network", "connect", *aliases, network, container)
 
 
-def test_what_crashes_is_started_again(house: House) -> None:
-    house.up()
+def test_what_crashes_is_started_again(harness: Harness) -> None:
+    harness.up()
     for service in EVERY:
-        (container,) = house.containers(service)
-        house.compose("exec", "-T", service, "sh", "-c", "kill -9 -1", check=False)
-        wait(lambda one=container: house.inspect(one)["RestartCount"] == 1, 60, house.state)
+        (container,) = harness.containers(service)
+        harness.compose("exec", "-T", service, "sh", "-c", "kill -9 -1", check=False)
+        wait(lambda one=container: harness.inspect(one)["RestartCount"] == 1, 60, harness.state)
     for service in EVERY:
-        house.healthy(service)
+        harness.healthy(service)
 
 
-async def test_compose_stop_drains_and_the_run_goes_on_after(house: House, outside: Outside) -> None:
-    house.up()
+async def test_compose_stop_drains_and_the_run_goes_on_after(harness: Harness, outside: Outside) -> None:
+    harness.up()
     watched = outside.start(contexts=12)
     watched.goes_on(5)
     began = time.monotonic()
-    house.compose("stop")
+    harness.compose("stop")
     took = time.monotonic() - began
-    codes = {service: house.inspect(house.containers(service)[0])["State"]["ExitCode"] for service in EVERY}
+    codes = {service: harness.inspect(harness.containers(service)[0])["State"]["ExitCode"] for service in EVERY}
     assert codes == dict.fromkeys(EVERY, 0), "each ended by itself, none was killed"
     assert took < 30
-    house.up()
+    harness.up()
     trials = await outside.nothing_lost(watched, again=True)
     assert max(trial.attempts for trial in trials) <= 2, "one that was under way is taken again once, at most"

@@ -11,22 +11,22 @@ from seal_cli import certs
 from sealkit.client import SealClient
 from sealkit.errors import PermissionDenied, Unauthenticated, Unavailable, UnknownRun
 from sealkit.rpc.tls import Identity
-from tests.e2e.compose.house import EVERY, UID, House
+from tests.e2e.compose.harness import EVERY, UID, Harness
 from tests.e2e.compose.outside import Outside, recipe
 
 
-async def test_a_run_from_outside_comes_to_its_end(house: House, outside: Outside) -> None:
+async def test_a_run_from_outside_comes_to_its_end(harness: Harness, outside: Outside) -> None:
     watched = outside.start(contexts=3)
     trials = await outside.nothing_lost(watched, again=True)
     assert {trial.state for trial in trials} >= {"succeeded"}
 
 
-def test_containers_are_locked_and_publish_one_port(house: House) -> None:
-    running = house.compose("ps", "--services").split()
+def test_containers_are_locked_and_publish_one_port(harness: Harness) -> None:
+    running = harness.compose("ps", "--services").split()
     assert set(EVERY) < set(running)
     for service in running:
-        for container in house.containers(service):
-            found = house.inspect(container)
+        for container in harness.containers(service):
+            found = harness.inspect(container)
             host = found["HostConfig"]
             assert found["Config"]["User"].split(":")[0] not in {"", "0", "root"}, service
             assert host["ReadonlyRootfs"], service
@@ -36,21 +36,21 @@ def test_containers_are_locked_and_publish_one_port(house: House) -> None:
             assert published == {"controller": {"50050/tcp"}, "grafana": {"3000/tcp"}}.get(service, set()), service
 
 
-def test_nobody_else_is_let_in(house: House, tmp_path: Path) -> None:
-    ca = house.secrets / "tls/ca.crt"
+def test_nobody_else_is_let_in(harness: Harness, tmp_path: Path) -> None:
+    ca = harness.secrets / "tls/ca.crt"
     certs.make(tmp_path, ["operator"], hosts=[], days=1)
     foreign = Identity(ca, tmp_path / "operator/tls.crt", tmp_path / "operator/tls.key")
-    house.sh(".venv/bin/seal", "certs", "make", str(house.secrets / "tls"), "--name", "stranger")
+    harness.sh(".venv/bin/seal", "certs", "make", str(harness.secrets / "tls"), "--name", "stranger")
     for identity in (None, Identity(ca), foreign):
-        with SealClient(house.address, identity=identity, timeout=5) as seal, pytest.raises(Unavailable):
+        with SealClient(harness.address, identity=identity, timeout=5) as seal, pytest.raises(Unavailable):
             list(seal.list_runs())
-    with SealClient(house.address, identity=house.identity("stranger")) as seal, pytest.raises(Unauthenticated):
+    with SealClient(harness.address, identity=harness.identity("stranger")) as seal, pytest.raises(Unauthenticated):
         list(seal.list_runs())
 
 
-def test_callers_are_known_as_soon_as_the_list_changes_and_tenants_see_their_own(house: House) -> None:
-    house.sh(".venv/bin/seal", "certs", "make", str(house.secrets / "tls"), "--name", "team-a", "--name", "team-b")
-    file = house.secrets / "callers/callers.toml"
+def test_callers_are_known_as_soon_as_the_list_changes_and_tenants_see_their_own(harness: Harness) -> None:
+    harness.sh(".venv/bin/seal", "certs", "make", str(harness.secrets / "tls"), "--name", "team-a", "--name", "team-b")
+    file = harness.secrets / "callers/callers.toml"
     lines = [
         f'\n[[caller]]\nname = "{team}"\nrole = "operator"\ntenant = "{team}"\ncertificate = "{team}"\n'
         for team in ("team-a", "team-b")
@@ -62,8 +62,8 @@ def test_callers_are_known_as_soon_as_the_list_changes_and_tenants_see_their_own
 
     config, records = recipe(contexts=1, rounds=1)
     with (
-        SealClient(house.address, identity=house.identity("team-a")) as ours,
-        SealClient(house.address, identity=house.identity("team-b")) as theirs,
+        SealClient(harness.address, identity=harness.identity("team-a")) as ours,
+        SealClient(harness.address, identity=harness.identity("team-b")) as theirs,
     ):
         run = ours.create_run(config, records)
         assert run.name in [found.name for found in ours.list_runs()]
@@ -74,19 +74,19 @@ def test_callers_are_known_as_soon_as_the_list_changes_and_tenants_see_their_own
         assert ours.cancel_run(run.name).state == "cancelled"
 
 
-def test_no_port_but_the_published_one_answers_from_outside(house: House) -> None:
+def test_no_port_but_the_published_one_answers_from_outside(harness: Harness) -> None:
     for port in (50051, 50052, 50053, 6379, 5432, 9090, 9093, 9100):
         with pytest.raises(ConnectionRefusedError), socket.create_connection(("127.0.0.1", port), timeout=1):
             pass
 
 
-def test_containers_run_as_a_user_that_no_image_knows(house: House) -> None:
-    who = house.compose("exec", "-T", "trainer", "python", "-c", "import os; print(os.getuid())").strip()
-    assert who == house.env["SEAL_UID"]
-    assert who == UID or house.env["SEAL_UID"] != UID
+def test_containers_run_as_a_user_that_no_image_knows(harness: Harness) -> None:
+    who = harness.compose("exec", "-T", "trainer", "python", "-c", "import os; print(os.getuid())").strip()
+    assert who == harness.env["SEAL_UID"]
+    assert who == UID or harness.env["SEAL_UID"] != UID
 
 
-def test_model_services_answer_the_controller_alone(house: House) -> None:
+def test_model_services_answer_the_controller_alone(harness: Harness) -> None:
     """Whoever has a certificate of the stack but not the controller's role gets nothing from a model service."""
     script = (
         "from sealkit.rpc.channel import open_sync_channel as o\n"
@@ -98,5 +98,5 @@ def test_model_services_answer_the_controller_alone(house: House) -> None:
         "except grpc.RpcError as e: print(e.code().name)\n"
         "else: print('ANSWERED')\n"
     )
-    said = {s: house.compose("exec", "-T", s, "python", "-c", script).strip() for s in ("generator", "worker")}
+    said = {s: harness.compose("exec", "-T", s, "python", "-c", script).strip() for s in ("generator", "worker")}
     assert said == {"generator": "PERMISSION_DENIED", "worker": "ANSWERED"}

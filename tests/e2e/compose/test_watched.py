@@ -5,44 +5,44 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
-from tests.e2e.compose.house import House, wait
+from tests.e2e.compose.harness import Harness, wait
 
 _PROMETHEUS, _ALERTMANAGER = "http://prometheus:9090/api/v1", "http://alertmanager:9093/api/v2"
 _ONE_EACH = {f"seal-{name}": 1 for name in ("controller", "worker", "generator", "trainer", "evaluator")}
 
 
-def test_every_replica_is_found_and_up(house: House) -> None:
-    house.up("--scale", "trainer=2", "--scale", "worker=1")
+def test_every_replica_is_found_and_up(harness: Harness) -> None:
+    harness.up("--scale", "trainer=2", "--scale", "worker=1")
     wanted = Counter(_ONE_EACH | {"seal-trainer": 2, "prometheus": 1})
-    wait(lambda: up(house) == wanted, 60, lambda: str(up(house)))
-    house.up("--scale", "trainer=1", "--scale", "worker=1")
-    wait(lambda: up(house) == wanted - Counter({"seal-trainer": 1}), 60, lambda: str(up(house)))
+    wait(lambda: up(harness) == wanted, 60, lambda: str(up(harness)))
+    harness.up("--scale", "trainer=1", "--scale", "worker=1")
+    wait(lambda: up(harness) == wanted - Counter({"seal-trainer": 1}), 60, lambda: str(up(harness)))
 
 
-def up(house: House) -> Counter[str]:
-    targets = house.inside("controller", f"{_PROMETHEUS}/targets?state=active")["data"]["activeTargets"]
+def up(harness: Harness) -> Counter[str]:
+    targets = harness.inside("controller", f"{_PROMETHEUS}/targets?state=active")["data"]["activeTargets"]
     return Counter(target["labels"]["job"] for target in targets if target["health"] == "up")
 
 
-def test_rules_are_loaded(house: House) -> None:
-    groups = house.inside("controller", f"{_PROMETHEUS}/rules")["data"]["groups"]
+def test_rules_are_loaded(harness: Harness) -> None:
+    groups = harness.inside("controller", f"{_PROMETHEUS}/rules")["data"]["groups"]
     rules = [rule for group in groups for rule in group["rules"]]
     assert "SealTargetDown" in {rule["name"] for rule in rules}
     assert {rule["health"] for rule in rules} == {"ok"}
 
 
-def test_a_service_that_is_down_is_told_to_alertmanager_and_so_is_its_return(house: House) -> None:
-    house.up()
-    house.compose("stop", "trainer")
-    wait(lambda: "seal-trainer" in down(house), 90, lambda: str(alerts(house)))
-    house.up()
-    wait(lambda: "seal-trainer" not in down(house), 90, lambda: str(alerts(house)))
+def test_a_service_that_is_down_is_told_to_alertmanager_and_so_is_its_return(harness: Harness) -> None:
+    harness.up()
+    harness.compose("stop", "trainer")
+    wait(lambda: "seal-trainer" in down(harness), 90, lambda: str(alerts(harness)))
+    harness.up()
+    wait(lambda: "seal-trainer" not in down(harness), 90, lambda: str(alerts(harness)))
 
 
-def down(house: House) -> set[str]:
+def down(harness: Harness) -> set[str]:
     """Jobs that Alertmanager knows to be down."""
-    return {one["labels"].get("job", "") for one in alerts(house) if one["labels"]["alertname"] == "SealTargetDown"}
+    return {one["labels"].get("job", "") for one in alerts(harness) if one["labels"]["alertname"] == "SealTargetDown"}
 
 
-def alerts(house: House) -> list[dict[str, Any]]:
-    return list(house.inside("controller", f"{_ALERTMANAGER}/alerts?active=true"))
+def alerts(harness: Harness) -> list[dict[str, Any]]:
+    return list(harness.inside("controller", f"{_ALERTMANAGER}/alerts?active=true"))

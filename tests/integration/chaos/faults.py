@@ -14,14 +14,14 @@ import redis
 from sqlalchemy import create_engine, text
 from sqlalchemy.exc import SQLAlchemyError
 
-from tests.integration.chaos.house import CALL_SECONDS, LEASE, House
+from tests.integration.chaos.harness import CALL_SECONDS, LEASE, Harness
 
 
 class Chaos:
-    """What happens to a house. `dealt` says what did, in order."""
+    """What happens to a harness. `dealt` says what did, in order."""
 
-    def __init__(self, house: House, seed: int) -> None:
-        self._house = house
+    def __init__(self, harness: Harness, seed: int) -> None:
+        self._house = harness
         self._chance = random.Random(seed)
         self._deck: list[str] = []
         self.dealt: list[str] = []
@@ -93,9 +93,9 @@ class Chaos:
 
     def _deliver_twice(self) -> None:
         with redis.Redis(port=self._house.proxy.target, decode_responses=True) as client:
-            for lane in client.smembers("seal:trials:lanes"):
-                for _, fields in client.xrange(f"seal:trials:{lane}"):
-                    client.xadd(f"seal:trials:{lane}", fields)
+            for stream in client.smembers("seal:trials:streams"):
+                for _, fields in client.xrange(f"seal:trials:{stream}"):
+                    client.xadd(f"seal:trials:{stream}", fields)
 
     async def hand_to_another(self) -> None:
         """What live workers have under way is claimed for one of them, as if the others were dead."""
@@ -103,8 +103,8 @@ class Chaos:
 
     def _hand_to_another(self) -> None:
         with redis.Redis(port=self._house.proxy.target, decode_responses=True) as client:
-            for lane in client.smembers("seal:trials:lanes"):
-                key = f"seal:trials:{lane}"
+            for stream in client.smembers("seal:trials:streams"):
+                key = f"seal:trials:{stream}"
                 pending = client.xpending_range(key, "workers", "-", "+", 100)
                 for entry in pending:  # so idle that whoever looks next takes it
                     client.xclaim(key, "workers", entry["consumer"], 0, [entry["message_id"]], idle=10**7, justid=True)

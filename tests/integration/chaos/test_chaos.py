@@ -20,7 +20,7 @@ from sealkit.client import AsyncSealClient
 from sealkit.resources import Event, Run
 from tests.integration.chaos.exact import assert_exact, begin, findings, watched
 from tests.integration.chaos.faults import FAULTS, Chaos
-from tests.integration.chaos.house import house
+from tests.integration.chaos.harness import harness
 from tests.integration.controller.postgresql import new_database
 from tests.integration.controller.test_record_postgresql import server  # noqa: F401
 
@@ -43,7 +43,7 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str
 
 async def test_a_run_that_everything_happens_to_ends_as_if_nothing_had_been(tmp_path: Path, database_url: str) -> None:
     print(f"chaos: SEED={SEED} TRIALS={TRIALS} DECKS={DECKS}; again with `make chaos SEED={SEED}`")  # noqa: T201
-    async with house(tmp_path, seconds=SECONDS, database_url=database_url) as shaken:
+    async with harness(tmp_path, seconds=SECONDS, database_url=database_url) as shaken:
         shaken.furnish()
         async with AsyncSealClient(shaken.api) as client:
             calm = await begin(client, "calm", TRIALS)

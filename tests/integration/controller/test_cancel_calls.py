@@ -16,10 +16,10 @@ from seal.evaluator.v1 import evaluator_pb2_grpc
 from seal.generator.v1 import generator_pb2_grpc
 from seal.trainer.v1 import trainer_pb2_grpc
 
-from controller.record import runs
+from controller.db import runs
 from sealkit.rpc.services import EvaluatorClient, GeneratorClient, TrainerClient
 from tests.integration.controller.fake_services_process import Evaluator, Generator, Trainer
-from tests.unit.controller.acts import act
+from tests.unit.controller.changes import change
 from tests.unit.controller.controller_fakes import FakeServices
 from tests.unit.controller.controller_system import System, until
 
@@ -68,6 +68,6 @@ async def test_cancelling_a_run_cancels_the_calls_under_way(system: System, call
         run = await system.create(rounds=1, held_out={"samples": 0})
         await until(lambda: fake.calls[call] >= 1)
         began = time.monotonic()
-        await system.database.write(runs.cancel, act(run.name, ""))
+        await system.database.write(runs.cancel, change(run.name, ""))
         await until(lambda: fake.running == 0)
         assert time.monotonic() - began < 3  # half a second, on a machine that is not busy

@@ -229,7 +229,7 @@ async def test_the_queue_on_a_real_valkey(valkey: Any) -> None:
     assert await one.take({"r": 1}) == []
     await one.put("r", ["d"])
     assert [d.body for d in await two.wait(["q", "r"], seconds=0.1)] == ["d"]
-    assert await one.lanes() >= {"q", "r"}
+    assert await one.streams() >= {"q", "r"}
     await one.drop(["q", "r"])
     assert not await one.bodies("r")
     for queue in (one, two):

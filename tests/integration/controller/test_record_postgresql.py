@@ -8,15 +8,15 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 import pytest_asyncio
 
-from controller.record import audit, quotas, runs
-from controller.record.database import Database
-from controller.record.reach import EVERYTHING
-from sealkit.domain import Context
+from controller.db import audit, quotas, runs
+from controller.db.access import FULL_ACCESS
+from controller.db.database import Database
+from sealkit.domains.base import Context
 from sealkit.judges.cache import VerdictCache
 from sealkit.resources import Quotas
 from sealkit.types import Outcome
 from tests.integration.controller.postgresql import NotInstalled, new_database, running
-from tests.unit.controller.acts import act, operator
+from tests.unit.controller.changes import change, operator
 from tests.unit.controller.test_controller_record import *  # noqa: F403
 from tests.unit.controller.test_controller_record import new_run
 from tests.unit.controller.test_controller_upgrade import test_a_database_from_before_tenants_keeps_all_it_has  # noqa: F401
@@ -56,7 +56,7 @@ async def test_postgresql_processes_that_start_at_once_migrate_once(server: str)
     url = new_database(server)
     many = [Database(url) for _ in range(4)]
     await asyncio.gather(*(one.start() for one in many))
-    assert (await many[0].read(runs.page, EVERYTHING, 0, "")).items == []
+    assert (await many[0].read(runs.page, FULL_ACCESS, 0, "")).items == []
     for one in many:
         await one.close()
 
@@ -68,13 +68,13 @@ async def test_postgresql_requests_at_once_get_no_more_than_the_quota(server: st
     await many[0].write(quotas.tell, {"team-a": Quotas(runs_at_once=2)})
     found = [Context(context_id="c", split="train", payload={})]
     asked = [
-        one.write(runs.create, act(f"runs/r{i}", f"{i}", operator("team-a")), new_run(f"r{i}"), found)
+        one.write(runs.create, change(f"runs/r{i}", f"{i}", operator("team-a")), new_run(f"r{i}"), found)
         for i, one in enumerate(many * 2)
     ]
     made = await asyncio.gather(*asked, return_exceptions=True)
     assert sorted(type(answer).__name__ for answer in made) == ["QuotaExceeded"] * 6 + ["Run"] * 2
     assert (await many[0].read(quotas.used, "team-a")).runs_at_once == 2
-    assert len((await many[0].read(audit.page, EVERYTHING, 0, "")).items) == 2
+    assert len((await many[0].read(audit.page, FULL_ACCESS, 0, "")).items) == 2
     for one in many:
         await one.close()
 

@@ -39,8 +39,8 @@ def valkeys(tmp_path: Path) -> Iterator[Valkeys]:
 async def works(url: str) -> bool:
     queue = Queue(url, consumer="one")
     try:
-        await queue.put("lane", ["a"])
-        found = await queue.take({"lane": 1})
+        await queue.put("stream", ["a"])
+        found = await queue.take({"stream": 1})
         await queue.done(found)
         return [delivery.body for delivery in found] == ["a"]
     finally:

@@ -63,7 +63,7 @@ async def test_the_queue_has_all_the_rights_it_needs(url: str) -> None:
     queue, other = Queue(url, consumer="a", stream="seal:trials"), Queue(url, consumer="b", stream="seal:trials")
     await queue.ping()
     await queue.put("runs/r", ["one", "two"])
-    assert await queue.lanes() == {"runs/r"}
+    assert await queue.streams() == {"runs/r"}
     assert await queue.bodies("runs/r") == {"one", "two"}
     taken = await queue.take({"runs/r": 2}) or await queue.take({"runs/r": 2})  # the first may only make the group
     assert [delivery.body for delivery in taken] == ["one", "two"]

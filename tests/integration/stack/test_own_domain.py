@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from sealkit.config import InnerLoopConfig
-from sealkit.domain import Context, Domain, Rejected
+from sealkit.domains.base import Context, Domain, Rejected
 from sealkit.errors import InvalidDataset
 from sealkit.types import Prompt, Query, TrainingExample, TrainingSpec
 from tests.integration.stack.support import Seal

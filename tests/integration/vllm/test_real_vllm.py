@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from controller.accept import accept
-from controller.record import runs, trials
-from controller.record.reach import EVERYTHING
+from controller.db import runs, trials
+from controller.db.access import FULL_ACCESS
 from sealkit.backends.base import Backend
 from sealkit.backends.factory import make_backend
 from sealkit.backends.lora import dump_adapter, load_adapter
@@ -32,7 +32,7 @@ from sealkit.types import (
 from tests.integration.vllm.conftest import settings
 from tests.integration.vllm.engine import MODEL, ROOT, FaultyProxy, LocalServices, VllmProcess, new_folder, say
 from tests.serving import serving
-from tests.unit.controller.acts import act
+from tests.unit.controller.changes import change
 from tests.unit.controller.controller_system import System
 from trainer_svc.build import Built
 
@@ -106,13 +106,13 @@ async def a_round(system: System, services: LocalServices) -> tuple[Run, list[Tr
     ]
     system.services = services  # type: ignore[assignment]
     new, contexts = accept(request_id="r", display_name="", config=CONFIG, records=records, retention=[], plugins=())
-    run = await system.database.write(runs.create, act(f"runs/{new.run_id}", "r"), new, contexts)
+    run = await system.database.write(runs.create, change(f"runs/{new.run_id}", "r"), new, contexts)
     async with system.working(lease=60, concurrency=4):
         async with asyncio.timeout(800):
             while not (run := await system.run(run)).state.terminal:  # noqa: ASYNC110 - another process's record
                 await asyncio.sleep(0.5)
     names = [trial.name for trial in await system.trials(run)]
-    return run, [await system.database.read(trials.get, EVERYTHING, name) for name in names]
+    return run, [await system.database.read(trials.get, FULL_ACCESS, name) for name in names]
 
 
 async def clean_round(vllm: VllmProcess, trainer: Built, store: str, folder: Path) -> tuple[Run, list[Trial]]:

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sealkit.config import InnerLoopConfig
-from sealkit.domain import Context, Domain, Rejected, load_domain
 from sealkit.domains.arc import ArcDomain
 from sealkit.domains.arc.toolkit import SCHEMA, read_toolkit
+from sealkit.domains.base import Context, Domain, Rejected, load_domain
 from sealkit.errors import InvalidConfig, InvalidDataset
 from sealkit.judges import Answer, load_judge
 from sealkit.types import Optimisation, Outcome, PromptLoss

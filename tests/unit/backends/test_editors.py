@@ -14,7 +14,7 @@ import pytest
 from generator_svc.editors import Editors, read_editors
 from generator_svc.sampler import sample
 from sealkit.errors import EndpointDenied, InvalidConfig, SealError, UnknownEditor
-from sealkit.rpc.status import fault_of
+from sealkit.faults import fault_of
 from sealkit.types import FinishReason, Prompt, Sampling, Shot
 from tests.serving import Answer, HttpServer, serving
 

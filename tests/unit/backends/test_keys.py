@@ -11,12 +11,12 @@ import pytest
 import structlog
 
 from controller.accept import accept
-from controller.record import runs
+from controller.db import runs
 from generator_svc.editors import read_editors
 from generator_svc.sampler import sample
 from sealkit.resources import TrialState
 from tests.serving import Answer, HttpServer, serving
-from tests.unit.controller.acts import act
+from tests.unit.controller.changes import change
 from tests.unit.controller.controller_fakes import DOMAIN, RETENTION, records, tiny_config
 from tests.unit.controller.controller_system import System
 
@@ -67,7 +67,7 @@ async def test_no_key_is_in_logs_records_or_errors_of_a_run(
             request_id="r", display_name="", config=tiny_config(rounds=1, editor={"k": 2, "arms": ["policy", "gpt"]}),
             records=records(), retention=RETENTION, plugins=(DOMAIN,), outside=("gpt",),
         )  # fmt: skip
-        run = await system.database.write(runs.create, act(f"runs/{new.run_id}", "r"), new, contexts)
+        run = await system.database.write(runs.create, change(f"runs/{new.run_id}", "r"), new, contexts)
         async with system.working():
             run = await system.until(run)
         states = {trial.state for trial in await system.trials(run) if trial.editor == "gpt"}

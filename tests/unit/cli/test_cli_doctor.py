@@ -176,7 +176,7 @@ def test_a_good_set_up_is_called_good(
     async def fine(*_: Any) -> list[Line]:
         return [Line("redis", True, "fine")]
 
-    monkeypatch.setattr("seal_cli.doctor.things.check_redis", fine)
+    monkeypatch.setattr("seal_cli.doctor.infrastructure.check_redis", fine)
     engine = FakeVllm()
     engine.broken["/v1/completions"] = 200, {"choices": [{}], "usage": {}}
     signer = certs.authority()

@@ -36,6 +36,7 @@ def finished(
 ) -> TrialFinished:
     return TrialFinished(
         trial=Trial(
+            round=0,
             name=f"runs/r/rounds/0/trials/{index}",
             state=TrialState.REJECTED if rejection else TrialState.SUCCEEDED,
             phase=TrialPhase.E_STEP,
@@ -51,7 +52,7 @@ def finished(
     )
 
 
-POLICY = PolicyVersion(name="policies/next", held_out_accuracy=0.5, create_time=NOW)
+POLICY = PolicyVersion(name="policies/next", run="runs/r", version=0, held_out_accuracy=0.5, create_time=NOW)
 EVENTS = [
     event(RunStateChanged(state=RunState.RUNNING)),
     event(StageStarted(round=0, stage="E-step")),

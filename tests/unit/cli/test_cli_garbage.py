@@ -52,9 +52,11 @@ class FakeClient:
         return CallerInfo(name="caller", role="admin", tenant=self.tenant)
 
     def list_policies(self) -> Iterator[PolicyVersion]:
-        yield PolicyVersion(name="policies/base", create_time=NOW)
+        yield PolicyVersion(name="policies/base", run="runs/r", version=0, create_time=NOW)
         for word in self.policies:
-            yield PolicyVersion(name=f"policies/{word}", adapter=AdapterRef(digest=name(word)), create_time=NOW)
+            yield PolicyVersion(
+                name=f"policies/{word}", run="runs/r", version=0, adapter=AdapterRef(digest=name(word)), create_time=NOW
+            )
 
     def list_runs(self) -> Iterator[Run]:
         for run in ("runs/empty", "runs/a"):
@@ -65,6 +67,7 @@ class FakeClient:
     def list_trials(self, parent: str) -> Iterator[Trial]:
         for word in ("", *self.trials) if parent == "runs/a" else ():
             yield Trial(
+                round=0,
                 name=f"{parent}/rounds/0/trials/{word or 'rejected'}",
                 state=TrialState.SUCCEEDED,
                 phase=TrialPhase.E_STEP,

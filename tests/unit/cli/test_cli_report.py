@@ -22,8 +22,8 @@ def test_the_report_says_all_that_was_found(capsys: pytest.CaptureFixture[str]) 
         kept=5,
         trial_forgetting=Estimate(mean=0.02, low=-0.01, high=0.05, n=34),
         policies=(
-            PolicyVersion(name="policies/base", create_time=NOW),
-            PolicyVersion(name="policies/r-1", forgetting=0.125, create_time=NOW),
+            PolicyVersion(name="policies/base", run="runs/r", version=0, create_time=NOW),
+            PolicyVersion(name="policies/r-1", run="runs/r", version=1, forgetting=0.125, create_time=NOW),
         ),
         stage_seconds={"generate": 1.25, "train": 6.0, "evaluate": 0.5},
         rl_gain=None,

@@ -16,6 +16,7 @@ from sealkit.resources import Budget, Fault, Run, RunState, Trial, TrialPhase, T
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 RUN = Run(name="runs/r", display_name="r", state=RunState.QUEUED, config={}, create_time=NOW)
 DEAD = Trial(
+    round=0,
     name="runs/r/rounds/0/trials/c-0", state=TrialState.FAILED, phase=TrialPhase.E_STEP, context_id="c",
     editor="policy", index=0, policy="policies/r-0", create_time=NOW,
     error=Fault(code=10, reason="DELIVERIES_EXHAUSTED", message="handed out 8 times"),

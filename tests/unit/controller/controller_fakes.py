@@ -7,12 +7,13 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
-from sealkit.domain import Context, Rejected
+from sealkit.domains.base import Context, Rejected
 from sealkit.rpc.protocols import TrainerInfo
 from sealkit.types import (
     AdapterRef,
     Completion,
     Divergence,
+    EarlyStopping,
     Evaluation,
     FinishReason,
     LoraConfig,
@@ -24,7 +25,6 @@ from sealkit.types import (
     Progress,
     Prompt,
     Query,
-    Race,
     Retention,
     Sampling,
     TrainingExample,
@@ -192,7 +192,7 @@ class FakeServices:
         retention_queries: Sequence[Query] = (),
         retention_limit: int = 0,
         measure_divergence: bool = False,
-        race: Race | None = None,
+        early_stopping: EarlyStopping | None = None,
         fresh: bool = False,
     ) -> Evaluation:
         await self._came("evaluate", policy.name)

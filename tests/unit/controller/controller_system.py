@@ -13,17 +13,17 @@ from fakeredis import FakeServer
 from fakeredis.aioredis import FakeRedis
 
 from controller.accept import accept
-from controller.driver import Driver
-from controller.patience import accompanied
-from controller.presence import Presence
-from controller.record import budgets, events, leases, policies, runs, trials
-from controller.record.database import Database
-from controller.record.reach import EVERYTHING
+from controller.db import budgets, events, leases, policies, runs, trials
+from controller.db.access import FULL_ACCESS
+from controller.db.database import Database
+from controller.heartbeats import Heartbeats
+from controller.retry import run_with_background
+from controller.run.driver import Driver
 from controller.services import Services
-from controller.worker import Worker
+from controller.trial.worker import Worker
 from sealkit.queue import Delivery, Queue
 from sealkit.resources import Event, PolicyVersion, Run, Trial
-from tests.unit.controller.acts import act
+from tests.unit.controller.changes import change
 from tests.unit.controller.controller_fakes import DOMAIN, RETENTION, FakeServices, records, tiny_config
 
 LEASE = 0.3
@@ -63,8 +63,8 @@ class MortalDatabase(Database):
 class PolledQueue(Queue):
     """fakeredis spins while it blocks; this naps instead."""
 
-    async def wait(self, lanes: Sequence[str], *, seconds: float) -> list[Delivery]:
-        found = await super().wait(lanes, seconds=0.001)
+    async def wait(self, streams: Sequence[str], *, seconds: float) -> list[Delivery]:
+        found = await super().wait(streams, seconds=0.001)
         if not found:
             await asyncio.sleep(0.005)
         return found
@@ -90,14 +90,14 @@ class System:
         name = f"worker-{next(_ids)}"
         database, queue = MortalDatabase(self.url, writes=writes), self.queue(name)
         services = Services(self.services, self.services, self.services)
-        presence = Presence(database, name, lease)
+        heartbeats = Heartbeats(database, name, lease)
         parts: dict[str, Any] = {
-            "database": database, "queue": queue, "services": services, "presence": presence, "plugins": (DOMAIN,)
+            "database": database, "queue": queue, "services": services, "heartbeats": heartbeats, "plugins": (DOMAIN,)
         }  # fmt: skip
         worker = Worker(**parts, concurrency=concurrency, max_deliveries=max_deliveries)
         driver = Driver(**parts)
         await Database.write(database, leases.beat, name)
-        task = asyncio.create_task(accompanied(presence.keep(), worker.run(), driver.run()))
+        task = asyncio.create_task(run_with_background(heartbeats.keep(), worker.run(), driver.run()))
         try:
             yield database
         finally:
@@ -117,19 +117,19 @@ class System:
             retention=RETENTION,
             plugins=(DOMAIN,),
         )
-        return await self.database.write(runs.create, act(f"runs/{new.run_id}", request_id), new, contexts)
+        return await self.database.write(runs.create, change(f"runs/{new.run_id}", request_id), new, contexts)
 
     async def run(self, run: Run) -> Run:
-        return await self.database.read(runs.get, EVERYTHING, run.name.removeprefix("runs/"))
+        return await self.database.read(runs.get, FULL_ACCESS, run.name.removeprefix("runs/"))
 
     async def until(self, run: Run, done: Callable[[Run], bool] = lambda run: run.state.terminal) -> Run:
         """The run as soon as it is `done`."""
         async with asyncio.timeout(30):
             while True:
-                heard = self.database.bell.listen()
+                heard = self.database.notifier.subscribe()
                 if done(now := await self.run(run)):
                     return now
-                await self.database.bell.wait(heard, seconds=0.02)
+                await self.database.notifier.wait(heard, seconds=0.02)
 
     async def trials(self, run: Run) -> list[Trial]:
         return await self.database.read(trials.of_run, run.name.removeprefix("runs/"))
@@ -139,7 +139,7 @@ class System:
 
     async def events(self, run: Run, cursor: str = "") -> list[Event]:
         found, _ = await self.database.read(
-            events.after, EVERYTHING, run.name.removeprefix("runs/"), cursor, limit=100_000
+            events.after, FULL_ACCESS, run.name.removeprefix("runs/"), cursor, limit=100_000
         )
         return found
 

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from controller.accept import accept, default_retention, run_id
-from controller.trial_id import trial_id
 from sealkit.errors import InvalidConfig, InvalidDataset, UnknownDomain, UnknownJudge
+from sealkit.names import trial_id
 from sealkit.resources import Editor, TrialPhase
 from tests.unit.controller.controller_fakes import DOMAIN, RETENTION, records, tiny_config
 

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from controller.continual import continual, with_continual
-from controller.record import aliases, contexts, policies
-from controller.record.reach import EVERYTHING
-from controller.report import build_report
+from controller.db import aliases, contexts, policies
+from controller.db.access import FULL_ACCESS
+from controller.report.continual import continual, with_continual
+from controller.report.run import build_report
 from sealkit.errors import InvalidConfig
 from sealkit.resources import Editor, GateState, PolicyVersion, Run, RunReport, RunState, TrialPhase
 from sealkit.types import AdapterRef, Outcome, Policy, digest_of
@@ -60,7 +60,7 @@ async def test_each_context_is_a_round_and_what_was_scored_is_what_is_committed(
         assert above.adapter is not None
         assert above.adapter.digest == joined(below, best.adapter)
         assert (above.parent, above.trials) == (below.name, (best.name,))
-    alias = await system.database.read(aliases.get, EVERYTHING, "main")
+    alias = await system.database.read(aliases.get, FULL_ACCESS, "main")
     assert [change.policy for change in alias.history] == [version.name for version in reversed(versions[1:])]
 
 
@@ -103,7 +103,7 @@ async def test_killed_over_and_over_it_ends_as_if_nothing_had_been(system: Syste
         async with each.working():
             run = await each.until(await each.create(dataset=records(2, 0), **values))
         versions = [policy.model_dump(exclude={"create_time", "usage"}) for policy in await each.policies(run)]
-        history = (await each.database.read(aliases.get, EVERYTHING, "main")).history
+        history = (await each.database.read(aliases.get, FULL_ACCESS, "main")).history
         ends.append((run.state, science(await each.trials(run)), versions, [change.policy for change in history]))
     assert ends[0] == ends[1]
     assert ends[0][0] is RunState.SUCCEEDED
@@ -162,7 +162,7 @@ async def test_a_commit_that_forgot_too_much_is_refused_and_learning_goes_on(sys
     assert [v.gate for v in versions] == [GateState.PASSED, GateState.PASSED, GateState.REFUSED, GateState.REFUSED]
     last = [trial for trial in await system.trials(run) if trial.context_id == "c2"]
     assert {trial.policy for trial in last} == {versions[1].name}
-    assert (await system.database.read(aliases.get, EVERYTHING, "main")).policy == versions[1].name
+    assert (await system.database.read(aliases.get, FULL_ACCESS, "main")).policy == versions[1].name
     assert (await report(system, run)).verdict.startswith("1 of 3 contexts were committed, 2 refused")
 
 

@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 
 from controller.accept import accept
-from controller.record import runs
+from controller.db import runs
 from controller.services import Services
-from controller.trial_id import trial_id
 from sealkit.errors import EndpointDenied, InvalidConfig, Unsupported
+from sealkit.names import trial_id
 from sealkit.resources import Editor, RunState, TrialPhase, TrialState
 from sealkit.types import ModelInfo
-from tests.unit.controller.acts import act
+from tests.unit.controller.changes import change
 from tests.unit.controller.controller_fakes import DOMAIN, MODEL, RETENTION, FakeServices, records, tiny_config
 from tests.unit.controller.controller_system import System
 
@@ -78,7 +78,7 @@ async def test_an_outside_editor_writes_as_an_arm_by_its_name(system: System) ->
         request_id="r", display_name="", config=tiny_config(rounds=1, editor={"k": 2, "arms": ["policy", "gpt"]}),
         records=records(), retention=RETENTION, plugins=(DOMAIN,), outside=("gpt",),
     )  # fmt: skip
-    run = await system.database.write(runs.create, act(f"runs/{new.run_id}", "r"), new, contexts)
+    run = await system.database.write(runs.create, change(f"runs/{new.run_id}", "r"), new, contexts)
     async with system.working():
         run = await system.until(run)
     trials = await system.trials(run)
@@ -100,7 +100,7 @@ async def test_an_outside_editor_that_denies_us_fails_its_trials_and_no_others(s
         request_id="r", display_name="", config=tiny_config(rounds=1, editor={"k": 2, "arms": ["policy", "gpt"]}),
         records=records(), retention=RETENTION, plugins=(DOMAIN,), outside=("gpt",),
     )  # fmt: skip
-    run = await system.database.write(runs.create, act(f"runs/{new.run_id}", "r"), new, contexts)
+    run = await system.database.write(runs.create, change(f"runs/{new.run_id}", "r"), new, contexts)
     async with system.working():
         run = await system.until(run)
     assert run.state is RunState.SUCCEEDED

@@ -12,16 +12,16 @@ import pytest_asyncio
 from sqlalchemy import Connection, func, select
 
 import controller
-from controller.record import aliases, audit, policies, runs
-from controller.record.database import Database
-from controller.record.reach import EVERYTHING, Act, Reach
-from controller.record.tables import audit as table
+from controller.db import aliases, audit, policies, runs
+from controller.db.access import FULL_ACCESS, AccessScope, ChangeRequest
+from controller.db.database import Database
+from controller.db.tables import audit as table
 from controller.service import ControllerService
+from sealkit.callers import CALLER, Caller, Role
 from sealkit.errors import InvalidDataset, PermissionDenied, RequestIdReused, SealError, UnknownPolicy, UnknownRun
 from sealkit.resources import AuditEntry, GateState
-from sealkit.rpc.authority import CALLER, Caller, Role
-from tests.contract.tenants_house import METHODS, furnish, request_for
-from tests.unit.controller.acts import act, operator
+from tests.contract.tenants_harness import METHODS, furnish, request_for
+from tests.unit.controller.changes import change, operator
 from tests.unit.controller.controller_fakes import DOMAIN
 from tests.unit.controller.test_controller_record import create, driven
 
@@ -37,12 +37,12 @@ async def database(tmp_path: Path) -> AsyncIterator[Database]:
     await made.close()
 
 
-async def entries(database: Database, reach: Reach = EVERYTHING, **only: str) -> list[AuditEntry]:
-    return (await database.read(audit.page, reach, 1000, "", **only)).items
+async def entries(database: Database, scope: AccessScope = FULL_ACCESS, **only: str) -> list[AuditEntry]:
+    return (await database.read(audit.page, scope, 1000, "", **only)).items
 
 
-def asked(request_id: str, caller: Caller = TEAM) -> Act:
-    return act("runs/a", request_id, caller, action="CancelRun")
+def asked(request_id: str, caller: Caller = TEAM) -> ChangeRequest:
+    return change("runs/a", request_id, caller, action="CancelRun")
 
 
 # --- with the change --------------------------------------------------------------------------------------------------
@@ -72,7 +72,7 @@ async def test_a_change_that_is_rolled_back_takes_its_entry_along(database: Data
     await create(database, "a")
 
     def cancelled_and_then_some(connection: Connection) -> None:
-        runs.cancel(connection, act("runs/a", "c"))
+        runs.cancel(connection, change("runs/a", "c"))
         raise RuntimeError("the process broke")
 
     before = await entries(database)
@@ -86,16 +86,16 @@ async def test_a_change_that_is_rolled_back_takes_its_entry_along(database: Data
 async def test_the_same_request_again_is_no_change(database: Database) -> None:
     await create(database, "a")
     for _ in range(2):
-        await database.write(runs.cancel, act("runs/a", "c", action="CancelRun"))
+        await database.write(runs.cancel, change("runs/a", "c", action="CancelRun"))
     with pytest.raises(RequestIdReused):
-        await database.write(runs.pause, act("runs/a", "c", action="PauseRun"))
+        await database.write(runs.pause, change("runs/a", "c", action="PauseRun"))
     assert [entry.action for entry in await entries(database, resource="runs/a")] == ["CancelRun", "Change"]
 
 
 async def test_what_a_run_publishes_by_itself_is_entered_with_the_run_as_caller(database: Database) -> None:
     things = await furnish(database, "team-a")
     (row,) = await database.read(lambda c: c.execute(select(runs.runs)).all())
-    theta = await database.read(policies.get, EVERYTHING, things.policy)
+    theta = await database.read(policies.get, FULL_ACCESS, things.policy)
     lease = runs.RunLease(row.run_id, row.driver_token)
     await database.write(policies.begin_round, lease, 0, theta.name)
     made = theta.model_copy(update={"name": f"policies/{row.run_id}-1", "gate": GateState.PASSED})
@@ -103,13 +103,13 @@ async def test_what_a_run_publishes_by_itself_is_entered_with_the_run_as_caller(
     (entry, *_) = await entries(database)
     assert (entry.caller, entry.role, entry.tenant) == (things.run, "run", "team-a")
     assert (entry.action, entry.resource, entry.detail) == ("SetAlias", "aliases/main", made.name)
-    assert (await database.read(aliases.get, Reach("team-a"), "main")).tenant == "team-a"
+    assert (await database.read(aliases.get, AccessScope("team-a"), "main")).tenant == "team-a"
 
 
 async def test_what_an_admin_does_to_a_tenants_run_is_the_tenants_to_read(database: Database) -> None:
     things = await furnish(database, "team-a")
-    await database.write(runs.cancel, act(things.run, "c", Caller("root", Role.ADMIN), "CancelRun"))
-    entry = (await entries(database, Reach("team-a")))[0]
+    await database.write(runs.cancel, change(things.run, "c", Caller("root", Role.ADMIN), "CancelRun"))
+    entry = (await entries(database, AccessScope("team-a")))[0]
     assert (entry.caller, entry.role, entry.action) == ("root", "admin", "CancelRun")
 
 
@@ -158,11 +158,11 @@ async def _ghosts(folder: Path) -> Any:
 async def test_entries_come_newest_first_by_page_by_thing_and_by_caller(database: Database) -> None:
     for number in range(5):
         resource = "runs/a" if number % 2 else "runs/ab"
-        await database.write(audit.enter_refusal, act(resource, str(number), TEAM), UnknownRun("none"))
-    await database.write(audit.enter_refusal, act("runs/a/rounds/0/trials/x", "5", TEAM), UnknownRun("none"))
+        await database.write(audit.enter_refusal, change(resource, str(number), TEAM), UnknownRun("none"))
+    await database.write(audit.enter_refusal, change("runs/a/rounds/0/trials/x", "5", TEAM), UnknownRun("none"))
     found, token = [], ""
     while True:
-        page = await database.read(audit.page, EVERYTHING, 2, token)
+        page = await database.read(audit.page, FULL_ACCESS, 2, token)
         found += [entry.request_id for entry in page.items]
         if not (token := page.next_token):
             break
@@ -175,9 +175,9 @@ async def test_entries_come_newest_first_by_page_by_thing_and_by_caller(database
 async def test_a_tenant_reads_its_own_entries_alone(database: Database) -> None:
     await furnish(database, "team-a")
     await furnish(database, "team-b")
-    assert {entry.tenant for entry in await entries(database, Reach("team-b"))} == {"team-b"}
+    assert {entry.tenant for entry in await entries(database, AccessScope("team-b"))} == {"team-b"}
     assert {entry.tenant for entry in await entries(database)} == {"team-a", "team-b"}
-    assert await entries(database, Reach("")) == []
+    assert await entries(database, AccessScope("")) == []
 
 
 # --- for good ---------------------------------------------------------------------------------------------------------

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from controller.choice import BothVerdicts, Group, chosen
-from controller.reward import reward
+from controller.rules.reward import reward
+from controller.rules.selection import BothVerdicts, Group, chosen
 from sealkit.config import RewardConfig, SelectionConfig
 from sealkit.resources import Editor, Trial, TrialPhase, TrialState
 from sealkit.types import Divergence, Outcome, Verdict
@@ -20,6 +20,7 @@ LETTER = SelectionConfig(must_gain=False, must_beat_passage_only=False)
 
 def trial(index: int, score: float | None, *, base: float = 0.25, state: TrialState = TrialState.SUCCEEDED) -> Trial:
     return Trial(
+        round=0,
         name=f"t{index}", state=state, phase=TrialPhase.E_STEP, context_id="c", editor=Editor.POLICY, index=index,
         policy="p", accuracy=score, baseline_accuracy=base, reward=None if score is None else score - base,
         create_time=datetime.now(UTC),

@@ -8,13 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from controller.cost import M_STEP, UNSPLIT, cost_of, round_costs
-from controller.report import build_report
+from controller.report.cost import M_STEP, UNSPLIT, cost_of, round_costs
+from controller.report.run import build_report
 from sealkit.config import CostConfig
 from sealkit.resources import PolicyVersion, Run, RunState, Trial, TrialPhase, TrialState
 from sealkit.types import Usage
 from tests.unit.controller.controller_system import System
-from tests.unit.controller.replay_fakes import ASKED, SAMPLED, TRAINED, TellingServices
+from tests.unit.controller.rerun_fakes import ASKED, SAMPLED, TRAINED, TellingServices
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 FREE = CostConfig()
@@ -36,6 +36,7 @@ def trial(
     """`gain` None: a rejected one."""
     took = STAGES if stages is None else stages
     return Trial(
+        round=round_index,
         name=f"runs/r/rounds/{round_index}/trials/{number}",
         state=TrialState.REJECTED if gain is None else TrialState.SUCCEEDED,
         phase=phase,
@@ -53,8 +54,8 @@ def trial(
 
 
 POLICIES = [
-    PolicyVersion(name="policies/r-0", create_time=NOW),
-    PolicyVersion(name="policies/r-1", round="runs/r/rounds/0", create_time=NOW, usage=TAUGHT),
+    PolicyVersion(name="policies/r-0", run="runs/r", version=0, create_time=NOW),
+    PolicyVersion(name="policies/r-1", run="runs/r", version=1, round=0, create_time=NOW, usage=TAUGHT),
 ]
 
 
@@ -96,9 +97,9 @@ def test_without_anything_to_divide_by_there_is_no_rate() -> None:
     assert cost_of([], [], FREE).stages == {}
 
 
-def test_replays_count_for_nothing_and_old_trials_in_one_lump() -> None:
+def test_reruns_count_for_nothing_and_old_trials_in_one_lump() -> None:
     old = trial(1).model_copy(update={"stage_usage": {}})
-    cost = cost_of([trial(0), old, trial(2, phase=TrialPhase.REPLAY)], [], FREE)
+    cost = cost_of([trial(0), old, trial(2, phase=TrialPhase.RERUN)], [], FREE)
     assert cost.stages[UNSPLIT] == old.usage
     assert sum(cost.stages.values(), Usage()).device_seconds == 7.0
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from controller.retention import with_earlier
+from controller.rules.retention import with_earlier
 from sealkit.types import Evaluation, Outcome, Retention, Verdict
 from tests.unit.controller.controller_fakes import graded
 from tests.unit.controller.controller_system import System

@@ -10,20 +10,20 @@ import pytest
 from sqlalchemy import func, select, update
 
 from controller.accept import accept
-from controller.estimate import estimate_run
-from controller.record import rates, replays, tables
-from controller.record.rates import Rates, Taught, Took
-from controller.record.reach import EVERYTHING
-from controller.record.runs import NewRun
+from controller.db import rates, reruns, tables
+from controller.db.access import FULL_ACCESS
+from controller.db.rates import Rates, Taught, Took
+from controller.db.runs import NewRun
+from controller.report.estimate import estimate_run
 from sealkit.config import parse_config
-from sealkit.domain import Context
+from sealkit.domains.base import Context
 from sealkit.errors import InvalidConfig, UnknownPolicy
 from sealkit.resources import Run, RunEstimate
 from sealkit.types import Usage
-from tests.unit.controller.acts import act
+from tests.unit.controller.changes import change
 from tests.unit.controller.controller_fakes import DOMAIN, records, tiny_config
 from tests.unit.controller.controller_system import System
-from tests.unit.controller.replay_fakes import ASKED, SAMPLED, TRAINED, TellingServices
+from tests.unit.controller.rerun_fakes import ASKED, SAMPLED, TRAINED, TellingServices
 
 SURE = {"must_beat_passage_only": False, "must_gain": False}
 
@@ -41,7 +41,7 @@ def accepted(**changes: Any) -> tuple[NewRun, list[Context]]:
 
 async def estimated(system: System, **changes: Any) -> RunEstimate:
     new, contexts = accepted(**changes)
-    return estimate_run(new, contexts, await system.database.read(rates.rates_for, EVERYTHING, new), (DOMAIN,))
+    return estimate_run(new, contexts, await system.database.read(rates.rates_for, FULL_ACCESS, new), (DOMAIN,))
 
 
 async def measured(system: System, **changes: Any) -> Run:
@@ -151,12 +151,12 @@ async def test_estimating_starts_nothing_and_refuses_what_a_run_refuses(system: 
         await estimated(system, rounds=0)
 
 
-async def test_other_domains_and_replays_are_no_measure(system: System) -> None:
+async def test_other_domains_and_reruns_are_no_measure(system: System) -> None:
     run = await measured(system)
     trials = await system.trials(run)
-    await system.database.write(replays.add, act(next(t.name for t in trials if t.adapter), "replay"))
+    await system.database.write(reruns.add, change(next(t.name for t in trials if t.adapter), "rerun"))
     await system.database.write(lambda c: c.execute(update(tables.trials).values(state="succeeded")) and None)
     assert (await estimated(system)).based_on == len(trials)
     new, _ = accepted()
     other = new.model_copy(update={"config": {**new.config, "domain": {"name": "knowledge"}}})
-    assert await system.database.read(rates.rates_for, EVERYTHING, other) is None
+    assert await system.database.read(rates.rates_for, FULL_ACCESS, other) is None

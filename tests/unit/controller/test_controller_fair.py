@@ -9,35 +9,35 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from controller.fair import FairShare
-from controller.pressure import Pressure
-from controller.record.runs import Lane
+from controller.db.runs import RunStream
+from controller.trial.concurrency_limit import ConcurrencyLimit
+from controller.trial.fair_share import FairShare
 from sealkit.resources import RunState, TrialFinished, TrialState
 from tests.unit.controller.controller_fakes import records
 from tests.unit.controller.controller_system import System
 
 
-def served(lanes: list[Lane], seconds: dict[str, float], *, slots: int, time: float) -> Counter[str]:
+def served(streams: list[RunStream], seconds: dict[str, float], *, slots: int, time: float) -> Counter[str]:
     """Slot-seconds that each run had after `time` in which all had trials waiting, with `slots` slots."""
     fair, clock, used = FairShare(), 0.0, Counter[str]()
-    flying: list[tuple[float, Lane, float]] = []
-    by_id = {lane.run_id: lane for lane in lanes}
+    flying: list[tuple[float, RunStream, float]] = []
+    by_id = {stream.run_id: stream for stream in streams}
     while clock < time:
-        for run_id, count in fair.plan(lanes, slots - len(flying)).items():
-            lane = by_id[run_id]
-            fair.took(lane, asked=count, got=count)
-            flying += [(clock + seconds[run_id], lane, fair.charge(lane))] * count
+        for run_id, count in fair.plan(streams, slots - len(flying)).items():
+            stream = by_id[run_id]
+            fair.took(stream, asked=count, got=count)
+            flying += [(clock + seconds[run_id], stream, fair.charge(stream))] * count
         flying.sort(key=lambda flight: flight[0])
-        clock, lane, charged = flying.pop(0)
-        used[lane.run_id] += seconds[lane.run_id]
-        fair.landed(lane, charged=charged, seconds=seconds[lane.run_id])
+        clock, stream, charged = flying.pop(0)
+        used[stream.run_id] += seconds[stream.run_id]
+        fair.finished(stream, charged=charged, seconds=seconds[stream.run_id])
     return used
 
 
 @pytest.mark.parametrize("slots", [1, 3, 16])
 def test_shares_hold_for_time_whatever_a_trial_takes(slots: int) -> None:
-    lanes = [Lane("a", 0, 1.0), Lane("b", 0, 3.0), Lane("c", 0, 1.0)]
-    used = served(lanes, {"a": 1.0, "b": 1.0, "c": 9.0}, slots=slots, time=2000)
+    streams = [RunStream("a", 0, 1.0), RunStream("b", 0, 3.0), RunStream("c", 0, 1.0)]
+    used = served(streams, {"a": 1.0, "b": 1.0, "c": 9.0}, slots=slots, time=2000)
     total = used.total()
     assert used["a"] / total == pytest.approx(0.2, abs=0.03)
     assert used["b"] / total == pytest.approx(0.6, abs=0.03)
@@ -47,15 +47,15 @@ def test_shares_hold_for_time_whatever_a_trial_takes(slots: int) -> None:
 @settings(max_examples=25, deadline=None)
 @given(st.lists(st.floats(0.1, 10), min_size=2, max_size=4), st.integers(1, 8))
 def test_nobody_starves_and_the_same_history_gives_the_same_turns(shares: list[float], slots: int) -> None:
-    lanes = [Lane(f"r{i}", 0, share) for i, share in enumerate(shares)]
-    seconds = {lane.run_id: 1.0 for lane in lanes}
-    used = served(lanes, seconds, slots=slots, time=150)
+    streams = [RunStream(f"r{i}", 0, share) for i, share in enumerate(shares)]
+    seconds = {stream.run_id: 1.0 for stream in streams}
+    used = served(streams, seconds, slots=slots, time=150)
     assert set(used) == set(seconds)
-    assert used == served(lanes, seconds, slots=slots, time=150)
+    assert used == served(streams, seconds, slots=slots, time=150)
 
 
 def test_a_run_that_comes_late_or_had_nothing_waiting_has_no_claim_on_the_past() -> None:
-    fair, old, new = FairShare(), Lane("old", 0, 1.0), Lane("new", 0, 1.0)
+    fair, old, new = FairShare(), RunStream("old", 0, 1.0), RunStream("new", 0, 1.0)
     for _ in range(100):
         fair.took(old, asked=1, got=1)
     assert fair.plan([old, new], 10) == {"old": 5, "new": 5} or fair.plan([old, new], 10) == {"new": 6, "old": 4}
@@ -66,28 +66,28 @@ def test_a_run_that_comes_late_or_had_nothing_waiting_has_no_claim_on_the_past()
 
 
 def test_trials_that_take_no_time_still_take_turns() -> None:
-    lanes = [Lane("a", 0, 1.0), Lane("b", 0, 1.0)]
+    streams = [RunStream("a", 0, 1.0), RunStream("b", 0, 1.0)]
     fair = FairShare()
     for _ in range(50):
-        for lane in lanes:
-            fair.took(lane, asked=1, got=1)
-            fair.landed(lane, charged=fair.charge(lane), seconds=0.0)
-    assert fair.plan(lanes, 10) == {"a": 5, "b": 5}
+        for stream in streams:
+            fair.took(stream, asked=1, got=1)
+            fair.finished(stream, charged=fair.charge(stream), seconds=0.0)
+    assert fair.plan(streams, 10) == {"a": 5, "b": 5}
 
 
 def test_a_worker_asks_for_less_where_services_are_full_and_for_more_as_trials_end() -> None:
     now = [0.0]
-    pressure = Pressure(16, clock=lambda: now[0])
+    limit = ConcurrencyLimit(16, clock=lambda: now[0])
     for _ in range(10):
-        pressure.full()  # one moment, one refusal
-    assert pressure.limit == 11
+        limit.full()  # one moment, one refusal
+    assert limit.limit == 11
     for _ in range(30):
         now[0] += 2
-        pressure.full()
-    assert pressure.limit == 1
+        limit.full()
+    assert limit.limit == 1
     for _ in range(400):
-        pressure.ended()
-    assert pressure.limit == 16
+        limit.ended()
+    assert limit.limit == 16
 
 
 async def test_a_big_run_does_not_starve_a_small_one_and_a_higher_priority_goes_first(system: System) -> None:

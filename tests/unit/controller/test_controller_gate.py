@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from controller.gate import verdict
-from controller.record import aliases
-from controller.record.reach import EVERYTHING
-from controller.report import build_report
+from controller.db import aliases
+from controller.db.access import FULL_ACCESS
+from controller.report.run import build_report
+from controller.rules.gate import verdict
 from sealkit.config import GateConfig
 from sealkit.resources import GateState, PolicyTrained, RoundFinished, RunState
 from sealkit.types import Retention
@@ -50,7 +50,7 @@ async def test_a_policy_that_forgot_too_much_stays_in_the_record_and_teaches_nob
     kinds = [event.kind for event in await system.events(run)]
     assert [kind.policy.gate for kind in kinds if isinstance(kind, PolicyTrained)] == [GateState.REFUSED] * 2
     assert [kind.policy for kind in kinds if isinstance(kind, RoundFinished)] == [start.name] * 2
-    assert (await system.database.read(aliases.page, EVERYTHING, 0, "")).items == []
+    assert (await system.database.read(aliases.page, FULL_ACCESS, 0, "")).items == []
     verdict_of_run = build_report(run, await system.trials(run), [start, *made]).verdict
     assert verdict_of_run.startswith("The gate refused every policy")
 
@@ -64,6 +64,6 @@ async def test_what_passes_is_published_under_the_alias(system: System) -> None:
     assert [policy.gate for policy in made] == [GateState.PASSED] * 2
     assert [policy.forgetting for policy in made] == [0.2] * 2
     assert [policy.divergence.on_fixed_text for policy in made if policy.divergence] == [0.25] * 2
-    alias = await system.database.read(aliases.get, EVERYTHING, "main")
+    alias = await system.database.read(aliases.get, FULL_ACCESS, "main")
     assert [change.policy for change in alias.history] == [policy.name for policy in reversed(made)]
     assert alias.history[0].reason == f"{run.name}/rounds/1"

@@ -7,17 +7,17 @@ from typing import Any, cast
 
 from fakeredis import FakeServer
 
-from controller.intake import Intake
-from controller.record.database import Database
-from controller.record.runs import Lane
+from controller.db.database import Database
+from controller.db.runs import RunStream
+from controller.trial.dispatcher import Dispatcher
 from tests.unit.controller.test_controller_queue import queue
 
 
 class OneRun:
     """A database in which one run is under way."""
 
-    async def read(self, *_: Any) -> list[Lane]:
-        return [Lane("r", 0, 1.0)]
+    async def read(self, *_: Any) -> list[RunStream]:
+        return [RunStream("r", 0, 1.0)]
 
 
 async def test_all_that_a_dead_worker_left_is_taken_before_the_next_pause() -> None:
@@ -27,10 +27,10 @@ async def test_all_that_a_dead_worker_left_is_taken_before_the_next_pause() -> N
     assert len(await dead.take({"r": 7})) == 7
     lease = 0.2
     await asyncio.sleep(lease * 1.1)
-    intake = Intake(cast("Database", OneRun()), alive, lease_seconds=lease)
+    dispatcher = Dispatcher(cast("Database", OneRun()), alive, lease_seconds=lease)
     found = []
     for _ in range(4):  # no pause in between: half a lease would be one
-        deliveries = await intake.next(2)
+        deliveries = await dispatcher.next(2)
         await alive.done(deliveries)
         found += [delivery.body for delivery in deliveries]
     assert found == [f"trial {number}" for number in range(7)]

@@ -1,4 +1,4 @@
-"""What a trial's row says of how it was made: the manifest, what it took by stage, and what a race left out."""
+"""What a trial's row says of how it was made: the manifest, what it took by stage, and what early stopping left out."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from controller.manifest import instructions
-from controller.record import runs, trials
-from controller.record.reach import EVERYTHING
-from controller.record.trials import Plan
+from controller.db import runs, trials
+from controller.db.access import FULL_ACCESS
+from controller.db.trials import Plan
+from controller.rules.setup import make_setup
 from controller.services import Services
-from controller.setup import make_setup
-from controller.versions import Versions, changes
+from controller.trial.manifest import instructions
+from controller.trial.versions import Versions, changes
 from sealkit.config import parse_config
 from sealkit.errors import InvalidConfig, Unavailable
 from sealkit.resources import Editor, Trial, TrialPhase, TrialState
@@ -31,7 +31,7 @@ from sealkit.types import (
 )
 from tests.unit.controller.controller_fakes import DOMAIN
 from tests.unit.controller.controller_system import System
-from tests.unit.controller.replay_fakes import ASKED, SAMPLED, TRAINED, TellingServices
+from tests.unit.controller.rerun_fakes import ASKED, SAMPLED, TRAINED, TellingServices
 
 
 async def tried(system: System, services: TellingServices, **changes: Any) -> list[Trial]:
@@ -40,7 +40,7 @@ async def tried(system: System, services: TellingServices, **changes: Any) -> li
     run = await system.create(rounds=1, **changes)
     async with system.working():
         await system.until(run)
-    return [await system.database.read(trials.get, EVERYTHING, trial.name) for trial in await system.trials(run)]
+    return [await system.database.read(trials.get, FULL_ACCESS, trial.name) for trial in await system.trials(run)]
 
 
 def edits(found: list[Trial]) -> list[Trial]:
@@ -106,25 +106,25 @@ async def test_retention_divergence_and_flips_are_kept_as_they_were_measured(sys
         async def evaluate(self, *args: Any, **kwargs: Any) -> Evaluation:
             assert kwargs.get("measure_divergence", False) is (args[1] is not None)
             found = await super().evaluate(*args, **kwargs)
-            return found.model_copy(update={"divergence": Divergence(on_fixed_text=0.25), "flip_rate": 0.125})
+            return found.model_copy(update={"divergence": Divergence(on_fixed_text=0.25), "batch_variant_rate": 0.125})
 
     trial = edits(await tried(system, Measuring(), reward={"divergence_weight": 2.0}))[0]
     assert trial.retention is not None
     assert trial.retention.forgetting == trial.forgetting == 0.5
     assert trial.divergence == Divergence(on_fixed_text=0.25)
-    assert trial.flip_rate == 0.125
+    assert trial.batch_variant_rate == 0.125
     assert trial.accuracy is not None
     assert trial.baseline_accuracy is not None
     assert trial.reward == pytest.approx(trial.accuracy - trial.baseline_accuracy - 0.5)
 
 
 class Racing(TellingServices):
-    """Stops every trial of self-edit 0 after one question, wrongly answered, where there is a race."""
+    """Stops every trial of self-edit 0 after one question, wrongly answered, where there is early stopping."""
 
     async def evaluate(self, *args: Any, **kwargs: Any) -> Evaluation:
         found = await super().evaluate(*args, **kwargs)
-        self.races = [*getattr(self, "races", []), kwargs.get("race")]
-        if kwargs.get("race") is None or int(digest_of(args[1].digest)[:4], 16) % 2:
+        self.asked_to_stop = [*getattr(self, "asked_to_stop", []), kwargs.get("early_stopping")]
+        if kwargs.get("early_stopping") is None or int(digest_of(args[1].digest)[:4], 16) % 2:
             return found
         left_out = [
             Verdict(query_id=v.query_id, answer="", outcome=Outcome.UNGRADED, reason=NOT_ASKED)
@@ -136,7 +136,12 @@ class Racing(TellingServices):
 
 async def test_a_trial_that_a_race_stopped_has_no_reward_and_is_never_kept(system: System) -> None:
     services = Racing()
-    evaluation = {"judge": "exact", "retention_limit": 2, "race_confidence": 0.9, "race_wave": 1}
+    evaluation = {
+        "judge": "exact",
+        "retention_limit": 2,
+        "early_stopping_confidence": 0.9,
+        "early_stopping_interval": 1,
+    }
     found = await tried(system, services, evaluation=evaluation, selection={"must_beat_passage_only": False})
     stopped = [trial for trial in found if trial.stopped_early]
     assert stopped
@@ -147,9 +152,9 @@ async def test_a_trial_that_a_race_stopped_has_no_reward_and_is_never_kept(syste
 
 
 def test_a_race_that_is_surer_than_a_guess_is_asked_for() -> None:
-    with pytest.raises(InvalidConfig, match="race_confidence"):
-        parse_config({"evaluation": {"race_confidence": 0.4}})
-    assert parse_config({"evaluation": {"race_confidence": 0.0}}).evaluation.race_confidence == 0.0
+    with pytest.raises(InvalidConfig, match="early_stopping_confidence"):
+        parse_config({"evaluation": {"early_stopping_confidence": 0.4}})
+    assert parse_config({"evaluation": {"early_stopping_confidence": 0.0}}).evaluation.early_stopping_confidence == 0.0
 
 
 async def test_held_out_trials_are_alike_for_every_policy_and_others_are_not(system: System) -> None:

@@ -79,9 +79,9 @@ async def test_a_lane_that_is_new_or_was_wiped_loses_nothing_of_the_others() -> 
     assert [d.body for d in await one.wait(["old", "new"], seconds=0.001)] == ["a"]
     await one.put("newest", ["c"])
     assert [d.body for d in await one.take({"newest": 1, "old": 1})] == ["b", "c"]
-    assert await one.lanes() == {"old", "new", "newest"}
+    assert await one.streams() == {"old", "new", "newest"}
     await one.drop(["old", "newest"])
-    assert await one.lanes() == {"new"}
+    assert await one.streams() == {"new"}
 
 
 async def test_the_oldest_that_waits_is_told_and_what_is_under_way_does_not_count() -> None:

@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 
 from controller.accept import accept
-from controller.record import quotas, replays, runs, trials
-from controller.record.database import Database
-from controller.record.tables import tenants
+from controller.db import quotas, reruns, runs, trials
+from controller.db.database import Database
+from controller.db.tables import tenants
 from sealkit.errors import BudgetExhausted, QuotaExceeded
 from sealkit.resources import Budget, Quotas, Run, RunState, Trial
 from sealkit.types import TrainingResult, Usage
-from tests.unit.controller.acts import act, operator
+from tests.unit.controller.changes import change, operator
 from tests.unit.controller.controller_fakes import DOMAIN, RETENTION, FakeServices, records, tiny_config
 from tests.unit.controller.controller_system import System
 
@@ -28,7 +28,7 @@ async def create(system: System, request_id: str, who: Any = TEAM, **changes: An
         request_id=request_id, display_name="", config=tiny_config(**changes), records=records(), retention=RETENTION,
         plugins=(DOMAIN,), tenant=who.tenant,
     )  # fmt: skip
-    return await system.database.write(runs.create, act(f"runs/{new.run_id}", request_id, who), new, contexts)
+    return await system.database.write(runs.create, change(f"runs/{new.run_id}", request_id, who), new, contexts)
 
 
 async def tell(system: System, **limits: Any) -> None:
@@ -73,10 +73,10 @@ async def test_so_many_runs_at_once_and_no_more(system: System) -> None:
     assert "pause or cancel one" in caught.value.message
     assert await create(system, "1") == first  # what was asked before is answered, quota or not
     await create(system, "3", operator("team-b"))
-    await system.database.write(runs.pause, act(first.name, "p", TEAM))
+    await system.database.write(runs.pause, change(first.name, "p", TEAM))
     await create(system, "3")
     with pytest.raises(QuotaExceeded, match="runs_at_once"):
-        await system.database.write(runs.resume, act(first.name, "r", TEAM))
+        await system.database.write(runs.resume, change(first.name, "r", TEAM))
     assert (await system.run(first)).state is RunState.PAUSED
 
 
@@ -88,7 +88,7 @@ async def test_a_run_of_just_so_many_trials_at_just_that_priority(system: System
     await tell(system, trials_in_run=PLANNED - 1)
     with pytest.raises(QuotaExceeded, match=f"{PLANNED} of at most {PLANNED - 1}"):
         await create(system, "2")
-    assert len((await system.database.read(runs.page, act("", caller=TEAM).reach, 0, "")).items) == 1
+    assert len((await system.database.read(runs.page, change("", caller=TEAM).scope, 0, "")).items) == 1
 
 
 async def test_device_seconds_are_used_up_at_the_limit_and_not_before(system: System) -> None:
@@ -122,10 +122,10 @@ async def test_quotas_that_the_file_names_no_more_are_gone(system: System) -> No
 
 async def test_an_admin_who_resumes_a_tenants_run_is_held_to_the_tenants_quotas(system: System) -> None:
     run = await create(system, "1")
-    await system.database.write(runs.cancel, act(run.name))
+    await system.database.write(runs.cancel, change(run.name))
     await tell(system, trials_in_run=1)
     with pytest.raises(QuotaExceeded, match="team-a"):
-        await system.database.write(runs.resume, act(run.name))
+        await system.database.write(runs.resume, change(run.name))
 
 
 # --- while it is under way --------------------------------------------------------------------------------------------
@@ -141,9 +141,9 @@ async def test_a_run_stops_where_the_day_is_used_up_and_goes_on_with_more(system
         assert taken.device_seconds_a_day == pytest.approx(10)  # the trial that met the limit came to its end
         assert taken.runs_at_once == 0
         with pytest.raises(QuotaExceeded):
-            await system.database.write(runs.resume, act(run.name, "r", TEAM))
+            await system.database.write(runs.resume, change(run.name, "r", TEAM))
         await tell(system, device_seconds_a_day=10_000)
-        await system.database.write(runs.resume, act(run.name, "r", TEAM))
+        await system.database.write(runs.resume, change(run.name, "r", TEAM))
         ended = await system.until(run)
     assert ended.state is RunState.SUCCEEDED
     spent = await system.database.read(lambda c: c.execute(runs.select(runs.runs.c.spent_device_seconds)).scalar_one())
@@ -158,8 +158,8 @@ async def test_the_smaller_of_budget_and_quota_is_in_force(system: System) -> No
         assert by_budget.error is not None
         assert by_budget.error.reason == "BUDGET_EXHAUSTED"
         with pytest.raises(BudgetExhausted):
-            await system.database.write(runs.resume, act(by_budget.name, "r", TEAM))
-        await system.database.write(runs.resume, act(by_budget.name, "r", TEAM), Budget(device_seconds=10_000))
+            await system.database.write(runs.resume, change(by_budget.name, "r", TEAM))
+        await system.database.write(runs.resume, change(by_budget.name, "r", TEAM), Budget(device_seconds=10_000))
         by_quota = await system.until(by_budget, lambda run: run.state is RunState.PAUSED)
     assert by_quota.error is not None
     assert by_quota.error.reason == "QUOTA_EXCEEDED"
@@ -182,36 +182,36 @@ async def test_what_belongs_to_no_tenant_has_no_quota(system: System) -> None:
     assert await system.database.read(lambda c: c.execute(quotas.select(tenants)).all()) == []
 
 
-# --- replays and retries ----------------------------------------------------------------------------------------------
+# --- reruns and retries ----------------------------------------------------------------------------------------------
 async def tried(system: System) -> tuple[Run, Trial]:
     """A run that has succeeded, and one of its trials."""
     run = await system.until(await create(system, "1"))
     return run, next(trial for trial in await system.trials(run) if trial.adapter)
 
 
-async def test_replays_count_among_a_runs_trials_and_need_device_seconds(system: System) -> None:
+async def test_reruns_count_among_a_runs_trials_and_need_device_seconds(system: System) -> None:
     async with system.working():
         run, trial = await tried(system)
         await tell(system, trials_in_run=run.progress.trials_total + 1)
-        first = await system.database.write(replays.add, act(trial.name, "one", TEAM))
+        first = await system.database.write(reruns.add, change(trial.name, "one", TEAM))
         with pytest.raises(QuotaExceeded, match="trials_in_run"):
-            await system.database.write(replays.add, act(trial.name, "two", TEAM))
-        again = await system.database.write(replays.add, act(trial.name, "one", TEAM))
+            await system.database.write(reruns.add, change(trial.name, "two", TEAM))
+        again = await system.database.write(reruns.add, change(trial.name, "one", TEAM))
         assert again.name == first.name
         await tell(system, device_seconds_a_day=1)
         await spend(system, 1)
         with pytest.raises(QuotaExceeded, match="device_seconds_a_day"):
-            await system.database.write(replays.add, act(trial.name, "three", TEAM))
+            await system.database.write(reruns.add, change(trial.name, "three", TEAM))
 
 
-async def test_what_a_replay_takes_is_the_tenants(system: System) -> None:
+async def test_what_a_rerun_takes_is_the_tenants(system: System) -> None:
     system.services = CostlyServices()
     async with system.working():
         _, trial = await tried(system)
         before = (await used(system.database)).device_seconds_a_day
-        replay = await system.database.write(replays.add, act(trial.name, "one", TEAM))
-        while not (await system.database.read(trials.named, [replay.name]))[0].state.terminal:
-            await system.database.bell.wait(system.database.bell.listen(), seconds=0.02)
+        rerun = await system.database.write(reruns.add, change(trial.name, "one", TEAM))
+        while not (await system.database.read(trials.named, [rerun.name]))[0].state.terminal:
+            await system.database.notifier.wait(system.database.notifier.subscribe(), seconds=0.02)
     assert (await used(system.database)).device_seconds_a_day == pytest.approx(before + 2)
 
 
@@ -228,9 +228,9 @@ async def test_a_retry_that_opens_the_run_again_is_checked(system: System) -> No
     await tell(system, runs_at_once=1)
     other = await create(system, "2")
     with pytest.raises(QuotaExceeded, match="runs_at_once"):
-        await system.database.write(runs.retry, act(run.name, "again", TEAM), [])
-    await system.database.write(runs.cancel, act(other.name, "c", TEAM))
-    again, count = await system.database.write(runs.retry, act(run.name, "again", TEAM), [])
+        await system.database.write(runs.retry, change(run.name, "again", TEAM), [])
+    await system.database.write(runs.cancel, change(other.name, "c", TEAM))
+    again, count = await system.database.write(runs.retry, change(run.name, "again", TEAM), [])
     assert (again.state, bool(count)) == (RunState.QUEUED, True)
 
 

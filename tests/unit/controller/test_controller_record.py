@@ -13,13 +13,13 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import Connection, select
 
-from controller.record import attempts, contexts, events, leases, policies, rates, replays, runs, tables, trials
-from controller.record.attempts import Result, Untaken
-from controller.record.database import Database
-from controller.record.leases import LeaseLost, RunLease, TrialLease
-from controller.record.reach import EVERYTHING
-from controller.record.trials import Plan
-from sealkit.domain import Context
+from controller.db import attempts, contexts, events, leases, policies, rates, reruns, runs, tables, trials
+from controller.db.access import FULL_ACCESS
+from controller.db.attempts import Result, Untaken
+from controller.db.database import Database
+from controller.db.leases import LeaseLost, RunLease, TrialLease
+from controller.db.trials import Plan
+from sealkit.domains.base import Context
 from sealkit.errors import (
     InvalidConfig,
     InvalidCursor,
@@ -42,7 +42,7 @@ from sealkit.resources import (
     TrialState,
 )
 from sealkit.types import Usage
-from tests.unit.controller.acts import act
+from tests.unit.controller.changes import change
 
 BASE = "ab" * 32
 
@@ -68,7 +68,7 @@ async def create(
 ) -> Run:
     """A run that a request of the same id asks for."""
     found = [Context(context_id="c", split="train", payload={})] if contexts is None else contexts
-    return await database.write(runs.create, act(f"runs/{run_id}", run_id), new_run(run_id, **changes), found)
+    return await database.write(runs.create, change(f"runs/{run_id}", run_id), new_run(run_id, **changes), found)
 
 
 async def driven(database: Database, run_id: str = "a", **changes: Any) -> RunLease:
@@ -112,7 +112,7 @@ def test_migrations_make_the_tables_that_the_code_has(tmp_path: Path) -> None:
 async def test_processes_that_start_at_once_migrate_once(tmp_path: Path) -> None:
     many = [Database(f"sqlite:///{tmp_path}/record.db") for _ in range(4)]
     await asyncio.gather(*(one.start() for one in many))
-    assert (await many[0].read(runs.page, EVERYTHING, 0, "")).items == []
+    assert (await many[0].read(runs.page, FULL_ACCESS, 0, "")).items == []
     for one in many:
         await one.close()
 
@@ -128,7 +128,7 @@ async def test_the_same_request_makes_one_run(database: Database) -> None:
     first = await create(database, "a")
     again = await create(database, "a", [])
     assert again == first
-    assert len((await database.read(runs.page, EVERYTHING, 0, "")).items) == 1
+    assert len((await database.read(runs.page, FULL_ACCESS, 0, "")).items) == 1
     with pytest.raises(RequestIdReused):
         await create(database, "a", [], digest="other")
 
@@ -137,16 +137,16 @@ async def test_a_run_from_an_unknown_policy_leaves_nothing_behind(database: Data
     with pytest.raises(UnknownPolicy):
         await create(database, "a", [], start_policy="policies/none")
     with pytest.raises(UnknownRun):
-        await database.read(runs.get, EVERYTHING, "a")
+        await database.read(runs.get, FULL_ACCESS, "a")
 
 
 async def test_only_an_unsuccessful_run_is_resumed(database: Database) -> None:
     lease = await driven(database)
     with pytest.raises(RunNotResumable, match="running"):
-        await database.write(runs.resume, act("runs/a", ""))
+        await database.write(runs.resume, change("runs/a", ""))
     await database.write(runs.succeed, lease)
     with pytest.raises(RunNotResumable, match="succeeded"):
-        await database.write(runs.resume, act("runs/a", ""))
+        await database.write(runs.resume, change("runs/a", ""))
 
 
 # --- leases -----------------------------------------------------------------------------------------------------------
@@ -171,11 +171,11 @@ async def test_a_cancelled_run_is_in_nobodys_hands(database: Database) -> None:
     (name,) = await database.write(trials.add, lease, [plan(lease, "c-0")])
     held = await take(database, name, "w")
     assert held is not None
-    await database.write(runs.cancel, act("runs/a", ""))
+    await database.write(runs.cancel, change("runs/a", ""))
     with pytest.raises(LeaseLost):
         await database.write(runs.stage, lease, 0, "E-step")
     assert await database.write(attempts.finish, held, succeeded(1.0)) is None
-    assert (await database.read(trials.get, EVERYTHING, name)).state is TrialState.CANCELLED
+    assert (await database.read(trials.get, FULL_ACCESS, name)).state is TrialState.CANCELLED
     assert await database.read(attempts.held_by, "w") == set()
 
 
@@ -189,12 +189,12 @@ async def test_a_late_result_changes_nothing_and_is_counted(database: Database) 
     assert await database.write(attempts.finish, first, succeeded(0.1)) is None
     assert await database.write(attempts.finish, second, succeeded(0.5)) is not None
     assert await database.write(attempts.finish, second, succeeded(0.9)) is None
-    row = await database.read(trials.get, EVERYTHING, name)
+    row = await database.read(trials.get, FULL_ACCESS, name)
     assert (row.state, row.accuracy) == (TrialState.SUCCEEDED, 0.5)
     assert await database.read(_late_results, name) == 2
-    found, _ = await database.read(events.after, EVERYTHING, "a", "", limit=100)
+    found, _ = await database.read(events.after, FULL_ACCESS, "a", "", limit=100)
     assert sum(isinstance(event.kind, TrialFinished) for event in found) == 1
-    assert (await database.read(runs.get, EVERYTHING, "a")).progress.trials_done == 1
+    assert (await database.read(runs.get, FULL_ACCESS, "a")).progress.trials_done == 1
 
 
 async def test_a_trial_in_other_hands_is_not_taken(database: Database) -> None:
@@ -225,7 +225,7 @@ async def test_writers_at_once_take_a_trial_once_and_number_events_without_gaps(
     held = [one for one in taken if one is not None]
     assert sorted(one.name for one in held) == sorted(names)
     await asyncio.gather(*(database.write(attempts.finish, one, succeeded(0.5)) for one in held))
-    found, _ = await database.read(events.after, EVERYTHING, "a", "", limit=100)
+    found, _ = await database.read(events.after, FULL_ACCESS, "a", "", limit=100)
     assert [event.cursor for event in found] == [str(i + 1) for i in range(22)]
     assert [event.progress.trials_done for event in found if isinstance(event.kind, TrialFinished)] == [*range(1, 21)]
 
@@ -241,11 +241,11 @@ async def test_resume_tries_again_what_can_still_count(database: Database) -> No
         held = await take(database, name, "w")
         assert held is not None
         await database.write(attempts.finish, held, Result(state=TrialState.FAILED, error=fault, stage_seconds={}))
-    theta = await database.read(policies.get, EVERYTHING, "policies/a-0")
+    theta = await database.read(policies.get, FULL_ACCESS, "policies/a-0")
     await database.write(policies.begin_round, lease, 0, theta.name)
     await database.write(policies.end_round, lease, 0, theta, theta, kept=0)
     await database.write(runs.fail, lease, fault)
-    resumed = await database.write(runs.resume, act("runs/a", "again"))
+    resumed = await database.write(runs.resume, change("runs/a", "again"))
     assert (resumed.state, resumed.error, resumed.progress.trials_done) == (RunState.QUEUED, None, 1)
     states = {trial.name: trial.state for trial in await database.read(trials.of_run, "a")}
     assert states == {names[0]: TrialState.FAILED, names[1]: TrialState.QUEUED}
@@ -254,14 +254,14 @@ async def test_resume_tries_again_what_can_still_count(database: Database) -> No
 # --- rounds and policies ----------------------------------------------------------------------------------------------
 async def test_a_round_ends_once(database: Database) -> None:
     lease = await driven(database)
-    theta = await database.read(policies.get, EVERYTHING, "policies/a-0")
+    theta = await database.read(policies.get, FULL_ACCESS, "policies/a-0")
     assert await database.write(policies.begin_round, lease, 0, theta.name) is None
-    new = theta.model_copy(update={"name": "policies/a-1", "parent": theta.name, "round": f"{lease.run}/rounds/0"})
+    new = theta.model_copy(update={"name": "policies/a-1", "version": 1, "parent": theta.name, "round": 0})
     other = new.model_copy(update={"trials": ("x",)})
     assert await database.write(policies.end_round, lease, 0, theta, new, kept=1) == new
     assert (await database.write(policies.end_round, lease, 0, theta, other, kept=2)).trials == ()
     assert await database.write(policies.begin_round, lease, 0, theta.name) == "policies/a-1"
-    assert (await database.read(runs.get, EVERYTHING, "a")).progress.rounds_done == 1
+    assert (await database.read(runs.get, FULL_ACCESS, "a")).progress.rounds_done == 1
     assert [p.name for p in await database.read(policies.of_run, "a")] == ["policies/a-0", "policies/a-1"]
 
 
@@ -278,41 +278,41 @@ async def test_pages_of_trials_hold_each_once_in_order(database: Database) -> No
     lease = await driven(database)
     plans = [plan(lease, f"c-{i}", index=i, round=r) for r in (0, 1) for i in range(5)]
     names = await database.write(trials.add, lease, plans)
-    assert await _all_pages(database, trials.page, EVERYTHING, "runs/a", size=3) == names
-    assert await _all_pages(database, trials.page, EVERYTHING, "runs/a/rounds/1", size=2) == names[5:]
+    assert await _all_pages(database, trials.page, FULL_ACCESS, "runs/a", size=3) == names
+    assert await _all_pages(database, trials.page, FULL_ACCESS, "runs/a/rounds/1", size=2) == names[5:]
     with pytest.raises(InvalidInput, match="page_token"):
-        await database.read(trials.page, EVERYTHING, "runs/a", 3, "nonsense")
+        await database.read(trials.page, FULL_ACCESS, "runs/a", 3, "nonsense")
     with pytest.raises(UnknownRun):
-        await database.read(trials.page, EVERYTHING, "runs/none", 3, "")
+        await database.read(trials.page, FULL_ACCESS, "runs/none", 3, "")
     with pytest.raises(UnknownTrial):
-        await database.read(trials.get, EVERYTHING, "runs/a/rounds/0/trials/none")
+        await database.read(trials.get, FULL_ACCESS, "runs/a/rounds/0/trials/none")
 
 
 async def test_pages_of_runs_and_policies_come_newest_first(database: Database) -> None:
     for run_id in ("a", "b", "c"):
         await driven(database, run_id)
-    assert await _all_pages(database, runs.page, EVERYTHING, size=2) == ["runs/c", "runs/b", "runs/a"]
-    assert await _all_pages(database, policies.page, EVERYTHING, size=2) == [f"policies/{r}-0" for r in "cba"]
+    assert await _all_pages(database, runs.page, FULL_ACCESS, size=2) == ["runs/c", "runs/b", "runs/a"]
+    assert await _all_pages(database, policies.page, FULL_ACCESS, size=2) == [f"policies/{r}-0" for r in "cba"]
     # A token of one listing is none of another.
-    token = (await database.read(trials.page, EVERYTHING, "runs/a", 1, "")).next_token or "W10"
+    token = (await database.read(trials.page, FULL_ACCESS, "runs/a", 1, "")).next_token or "W10"
     with pytest.raises(InvalidInput):
-        await database.read(runs.page, EVERYTHING, 2, token)
+        await database.read(runs.page, FULL_ACCESS, 2, token)
 
 
 async def test_events_go_on_after_a_cursor_and_end_with_the_run(database: Database) -> None:
     lease = await driven(database)
-    found, ended = await database.read(events.after, EVERYTHING, "a", "", limit=1)
+    found, ended = await database.read(events.after, FULL_ACCESS, "a", "", limit=1)
     assert (len(found), ended) == (1, False)
-    await database.write(runs.cancel, act("runs/a", ""))
-    rest, ended = await database.read(events.after, EVERYTHING, "a", found[0].cursor, limit=100)
+    await database.write(runs.cancel, change("runs/a", ""))
+    rest, ended = await database.read(events.after, FULL_ACCESS, "a", found[0].cursor, limit=100)
     states = [event.kind.state for event in rest if isinstance(event.kind, RunStateChanged)]
     assert (states, ended) == ([RunState.RUNNING, RunState.CANCELLED], True)
-    await database.write(runs.resume, act(lease.run, ""))
-    rest, ended = await database.read(events.after, EVERYTHING, "a", rest[-1].cursor, limit=100)
+    await database.write(runs.resume, change(lease.run, ""))
+    rest, ended = await database.read(events.after, FULL_ACCESS, "a", rest[-1].cursor, limit=100)
     assert (len(rest), ended) == (1, False)  # an end that was taken back is no end
     for cursor in ("99", "-1", "x", "²"):
         with pytest.raises(InvalidCursor):
-            await database.read(events.after, EVERYTHING, "a", cursor, limit=1)
+            await database.read(events.after, FULL_ACCESS, "a", cursor, limit=1)
 
 
 async def test_contexts_come_in_the_order_of_the_records(database: Database) -> None:
@@ -340,7 +340,7 @@ def _late_results(connection: Connection, name: str) -> int | None:
     return connection.scalar(select(tables.trials.c.late_results).where(tables.trials.c.name == name))
 
 
-# --- replays and rates ------------------------------------------------------------------------------------------------
+# --- reruns and rates ------------------------------------------------------------------------------------------------
 async def tried(database: Database, lease: RunLease, **changes: Any) -> str:
     """A trial of the run that has ended with a manifest."""
     (name,) = await database.write(trials.add, lease, [plan(lease, "c-0", **changes)])
@@ -354,36 +354,36 @@ async def tried(database: Database, lease: RunLease, **changes: Any) -> str:
     return name
 
 
-async def test_a_replay_outlives_its_worker_and_its_run(database: Database) -> None:
+async def test_a_rerun_outlives_its_worker_and_its_run(database: Database) -> None:
     lease = await driven(database)
     name = await tried(database, lease)
-    replay = await database.write(replays.add, act(name, "r"))
-    assert await database.read(replays.waiting) == [replay.name]
+    rerun = await database.write(reruns.add, change(name, "r"))
+    assert await database.read(reruns.waiting) == [rerun.name]
     await database.write(leases.beat, "mortal")
-    held = await take(database, replay.name, "mortal")
+    held = await take(database, rerun.name, "mortal")
     assert held is not None
-    assert await database.read(replays.waiting) == []
-    assert not await database.read(replays.orphaned, ())
-    await database.write(runs.cancel, act(lease.run, "c"))
-    assert await database.read(replays.orphaned, {"mortal"})
-    await database.write(replays.put_back, {"mortal"})
-    assert await database.read(replays.waiting) == [replay.name]
+    assert await database.read(reruns.waiting) == []
+    assert not await database.read(reruns.orphaned, ())
+    await database.write(runs.cancel, change(lease.run, "c"))
+    assert await database.read(reruns.orphaned, {"mortal"})
+    await database.write(reruns.put_back, {"mortal"})
+    assert await database.read(reruns.waiting) == [rerun.name]
     assert await database.write(attempts.finish, held, succeeded(1.0)) is None, "the dead worker's result is late"
-    again = await take(database, replay.name, "w")
+    again = await take(database, rerun.name, "w")
     assert again is not None
-    before = await database.read(runs.get, EVERYTHING, lease.run_id)
+    before = await database.read(runs.get, FULL_ACCESS, lease.run_id)
     assert (await database.write(attempts.finish, again, succeeded(1.0))) is not None
-    assert await database.read(runs.get, EVERYTHING, lease.run_id) == before
-    found, original = await database.read(replays.pair, EVERYTHING, replay.name)
-    assert (found.accuracy, found.replay_of, original.name) == (1.0, name, name)
+    assert await database.read(runs.get, FULL_ACCESS, lease.run_id) == before
+    found, original = await database.read(reruns.pair, FULL_ACCESS, rerun.name)
+    assert (found.accuracy, found.rerun_of, original.name) == (1.0, name, name)
 
 
 async def test_rates_are_those_of_the_domain_on_the_base_model_that_it_was_last_tried_on(database: Database) -> None:
     mine = new_run("n", config={"domain": {"name": "mine"}})
-    assert await database.read(rates.rates_for, EVERYTHING, mine) is None
+    assert await database.read(rates.rates_for, FULL_ACCESS, mine) is None
     await tried(database, await driven(database, "a", config={"domain": {"name": "mine"}}))
     await tried(database, await driven(database, "b", config={"domain": {"name": "other"}}))
-    found = await database.read(rates.rates_for, EVERYTHING, mine)
+    found = await database.read(rates.rates_for, FULL_ACCESS, mine)
     assert found is not None
     assert (found.base_model, found.runs, len(found.trials), found.trials_done) == (BASE, 1, 1, 1)
     assert found.trials[0].stages == {"train": Usage(train_tokens=10, device_seconds=2.0)}

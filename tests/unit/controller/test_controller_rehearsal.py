@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from controller.rehearsal import examples_of, split
+from controller.rules.rehearsal import examples_of, split
 from sealkit.types import Prompt, Query
 from tests.unit.controller.controller_system import System
 

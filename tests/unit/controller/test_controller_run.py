@@ -7,7 +7,7 @@ from collections import Counter
 
 import pytest
 
-from controller.record import runs
+from controller.db import runs
 from sealkit.errors import ModelMismatch, NonFiniteLoss, QueueFull, Unavailable
 from sealkit.resources import (
     Editor,
@@ -20,7 +20,7 @@ from sealkit.resources import (
     TrialState,
 )
 from sealkit.types import Outcome
-from tests.unit.controller.acts import act
+from tests.unit.controller.changes import change
 from tests.unit.controller.controller_fakes import MODEL, records
 from tests.unit.controller.controller_system import System, science, until
 
@@ -65,7 +65,9 @@ async def test_policies_learn_from_what_was_selected(system: System) -> None:
     assert first.adapter is None
     assert first.forgetting == 0.0
     assert (second.parent, third.parent) == (first.name, second.name)
-    assert (second.round, third.round) == (f"{run.name}/rounds/0", f"{run.name}/rounds/1")
+    assert (second.round, third.round) == (0, 1)
+    assert [policy.version for policy in (first, second, third)] == [0, 1, 2]
+    assert {policy.run for policy in (first, second, third)} == {run.name}
     assert [*second.trials, *third.trials] == [t.name for t in selected]
     assert system.services.taught == [[t.completion for t in selected if f"/rounds/{i}/" in t.name] for i in range(2)]
     assert third.forgetting == 0.5
@@ -249,15 +251,15 @@ async def test_cancel_stops_running_trials_and_resume_ends_as_if_nothing_had_bee
         run = await system.create()
         run_id = run.name.removeprefix("runs/")
         await until(lambda: system.services.running == 4)
-        cancelled = await system.database.write(runs.cancel, act(f"runs/{run_id}", "cancel-1"))
+        cancelled = await system.database.write(runs.cancel, change(f"runs/{run_id}", "cancel-1"))
         assert cancelled.state is RunState.CANCELLED
         assert {t.state for t in await system.trials(run)} <= {TrialState.CANCELLED, TrialState.REJECTED}
         await until(lambda: system.services.running == 0)
         stuck.set()
-        await system.database.write(runs.resume, act(f"runs/{run_id}", "resume-1"))
+        await system.database.write(runs.resume, change(f"runs/{run_id}", "resume-1"))
         ended = await system.until(run)
-        await system.database.write(runs.resume, act(f"runs/{run_id}", "resume-1"))  # again
-        again = await system.database.write(runs.cancel, act(f"runs/{run_id}", "cancel-2"))
+        await system.database.write(runs.resume, change(f"runs/{run_id}", "resume-1"))  # again
+        again = await system.database.write(runs.cancel, change(f"runs/{run_id}", "cancel-2"))
         assert again.state is RunState.SUCCEEDED
         other = await system.until(await system.create(request_id="undisturbed"))
     assert ended.progress.trials_done == ended.progress.trials_total == 24

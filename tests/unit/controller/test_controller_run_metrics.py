@@ -7,9 +7,9 @@ from statistics import fmean
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
-from controller.run_metrics import RunMetrics
+from controller.db.run_metrics import RunMetrics
+from sealkit.observability.metrics import RUN_GAUGES
 from sealkit.resources import Editor, TrialPhase
-from sealkit.telemetry import RUN_GAUGES
 from tests.unit.controller.controller_system import System
 
 

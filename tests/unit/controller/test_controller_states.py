@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from controller.record import runs, states
+from controller.db import runs, states
 from sealkit.errors import SealError
 from sealkit.resources import RunState, TrialState
-from tests.unit.controller.acts import act
+from tests.unit.controller.changes import change
 from tests.unit.controller.controller_system import System
 
 DOCS = Path(__file__).parents[3] / "docs" / "architecture.md"
@@ -46,7 +46,7 @@ async def test_what_a_caller_asks_of_a_run_does_what_the_table_says(system: Syst
             )
         )
         try:
-            after = (await system.database.write(ask, act(run.name))).state
+            after = (await system.database.write(ask, change(run.name))).state
         except SealError:
             after = state
         assert after == (move.target if state in move.sources else state)

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from controller.record import budgets, runs
+from controller.db import budgets, runs
 from sealkit.errors import BudgetExhausted, NonFiniteLoss, RequestIdReused, RunNotResumable, UnknownTrial
 from sealkit.resources import Budget, PolicyTrained, Run, RunState, RunStateChanged, StageStarted, TrialState
-from tests.unit.controller.acts import act
+from tests.unit.controller.changes import change
 from tests.unit.controller.controller_system import System, science, until
 
 
@@ -50,7 +50,7 @@ async def test_a_paused_run_ends_what_is_under_way_starts_no_more_and_goes_on_as
     async with system.working():
         run = await system.create()
         await until(lambda: system.services.running == 4)
-        paused = await system.database.write(runs.pause, act(run.name, "pause-1"))
+        paused = await system.database.write(runs.pause, change(run.name, "pause-1"))
         assert (paused.state, paused.error, paused.end_time) == (RunState.PAUSED, None, None)
         opened.set()
         await settled(system, run)
@@ -62,7 +62,7 @@ async def test_a_paused_run_ends_what_is_under_way_starts_no_more_and_goes_on_as
         assert other.state is RunState.SUCCEEDED
         before = {trial.name for trial in await system.trials(run) if trial.state is TrialState.QUEUED}
         assert {t.name for t in await system.trials(run) if t.state is TrialState.QUEUED} == before
-        await system.database.write(runs.resume, act(run.name, "resume-1"))
+        await system.database.write(runs.resume, change(run.name, "resume-1"))
         ended = await system.until(run)
     assert ended.state is RunState.SUCCEEDED
     assert {trial.attempts for trial in await system.trials(run)} == {1}
@@ -79,10 +79,10 @@ async def test_a_run_paused_in_its_m_step_makes_that_step_again(system: System) 
     async with system.working():
         run = await system.create(rounds=1)
         await until(lambda: system.services.calls["policy"] == 1)
-        await system.database.write(runs.pause, act(run.name, ""))
+        await system.database.write(runs.pause, change(run.name, ""))
         await until(lambda: system.services.running == 0)  # the driver let go
         opened.set()
-        await system.database.write(runs.resume, act(run.name, ""))
+        await system.database.write(runs.resume, change(run.name, ""))
         ended = await system.until(run)
     assert ended.state is RunState.SUCCEEDED
     assert sum(isinstance(event.kind, PolicyTrained) for event in await system.events(run)) == 1
@@ -95,25 +95,25 @@ async def test_a_worker_that_dies_leaves_nothing_running_in_a_paused_run(system:
         await until(lambda: system.services.running == 4)
         database.writes_left = 0  # dies with four trials
         await database.died.wait()
-    await system.database.write(runs.pause, act(run.name, ""))
+    await system.database.write(runs.pause, change(run.name, ""))
     assert TrialState.RUNNING in {trial.state for trial in await system.trials(run)}
     async with system.working(lease=0.1):
         await settled(system, run)
         opened.set()
-        await system.database.write(runs.resume, act(run.name, ""))
+        await system.database.write(runs.resume, change(run.name, ""))
         assert (await system.until(run)).state is RunState.SUCCEEDED
 
 
 async def test_a_paused_run_can_be_cancelled_and_ends_its_watch(system: System) -> None:
     run = await system.create()
-    await system.database.write(runs.pause, act(run.name, "p"))
-    assert (await system.database.write(runs.pause, act(run.name, "p2"))).state is RunState.PAUSED
+    await system.database.write(runs.pause, change(run.name, "p"))
+    assert (await system.database.write(runs.pause, change(run.name, "p2"))).state is RunState.PAUSED
     assert sum(isinstance(event.kind, RunStateChanged) for event in await system.events(run)) == 2
-    cancelled = await system.database.write(runs.cancel, act(run.name, "c"))
+    cancelled = await system.database.write(runs.cancel, change(run.name, "c"))
     assert cancelled.state is RunState.CANCELLED
-    assert (await system.database.write(runs.pause, act(run.name, "p3"))).state is RunState.CANCELLED
+    assert (await system.database.write(runs.pause, change(run.name, "p3"))).state is RunState.CANCELLED
     with pytest.raises(RequestIdReused):
-        await system.database.write(runs.cancel, act(run.name, "p"))
+        await system.database.write(runs.cancel, change(run.name, "p"))
 
 
 # --- budgets ----------------------------------------------------------------------------------------------------------
@@ -128,15 +128,15 @@ async def test_a_budget_of_trials_starts_exactly_so_many(system: System) -> None
         assert len(ended) == run.progress.trials_done == 5
         assert TrialState.RUNNING not in {trial.state for trial in await system.trials(run)}
         with pytest.raises(BudgetExhausted, match="trials 5 of 5"):
-            await system.database.write(runs.resume, act(run.name, "again"))
+            await system.database.write(runs.resume, change(run.name, "again"))
         with pytest.raises(BudgetExhausted):
-            await system.database.write(runs.resume, act(run.name, "again"), Budget(trials=3))
+            await system.database.write(runs.resume, change(run.name, "again"), Budget(trials=3))
         assert (await system.run(run)).state is RunState.PAUSED
-        resumed = await system.database.write(runs.resume, act(run.name, "again"), Budget(trials=11))
+        resumed = await system.database.write(runs.resume, change(run.name, "again"), Budget(trials=11))
         assert resumed.error is None
         stopped = await system.until(run)
         assert (stopped.state, stopped.progress.trials_done) == (RunState.PAUSED, 11)
-        await system.database.write(runs.resume, act(run.name, "more"), Budget())
+        await system.database.write(runs.resume, change(run.name, "more"), Budget())
         assert (await system.until(run)).state is RunState.SUCCEEDED
 
 
@@ -180,10 +180,10 @@ async def test_the_m_step_waits_for_budget_too(system: System) -> None:
         assert run.state is RunState.PAUSED  # six trials took it all
         assert system.services.calls["policy"] == 0
         assert not any(isinstance(e.kind, StageStarted) and e.kind.stage == "M-step" for e in await system.events(run))
-        await system.database.write(runs.resume, act(run.name, ""), Budget(tokens=61))
+        await system.database.write(runs.resume, change(run.name, ""), Budget(tokens=61))
         assert (await system.until(run)).state is RunState.PAUSED  # the M-step's ten count as well
         assert system.services.calls["policy"] == 1
-        await system.database.write(runs.resume, act(run.name, ""), Budget(tokens=71))
+        await system.database.write(runs.resume, change(run.name, ""), Budget(tokens=71))
         assert (await system.until(run)).state is RunState.SUCCEEDED
 
 
@@ -209,7 +209,7 @@ async def test_a_driver_that_stood_still_counts_a_lease_at_most(
 
     monkeypatch.setattr(budgets, "tick", tick)
     jump = iter([0.0, 10_000.0, *[20_000.0] * 1000])
-    monkeypatch.setattr("controller.driver.steady", lambda: next(jump))
+    monkeypatch.setattr("controller.run.driver.steady", lambda: next(jump))
     gate(system, "train")
     async with system.working(lease=0.1):
         await system.create()
@@ -240,10 +240,10 @@ async def test_failed_trials_of_a_run_that_had_failed_are_tried_again(system: Sy
         assert run.state is RunState.FAILED
         await mend()
         failed = [t.name for t in await system.trials(run) if t.state is TrialState.FAILED]
-        again, count = await system.database.write(runs.retry, act(run.name, "retry-1"), [])
+        again, count = await system.database.write(runs.retry, change(run.name, "retry-1"), [])
         assert again.state is RunState.QUEUED
         assert count >= len([name for name in failed if "passage" not in name]) > 0
-        assert (await system.database.write(runs.retry, act(run.name, "retry-1"), []))[1] == 0
+        assert (await system.database.write(runs.retry, change(run.name, "retry-1"), []))[1] == 0
         ended = await system.until(run)
         calm = await system.until(await system.create(request_id="calm"))
     assert ended.state is RunState.SUCCEEDED
@@ -270,8 +270,8 @@ async def test_a_trial_of_a_run_under_way_is_tried_again_by_name(system: System)
         await mend()
         one = failed[0].name
         with pytest.raises(UnknownTrial):
-            await system.database.write(runs.retry, act(run.name, ""), ["runs/none/rounds/0/trials/x"])
-        again, count = await system.database.write(runs.retry, act(run.name, ""), [one])
+            await system.database.write(runs.retry, change(run.name, ""), ["runs/none/rounds/0/trials/x"])
+        again, count = await system.database.write(runs.retry, change(run.name, ""), [one])
         assert (again.state, count) == (RunState.RUNNING, 1)
         slow.set()
         ended = await system.until(run)
@@ -288,7 +288,7 @@ async def test_what_taught_its_policy_already_is_not_tried_again(system: System)
     assert run.state is RunState.SUCCEEDED
     assert TrialState.FAILED in {trial.state for trial in await system.trials(run)}
     with pytest.raises(RunNotResumable, match="can still count"):
-        await system.database.write(runs.retry, act(run.name, ""), [])
+        await system.database.write(runs.retry, change(run.name, ""), [])
 
 
 async def test_a_retried_trial_counts_its_spending_once(system: System) -> None:
@@ -296,7 +296,7 @@ async def test_a_retried_trial_counts_its_spending_once(system: System) -> None:
     async with system.working():
         run = await system.until(await system.create(rounds=1))
         await mend()
-        await system.database.write(runs.retry, act(run.name, ""), [])
+        await system.database.write(runs.retry, change(run.name, ""), [])
         await system.until(run)
     spent = await system.database.read(
         lambda c: c.execute(budgets.select(runs.runs.c.spent_tokens).where(runs.runs.c.run_id == run_id(run))).scalar()

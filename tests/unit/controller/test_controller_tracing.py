@@ -9,12 +9,12 @@ from contextlib import contextmanager
 
 import pytest
 
-from controller.record import runs
-from sealkit import tracing
+from controller.db import runs
+from sealkit.observability import tracing
+from sealkit.observability.start import TracingSettings, start_tracing
 from sealkit.resources import RunState, TrialState
-from sealkit.tracing import TracingSettings, start_tracing
 from tests.otlp import Receiver, receiving
-from tests.unit.controller.acts import act
+from tests.unit.controller.changes import change
 from tests.unit.controller.controller_system import System
 
 
@@ -86,9 +86,9 @@ async def test_a_run_that_is_taken_up_again_goes_on_in_its_trace_with_a_link(
         with tracing.span("CreateRun"):
             run = await system.create()
         with tracing.span("CancelRun"):
-            await system.database.write(runs.cancel, act(run.name))
+            await system.database.write(runs.cancel, change(run.name))
         with tracing.span("ResumeRun"):
-            await system.database.write(runs.resume, act(run.name))
+            await system.database.write(runs.resume, change(run.name))
         async with system.working():
             assert (await system.until(run)).state is RunState.SUCCEEDED
     drive = receiver.one("drive")

@@ -7,10 +7,11 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from prometheus_client import REGISTRY
 
-from controller.trial_metrics import count_trial
+from controller.trial.metrics import count_trial
 from sealkit.resources import Editor, Trial, TrialPhase, TrialState
 
 TRIAL = Trial(
+    round=0,
     name="runs/a/rounds/0/trials/x",
     state=TrialState.SUCCEEDED,
     phase=TrialPhase.E_STEP,

@@ -6,14 +6,14 @@ import pytest
 from alembic import command
 from sqlalchemy import inspect, text
 
-from controller.record import aliases, audit, policies, runs
-from controller.record.database import Database
-from controller.record.migrate import on
-from controller.record.reach import EVERYTHING, Reach
-from sealkit.domain import Context
+from controller.db import aliases, audit, policies, runs
+from controller.db.access import FULL_ACCESS, AccessScope
+from controller.db.database import Database
+from controller.db.migrate import on
+from sealkit.domains.base import Context
 from sealkit.errors import InvalidConfig, UnknownRun
 from sealkit.resources import GateState
-from tests.unit.controller.acts import act, operator
+from tests.unit.controller.changes import change, operator
 from tests.unit.controller.test_controller_record import create, database, driven, new_run
 
 __all__ = ["database", "test_a_database_from_before_tenants_keeps_all_it_has"]
@@ -23,11 +23,11 @@ _CHANGED = ("runs", "aliases", "requests")
 async def test_a_database_from_before_tenants_keeps_all_it_has(database: Database) -> None:
     """Runs, aliases and requests of version 0002 are there after the upgrade, and belong to no tenant."""
     lease = await driven(database)
-    theta = await database.read(policies.get, EVERYTHING, "policies/a-0")
+    theta = await database.read(policies.get, FULL_ACCESS, "policies/a-0")
     await database.write(policies.measured, lease, theta.model_copy(update={"gate": GateState.PASSED}))
-    await database.write(aliases.set_to, act("aliases/main", "set"), theta.name, "why")
-    before = await database.read(runs.get, EVERYTHING, "a"), await database.read(aliases.get, EVERYTHING, "main")
-    team = act("runs/t", "t", operator("team-a"))
+    await database.write(aliases.set_to, change("aliases/main", "set"), theta.name, "why")
+    before = await database.read(runs.get, FULL_ACCESS, "a"), await database.read(aliases.get, FULL_ACCESS, "main")
+    team = change("runs/t", "t", operator("team-a"))
     await database.write(runs.create, team, new_run("t"), [Context(context_id="c", split="train", payload={})])
     await database.write(lambda connection: command.downgrade(on(connection), "0002"))
     columns = await database.read(lambda c: {k: {x["name"] for x in inspect(c).get_columns(k)} for k in _CHANGED})
@@ -35,14 +35,14 @@ async def test_a_database_from_before_tenants_keeps_all_it_has(database: Databas
     assert await database.read(lambda c: c.execute(text("SELECT request_id FROM requests")).scalars().all()) != []
 
     await database.start()
-    found = await database.read(runs.get, EVERYTHING, "a"), await database.read(aliases.get, EVERYTHING, "main")
+    found = await database.read(runs.get, FULL_ACCESS, "a"), await database.read(aliases.get, FULL_ACCESS, "main")
     assert found == before
     assert (found[0].tenant, found[1].tenant) == ("", "")
     assert await create(database, "a") == before[0]  # the request is known still
     with pytest.raises(UnknownRun):
-        await database.read(runs.get, Reach("team-a"), "a")
-    assert (await database.read(audit.page, EVERYTHING, 0, "")).items == []
-    await database.write(aliases.set_to, act("aliases/other"), theta.name, "")
+        await database.read(runs.get, AccessScope("team-a"), "a")
+    assert (await database.read(audit.page, FULL_ACCESS, 0, "")).items == []
+    await database.write(aliases.set_to, change("aliases/other"), theta.name, "")
 
 
 async def test_a_record_of_a_newer_version_is_refused_and_left_as_it_is(database: Database) -> None:
@@ -50,4 +50,4 @@ async def test_a_record_of_a_newer_version_is_refused_and_left_as_it_is(database
     await database.write(lambda connection: connection.execute(text("UPDATE alembic_version SET version_num = '9999'")))
     with pytest.raises(InvalidConfig, match="newer version"):
         await database.start()
-    assert (await database.read(runs.get, EVERYTHING, "a")).name == "runs/a"
+    assert (await database.read(runs.get, FULL_ACCESS, "a")).name == "runs/a"

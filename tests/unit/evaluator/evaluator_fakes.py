@@ -35,7 +35,7 @@ class FakeBackend:
     """Answers right ("yes") to the users' texts that are known to (policy, trial); keeps count of what was asked."""
 
     name = "fake"
-    flip_rate = 0.0
+    batch_variant_rate = 0.0
     info = ModelInfo(
         name="fake",
         digest="d" * 64,

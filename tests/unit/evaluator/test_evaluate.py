@@ -126,13 +126,13 @@ class TestRetention:
     async def test_its_interval_is_as_wide_as_few_queries_and_flips_make_it(self) -> None:
         few, many = "abcd", "abcdefghijklmnopqrstuvwxyz"
         widths = []
-        for names, flips in ((few, 0.0), (many, 0.0), (many, 0.05)):
+        for names, variance in ((few, 0.0), (many, 0.0), (many, 0.05)):
             backend = FakeBackend({(None, None): set(many), (None, TRIAL): set(many[1::2])})
-            backend.flip_rate = flips
+            backend.batch_variant_rate = variance
             got = await self.ask(backend, 0, names)
             assert got.retention is not None
             assert got.retention.forgetting_low < got.retention.forgetting == 0.5 < got.retention.forgetting_high
-            assert got.flip_rate == flips
+            assert got.batch_variant_rate == variance
             widths.append(got.retention.forgetting_high - got.retention.forgetting_low)
         assert widths[0] > widths[1]
         assert widths[2] == pytest.approx(widths[1] + 4 * 0.05)

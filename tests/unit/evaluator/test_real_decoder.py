@@ -1,4 +1,4 @@
-"""The evaluator over the decoder itself, with adapters that PEFT made: forgetting, divergence and a race."""
+"""The evaluator over the decoder itself, with adapters that PEFT made: forgetting, divergence and early stopping."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sealkit.backends.transformers import TransformersBackend
 from sealkit.store import AdapterStore
 from sealkit.testing.peft_reference import PeftReference
 from sealkit.testing.tiny import make_tiny_model
-from sealkit.types import AdapterRef, Outcome, Policy, Query, Race, Sampling, digest_of
+from sealkit.types import AdapterRef, EarlyStopping, Outcome, Policy, Query, Sampling, digest_of
 
 ADAPTERS: dict[str, dict[str, Any]] = {
     "trial": {"r": 8, "lora_alpha": 16, "target_modules": ["q_proj", "o_proj", "up_proj"]},
@@ -65,9 +65,9 @@ async def test_what_a_model_says_otherwise_than_its_base_is_forgotten_and_it_has
     assert base.divergence.on_fixed_text == 0 < policy.divergence.on_fixed_text != trial.divergence.on_fixed_text
     said = {v.query_id: v.outcome is Outcome.CORRECT for v in policy.verdicts}
     assert trial.retention.accuracy_before == pytest.approx(sum(said.values()) / len(suite))
-    raced = await evaluator.evaluate(
-        POLICY, TRIAL, suite, measure_divergence=True, race=Race(to_beat=1.0, wave=2), **asked
+    stopped = await evaluator.evaluate(
+        POLICY, TRIAL, suite, measure_divergence=True, early_stopping=EarlyStopping(to_beat=1.0, interval=2), **asked
     )
     right = [v for v in trial.verdicts if v.outcome is Outcome.CORRECT]
-    assert raced.stopped_early or len(right) == len(suite)
-    assert raced.usage.completion_tokens < trial.usage.completion_tokens
+    assert stopped.stopped_early or len(right) == len(suite)
+    assert stopped.usage.completion_tokens < trial.usage.completion_tokens

@@ -9,7 +9,7 @@ from seal.evaluator.v1 import evaluator_pb2
 
 from evaluator_svc.service import EvaluatorService
 from sealkit.rpc import convert
-from sealkit.types import Evaluation, Race
+from sealkit.types import EarlyStopping, Evaluation
 
 NAMES = "abcdefghij"
 
@@ -31,7 +31,7 @@ async def ask(backend: FakeBackend, service: EvaluatorService | None = None, **m
 def backend() -> FakeBackend:
     fake = FakeBackend({(None, None): {*NAMES, "r"}})
     fake.kl = {(None, TRIAL): 0.25}
-    fake.flip_rate = 0.0625
+    fake.batch_variant_rate = 0.0625
     return fake
 
 
@@ -47,10 +47,10 @@ async def test_a_race_ends_early_and_without_one_nothing_does() -> None:
     assert not full.stopped_early
     assert full.retention is not None
     assert full.retention.forgetting == 1.0
-    assert full.flip_rate == 0.0625
-    raced = await ask(backend(), race=convert.race_to_pb(Race(wave=2)))
-    assert raced.stopped_early
-    assert len(raced.verdicts) == len(NAMES)
+    assert full.batch_variant_rate == 0.0625
+    stopped = await ask(backend(), early_stopping=convert.early_stopping_to_pb(EarlyStopping(interval=2)))
+    assert stopped.stopped_early
+    assert len(stopped.verdicts) == len(NAMES)
 
 
 async def test_fresh_answers_come_from_no_cache() -> None:

@@ -763,7 +763,7 @@ class RetryTrialsResponse(_message.Message):
 Global___RetryTrialsResponse: _TypeAlias = RetryTrialsResponse  # noqa: Y015
 
 @_typing.final
-class ReplayTrialRequest(_message.Message):
+class RerunTrialRequest(_message.Message):
     """Asks to make a trial again."""
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -773,7 +773,7 @@ class ReplayTrialRequest(_message.Message):
     name: _builtins.str
     """`runs/{run}/rounds/{round}/trials/{trial}`."""
     request_id: _builtins.str
-    """Made by the caller; the same id again returns the same replay."""
+    """Made by the caller; the same id again returns the same rerun."""
     def __init__(
         self,
         *,
@@ -786,11 +786,11 @@ class ReplayTrialRequest(_message.Message):
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___ReplayTrialRequest: _TypeAlias = ReplayTrialRequest  # noqa: Y015
+Global___RerunTrialRequest: _TypeAlias = RerunTrialRequest  # noqa: Y015
 
 @_typing.final
-class ReplayTrialResponse(_message.Message):
-    """The replay, not yet made."""
+class RerunTrialResponse(_message.Message):
+    """The rerun, not yet made."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -810,17 +810,17 @@ class ReplayTrialResponse(_message.Message):
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___ReplayTrialResponse: _TypeAlias = ReplayTrialResponse  # noqa: Y015
+Global___RerunTrialResponse: _TypeAlias = RerunTrialResponse  # noqa: Y015
 
 @_typing.final
-class GetReplayRequest(_message.Message):
-    """Asks for a replay."""
+class GetRerunRequest(_message.Message):
+    """Asks for a rerun."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     NAME_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """Name of the replay's own trial."""
+    """Name of the rerun's own trial."""
     def __init__(
         self,
         *,
@@ -832,31 +832,31 @@ class GetReplayRequest(_message.Message):
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___GetReplayRequest: _TypeAlias = GetReplayRequest  # noqa: Y015
+Global___GetRerunRequest: _TypeAlias = GetRerunRequest  # noqa: Y015
 
 @_typing.final
-class GetReplayResponse(_message.Message):
-    """The replay."""
+class GetRerunResponse(_message.Message):
+    """The rerun."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    REPLAY_FIELD_NUMBER: _builtins.int
+    RERUN_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def replay(self) -> _resources_pb2.Replay:
-        """The replay."""
+    def rerun(self) -> _resources_pb2.Rerun:
+        """The rerun."""
 
     def __init__(
         self,
         *,
-        replay: _resources_pb2.Replay | None = ...,
+        rerun: _resources_pb2.Rerun | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["replay", b"replay"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["rerun", b"rerun"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["replay", b"replay"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["rerun", b"rerun"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___GetReplayResponse: _TypeAlias = GetReplayResponse  # noqa: Y015
+Global___GetRerunResponse: _TypeAlias = GetRerunResponse  # noqa: Y015
 
 @_typing.final
 class SetAliasRequest(_message.Message):

@@ -89,15 +89,15 @@ class ControllerServiceStub:
                 request_serializer=seal_dot_controller_dot_v1_dot_controller__pb2.RetryTrialsRequest.SerializeToString,
                 response_deserializer=seal_dot_controller_dot_v1_dot_controller__pb2.RetryTrialsResponse.FromString,
                 _registered_method=True)
-        self.ReplayTrial = channel.unary_unary(
-                '/seal.controller.v1.ControllerService/ReplayTrial',
-                request_serializer=seal_dot_controller_dot_v1_dot_controller__pb2.ReplayTrialRequest.SerializeToString,
-                response_deserializer=seal_dot_controller_dot_v1_dot_controller__pb2.ReplayTrialResponse.FromString,
+        self.RerunTrial = channel.unary_unary(
+                '/seal.controller.v1.ControllerService/RerunTrial',
+                request_serializer=seal_dot_controller_dot_v1_dot_controller__pb2.RerunTrialRequest.SerializeToString,
+                response_deserializer=seal_dot_controller_dot_v1_dot_controller__pb2.RerunTrialResponse.FromString,
                 _registered_method=True)
-        self.GetReplay = channel.unary_unary(
-                '/seal.controller.v1.ControllerService/GetReplay',
-                request_serializer=seal_dot_controller_dot_v1_dot_controller__pb2.GetReplayRequest.SerializeToString,
-                response_deserializer=seal_dot_controller_dot_v1_dot_controller__pb2.GetReplayResponse.FromString,
+        self.GetRerun = channel.unary_unary(
+                '/seal.controller.v1.ControllerService/GetRerun',
+                request_serializer=seal_dot_controller_dot_v1_dot_controller__pb2.GetRerunRequest.SerializeToString,
+                response_deserializer=seal_dot_controller_dot_v1_dot_controller__pb2.GetRerunResponse.FromString,
                 _registered_method=True)
         self.ListTrials = channel.unary_unary(
                 '/seal.controller.v1.ControllerService/ListTrials',
@@ -240,17 +240,17 @@ class ControllerServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def ReplayTrial(self, request, context):
+    def RerunTrial(self, request, context):
         """Makes a trial again from its manifest; answers at once with the new trial's name.
-        Errors: NOT_FOUND / UNKNOWN_TRIAL, FAILED_PRECONDITION / NOT_REPLAYABLE, ALREADY_EXISTS /
+        Errors: NOT_FOUND / UNKNOWN_TRIAL, FAILED_PRECONDITION / NOT_REPRODUCIBLE, ALREADY_EXISTS /
         REQUEST_ID_REUSED, RESOURCE_EXHAUSTED / QUOTA_EXCEEDED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def GetReplay(self, request, context):
-        """A replay beside the recorded trial, and what differs. Errors: NOT_FOUND / UNKNOWN_TRIAL.
+    def GetRerun(self, request, context):
+        """A rerun beside the recorded trial, and what differs. Errors: NOT_FOUND / UNKNOWN_TRIAL.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -382,15 +382,15 @@ def add_ControllerServiceServicer_to_server(servicer, server):
                     request_deserializer=seal_dot_controller_dot_v1_dot_controller__pb2.RetryTrialsRequest.FromString,
                     response_serializer=seal_dot_controller_dot_v1_dot_controller__pb2.RetryTrialsResponse.SerializeToString,
             ),
-            'ReplayTrial': grpc.unary_unary_rpc_method_handler(
-                    servicer.ReplayTrial,
-                    request_deserializer=seal_dot_controller_dot_v1_dot_controller__pb2.ReplayTrialRequest.FromString,
-                    response_serializer=seal_dot_controller_dot_v1_dot_controller__pb2.ReplayTrialResponse.SerializeToString,
+            'RerunTrial': grpc.unary_unary_rpc_method_handler(
+                    servicer.RerunTrial,
+                    request_deserializer=seal_dot_controller_dot_v1_dot_controller__pb2.RerunTrialRequest.FromString,
+                    response_serializer=seal_dot_controller_dot_v1_dot_controller__pb2.RerunTrialResponse.SerializeToString,
             ),
-            'GetReplay': grpc.unary_unary_rpc_method_handler(
-                    servicer.GetReplay,
-                    request_deserializer=seal_dot_controller_dot_v1_dot_controller__pb2.GetReplayRequest.FromString,
-                    response_serializer=seal_dot_controller_dot_v1_dot_controller__pb2.GetReplayResponse.SerializeToString,
+            'GetRerun': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetRerun,
+                    request_deserializer=seal_dot_controller_dot_v1_dot_controller__pb2.GetRerunRequest.FromString,
+                    response_serializer=seal_dot_controller_dot_v1_dot_controller__pb2.GetRerunResponse.SerializeToString,
             ),
             'ListTrials': grpc.unary_unary_rpc_method_handler(
                     servicer.ListTrials,
@@ -729,7 +729,7 @@ class ControllerService:
             _registered_method=True)
 
     @staticmethod
-    def ReplayTrial(request,
+    def RerunTrial(request,
             target,
             options=(),
             channel_credentials=None,
@@ -742,9 +742,9 @@ class ControllerService:
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/seal.controller.v1.ControllerService/ReplayTrial',
-            seal_dot_controller_dot_v1_dot_controller__pb2.ReplayTrialRequest.SerializeToString,
-            seal_dot_controller_dot_v1_dot_controller__pb2.ReplayTrialResponse.FromString,
+            '/seal.controller.v1.ControllerService/RerunTrial',
+            seal_dot_controller_dot_v1_dot_controller__pb2.RerunTrialRequest.SerializeToString,
+            seal_dot_controller_dot_v1_dot_controller__pb2.RerunTrialResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -756,7 +756,7 @@ class ControllerService:
             _registered_method=True)
 
     @staticmethod
-    def GetReplay(request,
+    def GetRerun(request,
             target,
             options=(),
             channel_credentials=None,
@@ -769,9 +769,9 @@ class ControllerService:
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/seal.controller.v1.ControllerService/GetReplay',
-            seal_dot_controller_dot_v1_dot_controller__pb2.GetReplayRequest.SerializeToString,
-            seal_dot_controller_dot_v1_dot_controller__pb2.GetReplayResponse.FromString,
+            '/seal.controller.v1.ControllerService/GetRerun',
+            seal_dot_controller_dot_v1_dot_controller__pb2.GetRerunRequest.SerializeToString,
+            seal_dot_controller_dot_v1_dot_controller__pb2.GetRerunResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -75,13 +75,13 @@ class ControllerServiceStub:
     Errors: NOT_FOUND / UNKNOWN_RUN, UNKNOWN_TRIAL; FAILED_PRECONDITION / RUN_NOT_RESUMABLE (none of them can count any
     more), BUDGET_EXHAUSTED; RESOURCE_EXHAUSTED / QUOTA_EXCEEDED.
     """
-    ReplayTrial: _grpc.UnaryUnaryMultiCallable[_controller_pb2.ReplayTrialRequest, _controller_pb2.ReplayTrialResponse]
+    RerunTrial: _grpc.UnaryUnaryMultiCallable[_controller_pb2.RerunTrialRequest, _controller_pb2.RerunTrialResponse]
     """Makes a trial again from its manifest; answers at once with the new trial's name.
-    Errors: NOT_FOUND / UNKNOWN_TRIAL, FAILED_PRECONDITION / NOT_REPLAYABLE, ALREADY_EXISTS /
+    Errors: NOT_FOUND / UNKNOWN_TRIAL, FAILED_PRECONDITION / NOT_REPRODUCIBLE, ALREADY_EXISTS /
     REQUEST_ID_REUSED, RESOURCE_EXHAUSTED / QUOTA_EXCEEDED.
     """
-    GetReplay: _grpc.UnaryUnaryMultiCallable[_controller_pb2.GetReplayRequest, _controller_pb2.GetReplayResponse]
-    """A replay beside the recorded trial, and what differs. Errors: NOT_FOUND / UNKNOWN_TRIAL."""
+    GetRerun: _grpc.UnaryUnaryMultiCallable[_controller_pb2.GetRerunRequest, _controller_pb2.GetRerunResponse]
+    """A rerun beside the recorded trial, and what differs. Errors: NOT_FOUND / UNKNOWN_TRIAL."""
     ListTrials: _grpc.UnaryUnaryMultiCallable[_controller_pb2.ListTrialsRequest, _controller_pb2.ListTrialsResponse]
     """Trials of a run, in the order of their names. Errors: NOT_FOUND / UNKNOWN_RUN."""
     GetTrial: _grpc.UnaryUnaryMultiCallable[_controller_pb2.GetTrialRequest, _controller_pb2.GetTrialResponse]
@@ -156,13 +156,13 @@ class ControllerServiceAsyncStub(ControllerServiceStub):
     Errors: NOT_FOUND / UNKNOWN_RUN, UNKNOWN_TRIAL; FAILED_PRECONDITION / RUN_NOT_RESUMABLE (none of them can count any
     more), BUDGET_EXHAUSTED; RESOURCE_EXHAUSTED / QUOTA_EXCEEDED.
     """
-    ReplayTrial: _aio.UnaryUnaryMultiCallable[_controller_pb2.ReplayTrialRequest, _controller_pb2.ReplayTrialResponse]  # type: ignore[assignment]
+    RerunTrial: _aio.UnaryUnaryMultiCallable[_controller_pb2.RerunTrialRequest, _controller_pb2.RerunTrialResponse]  # type: ignore[assignment]
     """Makes a trial again from its manifest; answers at once with the new trial's name.
-    Errors: NOT_FOUND / UNKNOWN_TRIAL, FAILED_PRECONDITION / NOT_REPLAYABLE, ALREADY_EXISTS /
+    Errors: NOT_FOUND / UNKNOWN_TRIAL, FAILED_PRECONDITION / NOT_REPRODUCIBLE, ALREADY_EXISTS /
     REQUEST_ID_REUSED, RESOURCE_EXHAUSTED / QUOTA_EXCEEDED.
     """
-    GetReplay: _aio.UnaryUnaryMultiCallable[_controller_pb2.GetReplayRequest, _controller_pb2.GetReplayResponse]  # type: ignore[assignment]
-    """A replay beside the recorded trial, and what differs. Errors: NOT_FOUND / UNKNOWN_TRIAL."""
+    GetRerun: _aio.UnaryUnaryMultiCallable[_controller_pb2.GetRerunRequest, _controller_pb2.GetRerunResponse]  # type: ignore[assignment]
+    """A rerun beside the recorded trial, and what differs. Errors: NOT_FOUND / UNKNOWN_TRIAL."""
     ListTrials: _aio.UnaryUnaryMultiCallable[_controller_pb2.ListTrialsRequest, _controller_pb2.ListTrialsResponse]  # type: ignore[assignment]
     """Trials of a run, in the order of their names. Errors: NOT_FOUND / UNKNOWN_RUN."""
     GetTrial: _aio.UnaryUnaryMultiCallable[_controller_pb2.GetTrialRequest, _controller_pb2.GetTrialResponse]  # type: ignore[assignment]
@@ -296,23 +296,23 @@ class ControllerServiceServicer(metaclass=_abc_1.ABCMeta):
         """
 
     @_abc_1.abstractmethod
-    def ReplayTrial(
+    def RerunTrial(
         self,
-        request: _controller_pb2.ReplayTrialRequest,
+        request: _controller_pb2.RerunTrialRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_controller_pb2.ReplayTrialResponse, _abc.Awaitable[_controller_pb2.ReplayTrialResponse]]:
+    ) -> _typing.Union[_controller_pb2.RerunTrialResponse, _abc.Awaitable[_controller_pb2.RerunTrialResponse]]:
         """Makes a trial again from its manifest; answers at once with the new trial's name.
-        Errors: NOT_FOUND / UNKNOWN_TRIAL, FAILED_PRECONDITION / NOT_REPLAYABLE, ALREADY_EXISTS /
+        Errors: NOT_FOUND / UNKNOWN_TRIAL, FAILED_PRECONDITION / NOT_REPRODUCIBLE, ALREADY_EXISTS /
         REQUEST_ID_REUSED, RESOURCE_EXHAUSTED / QUOTA_EXCEEDED.
         """
 
     @_abc_1.abstractmethod
-    def GetReplay(
+    def GetRerun(
         self,
-        request: _controller_pb2.GetReplayRequest,
+        request: _controller_pb2.GetRerunRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_controller_pb2.GetReplayResponse, _abc.Awaitable[_controller_pb2.GetReplayResponse]]:
-        """A replay beside the recorded trial, and what differs. Errors: NOT_FOUND / UNKNOWN_TRIAL."""
+    ) -> _typing.Union[_controller_pb2.GetRerunResponse, _abc.Awaitable[_controller_pb2.GetRerunResponse]]:
+        """A rerun beside the recorded trial, and what differs. Errors: NOT_FOUND / UNKNOWN_TRIAL."""
 
     @_abc_1.abstractmethod
     def ListTrials(

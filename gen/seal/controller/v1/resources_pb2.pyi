@@ -77,7 +77,7 @@ class _TrialPhaseEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_TrialPhase
     """To choose what teaches the policy."""
     TRIAL_PHASE_HELD_OUT: _TrialPhase.ValueType  # 2
     """To score a policy on held-out contexts."""
-    TRIAL_PHASE_REPLAY: _TrialPhase.ValueType  # 3
+    TRIAL_PHASE_RERUN: _TrialPhase.ValueType  # 3
     """Made again from the manifest of another trial, to compare; counts for nothing else."""
 
 class TrialPhase(_TrialPhase, metaclass=_TrialPhaseEnumTypeWrapper):
@@ -89,7 +89,7 @@ TRIAL_PHASE_E_STEP: TrialPhase.ValueType  # 1
 """To choose what teaches the policy."""
 TRIAL_PHASE_HELD_OUT: TrialPhase.ValueType  # 2
 """To score a policy on held-out contexts."""
-TRIAL_PHASE_REPLAY: TrialPhase.ValueType  # 3
+TRIAL_PHASE_RERUN: TrialPhase.ValueType  # 3
 """Made again from the manifest of another trial, to compare; counts for nothing else."""
 Global___TrialPhase: _TypeAlias = TrialPhase  # noqa: Y015
 
@@ -187,7 +187,7 @@ class Run(_message.Message):
     """The tenant whose it is; empty: nobody's but the admins'. Output only."""
     @_builtins.property
     def config(self) -> _struct_pb2.Struct:
-        """The resolved config, every default filled in: it replays the run."""
+        """The resolved config, every default filled in: it reruns the run."""
 
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
@@ -341,11 +341,12 @@ class Trial(_message.Message):
     RETENTION_FIELD_NUMBER: _builtins.int
     DIVERGENCE_FIELD_NUMBER: _builtins.int
     STOPPED_EARLY_FIELD_NUMBER: _builtins.int
-    FLIP_RATE_FIELD_NUMBER: _builtins.int
+    BATCH_VARIANT_RATE_FIELD_NUMBER: _builtins.int
     STAGE_USAGE_FIELD_NUMBER: _builtins.int
     MANIFEST_FIELD_NUMBER: _builtins.int
-    REPLAY_OF_FIELD_NUMBER: _builtins.int
+    RERUN_OF_FIELD_NUMBER: _builtins.int
     LATE_RESULTS_FIELD_NUMBER: _builtins.int
+    ROUND_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name, `runs/{run}/rounds/{round}/trials/{trial}`."""
     state: Global___TrialState.ValueType
@@ -378,12 +379,14 @@ class Trial(_message.Message):
     """Deliveries so far."""
     stopped_early: _builtins.bool
     """True: scored only as far as it took to see that it could not win."""
-    flip_rate: _builtins.float
-    """Share of answers that change with the company they are decoded in, on this model."""
-    replay_of: _builtins.str
-    """The trial that it makes again; empty but for a replay."""
+    batch_variant_rate: _builtins.float
+    """Share of answers that change with the batch they are decoded in, on this model."""
+    rerun_of: _builtins.str
+    """The trial that it makes again; empty but for a rerun."""
     late_results: _builtins.int
     """Results that came too late and were refused."""
+    round: _builtins.int
+    """The round that it belongs to, from 0; the scoring of a policy belongs to the round that made the policy."""
     @_builtins.property
     def adapter(self) -> _model_pb2.AdapterRef:
         """The adapter trained."""
@@ -426,7 +429,7 @@ class Trial(_message.Message):
 
     @_builtins.property
     def manifest(self) -> _struct_pb2.Struct:
-        """All that replays it: policy, self-edit, seeds, digests, versions. Only from GetTrial."""
+        """All that reruns it: policy, self-edit, seeds, digests, versions. Only from GetTrial."""
 
     def __init__(
         self,
@@ -456,15 +459,16 @@ class Trial(_message.Message):
         retention: _evaluator_pb2.Retention | None = ...,
         divergence: _evaluator_pb2.Divergence | None = ...,
         stopped_early: _builtins.bool = ...,
-        flip_rate: _builtins.float = ...,
+        batch_variant_rate: _builtins.float = ...,
         stage_usage: _abc.Mapping[_builtins.str, _evaluation_pb2.Usage] | None = ...,
         manifest: _struct_pb2.Struct | None = ...,
-        replay_of: _builtins.str = ...,
+        rerun_of: _builtins.str = ...,
         late_results: _builtins.int = ...,
+        round: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_accuracy", b"_accuracy", "_baseline_accuracy", b"_baseline_accuracy", "_forgetting", b"_forgetting", "_reward", b"_reward", "accuracy", b"accuracy", "adapter", b"adapter", "baseline_accuracy", b"baseline_accuracy", "create_time", b"create_time", "divergence", b"divergence", "end_time", b"end_time", "error", b"error", "forgetting", b"forgetting", "manifest", b"manifest", "retention", b"retention", "reward", b"reward", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_accuracy", b"_accuracy", "_baseline_accuracy", b"_baseline_accuracy", "_forgetting", b"_forgetting", "_reward", b"_reward", "accuracy", b"accuracy", "adapter", b"adapter", "attempts", b"attempts", "baseline_accuracy", b"baseline_accuracy", "completion", b"completion", "context_id", b"context_id", "create_time", b"create_time", "divergence", b"divergence", "editor", b"editor", "end_time", b"end_time", "error", b"error", "flip_rate", b"flip_rate", "forgetting", b"forgetting", "index", b"index", "late_results", b"late_results", "manifest", b"manifest", "name", b"name", "phase", b"phase", "policy", b"policy", "rejection", b"rejection", "replay_of", b"replay_of", "retention", b"retention", "reward", b"reward", "selected", b"selected", "stage_seconds", b"stage_seconds", "stage_usage", b"stage_usage", "state", b"state", "stopped_early", b"stopped_early", "usage", b"usage", "verdicts", b"verdicts"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_accuracy", b"_accuracy", "_baseline_accuracy", b"_baseline_accuracy", "_forgetting", b"_forgetting", "_reward", b"_reward", "accuracy", b"accuracy", "adapter", b"adapter", "attempts", b"attempts", "baseline_accuracy", b"baseline_accuracy", "batch_variant_rate", b"batch_variant_rate", "completion", b"completion", "context_id", b"context_id", "create_time", b"create_time", "divergence", b"divergence", "editor", b"editor", "end_time", b"end_time", "error", b"error", "forgetting", b"forgetting", "index", b"index", "late_results", b"late_results", "manifest", b"manifest", "name", b"name", "phase", b"phase", "policy", b"policy", "rejection", b"rejection", "rerun_of", b"rerun_of", "retention", b"retention", "reward", b"reward", "round", b"round", "selected", b"selected", "stage_seconds", b"stage_seconds", "stage_usage", b"stage_usage", "state", b"state", "stopped_early", b"stopped_early", "usage", b"usage", "verdicts", b"verdicts"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__accuracy: _TypeAlias = _typing.Literal["accuracy"]  # noqa: Y015
     _WhichOneofArgType__accuracy: _TypeAlias = _typing.Literal["_accuracy", b"_accuracy"]  # noqa: Y015
@@ -525,12 +529,14 @@ class PolicyVersion(_message.Message):
     SCORES_FIELD_NUMBER: _builtins.int
     GATE_FIELD_NUMBER: _builtins.int
     GATE_REASON_FIELD_NUMBER: _builtins.int
+    RUN_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name, `policies/{id}`."""
     parent: _builtins.str
     """The policy it moved on from; empty for a base model."""
-    round: _builtins.str
-    """Run and round that made it, `runs/{run}/rounds/{round}`; empty for a base model."""
+    round: _builtins.int
+    """Index of the round that made it, from 0; unset for a base model."""
     forgetting: _builtins.float
     """Forgetting against the base model on the retention suite; unset until it is measured."""
     held_out_accuracy: _builtins.float
@@ -539,6 +545,10 @@ class PolicyVersion(_message.Message):
     """Whether it may be published."""
     gate_reason: _builtins.str
     """Why the gate refused it."""
+    run: _builtins.str
+    """Resource name of its run, `runs/{id}`."""
+    version: _builtins.int
+    """Its number within the run, from 0."""
     @_builtins.property
     def adapter(self) -> _model_pb2.AdapterRef:
         """Its adapter; unset for a base model."""
@@ -572,7 +582,7 @@ class PolicyVersion(_message.Message):
         *,
         name: _builtins.str = ...,
         parent: _builtins.str = ...,
-        round: _builtins.str = ...,
+        round: _builtins.int | None = ...,
         adapter: _model_pb2.AdapterRef | None = ...,
         trials: _abc.Iterable[_builtins.str] | None = ...,
         forgetting: _builtins.float | None = ...,
@@ -584,19 +594,25 @@ class PolicyVersion(_message.Message):
         scores: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
         gate: Global___GateState.ValueType = ...,
         gate_reason: _builtins.str = ...,
+        run: _builtins.str = ...,
+        version: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_forgetting", b"_forgetting", "_held_out_accuracy", b"_held_out_accuracy", "adapter", b"adapter", "create_time", b"create_time", "divergence", b"divergence", "forgetting", b"forgetting", "held_out_accuracy", b"held_out_accuracy", "retention", b"retention", "usage", b"usage"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_forgetting", b"_forgetting", "_held_out_accuracy", b"_held_out_accuracy", "_round", b"_round", "adapter", b"adapter", "create_time", b"create_time", "divergence", b"divergence", "forgetting", b"forgetting", "held_out_accuracy", b"held_out_accuracy", "retention", b"retention", "round", b"round", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_forgetting", b"_forgetting", "_held_out_accuracy", b"_held_out_accuracy", "adapter", b"adapter", "create_time", b"create_time", "divergence", b"divergence", "forgetting", b"forgetting", "gate", b"gate", "gate_reason", b"gate_reason", "held_out_accuracy", b"held_out_accuracy", "name", b"name", "parent", b"parent", "retention", b"retention", "round", b"round", "scores", b"scores", "trials", b"trials", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_forgetting", b"_forgetting", "_held_out_accuracy", b"_held_out_accuracy", "_round", b"_round", "adapter", b"adapter", "create_time", b"create_time", "divergence", b"divergence", "forgetting", b"forgetting", "gate", b"gate", "gate_reason", b"gate_reason", "held_out_accuracy", b"held_out_accuracy", "name", b"name", "parent", b"parent", "retention", b"retention", "round", b"round", "run", b"run", "scores", b"scores", "trials", b"trials", "usage", b"usage", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__forgetting: _TypeAlias = _typing.Literal["forgetting"]  # noqa: Y015
     _WhichOneofArgType__forgetting: _TypeAlias = _typing.Literal["_forgetting", b"_forgetting"]  # noqa: Y015
     _WhichOneofReturnType__held_out_accuracy: _TypeAlias = _typing.Literal["held_out_accuracy"]  # noqa: Y015
     _WhichOneofArgType__held_out_accuracy: _TypeAlias = _typing.Literal["_held_out_accuracy", b"_held_out_accuracy"]  # noqa: Y015
+    _WhichOneofReturnType__round: _TypeAlias = _typing.Literal["round"]  # noqa: Y015
+    _WhichOneofArgType__round: _TypeAlias = _typing.Literal["_round", b"_round"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__forgetting) -> _WhichOneofReturnType__forgetting | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__held_out_accuracy) -> _WhichOneofReturnType__held_out_accuracy | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__round) -> _WhichOneofReturnType__round | None: ...
 
 Global___PolicyVersion: _TypeAlias = PolicyVersion  # noqa: Y015
 
@@ -1349,36 +1365,36 @@ Global___RunEstimate: _TypeAlias = RunEstimate  # noqa: Y015
 
 @_typing.final
 class Difference(_message.Message):
-    """One thing in which a replay came out otherwise."""
+    """One thing in which a rerun came out otherwise."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     FIELD_FIELD_NUMBER: _builtins.int
     RECORDED_FIELD_NUMBER: _builtins.int
-    REPLAYED_FIELD_NUMBER: _builtins.int
+    RERUN_FIELD_NUMBER: _builtins.int
     field: _builtins.str
     """What: `completion`, `weights_sha256`, `verdicts[q1]`, `versions.torch`."""
     recorded: _builtins.str
     """As it was recorded."""
-    replayed: _builtins.str
+    rerun: _builtins.str
     """As it came out now."""
     def __init__(
         self,
         *,
         field: _builtins.str = ...,
         recorded: _builtins.str = ...,
-        replayed: _builtins.str = ...,
+        rerun: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["field", b"field", "recorded", b"recorded", "replayed", b"replayed"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["field", b"field", "recorded", b"recorded", "rerun", b"rerun"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Difference: _TypeAlias = Difference  # noqa: Y015
 
 @_typing.final
-class Replay(_message.Message):
+class Rerun(_message.Message):
     """A trial made again, beside the recorded one."""
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -1393,7 +1409,7 @@ class Replay(_message.Message):
     """True: it has ended and nothing differs."""
     @_builtins.property
     def trial(self) -> Global___Trial:
-        """The replay."""
+        """The rerun."""
 
     @_builtins.property
     def differences(self) -> _containers.RepeatedCompositeFieldContainer[Global___Difference]:
@@ -1413,7 +1429,7 @@ class Replay(_message.Message):
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___Replay: _TypeAlias = Replay  # noqa: Y015
+Global___Rerun: _TypeAlias = Rerun  # noqa: Y015
 
 @_typing.final
 class Budget(_message.Message):
@@ -1504,9 +1520,9 @@ class Quotas(_message.Message):
     runs_at_once: _builtins.int
     """Runs that wait or are under way."""
     trials_in_run: _builtins.int
-    """Trials that a run plans, its replays included."""
+    """Trials that a run plans, its reruns included."""
     device_seconds_a_day: _builtins.float
-    """Device seconds of all its runs and replays, from midnight to midnight (UTC)."""
+    """Device seconds of all its runs and reruns, from midnight to midnight (UTC)."""
     highest_priority: _builtins.int
     """`scheduling.priority` of a run."""
     def __init__(

@@ -35,7 +35,7 @@ class EvaluateRequest(_message.Message):
     RETENTION_QUERIES_FIELD_NUMBER: _builtins.int
     RETENTION_LIMIT_FIELD_NUMBER: _builtins.int
     MEASURE_DIVERGENCE_FIELD_NUMBER: _builtins.int
-    RACE_FIELD_NUMBER: _builtins.int
+    EARLY_STOPPING_FIELD_NUMBER: _builtins.int
     FRESH_FIELD_NUMBER: _builtins.int
     judge: _builtins.str
     """Name of the judge, for example `content`."""
@@ -44,7 +44,7 @@ class EvaluateRequest(_message.Message):
     measure_divergence: _builtins.bool
     """Whether to measure KL(base || subject) too."""
     fresh: _builtins.bool
-    """Answer everything anew, the baseline too, whatever is cached (for replays)."""
+    """Answer everything anew, the baseline too, whatever is cached (for reruns)."""
     @_builtins.property
     def policy(self) -> _model_pb2.Policy:
         """The policy."""
@@ -66,7 +66,7 @@ class EvaluateRequest(_message.Message):
         """Retention suite; the queries that the unadapted base model answers right are asked again."""
 
     @_builtins.property
-    def race(self) -> Global___Race:
+    def early_stopping(self) -> Global___EarlyStopping:
         """Stop early where the subject is hopeless; unset: every query is asked."""
 
     def __init__(
@@ -80,48 +80,48 @@ class EvaluateRequest(_message.Message):
         retention_queries: _abc.Iterable[_evaluation_pb2.Query] | None = ...,
         retention_limit: _builtins.int = ...,
         measure_divergence: _builtins.bool = ...,
-        race: Global___Race | None = ...,
+        early_stopping: Global___EarlyStopping | None = ...,
         fresh: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["adapter", b"adapter", "policy", b"policy", "race", b"race", "sampling", b"sampling"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["adapter", b"adapter", "early_stopping", b"early_stopping", "policy", b"policy", "sampling", b"sampling"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter", b"adapter", "fresh", b"fresh", "judge", b"judge", "measure_divergence", b"measure_divergence", "policy", b"policy", "queries", b"queries", "race", b"race", "retention_limit", b"retention_limit", "retention_queries", b"retention_queries", "sampling", b"sampling"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter", b"adapter", "early_stopping", b"early_stopping", "fresh", b"fresh", "judge", b"judge", "measure_divergence", b"measure_divergence", "policy", b"policy", "queries", b"queries", "retention_limit", b"retention_limit", "retention_queries", b"retention_queries", "sampling", b"sampling"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___EvaluateRequest: _TypeAlias = EvaluateRequest  # noqa: Y015
 
 @_typing.final
-class Race(_message.Message):
-    """A sequential test: queries are asked in waves, and no more of them once the subject cannot well win."""
+class EarlyStopping(_message.Message):
+    """Sequential early stopping: queries are asked in batches, and no more of them once the subject cannot well win."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     TO_BEAT_FIELD_NUMBER: _builtins.int
     CONFIDENCE_FIELD_NUMBER: _builtins.int
-    WAVE_FIELD_NUMBER: _builtins.int
+    INTERVAL_FIELD_NUMBER: _builtins.int
     to_beat: _builtins.float
     """The accuracy that the subject has to beat, in [0, 1]; unset: the baseline's on the same queries."""
     confidence: _builtins.float
     """How sure one must be that it does not, in (0.5, 1)."""
-    wave: _builtins.int
-    """Queries of the first wave; each next wave is as big."""
+    interval: _builtins.int
+    """Queries between two looks at the answers."""
     def __init__(
         self,
         *,
         to_beat: _builtins.float | None = ...,
         confidence: _builtins.float = ...,
-        wave: _builtins.int = ...,
+        interval: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_to_beat", b"_to_beat", "to_beat", b"to_beat"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_to_beat", b"_to_beat", "confidence", b"confidence", "to_beat", b"to_beat", "wave", b"wave"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_to_beat", b"_to_beat", "confidence", b"confidence", "interval", b"interval", "to_beat", b"to_beat"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__to_beat: _TypeAlias = _typing.Literal["to_beat"]  # noqa: Y015
     _WhichOneofArgType__to_beat: _TypeAlias = _typing.Literal["_to_beat", b"_to_beat"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType__to_beat) -> _WhichOneofReturnType__to_beat | None: ...
 
-Global___Race: _TypeAlias = Race  # noqa: Y015
+Global___EarlyStopping: _TypeAlias = EarlyStopping  # noqa: Y015
 
 @_typing.final
 class Divergence(_message.Message):
@@ -213,15 +213,15 @@ class EvaluateResponse(_message.Message):
     USAGE_FIELD_NUMBER: _builtins.int
     DIVERGENCE_FIELD_NUMBER: _builtins.int
     STOPPED_EARLY_FIELD_NUMBER: _builtins.int
-    FLIP_RATE_FIELD_NUMBER: _builtins.int
+    BATCH_VARIANT_RATE_FIELD_NUMBER: _builtins.int
     baseline_cached: _builtins.bool
     """True: the baseline came from the cache."""
     judge_version: _builtins.str
     """The judge's version."""
     stopped_early: _builtins.bool
-    """True: the race was over before every query was asked. Those not asked are UNGRADED, reason `not asked`."""
-    flip_rate: _builtins.float
-    """Share of answers that change with the company they are decoded in, as measured on this model; 0 where decoding is
+    """True: the evaluation stopped before every query was asked. Those not asked are UNGRADED, reason `not asked`."""
+    batch_variant_rate: _builtins.float
+    """Share of answers that change with the batch they are decoded in, as measured on this model; 0 where decoding is
     batch-invariant.
     """
     @_builtins.property
@@ -255,11 +255,11 @@ class EvaluateResponse(_message.Message):
         usage: _evaluation_pb2.Usage | None = ...,
         divergence: Global___Divergence | None = ...,
         stopped_early: _builtins.bool = ...,
-        flip_rate: _builtins.float = ...,
+        batch_variant_rate: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["divergence", b"divergence", "retention", b"retention", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["baseline_cached", b"baseline_cached", "baseline_verdicts", b"baseline_verdicts", "divergence", b"divergence", "flip_rate", b"flip_rate", "judge_version", b"judge_version", "retention", b"retention", "stopped_early", b"stopped_early", "usage", b"usage", "verdicts", b"verdicts"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["baseline_cached", b"baseline_cached", "baseline_verdicts", b"baseline_verdicts", "batch_variant_rate", b"batch_variant_rate", "divergence", b"divergence", "judge_version", b"judge_version", "retention", b"retention", "stopped_early", b"stopped_early", "usage", b"usage", "verdicts", b"verdicts"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,0 +1,119 @@
+"""Aliases: names, within a tenant, that point to policies which passed the gate. Moves are only ever added, so the
+history is whole.
+
+A roll-back is a move too; it `restores` an earlier one. Rolling back again goes on from that one, further back: two
+roll-backs never swing to and fro between the last two policies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import Connection, Row, and_, func, insert, or_, select
+
+from controller.db.access import AccessScope, ChangeRequest
+from controller.db.pages import Page, key_of, size_of, token_after
+from controller.db.requests import first_time
+from controller.db.tables import aliases, now, policies
+from sealkit.errors import GateRefused, NothingToRollBack, UnknownAlias, UnknownPolicy
+from sealkit.names import alias_name
+from sealkit.resources import Alias, AliasChange, GateState
+from sealkit.types import digest_of
+
+
+def get(connection: Connection, scope: AccessScope, alias: str) -> Alias:
+    """One alias, by the last part of its name; who reaches everything means that of no tenant. Raises UnknownAlias."""
+    return _alias(scope.home, alias, _moves(connection, scope.home, alias))
+
+
+def page(connection: Connection, scope: AccessScope, size: int, token: str) -> Page[Alias]:
+    """Aliases by name, those of one name by tenant. Raises InvalidInput on a bad token."""
+    key = aliases.c.alias, aliases.c.tenant
+    query = select(*key).where(scope.aliases).distinct().order_by(*key).limit(size_of(size) + 1)
+    if last := key_of(token, str, str):
+        of_same_name = and_(aliases.c.alias == last[0], aliases.c.tenant > last[1])
+        query = query.where(or_(aliases.c.alias > last[0], of_same_name))
+    rows = connection.execute(query).all()
+    shown = rows[: size_of(size)]
+    found = [_alias(row.tenant, row.alias, _moves(connection, row.tenant, row.alias)) for row in shown]
+    more = len(rows) > len(shown)
+    return Page(found, token_after([shown[-1].alias, shown[-1].tenant]) if more else "")
+
+
+def point(
+    connection: Connection, tenant: str, alias: str, policy: str, reason: str, *, restores: int | None = None
+) -> None:
+    """Makes the alias point to a policy, whatever it is; nothing where it points there already."""
+    last = connection.execute(
+        select(aliases.c.sequence, aliases.c.policy)
+        .where(aliases.c.tenant == tenant, aliases.c.alias == alias)
+        .order_by(aliases.c.sequence.desc())
+        .limit(1)
+    ).one_or_none()
+    if last is not None and last.policy == policy:
+        return
+    number = last.sequence + 1 if last is not None else 1
+    key = {"tenant": tenant, "alias": alias, "sequence": number}
+    row = {**key, "policy": policy, "reason": reason, "time": now(), "restores": restores}
+    connection.execute(insert(aliases).values(**row))
+
+
+def set_to(connection: Connection, change: ChangeRequest, policy: str, reason: str) -> Alias:
+    """Points an alias to a policy. Raises UnknownPolicy, RequestIdReused; GateRefused unless it passed the gate."""
+    named = and_(policies.c.name == policy, change.scope.of_run(policies.c.run_id))
+    row = connection.execute(select(policies.c.gate, policies.c.gate_reason).where(named)).one_or_none()
+    if row is None:
+        raise UnknownPolicy(f"there is no policy {policy}", metadata={"policy": policy})
+    if row.gate != GateState.PASSED:
+        why = row.gate_reason if row.gate == GateState.REFUSED else "what it forgot was never measured"
+        raise GateRefused(
+            f"{policy} did not pass the gate: {why}. Point the alias to one that passed (`seal policies list`)",
+            metadata={"policy": policy, "gate": row.gate},
+        )
+    if first_time(connection, change, digest_of("set alias", change.id, policy, reason), policy):
+        point(connection, change.scope.home, change.id, policy, reason)
+    return get(connection, change.scope, change.id)
+
+
+def roll_back(connection: Connection, change: ChangeRequest, reason: str) -> Alias:
+    """Points an alias to the policy it pointed to before. Raises UnknownAlias, NothingToRollBack, RequestIdReused."""
+    tenant, alias = change.scope.home, change.id
+    moves = {move.sequence: move for move in _moves(connection, tenant, alias)}
+    if not first_time(
+        connection, change, digest_of("roll back alias", alias, reason), f"from {moves[max(moves)].policy}"
+    ):
+        return get(connection, change.scope, alias)
+    here = _origin(moves[max(moves)])
+    if here == 1:
+        raise NothingToRollBack(
+            f"aliases/{alias} has pointed to nothing before {moves[1].policy}", metadata={"alias": alias_name(alias)}
+        )
+    before = _origin(moves[here - 1])
+    words = reason or f"rolled back from {moves[max(moves)].policy}"
+    point(connection, tenant, alias, moves[before].policy, words, restores=before)
+    return get(connection, change.scope, alias)
+
+
+def _origin(move: Row[Any]) -> int:
+    """The move that made the alias point where this one does, for the first time."""
+    return int(move.restores or move.sequence)
+
+
+def _alias(tenant: str, alias: str, moves: Sequence[Row[Any]]) -> Alias:
+    changes = tuple(AliasChange(policy=m.policy, time=m.time, reason=m.reason) for m in reversed(moves))
+    return Alias(name=alias_name(alias), policy=changes[0].policy, history=changes, tenant=tenant)
+
+
+def _moves(connection: Connection, tenant: str, alias: str) -> list[Row[Any]]:
+    """All moves, oldest first. Raises UnknownAlias."""
+    named = and_(aliases.c.tenant == tenant, aliases.c.alias == alias)
+    rows = connection.execute(select(aliases).where(named).order_by(aliases.c.sequence)).all()
+    if not rows:
+        own = aliases.c.tenant == tenant
+        known = connection.scalar(select(func.count(aliases.c.alias.distinct())).where(own)) or 0
+        raise UnknownAlias(
+            f"there is no alias aliases/{alias}; `seal alias list` shows the {known} there are",
+            metadata={"alias": alias_name(alias)},
+        )
+    return list(rows)

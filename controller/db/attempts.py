@@ -1,0 +1,192 @@
+"""A worker's attempt at a trial: taken under a lease, kept, ended or given back. Every write is fenced by the lease's
+token, so a trial may be delivered twice and takes effect once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+from pydantic import Field
+from sqlalchemy import Connection, Row, and_, bindparam, or_, select, update
+
+from controller.db import budgets, events, quotas, states, tables
+from controller.db.leases import HEAD, HEAD_LOCKED, TrialLease
+from controller.db.tables import now, policies, runs, trials
+from controller.db.trials import NO_VERDICTS, Plan, from_row, queue_again
+from sealkit.domains.base import Context
+from sealkit.errors import DeliveriesExhausted
+from sealkit.faults import fault_of
+from sealkit.names import id_of, run_id_of
+from sealkit.resources import Fault, Trial, TrialFinished, TrialPhase, TrialState
+from sealkit.types import AdapterRef, Divergence, Policy, Retention, Usage, Value, Verdict
+
+# What is asked for every trial is put together once: building a statement costs more than SQLite takes to answer it.
+_RUNNING = trials.c.state == TrialState.RUNNING
+_HELD = and_(trials.c.name == bindparam("held_name"), trials.c.token == bindparam("held_token"), _RUNNING)
+_NAMED = trials.c.name == bindparam("trial")
+_OF_TRIAL = and_(tables.contexts.c.run_id == trials.c.run_id, tables.contexts.c.context_id == trials.c.context_id)
+_FREE = (
+    select(trials, tables.contexts.c.split, tables.contexts.c.payload, policies.c.adapter.label("policy_adapter"))
+    .join_from(trials, tables.contexts, _OF_TRIAL)
+    .outerjoin(policies, policies.c.name == trials.c.policy)
+    .where(_NAMED, or_(trials.c.state == TrialState.QUEUED, and_(_RUNNING, trials.c.worker == bindparam("previous"))))
+    .with_for_update(of=trials)
+)
+_WRITE = update(trials).where(_NAMED)
+_SAVE = update(trials).where(_HELD)
+_END = _SAVE.returning(*NO_VERDICTS)
+_LATE = _WRITE.values(late_results=trials.c.late_results + 1)
+_LOCK = select(runs.c.tenant).where(runs.c.run_id == bindparam("run")).with_for_update()
+_HELD_BY = select(trials.c.run_id, trials.c.name, trials.c.token).where(_RUNNING, trials.c.worker == bindparam("by"))
+
+
+class Result(Value):
+    """How a trial ended; also what a failed one found out before it failed."""
+
+    state: TrialState
+    rejection: str = ""
+    error: Fault | None = None
+    adapter: AdapterRef | None = None
+    trained_characters: int | None = None
+    accuracy: float | None = None
+    baseline_accuracy: float | None = None
+    forgetting: float | None = None
+    retention: Retention | None = None
+    divergence: Divergence | None = None
+    stopped_early: bool = False
+    batch_variant_rate: float = 0.0
+    reward: float | None = None
+    verdicts: tuple[Verdict, ...] = ()
+    baseline_verdicts: tuple[Verdict, ...] = ()
+    stage_seconds: dict[str, float]
+    stage_usage: dict[str, Usage] = Field(default_factory=dict)
+    usage: Usage = Usage()
+    manifest: dict[str, Any] = Field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """A trial that a worker may bring to its end, with what it is about and the policy that it is tried under."""
+
+    lease: TrialLease
+    plan: Plan
+    context: Context
+    policy: Policy
+    attempts: int
+    completion: str | None
+    stage_seconds: dict[str, float]
+    stage_usage: dict[str, Usage]
+    manifest: dict[str, Any]
+    """Of a rerun: that of the trial to make again. Empty otherwise."""
+
+
+class Untaken(Enum):
+    """Why a delivered trial was not taken."""
+
+    SETTLED = "it has ended, or another worker has it"
+    HELD_BACK = "its run is paused, or has no budget left; it stays queued, and its message is put back on resume"
+    DEAD_LETTER = "this was one delivery too many; it is FAILED now"
+
+
+def take(
+    connection: Connection, name: str, worker_id: str, *, previous: str | None, max_deliveries: int
+) -> Taken | Untaken:
+    """Takes a trial that waits, or that the message's `previous` consumer left behind."""
+    run_id = run_id_of(name)
+    room = _room(connection, run_id)
+    row = connection.execute(_FREE, {"trial": name, "previous": previous}).one_or_none()
+    if row is None:
+        return Untaken.SETTLED
+    if not room and row.phase != TrialPhase.RERUN:
+        connection.execute(queue_again(trials.c.name == name))
+        return Untaken.HELD_BACK
+    lease = TrialLease(run_id, name, row.token + 1)
+    taken = {"state": states.TAKE_TRIAL.target, "worker": worker_id, "token": lease.token}
+    dead_letter = row.attempts >= max_deliveries
+    attempts = row.attempts if dead_letter else row.attempts + 1
+    connection.execute(_WRITE, {**taken, "attempts": attempts, "trial": name})
+    if dead_letter:
+        fault = fault_of(DeliveriesExhausted(f"handed to a worker {row.attempts} times, and none finished it"))
+        spent = {"stage_seconds": row.stage_seconds, "stage_usage": row.stage_usage, "usage": row.usage}
+        finish(connection, lease, Result(state=TrialState.FAILED, error=fault, **spent))
+        return Untaken.DEAD_LETTER
+    adapter = AdapterRef.model_validate(row.policy_adapter) if row.policy_adapter else None
+    return Taken(
+        lease=lease,
+        plan=_plan(row),
+        context=Context(context_id=row.context_id, split=row.split, payload=row.payload),
+        policy=Policy(name=row.policy, adapter=adapter),
+        attempts=attempts,
+        completion=row.completion,
+        stage_seconds=row.stage_seconds,
+        stage_usage={stage: Usage.model_validate(usage) for stage, usage in row.stage_usage.items()},
+        manifest=row.manifest,
+    )
+
+
+def save_completion(
+    connection: Connection, lease: TrialLease, text: str, stage_seconds: dict[str, float], stage_usage: dict[str, Usage]
+) -> bool:
+    """Keeps what was sampled, so that a second attempt goes on from it. False where the lease is over."""
+    values = {
+        "completion": text,
+        "stage_seconds": stage_seconds,
+        "stage_usage": {stage: usage.model_dump() for stage, usage in stage_usage.items()},
+        "usage": sum(stage_usage.values(), Usage()).model_dump(),
+    }
+    return bool(connection.execute(_SAVE, {**values, **_holding(lease)}).rowcount)
+
+
+def finish(connection: Connection, lease: TrialLease, result: Result) -> Trial | None:
+    """Brings a trial to its end. A late result (another worker has it, or it has ended) changes nothing but the count
+    of late results, and None comes back."""
+    # The run's row first, as everywhere: two transactions that lock in different orders would wait for each other.
+    tenant = connection.execute(_LOCK, {"run": lease.run_id}).scalar_one()
+    values = result.model_dump(mode="json")
+    row = connection.execute(_END, {**values, "end_time": now(), **_holding(lease)}).one_or_none()
+    if row is None:
+        connection.execute(_LATE, {"trial": lease.name})
+        return None
+    trial = from_row(row)
+    quotas.spend(connection, tenant, result.usage.device_seconds)
+    if trial.phase is TrialPhase.RERUN:
+        return trial
+    tokens, seconds = budgets.tokens(result.usage), result.usage.device_seconds
+    run = events.append_trial(
+        connection, TrialFinished(trial=trial), run_id=lease.run_id, tokens=tokens, seconds=seconds
+    )
+    if budgets.over(connection, run):
+        budgets.settle(connection, run, more=budgets.wants_more(connection, lease.run_id))
+    return trial
+
+
+def give_back(connection: Connection, lease: TrialLease, *, counts: bool) -> bool:
+    """Queues a taken trial again. `counts`: whether this delivery counts as an attempt. False: the lease is over."""
+    attempts = trials.c.attempts if counts else trials.c.attempts - 1
+    return bool(connection.execute(queue_again(_HELD).values(attempts=attempts), _holding(lease)).rowcount)
+
+
+def held_by(connection: Connection, worker_id: str) -> set[TrialLease]:
+    """The leases that a worker holds."""
+    rows = connection.execute(_HELD_BY, {"by": worker_id})
+    return {TrialLease(row.run_id, row.name, row.token) for row in rows}
+
+
+def _room(connection: Connection, run_id: str) -> bool:
+    """Whether one more trial of the run may start. With a limit on trials the run's row is locked, so that two workers
+    never start the last one both."""
+    row = connection.execute(HEAD, {"run": run_id}).one()
+    if budgets.in_force(row).trials:
+        row = connection.execute(HEAD_LOCKED, {"run": run_id}).one()
+    return budgets.room(connection, row)
+
+
+def _holding(lease: TrialLease) -> dict[str, Any]:
+    return {"held_name": lease.name, "held_token": lease.token}
+
+
+def _plan(row: Row[Any]) -> Plan:
+    values = {field: getattr(row, field) for field in Plan.model_fields if field not in ("trial_id", "index")}
+    return Plan(**values, trial_id=id_of(row.name), index=row._mapping["index"])

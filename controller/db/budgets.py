@@ -1,0 +1,158 @@
+"""What a run may take, and that it is paused once that is spent: its own budget, or its tenant's quota of device
+seconds (`quotas`), whichever ends first.
+
+What was spent is counted on the run's row as trials end, so nothing is summed up again. A run over a limit is paused
+when more would have to start: trials under way come to their end and count, and a run whose last trial met the limit
+succeeds. Time under way is told in steps of the driver's own steady clock (`tick`): no clock that can be set matters,
+and time in which nobody drove the run is free.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any
+
+from sqlalchemy import Connection, Row, exists, func, select, update
+
+from controller.db import events, quotas, states
+from controller.db.leases import RunLease, hold
+from controller.db.tables import RUN_HEAD, runs, trials
+from sealkit.errors import BudgetExhausted
+from sealkit.faults import fault_of
+from sealkit.names import run_name
+from sealkit.resources import Budget, Fault, RunState, RunStateChanged, TrialPhase, TrialState
+from sealkit.types import Usage
+
+_SPENT = {
+    "trials": runs.c.trials_done,
+    "tokens": runs.c.spent_tokens,
+    "device_seconds": runs.c.spent_device_seconds,
+    "wall_seconds": runs.c.active_seconds,
+}
+"""What each limit is compared with."""
+ALL = frozenset(_SPENT)
+BUT_TRIALS = ALL - {"trials"}
+"""What holds up work that is no trial, too: the M-step, the scoring of a policy."""
+WALL = frozenset({"wall_seconds"})
+_DEVICE = frozenset({"device_seconds"})
+
+
+def tokens(usage: Usage) -> int:
+    """Tokens read, sampled and trained on."""
+    return usage.prompt_tokens + usage.completion_tokens + usage.train_tokens
+
+
+def more_spent(usage: Usage) -> dict[str, Any]:
+    """How the run's counters change by some work, for an UPDATE of its row."""
+    return {
+        "spent_tokens": runs.c.spent_tokens + tokens(usage),
+        "spent_device_seconds": runs.c.spent_device_seconds + usage.device_seconds,
+    }
+
+
+def less_spent(usage: Usage) -> dict[str, Any]:
+    """The counters without some work, which is counted again where it comes to an end."""
+    return {
+        "spent_tokens": runs.c.spent_tokens - tokens(usage),
+        "spent_device_seconds": runs.c.spent_device_seconds - usage.device_seconds,
+    }
+
+
+def over(connection: Connection, row: Row[Any], limits: Collection[str] = ALL) -> Fault | None:
+    """Which of these limits the run of this row has met, and by how much; None: it may go on. A quota of device seconds
+    is a limit on them too."""
+    fault = _over_own(row, limits)
+    return quotas.over(connection, row.tenant) if fault is None and "device_seconds" in limits else fault
+
+
+def _over_own(row: Row[Any], limits: Collection[str]) -> Fault | None:
+    budget = in_force(row).model_dump(include=set(limits))
+    said = [
+        f"{name} {_number(row._mapping[_SPENT[name]])} of {_number(limit)}"
+        for name, limit in budget.items()
+        if limit and row._mapping[_SPENT[name]] >= limit
+    ]
+    if not said:
+        return None
+    message = f"the budget is spent: {', '.join(said)}; resume the run with a larger one to go on"
+    return fault_of(BudgetExhausted(message))
+
+
+def in_force(row: Row[Any]) -> Budget:
+    """The config's budget, or what ResumeRun gave in its place."""
+    return Budget.model_validate(row.budget or {})
+
+
+def room(connection: Connection, row: Row[Any]) -> bool:
+    """Whether one more trial of this running run may start; with a limit on trials, those under way count."""
+    if row.state != RunState.RUNNING or over(connection, row):
+        return False
+    limit = in_force(row).trials
+    return not limit or row.trials_done + _count(connection, row.run_id, TrialState.RUNNING) < limit
+
+
+def wants_more(connection: Connection, run_id: str) -> bool:
+    """Whether a trial of the run waits to start."""
+    query = select(exists().where(*_own(run_id), trials.c.state == TrialState.QUEUED))
+    return bool(connection.scalar(query))
+
+
+def settle(connection: Connection, row: Row[Any], limits: Collection[str] = ALL, *, more: bool = True) -> bool:
+    """Pauses the run where `more` is to start and one of these limits is met, and says whether it did; brings the words
+    of a pause for that reason up to date."""
+    fault = over(connection, row, limits)
+    if fault is None:
+        return False
+    if more and row.state in states.PAUSE_RUN.sources:
+        pause(connection, row.run_id, fault)
+        return True
+    if row.state == RunState.PAUSED and (row.error or {}).get("reason") == fault.reason:
+        connection.execute(update(runs).where(runs.c.run_id == row.run_id).values(error=fault.model_dump(mode="json")))
+    return False
+
+
+def tick(connection: Connection, lease: RunLease, seconds: float) -> None:
+    """Counts time under way; also pauses a run that another one of its tenant left no device seconds to. Raises
+    LeaseLost."""
+    hold(connection, lease)
+    row = connection.execute(
+        update(runs)
+        .where(runs.c.run_id == lease.run_id)
+        .values(active_seconds=runs.c.active_seconds + seconds)
+        .returning(*RUN_HEAD)
+    ).one()
+    if not settle(connection, row, WALL) and row.tenant:
+        settle(connection, row, _DEVICE, more=wants_more(connection, lease.run_id))
+
+
+def pause(connection: Connection, run_id: str, fault: Fault | None = None) -> None:
+    """Takes the run out of its driver's hands; trials under way come to their end, the others stay queued."""
+    error = fault.model_dump(mode="json") if fault else None
+    paused = connection.execute(
+        update(runs)
+        .where(runs.c.run_id == run_id, runs.c.state.in_(states.PAUSE_RUN.sources))
+        .values(state=states.PAUSE_RUN.target, error=error, stage="paused", driver="")
+        .values(driver_token=runs.c.driver_token + 1)
+    )
+    if paused.rowcount:
+        events.append(connection, run_id, RunStateChanged(state=RunState.PAUSED, error=fault))
+
+
+def check_resumable(connection: Connection, run_id: str) -> None:
+    """Raises BudgetExhausted where a run that was queued again could start nothing."""
+    row = connection.execute(select(*RUN_HEAD).where(runs.c.run_id == run_id)).one()
+    if fault := _over_own(row, ALL if wants_more(connection, run_id) else BUT_TRIALS):
+        raise BudgetExhausted(f"runs/{run_id}: {fault.message}", metadata={"run": run_name(run_id)})
+
+
+def _own(run_id: str) -> tuple[Any, ...]:
+    return trials.c.run_id == run_id, trials.c.phase != TrialPhase.RERUN
+
+
+def _count(connection: Connection, run_id: str, state: TrialState) -> int:
+    query = select(func.count()).select_from(trials).where(*_own(run_id), trials.c.state == state)
+    return connection.scalar(query) or 0
+
+
+def _number(value: float) -> str:
+    return f"{value:,.1f}" if isinstance(value, float) else f"{value:,}"

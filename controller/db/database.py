@@ -1,0 +1,144 @@
+"""The record's database: SQLite (the default) or PostgreSQL, by URL.
+
+One unit of work is a plain function whose first parameter is the Connection; `read` and `write` run it as one
+transaction in a thread, off the event loop. SQLite knows one writer at a time, so there one thread does it all and
+other processes wait their turn; a write takes its lock when it begins, since a lock that is upgraded later can fail
+with no way to wait.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from pathlib import Path
+from typing import Any, Concatenate, ParamSpec, TypeVar
+
+from sqlalchemy import Connection, Engine, Insert, Table, create_engine, event
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError, DataError, InterfaceError, NoSuchModuleError, OperationalError
+
+from controller.db.migrate import migrate
+from controller.db.notifier import Notifier
+from sealkit.errors import InvalidConfig, InvalidInput, Unavailable
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_BUSY_SECONDS = 30
+_POSTGRESQL_THREADS = 8
+
+
+class Database:
+    """The record. `bell` rings in this process after each write."""
+
+    def __init__(self, url: str) -> None:
+        """Connects at the first use. Raises InvalidConfig on a URL of another kind."""
+        self._url = _parsed(url)
+        self._lite = self._url.get_backend_name() == "sqlite"
+        self.folder = Path(self._url.database).expanduser().parent if self._lite and self._url.database else None
+        """Where SQLite's file lies."""
+        threads = 1 if self._lite else _POSTGRESQL_THREADS
+        self._threads = ThreadPoolExecutor(max_workers=threads, thread_name_prefix="record")
+        engine = _sqlite_engine(self._url) if self._lite else _postgresql_engine(self._url)
+        # One snapshot for all statements of a read, as SQLite gives anyway.
+        reading = engine if self._lite else engine.execution_options(isolation_level="REPEATABLE READ")
+        self._engine = {"read": reading, "write": engine}
+        self.notifier = Notifier()
+
+    async def start(self) -> None:
+        """Brings the tables to this version's form; safe when several processes start at once.
+
+        Raises Unavailable where the database does not answer.
+        """
+        await self.write(migrate)
+
+    async def close(self) -> None:
+        """Waits for what is under way and closes the connections."""
+        await asyncio.to_thread(self._threads.shutdown)
+        self._engine["write"].dispose()
+
+    async def read(self, work: Callable[Concatenate[Connection, P], T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """Runs `work(connection, ...)` on one consistent snapshot. Raises Unavailable."""
+        return await self._transact("read", work, args, kwargs)
+
+    async def write(self, work: Callable[Concatenate[Connection, P], T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """Runs `work(connection, ...)` in one transaction: all of it takes effect, or nothing. Raises Unavailable."""
+        result = await self._transact("write", work, args, kwargs)
+        self.notifier.notify()
+        return result
+
+    async def _transact(self, access: str, work: Callable[..., T], args: Any, kwargs: Any) -> T:
+        def transact() -> T:
+            try:
+                with self._engine[access].begin() as connection:
+                    if self._lite:
+                        connection.exec_driver_sql("BEGIN IMMEDIATE" if access == "write" else "BEGIN")
+                    return work(connection, *args, **kwargs)
+            except (OperationalError, InterfaceError) as error:
+                raise Unavailable(
+                    f"database {self._url.render_as_string(hide_password=True)} does not answer: {error.orig}"
+                ) from error
+            except (DataError, OverflowError, UnicodeEncodeError) as error:
+                raise InvalidInput(
+                    "a text or number here is none that a database holds: NUL, half of a surrogate pair, or more than "
+                    "64 bits; leave it out"
+                ) from error
+
+        return await asyncio.get_running_loop().run_in_executor(self._threads, transact)
+
+
+def insert_new(connection: Connection, table: Table, *rows: dict[str, Any]) -> list[Any]:
+    """Inserts the rows whose key is not there yet; the first column of the keys of those, in no order."""
+    if not rows:
+        return []
+    return list(connection.scalars(_insert_new(connection.dialect.name, table), list(rows)))
+
+
+@cache
+def _insert_new(dialect: str, table: Table) -> Insert:
+    insert = sqlite.insert if dialect == "sqlite" else postgresql.insert
+    return insert(table).on_conflict_do_nothing().returning(*table.primary_key)
+
+
+def _parsed(url: str) -> URL:
+    try:
+        parsed = make_url(url)
+    except (ArgumentError, ValueError):
+        raise InvalidConfig(
+            "SEAL_CONTROLLER_DATABASE_URL is not a database URL; sqlite:///PATH or postgresql+psycopg://USER:PASSWORD@"
+            "HOST/NAME is, with characters like / and @ in the password written %2F and %40"
+        ) from None  # the cause may quote the password
+    if parsed.drivername == "postgresql":
+        parsed = parsed.set(drivername="postgresql+psycopg")
+    if parsed.get_backend_name() not in ("sqlite", "postgresql"):
+        raise InvalidConfig(
+            f"SEAL_CONTROLLER_DATABASE_URL names {parsed.drivername!r}; use sqlite:///PATH or postgresql+psycopg://…"
+        )
+    if parsed.get_backend_name() == "sqlite" and parsed.database in (None, "", ":memory:"):
+        raise InvalidConfig("SEAL_CONTROLLER_DATABASE_URL must name a file: API and workers share it")
+    return parsed
+
+
+def _postgresql_engine(url: URL) -> Engine:
+    try:
+        return create_engine(url, pool_pre_ping=True, pool_size=_POSTGRESQL_THREADS)
+    except (ImportError, NoSuchModuleError) as error:
+        raise InvalidConfig(f"no driver for {url.drivername}: {error}; pip install 'seal-suite[controller]'") from error
+
+
+def _sqlite_engine(url: URL) -> Engine:
+    if url.database is not None:
+        Path(url.database).expanduser().parent.mkdir(parents=True, exist_ok=True)
+    engine = create_engine(url, connect_args={"timeout": _BUSY_SECONDS})
+
+    @event.listens_for(engine, "connect")
+    def set_up(connection: Any, _record: Any) -> None:
+        connection.isolation_level = None  # transactions begin where `Database` says, not where the driver guesses
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = NORMAL")  # safe against any death of a process
+        connection.execute("PRAGMA foreign_keys = ON")
+
+    return engine

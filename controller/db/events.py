@@ -1,0 +1,140 @@
+"""The events of a run, numbered from 1 in the transaction of the change they tell of: none is lost or out of order."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from sqlalchemy import Connection, Row, bindparam, insert, select, update
+
+from controller.db.access import AccessScope
+from controller.db.tables import RUN_HEAD, events, now, runs, trials
+from sealkit.errors import InvalidCursor, UnknownRun
+from sealkit.names import run_name
+from sealkit.resources import (
+    Event,
+    EventKind,
+    PolicyTrained,
+    RoundFinished,
+    RunProgress,
+    RunState,
+    RunStateChanged,
+    StageStarted,
+    TrialFinished,
+    TrialState,
+)
+
+_KINDS: dict[str, type[EventKind]] = {
+    kind.__name__: kind for kind in (RunStateChanged, StageStarted, TrialFinished, PolicyTrained, RoundFinished)
+}
+
+_ADD = insert(events)
+_NEXT = update(runs).where(runs.c.run_id == bindparam("run")).values(events=runs.c.events + 1).returning(*RUN_HEAD)
+_NEXT_TRIAL = _NEXT.values(
+    trials_done=runs.c.trials_done + 1,
+    spent_tokens=runs.c.spent_tokens + bindparam("more_tokens"),
+    spent_device_seconds=runs.c.spent_device_seconds + bindparam("more_seconds"),
+)
+_ENDED = (
+    select(events.c.sequence, events.c.trial, trials.c.state)
+    .outerjoin_from(events, trials, trials.c.name == events.c.trial)
+    .where(events.c.run_id == bindparam("run"), events.c.sequence > bindparam("seen"))
+    .order_by(events.c.sequence)
+)
+
+
+def append(
+    connection: Connection,
+    run_id: str,
+    kind: EventKind,
+    *,
+    trial: str | None = None,
+    changes: Mapping[str, Any] | None = None,
+) -> Row[Any]:
+    """Adds an event, with what it changes in the run's row (by column); the row's head as it is then. The row stays
+    locked to the end of the transaction, so numbers are seen in their order."""
+    run = connection.execute(_NEXT.values(**changes or {}), {"run": run_id}).one()
+    _insert(connection, run, kind, trial)
+    return run
+
+
+def append_trial(connection: Connection, kind: TrialFinished, *, run_id: str, tokens: int, seconds: float) -> Row[Any]:
+    """Adds the event of a trial's end, and counts the trial with what it took; else as `append`."""
+    spent = {"more_tokens": tokens, "more_seconds": seconds}
+    run = connection.execute(_NEXT_TRIAL, {"run": run_id, **spent}).one()
+    _insert(connection, run, kind, kind.trial.name)
+    return run
+
+
+def _insert(connection: Connection, run: Row[Any], kind: EventKind, trial: str | None) -> None:
+    row = {
+        "run_id": run.run_id,
+        "sequence": run.events,
+        "time": now(),
+        "trial": trial,
+        "progress": progress_of(run).model_dump(mode="json"),
+        "kind": type(kind).__name__,
+        "body": kind.model_dump(mode="json"),
+    }
+    connection.execute(_ADD, row)
+
+
+def after(
+    connection: Connection, scope: AccessScope, run_id: str, cursor: str, *, limit: int
+) -> tuple[list[Event], bool]:
+    """The next events after a cursor, and whether nothing more will come unless someone resumes the run.
+
+    Raises UnknownRun; InvalidCursor where the run never gave that cursor.
+    """
+    run = connection.execute(
+        select(runs.c.state, runs.c.events).where(runs.c.run_id == run_id, scope.runs)
+    ).one_or_none()
+    if run is None:
+        raise UnknownRun(f"there is no run runs/{run_id}", metadata={"run": run_name(run_id)})
+    seen = _sequence(cursor, run.events)
+    rows = connection.execute(
+        select(events)
+        .where(events.c.run_id == run_id, events.c.sequence > seen)
+        .order_by(events.c.sequence)
+        .limit(limit)
+    ).all()
+    ended = RunState(run.state).terminal and seen + len(rows) == run.events
+    return [_event(row) for row in rows], ended
+
+
+def ended_trials(connection: Connection, run_id: str, seen: int) -> tuple[list[str], int]:
+    """Names of the trials that ended after event number `seen`, and the number to go on from. One that is tried again
+    since has not ended."""
+    rows = connection.execute(_ENDED, {"run": run_id, "seen": seen}).all()
+    ended = [row.trial for row in rows if row.state and TrialState(row.state).terminal]
+    return ended, rows[-1].sequence if rows else seen
+
+
+def progress_of(run: Row[Any]) -> RunProgress:
+    """How far the run of this row is."""
+    return RunProgress(
+        stage=run.stage,
+        rounds_done=run.rounds_done,
+        rounds_total=run.rounds_total,
+        trials_done=run.trials_done,
+        trials_total=run.trials_total,
+    )
+
+
+def _sequence(cursor: str, last: int) -> int:
+    sequence = int(cursor) if cursor.isascii() and cursor.isdigit() else -1 if cursor else 0
+    if not 0 <= sequence <= last:
+        raise InvalidCursor(
+            f"{cursor!r} is no cursor of this run; use the last event's, or none to begin at the first",
+            fields=(("cursor", "not a cursor of this run"),),
+        )
+    return sequence
+
+
+def _event(row: Row[Any]) -> Event:
+    return Event(
+        cursor=str(row.sequence),
+        time=row.time,
+        progress=RunProgress.model_validate(row.progress),
+        kind=_KINDS[row.kind].model_validate(row.body),
+    )

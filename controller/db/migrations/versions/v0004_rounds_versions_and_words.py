@@ -1,0 +1,128 @@
+"""Facts get columns (the version of a policy, the round that made it as a number); columns and stored values take the
+names that the rest of the suite now uses."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0004"
+down_revision = "0003"
+branch_labels = None
+depends_on = None
+
+_CONFIG_KEYS = {
+    ("evaluation", "race_confidence"): ("evaluation", "early_stopping_confidence"),
+    ("evaluation", "race_wave"): ("evaluation", "early_stopping_interval"),
+}
+_CHUNK = 500
+
+
+def upgrade() -> None:
+    """What was there keeps its meaning under the new names."""
+    op.add_column("policies", sa.Column("version", sa.Integer(), server_default="0", nullable=False))
+    op.add_column("policies", sa.Column("round_index", sa.Integer(), nullable=True))
+    policies = sa.table(
+        "policies", sa.column("name"), sa.column("round"), sa.column("version"), sa.column("round_index")
+    )
+    bind = op.get_bind()
+    for row in bind.execute(sa.select(policies.c.name, policies.c.round)).all():
+        index = int(row.round.rpartition("/")[2]) if row.round else None
+        values = {"version": int(row.name.rpartition("-")[2]), "round_index": index}
+        bind.execute(sa.update(policies).where(policies.c.name == row.name).values(**values))
+    op.drop_column("policies", "round")
+    _rename("policies", "round_index", "round")
+
+    op.drop_index("replays_by_state", "trials")
+    _rename("trials", "flip_rate", "batch_variant_rate")
+    _rename("trials", "replay_of", "rerun_of")
+    where = sa.text("rerun_of != ''")
+    op.create_index("reruns_by_state", "trials", ["state"], sqlite_where=where, postgresql_where=where)
+    op.execute(sa.text("UPDATE trials SET phase = 'rerun' WHERE phase = 'replay'"))
+    _rewrite("trials", "name", "manifest", _new_manifest)
+    _rewrite("runs", "run_id", "config", _new_config)
+
+
+def downgrade() -> None:
+    """The old names again."""
+    _rewrite("runs", "run_id", "config", _old_config)
+    _rewrite("trials", "name", "manifest", _old_manifest)
+    op.execute(sa.text("UPDATE trials SET phase = 'replay' WHERE phase = 'rerun'"))
+    op.drop_index("reruns_by_state", "trials")
+    _rename("trials", "rerun_of", "replay_of")
+    _rename("trials", "batch_variant_rate", "flip_rate")
+    where = sa.text("replay_of != ''")
+    op.create_index("replays_by_state", "trials", ["state"], sqlite_where=where, postgresql_where=where)
+
+    _rename("policies", "round", "round_index")
+    op.add_column("policies", sa.Column("round", sa.String(length=128), server_default="", nullable=False))
+    named = "'runs/' || run_id || '/rounds/' || round_index"
+    op.execute(sa.text(f"UPDATE policies SET round = {named} WHERE round_index IS NOT NULL"))
+    op.drop_column("policies", "round_index")
+    op.drop_column("policies", "version")
+
+
+def _rename(table: str, old: str, new: str) -> None:
+    op.execute(sa.text(f"ALTER TABLE {table} RENAME COLUMN {old} TO {new}"))  # in place, on SQLite too
+
+
+def _rewrite(table: str, key: str, column: str, change: Callable[[dict[str, Any]], bool]) -> None:
+    """Applies `change` to the JSON objects of a column; it says whether it changed one."""
+    rows = sa.table(table, sa.column(key), sa.column(column, sa.JSON()))
+    bind = op.get_bind()
+    keys = bind.scalars(sa.select(rows.c[key]).order_by(rows.c[key])).all()
+    for start in range(0, len(keys), _CHUNK):
+        some = rows.c[key].in_(keys[start : start + _CHUNK])
+        for name, stored in bind.execute(sa.select(rows.c[key], rows.c[column]).where(some)).all():
+            value = json.loads(stored) if isinstance(stored, str) else stored
+            if value and change(value):
+                bind.execute(sa.update(rows).where(rows.c[key] == name).values({column: value}))
+
+
+def _new_config(config: dict[str, Any]) -> bool:
+    changed = [_move(config, old, new) for old, new in _CONFIG_KEYS.items()]
+    return _replace(config, ("adapt", "commit"), "stack", "join") or any(changed)
+
+
+def _old_config(config: dict[str, Any]) -> bool:
+    changed = [_move(config, new, old) for old, new in _CONFIG_KEYS.items()]
+    return _replace(config, ("adapt", "commit"), "join", "stack") or any(changed)
+
+
+def _new_manifest(manifest: dict[str, Any]) -> bool:
+    instructions = manifest["instructions"]
+    if "race" not in instructions:
+        return False
+    race = instructions["early_stopping"] = instructions.pop("race")
+    if race is not None:
+        race["interval"] = race.pop("wave")
+    return True
+
+
+def _old_manifest(manifest: dict[str, Any]) -> bool:
+    instructions = manifest["instructions"]
+    if "early_stopping" not in instructions:
+        return False
+    race = instructions["race"] = instructions.pop("early_stopping")
+    if race is not None:
+        race["wave"] = race.pop("interval")
+    return True
+
+
+def _move(config: dict[str, Any], old: tuple[str, str], new: tuple[str, str]) -> bool:
+    section = config.get(old[0], {})
+    if old[1] not in section:
+        return False
+    config.setdefault(new[0], {})[new[1]] = section.pop(old[1])
+    return True
+
+
+def _replace(config: dict[str, Any], key: tuple[str, str], old: str, new: str) -> bool:
+    if config.get(key[0], {}).get(key[1]) != old:
+        return False
+    config[key[0]][key[1]] = new
+    return True

@@ -1,0 +1,158 @@
+"""Policies and the rounds that make them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import Connection, Row, and_, or_, select, update
+
+from controller.db import aliases, audit, budgets, events, quotas
+from controller.db.access import FULL_ACCESS, AccessScope
+from controller.db.database import insert_new
+from controller.db.leases import RunLease, hold
+from controller.db.pages import Page, key_of, size_of, token_after
+from controller.db.tables import now, policies, rounds, runs
+from sealkit.errors import ModelMismatch, UnknownPolicy
+from sealkit.names import alias_name, policy_name, round_name, run_name
+from sealkit.resources import GateState, PolicyTrained, PolicyVersion, RoundFinished
+from sealkit.types import Usage
+
+_MEASURED = ("retention", "divergence", "forgetting", "scores", "gate", "gate_reason", "usage")
+
+
+def get(connection: Connection, scope: AccessScope, name: str) -> PolicyVersion:
+    """One policy. Raises UnknownPolicy."""
+    return _policy(_row(connection, scope, name))
+
+
+def page(connection: Connection, scope: AccessScope, size: int, token: str) -> Page[PolicyVersion]:
+    """Policies, newest first. Raises InvalidInput on a bad token."""
+    within = scope.of_run(policies.c.run_id)
+    newest_first = policies.c.create_time.desc(), policies.c.name.desc()
+    query = select(policies).where(within).order_by(*newest_first).limit(size_of(size) + 1)
+    if key := key_of(token, str):
+        last = select(policies.c.create_time).where(policies.c.name == key[0], within).scalar_subquery()
+        same = and_(policies.c.create_time == last, policies.c.name < key[0])
+        query = query.where(or_(policies.c.create_time < last, same))
+    rows = connection.execute(query).all()
+    shown = rows[: size_of(size)]
+    return Page([_policy(row) for row in shown], token_after([shown[-1].name]) if len(rows) > len(shown) else "")
+
+
+def of_run(connection: Connection, run_id: str) -> list[PolicyVersion]:
+    """The policies of a run, oldest first; the first is θ_0."""
+    rows = connection.execute(select(policies).where(policies.c.run_id == run_id).order_by(policies.c.create_time))
+    return [_policy(row) for row in rows]
+
+
+def after_rounds(connection: Connection, run_id: str) -> list[str]:
+    """Names of the policies that the finished rounds of a run ended with, in their order."""
+    query = select(rounds.c.next_policy).where(rounds.c.run_id == run_id, rounds.c.next_policy.is_not(None))
+    return [name or "" for name in connection.scalars(query.order_by(rounds.c.round))]
+
+
+def begin(connection: Connection, lease: RunLease, *, start_policy: str, base_model: str) -> PolicyVersion:
+    """θ_0 of a run, `policies/{run}-0`: the base model, or the policy that the run starts from under the run's own
+    name, so that its scores are this run's. Raises LeaseLost; ModelMismatch where it stands on another base model."""
+    hold(connection, lease)
+    adapter = None
+    if start_policy:
+        start = _row(connection, FULL_ACCESS, start_policy)  # whether it may be named was asked when it was
+        if start.base_model != base_model:
+            raise ModelMismatch(
+                f"{start_policy} was trained on base model {start.base_model}, the services hold {base_model}; "
+                "start the services with that model, or the run from another policy"
+            )
+        adapter = start.adapter
+    name = policy_name(lease.run_id, 0)
+    row: dict[str, Any] = {
+        "name": name,
+        "run_id": lease.run_id,
+        "base_model": base_model,
+        "parent": start_policy,
+        "version": 0,
+        "round": None,
+        "adapter": adapter,
+        "trials": [],
+        "create_time": now(),
+        "usage": Usage().model_dump(),
+    }
+    insert_new(connection, policies, row)
+    return get(connection, FULL_ACCESS, name)
+
+
+def begin_round(connection: Connection, lease: RunLease, round_index: int, policy: str) -> str | None:
+    """Opens a round under policy θ_t; name of θ_{t+1} where its M-step is done already. Raises LeaseLost."""
+    hold(connection, lease)
+    key = {"run_id": lease.run_id, "round": round_index}
+    insert_new(connection, rounds, {**key, "policy": policy, "next_policy": None, "kept": 0})
+    return connection.scalar(select(rounds.c.next_policy).filter_by(**key))
+
+
+def end_round(
+    connection: Connection,
+    lease: RunLease,
+    round_index: int,
+    theta: PolicyVersion,
+    made: PolicyVersion,
+    *,
+    kept: int,
+    alias: str = "",
+    fewer_trials: int = 0,
+) -> PolicyVersion:
+    """Ends a round with θ_{t+1}: what was `made`, or θ_t where that is θ_t itself or the gate refused it; a refused one
+    stays in the record. What passed is published under `alias`, if any; `fewer_trials` of the planned ones are not
+    needed. Doing it again changes nothing. Raises LeaseLost."""
+    row = hold(connection, lease)
+    following = theta if made.gate is GateState.REFUSED else made
+    this_round = and_(rounds.c.run_id == lease.run_id, rounds.c.round == round_index)
+    open_round = and_(this_round, rounds.c.next_policy.is_(None))
+    if not connection.execute(update(rounds).where(open_round).values(next_policy=following.name, kept=kept)).rowcount:
+        ended_with = connection.scalars(select(rounds.c.next_policy).where(this_round)).one()
+        return get(connection, FULL_ACCESS, ended_with or "")
+    values = made.model_dump(mode="json", exclude={"create_time", "run"})
+    base = connection.scalar(select(policies.c.base_model).where(policies.c.name == policy_name(lease.run_id, 0)))
+    row_of_made = {**values, "run_id": lease.run_id, "base_model": base, "create_time": made.create_time}
+    is_new = insert_new(connection, policies, row_of_made)
+    usage = made.usage if is_new else Usage()
+    connection.execute(
+        update(runs)
+        .where(runs.c.run_id == lease.run_id)
+        .values(rounds_done=round_index + 1, trials_total=row.trials_total - fewer_trials)
+        .values(budgets.more_spent(usage))
+    )
+    quotas.spend(connection, row.tenant, usage.device_seconds)
+    if alias and following.name != theta.name:
+        aliases.point(connection, row.tenant, alias, following.name, round_name(lease.run_id, round_index))
+        set_it = {"action": "SetAlias", "resource": alias_name(alias), "detail": following.name}
+        audit.enter_of_run(connection, lease.run_id, tenant=row.tenant, **set_it)
+    events.append(connection, lease.run_id, PolicyTrained(round=round_index, policy=made, kept=kept))
+    events.append(connection, lease.run_id, RoundFinished(round=round_index, policy=following.name))
+    return following
+
+
+def measured(connection: Connection, lease: RunLease, theta: PolicyVersion) -> PolicyVersion:
+    """Keeps what was measured of a policy that is in the record. Raises LeaseLost."""
+    hold(connection, lease)
+    found = theta.model_dump(mode="json", include=set(_MEASURED))
+    connection.execute(update(policies).where(policies.c.name == theta.name).values(**found))
+    return get(connection, FULL_ACCESS, theta.name)
+
+
+def score(connection: Connection, lease: RunLease, name: str, held_out: float | None) -> None:
+    """Keeps how good a policy's self-edits are on held-out contexts. Raises LeaseLost."""
+    hold(connection, lease)
+    connection.execute(update(policies).where(policies.c.name == name).values(held_out_accuracy=held_out))
+
+
+def _row(connection: Connection, scope: AccessScope, name: str) -> Row[Any]:
+    query = select(policies).where(policies.c.name == name, scope.of_run(policies.c.run_id))
+    row = connection.execute(query).one_or_none()
+    if row is None:
+        raise UnknownPolicy(f"there is no policy {name}", metadata={"policy": name})
+    return row
+
+
+def _policy(row: Row[Any]) -> PolicyVersion:
+    stored = {field: row._mapping[field] for field in PolicyVersion.model_fields if field != "run"}
+    return PolicyVersion(**stored, run=run_name(row.run_id))

@@ -1,0 +1,124 @@
+"""What trials took lately: the measured rates that an estimate rests on.
+
+They are taken from the trials of all tenants, so that a tenant's first run can be estimated too: seconds, tokens and
+counts, added up. No name, text or score of another tenant gets into an estimate; how busy all were together does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, Row, func, select
+
+from controller.db import runs as runs_record
+from controller.db.access import AccessScope
+from controller.db.runs import NewRun
+from controller.db.tables import policies, runs, trials
+from sealkit.config import RunConfig, parse_config
+from sealkit.names import policy_name, run_name
+from sealkit.resources import Editor, TrialPhase, TrialState
+from sealkit.types import Usage
+
+_RUNS = 20
+"""Runs that are looked at, the newest first."""
+_TRIALS = 500
+"""Trials that rates are taken from, the newest first."""
+_SCORED = (TrialState.SUCCEEDED, TrialState.REJECTED)
+
+
+@dataclass(frozen=True, slots=True)
+class Took:
+    """What one trial took; `queries` were asked, those of its context and of the retention suite (0: not known)."""
+
+    config: RunConfig
+    editor: str
+    stages: dict[str, Usage]
+    queries: int
+
+
+@dataclass(frozen=True, slots=True)
+class Taught:
+    """What one M-step took, on `examples` self-edits."""
+
+    config: RunConfig
+    usage: Usage
+    examples: int
+
+
+@dataclass(frozen=True, slots=True)
+class Rates:
+    """The newest trials of one domain on one base model, and of the runs that made them: M-steps, the share of E-step
+    self-edits that was kept, seconds under way, device seconds, trials done."""
+
+    base_model: str
+    runs: int
+    trials: tuple[Took, ...]
+    m_steps: tuple[Taught, ...]
+    kept: float
+    seconds: float
+    device_seconds: float
+    trials_done: int
+
+
+def rates_for(connection: Connection, scope: AccessScope, new: NewRun) -> Rates | None:
+    """The rates of the run's domain on the base model that it was last tried on; None where none was measured. Raises
+    UnknownPolicy where the run is to start from one that is not there, or out of reach."""
+    runs_record.check_start(connection, scope, new.start_policy)
+    domain = new.config["domain"]["name"]
+    of_domain = select(runs).where(runs.c.config["domain"]["name"].as_string() == domain)
+    newest = connection.execute(of_domain.order_by(runs.c.create_time.desc()).limit(_RUNS)).all()
+    first = select(policies.c.run_id, policies.c.base_model).where(
+        policies.c.name.in_([policy_name(row.run_id, 0) for row in newest])
+    )
+    bases = {row.run_id: row.base_model for row in connection.execute(first)}
+    base = next((bases[row.run_id] for row in newest if row.run_id in bases and row.trials_done), None)
+    alike = {row.run_id: row for row in newest if base is not None and bases.get(row.run_id) == base}
+    scored = connection.execute(
+        select(trials)
+        .where(trials.c.run_id.in_(alike), trials.c.state.in_(_SCORED), trials.c.phase != TrialPhase.RERUN)
+        .order_by(trials.c.end_time.desc())
+        .limit(_TRIALS)
+    ).all()
+    took = {row.name: row for row in scored if row.stage_usage}
+    if base is None or not took:
+        return None
+    used = {run_id: alike[run_id] for run_id in {row.run_id for row in took.values()}}
+    configs = {run_id: parse_config(row.config, source=run_name(run_id)) for run_id, row in used.items()}
+    return Rates(
+        base_model=base,
+        runs=len(used),
+        trials=tuple(_took(row, configs[row.run_id]) for row in took.values()),
+        m_steps=tuple(_m_steps(connection, configs)),
+        kept=_kept(connection, list(used)),
+        seconds=sum(row.active_seconds for row in used.values()),
+        device_seconds=sum(row.spent_device_seconds for row in used.values()),
+        trials_done=sum(row.trials_done for row in used.values()),
+    )
+
+
+def _took(row: Row[Any], config: RunConfig) -> Took:
+    return Took(
+        config=config,
+        editor=row.editor,
+        stages={stage: Usage.model_validate(usage) for stage, usage in row.stage_usage.items()},
+        queries=len(row.verdicts) + int((row.retention or {}).get("kept", 0)) if row.verdicts else 0,
+    )
+
+
+def _m_steps(connection: Connection, configs: Mapping[str, RunConfig]) -> list[Taught]:
+    rows = connection.execute(
+        select(policies.c.run_id, policies.c.usage, policies.c.trials).where(policies.c.run_id.in_(configs))
+    )
+    return [Taught(configs[row.run_id], Usage.model_validate(row.usage), len(row.trials)) for row in rows if row.trials]
+
+
+def _kept(connection: Connection, run_ids: Sequence[str]) -> float:
+    tried = (
+        select(func.count())
+        .select_from(trials)
+        .where(trials.c.run_id.in_(run_ids), trials.c.phase == TrialPhase.E_STEP, trials.c.editor == Editor.POLICY)
+    )
+    kept = connection.scalar(tried.where(trials.c.selected)) or 0
+    return kept / max(1, connection.scalar(tried) or 0)

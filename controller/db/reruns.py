@@ -1,0 +1,94 @@
+"""Reruns in the record: trials made again from the manifest of another. They count for nothing in their run, which may
+have ended long ago; so no driver looks after them, but every worker does (`controller.trial.rerun`)."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Collection
+from dataclasses import replace
+from typing import Any
+
+from sqlalchemy import Connection, Row, select, update
+
+from controller.db import quotas, states, trials
+from controller.db.access import AccessScope, ChangeRequest
+from controller.db.database import insert_new
+from controller.db.leases import HEAD_LOCKED, gone
+from controller.db.quotas import Wish
+from controller.db.requests import first_time
+from controller.db.tables import RERUNS
+from controller.db.tables import policies as policies_table
+from controller.db.tables import trials as table
+from sealkit.errors import NotReproducible, UnknownTrial
+from sealkit.names import id_of
+from sealkit.resources import Trial, TrialPhase, TrialState
+from sealkit.types import digest_of
+
+_CARRIED = ("run_id", "round", "editor", "context_id", "index", "policy", "target_characters", "manifest")
+"""What a rerun has of the trial that it makes again."""
+
+
+def add(connection: Connection, change: ChangeRequest) -> Trial:
+    """A new rerun of a trial, to be made; the same request again returns the same one. A rerun's rerun is one of its
+    original. Raises UnknownTrial, QuotaExceeded, RequestIdReused; NotReproducible where the trial left no manifest, or
+    its policy is not in the record.
+    """
+    name = change.resource
+    original = _row(connection, change.scope, name)
+    if original.rerun_of:
+        return add(connection, replace(change, resource=original.rerun_of))
+    if not original.manifest:
+        why = "it has not ended" if not TrialState(original.state).terminal else "it ended without a manifest"
+        raise NotReproducible(
+            f"{name} is {original.state}: {why}; only a trial that was tried to its end can be made again",
+            metadata={"trial": name, "state": original.state},
+        )
+    known = select(policies_table.c.name).where(policies_table.c.name == original.policy)
+    if connection.scalar(known) is None:
+        raise NotReproducible(f"the policy of {name}, {original.policy}, is gone", metadata={"policy": original.policy})
+    new = f"{name}.rerun-{digest_of(change.scope.home, change.request_id or uuid.uuid4().hex)[:8]}"
+    if not first_time(connection, change, digest_of("rerun", name), id_of(new)):
+        return trials.get(connection, change.scope, new)
+    run = connection.execute(HEAD_LOCKED, {"run": original.run_id}).one()
+    quotas.check(connection, run.tenant, Wish.of(connection, run, opens=False, more=1))
+    carried = {column: original._mapping[column] for column in _CARRIED}
+    insert_new(
+        connection, table, {**trials.blank(), **carried, "name": new, "phase": TrialPhase.RERUN, "rerun_of": name}
+    )
+    return trials.get(connection, change.scope, new)
+
+
+def pair(connection: Connection, scope: AccessScope, name: str) -> tuple[Trial, Trial]:
+    """A rerun and the trial that it makes again. Raises UnknownTrial, also where `name` is no rerun."""
+    rerun = trials.get(connection, scope, name)
+    if not rerun.rerun_of:
+        raise UnknownTrial(f"{name} is no rerun; RerunTrial makes one of it", metadata={"trial": name})
+    return rerun, trials.get(connection, scope, rerun.rerun_of)
+
+
+def waiting(connection: Connection) -> list[str]:
+    """Reruns that no worker has, the oldest first."""
+    query = select(table.c.name).where(RERUNS, table.c.state == TrialState.QUEUED).order_by(table.c.create_time)
+    return list(connection.scalars(query))
+
+
+def orphaned(connection: Connection, dead: Collection[str]) -> bool:
+    """Whether a dead worker had a rerun."""
+    return connection.scalar(select(table.c.name).where(*_orphaned(dead)).limit(1)) is not None
+
+
+def put_back(connection: Connection, dead: Collection[str]) -> None:
+    """Queues the reruns again that a dead worker had; what it may still find out is late."""
+    values = {"state": states.GIVE_BACK_TRIAL.target, "worker": "", "token": table.c.token + 1}
+    connection.execute(update(table).where(*_orphaned(dead)).values(**values))
+
+
+def _orphaned(dead: Collection[str]) -> tuple[Any, ...]:
+    return RERUNS, table.c.state == TrialState.RUNNING, gone(table.c.worker, dead)
+
+
+def _row(connection: Connection, scope: AccessScope, name: str) -> Row[Any]:
+    row = connection.execute(select(table).where(table.c.name == name, scope.of_run(table.c.run_id))).one_or_none()
+    if row is None:
+        raise UnknownTrial(f"there is no trial {name}", metadata={"trial": name})
+    return row

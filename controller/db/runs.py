@@ -1,0 +1,326 @@
+"""Runs in the record: accepted, taken up by a driver, paused, cancelled, resumed, ended. Their states, and the moves
+between them, are in `states`."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, Row, and_, func, insert, or_, select, update
+
+from controller.db import budgets, events, quotas, states, trials
+from controller.db.access import FULL_ACCESS, AccessScope, ChangeRequest
+from controller.db.database import insert_new
+from controller.db.leases import RunLease, gone, hold
+from controller.db.pages import Page, key_of, size_of, token_after
+from controller.db.quotas import Wish
+from controller.db.requests import first_time
+from controller.db.states import Move
+from controller.db.tables import RUN_HEAD, contexts, now, policies, runs
+from sealkit.config import SchedulingConfig
+from sealkit.domains.base import Context
+from sealkit.errors import RequestIdReused, RunNotResumable, UnknownPolicy, UnknownRun
+from sealkit.names import run_name
+from sealkit.observability import tracing
+from sealkit.resources import Budget, Fault, Run, RunState, RunStateChanged, StageStarted
+from sealkit.types import Value, digest_of
+
+
+class NewRun(Value):
+    """A run to journal; `digest` tells whether the same request id comes with the same content."""
+
+    run_id: str
+    digest: str
+    display_name: str
+    config: dict[str, Any]
+    retention: tuple[dict[str, str], ...]
+    start_policy: str
+    rounds_total: int
+    trials_total: int
+
+
+@dataclass(frozen=True, slots=True)
+class RunPlan:
+    """What a driver or a worker needs of a run; but for `trace`, to which later calls are added, it never changes."""
+
+    run_id: str
+    config: Mapping[str, Any]
+    retention: Sequence[Mapping[str, str]]
+    start_policy: str
+    trace: str = ""
+
+
+def create(connection: Connection, change: ChangeRequest, new: NewRun, run_contexts: Sequence[Context]) -> Run:
+    """Journals a run of the caller's tenant; the same request again returns the run it made. Raises RequestIdReused,
+    UnknownPolicy, QuotaExceeded."""
+    scope = change.scope
+    if not first_time(connection, change, new.digest, f"{new.trials_total} trials"):
+        return get(connection, scope, new.run_id)
+    check_start(connection, scope, new.start_policy)
+    scheduling = SchedulingConfig.model_validate(new.config.get("scheduling", {}))
+    quotas.check(connection, scope.home, Wish(new.trials_total, scheduling.priority))
+    row = {
+        **new.model_dump(mode="json", exclude={"digest"}),
+        "tenant": scope.home,
+        "trace": change.trace,
+        "state": RunState.QUEUED,
+        "create_time": now(),
+        "stage": "queued",
+        "rounds_done": 0,
+        "trials_done": 0,
+        "events": 0,
+        "driver": "",
+        "driver_token": 0,
+        "budget": new.config.get("budget"),
+        "priority": scheduling.priority,
+        "share": scheduling.share,
+    }
+    if not insert_new(connection, runs, row):
+        raise RequestIdReused(f"request_id {change.request_id!r} gives a name that is taken; make a new id")
+    rows = [{"run_id": new.run_id, "position": i, **c.model_dump(mode="json")} for i, c in enumerate(run_contexts)]
+    connection.execute(insert(contexts), rows)
+    events.append(connection, new.run_id, RunStateChanged(state=RunState.QUEUED))
+    return get(connection, scope, new.run_id)
+
+
+def check_start(connection: Connection, scope: AccessScope, start_policy: str) -> None:
+    """Raises UnknownPolicy where a run is to start from a policy that is not there; empty: from the base model."""
+    named = and_(policies.c.name == start_policy, scope.of_run(policies.c.run_id))
+    if start_policy and not connection.scalar(select(policies.c.name).where(named)):
+        raise UnknownPolicy(
+            f"start_policy {start_policy!r} is not in the record; ListPolicies says which there are",
+            metadata={"policy": start_policy},
+        )
+
+
+def get(connection: Connection, scope: AccessScope, run_id: str) -> Run:
+    """One run. Raises UnknownRun."""
+    return _run(_row(connection, scope, run_id))
+
+
+def page(connection: Connection, scope: AccessScope, size: int, token: str) -> Page[Run]:
+    """Runs, newest first. Raises InvalidInput on a bad token."""
+    newest_first = runs.c.create_time.desc(), runs.c.run_id.desc()
+    query = select(runs).where(scope.runs).order_by(*newest_first).limit(size_of(size) + 1)
+    if key := key_of(token, str):
+        last = select(runs.c.create_time).where(runs.c.run_id == key[0], scope.runs).scalar_subquery()
+        same = and_(runs.c.create_time == last, runs.c.run_id < key[0])
+        query = query.where(or_(runs.c.create_time < last, same))
+    rows = connection.execute(query).all()
+    shown = rows[: size_of(size)]
+    return Page([_run(row) for row in shown], token_after([shown[-1].run_id]) if len(rows) > len(shown) else "")
+
+
+def plan(connection: Connection, run_id: str) -> RunPlan:
+    """What the run is to do. Raises UnknownRun."""
+    row = _row(connection, FULL_ACCESS, run_id)
+    return RunPlan(row.run_id, row.config, row.retention, row.start_policy, row.trace)
+
+
+@dataclass(frozen=True, slots=True)
+class RunStream:
+    """A run whose trials may start; those of a higher `priority` go first, among equals by `share`."""
+
+    run_id: str
+    priority: int
+    share: float
+
+
+def streams(connection: Connection) -> list[RunStream]:
+    """The runs that workers take trials of: under way, with budget left."""
+    rows = connection.execute(select(*RUN_HEAD).where(runs.c.state == RunState.RUNNING)).all()
+    return [RunStream(row.run_id, row.priority, row.share) for row in rows if budgets.room(connection, row)]
+
+
+def unsettled(connection: Connection) -> set[str]:
+    """Ids of the runs whose trials may yet want doing: under way, or paused."""
+    open_states = [RunState.QUEUED, RunState.RUNNING, RunState.PAUSED]
+    return set(connection.scalars(select(runs.c.run_id).where(runs.c.state.in_(open_states))))
+
+
+# --- driving ----------------------------------------------------------------------------------------------------------
+def free(connection: Connection, dead: Collection[str]) -> list[str]:
+    """Ids of the unfinished runs that no living worker drives."""
+    unfinished = runs.c.state.in_(states.TAKE_RUN.sources)
+    return list(connection.scalars(select(runs.c.run_id).where(unfinished, gone(runs.c.driver, dead))))
+
+
+def take_free(connection: Connection, worker_id: str, dead: Collection[str]) -> list[RunLease]:
+    """Takes every unfinished run that no living worker drives."""
+    rows = connection.execute(
+        select(runs.c.run_id, runs.c.driver_token, runs.c.state).where(runs.c.run_id.in_(free(connection, dead)))
+    ).all()
+    leases = [_take(connection, worker_id, *row) for row in rows]
+    return [lease for lease in leases if lease is not None]
+
+
+def _take(connection: Connection, worker_id: str, run_id: str, token: int, state: str) -> RunLease | None:
+    took = connection.execute(
+        update(runs)
+        .where(runs.c.run_id == run_id, runs.c.driver_token == token, runs.c.state == state)
+        .values(driver=worker_id, driver_token=token + 1, state=states.TAKE_RUN.target)
+        .values(start_time=func.coalesce(runs.c.start_time, now()))
+    )
+    if not took.rowcount:
+        return None
+    if state == RunState.QUEUED:
+        events.append(connection, run_id, RunStateChanged(state=RunState.RUNNING))
+    return RunLease(run_id, token + 1)
+
+
+def release(connection: Connection, lease: RunLease) -> None:
+    """Lets go of a run that is not at its end, for another driver to take at once."""
+    connection.execute(
+        update(runs).where(runs.c.run_id == lease.run_id, runs.c.driver_token == lease.token).values(driver="")
+    )
+
+
+def stage(connection: Connection, lease: RunLease, round_index: int, name: str) -> None:
+    """Says what begins; saying it again, after a take-over, changes nothing. A run whose budget is spent is paused
+    here instead. Raises LeaseLost."""
+    row = hold(connection, lease)
+    if budgets.settle(connection, row, budgets.BUT_TRIALS):
+        return
+    words = f"round {round_index + 1} of {row.rounds_total}: {name}"
+    if row.stage != words:
+        connection.execute(update(runs).where(runs.c.run_id == lease.run_id).values(stage=words))
+        events.append(connection, lease.run_id, StageStarted(round=round_index, stage=name))
+
+
+def succeed(connection: Connection, lease: RunLease) -> None:
+    """Brings the run to its good end. Raises LeaseLost."""
+    hold(connection, lease)
+    _end(connection, lease.run_id, states.SUCCEED_RUN)
+
+
+def fail(connection: Connection, lease: RunLease, error: Fault) -> None:
+    """Ends the run with an error. Raises LeaseLost."""
+    hold(connection, lease)
+    _end(connection, lease.run_id, states.FAIL_RUN, error)
+
+
+def _end(connection: Connection, run_id: str, move: Move, error: Fault | None = None) -> None:
+    state = RunState(move.target)
+    ended = connection.execute(
+        update(runs)
+        .where(runs.c.run_id == run_id, runs.c.state.in_(move.sources))
+        .values(state=state, end_time=now(), driver="", stage=state.value)
+        .values(error=error.model_dump(mode="json") if error else None, driver_token=runs.c.driver_token + 1)
+    )
+    if ended.rowcount:
+        trials.cancel(connection, run_id)
+        changes = {"trials_done": trials.count_done(run_id)}
+        events.append(connection, run_id, RunStateChanged(state=state, error=error), changes=changes)
+
+
+# --- the caller's say -------------------------------------------------------------------------------------------------
+def pause(connection: Connection, change: ChangeRequest) -> Run:
+    """Lets a run's trials under way come to their end and starts no more. Raises UnknownRun, RequestIdReused."""
+    _row(connection, change.scope, change.id, lock=True)
+    if first_time(connection, change, digest_of("pause", change.id)):
+        budgets.pause(connection, change.id)
+    return get(connection, change.scope, change.id)
+
+
+def cancel(connection: Connection, change: ChangeRequest) -> Run:
+    """Ends a run that has not ended, and its trials with it. Raises UnknownRun, RequestIdReused."""
+    _row(connection, change.scope, change.id, lock=True)
+    if first_time(connection, change, digest_of("cancel", change.id)):
+        _end(connection, change.id, states.CANCEL_RUN)
+    return get(connection, change.scope, change.id)
+
+
+def resume(connection: Connection, change: ChangeRequest, budget: Budget | None = None) -> Run:
+    """Queues a paused, failed or cancelled run again, with those of its trials that failed or were cancelled.
+
+    Only where they can still count: a round whose M-step is done has taught its policy, and stays as it was.
+    `budget` takes the place of the one in force. Raises UnknownRun, RunNotResumable, BudgetExhausted, QuotaExceeded,
+    RequestIdReused.
+    """
+    run_id, row = change.id, _row(connection, change.scope, change.id, lock=True)
+    given = f"budget {budget.model_dump_json(exclude_defaults=True)}" if budget else ""
+    if not first_time(connection, change, digest_of("resume", run_id, budget), given):
+        return get(connection, change.scope, run_id)
+    if row.state not in states.RESUME_RUN.sources:
+        raise RunNotResumable(
+            f"runs/{run_id} is {row.state}; only a paused, failed or cancelled run can be resumed",
+            metadata={"state": row.state},
+        )
+    if budget is not None:
+        connection.execute(update(runs).where(runs.c.run_id == run_id).values(budget=budget.model_dump()))
+    _link(connection, row, change)
+    _try_again(connection, row, trials.retryable(connection, run_id), states.RESUME_RUN)
+    return get(connection, change.scope, run_id)
+
+
+def retry(connection: Connection, change: ChangeRequest, names: Sequence[str]) -> tuple[Run, int]:
+    """Queues failed trials of a run again, all of them or those of these names, and the run with them where it has
+    ended; one under way is begun from the top, which finds all that was done. With it, how many trials.
+
+    Raises UnknownRun, UnknownTrial, BudgetExhausted, QuotaExceeded, RequestIdReused; RunNotResumable where none can
+    still count.
+    """
+    run_id, row = change.id, _row(connection, change.scope, change.id, lock=True)
+    named = f"{len(names)} trials named" if names else "all that failed"
+    if not first_time(connection, change, digest_of("retry", run_id, sorted(names)), named):
+        return get(connection, change.scope, run_id), 0
+    again = trials.retryable(connection, run_id, names or None)
+    if not again:
+        raise RunNotResumable(
+            f"runs/{run_id} has no failed trial that can still count: a round whose M-step is done stays as it is",
+            metadata={"state": row.state},
+        )
+    _link(connection, row, change)
+    if row.state in states.REOPEN_RUN.sources:
+        _try_again(connection, row, again, states.REOPEN_RUN)
+    else:
+        quotas.check(connection, row.tenant, Wish.of(connection, row, opens=False))
+        trials.reset(connection, run_id, again)
+        values = {"trials_done": trials.count_done(run_id), "driver": "", "driver_token": runs.c.driver_token + 1}
+        connection.execute(update(runs).where(runs.c.run_id == run_id).values(**values))
+    return get(connection, change.scope, run_id), len(again)
+
+
+def _link(connection: Connection, run: Row[Any], change: ChangeRequest) -> None:
+    """The run goes on in its own trace, with a link to the call that took it up again."""
+    if change.trace:
+        trace = tracing.followed_by(run.trace, change.trace)
+        connection.execute(update(runs).where(runs.c.run_id == run.run_id).values(trace=trace))
+
+
+def _try_again(connection: Connection, run: Row[Any], names: Sequence[str], move: Move) -> None:
+    run_id = run.run_id
+    quotas.check(connection, run.tenant, Wish.of(connection, run, opens=True))
+    trials.reset(connection, run_id, names)
+    changes = {"state": move.target, "end_time": None, "error": None, "stage": "queued"}
+    connection.execute(
+        update(runs)
+        .where(runs.c.run_id == run_id, runs.c.state.in_(move.sources))
+        .values(**changes, trials_done=trials.count_done(run_id))
+    )
+    budgets.check_resumable(connection, run_id)
+    events.append(connection, run_id, RunStateChanged(state=RunState.QUEUED))
+
+
+def _row(connection: Connection, scope: AccessScope, run_id: str, *, lock: bool = False) -> Row[Any]:
+    query = select(runs).where(runs.c.run_id == run_id, scope.runs)
+    row = connection.execute(query.with_for_update() if lock else query).one_or_none()
+    if row is None:
+        raise UnknownRun(f"there is no run runs/{run_id}", metadata={"run": run_name(run_id)})
+    return row
+
+
+def _run(row: Row[Any]) -> Run:
+    return Run(
+        name=run_name(row.run_id),
+        display_name=row.display_name,
+        state=row.state,
+        config=row.config,
+        create_time=row.create_time,
+        start_time=row.start_time,
+        end_time=row.end_time,
+        error=row.error,
+        progress=events.progress_of(row),
+        tenant=row.tenant,
+    )

@@ -1,0 +1,245 @@
+"""The tables of the record. Their history is in `migrations`; a test holds the two together.
+
+JSON columns hold the JSON form of the `sealkit` value named beside them.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Boolean,
+    Column,
+    DateTime,
+    Dialect,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    TypeDecorator,
+    false,
+    text,
+)
+
+metadata = MetaData()
+
+RERUNS = text("rerun_of != ''")
+"""Which trials are reruns. They are few and looked for often, so they have an index of their own."""
+
+
+class UtcTime(TypeDecorator[datetime]):
+    """A time that comes back with its zone (UTC) from SQLite too, which forgets it."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002
+        return value.replace(tzinfo=UTC) if value is not None and value.tzinfo is None else value
+
+
+def now() -> datetime:
+    """The time that rows carry (UTC). No lease hangs on it: leases count heartbeats, so a clock may jump."""
+    return datetime.now(UTC)
+
+
+def _run_id(*, key: bool = False) -> Column[str]:
+    return Column("run_id", String(64), ForeignKey("runs.run_id"), nullable=False, primary_key=key)
+
+
+runs = Table(
+    "runs",
+    metadata,
+    Column("run_id", String(64), primary_key=True),
+    Column("display_name", Text, nullable=False),
+    Column("state", String(16), nullable=False, index=True),
+    Column("config", JSON, nullable=False),  # RunConfig, every default filled in
+    Column("retention", JSON, nullable=False),  # [{id, question, answer}]
+    Column("start_policy", String(256), nullable=False),  # `policies/{id}`; empty: the base model
+    Column("create_time", UtcTime, nullable=False),
+    Column("start_time", UtcTime),
+    Column("end_time", UtcTime),
+    Column("error", JSON(none_as_null=True)),  # Fault
+    Column("stage", Text, nullable=False),
+    Column("rounds_done", Integer, nullable=False),
+    Column("rounds_total", Integer, nullable=False),
+    Column("trials_done", Integer, nullable=False),
+    Column("trials_total", Integer, nullable=False),
+    Column("events", Integer, nullable=False),  # sequence number of the last event
+    Column("driver", String(128), nullable=False),  # worker that drives it; empty: nobody
+    Column("driver_token", Integer, nullable=False),  # fencing token: the driver before writes no more
+    Column("priority", Integer, nullable=False, server_default="0"),  # trials of a higher one go first
+    Column("share", Float, nullable=False, server_default="1"),  # among runs of one priority
+    Column("budget", JSON(none_as_null=True)),  # Budget in force: the config's, or what ResumeRun gave
+    Column("active_seconds", Float, nullable=False, server_default="0"),  # driven so far, by its drivers' steady clocks
+    Column("spent_tokens", BigInteger, nullable=False, server_default="0"),
+    Column("spent_device_seconds", Float, nullable=False, server_default="0"),
+    Column("tenant", String(64), nullable=False, server_default=""),  # whose it is; empty: nobody's but the admins'
+    Column("trace", Text, nullable=False, server_default=""),  # of CreateRun and of what took it up again, if traced
+    Index("runs_by_time", "create_time", "run_id"),
+    Index("runs_by_tenant", "tenant", "create_time", "run_id"),
+)
+
+RUN_HEAD = [column for column in runs.c if column.name not in ("config", "retention")]
+"""A run's row without what is long and never changes."""
+
+contexts = Table(
+    "contexts",
+    metadata,
+    _run_id(key=True),
+    Column("position", Integer, primary_key=True),  # order of the records
+    Column("context_id", String(512), nullable=False),
+    Column("split", String(32), nullable=False),
+    Column("payload", JSON, nullable=False),
+    Index("contexts_by_id", "run_id", "context_id", unique=True),
+)
+
+rounds = Table(
+    "rounds",
+    metadata,
+    _run_id(key=True),
+    Column("round", Integer, primary_key=True),
+    Column("policy", String(256), nullable=False),  # θ_t, `policies/{id}`
+    Column("next_policy", String(256)),  # θ_{t+1}; unset until the M-step is done
+    Column("kept", Integer, nullable=False),
+)
+
+trials = Table(
+    "trials",
+    metadata,
+    Column("name", String(300), primary_key=True),  # `runs/{run}/rounds/{round}/trials/{trial}`
+    _run_id(),
+    Column("round", Integer, nullable=False),
+    Column("phase", String(16), nullable=False),
+    Column("editor", String(64), nullable=False),
+    Column("context_id", String(512), nullable=False),
+    Column("index", Integer, nullable=False),
+    Column("policy", String(256), nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("token", Integer, nullable=False),  # fencing token: a result under an older one is refused
+    Column("worker", String(128), nullable=False),  # who has it; empty: nobody
+    Column("attempts", Integer, nullable=False),
+    Column("late_results", Integer, nullable=False),  # results refused
+    Column("target_characters", Integer),  # passage-only: what its group trained on, on average
+    Column("trained_characters", Integer),  # characters of its spec times epochs
+    Column("completion", Text),  # unset until sampled
+    Column("rejection", Text, nullable=False),
+    Column("adapter", JSON(none_as_null=True)),  # AdapterRef
+    Column("accuracy", Float),
+    Column("baseline_accuracy", Float),
+    Column("forgetting", Float),
+    Column("reward", Float),
+    Column("selected", Boolean, nullable=False),
+    Column("verdicts", JSON, nullable=False),  # [Verdict]
+    Column("baseline_verdicts", JSON, nullable=False),  # [Verdict]
+    Column("stage_seconds", JSON, nullable=False),
+    Column("usage", JSON, nullable=False),  # Usage
+    Column("error", JSON(none_as_null=True)),  # Fault
+    Column("create_time", UtcTime, nullable=False),
+    Column("end_time", UtcTime),
+    Column("retention", JSON(none_as_null=True)),  # Retention
+    Column("divergence", JSON(none_as_null=True)),  # Divergence
+    Column("stopped_early", Boolean, nullable=False, server_default=false()),
+    Column("batch_variant_rate", Float, nullable=False, server_default="0"),
+    Column("stage_usage", JSON, nullable=False, server_default="{}"),  # {stage: Usage}
+    Column("manifest", JSON, nullable=False, server_default="{}"),  # all that reruns it
+    Column("rerun_of", String(300), nullable=False, server_default=""),
+    Index("trials_of_run", "run_id", "round", "name"),
+    Index("trials_by_state", "run_id", "state"),
+    Index("trials_by_worker", "state", "worker"),
+    Index("reruns_by_state", "state", sqlite_where=RERUNS, postgresql_where=RERUNS),
+)
+
+policies = Table(
+    "policies",
+    metadata,
+    Column("name", String(256), primary_key=True),  # `policies/{id}`
+    _run_id(),
+    Column("base_model", String(64), nullable=False),  # digest of the base model
+    Column("version", Integer, nullable=False, server_default="0"),  # of its run, from 0
+    Column("parent", String(256), nullable=False),
+    Column("round", Integer),  # that made it; unset for a base model
+    Column("adapter", JSON(none_as_null=True)),  # AdapterRef
+    Column("trials", JSON, nullable=False),
+    Column("forgetting", Float),
+    Column("held_out_accuracy", Float),
+    Column("create_time", UtcTime, nullable=False),
+    Column("usage", JSON, nullable=False),  # Usage
+    Column("retention", JSON(none_as_null=True)),  # Retention
+    Column("divergence", JSON(none_as_null=True)),  # Divergence
+    Column("scores", JSON, nullable=False, server_default="{}"),  # {context id: accuracy}: its row of R
+    Column("gate", String(16), nullable=False, server_default="unmeasured"),  # GateState
+    Column("gate_reason", Text, nullable=False, server_default=""),
+)
+
+aliases = Table(
+    "aliases",
+    metadata,
+    Column("tenant", String(64), primary_key=True),
+    Column("alias", String(64), primary_key=True),
+    Column("sequence", Integer, primary_key=True),  # from 1; the highest is where it points
+    Column("policy", String(256), nullable=False),  # `policies/{id}`
+    Column("reason", Text, nullable=False),
+    Column("time", UtcTime, nullable=False),
+    Column("restores", Integer),  # the move that a roll-back went back to
+)
+
+events = Table(
+    "events",
+    metadata,
+    _run_id(key=True),
+    Column("sequence", Integer, primary_key=True),  # from 1, without gaps
+    Column("time", UtcTime, nullable=False),
+    Column("trial", String(300)),  # the trial that ended
+    Column("progress", JSON, nullable=False),  # RunProgress
+    Column("kind", String(64), nullable=False),  # class of the EventKind
+    Column("body", JSON, nullable=False),
+)
+
+requests = Table(
+    "requests",
+    metadata,
+    Column("tenant", String(64), primary_key=True),
+    Column("request_id", String(128), primary_key=True),
+    Column("digest", String(64), nullable=False),  # of method and content
+    Column("run_id", Text, nullable=False),  # what it was about: a run, a trial or an alias
+    Column("create_time", UtcTime, nullable=False),
+)
+
+tenants = Table(
+    "tenants",
+    metadata,
+    Column("tenant", String(64), primary_key=True),
+    Column("quotas", JSON, nullable=False),  # Quotas
+    Column("day", String(10), nullable=False),  # the day (UTC) that the next column is about
+    Column("device_seconds", Float, nullable=False),
+)
+
+audit = Table(
+    "audit",
+    metadata,
+    Column("number", BigInteger().with_variant(Integer, "sqlite"), primary_key=True),
+    Column("time", UtcTime, nullable=False),
+    Column("caller", String(128), nullable=False),
+    Column("role", String(16), nullable=False),
+    Column("tenant", String(64), nullable=False),
+    Column("action", String(64), nullable=False),
+    Column("resource", String(300), nullable=False),
+    Column("request_id", String(128), nullable=False),
+    Column("outcome", String(64), nullable=False),
+    Column("detail", Text, nullable=False),
+    Index("audit_by_tenant", "tenant", "number"),
+    Index("audit_by_resource", "resource", "number"),
+)
+
+workers = Table(
+    "workers",
+    metadata,
+    Column("worker_id", String(128), primary_key=True),
+    Column("beat", Integer, nullable=False),  # goes up while the worker lives
+)

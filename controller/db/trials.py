@@ -1,0 +1,271 @@
+"""Trials in the record: planned, chosen from, queued again, read. A trial's row is there before its message; its end is
+one fenced transaction, in `attempts`. Its states, and the moves between them, are in `states`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import Connection, Row, ScalarSelect, Update, and_, delete, func, or_, select, update
+
+from controller.db import budgets, quotas, states
+from controller.db.access import AccessScope
+from controller.db.database import insert_new
+from controller.db.leases import RunLease, gone, hold
+from controller.db.pages import Page, key_of, size_of, token_after
+from controller.db.tables import now, rounds, runs, trials
+from sealkit.errors import UnknownRun, UnknownTrial
+from sealkit.names import parent_of_trials, run_name, trial_name
+from sealkit.resources import Editor, RunState, Trial, TrialPhase, TrialState
+from sealkit.types import Usage, Value, Verdict
+
+_OPEN = states.CANCEL_TRIAL.sources
+_OWN = trials.c.phase != TrialPhase.RERUN
+"""What belongs to its run: reruns count for nothing."""
+NO_VERDICTS = [column for column in trials.c if column.name not in ("verdicts", "baseline_verdicts", "manifest")]
+"""A trial's row without what is long."""
+_CHUNK = 500
+"""Names in one IN list: databases bound the number of parameters of a statement."""
+
+
+class Plan(Value):
+    """A trial to make. `target_characters`: what its spec is to train on in all, where that is given."""
+
+    run_id: str
+    round: int
+    trial_id: str
+    phase: TrialPhase
+    editor: str
+    context_id: str
+    index: int
+    policy: str
+    target_characters: int | None = None
+
+    @property
+    def name(self) -> str:
+        """Resource name."""
+        return trial_name(self.run_id, self.round, self.trial_id)
+
+
+# --- the driver's side ------------------------------------------------------------------------------------------------
+def add(connection: Connection, lease: RunLease, plans: Sequence[Plan]) -> list[str]:
+    """Writes the rows that are not there yet; the names of those. Raises LeaseLost."""
+    run = hold(connection, lease)
+    fixed = blank()
+    rows = [{"name": plan.name, **plan.model_dump(mode="json", exclude={"trial_id"}), **fixed} for plan in plans]
+    inserted = set(insert_new(connection, trials, *rows))
+    new = [plan.name for plan in plans if plan.name in inserted]
+    budgets.settle(connection, run, more=bool(new))
+    return new
+
+
+def blank() -> dict[str, Any]:
+    """What stands in the row of a trial that nobody has taken yet, beside what it is to be."""
+    return {
+        "state": TrialState.QUEUED,
+        "token": 0,
+        "worker": "",
+        "attempts": 0,
+        "late_results": 0,
+        "rejection": "",
+        "selected": False,
+        "verdicts": [],
+        "baseline_verdicts": [],
+        "stage_seconds": {},
+        "stage_usage": {},
+        "manifest": {},
+        "usage": Usage().model_dump(),
+        "create_time": now(),
+    }
+
+
+def named(connection: Connection, names: Sequence[str]) -> list[Trial]:
+    """Trials by name, without verdicts, in the order of `names`."""
+    found: dict[str, Trial] = {}
+    for start in range(0, len(names), _CHUNK):
+        rows = connection.execute(select(*NO_VERDICTS).where(trials.c.name.in_(names[start : start + _CHUNK])))
+        found.update((row.name, from_row(row)) for row in rows)
+    return [found[name] for name in names]
+
+
+def ended(connection: Connection, names: Sequence[str]) -> list[str]:
+    """Which of these trials have ended."""
+    found: list[str] = []
+    for start in range(0, len(names), _CHUNK):
+        these = trials.c.name.in_(names[start : start + _CHUNK])
+        found += connection.scalars(select(trials.c.name).where(these, trials.c.state.not_in(_OPEN)))
+    return found
+
+
+def mean_trained_characters(connection: Connection, names: Sequence[str]) -> int | None:
+    """What the succeeded ones among these trials trained on, on average; None where none succeeded."""
+    mean = connection.scalar(
+        select(func.avg(trials.c.trained_characters)).where(
+            trials.c.name.in_(names), trials.c.state == TrialState.SUCCEEDED
+        )
+    )
+    return None if mean is None else round(mean)
+
+
+def paired_verdicts(connection: Connection, name: str) -> tuple[tuple[Verdict, ...], tuple[Verdict, ...]]:
+    """A trial's verdicts and its baseline's, in the order of the queries."""
+    row = connection.execute(select(trials.c.verdicts, trials.c.baseline_verdicts).where(trials.c.name == name)).one()
+    return tuple(map(Verdict.model_validate, row.verdicts)), tuple(map(Verdict.model_validate, row.baseline_verdicts))
+
+
+def choose(connection: Connection, lease: RunLease, round_index: int, kept: Sequence[str]) -> None:
+    """Marks exactly these trials of a round as selected. Raises LeaseLost."""
+    hold(connection, lease)
+    of_round = and_(trials.c.run_id == lease.run_id, trials.c.round == round_index)
+    connection.execute(update(trials).where(of_round, trials.c.selected).values(selected=False))
+    for start in range(0, len(kept), _CHUNK):
+        names = kept[start : start + _CHUNK]
+        connection.execute(update(trials).where(trials.c.name.in_(names)).values(selected=True))
+
+
+def chosen(connection: Connection, run_id: str, *, from_round: int, to_round: int) -> list[Trial]:
+    """The selected trials of some rounds, both ends included, in the order of their names."""
+    rows = connection.execute(
+        select(*NO_VERDICTS)
+        .where(trials.c.run_id == run_id, trials.c.selected, trials.c.round.between(from_round, to_round))
+        .order_by(trials.c.round, trials.c.name)
+    )
+    return [from_row(row) for row in rows]
+
+
+def unfinished(connection: Connection, run_id: str, dead: Collection[str]) -> tuple[list[str], list[str]]:
+    """Names of the run's trials that wait for a worker, and of those that a dead worker had."""
+    of_run = and_(trials.c.run_id == run_id, _OWN)
+    waiting = select(trials.c.name).where(of_run, trials.c.state == TrialState.QUEUED).order_by(trials.c.create_time)
+    orphaned = select(trials.c.name).where(of_run, trials.c.state == TrialState.RUNNING, gone(trials.c.worker, dead))
+    return list(connection.scalars(waiting)), list(connection.scalars(orphaned))
+
+
+def put_back(connection: Connection, lease: RunLease, dead: Collection[str]) -> None:
+    """Queues the run's trials again that a dead worker had; what it may still find out is late. Raises LeaseLost."""
+    hold(connection, lease)
+    orphaned = and_(trials.c.run_id == lease.run_id, _OWN, gone(trials.c.worker, dead))
+    connection.execute(queue_again(orphaned))
+
+
+def orphaned_of_paused(connection: Connection, dead: Collection[str]) -> bool:
+    """Whether a dead worker had a trial of a paused run."""
+    running = trials.c.state == TrialState.RUNNING
+    return connection.scalar(select(trials.c.name).where(running, _of_paused(dead)).limit(1)) is not None
+
+
+def put_back_of_paused(connection: Connection, dead: Collection[str]) -> None:
+    """Queues the trials of paused runs again that a dead worker had: nobody drives those runs."""
+    connection.execute(queue_again(_of_paused(dead)))
+
+
+def queue_again(which: Any) -> Update:
+    """Queues those of these trials again that a worker has; what it may still find out is late."""
+    had = and_(which, trials.c.state.in_(states.GIVE_BACK_TRIAL.sources))
+    back = {"state": states.GIVE_BACK_TRIAL.target, "worker": "", "token": trials.c.token + 1}
+    return update(trials).where(had).values(**back)
+
+
+def _of_paused(dead: Collection[str]) -> Any:
+    paused = select(runs.c.run_id).where(runs.c.state == RunState.PAUSED)
+    return and_(trials.c.run_id.in_(paused), gone(trials.c.worker, dead))
+
+
+# --- with the run -----------------------------------------------------------------------------------------------------
+def cancel(connection: Connection, run_id: str) -> None:
+    """Ends every trial of a run that has not ended; results that still come are late."""
+    unfinished = and_(trials.c.run_id == run_id, _OWN, trials.c.state.in_(_OPEN))
+    values = {"state": states.CANCEL_TRIAL.target, "worker": "", "token": trials.c.token + 1, "end_time": now()}
+    connection.execute(update(trials).where(unfinished).values(**values))
+
+
+def retryable(connection: Connection, run_id: str, names: Collection[str] | None = None) -> list[str]:
+    """The failed and cancelled trials of a run that can still count: not those of E-steps whose M-step is done. With
+    `names`, of the failed ones only those. Raises UnknownTrial where the run has no such trial."""
+    done = select(rounds.c.round).where(rounds.c.run_id == run_id, rounds.c.next_policy.is_not(None))
+    counts = or_(trials.c.phase == TrialPhase.HELD_OUT, trials.c.round.not_in(done))
+    again = and_(trials.c.run_id == run_id, _OWN, trials.c.state.in_(states.RETRY_TRIAL.sources), counts)
+    found = connection.execute(select(trials.c.name, trials.c.state).where(again)).all()
+    if names is None:
+        return [row.name for row in found]
+    for name in names:
+        if connection.scalar(select(trials.c.name).where(trials.c.name == name, trials.c.run_id == run_id)) is None:
+            raise UnknownTrial(f"runs/{run_id} has no trial {name}", metadata={"trial": name})
+    return [row.name for row in found if row.name in set(names) or row.state == TrialState.CANCELLED]
+
+
+def reset(connection: Connection, run_id: str, names: Sequence[str]) -> None:
+    """Queues these of a run's trials again, and takes what they had spent off its count: they bring it along.
+
+    The passage-only trial of a group that goes on is struck: its budget is the group's, which may change.
+    """
+    back = {"state": states.RETRY_TRIAL.target, "attempts": 0, "worker": "", "error": None, "end_time": None}
+    values = {**back, "token": trials.c.token + 1}
+    for start in range(0, len(names), _CHUNK):
+        these = trials.c.name.in_(names[start : start + _CHUNK])
+        rows = connection.execute(select(*NO_VERDICTS).where(these)).all()
+        connection.execute(update(trials).where(these).values(**values))
+        spent = sum((Usage.model_validate(row.usage) for row in rows if row.state == TrialState.FAILED), Usage())
+        counted = update(runs).where(runs.c.run_id == run_id).values(**budgets.less_spent(spent))
+        tenant = connection.execute(counted.returning(runs.c.tenant)).scalar_one()
+        quotas.spend(connection, tenant, -spent.device_seconds)
+        groups = {(row.round, row.phase, row.context_id) for row in rows if row.editor != Editor.PASSAGE_ONLY}
+        for number, phase, context_id in groups:
+            of_group = {"run_id": run_id, "round": number, "phase": phase, "context_id": context_id}
+            connection.execute(delete(trials).filter_by(**of_group, editor=Editor.PASSAGE_ONLY))
+
+
+def count_done(run_id: str) -> ScalarSelect[int]:
+    """How many trials of a run have ended, as a subquery."""
+    return (
+        select(func.count())
+        .select_from(trials)
+        .where(trials.c.run_id == run_id, _OWN, trials.c.state.not_in(_OPEN))
+        .scalar_subquery()
+    )
+
+
+# --- reading ----------------------------------------------------------------------------------------------------------
+def get(connection: Connection, scope: AccessScope, name: str) -> Trial:
+    """One trial with its verdicts. Raises UnknownTrial."""
+    query = select(trials).where(trials.c.name == name, scope.of_run(trials.c.run_id))
+    row = connection.execute(query).one_or_none()
+    if row is None:
+        raise UnknownTrial(f"there is no trial {name}", metadata={"trial": name})
+    return from_row(row, verdicts=row.verdicts, manifest=row.manifest)
+
+
+def of_run(connection: Connection, run_id: str) -> list[Trial]:
+    """All trials of a run but reruns, without verdicts, in the order of their names."""
+    query = select(*NO_VERDICTS).where(trials.c.run_id == run_id, _OWN).order_by(trials.c.round, trials.c.name)
+    return [from_row(row) for row in connection.execute(query)]
+
+
+def page(
+    connection: Connection, scope: AccessScope, parent: str, size: int, token: str, *, state: TrialState | None = None
+) -> Page[Trial]:
+    """Trials of `runs/{id}` or `runs/{id}/rounds/{round}`, all or those in one state, in the order of their names.
+    Raises UnknownRun, InvalidInput on a bad token."""
+    run_id, round_index = parent_of_trials(parent)
+    if connection.scalar(select(runs.c.run_id).where(runs.c.run_id == run_id, scope.runs)) is None:
+        raise UnknownRun(f"there is no run runs/{run_id}", metadata={"run": run_name(run_id)})
+    query = select(*NO_VERDICTS).where(trials.c.run_id == run_id)
+    if state is not None:
+        query = query.where(trials.c.state == state)
+    if round_index is not None:
+        query = query.where(trials.c.round == round_index)
+    if key := key_of(token, int, str):
+        later = and_(trials.c.round == key[0], trials.c.name > key[1])
+        query = query.where(or_(trials.c.round > key[0], later))
+    rows = connection.execute(query.order_by(trials.c.round, trials.c.name).limit(size_of(size) + 1)).all()
+    shown = rows[: size_of(size)]
+    more = len(rows) > len(shown)
+    return Page([from_row(row) for row in shown], token_after([shown[-1].round, shown[-1].name]) if more else "")
+
+
+def from_row(row: Row[Any], verdicts: Sequence[Any] = (), manifest: Mapping[str, Any] | None = None) -> Trial:
+    """The trial of a row that may be without verdicts and manifest."""
+    own = ("completion", "verdicts", "manifest")
+    taken = {field: row._mapping[field] for field in Trial.model_fields if field not in own}
+    return Trial(**taken, completion=row.completion or "", verdicts=tuple(verdicts), manifest=dict(manifest or {}))

@@ -1,0 +1,1 @@
+"""What a run found, cost and would take."""

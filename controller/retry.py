@@ -1,0 +1,84 @@
+"""Waiting for what is away: a dead dependency costs time, not results."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
+from typing import Any, TypeVar
+
+import structlog
+
+from sealkit.errors import Cancelled, DeadlineExceeded, QueueFull, Unavailable
+
+log = structlog.get_logger(__name__)
+
+T = TypeVar("T")
+
+AWAY = (Unavailable, QueueFull, Cancelled)
+"""Not now: it does not answer, has no room, or went down in the middle of the call."""
+_FIRST_SECONDS = 0.1
+_LONGEST_SECONDS = 5.0
+_DEADLINES = 3
+
+
+def backoff() -> Iterator[float]:
+    """Seconds to wait before one more try: doubled each time, up to a bound."""
+    seconds = _FIRST_SECONDS
+    while True:
+        yield seconds
+        seconds = min(2 * seconds, _LONGEST_SECONDS)
+
+
+async def retry_until_available(call: Callable[[], Awaitable[T]], *, doing: str) -> T:
+    """`call` again and again while what it needs is away, with RetryInfo's pause where one was named.
+
+    Raises what `call` raises otherwise; DeadlineExceeded once it has come three times: some work never ends in time.
+    """
+    deadlines, pause = 0, backoff()
+    while True:
+        try:
+            return await call()
+        except (*AWAY, DeadlineExceeded) as error:
+            deadlines += isinstance(error, DeadlineExceeded)
+            if deadlines >= _DEADLINES:
+                raise
+            seconds = error.retry_after or next(pause)
+            log.warning("waiting", doing=doing, reason=error.reason, message=error.message, seconds=seconds)
+            await asyncio.sleep(seconds)
+
+
+async def last(stream: AsyncIterator[T]) -> T | None:
+    """What comes last of a stream, which is read to its end: one that is left before is a call that was cancelled."""
+    found = None
+    async for one in stream:
+        found = one
+    return found
+
+
+async def gather_or_cancel(*work: Coroutine[Any, Any, T]) -> list[T]:
+    """Runs all at once; their results in order. The first that fails stops the others, and its error is raised."""
+    tasks = [asyncio.create_task(one) for one in work]
+    try:
+        return list(await asyncio.gather(*tasks))
+    finally:
+        await _stop(tasks)
+
+
+async def run_with_background(work: Coroutine[Any, Any, T], *companions: Coroutine[Any, Any, None]) -> T:
+    """Runs `work` to its end beside companions that never end; one that fails ends it all, with its error."""
+    main = asyncio.create_task(work)
+    beside = [asyncio.create_task(one) for one in companions]
+    try:
+        await asyncio.wait([main, *beside], return_when=asyncio.FIRST_COMPLETED)
+        for task in beside:
+            if task.done():
+                task.result()
+        return await main
+    finally:
+        await _stop([main, *beside])
+
+
+async def _stop(tasks: list[asyncio.Task[Any]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)

@@ -1,0 +1,61 @@
+"""Consolidation: one training on all that was kept, so that later texts do not write over earlier ones."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from controller.db.trials import Plan
+from controller.rules.seeds import inner_seed
+from controller.rules.setup import Setup
+from sealkit.domains.base import Context
+from sealkit.errors import LimitExceeded
+from sealkit.names import id_of
+from sealkit.resources import Trial
+from sealkit.types import TrainingSpec, seed_of
+
+_MAX_EXAMPLES = 10_000  # of a TrainingSpec
+
+
+def consolidated(setup: Setup, contexts: Sequence[Context], kept: Sequence[Trial], t: int) -> TrainingSpec:
+    """The spec of one adapter on the examples of all `kept` trials, oldest first, and the run's rehearsal. Shape and
+    hyper-parameters are the config's own: those that single self-edits chose for themselves were for them alone.
+
+    Raises LimitExceeded where there are more examples than one spec may hold.
+    """
+    by_id = {context.context_id: context for context in contexts}
+    examples = [
+        example
+        for trial in kept
+        for example in setup.domain.compile(
+            by_id[trial.context_id], trial.completion, inner_seed(setup.config.seed, _plan(setup, trial))
+        ).examples
+    ]
+    if len(examples) > _MAX_EXAMPLES:
+        raise LimitExceeded(
+            f"what was learned makes {len(examples)} examples, one adapter takes {_MAX_EXAMPLES}; start a new run, or "
+            'commit by joining (adapt.commit = "join")',
+            metadata={"limit": "examples", "allowed": str(_MAX_EXAMPLES), "asked": str(len(examples))},
+        )
+    inner = setup.config.inner_loop
+    return TrainingSpec(
+        examples=tuple(examples),
+        rehearsal=setup.rehearsal,
+        lora=inner.lora,
+        optimisation=inner.optimisation,
+        append_eos=inner.append_eos,
+        seed=seed_of(setup.config.seed, "consolidation", t),
+    )
+
+
+def _plan(setup: Setup, trial: Trial) -> Plan:
+    """The plan that the trial was made by, as far as its seed goes."""
+    return Plan(
+        run_id=setup.run_id,
+        round=trial.round,
+        trial_id=id_of(trial.name),
+        phase=trial.phase,
+        editor=trial.editor,
+        context_id=trial.context_id,
+        index=trial.index,
+        policy=trial.policy,
+    )

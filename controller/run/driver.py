@@ -1,0 +1,177 @@
+"""Drives runs: takes over each unfinished run that nobody alive drives, and brings it to its end.
+
+A run has one driver at a time, by a fenced lease in SQL. A driver that dies is replaced once its worker's lease ran
+out; the next one begins `rest_em`, or `adapt`, from the top, and the record makes it go on from where the last one
+stopped.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from functools import partial
+from time import monotonic as steady
+
+import structlog
+from structlog.contextvars import bound_contextvars
+
+from controller.db import budgets, runs, trials
+from controller.db.database import Database
+from controller.db.leases import LeaseLost, RunLease
+from controller.db.runs import RunPlan
+from controller.heartbeats import Heartbeats
+from controller.retry import backoff, retry_until_available, run_with_background
+from controller.rules.setup import make_setup, with_rehearsal_answers
+from controller.run.adapt import adapt
+from controller.run.rest_em import rest_em
+from controller.run.steps import RunSteps
+from controller.services import Services
+from controller.trial.dispatcher import RERUNS
+from sealkit.errors import SealError, Unavailable
+from sealkit.faults import fault_of
+from sealkit.observability import tracing
+from sealkit.queue import Queue
+from sealkit.resources import Fault
+
+log = structlog.get_logger(__name__)
+
+_LOOK_SECONDS = 0.25
+_RECONCILES_A_LEASE = 4
+
+
+class Driver:
+    """All the runs that this worker drives."""
+
+    def __init__(
+        self,
+        *,
+        database: Database,
+        queue: Queue,
+        services: Services,
+        heartbeats: Heartbeats,
+        plugins: tuple[str, ...] = (),
+    ) -> None:
+        self._database = database
+        self._queue = queue
+        self._services = services
+        self._heartbeats = heartbeats
+        self._plugins = plugins
+        self._driven: dict[RunLease, asyncio.Task[None]] = {}
+
+    async def run(self) -> None:
+        """Drives until it is cancelled, then lets go of its runs."""
+        every, tidied = self._heartbeats.lease_seconds / _RECONCILES_A_LEASE, -float("inf")
+        try:
+            while True:
+                try:
+                    await self._take_free_runs()
+                    if steady() - tidied > every:
+                        await self._tidy()
+                        tidied = steady()
+                except Unavailable as error:
+                    log.warning("waiting", doing="looking for runs", message=error.message)
+                await asyncio.sleep(min(_LOOK_SECONDS, every))
+        finally:
+            await self._let_go()
+
+    async def _take_free_runs(self) -> None:
+        dead = await self._heartbeats.dead()
+        if not await self._database.read(runs.free, dead):
+            return
+        for lease in await self._database.write(runs.take_free, self._heartbeats.worker_id, dead):
+            task = asyncio.create_task(self._drive(lease))
+            self._driven[lease] = task
+            task.add_done_callback(partial(self._stopped, lease))
+
+    async def _tidy(self) -> None:
+        """What no driver does, since nobody drives those runs: trials of paused runs whose worker died wait again, and
+        the streams of runs that have ended go."""
+        dead = await self._heartbeats.dead()
+        if await self._database.read(trials.orphaned_of_paused, dead):
+            await self._database.write(trials.put_back_of_paused, dead)
+        over = await self._queue.streams() - await self._database.read(runs.unsettled) - {RERUNS.run_id}
+        await self._queue.drop(sorted(over))
+
+    async def _drive(self, lease: RunLease) -> None:
+        """Brings a run to its end, whatever is away meanwhile."""
+        with bound_contextvars(run=lease.run):
+            log.info("driving", token=lease.token)
+            pause = backoff()
+            while True:
+                try:
+                    await self._once(lease)
+                    return
+                except LeaseLost:
+                    log.info("run is in other hands or was cancelled")
+                    return
+                except Unavailable as error:  # the record: services are waited for where they are called
+                    log.warning("waiting", doing="driving", message=error.message)
+                    await asyncio.sleep(next(pause))
+
+    async def _once(self, lease: RunLease) -> None:
+        try:
+            plan = await self._database.read(runs.plan, lease.run_id)
+            with tracing.span("drive", trace=plan.trace):
+                await self._drive_by(plan, lease)
+        except Unavailable:
+            raise
+        except SealError as error:
+            log.error("run failed", reason=error.reason, message=error.message)
+            await self._database.write(runs.fail, lease, fault_of(error))
+            return
+        await self._database.write(runs.succeed, lease)
+        log.info("run succeeded")
+
+    async def _drive_by(self, plan: RunPlan, lease: RunLease) -> None:
+        setup = make_setup(plan, self._plugins)
+        drive = RunSteps(
+            lease,
+            await with_rehearsal_answers(setup, self._services.generator),
+            database=self._database,
+            queue=self._queue,
+            services=self._services,
+            heartbeats=self._heartbeats,
+        )
+        every = self._heartbeats.lease_seconds / _RECONCILES_A_LEASE
+        clock = self._keep_time(lease, every)
+        task = adapt(drive) if setup.config.task == "adapt" else rest_em(drive)
+        await run_with_background(task, drive.follow(), drive.reconcile(every), clock)
+
+    async def _keep_time(self, lease: RunLease, every_seconds: float) -> None:
+        """Counts the time under way, on this process's steady clock; never returns. A process that stood still counts
+        one lease at most: whoever took the run over then counts its own. Raises LeaseLost."""
+        before = steady()
+        while True:
+            await asyncio.sleep(every_seconds)
+            now = steady()
+            try:
+                await self._database.write(budgets.tick, lease, min(now - before, self._heartbeats.lease_seconds))
+            except Unavailable as error:
+                log.warning("time not counted yet", message=error.message)
+            else:
+                before = now
+
+    def _stopped(self, lease: RunLease, task: asyncio.Task[None]) -> None:
+        self._driven.pop(lease, None)
+        if task.cancelled() or (error := task.exception()) is None:
+            return
+        # A bug: the run ends with it, loudly, instead of hanging.
+        log.error("driver crashed", run=lease.run, exc_info=error)
+        self._driven[lease] = asyncio.create_task(self._fail(lease, fault_of(error)))
+
+    async def _fail(self, lease: RunLease, fault: Fault) -> None:
+        try:
+            await retry_until_available(lambda: self._database.write(runs.fail, lease, fault), doing="ending a run")
+        except LeaseLost:
+            log.info("run is in other hands or was cancelled", run=lease.run)
+        self._driven.pop(lease, None)
+
+    async def _let_go(self) -> None:
+        driven = dict(self._driven)
+        for task in driven.values():
+            task.cancel()
+        await asyncio.gather(*driven.values(), return_exceptions=True)
+        try:
+            for lease in driven:
+                await self._database.write(runs.release, lease)
+        except Unavailable as error:
+            log.warning("runs not released; they are free when the lease is over", message=error.message)

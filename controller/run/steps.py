@@ -1,0 +1,344 @@
+"""One run under way: the steps that `round.py` is written in, each of which can be done again and changes nothing then.
+
+The record remembers what was done; trials go to whatever worker is free, through the queue; what they found is awaited
+here. A drive holds the run's lease: every write is refused once somebody else took the run over or it was cancelled.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from functools import partial
+
+import structlog
+from sqlalchemy import Connection
+
+from controller.db import contexts, events, policies, runs, trials
+from controller.db.access import FULL_ACCESS
+from controller.db.database import Database
+from controller.db.leases import RunLease, hold
+from controller.db.tables import now
+from controller.db.trials import Plan
+from controller.heartbeats import Heartbeats
+from controller.report.run import build_report
+from controller.retry import last, retry_until_available
+from controller.rules import gate
+from controller.rules.arms import count_edits, edits_of_group
+from controller.rules.consolidation import consolidated
+from controller.rules.selection import BothVerdicts, Group
+from controller.rules.setup import Setup
+from controller.services import Services
+from sealkit.config import RunConfig, SelectionConfig
+from sealkit.domains.base import Context
+from sealkit.errors import FailedPrecondition, Unavailable
+from sealkit.names import policy_name, trial_id
+from sealkit.observability import tracing
+from sealkit.queue import Queue
+from sealkit.resources import Editor, GateState, PolicyVersion, Trial, TrialPhase, TrialState
+from sealkit.types import AdapterRef, Policy, PolicyExample, Progress, TrainingResult, Usage, seed_of
+
+log = structlog.get_logger(__name__)
+
+_POLL_SECONDS = 0.5
+_BREATH_SECONDS = 0.02
+
+
+class RunSteps:
+    """A run in the hands of its driver. Every method raises LeaseLost once the run is in other hands."""
+
+    def __init__(
+        self,
+        lease: RunLease,
+        setup: Setup,
+        *,
+        database: Database,
+        queue: Queue,
+        services: Services,
+        heartbeats: Heartbeats,
+    ) -> None:
+        self._lease = lease
+        self._setup = setup
+        self._database = database
+        self._queue = queue
+        self._services = services
+        self._heartbeats = heartbeats
+        self.train: list[Context] = []
+        """Contexts to learn from, in the order of the dataset."""
+        self._ended: dict[str, asyncio.Event] = {}
+        self.held_out: list[Context] = []
+        """Held-out contexts; none where the config leaves the scoring out."""
+
+    # --- the run ------------------------------------------------------------------------------------------------------
+    @property
+    def config(self) -> RunConfig:
+        """What the run is to do."""
+        return self._setup.config
+
+    @property
+    def selection(self) -> SelectionConfig:
+        """How self-edits are chosen."""
+        return self.config.selection
+
+    async def first_policy(self) -> PolicyVersion:
+        """θ_0, measured. Raises ModelMismatch where the services, or the policy to start from, disagree on the base
+        model."""
+        self.train = await self._database.read(contexts.of_split, self._lease.run_id, "train")
+        if self.config.held_out.samples:
+            self.held_out = await self._database.read(contexts.of_split, self._lease.run_id, "heldout")
+        moves = Editor.POLICY in self.config.editor.arms and (
+            self.config.rounds > 1 or self.config.held_out.samples > 0
+        )
+        weighed = self.config.reward.divergence_weight > 0
+        asked = partial(self._services.base_model, policy_moves=moves, divergence=weighed)
+        base = await retry_until_available(asked, doing="asking for the base model")
+        theta = await self._database.write(
+            policies.begin, self._lease, start_policy=self._setup.start_policy, base_model=base.digest
+        )
+        if theta.gate is not GateState.UNMEASURED:
+            return theta
+        return await self._database.write(policies.measured, self._lease, await self.measured(theta))
+
+    async def stage(self, t: int, name: str) -> None:
+        """Says what begins."""
+        log.info("stage", round=t, stage=name)
+        await self._database.write(runs.stage, self._lease, t, name)
+
+    async def open_round(self, t: int, theta: PolicyVersion) -> PolicyVersion | None:
+        """Begins round t under θ_t; θ_{t+1} where the round was done before."""
+        following = await self._database.write(policies.begin_round, self._lease, t, theta.name)
+        return await self._database.read(policies.get, FULL_ACCESS, following) if following else None
+
+    async def close_round(self, t: int, theta: PolicyVersion, made: PolicyVersion, *, kept: int) -> PolicyVersion:
+        """Ends round t; θ_{t+1} is what was `made`, or θ_t where that is θ_t itself or the gate refused it. A policy
+        that stays needs no second scoring."""
+        stays = made.name == theta.name or made.gate is GateState.REFUSED
+        again = count_edits(self.config, TrialPhase.HELD_OUT, (), first=False)
+        fewer = len(self.held_out) * again if stays else 0
+        alias = self.config.gate.alias
+        following = await self._database.write(
+            policies.end_round, self._lease, t, theta, made, kept=kept, alias=alias, fewer_trials=fewer
+        )
+        log.info("round done", round=t, kept=kept, policy=following.name, gate=made.gate_reason)
+        return following
+
+    def round_that_made(self, theta: PolicyVersion) -> int:
+        """The round under which a policy's scoring is filed: the one that made it, the first for θ_0."""
+        return theta.round or 0
+
+    # --- the E-step ---------------------------------------------------------------------------------------------------
+    def contexts_of_round(self, t: int) -> list[Context]:
+        """The contexts that round t learns from."""
+        return self._setup.contexts_of_round(self.train, t)
+
+    def self_edits(self, t: int, phase: TrialPhase, theta: PolicyVersion, context: Context) -> list[Plan]:
+        """The trials of a context's self-edits: k to learn from, `held_out.samples` to score a policy with; of every
+        arm."""
+        ready = self._setup.domain.ready_made(context)
+        arms = edits_of_group(self.config, phase, ready, first=self._is_first(theta))
+        return [self._plan(t, phase, theta, context, editor, i) for editor, count in arms for i in range(count)]
+
+    async def passage_only(
+        self, t: int, phase: TrialPhase, theta: PolicyVersion, context: Context, edits: Sequence[Trial]
+    ) -> list[Plan]:
+        """The trial of the raw passage, with the budget that the group's self-edits had on average; on held-out
+        contexts under θ_0 alone; none where the config leaves it out."""
+        if not self.config.passage_only or (phase is TrialPhase.HELD_OUT and not self._is_first(theta)):
+            return []
+        names = [trial.name for trial in edits]
+        budget = await self._database.read(trials.mean_trained_characters, names)
+        plan = self._plan(t, phase, theta, context, Editor.PASSAGE_ONLY, 0)
+        return [plan.model_copy(update={"target_characters": budget})]
+
+    async def tried(self, plans: Sequence[Plan]) -> list[Trial]:
+        """Has the trials made, and returns them when all have ended. Rows come first, messages then; a message that
+        Redis does not take now is put there later (`reconcile`)."""
+        names = [plan.name for plan in plans]
+        new = await self._database.write(trials.add, self._lease, plans)
+        try:
+            await self._put(new)
+        except Unavailable as error:
+            log.warning("trials wait for the queue", trials=len(new), message=error.message)
+        heard = [self._ended.setdefault(name, asyncio.Event()) for name in names]
+        for name in await self._database.read(trials.ended, names):
+            self._ended[name].set()
+        for one in heard:
+            await one.wait()
+        for name in names:
+            self._ended.pop(name, None)
+        return await self._database.read(trials.named, names)
+
+    async def _put(self, names: Sequence[str]) -> None:
+        with tracing.span("put trials", kind="producer", attributes={"seal.trials": len(names)}) as place:
+            await self._queue.put(self._lease.run_id, names, trace=place)
+
+    def check_any_worked(self, groups: Sequence[Group]) -> None:
+        """Raises FailedPrecondition where every self-edit of an E-step failed: more rounds would only fail likewise."""
+        edits = [trial for group in groups for trial in group.edits]
+        if edits and all(trial.state is TrialState.FAILED for trial in edits):
+            error = edits[0].error
+            why = f"{error.reason}: {error.message}" if error else "for no recorded reason"
+            raise FailedPrecondition(
+                f"all {len(edits)} trials of the E-step failed, the first with {why}; mend that, then resume the run"
+            )
+
+    async def verdicts_of(self, group: Group) -> dict[str, BothVerdicts]:
+        """What the `significant` rule compares; nothing for the other rules."""
+        if self.selection.rule != "significant":
+            return {}
+        return {t.name: await self._database.read(trials.paired_verdicts, t.name) for t in group.edits}
+
+    # --- the M-step, or a commit --------------------------------------------------------------------------------------
+    async def select(self, t: int, kept: Sequence[Trial]) -> None:
+        """Marks what selection kept of round t."""
+        await self._database.write(trials.choose, self._lease, t, [trial.name for trial in kept])
+
+    async def train_policy(self, t: int, theta: PolicyVersion) -> PolicyVersion:
+        """θ_{t+1} from what was kept in round t, or in all rounds so far where the config starts from the base."""
+        from_base = self.config.m_step.start_from == "base"
+        kept = await self._database.read(
+            trials.chosen, self._lease.run_id, from_round=0 if from_base else t, to_round=t
+        )
+        with tracing.span("M-step", attributes={"seal.round": t}):
+            result = await retry_until_available(lambda: self._fine_tune(t, theta, kept), doing="M-step")
+        return self._version(t, theta, result.adapter, kept, result.usage)
+
+    async def commit(self, t: int, theta: PolicyVersion, best: Trial) -> PolicyVersion:
+        """θ_{t+1} from the trial of round t that is to be committed: its adapter on top of θ_t's, which is what was
+        scored; or, where the config consolidates, one adapter over θ_0 trained on all that was kept so far."""
+        if self.config.adapt.commit == "join" and best.adapter is not None:
+            return self._version(t, theta, await self._joined(theta, best.adapter), [best], Usage())
+        kept = await self._database.read(trials.chosen, self._lease.run_id, from_round=0, to_round=t)
+        spec = await asyncio.to_thread(consolidated, self._setup, self.train, kept, t)
+        first = await self._database.read(policies.get, FULL_ACCESS, policy_name(self._lease.run_id, 0))
+
+        async def train() -> TrainingResult:
+            return await _last(self._services.trainer.train_adapter(_policy(first), spec, owner=self._lease.run))
+
+        with tracing.span("consolidation", attributes={"seal.round": t}):
+            result = await retry_until_available(train, doing="consolidation")
+            joined = await self._joined(first, result.adapter)
+        return self._version(t, theta, joined, kept, result.usage)
+
+    async def measured(self, theta: PolicyVersion) -> PolicyVersion:
+        """The policy with what it forgot and what the gate says to that; in an adaptation also with its row of R."""
+        contexts = self.train if self.config.task == "adapt" else ()
+        with tracing.span("measure policy"):
+            return await retry_until_available(
+                lambda: gate.measured(theta, self._setup, self._services.evaluator, contexts),
+                doing="measuring a policy",
+            )
+
+    async def _joined(self, theta: PolicyVersion, adapter: AdapterRef) -> AdapterRef:
+        return await retry_until_available(
+            lambda: self._services.trainer.join_adapters(_policy(theta), adapter), doing="joining adapters"
+        )
+
+    def _version(
+        self, t: int, theta: PolicyVersion, adapter: AdapterRef, kept: Sequence[Trial], usage: Usage
+    ) -> PolicyVersion:
+        return PolicyVersion(
+            name=policy_name(self._lease.run_id, t + 1),
+            run=self._lease.run,
+            version=t + 1,
+            parent=theta.name,
+            round=t,
+            adapter=adapter,
+            trials=tuple(trial.name for trial in kept),
+            create_time=now(),
+            usage=usage,
+        )
+
+    async def _fine_tune(self, t: int, theta: PolicyVersion, kept: Sequence[Trial]) -> TrainingResult:
+        config, by_id = self.config.m_step, {context.context_id: context for context in self.train}
+        updates = self._services.trainer.train_policy(
+            _policy(theta),
+            [
+                PolicyExample(prompt=self._setup.domain.prompt(by_id[k.context_id]), completion=k.completion)
+                for k in kept
+            ],
+            config.lora,
+            config.optimisation,
+            from_parent=config.start_from == "policy" and theta.adapter is not None,
+            seed=seed_of(self.config.seed, "M-step", t),
+            owner=self._lease.run,
+        )
+        return await _last(updates)
+
+    # --- the score of a policy ----------------------------------------------------------------------------------------
+    async def keep_score(self, theta: PolicyVersion, groups: Sequence[Group]) -> None:
+        """Records a policy's mean accuracy on held-out contexts, as the report counts it."""
+        run = await self._database.read(runs.get, FULL_ACCESS, self._lease.run_id)
+        tried = [t for g in groups for t in (*g.edits, *([g.passage] if g.passage else ()))]
+        rows = {row.key: row.accuracy.mean for row in build_report(run, tried, [theta]).rows}
+        held_out = rows.get("held_out.theta_0.self_edit.mean")
+        await self._database.write(policies.score, self._lease, theta.name, held_out)
+
+    def _is_first(self, theta: PolicyVersion) -> bool:
+        return theta.round is None
+
+    def _plan(self, t: int, phase: TrialPhase, theta: PolicyVersion, context: Context, editor: str, index: int) -> Plan:
+        return Plan(
+            run_id=self._lease.run_id,
+            round=t,
+            trial_id=trial_id(phase, editor, context.context_id, index, theta.version),
+            phase=phase,
+            editor=editor,
+            context_id=context.context_id,
+            index=index,
+            policy=theta.name,
+        )
+
+    # --- beside the rounds --------------------------------------------------------------------------------------------
+    async def follow(self) -> None:
+        """Hears of the trials that end, in whatever process; never returns. Raises LeaseLost."""
+        seen = 0
+        while True:
+            heard = self._database.notifier.subscribe()
+            names, seen = await self._database.read(_news, self._lease, seen)
+            for name in names:
+                if awaited := self._ended.get(name):  # what nobody awaits yet is looked up when somebody does
+                    awaited.set()
+            await self._database.notifier.wait(heard, seconds=_POLL_SECONDS)
+            await asyncio.sleep(_BREATH_SECONDS)
+
+    async def reconcile(self, every_seconds: float) -> None:
+        """Puts back what the record says is unfinished and the queue has lost, and what dead workers had; never
+        returns. Raises LeaseLost."""
+        while True:
+            try:
+                await self._reconcile()
+            except Unavailable as error:
+                log.warning("not reconciled", message=error.message)
+            await asyncio.sleep(every_seconds)
+
+    async def _reconcile(self) -> None:
+        dead = await self._heartbeats.dead()
+        waiting, orphaned = await self._database.read(trials.unfinished, self._lease.run_id, dead)
+        if orphaned:
+            log.warning("workers died", trials=len(orphaned))
+            await self._database.write(trials.put_back, self._lease, dead)
+        unfinished = [*orphaned, *waiting]
+        # Redis tells idleness by a clock that may be set back: what the dead have may never look idle to it.
+        queued = await self._queue.bodies(self._lease.run_id, but_of=dead) if unfinished else set()
+        missing = [name for name in unfinished if name not in queued]
+        if missing:
+            log.warning("queue had lost trials", trials=len(missing))
+            await self._put(missing)
+
+
+def _policy(version: PolicyVersion) -> Policy:
+    return Policy(name=version.name, adapter=version.adapter)
+
+
+async def _last(updates: AsyncIterator[Progress | TrainingResult]) -> TrainingResult:
+    """The result that a training ends with. Raises Unavailable where there is none."""
+    result = await last(updates)
+    if not isinstance(result, TrainingResult):
+        raise Unavailable("the trainer ended the stream without a result")
+    return result
+
+
+def _news(connection: Connection, lease: RunLease, seen: int) -> tuple[list[str], int]:
+    """Trials that ended after event `seen`. Raises LeaseLost."""
+    hold(connection, lease, lock=False)
+    return events.ended_trials(connection, lease.run_id, seen)

@@ -1,0 +1,1 @@
+"""How a trial goes: taken from the queue, made, and ended under a fenced lease."""

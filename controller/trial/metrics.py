@@ -1,0 +1,63 @@
+"""What the worker tells Prometheus."""
+
+from __future__ import annotations
+
+from controller.db.attempts import Untaken
+from sealkit.observability.metrics import (
+    DEAD_LETTERS,
+    DELIVERIES,
+    FORGETTING,
+    GAIN,
+    LATE_RESULTS,
+    QUEUE_DEPTH,
+    QUEUE_LAG,
+    QUEUE_OLDEST,
+    REJECTIONS,
+    REWARD,
+    TRIAL_SECONDS,
+    TRIAL_WHOLE_SECONDS,
+    TRIALS,
+)
+from sealkit.queue import Delivery, Depth
+from sealkit.resources import Trial, TrialState
+
+
+def count_delivery(delivery: Delivery) -> None:
+    """A message came, for the first time or after its worker was lost."""
+    DELIVERIES.labels("first" if delivery.previous is None else "again").inc()
+
+
+def count_trial(trial: Trial) -> None:
+    """A trial ended."""
+    TRIALS.labels(trial.state.value).inc()
+    for stage, seconds in trial.stage_seconds.items():
+        TRIAL_SECONDS.labels(stage).observe(seconds)
+    if trial.end_time is not None:
+        TRIAL_WHOLE_SECONDS.observe((trial.end_time - trial.create_time).total_seconds())
+    if trial.state is TrialState.REJECTED:
+        REJECTIONS.labels(trial.rejection.partition(":")[0]).inc()
+    if trial.reward is not None:
+        REWARD.observe(trial.reward)
+    if trial.accuracy is not None and trial.baseline_accuracy is not None:
+        GAIN.observe(trial.accuracy - trial.baseline_accuracy)
+    if trial.forgetting is not None:
+        FORGETTING.observe(trial.forgetting)
+
+
+def count_untaken(why: Untaken) -> None:
+    """A delivered trial was not begun."""
+    if why is Untaken.DEAD_LETTER:
+        DEAD_LETTERS.inc()
+        TRIALS.labels(TrialState.FAILED.value).inc()
+
+
+def count_late() -> None:
+    """A result came when the trial was in other hands, or had ended."""
+    LATE_RESULTS.inc()
+
+
+def show_depth(depth: Depth) -> None:
+    """How full the queue is."""
+    QUEUE_DEPTH.labels("trials").set(depth.waiting + depth.under_way)
+    QUEUE_LAG.labels("trials").set(depth.waiting)
+    QUEUE_OLDEST.labels("trials").set(depth.oldest_seconds)

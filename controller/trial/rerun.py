@@ -1,0 +1,112 @@
+"""Reruns: a trial made again from its manifest, and what came out otherwise.
+
+`TrialWork` makes a rerun like any trial, but from the recorded instructions: the self-edit is sampled anew, the
+adapter is trained again though the store has it, and nothing is taken from the evaluator's cache.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import structlog
+
+from controller.db import reruns
+from controller.db.database import Database
+from controller.heartbeats import Heartbeats
+from controller.trial.dispatcher import RERUNS
+from controller.trial.versions import changes
+from sealkit.errors import Unavailable
+from sealkit.queue import Queue
+from sealkit.resources import Difference, Rerun, Trial
+from sealkit.types import Verdict
+
+log = structlog.get_logger(__name__)
+
+_LOOK_SECONDS = 0.5
+_SHOWN = 160
+"""Characters of a text that a difference shows."""
+_BEFORE = 20
+_SCORES = ("accuracy", "baseline_accuracy", "forgetting", "divergence", "reward", "stopped_early")
+
+
+async def requeue_reruns(database: Database, queue: Queue, heartbeats: Heartbeats) -> None:
+    """Puts each rerun that waits into the queue, also where Redis lost it; never returns.
+
+    The run of a rerun may have ended long ago, so no driver does it. Where two workers put the same one, one delivery
+    finds nothing to do.
+    """
+    while True:
+        await asyncio.sleep(_LOOK_SECONDS)
+        try:
+            await _put_missing(database, queue, heartbeats)
+        except Unavailable as error:
+            log.warning("reruns wait", message=error.message)
+
+
+async def _put_missing(database: Database, queue: Queue, heartbeats: Heartbeats) -> None:
+    dead = await heartbeats.dead()
+    if await database.read(reruns.orphaned, dead):
+        await database.write(reruns.put_back, dead)
+    if waiting := await database.read(reruns.waiting):
+        queued = await queue.bodies(RERUNS.run_id)
+        await queue.put(RERUNS.run_id, [name for name in waiting if name not in queued])
+
+
+def compare(rerun: Trial, original: Trial) -> Rerun:
+    """A rerun beside its original; what differs is told once the rerun has ended."""
+    if not rerun.state.terminal:
+        return Rerun(trial=rerun, original=original.name)
+    found = tuple(_differences(original, rerun))
+    return Rerun(trial=rerun, original=original.name, identical=not found, differences=found)
+
+
+def _differences(was: Trial, now: Trial) -> Iterator[Difference]:
+    """In the order in which a trial is made: the first one is the likeliest cause of the others."""
+    yield from _one("state", _ended(was), _ended(now))
+    yield from _one("completion", was.completion, now.completion)
+    yield from _one("rejection", was.rejection, now.rejection)
+    if not (now.manifest and was.manifest):  # it failed, and the state has said why
+        return
+    for name in ("spec", "adapter", "weights_sha256", "steps", "final_loss"):
+        yield from _one(name, _text(was.manifest["found"].get(name)), _text(now.manifest["found"].get(name)))
+    yield from _verdict_differences(was.verdicts, now.verdicts)
+    yield from _one("baseline_verdicts", was.manifest["found"]["baseline"], now.manifest["found"]["baseline"])
+    for name in _SCORES:
+        yield from _one(name, _text(getattr(was, name)), _text(getattr(now, name)))
+    yield from _all("material", was.manifest["material"], now.manifest["material"])
+    for fact, before, after in changes(was.manifest["versions"], now.manifest["versions"]):
+        yield from _one(f"versions.{fact}", _text(before), _text(after))
+
+
+def _verdict_differences(was: tuple[Verdict, ...], now: tuple[Verdict, ...]) -> Iterator[Difference]:
+    before, after = ({v.query_id: f"{v.outcome.value}: {v.answer}" for v in side} for side in (was, now))
+    yield from _all("verdicts", before, after, "verdicts[{}]")
+
+
+def _all(part: str, was: Mapping[str, Any], now: Mapping[str, Any], form: str = "{part}.{}") -> Iterator[Difference]:
+    for name in dict.fromkeys([*was, *now]):
+        yield from _one(form.format(name, part=part), _text(was.get(name)), _text(now.get(name)))
+
+
+def _one(field: str, was: str, now: str) -> Iterator[Difference]:
+    if was == now:
+        return
+    same = next((i for i, (a, b) in enumerate(zip(was, now, strict=False)) if a != b), min(len(was), len(now)))
+    yield Difference(field=field, recorded=_from(was, same), rerun=_from(now, same))
+
+
+def _from(text: str, first: int) -> str:
+    """What is shown of a text that differs from its `first` character on."""
+    begin = max(0, first - _BEFORE) if len(text) > _SHOWN else 0
+    shown = text[begin : begin + _SHOWN]
+    return f"{'…' if begin else ''}{shown}{'…' if begin + _SHOWN < len(text) else ''}"
+
+
+def _ended(trial: Trial) -> str:
+    return f"{trial.state.value}: {trial.error.reason}: {trial.error.message}" if trial.error else trial.state.value
+
+
+def _text(value: object) -> str:
+    return "–" if value in (None, "") else str(value)

@@ -1,0 +1,273 @@
+"""A trial: one self-edit → adapter → evaluation → reward.
+
+Every step can be done again: the completion is kept as soon as it is sampled, seeds derive from names, and the trainer
+returns the adapter of a spec that it has trained before.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+from controller.db.attempts import Result, Taken
+from controller.retry import last, retry_until_available
+from controller.rules.arms import WRITERS, outside_editor
+from controller.rules.retention import with_earlier
+from controller.rules.reward import reward
+from controller.rules.setup import Setup
+from controller.services import Services
+from controller.trial.manifest import Found, Instructions, Manifest, found, instructions, material
+from controller.trial.versions import Versions
+from sealkit.config import RunConfig
+from sealkit.domains.base import Rejected
+from sealkit.errors import AdapterNotFound, NotReproducible, SealError, TooManyUngraded, Unavailable
+from sealkit.faults import fault_of
+from sealkit.names import run_name
+from sealkit.observability import tracing
+from sealkit.resources import Editor, Fault, TrialState
+from sealkit.types import (
+    NOT_ASKED,
+    Evaluation,
+    Outcome,
+    Policy,
+    Sampling,
+    TrainingExample,
+    TrainingResult,
+    TrainingSpec,
+    Usage,
+    accuracy,
+)
+
+T = TypeVar("T")
+
+KeepCompletion = Callable[[str, dict[str, float], dict[str, Usage]], Awaitable[None]]
+
+
+class TrialWork:
+    """A trial under way. Made anew for each attempt; what earlier ones took is counted on."""
+
+    def __init__(self, taken: Taken, services: Services, versions: Versions, keep: KeepCompletion) -> None:
+        """`keep` stores a completion with what it took."""
+        self._plan = taken.plan
+        self._context = taken.context
+        self._policy = taken.policy
+        self._completion = taken.completion
+        self._rerun = Manifest.model_validate(taken.manifest) if taken.manifest else None
+        self._services = services
+        self._versions = versions
+        self._keep = keep
+        self._seconds = dict(taken.stage_seconds)
+        self._usage = dict(taken.stage_usage)
+        self._characters: int | None = None
+
+    async def bring_to_end(self, setup: Setup) -> Result:
+        """generate → compile → train → evaluate → reward. Raises what a service raises that waiting does not mend;
+        NotReproducible where the policy of a rerun is gone."""
+        how = self._rerun.instructions if self._rerun else instructions(setup, self._plan, self._policy)
+        try:
+            return await self._make(setup, how)
+        except AdapterNotFound as error:
+            if self._rerun and how.policy.adapter and how.policy.adapter.digest in error.message:
+                raise NotReproducible(f"{how.policy.name} is gone from the adapter store: {error.message}") from error
+            raise
+
+    async def _make(self, setup: Setup, how: Instructions) -> Result:
+        try:
+            spec = await self._compile(setup, how)
+        except Rejected as rejected:
+            # It trains nothing, so it is worth what the policy knows by itself.
+            known = await self._stage("evaluate", lambda: self._without_adapter(setup, how))
+            manifest = await self._manifest(setup, how, found(self._completion, None, None, known), known)
+            before = accuracy(known.verdicts)
+            return self._result(
+                TrialState.REJECTED, rejection=str(rejected), baseline_accuracy=before, manifest=manifest
+            )
+        trained = await self._stage("train", lambda: self._train(spec, how))
+        evaluation = await self._stage("evaluate", lambda: self._evaluate(setup, trained, how))
+        manifest = await self._manifest(setup, how, found(self._completion, spec, trained, evaluation), evaluation)
+        return self._scored(setup.config, trained, evaluation, manifest)
+
+    def failed(self, error: SealError) -> Result:
+        """The end of a trial that an error ended."""
+        return self._result(TrialState.FAILED, error=fault_of(error))
+
+    async def _compile(self, setup: Setup, how: Instructions) -> TrainingSpec:
+        domain = setup.domain
+        if how.sampling is None:
+            spec = await asyncio.to_thread(domain.context_only, self._context, how.inner_seed)
+            spec = with_budget(spec, how.target_characters)
+        else:
+            completion = await self._self_edit(setup, how, how.sampling)
+            spec = await asyncio.to_thread(domain.compile, self._context, completion, how.inner_seed)
+        spec = spec.model_copy(update={"rehearsal": setup.rehearsal})
+        self._characters = trained_characters(spec)
+        return spec
+
+    async def _self_edit(self, setup: Setup, how: Instructions, sampling: Sampling) -> str:
+        if self._completion is None:
+            ready = {} if how.editor in WRITERS else setup.domain.ready_made(self._context)
+            text = ready.get(how.editor)
+            if text is None:
+                outside = outside_editor(how.editor, ready)
+                text = await self._stage("generate", lambda: self._generate(setup, how, sampling, outside))
+            self._completion = text.replace("\0", "\N{REPLACEMENT CHARACTER}")  # no database stores NUL in text
+            await self._keep(self._completion, self._seconds, self._usage)
+        return self._completion
+
+    async def _generate(self, setup: Setup, how: Instructions, sampling: Sampling, outside: str) -> tuple[str, Usage]:
+        if how.constrained:
+            sampling = sampling.model_copy(update={"json_schema": setup.domain.completion_schema})
+        prompts = [(how.context_id, setup.domain.prompt(self._context), [how.index])]
+        writer = Policy(name=Editor.BASE) if how.editor == Editor.BASE else how.policy
+        written = await last(self._services.generator.sample(writer, prompts, sampling, editor=outside))
+        if written is None:
+            raise Unavailable("the generator ended the stream without the completion")
+        return written.text, written.usage
+
+    async def _train(self, spec: TrainingSpec, how: Instructions) -> tuple[TrainingResult, Usage]:
+        owner, again = run_name(self._plan.run_id), self._rerun is not None
+        trained = await last(self._services.trainer.train_adapter(how.policy, spec, owner=owner, retrain=again))
+        if not isinstance(trained, TrainingResult):
+            raise Unavailable("the trainer ended the stream without a result")
+        return trained, trained.usage
+
+    async def _evaluate(self, setup: Setup, trained: TrainingResult, how: Instructions) -> tuple[Evaluation, Usage]:
+        evaluation = await self._services.evaluator.evaluate(
+            how.policy,
+            trained.adapter,
+            setup.domain.queries(self._context),
+            sampling=how.answering,
+            judge=how.judge,
+            retention_queries=setup.retention,
+            retention_limit=how.retention_limit,
+            measure_divergence=how.divergence,
+            early_stopping=how.early_stopping,
+            fresh=self._rerun is not None,
+        )
+        if not setup.earlier:
+            return evaluation, evaluation.usage
+        again = await self._services.evaluator.evaluate(
+            how.policy,
+            trained.adapter,
+            setup.earlier,
+            sampling=how.answering,
+            judge=how.judge,
+            fresh=self._rerun is not None,
+        )
+        usage = evaluation.usage + again.usage
+        return evaluation.model_copy(update={"retention": with_earlier(evaluation.retention, again)}), usage
+
+    async def _without_adapter(self, setup: Setup, how: Instructions) -> tuple[Evaluation, Usage]:
+        evaluation = await self._services.evaluator.evaluate(
+            how.policy,
+            None,
+            setup.domain.queries(self._context),
+            sampling=how.answering,
+            judge=how.judge,
+            fresh=self._rerun is not None,
+        )
+        return evaluation, evaluation.usage
+
+    async def _stage(self, name: str, call: Callable[[], Awaitable[tuple[T, Usage]]]) -> T:
+        """One stage, waited for patiently; the seconds are those of the try that came through."""
+
+        async def timed() -> tuple[T, Usage]:
+            began = time.monotonic()
+            answer = await call()
+            self._seconds[name] = time.monotonic() - began
+            return answer
+
+        with tracing.span(name):
+            value, usage = await retry_until_available(timed, doing=name)
+        self._usage[name] = self._usage.get(name, Usage()) + usage
+        return value
+
+    async def _manifest(
+        self, setup: Setup, how: Instructions, came_out: Found, evaluation: Evaluation
+    ) -> dict[str, Any]:
+        versions = {
+            **await self._versions.get(),
+            "domain": f"{setup.domain.name} {setup.domain.version}",
+            "judge": f"{how.judge} {evaluation.judge_version}".strip(),
+        }
+        manifest = Manifest(
+            instructions=how, material=material(setup, self._context), found=came_out, versions=versions
+        )
+        return manifest.model_dump(mode="json")
+
+    def _scored(
+        self, config: RunConfig, trained: TrainingResult, evaluation: Evaluation, manifest: dict[str, Any]
+    ) -> Result:
+        after, before = accuracy(evaluation.verdicts), accuracy(evaluation.baseline_verdicts)
+        forgetting = evaluation.retention.forgetting if evaluation.retention else None
+        came_out = {
+            "adapter": trained.adapter,
+            "forgetting": forgetting,
+            "retention": evaluation.retention,
+            "divergence": evaluation.divergence,
+            "stopped_early": evaluation.stopped_early,
+            "batch_variant_rate": evaluation.batch_variant_rate,
+            "verdicts": evaluation.verdicts,
+            "baseline_verdicts": evaluation.baseline_verdicts,
+            "manifest": manifest,
+        }
+        fault = ungraded_fault(evaluation, config.evaluation.max_ungraded)
+        if fault or after is None or before is None:
+            return self._result(TrialState.FAILED, error=fault, **came_out)
+        came_out |= {"accuracy": after, "baseline_accuracy": before}
+        if not evaluation.stopped_early:  # what was not asked to the end has no reward
+            came_out["reward"] = reward(after - before, forgetting, evaluation.divergence, config.reward)
+        return self._result(TrialState.SUCCEEDED, **came_out)
+
+    def _result(self, state: TrialState, **came_out: Any) -> Result:
+        return Result(
+            state=state,
+            stage_seconds=self._seconds,
+            stage_usage=self._usage,
+            usage=sum(self._usage.values(), Usage()),
+            trained_characters=self._characters,
+            **came_out,
+        )
+
+
+def trained_characters(spec: TrainingSpec) -> int:
+    """Characters that go through the model in a training: those of one pass, times epochs."""
+    return sum(map(_characters, spec.examples)) * spec.optimisation.epochs
+
+
+def with_budget(spec: TrainingSpec, target_characters: int | None) -> TrainingSpec:
+    """The spec with as many epochs as come nearest to `target_characters`, at least one.
+
+    Characters stand for tokens: both texts are of one language and tokenizer, so the ratio is nearly the same; and
+    unlike the tokens that a trainer reports they do not depend on what it had cached.
+    """
+    if target_characters is None:
+        return spec
+    epochs = max(1, round(target_characters / sum(map(_characters, spec.examples))))
+    return spec.model_copy(update={"optimisation": spec.optimisation.model_copy(update={"epochs": epochs})})
+
+
+def ungraded_fault(evaluation: Evaluation, limit: float) -> Fault | None:
+    """A fault where the judge failed on more than `limit` (a share) of the answers, or on all of one side's: nothing
+    can be said of such a trial."""
+    sides = [
+        tuple(v for v in side if v.reason != NOT_ASKED) for side in (evaluation.verdicts, evaluation.baseline_verdicts)
+    ]
+    shares = [sum(v.outcome is Outcome.UNGRADED for v in side) / max(1, len(side)) for side in sides]
+    if shares[0] <= limit and all(accuracy(side) is not None for side in sides):
+        return None
+    message = (
+        f"the judge failed on {shares[0]:.0%} of the answers and {shares[1]:.0%} of the baseline's; "
+        f"max_ungraded allows {limit:.0%}"
+    )
+    return fault_of(TooManyUngraded(message))
+
+
+def _characters(example: TrainingExample) -> int:
+    prompt = example.prompt
+    if prompt is None:
+        return len(example.text)
+    shots = sum(len(shot.user) + len(shot.assistant) for shot in prompt.shots)
+    return len(prompt.system) + shots + len(prompt.user) + len(example.text)

@@ -1,0 +1,153 @@
+"""Metrics of the suite. All Prometheus metrics are declared here: units in the names, labels bounded."""
+
+from __future__ import annotations
+
+import shutil
+from math import nan
+from pathlib import Path
+
+from prometheus_client import Counter, Gauge, Histogram
+
+_SECONDS = (0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 50, 100, 250, 500, 1000)
+_LONG = (0.1, 0.5, 1, 2.5, 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10000)
+_SHARE = (0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1)
+_NATS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10)
+_DIFFERENCE = (-1, -0.75, -0.5, -0.25, -0.1, -0.05, 0, 0.05, 0.1, 0.25, 0.5, 0.75, 1)
+
+# --- gRPC (filled by sealkit.rpc) -------------------------------------------------------------------------------------
+GRPC_REQUESTS = Counter("seal_grpc_requests_total", "Calls handled.", ("method", "code"))
+GRPC_SECONDS = Histogram("seal_grpc_seconds", "Seconds a call took.", ("method",), buckets=_SECONDS)
+CALLERS_REFUSED = Counter("seal_callers_refused_total", "Calls refused at the door: who or what for.", ("reason",))
+
+# --- every service ----------------------------------------------------------------------------------------------------
+CERTIFICATE_EXPIRY = Gauge("seal_certificate_expiry_timestamp_seconds", "When the service's own certificate expires.")
+DISK_FREE = Gauge("seal_disk_free_ratio", "Share of the disk under a volume that is free.", ("volume",))
+"""`volume`: store (adapters) or record (SQLite)."""
+CACHE_LOOKUPS = Counter("seal_cache_lookups_total", "What was looked for in a cache.", ("cache", "result"))
+"""`cache`: baseline (verdicts), divergence, adapter (in the decoder's memory) or training (the store). `result`: hit or
+miss. A judge's verdicts are in `seal_judge_calls_total`."""
+
+# --- controller -------------------------------------------------------------------------------------------------------
+TRIALS = Counter("seal_trials_total", "Trials that came to their end.", ("state",))
+REJECTIONS = Counter("seal_rejections_total", "Self-edits rejected.", ("reason",))
+TRIAL_SECONDS = Histogram("seal_trial_seconds", "Seconds of a trial's stage.", ("stage",), buckets=_SECONDS)
+TRIAL_WHOLE_SECONDS = Histogram(
+    "seal_trial_whole_seconds", "From a trial's row to its end, waiting and earlier tries included.", buckets=_LONG
+)
+REWARD = Histogram("seal_reward", "Reward of a trial.", buckets=_DIFFERENCE)
+GAIN = Histogram("seal_gain", "Accuracy with the adapter minus the baseline's.", buckets=_DIFFERENCE)
+FORGETTING = Histogram("seal_forgetting", "Retention accuracy before minus after.", buckets=_DIFFERENCE)
+SELECTED = Counter("seal_selection_trials_total", "Trials that selection saw.", ("result",))
+"""`result`: kept or dropped."""
+GATE = Counter("seal_gate_decisions_total", "Policies that were measured before publishing.", ("decision",))
+"""`decision`: passed, refused or unmeasured."""
+QUEUE_DEPTH = Gauge("seal_queue_depth", "Entries not yet acknowledged.", ("queue",))
+QUEUE_LAG = Gauge("seal_queue_lag", "Entries that no worker has had yet.", ("queue",))
+QUEUE_OLDEST = Gauge("seal_queue_oldest_seconds", "Age of the oldest entry that no worker has had yet.", ("queue",))
+DEAD_LETTERS = Counter("seal_dead_letters_total", "Trials given up after too many deliveries.")
+LATE_RESULTS = Counter("seal_late_results_total", "Results refused: the trial was in other hands, or had ended.")
+DELIVERIES = Counter("seal_deliveries_total", "Entries handed to a worker.", ("kind",))
+"""`kind`: first, or again (its worker was lost or gave it back)."""
+
+# --- runs, from the database (controller.db.run_metrics) -------------------------------------------------------------
+RUN_GAUGES: dict[str, tuple[str, tuple[str, ...]]] = {
+    "seal_runs": ("Runs by state.", ("state",)),
+    "seal_run_active": ("1 while the run is under way.", ("run",)),
+    "seal_run_progress_ratio": ("Trials that have ended by trials planned.", ("run",)),
+    "seal_run_rounds_done": ("Rounds done.", ("run",)),
+    "seal_run_round_progress_ratio": ("Trials of a round that have ended, by those begun.", ("run", "round")),
+    "seal_run_policy_version": ("M-steps or commits behind the run's newest policy.", ("run",)),
+    "seal_run_last_change_timestamp_seconds": ("When a trial of the run last ended.", ("run",)),
+    "seal_run_trials": ("Trials of the run by state.", ("run", "state")),
+    "seal_run_reward_mean": ("Mean reward of a round's self-edits.", ("run", "round")),
+    "seal_run_gain_mean": ("Mean gain of a round's self-edits.", ("run", "round")),
+    "seal_run_forgetting_mean": ("Mean forgetting of a round's trial adapters.", ("run", "round")),
+    "seal_run_acceptance_ratio": ("Share of a round's self-edits that selection kept.", ("run", "round")),
+    "seal_run_device_seconds": ("Device seconds of the run's trials.", ("run",)),
+    "seal_run_device_seconds_per_accepted": ("Device seconds for each self-edit kept.", ("run",)),
+    "seal_run_tokens": ("Tokens of the run's trials.", ("run", "kind")),
+    "seal_run_policy_forgetting": ("Forgetting of a policy against the base model.", ("run", "version")),
+    "seal_run_policy_retention": ("Retention accuracy of a policy.", ("run", "version")),
+    "seal_run_policy_lost_queries": ("Retention queries that a policy answers no more.", ("run", "version")),
+    "seal_run_policy_kl_to_base": ("KL(base || policy) on the fixed text, nats a token.", ("run", "version")),
+    "seal_run_policy_held_out_accuracy": ("Held-out accuracy of a policy's self-edits.", ("run", "version")),
+    "seal_run_continual_accuracy": ("R[i,j]: accuracy on context j after commit i.", ("run", "commit", "context")),
+}
+"""Name: help and labels. `run` is one of the newest runs only."""
+
+# --- trainer ----------------------------------------------------------------------------------------------------------
+TRAINER_JOBS = Gauge("seal_trainer_jobs", "Jobs in the trainer.", ("state",))
+"""`state`: running or waiting."""
+TRAINER_JOBS_ENDED = Counter("seal_trainer_jobs_ended_total", "Jobs that came to their end.", ("result",))
+"""`result`: trained, cached, cancelled, or the reason of the error."""
+TRAIN_TOKENS = Counter("seal_train_tokens_total", "Tokens trained on, each pass counted.")
+TRAINER_STEPS = Counter("seal_trainer_steps_total", "Steps of the engine: one pass each for all jobs that take part.")
+TRAINER_SLOT_OCCUPANCY = Gauge("seal_trainer_slot_occupancy_ratio", "Share of the slots that hold a job.")
+TRAINER_STEP_OCCUPANCY = Histogram(
+    "seal_trainer_step_occupancy_ratio", "Tokens of a step by its budget; over 1: one big micro-batch.", buckets=_SHARE
+)
+TRAINER_WAIT_SECONDS = Histogram("seal_trainer_wait_seconds", "From a job's arrival to its slot.", buckets=_SECONDS)
+TRAINER_TRAIN_SECONDS = Histogram("seal_trainer_train_seconds", "From a job's slot to its end.", buckets=_SECONDS)
+TRAINER_DEVICE_SECONDS = Counter("seal_trainer_device_seconds_total", "Device time charged to jobs.", ("result",))
+"""`result`: trained, or the reason of the error. Together they are the engine's busy seconds."""
+TRAINER_BUSY_SECONDS = Counter("seal_trainer_busy_seconds_total", "Time in which the engine had jobs.")
+TRAINER_PEAK_MEMORY = Gauge("seal_trainer_peak_memory_bytes", "High water: of the GPU's tensors, or of the process.")
+
+# --- generator and evaluator ------------------------------------------------------------------------------------------
+DECODE_TOKENS = Counter("seal_decode_tokens_total", "Tokens read and sampled.", ("kind",))
+"""`kind`: prompt or completion."""
+DECODE_REUSED_TOKENS = Counter("seal_decode_reused_tokens_total", "Prompt tokens that another text had read already.")
+DECODE_BATCH_VARIANT_RATE = Gauge(
+    "seal_decode_batch_variant_ratio", "Share of texts that company changes; 0: none, by design."
+)
+ANSWERS = Counter("seal_answers_total", "Answers judged; ungraded is the judge's failure.", ("outcome",))
+JUDGE_CALLS = Counter("seal_judge_calls_total", "Answers put to a judge that is a model.", ("result",))
+"""`result`: hit (the verdict was kept), yes, no, or ungraded."""
+JUDGE_TOKENS = Counter("seal_judge_tokens_total", "Tokens of a judge that is a model.", ("kind",))
+"""`kind`: prompt or completion."""
+RETENTION_ACCURACY = Histogram("seal_retention_accuracy", "Accuracy on the retention suite, after.", buckets=_SHARE)
+KL_TO_BASE = Histogram("seal_kl_to_base", "KL(base || subject) in nats a token.", ("where",), buckets=_NATS)
+"""`where`: queries (their prompts) or fixed_text."""
+EARLY_STOPS = Counter("seal_early_stops_total", "Evaluations that could end early.", ("result",))
+"""`result`: stopped or finished."""
+
+# --- GPUs, from NVML (sealkit.observability.gpu) ----------------------------------------------------------------------
+GPU_GAUGES: dict[str, str] = {
+    "seal_gpu_utilisation_ratio": "Share of the last moments in which the GPU computed.",
+    "seal_gpu_memory_used_bytes": "Memory in use, of all processes.",
+    "seal_gpu_memory_total_bytes": "Memory there is.",
+    "seal_gpu_power_watts": "Power that the GPU draws.",
+    "seal_gpu_temperature_celsius": "Temperature of the chip.",
+}
+"""Name: help. Labels: `gpu` (NVML's index) and `uuid`."""
+
+
+def _begin_at_zero() -> None:
+    """What Prometheus sees for the first time is no increase to it: counters of few known labels are there from the
+    start."""
+    known = {
+        TRIALS: ("succeeded", "rejected", "failed"),
+        SELECTED: ("kept", "dropped"),
+        GATE: ("passed", "refused", "unmeasured"),
+        DELIVERIES: ("first", "again"),
+        EARLY_STOPS: ("stopped", "finished"),
+    }
+    for counter, values in known.items():
+        for value in values:
+            counter.labels(value)
+
+
+_begin_at_zero()
+
+
+def watch_disk(volume: str, folder: Path) -> None:
+    """Tells how full the disk under `folder` is whenever Prometheus asks; NaN once the folder is gone."""
+
+    def free() -> float:
+        try:
+            usage = shutil.disk_usage(folder)
+        except OSError:
+            return nan
+        return usage.free / usage.total
+
+    DISK_FREE.labels(volume).set_function(free)

@@ -1,0 +1,63 @@
+import os
+import threading
+from pathlib import Path
+
+import psutil
+import pytest
+
+from seal_cli import liveness as module
+from seal_cli.liveness import lookout, missing_services
+from seal_cli.options import embedded_address
+from seal_cli.stack.layout import Layout, ServiceRecord, StackState
+from seal_cli.stack.supervisor import up
+from sealkit.errors import FailedPrecondition, Unavailable
+
+
+def stack(folder: Path, *, dead: bool) -> Layout:
+    """The record of a stack whose controller is this process, and whose trainer is too, or has died."""
+    started = psutil.Process().create_time()
+    layout = Layout.at(folder)
+    layout.create()
+    record = ServiceRecord(name="controller", pid=os.getpid(), started=started, address="127.0.0.1:50050")
+    trainer = record.model_copy(update={"name": "trainer", "started": started - 3600 * dead})
+    layout.write_state(StackState(model="m", services=(record, trainer)))
+    return layout
+
+
+def test_a_dead_service_and_a_stopped_stack_are_named(tmp_path: Path) -> None:
+    assert missing_services(stack(tmp_path / "a", dead=False)) == ""
+    assert missing_services(stack(tmp_path / "b", dead=True)) == "trainer died"
+    assert missing_services(Layout.at(tmp_path / "none")).startswith("the stack was stopped")
+
+
+def test_who_follows_a_run_hears_once_of_a_dead_service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    layout = stack(tmp_path, dead=True)
+    looks, said = [], []
+    third = threading.Event()
+
+    def look(where: Layout) -> str:
+        looks.append(where)
+        if len(looks) == 3:
+            third.set()
+        return missing_services(where)
+
+    monkeypatch.setattr(module, "missing_services", look)
+    monkeypatch.setattr(module.out, "print", lambda text, **_: said.append(text))
+    with lookout(layout.data, every=0.001):
+        assert third.wait(10)
+    assert said == ["trainer died; the run waits, and goes on after `seal up`"]
+
+
+def test_a_port_that_a_running_stack_does_not_have_is_refused(tmp_path: Path) -> None:
+    layout = stack(tmp_path, dead=False)
+    with pytest.raises(FailedPrecondition, match=r"127\.0\.0\.1:50050, not on port 50051.*seal down"):
+        up(layout, "m", port=50051, timeout=1, say=print)
+
+
+def test_a_dead_controller_is_not_waited_for(tmp_path: Path) -> None:
+    layout = stack(tmp_path, dead=False)
+    assert embedded_address(tmp_path) == "127.0.0.1:50050"
+    gone = ServiceRecord(name="controller", pid=os.getpid(), started=1.0, address="127.0.0.1:50050")
+    layout.write_state(StackState(model="m", services=(gone,)))
+    with pytest.raises(Unavailable, match="seal up"):
+        embedded_address(tmp_path)
