@@ -1,0 +1,9 @@
+"""What holds for every test and every process that a test starts."""
+
+import os
+
+# A test is small, and the machine may be shared: a pool of two threads of which one has to wait for a core is up to a
+# hundred times slower than one thread. Here, since the libraries read it when they are imported.
+for _pool in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+    os.environ.setdefault(_pool, "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
