@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from controller.db.runs import RunStream
+from controller.db.trials import of_run as trials_of
 from controller.trial.concurrency_limit import ConcurrencyLimit
 from controller.trial.fair_share import FairShare
 from sealkit.resources import RunState, TrialFinished, TrialState
@@ -90,6 +91,21 @@ def test_a_worker_asks_for_less_where_services_are_full_and_for_more_as_trials_e
     assert limit.limit == 16
 
 
+async def put_in_queue(system: System, self_edits: dict[str, int]) -> None:
+    """Returns once so many trials of each run wait and nobody works: whose turn it is first does not depend on which
+    run was noticed first."""
+
+    async def hold(call: str, what: str) -> None:
+        await asyncio.Event().wait()
+
+    system.services.before = hold
+    async with system.working(concurrency=1), asyncio.timeout(30):
+        for run, count in self_edits.items():
+            while len(await system.database.read(trials_of, run.removeprefix("runs/"))) < count:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+    system.services.before = None
+
+
 async def test_a_big_run_does_not_starve_a_small_one_and_a_higher_priority_goes_first(system: System) -> None:
     small = {"rounds": 1, "contexts_per_round": 1, "editor": {"k": 2}, "held_out": {"samples": 0}}
     big = {"rounds": 1, "contexts_per_round": 40, "editor": {"k": 5}, "held_out": {"samples": 0}}
@@ -98,6 +114,7 @@ async def test_a_big_run_does_not_starve_a_small_one_and_a_higher_priority_goes_
         await system.create(request_id="small", **small),
         await system.create(request_id="urgent", scheduling={"priority": 5}, **small),
     ]
+    await put_in_queue(system, {run.name: count for run, count in zip(waiting, (200, 2, 2), strict=True)})
     async with system.working(concurrency=2):
         ended = [await system.until(run) for run in waiting[1:]]
         late = await system.run(waiting[0])
@@ -108,19 +125,10 @@ async def test_a_big_run_does_not_starve_a_small_one_and_a_higher_priority_goes_
 
 
 async def test_equal_runs_end_their_trials_side_by_side(system: System) -> None:
-    opened = asyncio.Event()
-
-    async def before(call: str, what: str) -> None:
-        await opened.wait()
-
-    system.services.before = before
     one = {"rounds": 1, "contexts_per_round": 4, "held_out": {"samples": 0}}
     both = [await system.create(request_id=name, **one) for name in ("a", "b")]
+    await put_in_queue(system, {run.name: 12 for run in both})
     async with system.working(concurrency=2):
-        async with asyncio.timeout(30):
-            while min([len(await system.trials(run)) for run in both]) < 12:  # noqa: ASYNC110
-                await asyncio.sleep(0.01)
-        opened.set()
         for run in both:
             await system.until(run)
     told = [(run.name, await system.events(run)) for run in both]

@@ -43,6 +43,7 @@ from sealkit.resources import (
     TrialState,
 )
 from sealkit.types import Usage
+from tests.records import new_record
 from tests.unit.controller.changes import change
 
 BASE = "ab" * 32
@@ -50,8 +51,7 @@ BASE = "ab" * 32
 
 @pytest_asyncio.fixture
 async def database(tmp_path: Path) -> AsyncIterator[Database]:
-    made = Database(f"sqlite:///{tmp_path}/record.db")
-    await made.start()
+    made = new_record(tmp_path)
     yield made
     await made.close()
 
