@@ -1,5 +1,8 @@
 """What holds for every test and every process that a test starts."""
 
+from __future__ import annotations
+
+import gc
 import os
 
 # A test is small, and the machine may be shared: a pool of two threads of which one has to wait for a core is up to a
@@ -7,3 +10,12 @@ import os
 for _pool in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ.setdefault(_pool, "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+# torch and the tests themselves are a million objects, which never go: the collector need not look at them again and
+# again.
+gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()
+    gc.enable()
