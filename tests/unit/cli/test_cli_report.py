@@ -38,7 +38,7 @@ def test_the_report_says_all_that_was_found(capsys: pytest.CaptureFixture[str]) 
         "no adapter 0.125 0.100 – 0.900 12",
         "self-edits by θ_1, mean 0.400",
         "2 rejected: EMPTY, 34 succeeded",
-        "5 self-edits taught the policy",
+        "the policy was trained on 5 self-edits",
         "+0.020 of the retention questions [-0.010, +0.050], n = 34 trials",
         "+0.125 (policies/r-1)",
         "writing 1.2 s, training 6.0 s, asking 0.5 s",
