@@ -31,8 +31,8 @@ def find_garbage(store: AdapterStore, client: SealClient, grace_seconds: float) 
     caller = client.whoami()
     if caller.tenant:
         raise FailedPrecondition(
-            f"{caller.name} sees only the tenant {caller.tenant}, but the store holds the adapters of all tenants; only "
-            "an admin without a tenant (no --tenant, no SEAL_TENANT) sees all references"
+            f"{caller.name} sees only the tenant {caller.tenant}, but the store holds the adapters of all tenants; "
+            "only an admin without a tenant (no --tenant, no SEAL_TENANT) sees all references"
         )
     # The store first: an adapter that is referenced after this is not in the list.
     ages = {digest: store.age_seconds(digest) for digest in store.list()}

