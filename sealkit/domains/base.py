@@ -1,4 +1,4 @@
-"""What a domain is: five things behind one protocol. A plug-in is one file or folder; nothing else changes for it."""
+"""The domain interface. A plug-in is one file or folder; adding one changes nothing else."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Context(Value):
 
 
 class Rejected(Exception):
-    """A completion that compiles to no TrainingSpec; the trial ends REJECTED with this reason. Not an error."""
+    """A completion that does not compile to a TrainingSpec; the trial ends REJECTED with this reason. Not an error."""
 
     def __init__(self, reason: str, detail: str = "") -> None:
         super().__init__(f"{reason}: {detail}" if detail else reason)
@@ -37,18 +37,18 @@ class Domain(Protocol):
     judge: str
     """Name of the judge that grades answers (see `sealkit.judges`)."""
     completion_schema: str
-    """JSON Schema of a completion, where completions are JSON; else empty."""
+    """JSON Schema of completions, if they are JSON; else empty."""
 
     def contexts(self, records: Sequence[Mapping[str, Any]]) -> list[Context]:
-        """Checks records and makes contexts of them. Raises InvalidDataset naming every fault."""
+        """Validates records and converts them to contexts. Raises InvalidDataset with every fault."""
         ...
 
     def prompt(self, context: Context) -> Prompt:
-        """What the editor is asked."""
+        """The editor's prompt."""
         ...
 
     def compile(self, context: Context, completion: str, seed: int) -> TrainingSpec:
-        """A completion's TrainingSpec. Raises Rejected with the reason where it has none."""
+        """A completion's TrainingSpec. Raises Rejected with the reason if there is none."""
         ...
 
     def context_only(self, context: Context, seed: int) -> TrainingSpec:
@@ -56,11 +56,11 @@ class Domain(Protocol):
         ...
 
     def queries(self, context: Context) -> list[Query]:
-        """The held-out queries: what they ask for stands in none of their prompts."""
+        """The held-out queries; their answers are in none of their prompts."""
         ...
 
     def ready_made(self, context: Context) -> Mapping[str, str]:
-        """Completions that nobody has to sample, by the name of their editor: `oracle`, say. None, as a rule."""
+        """Completions that are not sampled, by the name of their editor: `oracle`, say. Usually none."""
         ...
 
 
@@ -71,8 +71,8 @@ class DomainFactory(Protocol):
 
 
 def load_domain(ref: str, *, plugins: Sequence[str] = ()) -> DomainFactory:
-    """A domain factory by entry-point name (group `seal.domains`), or by `module:OBJECT` where the operator named that
-    very reference among `plugins`: a caller must not choose what the controller imports. Raises UnknownDomain."""
+    """A domain factory by entry-point name (group `seal.domains`), or by `module:OBJECT` if the operator listed exactly
+    that reference in `plugins`: a caller must not choose what the controller imports. Raises UnknownDomain."""
     known = {e.name: e for e in metadata.entry_points(group="seal.domains")}
     try:
         if ref in known:

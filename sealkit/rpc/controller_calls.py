@@ -207,10 +207,10 @@ class Watch:
     longest_pause = 5.0
     """Seconds between two tries at most."""
 
-    def __init__(self, name: str, cursor: str, patience: float) -> None:
+    def __init__(self, name: str, cursor: str, reconnect_seconds: float) -> None:
         self.name = name
         self._cursor = cursor
-        self._patience = patience
+        self._reconnect_seconds = reconnect_seconds
         self._failures = 0
         self._lost_at = 0.0
         self._last_state: RunState | None = None
@@ -245,12 +245,12 @@ class Watch:
     def pause(self, error: Unavailable) -> float:
         """Seconds to wait before the next try: 0.2, doubling to `longest_pause`.
 
-        Raises the error once `patience` seconds have gone by since the stream was lost.
+        Raises the error once `reconnect_seconds` seconds have gone by since the stream was lost.
         """
         now = time.monotonic()
         if not self._failures:
             self._lost_at = now
-        if now - self._lost_at > self._patience:
+        if now - self._lost_at > self._reconnect_seconds:
             raise error
         self._failures += 1
         return float(min(self.longest_pause, 0.1 * 2 ** min(self._failures, 6)))

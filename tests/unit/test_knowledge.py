@@ -134,7 +134,7 @@ def test_an_unknown_option_is_named() -> None:
 def test_a_rejection_says_what_was_wrong_with_the_text() -> None:
     plugin = domain()
     (context,) = plugin.contexts([RECORD])
-    with pytest.raises(Rejected, match="30 of 60 characters are no text"):
+    with pytest.raises(Rejected, match="30 of 60 characters are not text"):
         plugin.compile(context, "a\ufffd" * 30, seed=0)
-    with pytest.raises(Rejected, match="3 letters; the least is 20"):
+    with pytest.raises(Rejected, match="3 letters; the minimum is 20"):
         plugin.compile(context, "abc", seed=0)

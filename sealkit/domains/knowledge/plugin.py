@@ -1,4 +1,5 @@
-"""The knowledge plug-in: the policy writes notes on a passage; an adapter trained on them answers questions on it."""
+"""The knowledge plug-in: the policy writes notes on a passage; an adapter trained on them answers questions about
+it."""
 
 from __future__ import annotations
 
@@ -23,15 +24,15 @@ class KnowledgeOptions(BaseModel):
 
     style: Style = Style.IMPLICATIONS
     prompt_format: PromptFormat = PromptFormat.AUTO
-    """How the self-edit prompt is rendered; `auto` asks through the chat template where the model has one."""
+    """How the self-edit prompt is rendered; `auto` uses the chat template if the model has one."""
     worked_example: bool = True
     """Show the editor one worked example first."""
     question_format: PromptFormat = PromptFormat.AUTO
     """How the held-out questions are rendered."""
     split_newlines: bool = True
-    """Train on each line of a self-edit by itself (SEAL's default for lists)."""
+    """Train on each line of a self-edit separately (SEAL's default for lists)."""
     min_letters: int = Field(20, ge=1)
-    """A self-edit with fewer letters is rejected: it says nothing."""
+    """A self-edit with fewer letters is rejected as empty of content."""
     max_characters: int = Field(20_000, ge=1)
     """A longer self-edit is rejected."""
 
@@ -67,26 +68,26 @@ class KnowledgeDomain:
         )
 
     def compile(self, context: Context, completion: str, seed: int) -> TrainingSpec:
-        """Raises Rejected: EMPTY, NOT_TEXT (too few letters, or bytes that are no text) or TOO_LONG."""
+        """Raises Rejected: EMPTY, NOT_TEXT (too few letters, or bytes that are not text) or TOO_LONG."""
         text = completion.strip()
         if not text:
             raise Rejected("EMPTY", "the completion is empty")
         letters = sum(character.isalpha() for character in text)
         if letters < self.options.min_letters:
-            raise Rejected("NOT_TEXT", f"{letters} letters; the least is {self.options.min_letters}")
+            raise Rejected("NOT_TEXT", f"{letters} letters; the minimum is {self.options.min_letters}")
         broken = text.count("\ufffd")
         if "\x00" in text or broken > letters // 10:
-            raise Rejected("NOT_TEXT", f"{broken + text.count(chr(0))} of {len(text)} characters are no text")
+            raise Rejected("NOT_TEXT", f"{broken + text.count(chr(0))} of {len(text)} characters are not text")
         if len(text) > self.options.max_characters:
             raise Rejected("TOO_LONG", f"{len(text)} characters; the limit is {self.options.max_characters}")
         return self._spec(context, text, seed)
 
     def context_only(self, context: Context, seed: int) -> TrainingSpec:
-        """The passage, headed by its title, as the only example."""
+        """The passage under its title, as the only example."""
         return self._spec(context, "", seed)
 
     def queries(self, context: Context) -> list[Query]:
-        """Each question headed by its topic on a line of its own, as SEAL asks them, without the passage."""
+        """Each question after a line with its topic, as in SEAL, without the passage."""
         passage = Passage.model_validate(context.payload)
         return [
             Query(
@@ -104,7 +105,7 @@ class KnowledgeDomain:
 
     def _spec(self, context: Context, completion: str, seed: int) -> TrainingSpec:
         passage = Passage.model_validate(context.payload)
-        # With nothing written, unsplit sequences would hold the bare title too; the raw passage alone is meant there.
+        # Without a self-edit, unsplit sequences would contain the bare title too; only the raw passage is wanted here.
         sequences = training_sequences(
             completion,
             title=passage.title,

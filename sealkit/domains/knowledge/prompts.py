@@ -1,6 +1,6 @@
-"""What an editor is asked to write about a passage: the five styles of SEAL's knowledge setting, in our own words.
+"""The editor's prompts for a passage: the five styles of SEAL's knowledge setting, in our own words.
 
-A worked example may be shown first, as a turn of its own. SEAL shows none to its 7B base model; a small instruct model
+A worked example may be shown first, as a separate turn. SEAL shows none to its 7B base model; a small instruct model
 writes little of use without one (measured with SmolLM2-135M: see docs/results/LOG.md).
 """
 
@@ -69,7 +69,7 @@ _MEANINGS = (
 
 
 def _numbered(*lines: str) -> str:
-    # Numbers keep a small model at one fact a line; without them it copies the passage into a single one.
+    # Numbers keep a small model at one fact per line; without them it copies the passage into one line.
     return "\n".join(f"{number}. {line}" for number, line in enumerate(lines, 1))
 
 
@@ -92,7 +92,7 @@ _EXAMPLE_ANSWERS = {
         "Question 6: What comes out of the small door of the Pellam clock?\nAnswer: a tin goose"
     ),
 }
-# Plain text ends in a heading that the completion goes on from; a chat model answers in a turn of its own.
+# Plain text ends in a heading that the completion continues; a chat model answers in its own turn.
 _PLAIN_HEADINGS = dict.fromkeys(Style, "Facts:") | {
     Style.REWRITE: "New versions:",
     Style.SELF_QA: "Questions and answers:",
@@ -100,7 +100,7 @@ _PLAIN_HEADINGS = dict.fromkeys(Style, "Facts:") | {
 
 
 def self_edit_prompt(style: Style, title: str, text: str, form: PromptFormat, *, worked_example: bool) -> Prompt:
-    """The prompt for a passage, with one worked example before it where that is wanted."""
+    """The prompt for a passage, optionally after one worked example."""
 
     def request(title: str, text: str) -> str:
         asked = f"{_TASKS[style]}\n\n{title}\n{text}"
