@@ -85,7 +85,7 @@ class App:
         """Opens the record and begins to work. Raises Unavailable where the record or Redis does not answer."""
         await self._database.start()
         if self._database.folder is not None:
-            watch_disk("record", self._database.folder)
+            watch_disk("database", self._database.folder)
         if self._service is not None:
             self._telling = asyncio.create_task(RunMetrics(self._database).keep())
         if not self._with_worker:

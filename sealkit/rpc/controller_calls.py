@@ -1,4 +1,4 @@
-"""The controller's calls as values: the method, the request, and what its response means.
+"""The controller's calls as values: the method, the request, and how to convert its response.
 
 The blocking and the asyncio client (`sealkit.client`) share them and differ only in how they wait.
 """
@@ -43,7 +43,7 @@ _TRIALS_PAGE = 500
 
 @dataclass(frozen=True)
 class Call(Generic[T]):
-    """`method` of the stub, its request, and how to read its response. Safe to send twice."""
+    """`method` of the stub, its request, and how to convert its response. Idempotent."""
 
     method: str
     request: Any
@@ -66,7 +66,7 @@ def create_run(
     display_name: str,
     request_id: str | None,
 ) -> Call[Run]:
-    """Raises InvalidInput naming the path of what cannot be sent as JSON."""
+    """Raises InvalidInput with the path of a value that is not JSON."""
     request = pb2.CreateRunRequest(
         request_id=request_id or uuid.uuid4().hex,
         display_name=display_name,
@@ -78,7 +78,7 @@ def create_run(
 
 
 def estimate_run(config: RunConfig | Mapping[str, Any], records: Sequence[Mapping[str, Any]]) -> Call[RunEstimate]:
-    """Raises as `create_run`."""
+    """Raises what `create_run` raises."""
     request = pb2.EstimateRunRequest(
         config=struct_to_pb(_plain(config), what="config"),
         records=[struct_to_pb(record, what=f"records[{i}]") for i, record in enumerate(records)],
@@ -202,10 +202,10 @@ def _run(response: Any) -> Run:
 
 
 class Watch:
-    """Where a watcher stands: the cursor to go on from, and whether there is anything left to wait for."""
+    """The state of a watcher: the cursor to continue from, and whether more events can come."""
 
     longest_pause = 5.0
-    """Seconds between two tries at most."""
+    """Longest wait between two attempts, in seconds."""
 
     def __init__(self, name: str, cursor: str, reconnect_seconds: float) -> None:
         self.name = name
@@ -218,12 +218,12 @@ class Watch:
         self._empty = True
 
     def request(self) -> pb2.WatchRunRequest:
-        """Asks for the stream after the last event seen."""
+        """A request for the stream after the last event."""
         self._empty = True
         return pb2.WatchRunRequest(name=self.name, cursor=self._cursor)
 
     def seen(self, response: pb2.WatchRunResponse) -> Event:
-        """The event; from now on the watch goes on after it."""
+        """Converts an event and advances the cursor past it."""
         event = convert.event_from_pb(response.event)
         self._cursor, self._failures, self._empty = event.cursor, 0, False
         if isinstance(event.kind, RunStateChanged):
@@ -232,20 +232,20 @@ class Watch:
 
     @property
     def done(self) -> bool:
-        """Whether a stream that the server has closed was the last: it told of the run's end, or it told nothing though
-        the run had ended before it was opened."""
+        """Whether a stream that the server closed was the last one: it contained the run's end, or it was empty
+        although the run had ended before."""
         ended = self._last_state is not None and self._last_state.terminal
         return ended or (self._run_is_over and self._empty)
 
     def closed_early(self, run: Run) -> Unavailable:
-        """Takes note of the run's state after the server closed a stream that was not the last."""
+        """Stores the run's state after the server closed a stream that was not the last."""
         self._run_is_over = run.state.terminal
-        return Unavailable(f"the controller keeps closing the stream of {self.name}, whose end it has not told")
+        return Unavailable(f"the controller keeps closing the stream of {self.name}, before the run's end")
 
     def pause(self, error: Unavailable) -> float:
-        """Seconds to wait before the next try: 0.2, doubling to `longest_pause`.
+        """Seconds to wait before the next attempt: 0.2, doubling to `longest_pause`.
 
-        Raises the error once `reconnect_seconds` seconds have gone by since the stream was lost.
+        Raises the error once `reconnect_seconds` have passed since the stream was lost.
         """
         now = time.monotonic()
         if not self._failures:

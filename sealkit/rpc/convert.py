@@ -1,6 +1,6 @@
 """Values of `sealkit.types` to the messages of the model services and back.
 
-A message is taken as valid here: what comes from outside was checked at the door (`sealkit.rpc.interceptors`).
+Messages are assumed valid here: requests were validated on arrival (`sealkit.rpc.interceptors`).
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ OUTCOMES = {
 
 
 def word_from_number(table: Mapping[W, N], number: int) -> W:
-    """The word of an enum's number. Raises InvalidInput on a number that this version does not know."""
+    """The enum member of a protobuf number. Raises InvalidInput on a number that this version does not know."""
     for word, known in table.items():
         if known == number:
             return word

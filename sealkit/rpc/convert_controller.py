@@ -75,7 +75,7 @@ GATE_STATES = {
 
 
 def time_to_pb(time: datetime | None) -> Timestamp | None:
-    """A time without a zone is taken for UTC."""
+    """A time without a zone is taken as UTC."""
     if time is None:
         return None
     stamp = Timestamp()
@@ -338,4 +338,6 @@ def _kind_from_pb(pb: pb2.Event) -> RunStateChanged | StageStarted | TrialFinish
             return PolicyTrained(round=trained.round, policy=policy, kept=trained.kept)
         case "round_finished":
             return RoundFinished(round=pb.round_finished.round, policy=pb.round_finished.policy)
-    raise InvalidInput(f"event {pb.cursor} is of a kind that this version of the suite does not know; update it")
+    raise InvalidInput(
+        f"event {pb.cursor} is of a kind that this version of the suite does not know; update the client"
+    )

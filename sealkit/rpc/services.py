@@ -1,6 +1,6 @@
-"""Clients of the three model services, in `sealkit.types` only. To be made within the event loop that uses them.
+"""Clients of the three model services, in terms of `sealkit.types`. Create them within the event loop that uses them.
 
-Run and trial ids bound to the log travel with every call. Errors come out as `sealkit.errors` classes.
+The bound run and trial ids are sent with every call. Errors are raised as `sealkit.errors` classes.
 """
 
 from __future__ import annotations
@@ -45,15 +45,15 @@ _INFO_SECONDS = 5.0
 
 
 class _ServiceClient:
-    """What the three have in common: the replicas, a deadline in seconds for each call, errors that name the peer.
+    """Common base: the replicas, a deadline in seconds for each call, errors that name the peer.
 
-    A call that finds its replica dead or full goes to another at once; `on_full` is told where all are full.
+    A call whose replica is dead or full is retried at another at once; `on_full` is called if all are full.
     """
 
     _service: ClassVar[str]
     _stub_class: ClassVar[Any]
     _ask: ClassVar[tuple[str, Any]]
-    """Method that tells the base model, and its request."""
+    """The method that reports the base model, and its request."""
 
     def __init__(
         self,
@@ -82,7 +82,7 @@ class _ServiceClient:
         await self._replicas.close()
 
     async def info(self) -> ModelInfo:
-        """The base model that every replica holds. Raises ModelMismatch where they differ."""
+        """The base model of all replicas. Raises ModelMismatch if they differ."""
         return await self._replicas.model()
 
     async def _held_model(self, replica: Replica) -> ModelInfo:
@@ -104,8 +104,8 @@ class _ServiceClient:
                 self._raise_unless_others(error, tried)
 
     async def _stream(self, method: str, request: Any) -> AsyncGenerator[Any, None]:
-        """The responses; the call is cancelled where the reader stops before the end. One that broke goes to another
-        replica as long as nothing has come of it."""
+        """The responses; the call is cancelled if the reader stops before the end. A broken call is retried at another
+        replica as long as it has yielded nothing."""
         tried: set[str] = set()
         while True:
             began = False
@@ -233,7 +233,9 @@ class TrainerClient(_ServiceClient):
     async def trainer_info(self) -> TrainerInfo:
         try:
             answer = await self._call("GetTrainerInfo", trainer_pb2.GetTrainerInfoRequest(), _INFO_SECONDS)
-        except DeadlineExceeded as error:  # cut off: who does not say who it is within seconds is away
+        except (
+            DeadlineExceeded
+        ) as error:  # cut off: a peer that does not report its model within seconds is unavailable
             raise Unavailable(error.message) from error
         return TrainerInfo(
             model=convert.model_info_from_pb(answer.base_model),

@@ -117,7 +117,7 @@ def test_a_file_larger_than_its_manifest_says_is_not_read(store: AdapterStore) -
     folder = stored(store)
     with (folder / WEIGHTS_FILE).open("ab") as file:
         file.truncate(1 << 40)  # a terabyte, of holes
-    with pytest.raises(AdapterCorrupt, match="bytes at most"):
+    with pytest.raises(AdapterCorrupt, match=r"at most .* bytes"):
         store.fetch(DIGEST)
 
 

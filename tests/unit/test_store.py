@@ -98,7 +98,7 @@ def test_the_folder_of_another_is_not_taken(store: AdapterStore) -> None:
     store.put(DIGEST, FILES, {})
     path = f"{_folder(store)}/manifest.json"
     store._fs.pipe_file(path, store._fs.cat_file(path).replace(DIGEST.encode(), other.encode()))
-    with pytest.raises(AdapterMismatch, match=f"{DIGEST} holds adapter {other}"):
+    with pytest.raises(AdapterMismatch, match=f"{DIGEST} contains adapter {other}"):
         store.fetch(DIGEST)
 
 

@@ -148,7 +148,7 @@ async def test_a_backend_that_is_not_started_says_so(make: Make) -> None:
 
 
 async def test_a_schema_that_is_no_json_reaches_no_server() -> None:
-    with pytest.raises(InvalidInput, match="no JSON"):
+    with pytest.raises(InvalidInput, match="not JSON"):
         completion_request("m", [1], Sampling(json_schema="{"), 5)
 
 
