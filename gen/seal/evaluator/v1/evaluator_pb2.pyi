@@ -44,7 +44,7 @@ class EvaluateRequest(_message.Message):
     measure_divergence: _builtins.bool
     """Whether to measure KL(base || subject) too."""
     fresh: _builtins.bool
-    """Answer everything anew, the baseline too, whatever is cached (for reruns)."""
+    """Bypass all caches, also for the baseline (for reruns)."""
     @_builtins.property
     def policy(self) -> _model_pb2.Policy:
         """The policy."""
@@ -55,7 +55,7 @@ class EvaluateRequest(_message.Message):
 
     @_builtins.property
     def queries(self) -> _containers.RepeatedCompositeFieldContainer[_evaluation_pb2.Query]:
-        """Held-out queries; may be empty where only retention is wanted."""
+        """Held-out queries; may be empty if only retention is measured."""
 
     @_builtins.property
     def sampling(self) -> _text_pb2.Sampling:
@@ -63,11 +63,11 @@ class EvaluateRequest(_message.Message):
 
     @_builtins.property
     def retention_queries(self) -> _containers.RepeatedCompositeFieldContainer[_evaluation_pb2.Query]:
-        """Retention suite; the queries that the unadapted base model answers right are asked again."""
+        """Retention suite; only queries that the unadapted base model answers right are used."""
 
     @_builtins.property
     def early_stopping(self) -> Global___EarlyStopping:
-        """Stop early where the subject is hopeless; unset: every query is asked."""
+        """Stop early if the subject cannot beat the baseline; unset: every query is asked."""
 
     def __init__(
         self,
@@ -93,7 +93,7 @@ Global___EvaluateRequest: _TypeAlias = EvaluateRequest  # noqa: Y015
 
 @_typing.final
 class EarlyStopping(_message.Message):
-    """Sequential early stopping: queries are asked in batches, and no more of them once the subject cannot well win."""
+    """Sequential early stopping: queries are asked in batches, until the subject is below the baseline with confidence."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -103,9 +103,9 @@ class EarlyStopping(_message.Message):
     to_beat: _builtins.float
     """The accuracy that the subject has to beat, in [0, 1]; unset: the baseline's on the same queries."""
     confidence: _builtins.float
-    """How sure one must be that it does not, in (0.5, 1)."""
+    """Confidence at which it is stopped, in (0.5, 1)."""
     interval: _builtins.int
-    """Queries between two looks at the answers."""
+    """Queries between two interim analyses."""
     def __init__(
         self,
         *,
@@ -125,16 +125,16 @@ Global___EarlyStopping: _TypeAlias = EarlyStopping  # noqa: Y015
 
 @_typing.final
 class Divergence(_message.Message):
-    """How far a model has moved from its base."""
+    """Divergence of a model from its base."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     ON_QUERIES_FIELD_NUMBER: _builtins.int
     ON_FIXED_TEXT_FIELD_NUMBER: _builtins.int
     on_queries: _builtins.float
-    """KL(base || subject) on the queries' prompts, in nats a token; unset where there were none."""
+    """KL(base || subject) on the queries' prompts, in nats per token; unset without queries."""
     on_fixed_text: _builtins.float
-    """KL(base || subject) on a fixed text that comes with the project, in nats a token."""
+    """KL(base || subject) on the project's fixed text, in nats per token."""
     def __init__(
         self,
         *,
@@ -153,7 +153,7 @@ Global___Divergence: _TypeAlias = Divergence  # noqa: Y015
 
 @_typing.final
 class Retention(_message.Message):
-    """What a model lost on what it could do."""
+    """Retention of a model: what it still answers right."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -165,7 +165,7 @@ class Retention(_message.Message):
     FORGETTING_LOW_FIELD_NUMBER: _builtins.int
     FORGETTING_HIGH_FIELD_NUMBER: _builtins.int
     kept: _builtins.int
-    """Queries in use: the base model answers each of them right."""
+    """Queries used: the base model answers each of them right."""
     accuracy_before: _builtins.float
     """Accuracy of the baseline on them, in [0, 1]."""
     accuracy_after: _builtins.float
@@ -219,11 +219,9 @@ class EvaluateResponse(_message.Message):
     judge_version: _builtins.str
     """The judge's version."""
     stopped_early: _builtins.bool
-    """True: the evaluation stopped before every query was asked. Those not asked are UNGRADED, reason `not asked`."""
+    """True: the evaluation stopped before every query was asked. The others are UNGRADED, reason `not asked`."""
     batch_variant_rate: _builtins.float
-    """Share of answers that change with the batch they are decoded in, as measured on this model; 0 where decoding is
-    batch-invariant.
-    """
+    """Share of answers that depend on their batch, as measured on this model; 0 if decoding is batch-invariant."""
     @_builtins.property
     def verdicts(self) -> _containers.RepeatedCompositeFieldContainer[_evaluation_pb2.Verdict]:
         """The subject's verdicts, in the order of the queries."""
@@ -234,15 +232,15 @@ class EvaluateResponse(_message.Message):
 
     @_builtins.property
     def retention(self) -> Global___Retention:
-        """Retention; unset where no suite was given."""
+        """Retention; unset without a suite."""
 
     @_builtins.property
     def usage(self) -> _evaluation_pb2.Usage:
-        """What it took, without what a cached baseline took earlier."""
+        """Usage, without that of a cached baseline."""
 
     @_builtins.property
     def divergence(self) -> Global___Divergence:
-        """How far the subject has moved from the base; unset where it was not asked for or the backend cannot tell."""
+        """Divergence of the subject from the base; unset if not requested or not available from the backend."""
 
     def __init__(
         self,
@@ -302,7 +300,7 @@ class GetEvaluatorInfoResponse(_message.Message):
 
     @_builtins.property
     def judges(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Judges that may be named."""
+        """Available judges."""
 
     def __init__(
         self,

@@ -20,7 +20,7 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class AdapterRef(_message.Message):
-    """Where adapter weights lie. Weights never travel inside a message."""
+    """A reference to adapter weights. Weights are never sent in a message."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -74,7 +74,7 @@ Global___Policy: _TypeAlias = Policy  # noqa: Y015
 
 @_typing.final
 class BaseModel(_message.Message):
-    """The base model that a service holds."""
+    """The base model of a service."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -111,18 +111,18 @@ class BaseModel(_message.Message):
     digest: _builtins.str
     """SHA-256 over the weights, the config and the tokenizer. Equal digests mean equal models."""
     tokenizer_digest: _builtins.str
-    """SHA-256 over the tokenizer alone."""
+    """SHA-256 over only the tokenizer."""
     context_length: _builtins.int
     """Longest sequence, in tokens."""
     has_chat_template: _builtins.bool
-    """Whether the tokenizer brings a chat template."""
+    """Whether the tokenizer has a chat template."""
     dtype: _builtins.str
     """Element type of the weights in memory, for example `bfloat16`."""
     device: _builtins.str
     """Device, for example `cpu` or `cuda:0`."""
     @_builtins.property
     def build(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """What else decides over the last bit of a number: `torch`, `transformers`, `python`, `processor`, `threads` …"""
+        """Other facts that determine results to the last bit: `torch`, `transformers`, `python`, `processor`, `threads` …"""
 
     def __init__(
         self,
