@@ -12,15 +12,7 @@ from evaluator_svc.evaluate import Evaluator
 from sealkit.backends.base import Backend
 from sealkit.judges import judge_names
 from sealkit.judges.settings import JudgeSettings
-from sealkit.rpc.convert import (
-    adapter_ref_from_pb,
-    early_stopping_from_pb,
-    evaluation_to_pb,
-    model_info_to_pb,
-    policy_from_pb,
-    query_from_pb,
-    sampling_from_pb,
-)
+from sealkit.rpc.convert import evaluation_request_from_pb, evaluation_to_pb, model_info_to_pb
 
 
 class EvaluatorService(evaluator_pb2_grpc.EvaluatorServiceServicer):
@@ -43,20 +35,7 @@ class EvaluatorService(evaluator_pb2_grpc.EvaluatorServiceServicer):
     async def Evaluate(
         self, request: evaluator_pb2.EvaluateRequest, _context: grpc.aio.ServicerContext[Any, Any]
     ) -> evaluator_pb2.EvaluateResponse:
-        evaluation = await self._evaluator.evaluate(
-            policy_from_pb(request.policy),
-            adapter_ref_from_pb(request.adapter),
-            [query_from_pb(q) for q in request.queries],
-            sampling=sampling_from_pb(request.sampling),
-            judge=request.judge,
-            retention_queries=[query_from_pb(q) for q in request.retention_queries],
-            retention_limit=request.retention_limit,
-            measure_divergence=request.measure_divergence,
-            early_stopping=early_stopping_from_pb(request.early_stopping)
-            if request.HasField("early_stopping")
-            else None,
-            fresh=request.fresh,
-        )
+        evaluation = await self._evaluator.evaluate(evaluation_request_from_pb(request))
         return evaluation_to_pb(evaluation)
 
     async def GetEvaluatorInfo(

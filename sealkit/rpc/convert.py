@@ -21,6 +21,7 @@ from sealkit.types import (
     Divergence,
     EarlyStopping,
     Evaluation,
+    EvaluationRequest,
     FinishReason,
     LoraConfig,
     ModelInfo,
@@ -336,6 +337,38 @@ def early_stopping_to_pb(early_stopping: EarlyStopping) -> evaluator_pb2.EarlySt
 def early_stopping_from_pb(pb: evaluator_pb2.EarlyStopping) -> EarlyStopping:
     return EarlyStopping(
         to_beat=pb.to_beat if pb.HasField("to_beat") else None, confidence=pb.confidence, interval=pb.interval
+    )
+
+
+def evaluation_request_to_pb(request: EvaluationRequest) -> evaluator_pb2.EvaluateRequest:
+    return evaluator_pb2.EvaluateRequest(
+        policy=policy_to_pb(request.policy),
+        adapter=adapter_ref_to_pb(request.adapter),
+        queries=[query_to_pb(q) for q in request.queries],
+        earlier_queries=[query_to_pb(q) for q in request.earlier_queries],
+        sampling=sampling_to_pb(request.sampling),
+        judge=request.judge,
+        retention_queries=[query_to_pb(q) for q in request.retention_queries],
+        retention_limit=request.retention_limit,
+        measure_divergence=request.measure_divergence,
+        early_stopping=early_stopping_to_pb(request.early_stopping) if request.early_stopping else None,
+        fresh=request.fresh,
+    )
+
+
+def evaluation_request_from_pb(pb: evaluator_pb2.EvaluateRequest) -> EvaluationRequest:
+    return EvaluationRequest(
+        policy=policy_from_pb(pb.policy),
+        adapter=adapter_ref_from_pb(pb.adapter),
+        queries=tuple(query_from_pb(q) for q in pb.queries),
+        earlier_queries=tuple(query_from_pb(q) for q in pb.earlier_queries),
+        sampling=sampling_from_pb(pb.sampling),
+        judge=pb.judge,
+        retention_queries=tuple(query_from_pb(q) for q in pb.retention_queries),
+        retention_limit=pb.retention_limit,
+        measure_divergence=pb.measure_divergence,
+        early_stopping=early_stopping_from_pb(pb.early_stopping) if pb.HasField("early_stopping") else None,
+        fresh=pb.fresh,
     )
 
 

@@ -23,8 +23,8 @@ from sealkit.rpc.tls import Identity
 from sealkit.types import (
     AdapterRef,
     Completion,
-    EarlyStopping,
     Evaluation,
+    EvaluationRequest,
     LoraConfig,
     ModelInfo,
     Optimisation,
@@ -32,7 +32,6 @@ from sealkit.types import (
     PolicyExample,
     Progress,
     Prompt,
-    Query,
     Sampling,
     TrainingResult,
     TrainingSpec,
@@ -250,30 +249,5 @@ class EvaluatorClient(_ServiceClient):
     _stub_class = evaluator_pb2_grpc.EvaluatorServiceStub
     _ask = ("GetEvaluatorInfo", evaluator_pb2.GetEvaluatorInfoRequest())
 
-    async def evaluate(
-        self,
-        policy: Policy,
-        adapter: AdapterRef | None,
-        queries: Sequence[Query],
-        *,
-        sampling: Sampling,
-        judge: str,
-        retention_queries: Sequence[Query] = (),
-        retention_limit: int = 0,
-        measure_divergence: bool = False,
-        early_stopping: EarlyStopping | None = None,
-        fresh: bool = False,
-    ) -> Evaluation:
-        request = evaluator_pb2.EvaluateRequest(
-            policy=convert.policy_to_pb(policy),
-            adapter=convert.adapter_ref_to_pb(adapter),
-            queries=[convert.query_to_pb(q) for q in queries],
-            sampling=convert.sampling_to_pb(sampling),
-            judge=judge,
-            retention_queries=[convert.query_to_pb(q) for q in retention_queries],
-            retention_limit=retention_limit,
-            measure_divergence=measure_divergence,
-            early_stopping=convert.early_stopping_to_pb(early_stopping) if early_stopping else None,
-            fresh=fresh,
-        )
-        return convert.evaluation_from_pb(await self._call("Evaluate", request))
+    async def evaluate(self, request: EvaluationRequest) -> Evaluation:
+        return convert.evaluation_from_pb(await self._call("Evaluate", convert.evaluation_request_to_pb(request)))

@@ -146,6 +146,20 @@ early_stopping = st.builds(
     confidence=st.floats(0.5, 1, exclude_min=True, exclude_max=True),
     interval=st.integers(1, 99),
 )
+evaluation_request = st.builds(
+    types.EvaluationRequest,
+    policy=policy,
+    adapter=maybe(adapter_ref),
+    queries=tuples(query),
+    earlier_queries=tuples(query),
+    sampling=sampling,
+    judge=some,
+    retention_queries=tuples(query),
+    retention_limit=count,
+    measure_divergence=st.booleans(),
+    early_stopping=maybe(early_stopping),
+    fresh=st.booleans(),
+)
 evaluation = st.builds(
     types.Evaluation,
     verdicts=tuples(verdict),
@@ -321,6 +335,7 @@ REQUEST_PARTS = {
     "policy_example": policy_example,
     "query": query,
     "early_stopping": early_stopping,
+    "evaluation_request": evaluation_request,
 }
 RESPONSE_PARTS = {
     "model_info": model_info,

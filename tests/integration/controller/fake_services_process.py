@@ -62,15 +62,7 @@ class Evaluator(evaluator_pb2_grpc.EvaluatorServiceServicer):
         self.fake = fake
 
     async def Evaluate(self, request: Any, context: Any) -> Any:
-        adapter = convert.adapter_ref_from_pb(request.adapter) if request.HasField("adapter") else None
-        evaluation = await self.fake.evaluate(
-            convert.policy_from_pb(request.policy),
-            adapter,
-            [convert.query_from_pb(query) for query in request.queries],
-            sampling=convert.sampling_from_pb(request.sampling),
-            judge=request.judge,
-        )
-        return convert.evaluation_to_pb(evaluation)
+        return convert.evaluation_to_pb(await self.fake.evaluate(convert.evaluation_request_from_pb(request)))
 
     async def GetEvaluatorInfo(self, request: Any, context: Any) -> Any:
         return evaluator_pb2.GetEvaluatorInfoResponse(base_model=convert.model_info_to_pb(MODEL))

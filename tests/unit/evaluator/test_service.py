@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from evaluator_fakes import BASE_POLICY, GREEDY, TRIAL, FakeBackend, queries
-from seal.evaluator.v1 import evaluator_pb2
+from evaluator_fakes import BASE_POLICY, TRIAL, FakeBackend, queries, request
 
 from evaluator_svc.service import EvaluatorService
 from sealkit.rpc import convert
@@ -15,17 +14,10 @@ NAMES = "abcdefghij"
 
 
 async def ask(backend: FakeBackend, service: EvaluatorService | None = None, **more: Any) -> Evaluation:
-    request = evaluator_pb2.EvaluateRequest(
-        policy=convert.policy_to_pb(BASE_POLICY),
-        adapter=convert.adapter_ref_to_pb(TRIAL),
-        queries=[convert.query_to_pb(q) for q in queries(*NAMES)],
-        sampling=convert.sampling_to_pb(GREEDY),
-        judge="exact",
-        retention_queries=[convert.query_to_pb(q) for q in queries("r")],
-        **more,
-    )
+    asked = request(BASE_POLICY, TRIAL, *NAMES, **{"retention_queries": queries("r"), **more})
     service = service or EvaluatorService(backend, kept_verdicts=99)
-    return convert.evaluation_from_pb(await service.Evaluate(request, None))  # type: ignore[arg-type]
+    answer = await service.Evaluate(convert.evaluation_request_to_pb(asked), None)  # type: ignore[arg-type]
+    return convert.evaluation_from_pb(answer)
 
 
 def backend() -> FakeBackend:
@@ -48,7 +40,7 @@ async def test_a_race_ends_early_and_without_one_nothing_does() -> None:
     assert full.retention is not None
     assert full.retention.forgetting == 1.0
     assert full.batch_variant_rate == 0.0625
-    stopped = await ask(backend(), early_stopping=convert.early_stopping_to_pb(EarlyStopping(interval=2)))
+    stopped = await ask(backend(), early_stopping=EarlyStopping(interval=2))
     assert stopped.stopped_early
     assert len(stopped.verdicts) == len(NAMES)
 
