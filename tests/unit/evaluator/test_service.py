@@ -50,3 +50,9 @@ async def test_fresh_answers_come_from_no_cache() -> None:
     service = EvaluatorService(fake, kept_verdicts=99)
     cached = [(await ask(fake, service, fresh=fresh)).baseline_cached for fresh in (False, False, True)]
     assert cached == [False, True, False]
+
+
+async def test_earlier_queries_are_part_of_the_retention() -> None:
+    got = await ask(backend(), retention_queries=(), earlier_queries=queries("a", "unknown"))
+    assert got.retention is not None
+    assert (got.retention.kept, got.retention.lost_query_ids) == (1, ("q/a",))
