@@ -17,7 +17,9 @@ from seal.type.v1 import evaluation_pb2, model_pb2, text_pb2, training_pb2
 from sealkit.errors import InvalidInput
 from sealkit.types import (
     AdapterRef,
+    Anchoring,
     Completion,
+    Distillation,
     Divergence,
     EarlyStopping,
     Evaluation,
@@ -163,6 +165,7 @@ def training_example_to_pb(example: TrainingExample) -> training_pb2.TrainingExa
         prompt=prompt_to_pb(example.prompt) if example.prompt else None,
         prompt_loss=PROMPT_LOSSES[example.prompt_loss],
         loss_spans=[training_pb2.Span(start=start, end=end) for start, end in example.loss_spans],
+        teacher_prompt=prompt_to_pb(example.teacher_prompt) if example.teacher_prompt else None,
     )
 
 
@@ -172,6 +175,7 @@ def training_example_from_pb(pb: training_pb2.TrainingExample) -> TrainingExampl
         prompt=prompt_from_pb(pb.prompt) if pb.HasField("prompt") else None,
         prompt_loss=word_from_number(PROMPT_LOSSES, pb.prompt_loss),
         loss_spans=tuple((span.start, span.end) for span in pb.loss_spans),
+        teacher_prompt=prompt_from_pb(pb.teacher_prompt) if pb.HasField("teacher_prompt") else None,
     )
 
 
@@ -193,10 +197,21 @@ def optimisation_from_pb(pb: training_pb2.Optimisation) -> Optimisation:
     return Optimisation(**plain, schedule=word_from_number(SCHEDULES, pb.schedule))
 
 
+def distillation_from_pb(pb: training_pb2.Distillation) -> Distillation:
+    return Distillation(**{name: getattr(pb, name) for name in Distillation.model_fields})
+
+
+def anchoring_from_pb(pb: training_pb2.Anchoring) -> Anchoring:
+    return Anchoring(**{name: getattr(pb, name) for name in Anchoring.model_fields})
+
+
 def training_spec_to_pb(spec: TrainingSpec) -> training_pb2.TrainingSpec:
     return training_pb2.TrainingSpec(
         examples=[training_example_to_pb(e) for e in spec.examples],
         rehearsal=[training_example_to_pb(e) for e in spec.rehearsal],
+        anchors=[training_example_to_pb(e) for e in spec.anchors],
+        distillation=training_pb2.Distillation(**spec.distillation.model_dump()),
+        anchoring=training_pb2.Anchoring(**spec.anchoring.model_dump()),
         lora=lora_config_to_pb(spec.lora),
         optimisation=optimisation_to_pb(spec.optimisation),
         append_eos=spec.append_eos,
@@ -208,6 +223,9 @@ def training_spec_from_pb(pb: training_pb2.TrainingSpec) -> TrainingSpec:
     return TrainingSpec(
         examples=tuple(training_example_from_pb(e) for e in pb.examples),
         rehearsal=tuple(training_example_from_pb(e) for e in pb.rehearsal),
+        anchors=tuple(training_example_from_pb(e) for e in pb.anchors),
+        distillation=distillation_from_pb(pb.distillation) if pb.HasField("distillation") else Distillation(),
+        anchoring=anchoring_from_pb(pb.anchoring) if pb.HasField("anchoring") else Anchoring(),
         lora=lora_config_from_pb(pb.lora),
         optimisation=optimisation_from_pb(pb.optimisation),
         append_eos=pb.append_eos,

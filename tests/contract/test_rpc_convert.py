@@ -77,6 +77,7 @@ training_example = st.builds(
     prompt=maybe(prompt),
     prompt_loss=st.sampled_from(types.PromptLoss),
     loss_spans=tuples(span),
+    teacher_prompt=maybe(prompt),
 )
 lora_config = st.builds(
     types.LoraConfig,
@@ -97,10 +98,14 @@ optimisation = st.builds(
     max_grad_norm=st.floats(0, 1e6),
     kl_beta=st.floats(0, 1e6),
 )
+weight = st.floats(0, 1000)
 training_spec = st.builds(
     types.TrainingSpec,
     examples=tuples(training_example, 1),
     rehearsal=tuples(training_example),
+    anchors=tuples(training_example),
+    distillation=st.builds(types.Distillation, kl_weight=weight, ce_weight=weight, top_k=st.integers(0, 4096)),
+    anchoring=st.builds(types.Anchoring, per_step=st.integers(0, 1024), weight=weight),
     lora=lora_config,
     optimisation=optimisation,
     append_eos=st.booleans(),
