@@ -182,6 +182,7 @@ def _field(name: str, annotation: Any, field: FieldDescriptor) -> _Field:
     optional = NoneType in args
     if optional:
         (annotation,) = set(args) - {NoneType}
+    # Any field of a message's type may be unset; where the value knows no None, an empty message is read.
     if field.has_presence != optional and (optional or field.message_type is None):
         raise TypeError(f"{field.full_name} may be unset in one of value and message alone")
     return _Field(name, field.name, _codec(annotation, field, optional=optional), optional)

@@ -1,7 +1,6 @@
 """Where a value and its message differ. All else crosses by the names of the fields (`sealkit.rpc.mapping`).
 
-A message is the value's twin if both have one name. What is listed here and needed no more fails when it is used, as
-does a difference that is not listed.
+A difference that is not listed here is a TypeError.
 """
 
 from __future__ import annotations
