@@ -116,12 +116,16 @@ class PromptLoss(StrEnum):
 
 class TrainingExample(Value):
     """One sequence: the rendered prompt (no loss, unless `prompt_loss` says otherwise), then the text. `loss_spans`:
-    [start, end) characters of the text that carry loss; none means all of it."""
+    [start, end) characters of the text that carry loss; none means all of it.
+
+    With a `teacher_prompt` the text is distilled: its targets are the distributions of the frozen model below the
+    adapter, which sees that prompt in the place of `prompt` (prompt distillation, arXiv 2412.14964)."""
 
     text: str = Field(min_length=1)
     prompt: Prompt | None = None
     prompt_loss: PromptLoss = PromptLoss.NONE
     loss_spans: tuple[tuple[int, int], ...] = ()
+    teacher_prompt: Prompt | None = None
 
 
 class LoraConfig(Value):
@@ -169,13 +173,38 @@ class Optimisation(Value):
     """Weight of KL(base || adapted), nats a token over the label positions, in the loss; 0: left out."""
 
 
+class Distillation(Value):
+    """The loss of examples with a teacher prompt: kl_weight * KL(teacher || student) + ce_weight * CE, a token."""
+
+    kl_weight: float = Field(1.0, ge=0, le=1000)
+    """Weight of KL(teacher || student), nats a token."""
+    ce_weight: float = Field(0.0, ge=0, le=1000)
+    """Weight of the cross-entropy of the text itself."""
+    top_k: int = Field(64, ge=0, le=4096)
+    """The teacher's likeliest tokens that are kept of each position, the rest of its mass in one bucket; 0: its whole
+    distribution."""
+
+
+class Anchoring(Value):
+    """How the anchors of a spec are mixed into each optimiser step."""
+
+    per_step: int = Field(0, ge=0, le=1024)
+    """Anchors in each step, drawn in turn from a seeded order; 0: none."""
+    weight: float = Field(1.0, ge=0, le=1000)
+    """Weight of their mean KL(base || adapted), nats a token, beside the loss of the examples."""
+
+
 class TrainingSpec(Value):
     """Everything that determines an adapter, but for the base model and the policy under it."""
 
     examples: tuple[TrainingExample, ...] = Field(min_length=1, max_length=10000)
     rehearsal: tuple[TrainingExample, ...] = Field((), max_length=10000)
+    anchors: tuple[TrainingExample, ...] = Field((), max_length=10000)
+    """What must stay as it is: prompts with what the bare base model says to them, held by KL to its distribution."""
     lora: LoraConfig
     optimisation: Optimisation
+    distillation: Distillation = Distillation()
+    anchoring: Anchoring = Anchoring()
     append_eos: bool = True
     seed: int = Field(0, ge=0, lt=2**64)
 

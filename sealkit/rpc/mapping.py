@@ -3,7 +3,7 @@
 | value | message |
 |---|---|
 | str, int, float, bool | the same |
-| another value | its message |
+| another value | its message; the value's own default where it is not set |
 | `X | None` | a field that may be unset |
 | `tuple[X, ...]`, `dict[K, X]` | repeated X, map<K, X> |
 | StrEnum `RunState.QUEUED` | enum RUN_STATE_QUEUED |
@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_args, get_origin
 from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescriptor, OneofDescriptor
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
+from pydantic.fields import FieldInfo
 
 from sealkit.errors import InvalidInput
 from sealkit.rpc.mapping_exceptions import CODECS, EMPTY, FIELDS, MESSAGES, ZERO, Codec
@@ -83,7 +84,9 @@ class _Field:
     pb_name: str
     codec: Codec | None
     """None: it crosses as it is."""
-    optional: bool
+    unset: Mapping[str, None] | None
+    """What the value gets where the message's field is not set: None, or nothing and so its own default. Without this,
+    the field is read in any case."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +105,7 @@ class Plan:
         self._message_class = GetMessageClass(message)
         fields, self._oneofs = _paired(value_class, message)
         self._writes = [(f.name, f.pb_name, f.codec.to_pb if f.codec else None) for f in fields]
-        self._reads = [(f.name, f.pb_name, f.codec.from_pb if f.codec else None, f.optional) for f in fields]
+        self._reads = [(f.name, f.pb_name, f.codec.from_pb if f.codec else None, f.unset) for f in fields]
 
     def to_pb(self, value: Value) -> Any:
         """The message."""
@@ -119,9 +122,9 @@ class Plan:
     def from_pb(self, message: Message) -> Any:
         """The value."""
         contents: dict[str, Any] = {}
-        for name, pb_name, convert, optional in self._reads:
-            if optional and not message.HasField(pb_name):
-                contents[name] = None
+        for name, pb_name, convert, unset in self._reads:
+            if unset is not None and not message.HasField(pb_name):
+                contents.update(unset)
             else:
                 content = getattr(message, pb_name)
                 contents[name] = content if convert is None else convert(content)
@@ -158,7 +161,7 @@ def _paired(value_class: type[Value], message: Descriptor) -> tuple[list[_Field]
             oneofs.append(_oneof(info.annotation, oneof))
             unread -= {member.name for member in oneof.fields}
         elif field := message.fields_by_name.get(pb_name):
-            fields.append(_field(name, info.annotation, field))
+            fields.append(_field(name, info, field))
             unread.remove(pb_name)
         else:
             raise TypeError(f"{twins}: the message has no {pb_name}")
@@ -177,15 +180,17 @@ def _oneof(annotation: Any, oneof: OneofDescriptor) -> _Oneof:
     return _Oneof(oneof.name, {kind: members[name] for name, kind in kinds.items()}, plans)
 
 
-def _field(name: str, annotation: Any, field: FieldDescriptor) -> _Field:
-    args = get_args(annotation)
+def _field(name: str, info: FieldInfo, field: FieldDescriptor) -> _Field:
+    annotation, args = info.annotation, get_args(info.annotation)
     optional = NoneType in args
     if optional:
         (annotation,) = set(args) - {NoneType}
-    # Any field of a message's type may be unset; where the value knows no None, an empty message is read.
+    # Any field of a message's type may be unset, also where the value knows no None.
     if field.has_presence != optional and (optional or field.message_type is None):
         raise TypeError(f"{field.full_name} may be unset in one of value and message alone")
-    return _Field(name, field.name, _codec(annotation, field, optional=optional), optional)
+    has_default = field.has_presence and not info.is_required()
+    unset = {name: None} if optional else {} if has_default else None
+    return _Field(name, field.name, _codec(annotation, field, optional=optional), unset)
 
 
 def _codec(annotation: Any, field: FieldDescriptor, *, optional: bool = False) -> Codec | None:

@@ -91,6 +91,9 @@ def test_a_message_without_a_value_is_listed() -> None:
     assert alone == {full_name for _, full_name in CODECS if full_name.startswith("seal.")}
 
 
+SPEC = types.TrainingSpec(
+    examples=(types.TrainingExample(text="a fact"),), lora=types.LoraConfig(), optimisation=types.Optimisation()
+)
 VERDICT = {name: (info.annotation, ...) for name, info in types.Verdict.model_fields.items()}
 
 
@@ -131,6 +134,9 @@ def test_what_is_not_said_has_a_meaning() -> None:
     measured_by_0_1 = enum_from_pb(resources_pb2.GATE_STATE_UNSPECIFIED, resources.GateState, resources_pb2.GateState)
     assert measured_by_0_1 is resources.GateState.UNMEASURED
     assert enum_to_pb(resources.GateState.UNMEASURED, resources_pb2.GateState) == resources_pb2.GATE_STATE_UNMEASURED
+    spec = to_pb(SPEC, training_pb2.TrainingSpec)
+    spec.ClearField("distillation")
+    assert from_pb(spec, types.TrainingSpec) == SPEC
     empty = model_pb2.Policy(name="policies/base", adapter=model_pb2.AdapterRef())
     assert from_pb(empty, types.Policy) == types.Policy(name="policies/base")
 
