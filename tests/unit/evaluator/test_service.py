@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from evaluator_fakes import BASE_POLICY, TRIAL, FakeBackend, queries, request
+from seal.evaluator.v1 import evaluator_pb2
 
 from evaluator_svc.service import EvaluatorService
-from sealkit.rpc import convert
+from sealkit.rpc.mapping import from_pb, to_pb
 from sealkit.types import EarlyStopping, Evaluation
 
 NAMES = "abcdefghij"
@@ -16,8 +17,8 @@ NAMES = "abcdefghij"
 async def ask(backend: FakeBackend, service: EvaluatorService | None = None, **more: Any) -> Evaluation:
     asked = request(BASE_POLICY, TRIAL, *NAMES, **{"retention_queries": queries("r"), **more})
     service = service or EvaluatorService(backend, kept_verdicts=99)
-    answer = await service.Evaluate(convert.evaluation_request_to_pb(asked), None)  # type: ignore[arg-type]
-    return convert.evaluation_from_pb(answer)
+    message = to_pb(asked, evaluator_pb2.EvaluateRequest)
+    return from_pb(await service.Evaluate(message, None), Evaluation)  # type: ignore[arg-type]
 
 
 def backend() -> FakeBackend:
