@@ -1,7 +1,7 @@
 """The controller's resources as frozen values: returned by the database layer, sent by the service, returned by the
 client.
 
-Each has its message in `seal.controller.v1`; `sealkit.rpc.convert_controller` converts both ways.
+Each has its message in `seal.controller.v1`; `sealkit.rpc.mapping` converts both ways by the names of the fields.
 """
 
 from __future__ import annotations

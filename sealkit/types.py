@@ -8,7 +8,7 @@ import json
 from enum import StrEnum
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
 class Value(BaseModel):
@@ -117,12 +117,16 @@ class PromptLoss(StrEnum):
 
 class TrainingExample(Value):
     """One sequence: the rendered prompt (no loss, unless `prompt_loss` says otherwise), then the text. `loss_spans`:
-    [start, end) characters of the text that carry loss; none means all of it."""
+    [start, end) characters of the text that carry loss; none means all of it.
+
+    With a `teacher_prompt` the text is distilled: its targets are the distributions of the frozen model below the
+    adapter, which sees that prompt in the place of `prompt` (prompt distillation, arXiv 2412.14964)."""
 
     text: str = Field(min_length=1)
     prompt: Prompt | None = None
     prompt_loss: PromptLoss = PromptLoss.NONE
     loss_spans: tuple[tuple[int, int], ...] = ()
+    teacher_prompt: Prompt | None = None
 
 
 class LoraConfig(Value):
@@ -170,13 +174,44 @@ class Optimisation(Value):
     """Weight of KL(base || adapted), nats a token over the label positions, in the loss; 0: left out."""
 
 
+class Distillation(Value):
+    """The loss of examples with a teacher prompt: kl_weight * KL(teacher || student) + ce_weight * CE, a token."""
+
+    kl_weight: float = Field(1.0, ge=0, le=1000)
+    """Weight of KL(teacher || student), nats a token."""
+    ce_weight: float = Field(0.0, ge=0, le=1000)
+    """Weight of the cross-entropy of the text itself."""
+    top_k: int = Field(64, ge=0, le=4096)
+    """The teacher's likeliest tokens that are kept of each position, the rest of its mass in one bucket; 0: its whole
+    distribution."""
+
+    @model_validator(mode="after")
+    def _learns(self) -> Distillation:
+        if not (self.kl_weight or self.ce_weight):
+            raise ValueError("kl_weight and ce_weight are both 0: nothing would be learned")
+        return self
+
+
+class Anchoring(Value):
+    """How the anchors of a spec are mixed into each optimiser step."""
+
+    per_step: int = Field(0, ge=0, le=1024)
+    """Anchors in each step, drawn in turn from a seeded order; 0: none."""
+    weight: float = Field(1.0, ge=0, le=1000)
+    """Weight of their mean KL(base || adapted), nats a token, beside the loss of the examples."""
+
+
 class TrainingSpec(Value):
     """Everything that determines an adapter, except the base model and the policy under it."""
 
     examples: tuple[TrainingExample, ...] = Field(min_length=1, max_length=10000)
     rehearsal: tuple[TrainingExample, ...] = Field((), max_length=10000)
+    anchors: tuple[TrainingExample, ...] = Field((), max_length=10000)
+    """What must stay as it is: prompts with what the bare base model says to them, held by KL to its distribution."""
     lora: LoraConfig
     optimisation: Optimisation
+    distillation: Distillation = Distillation()
+    anchoring: Anchoring = Anchoring()
     append_eos: bool = True
     seed: int = Field(0, ge=0, lt=2**64)
 
@@ -271,7 +306,8 @@ class TrainingResult(Value):
 
 
 class Retention(Value):
-    """Retention of a model: accuracies in [0, 1] over the `kept` queries that the base model answers right."""
+    """Retention of a model: accuracies in [0, 1] over the `kept` queries: those of the suite that the base model answers
+    right, and the earlier ones that the baseline answers right."""
 
     kept: int
     accuracy_before: float
@@ -296,6 +332,31 @@ class EarlyStopping(Value):
     to_beat: float | None = Field(None, ge=0, le=1)
     confidence: float = Field(0.95, gt=0.5, lt=1)
     interval: int = Field(4, ge=1, le=MOST)
+
+
+class EvaluationRequest(Value):
+    """What an evaluation asks and measures. The subject is the policy with `adapter`, its baseline the policy alone;
+    without an adapter they are the policy and the base model."""
+
+    policy: Policy
+    adapter: AdapterRef | None = None
+    queries: tuple[Query, ...] = ()
+    """Asked of subject and baseline; may be empty where only retention or divergence is wanted."""
+    earlier_queries: tuple[Query, ...] = ()
+    """Of contexts learned earlier: those that the baseline answers right are part of the retention. They are asked in
+    full whether or not the evaluation stops early."""
+    sampling: Sampling
+    judge: str = Field(min_length=1, max_length=256)
+    retention_queries: tuple[Query, ...] = ()
+    """The retention suite: those that the base model answers right are asked of subject and baseline."""
+    retention_limit: int = Field(0, ge=0, le=MOST)
+    """At most this many of the suite's queries that the base model answers right are used, in order; 0: all."""
+    measure_divergence: bool = False
+    """Measure KL(base || subject) too, where the backend can."""
+    early_stopping: EarlyStopping | None = None
+    """None: every query is asked."""
+    fresh: bool = False
+    """Take nothing from a cache, the baseline neither (for reruns)."""
 
 
 class Evaluation(Value):

@@ -32,7 +32,7 @@ class Setup:
     rehearsal: tuple[TrainingExample, ...]
     start_policy: str
     earlier: tuple[Query, ...] = ()
-    """Of contexts learned earlier: a trial's retention suite has them too (`retention.with_earlier`)."""
+    """Queries of contexts learned earlier in the run, which count into a trial's retention (`with_earlier`)."""
 
     @property
     def judge(self) -> str:

@@ -4,28 +4,21 @@ from __future__ import annotations
 
 from typing import Any
 
-from evaluator_fakes import BASE_POLICY, GREEDY, TRIAL, FakeBackend, queries
+from evaluator_fakes import BASE_POLICY, TRIAL, FakeBackend, queries, request
 from seal.evaluator.v1 import evaluator_pb2
 
 from evaluator_svc.service import EvaluatorService
-from sealkit.rpc import convert
+from sealkit.rpc.mapping import from_pb, to_pb
 from sealkit.types import EarlyStopping, Evaluation
 
 NAMES = "abcdefghij"
 
 
 async def ask(backend: FakeBackend, service: EvaluatorService | None = None, **more: Any) -> Evaluation:
-    request = evaluator_pb2.EvaluateRequest(
-        policy=convert.policy_to_pb(BASE_POLICY),
-        adapter=convert.adapter_ref_to_pb(TRIAL),
-        queries=[convert.query_to_pb(q) for q in queries(*NAMES)],
-        sampling=convert.sampling_to_pb(GREEDY),
-        judge="exact",
-        retention_queries=[convert.query_to_pb(q) for q in queries("r")],
-        **more,
-    )
+    asked = request(BASE_POLICY, TRIAL, *NAMES, **{"retention_queries": queries("r"), **more})
     service = service or EvaluatorService(backend, kept_verdicts=99)
-    return convert.evaluation_from_pb(await service.Evaluate(request, None))  # type: ignore[arg-type]
+    message = to_pb(asked, evaluator_pb2.EvaluateRequest)
+    return from_pb(await service.Evaluate(message, None), Evaluation)  # type: ignore[arg-type]
 
 
 def backend() -> FakeBackend:
@@ -48,7 +41,7 @@ async def test_a_race_ends_early_and_without_one_nothing_does() -> None:
     assert full.retention is not None
     assert full.retention.forgetting == 1.0
     assert full.batch_variant_rate == 0.0625
-    stopped = await ask(backend(), early_stopping=convert.early_stopping_to_pb(EarlyStopping(interval=2)))
+    stopped = await ask(backend(), early_stopping=EarlyStopping(interval=2))
     assert stopped.stopped_early
     assert len(stopped.verdicts) == len(NAMES)
 
@@ -58,3 +51,9 @@ async def test_fresh_answers_come_from_no_cache() -> None:
     service = EvaluatorService(fake, kept_verdicts=99)
     cached = [(await ask(fake, service, fresh=fresh)).baseline_cached for fresh in (False, False, True)]
     assert cached == [False, True, False]
+
+
+async def test_earlier_queries_are_part_of_the_retention() -> None:
+    got = await ask(backend(), retention_queries=(), earlier_queries=queries("a", "unknown"))
+    assert got.retention is not None
+    assert (got.retention.kept, got.retention.lost_query_ids) == (1, ("q/a",))

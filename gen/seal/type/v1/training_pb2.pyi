@@ -108,6 +108,7 @@ class TrainingExample(_message.Message):
     PROMPT_FIELD_NUMBER: _builtins.int
     LOSS_SPANS_FIELD_NUMBER: _builtins.int
     PROMPT_LOSS_FIELD_NUMBER: _builtins.int
+    TEACHER_PROMPT_FIELD_NUMBER: _builtins.int
     text: _builtins.str
     """Text that carries the loss."""
     prompt_loss: Global___PromptLoss.ValueType
@@ -120,6 +121,12 @@ class TrainingExample(_message.Message):
     def loss_spans(self) -> _containers.RepeatedCompositeFieldContainer[Global___Span]:
         """Parts of the text that carry loss; none means all of it. A token that overlaps a span counts."""
 
+    @_builtins.property
+    def teacher_prompt(self) -> _text_pb2.Prompt:
+        """Distil the text: its targets are the distributions of the frozen model below the adapter, which sees this prompt in
+        the place of `prompt`. Unset: cross-entropy.
+        """
+
     def __init__(
         self,
         *,
@@ -127,14 +134,73 @@ class TrainingExample(_message.Message):
         prompt: _text_pb2.Prompt | None = ...,
         loss_spans: _abc.Iterable[Global___Span] | None = ...,
         prompt_loss: Global___PromptLoss.ValueType = ...,
+        teacher_prompt: _text_pb2.Prompt | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["prompt", b"prompt"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["prompt", b"prompt", "teacher_prompt", b"teacher_prompt"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["loss_spans", b"loss_spans", "prompt", b"prompt", "prompt_loss", b"prompt_loss", "text", b"text"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["loss_spans", b"loss_spans", "prompt", b"prompt", "prompt_loss", b"prompt_loss", "teacher_prompt", b"teacher_prompt", "text", b"text"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___TrainingExample: _TypeAlias = TrainingExample  # noqa: Y015
+
+@_typing.final
+class Distillation(_message.Message):
+    """The loss of examples with a teacher prompt: kl_weight * KL(teacher || student) + ce_weight * CE, a token."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KL_WEIGHT_FIELD_NUMBER: _builtins.int
+    CE_WEIGHT_FIELD_NUMBER: _builtins.int
+    TOP_K_FIELD_NUMBER: _builtins.int
+    kl_weight: _builtins.float
+    """Weight of KL(teacher || student), nats a token."""
+    ce_weight: _builtins.float
+    """Weight of the cross-entropy of the text itself."""
+    top_k: _builtins.int
+    """The teacher's likeliest tokens that are kept of each position, the rest of its mass in one bucket; 0: its whole
+    distribution.
+    """
+    def __init__(
+        self,
+        *,
+        kl_weight: _builtins.float = ...,
+        ce_weight: _builtins.float = ...,
+        top_k: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ce_weight", b"ce_weight", "kl_weight", b"kl_weight", "top_k", b"top_k"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Distillation: _TypeAlias = Distillation  # noqa: Y015
+
+@_typing.final
+class Anchoring(_message.Message):
+    """How the anchors of a spec are mixed into each optimiser step."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PER_STEP_FIELD_NUMBER: _builtins.int
+    WEIGHT_FIELD_NUMBER: _builtins.int
+    per_step: _builtins.int
+    """Anchors in each step, drawn in turn from a seeded order; 0: none."""
+    weight: _builtins.float
+    """Weight of their mean KL(base || adapted), nats a token, beside the loss of the examples."""
+    def __init__(
+        self,
+        *,
+        per_step: _builtins.int = ...,
+        weight: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["per_step", b"per_step", "weight", b"weight"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Anchoring: _TypeAlias = Anchoring  # noqa: Y015
 
 @_typing.final
 class LoraConfig(_message.Message):
@@ -238,6 +304,9 @@ class TrainingSpec(_message.Message):
     OPTIMISATION_FIELD_NUMBER: _builtins.int
     APPEND_EOS_FIELD_NUMBER: _builtins.int
     SEED_FIELD_NUMBER: _builtins.int
+    ANCHORS_FIELD_NUMBER: _builtins.int
+    DISTILLATION_FIELD_NUMBER: _builtins.int
+    ANCHORING_FIELD_NUMBER: _builtins.int
     append_eos: _builtins.bool
     """Whether the end-of-sequence token is the last label of each example."""
     seed: _builtins.int
@@ -258,6 +327,18 @@ class TrainingSpec(_message.Message):
     def optimisation(self) -> Global___Optimisation:
         """How it is optimised."""
 
+    @_builtins.property
+    def anchors(self) -> _containers.RepeatedCompositeFieldContainer[Global___TrainingExample]:
+        """What must stay as it is: prompts with what the bare base model says to them, held by KL to its distribution."""
+
+    @_builtins.property
+    def distillation(self) -> Global___Distillation:
+        """The loss of examples with a teacher prompt; unset: the defaults of the suite."""
+
+    @_builtins.property
+    def anchoring(self) -> Global___Anchoring:
+        """How the anchors are mixed in."""
+
     def __init__(
         self,
         *,
@@ -267,10 +348,13 @@ class TrainingSpec(_message.Message):
         optimisation: Global___Optimisation | None = ...,
         append_eos: _builtins.bool = ...,
         seed: _builtins.int = ...,
+        anchors: _abc.Iterable[Global___TrainingExample] | None = ...,
+        distillation: Global___Distillation | None = ...,
+        anchoring: Global___Anchoring | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["lora", b"lora", "optimisation", b"optimisation"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["anchoring", b"anchoring", "distillation", b"distillation", "lora", b"lora", "optimisation", b"optimisation"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["append_eos", b"append_eos", "examples", b"examples", "lora", b"lora", "optimisation", b"optimisation", "rehearsal", b"rehearsal", "seed", b"seed"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["anchoring", b"anchoring", "anchors", b"anchors", "append_eos", b"append_eos", "distillation", b"distillation", "examples", b"examples", "lora", b"lora", "optimisation", b"optimisation", "rehearsal", b"rehearsal", "seed", b"seed"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
