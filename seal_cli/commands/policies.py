@@ -45,7 +45,7 @@ def show(
 
     with connect(address, data) as client:
         policy = client.get_policy(full_name("policies", name))
-    kl = f"{policy.divergence.on_fixed_text:.4f} nats a token from the base" if policy.divergence else ""
+    kl = f"{policy.divergence.on_fixed_text:.4f} nats per token" if policy.divergence else ""
     facts = {
         "policy": policy.name,
         "from": policy.parent or "the base model",
@@ -53,10 +53,10 @@ def show(
         "adapter": policy.adapter.digest if policy.adapter else "none",
         "trained on": ", ".join(policy.trials),
         "gate": f"{policy.gate.value}: {policy.gate_reason}".removesuffix(": "),
-        "moved": kl,
+        "KL to the base": kl,
         "held-out accuracy": share(policy.held_out_accuracy),
         "accuracy": ", ".join(f"{context} {score:.2f}" for context, score in policy.scores.items()),
-        "made": moment(policy.create_time),
+        "created": moment(policy.create_time),
     }
     for label, value in facts.items():
         if value:
