@@ -90,7 +90,7 @@ class TrainerService(trainer_pb2_grpc.TrainerServiceServicer):
     async def JoinAdapters(
         self, request: trainer_pb2.JoinAdaptersRequest, _context: grpc.aio.ServicerContext[Any, Any]
     ) -> trainer_pb2.JoinAdaptersResponse:
-        over = AdapterRef(digest=request.adapter.digest, uri=request.adapter.uri)
+        over = AdapterRef(digest=request.adapter.digest)
         joined = await self._trainer.join_adapters(policy_from_pb(request.policy), over)
         return trainer_pb2.JoinAdaptersResponse(adapter=adapter_ref_to_pb(joined))
 

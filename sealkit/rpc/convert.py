@@ -125,12 +125,12 @@ def sampling_from_pb(pb: text_pb2.Sampling) -> Sampling:
 
 
 def adapter_ref_to_pb(adapter: AdapterRef | None) -> model_pb2.AdapterRef | None:
-    return model_pb2.AdapterRef(digest=adapter.digest, uri=adapter.uri) if adapter else None
+    return model_pb2.AdapterRef(digest=adapter.digest) if adapter else None
 
 
 def adapter_ref_from_pb(pb: model_pb2.AdapterRef) -> AdapterRef | None:
     """None for a field that is not set."""
-    return AdapterRef(digest=pb.digest, uri=pb.uri) if pb.digest else None
+    return AdapterRef(digest=pb.digest) if pb.digest else None
 
 
 def policy_to_pb(policy: Policy) -> model_pb2.Policy:
@@ -262,7 +262,7 @@ def training_result_to_pb(result: TrainingResult) -> trainer_pb2.TrainingResult:
 
 def training_result_from_pb(pb: trainer_pb2.TrainingResult) -> TrainingResult:
     return TrainingResult(
-        adapter=AdapterRef(digest=pb.adapter.digest, uri=pb.adapter.uri),
+        adapter=AdapterRef(digest=pb.adapter.digest),
         cached=pb.cached,
         steps=pb.steps,
         first_loss=pb.first_loss,

@@ -108,6 +108,7 @@ def run_to_pb(run: Run) -> pb2.Run:
         error=status_of_fault(run.error) if run.error else None,
         progress=run_progress_to_pb(run.progress),
         tenant=run.tenant,
+        unread_config=run.unread_config,
     )
 
 
@@ -123,6 +124,7 @@ def run_from_pb(pb: pb2.Run) -> Run:
         error=fault_from_status(pb.error) if pb.HasField("error") else None,
         progress=run_progress_from_pb(pb.progress),
         tenant=pb.tenant,
+        unread_config=tuple(pb.unread_config),
     )
 
 

@@ -228,7 +228,7 @@ class TrainerClient(_ServiceClient):
             policy=convert.policy_to_pb(policy), adapter=convert.adapter_ref_to_pb(adapter)
         )
         joined = await self._call("JoinAdapters", request)
-        return AdapterRef(digest=joined.adapter.digest, uri=joined.adapter.uri)
+        return AdapterRef(digest=joined.adapter.digest)
 
     async def trainer_info(self) -> TrainerInfo:
         try:

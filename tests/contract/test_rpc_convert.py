@@ -49,7 +49,7 @@ sampling = st.builds(
     seed=seed,
     json_schema=text,
 )
-adapter_ref = st.builds(types.AdapterRef, digest=st.text("0123456789abcdef", min_size=64, max_size=64), uri=text)
+adapter_ref = st.builds(types.AdapterRef, digest=st.text("0123456789abcdef", min_size=64, max_size=64))
 policy = st.builds(types.Policy, name=some, adapter=maybe(adapter_ref))
 model_info = st.builds(
     types.ModelInfo,
@@ -57,7 +57,6 @@ model_info = st.builds(
     digest=text,
     tokenizer_digest=text,
     context_length=count,
-    has_chat_template=st.booleans(),
     dtype=text,
     device=text,
     build=st.dictionaries(text, text, max_size=3),
@@ -190,6 +189,7 @@ run = st.builds(
     error=maybe(fault),
     progress=run_progress,
     tenant=text,
+    unread_config=tuples(text),
 )
 trial = st.builds(
     resources.Trial,

@@ -214,7 +214,7 @@ class FakeServices:
 
 
 MODEL = ModelInfo(
-    name="tiny", digest="ab" * 32, tokenizer_digest="cd" * 32, context_length=64, has_chat_template=False,
+    name="tiny", digest="ab" * 32, tokenizer_digest="cd" * 32, context_length=64,
     dtype="float32", device="cpu",
 )  # fmt: skip
 
@@ -238,7 +238,7 @@ def _verdict(query: Query, outcome: Outcome) -> Verdict:
 
 def _trained(digest: str) -> TrainingResult:
     return TrainingResult(
-        adapter=AdapterRef(digest=digest, uri=f"memory://{digest}"),
+        adapter=AdapterRef(digest=digest),
         cached=False,
         steps=1,
         first_loss=2.0,

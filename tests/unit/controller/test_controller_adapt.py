@@ -118,9 +118,7 @@ async def test_consolidation_trains_one_adapter_from_the_base_on_all_that_was_ke
     kept = [trial for trial in await system.trials(run) if trial.selected]
     assert [example.text for example in last.examples] == [trial.completion for trial in kept]
     assert len(last.rehearsal) == 1
-    assert versions[3].adapter == AdapterRef(
-        digest=digest_of("adapter", None, last), uri=f"memory://{digest_of('adapter', None, last)}"
-    )
+    assert versions[3].adapter == AdapterRef(digest=digest_of("adapter", None, last))
 
 
 async def test_nothing_accepted_leaves_the_policy_and_still_has_its_row(system: System) -> None:
