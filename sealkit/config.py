@@ -325,8 +325,8 @@ class StoredConfig:
             return self.config
         raise ConfigOutdated(
             f"another version stored the config of {run}, and this one cannot read {', '.join(self.unread)}: the run "
-            "would go on otherwise than it began. It can be shown and reported; to go on, start a new run from its last "
-            "policy (start_policy), or use the version that made it",
+            "would go on otherwise than it began. It can be shown and reported; to go on, start a new run from its "
+            "last policy (start_policy), or use the version that made it",
             metadata={"run": run, "keys": ",".join(self.unread)},
         )
 

@@ -70,6 +70,11 @@ def verdict(retention: Retention | None, config: GateConfig) -> tuple[GateState,
     return GateState.PASSED, found
 
 
+def next_policy(theta: PolicyVersion, made: PolicyVersion) -> PolicyVersion:
+    """θ_{t+1}: what round t made, or θ_t where that is θ_t itself or the gate refused it."""
+    return theta if made.gate is GateState.REFUSED else made
+
+
 def within_gate(trial: Trial, config: GateConfig) -> bool:
     """Whether a trial by itself forgot little enough to be committed; one whose retention is not known may be."""
     return verdict(trial.retention, config)[0] is not GateState.REFUSED

@@ -76,9 +76,7 @@ class Replica(trainer_pb2_grpc.TrainerServiceServicer, evaluator_pb2_grpc.Evalua
 
     async def TrainAdapter(self, request: Any, context: Any) -> AsyncIterator[Any]:
         await self._came()
-        result = TrainingResult(
-            adapter=AdapterRef(digest="ef" * 32), cached=False, steps=1, first_loss=1, final_loss=1
-        )
+        result = TrainingResult(adapter=AdapterRef(digest="ef" * 32), cached=False, steps=1, first_loss=1, final_loss=1)
         yield trainer_pb2.TrainAdapterResponse(result=convert.training_result_to_pb(result))
 
     async def GetTrainerInfo(self, request: Any, context: Any) -> Any:

@@ -25,7 +25,7 @@ from sealkit.rpc.struct import struct_to_pb
 from sealkit.store import MANIFEST, AdapterStore
 from sealkit.testing.tiny import make_tiny_model
 from sealkit.types import LoraConfig
-from tests.security.calls import SERVICES, VALID, call
+from tests.security.calls import SERVICES, call
 from tests.security.harness import ROOT, Harness
 
 DIGEST = "ab" * 32

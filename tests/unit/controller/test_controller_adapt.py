@@ -13,6 +13,7 @@ from controller.db import aliases, contexts, policies
 from controller.db.access import FULL_ACCESS
 from controller.report.continual import continual, with_continual
 from controller.report.run import build_report
+from sealkit.config import CostConfig
 from sealkit.errors import InvalidConfig
 from sealkit.resources import Editor, GateState, PolicyVersion, Run, RunReport, RunState, TrialPhase
 from sealkit.types import AdapterRef, Outcome, Policy, digest_of
@@ -33,7 +34,7 @@ async def adapt(system: System, **changes: Any) -> Run:
 async def report(system: System, run: Run) -> RunReport:
     run_id = run.name.removeprefix("runs/")
     learned = [context.context_id for context in await system.database.read(contexts.of_split, run_id, "train")]
-    found = build_report(run, await system.trials(run), await system.policies(run))
+    found = build_report(run, await system.trials(run), await system.policies(run), CostConfig())
     return with_continual(found, learned, await system.database.read(policies.after_rounds, run_id))
 
 
