@@ -127,6 +127,7 @@ async def test_nothing_accepted_leaves_the_policy_and_still_has_its_row(system: 
     run = await adapt(system, selection={**EASY, "must_gain": True})
     assert run.state is RunState.SUCCEEDED
     assert len(await system.policies(run)) == 1
+    assert run.progress.trials_done == run.progress.trials_total == 3 * (3 + 1), "held-out contexts were never planned"
     found = await report(system, run)
     assert found.continual is not None
     assert len(found.continual.matrix) == 4
