@@ -28,7 +28,7 @@ class Setup:
     rehearsed: tuple[Query, ...]
     rehearsal: tuple[TrainingExample, ...]
     earlier: tuple[Query, ...] = ()
-    """Of contexts learned earlier: a trial's retention suite has them too (`retention.with_earlier`)."""
+    """Queries of contexts learned earlier in the run, which count into a trial's retention (`with_earlier`)."""
 
     @property
     def judge(self) -> str:
