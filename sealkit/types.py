@@ -345,16 +345,16 @@ class EvaluationRequest(Value):
 
     policy: Policy
     adapter: AdapterRef | None = None
-    queries: tuple[Query, ...] = ()
+    queries: tuple[Query, ...] = Field((), max_length=limits.QUERIES)
     """Asked of subject and baseline; may be empty where only retention or divergence is wanted."""
-    earlier_queries: tuple[Query, ...] = ()
+    earlier_queries: tuple[Query, ...] = Field((), max_length=limits.QUERIES)
     """Of contexts learned earlier: those that the baseline answers right are part of the retention. They are asked in
     full whether or not the evaluation stops early."""
     sampling: Sampling
     judge: str = Field(min_length=1, max_length=256)
-    retention_queries: tuple[Query, ...] = ()
+    retention_queries: tuple[Query, ...] = Field((), max_length=limits.QUERIES)
     """The retention suite: those that the base model answers right are asked of subject and baseline."""
-    retention_limit: int = Field(0, ge=0, le=MOST)
+    retention_limit: int = Field(0, ge=0, le=limits.INT32)
     """At most this many of the suite's queries that the base model answers right are used, in order; 0: all."""
     measure_divergence: bool = False
     """Measure KL(base || subject) too, where the backend can."""
@@ -369,7 +369,6 @@ class Evaluation(Value):
 
     verdicts: tuple[Verdict, ...]
     baseline_verdicts: tuple[Verdict, ...]
-    baseline_cached: bool
     retention: Retention | None = None
     divergence: Divergence | None = None
     stopped_early: bool = False

@@ -195,7 +195,6 @@ class FakeServices:
         return Evaluation(
             verdicts=tuple(_verdict(q, outcome(subject or own, q.query_id)) for q in request.queries),
             baseline_verdicts=tuple(_verdict(q, self.outcome("", q.query_id)) for q in request.queries),
-            baseline_cached=True,
             retention=Retention(
                 kept=2 + len(earlier), accuracy_before=1.0, accuracy_after=1 - lost, forgetting=lost,
                 forgetting_low=lost - 0.5, forgetting_high=lost + 0.5,
