@@ -57,8 +57,9 @@ def test_putting_again_changes_nothing(store: AdapterStore) -> None:
 
 def test_what_is_not_there_is_named(store: AdapterStore) -> None:
     for call in (store.fetch, store.manifest, store.delete):
-        with pytest.raises(AdapterNotFound, match=DIGEST):
+        with pytest.raises(AdapterNotFound, match=DIGEST) as caught:
             call(DIGEST)
+        assert caught.value.metadata["digest"] == DIGEST, "a rerun goes by it"
 
 
 def test_delete(store: AdapterStore) -> None:
