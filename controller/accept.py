@@ -10,9 +10,9 @@ from importlib import resources
 from typing import Any
 
 from controller.db.runs import NewRun
-from controller.rules.arms import check_arms
+from controller.rules.arms import check_arms, planned_trials
 from controller.rules.seeds import shuffled
-from controller.rules.setup import planned_trials
+from sealkit import limits
 from sealkit.config import RunConfig, parse_config
 from sealkit.domains.base import Context, load_domain
 from sealkit.errors import InvalidConfig, InvalidDataset, LimitExceeded
@@ -22,9 +22,11 @@ from sealkit.types import digest_of
 
 _SPLITS = ("train", "heldout")
 _SLUG_LENGTH = 40
-_MOST_TRIALS = 10_000_000
-_LONGEST = {"id": 512, "question": 10_000, "answer": 10_000}
-_LARGEST_SUITE = 10_000
+_RETENTION_CHARACTERS = {
+    "id": limits.QUERY_ID_CHARACTERS,
+    "question": limits.RETENTION_CHARACTERS,
+    "answer": limits.RETENTION_CHARACTERS,
+}
 
 
 def accept(
@@ -52,18 +54,17 @@ def accept(
     suite = check_retention(retention) if retention else default_retention()
     check_rehearsal(checked, len(suite))
     splits = Counter(context.split for context in contexts)
-    trials = planned_trials(checked, train=splits["train"], held_out=splits["heldout"], ready=ready)
-    check_trials(trials)
+    planned = planned_trials(checked, train=splits["train"], held_out=splits["heldout"], ready=ready)
+    check_trials(planned.total)
     name = display_name or checked.name
     new = NewRun(
         run_id=run_id(name, request_id, tenant),
         digest=digest_of(display_name, checked, list(records), list(retention)),
         display_name=name,
-        config=checked.model_dump(mode="json"),
+        config=checked,
         retention=tuple(suite),
-        start_policy=checked.start_policy,
         rounds_total=splits["train"] if checked.task == "adapt" else checked.rounds,
-        trials_total=trials,
+        planned=planned,
     )
     return new, contexts
 
@@ -82,11 +83,11 @@ def check_config(config: RunConfig) -> RunConfig:
 
 def check_trials(planned: int) -> None:
     """Refuses a run of more trials than anybody can mean. Raises LimitExceeded."""
-    if planned > _MOST_TRIALS:
+    if planned > limits.TRIALS:
         raise LimitExceeded(
-            f"config: this makes {planned} trials, and a run has {_MOST_TRIALS} at most; fewer rounds, "
+            f"config: this makes {planned} trials, and a run has {limits.TRIALS} at most; fewer rounds, "
             "contexts_per_round or editor.k",
-            metadata={"limit": "trials", "allowed": str(_MOST_TRIALS), "asked": str(planned)},
+            metadata={"limit": "trials", "allowed": str(limits.TRIALS), "asked": str(planned)},
         )
 
 
@@ -107,7 +108,7 @@ def hold_out(contexts: Sequence[Context], count: int, seed: int) -> list[Context
     marked = [context for context in contexts if context.split == "heldout"]
     chosen = {context.context_id for context in shuffled(marked or contexts, seed)[:count]}
     return [
-        context.model_copy(update={"split": "heldout"}) if context.context_id in chosen else context
+        context.changed(split="heldout") if context.context_id in chosen else context
         for context in contexts
         if context.split != "heldout" or context.context_id in chosen
     ]
@@ -131,25 +132,24 @@ def check_contexts(contexts: Sequence[Context]) -> list[Context]:
 def check_retention(records: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
     """Retention records: `id` (each its own), `question` and `answer`, none of them empty; what else they carry is
     left out. Raises InvalidDataset."""
-    keys = ("id", "question", "answer")
     faults = [
         (f"retention[{i}].{key}", "missing, empty or not text")
         for i, record in enumerate(records)
-        for key in keys
+        for key in _RETENTION_CHARACTERS
         if not isinstance(record.get(key), str) or not record[key].strip()
     ]
     faults += [
         (f"retention[{i}].{key}", f"longer than {most} characters")
         for i, record in enumerate(records)
-        for key, most in _LONGEST.items()
+        for key, most in _RETENTION_CHARACTERS.items()
         if isinstance(record.get(key), str) and len(record[key]) > most
     ]
-    if len(records) > _LARGEST_SUITE:
-        faults.append(("retention", f"has {len(records)} questions; {_LARGEST_SUITE} are the most"))
+    if len(records) > limits.QUERIES:
+        faults.append(("retention", f"has {len(records)} questions; {limits.QUERIES} are the most"))
     twice = [name for name, n in Counter(str(record.get("id")) for record in records).items() if n > 1]
     faults += [("retention", f"id {name!r} comes more than once") for name in twice]
     _raise_if(faults)
-    return [{key: record[key] for key in keys} for record in records]
+    return [{key: record[key] for key in _RETENTION_CHARACTERS} for record in records]
 
 
 def default_retention() -> list[dict[str, str]]:

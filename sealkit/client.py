@@ -168,12 +168,13 @@ class SealClient(_Client):
 
     def resume_run(self, name: str, budget: Budget | None = None) -> Run:
         """Resumes a paused, failed or cancelled run; `budget` replaces the current one. Raises UnknownRun,
-        RunNotResumable, BudgetExhausted."""
+        RunNotResumable, ConfigOutdated, BudgetExhausted."""
         return self._send(calls.resume_run(name, budget))
 
     def retry_trials(self, name: str, names: Sequence[str] = ()) -> tuple[Run, int]:
         """Retries failed trials of the run `name`, all or those of `names`, and resumes the run if it had ended.
-        Returns the run and the number of trials. Raises UnknownRun, UnknownTrial, RunNotResumable, BudgetExhausted."""
+        Returns the run and the number of trials. Raises UnknownRun, UnknownTrial, RunNotResumable, ConfigOutdated,
+        BudgetExhausted."""
         return self._send(calls.retry_trials(name, names))
 
     def report(self, name: str) -> RunReport:
@@ -191,7 +192,7 @@ class SealClient(_Client):
 
     def rerun_trial(self, name: str, *, request_id: str | None = None) -> Trial:
         """Queues a rerun of a trial from its manifest; returns the new trial (see `get_rerun` for the result). Raises
-        UnknownTrial, NotReproducible."""
+        UnknownTrial, NotReproducible, ConfigOutdated."""
         return self._send(calls.rerun_trial(name, request_id))
 
     def get_rerun(self, name: str) -> Rerun:

@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
+from copy import deepcopy
+from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,8 +18,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
-from sealkit.errors import InvalidConfig
-from sealkit.types import MOST, LoraConfig, Optimisation, Sampling, Schedule, Value
+from sealkit import limits
+from sealkit.errors import ConfigOutdated, InvalidConfig
+from sealkit.types import LoraConfig, Optimisation, Sampling, Schedule, Value
 
 
 class Section(BaseModel):
@@ -57,11 +61,11 @@ class DatasetConfig(Section):
     """Retention suite (JSONL of id, question, answer); empty, without tasks: the project's own suite."""
     retention_tasks: tuple[str, ...] = Field((), max_length=64)
     """More retention tasks, from lm-evaluation-harness, by name or YAML file (needs the extra `lm-eval`)."""
-    retention_task_limit: int = Field(200, ge=0, le=MOST)
+    retention_task_limit: int = Field(200, ge=0, le=limits.INT32)
     """At most this many questions of each task; 0 means all."""
-    limit: int = Field(0, ge=0, le=MOST)
+    limit: int = Field(0, ge=0, le=limits.INT32)
     """Use at most this many records; 0 means all."""
-    held_out: int = Field(0, ge=0, le=MOST)
+    held_out: int = Field(0, ge=0, le=limits.INT32)
     """Contexts to score policies on: at most this many of the records that are marked `heldout`, or, if none is, this
     many of all; 0: every marked one."""
 
@@ -94,17 +98,17 @@ class EvaluationConfig(Section):
     sampling: Sampling = Sampling(temperature=0.0, max_tokens=64)
     judge: str = ""
     """`content`, `exact`, `grid` or `model` (docs/judges.md); empty: the domain's default."""
-    retention_limit: int = Field(32, ge=0, le=MOST)
+    retention_limit: int = Field(32, ge=0, le=limits.INT32)
     """At most this many of the retention queries that the base model answers right; 0 means all."""
     max_ungraded: float = Field(0.5, ge=0, le=1)
     """A trial with a larger share of ungraded answers has no reward."""
     divergence: bool = True
     """Measure KL(base || adapted), if the backend can."""
-    earlier_contexts: int = Field(0, ge=0, le=MOST)
+    earlier_contexts: int = Field(0, ge=0, le=limits.INT32)
     """Add the queries of this many earlier contexts of the run to the retention suite."""
     early_stopping_confidence: float = Field(0.0, ge=0, lt=1)
     """Stop asking once a trial is below its baseline with this confidence (over 0.5); 0: ask every query."""
-    early_stopping_interval: int = Field(4, ge=1, le=MOST)
+    early_stopping_interval: int = Field(4, ge=1, le=limits.INT32)
     """Number of queries between two tests of early stopping."""
 
     @field_validator("early_stopping_confidence")
@@ -127,7 +131,7 @@ class RewardConfig(Section):
 class RehearsalConfig(Section):
     """Questions that are mixed into every TrainingSpec against forgetting. Rehearsed queries are never measured."""
 
-    examples: int = Field(0, ge=0, le=10000)
+    examples: int = Field(0, ge=0, le=limits.EXAMPLES)
     """Questions of the retention suite in every TrainingSpec; 0: none."""
     source: Literal["suite", "model"] = "suite"
     """The suite's own answers, or the base model's answers (SSR, arXiv 2403.01244)."""
@@ -226,7 +230,7 @@ class HeldOutConfig(Section):
 class RunConfig(Section):
     """A whole run."""
 
-    name: str = Field("run", max_length=256)
+    name: str = Field("run", max_length=limits.NAME_CHARACTERS)
     """Prefix of the run's resource name."""
     task: Literal["rest_em", "adapt"] = "rest_em"
     """`rest_em` trains the policy to write better self-edits; `adapt` learns the train contexts in sequence."""
@@ -234,7 +238,7 @@ class RunConfig(Section):
     """All randomness of the run derives from it."""
     rounds: int = Field(2, ge=1, le=1000)
     """E-steps, each with its M-step. Ignored by an adaptation, which has one round per train context."""
-    contexts_per_round: int = Field(50, ge=1, le=MOST)
+    contexts_per_round: int = Field(50, ge=1, le=limits.INT32)
     """Train contexts per round, taken in order from the shuffled train split."""
     start_policy: str = ""
     """Name of the policy to start from; empty: the base model."""
@@ -286,3 +290,91 @@ def load_config(path: Path) -> RunConfig:
     except (ValueError, RecursionError) as error:
         raise InvalidConfig(f"{path}: not a TOML file ({error})") from error
     return parse_config(raw, source=str(path))
+
+
+# --- stored configs ---------------------------------------------------------------------------------------------------
+_RENAMED_KEYS = {
+    ("evaluation", "race_confidence"): "early_stopping_confidence",
+    ("evaluation", "race_wave"): "early_stopping_interval",
+}
+_RENAMED_VALUES = {("adapt", "commit"): {"stack": "join"}}
+
+
+@dataclass(frozen=True, slots=True)
+class StoredConfig:
+    """A config read from the database, possibly stored by another version.
+
+    Attributes:
+        config: The config; a key that is new, or whose stored value is no longer valid, has its default.
+        dropped: Stored keys that this version does not have.
+        invalid: Stored keys whose value this version does not accept.
+    """
+
+    config: RunConfig
+    dropped: tuple[str, ...] = ()
+    invalid: tuple[str, ...] = ()
+
+    @property
+    def unread(self) -> tuple[str, ...]:
+        """All stored keys that `config` ignores. Empty: `config` is the one that the run was created with."""
+        return (*self.dropped, *self.invalid)
+
+    def in_full(self, run: str) -> RunConfig:
+        """The config, for a run that continues. Raises ConfigOutdated if `config` ignores stored keys."""
+        if not self.unread:
+            return self.config
+        raise ConfigOutdated(
+            f"another version stored the config of {run}, and this version cannot read {', '.join(self.unread)}: the "
+            "run would continue with other settings. It can be shown and reported; to continue, start a new run from "
+            "its last policy (start_policy), or use the version that stored it",
+            metadata={"run": run, "keys": ",".join(self.unread)},
+        )
+
+
+def read_stored_config(stored: Mapping[str, Any]) -> StoredConfig:
+    """The config of a stored run, whichever version stored it. Never raises: it lists the keys that it cannot read."""
+    left = _with_new_names(stored)
+    found: dict[str, bool] = {}  # by key: whether this version has it
+    while True:
+        try:
+            config = RunConfig.model_validate(left)
+        except ValidationError as error:
+            cut = {_cut(left, e["loc"]): e["type"] != "extra_forbidden" for e in error.errors()}
+            if cut.keys() <= found.keys():  # the same fault again: removing the key did not help
+                return StoredConfig(RunConfig(), invalid=("config",))
+            found |= cut
+        else:
+            dropped, invalid = (tuple(key for key, known in found.items() if known is which) for which in (False, True))
+            return StoredConfig(config, dropped, invalid)
+
+
+def _with_new_names(stored: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy with the current names of renamed keys and values."""
+    config = deepcopy(dict(stored))
+    for (section, old), new in _RENAMED_KEYS.items():
+        values = _section(config, section)
+        if old in values:
+            values.setdefault(new, values.pop(old))
+    for (section, key), names in _RENAMED_VALUES.items():
+        values = _section(config, section)
+        if isinstance(value := values.get(key), str):
+            values[key] = names.get(value, value)
+    return config
+
+
+def _section(config: dict[str, Any], name: str) -> dict[str, Any]:
+    section = config.get(name)
+    return section if isinstance(section, dict) else {}
+
+
+def _cut(config: dict[str, Any], loc: tuple[int | str, ...]) -> str:
+    """Removes the key at `loc` (for an item of a list, the whole list) from `config`; returns the dotted key."""
+    path = [str(part) for part in takewhile(lambda part: isinstance(part, str), loc)]
+    section = config
+    for depth, name in enumerate(path, start=1):
+        inner = section.get(name)
+        if depth == len(path) or not isinstance(inner, dict):
+            section.pop(name, None)
+            return ".".join(path[:depth])
+        section = inner
+    return "config"

@@ -133,6 +133,12 @@ class RunNotResumable(FailedPrecondition):
     reason = "RUN_NOT_RESUMABLE"
 
 
+class ConfigOutdated(FailedPrecondition):
+    """Another version stored the run's config, and this version cannot read all of it; the message names the keys."""
+
+    reason = "CONFIG_OUTDATED"
+
+
 class NotReproducible(FailedPrecondition):
     """Data that a rerun needs was never recorded, or was deleted."""
 

@@ -83,7 +83,8 @@ class RunProgress(Value):
 
 
 class Run(Value):
-    """All rounds of one config. `config` is the resolved config, every default filled in."""
+    """All rounds of one config. `config` is the resolved config, with every default filled in, as stored by the version
+    that accepted the run."""
 
     name: str
     display_name: str
@@ -96,6 +97,8 @@ class Run(Value):
     progress: RunProgress = RunProgress()
     tenant: str = ""
     """The owning tenant; empty: only admins."""
+    unread_config: tuple[str, ...] = ()
+    """Keys of `config` that the controller's version cannot read; with any, the run cannot continue."""
 
 
 class Trial(Value):

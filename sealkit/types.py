@@ -6,9 +6,11 @@ from __future__ import annotations
 import hashlib
 import json
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from sealkit import limits
 
 
 class Value(BaseModel):
@@ -16,9 +18,15 @@ class Value(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
+    @classmethod
+    def from_stored(cls, stored: object) -> Self:
+        """A value stored by any version: fields that this version does not have are ignored, at every depth. Raises
+        ValidationError if a required field is missing or a value is invalid."""
+        return cls.model_validate(stored, extra="ignore")
 
-MOST = 2**31 - 1
-"""The largest value of a field that is sent as a 32-bit number."""
+    def changed(self, **fields: Any) -> Self:
+        """A copy with these fields replaced; validated."""
+        return type(self)(**{**dict(self), **fields})
 
 
 def digest_of(*parts: object) -> str:
@@ -53,16 +61,16 @@ class Prompt(Value):
     user: str = Field(min_length=1)
     system: str = ""
     format: PromptFormat = PromptFormat.AUTO
-    shots: tuple[Shot, ...] = Field((), max_length=64)
+    shots: tuple[Shot, ...] = Field((), max_length=limits.SHOTS)
 
 
 class Sampling(Value):
     """How text is sampled. `temperature` 0 is greedy; `max_tokens` counts the completion alone."""
 
     temperature: float = Field(1.0, ge=0, le=10)
-    """0: the likeliest token each time."""
+    """0: greedy."""
     top_p: float = Field(1.0, gt=0, le=1)
-    """Sample only from the likeliest tokens that together have this probability; 1: from all."""
+    """Sample only from the most likely tokens that together have this probability; 1: from all."""
     max_tokens: int = Field(256, ge=1, le=32768)
     """Most tokens of the completion."""
     stop: tuple[Annotated[str, Field(min_length=1, max_length=256)], ...] = Field((), max_length=16)
@@ -79,16 +87,15 @@ class FinishReason(StrEnum):
 
 
 class AdapterRef(Value):
-    """A reference to adapter weights: SHA-256 of what determines them, and the URL of their folder."""
+    """An adapter in the store, by the SHA-256 of what determines its weights."""
 
     digest: str = Field(pattern=r"^[0-9a-f]{64}$")
-    uri: str = ""
 
 
 class Policy(Value):
     """The model that writes self-edits: the base model, with `adapter` on it if there is one."""
 
-    name: str = Field(min_length=1, max_length=256)
+    name: str = Field(min_length=1, max_length=limits.NAME_CHARACTERS)
     adapter: AdapterRef | None = None
 
 
@@ -99,7 +106,6 @@ class ModelInfo(Value):
     digest: str
     tokenizer_digest: str
     context_length: int
-    has_chat_template: bool
     dtype: str
     device: str
     build: dict[str, str] = Field(default_factory=dict)
@@ -132,7 +138,7 @@ class TrainingExample(Value):
 class LoraConfig(Value):
     """Shape of an adapter in PEFT's terms: `r`, `lora_alpha`, `lora_dropout`, `target_modules`."""
 
-    rank: int = Field(32, ge=1, le=1024)
+    rank: int = Field(32, ge=1, le=limits.RANK)
     """Rank of the two factors; weights and memory are proportional to it."""
     alpha: float = Field(64, gt=0)
     """The update B A is scaled by alpha / rank."""
@@ -164,7 +170,7 @@ class Optimisation(Value):
     """Micro-batches of an optimiser step."""
     schedule: Schedule = Schedule.CONSTANT
     """Schedule after the warm-up: `constant`; or `linear` or `cosine`, down to 0 at the end."""
-    warmup_steps: int = Field(0, ge=0, le=MOST)
+    warmup_steps: int = Field(0, ge=0, le=limits.INT32)
     """Optimiser steps of linear warm-up from 0."""
     weight_decay: float = Field(0.0, ge=0, le=1)
     """AdamW's weight decay."""
@@ -175,20 +181,20 @@ class Optimisation(Value):
 
 
 class Distillation(Value):
-    """The loss of examples with a teacher prompt: kl_weight * KL(teacher || student) + ce_weight * CE, a token."""
+    """The loss of examples with a teacher prompt: kl_weight * KL(teacher || student) + ce_weight * CE, per token."""
 
     kl_weight: float = Field(1.0, ge=0, le=1000)
     """Weight of KL(teacher || student), nats a token."""
     ce_weight: float = Field(0.0, ge=0, le=1000)
     """Weight of the cross-entropy of the text itself."""
     top_k: int = Field(64, ge=0, le=4096)
-    """The teacher's likeliest tokens that are kept of each position, the rest of its mass in one bucket; 0: its whole
-    distribution."""
+    """The teacher's most likely tokens that are kept at each position; the rest of the probability is one bucket. 0:
+    the full distribution."""
 
     @model_validator(mode="after")
     def _learns(self) -> Distillation:
         if not (self.kl_weight or self.ce_weight):
-            raise ValueError("kl_weight and ce_weight are both 0: nothing would be learned")
+            raise ValueError("kl_weight and ce_weight are both 0, so there is nothing to learn")
         return self
 
 
@@ -196,18 +202,18 @@ class Anchoring(Value):
     """How the anchors of a spec are mixed into each optimiser step."""
 
     per_step: int = Field(0, ge=0, le=1024)
-    """Anchors in each step, drawn in turn from a seeded order; 0: none."""
+    """Anchors per step, in a seeded order; 0: none."""
     weight: float = Field(1.0, ge=0, le=1000)
-    """Weight of their mean KL(base || adapted), nats a token, beside the loss of the examples."""
+    """Weight of their mean KL(base || adapted), nats a token, added to the loss of the examples."""
 
 
 class TrainingSpec(Value):
     """Everything that determines an adapter, except the base model and the policy under it."""
 
-    examples: tuple[TrainingExample, ...] = Field(min_length=1, max_length=10000)
-    rehearsal: tuple[TrainingExample, ...] = Field((), max_length=10000)
-    anchors: tuple[TrainingExample, ...] = Field((), max_length=10000)
-    """What must stay as it is: prompts with what the bare base model says to them, held by KL to its distribution."""
+    examples: tuple[TrainingExample, ...] = Field(min_length=1, max_length=limits.EXAMPLES)
+    rehearsal: tuple[TrainingExample, ...] = Field((), max_length=limits.EXAMPLES)
+    anchors: tuple[TrainingExample, ...] = Field((), max_length=limits.EXAMPLES)
+    """Prompts with the base model's own answers; KL to the base model is kept low on them."""
     lora: LoraConfig
     optimisation: Optimisation
     distillation: Distillation = Distillation()
@@ -234,11 +240,11 @@ class Query(Value):
     """One held-out question about a context, asked without the context in the prompt. The answers to the prompt and to
     all `views` get one verdict together."""
 
-    query_id: str = Field(min_length=1, max_length=512)
+    query_id: str = Field(min_length=1, max_length=limits.QUERY_ID_CHARACTERS)
     question: str = Field(min_length=1)
     gold: str = Field(min_length=1)
     prompt: Prompt
-    views: tuple[View, ...] = Field((), max_length=64)
+    views: tuple[View, ...] = Field((), max_length=limits.VIEWS)
 
 
 class Outcome(StrEnum):
@@ -306,8 +312,8 @@ class TrainingResult(Value):
 
 
 class Retention(Value):
-    """Retention of a model: accuracies in [0, 1] over the `kept` queries: those of the suite that the base model answers
-    right, and the earlier ones that the baseline answers right."""
+    """Accuracies in [0, 1] over the `kept` queries: those of the suite that the base model answers right, and the
+    earlier ones that the baseline answers right."""
 
     kept: int
     accuracy_before: float
@@ -331,7 +337,7 @@ class EarlyStopping(Value):
 
     to_beat: float | None = Field(None, ge=0, le=1)
     confidence: float = Field(0.95, gt=0.5, lt=1)
-    interval: int = Field(4, ge=1, le=MOST)
+    interval: int = Field(4, ge=1, le=limits.INT32)
 
 
 class EvaluationRequest(Value):
@@ -340,23 +346,23 @@ class EvaluationRequest(Value):
 
     policy: Policy
     adapter: AdapterRef | None = None
-    queries: tuple[Query, ...] = ()
-    """Asked of subject and baseline; may be empty where only retention or divergence is wanted."""
-    earlier_queries: tuple[Query, ...] = ()
+    queries: tuple[Query, ...] = Field((), max_length=limits.QUERIES)
+    """Asked of subject and baseline; may be empty if only retention or divergence is measured."""
+    earlier_queries: tuple[Query, ...] = Field((), max_length=limits.QUERIES)
     """Of contexts learned earlier: those that the baseline answers right are part of the retention. They are asked in
     full whether or not the evaluation stops early."""
     sampling: Sampling
     judge: str = Field(min_length=1, max_length=256)
-    retention_queries: tuple[Query, ...] = ()
+    retention_queries: tuple[Query, ...] = Field((), max_length=limits.QUERIES)
     """The retention suite: those that the base model answers right are asked of subject and baseline."""
-    retention_limit: int = Field(0, ge=0, le=MOST)
+    retention_limit: int = Field(0, ge=0, le=limits.INT32)
     """At most this many of the suite's queries that the base model answers right are used, in order; 0: all."""
     measure_divergence: bool = False
-    """Measure KL(base || subject) too, where the backend can."""
+    """Measure KL(base || subject) too, if the backend can."""
     early_stopping: EarlyStopping | None = None
     """None: every query is asked."""
     fresh: bool = False
-    """Take nothing from a cache, the baseline neither (for reruns)."""
+    """Use no cache, not even for the baseline (for reruns)."""
 
 
 class Evaluation(Value):
@@ -364,7 +370,6 @@ class Evaluation(Value):
 
     verdicts: tuple[Verdict, ...]
     baseline_verdicts: tuple[Verdict, ...]
-    baseline_cached: bool
     retention: Retention | None = None
     divergence: Divergence | None = None
     stopped_early: bool = False

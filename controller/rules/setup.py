@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from controller.db.runs import RunPlan
 from controller.retry import retry_until_available
-from controller.rules.arms import count_edits
 from controller.rules.rehearsal import examples_of, split
 from controller.rules.seeds import shuffled
-from sealkit.config import RunConfig, parse_config
+from sealkit.config import RunConfig
 from sealkit.domains.base import Context, Domain, load_domain
-from sealkit.names import run_name
-from sealkit.resources import TrialPhase
 from sealkit.rpc.protocols import Generator
 from sealkit.types import Policy, Prompt, Query, TrainingExample, digest_of, seed_of
 
@@ -30,7 +27,6 @@ class Setup:
     retention_digest: str
     rehearsed: tuple[Query, ...]
     rehearsal: tuple[TrainingExample, ...]
-    start_policy: str
     earlier: tuple[Query, ...] = ()
     """Queries of contexts learned earlier in the run, which count into a trial's retention (`with_earlier`)."""
 
@@ -48,13 +44,13 @@ class Setup:
 
 def make_setup(plan: RunPlan, plugins: Sequence[str]) -> Setup:
     """Raises InvalidConfig or UnknownDomain where this process cannot do what the record says."""
-    config = parse_config(plan.config, source=run_name(plan.run_id))
+    config = plan.config
     domain = load_domain(config.domain.name, plugins=plugins)(config.domain.options, config.inner_loop)
     # Suites are written kind by kind, and `retention_limit` takes the first that the base answers right.
     mixed = sorted(plan.retention, key=lambda record: seed_of(config.seed, "order of retention", record["id"]))
     rehearsed, retention = split(tuple(map(retention_query, mixed)), config.rehearsal.examples, config.seed)
     rehearsal = examples_of(rehearsed) if config.rehearsal.source == "suite" else ()
-    return Setup(plan.run_id, config, domain, retention, digest_of(*retention), rehearsed, rehearsal, plan.start_policy)
+    return Setup(plan.run_id, config, domain, retention, digest_of(*retention), rehearsed, rehearsal)
 
 
 def with_earlier(setup: Setup, contexts: Sequence[Context]) -> Setup:
@@ -69,25 +65,12 @@ def retention_query(record: Mapping[str, str]) -> Query:
     return Query(query_id=record["id"], question=question, gold=record["answer"], prompt=Prompt(user=question))
 
 
-def planned_trials(config: RunConfig, *, train: int, held_out: int, ready: Collection[str] = ()) -> int:
-    """Trials of a whole run in which every round moves the policy; a round that does not takes its own off. An
-    adaptation tries every train context once, and no held-out one. `ready`: editors whose self-edits the domain has."""
-    passage = int(config.passage_only)
-    group = count_edits(config, TrialPhase.E_STEP, ready, first=True) + passage
-    if config.task == "adapt":
-        return train * group
-    each_round = min(config.contexts_per_round, train) * group
-    first, later = (count_edits(config, TrialPhase.HELD_OUT, ready, first=first) for first in (True, False))
-    scored = held_out * (first + passage + later * config.rounds) if config.held_out.samples else 0
-    return config.rounds * each_round + scored
-
-
 async def with_rehearsal_answers(setup: Setup, generator: Generator) -> Setup:
     """The setup with what the base model itself answers to rehearse, where the config asks for that. Answers are
     greedy, so every process that asks gets the same wherever texts do not depend on the batch."""
     if setup.config.rehearsal.source != "model" or not setup.rehearsed or setup.rehearsal:
         return setup
-    greedy = setup.config.evaluation.sampling.model_copy(update={"temperature": 0.0, "seed": 0})
+    greedy = setup.config.evaluation.sampling.changed(temperature=0.0, seed=0)
     prompts = [(query.query_id, query.prompt, [0]) for query in setup.rehearsed]
 
     async def ask() -> dict[str, str]:

@@ -14,13 +14,12 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from sealkit import limits
 from sealkit.errors import AdapterCorrupt, AdapterMismatch, LimitExceeded, UnknownTargetModule
 from sealkit.types import LoraConfig
 
 WEIGHTS_FILE = "adapter_model.safetensors"
 CONFIG_FILE = "adapter_config.json"
-MAX_RANK = 1024
-"""The largest rank that `LoraConfig` allows, and the largest that the decoder applies in sum."""
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 _PREFIX = "base_model.model."
 # PEFT features that change the meaning of the two matrices; an adapter with one would silently be applied wrongly.
@@ -107,11 +106,11 @@ def concatenate(policy: LoraWeights, trial: LoraWeights) -> LoraWeights:
     Raises LimitExceeded if the sum of the ranks exceeds the limit of an adapter.
     """
     rank = policy.config.rank + trial.config.rank
-    if rank > MAX_RANK:
+    if rank > limits.RANK:
         raise LimitExceeded(
-            f"ranks {policy.config.rank} and {trial.config.rank} make {rank}, but an adapter has at most {MAX_RANK}; "
+            f"ranks {policy.config.rank} and {trial.config.rank} make {rank}, but at most {limits.RANK} is allowed; "
             'consolidate what was learned into one adapter (adapt.commit = "consolidate")',
-            metadata={"limit": "rank", "allowed": str(MAX_RANK), "asked": str(rank)},
+            metadata={"limit": "rank", "allowed": str(limits.RANK), "asked": str(rank)},
         )
     tensors = {}
     for path in sorted({*policy.tensors, *trial.tensors}):

@@ -1,20 +1,20 @@
-"""Values of `sealkit.types` and `sealkit.resources` to messages and back, by the names of their fields.
+"""Converts values of `sealkit.types` and `sealkit.resources` to messages and back, by the names of their fields.
 
 | value | message |
 |---|---|
 | str, int, float, bool | the same |
-| another value | its message; the value's own default where it is not set |
+| another value | its message; if unset, the value's default |
 | `X | None` | a field that may be unset |
 | `tuple[X, ...]`, `dict[K, X]` | repeated X, map<K, X> |
 | StrEnum `RunState.QUEUED` | enum RUN_STATE_QUEUED |
 | union of values | oneof; each member is the message of one of them |
-| `dict[str, Any]` | google.protobuf.Struct, unset where it is empty |
+| `dict[str, Any]` | google.protobuf.Struct, unset if empty |
 
-What goes otherwise is listed in `sealkit.rpc.mapping_exceptions`. A plan is made once for each pair of a value's class
-and a message; it raises TypeError where a field is in one of them alone or cannot hold what the other's can. That is a
-mistake in the code, and a contract test looks for it in all values.
+Exceptions are listed in `sealkit.rpc.mapping_exceptions`. A plan is built once for each pair of a value's class and a
+message type. It raises TypeError if a field exists in only one of them, or if their types do not match. That is a bug,
+and a contract test checks all values for it.
 
-A message is taken as valid here: what comes from outside was checked at the door (`sealkit.rpc.interceptors`).
+Messages are assumed valid: `sealkit.rpc.interceptors` validates those from outside on arrival.
 """
 
 from __future__ import annotations
@@ -54,26 +54,26 @@ _SCALARS: Mapping[Any, tuple[int, ...]] = {
 
 
 def to_pb(value: Value, message_class: type[M]) -> M:
-    """The message of a value. Raises InvalidInput naming the path of what JSON has no form for."""
+    """The message of a value. Raises InvalidInput if JSON cannot represent a part of it, and names its path."""
     message: M = plan(type(value), message_class.DESCRIPTOR).to_pb(value)
     return message
 
 
 def from_pb(message: Message, value_class: type[V]) -> V:
-    """The value of a message. Raises InvalidInput on an enum's number or a oneof's member that this version does not
-    know."""
+    """The value of a message. Raises InvalidInput if this version does not know an enum's number or a oneof's
+    member."""
     value: V = plan(value_class, message.DESCRIPTOR).from_pb(message)
     return value
 
 
 def enum_to_pb(word: StrEnum, enum: _EnumTypeWrapper[N]) -> N:
-    """The number of a word in the enum of the proto."""
+    """The proto's number of an enum value."""
     number: N = _words(type(word), enum.DESCRIPTOR).to_pb(word)
     return number
 
 
 def enum_from_pb(number: int, word_class: type[W], enum: _EnumTypeWrapper[Any]) -> W:
-    """The word of a number in the enum of the proto. Raises InvalidInput on one that this version does not know."""
+    """The enum value of a proto's number. Raises InvalidInput if this version does not know the number."""
     word: W = _words(word_class, enum.DESCRIPTOR).from_pb(number)
     return word
 
@@ -83,10 +83,10 @@ class _Field:
     name: str
     pb_name: str
     codec: Codec | None
-    """None: it crosses as it is."""
+    """None: no conversion."""
     unset: Mapping[str, None] | None
-    """What the value gets where the message's field is not set: None, or nothing and so its own default. Without this,
-    the field is read in any case."""
+    """The result if the message's field is unset: None, or nothing, so that the value's default applies. Without this,
+    the field is always read."""
 
 
 @dataclass(frozen=True)
@@ -97,10 +97,10 @@ class _Oneof:
 
 
 class Plan:
-    """How the values of one class become messages of one type, and back."""
+    """Converts the values of one class to messages of one type, and back."""
 
     def __init__(self, value_class: type[Value], message: Descriptor) -> None:
-        """Raises TypeError where the two do not fit."""
+        """Raises TypeError if the two do not match."""
         self._value_class = value_class
         self._message_class = GetMessageClass(message)
         fields, self._oneofs = _paired(value_class, message)
@@ -139,17 +139,17 @@ class Plan:
 
 @cache
 def plan(value_class: type[Value], message: Any) -> Plan:
-    """The plan of a value's class and a message's descriptor. Raises TypeError where the two do not fit."""
+    """The plan of a value's class and a message's descriptor. Raises TypeError if the two do not match."""
     return Plan(value_class, message)
 
 
 def message_name(value_class: type[Value]) -> str:
-    """The name of the message that is a value's twin."""
+    """The name of the message type of a value's class."""
     return MESSAGES.get(value_class, value_class.__name__)
 
 
 def _paired(value_class: type[Value], message: Descriptor) -> tuple[list[_Field], list[_Oneof]]:
-    """The fields and oneofs that the two have in common, which must be all of them."""
+    """The fields and oneofs of the two, which must have the same names."""
     twins = f"{value_class.__name__} and {message.full_name}"
     if message_name(value_class) != message.name:
         raise TypeError(f"{twins} have different names")
@@ -185,16 +185,16 @@ def _field(name: str, info: FieldInfo, field: FieldDescriptor) -> _Field:
     optional = NoneType in args
     if optional:
         (annotation,) = set(args) - {NoneType}
-    # Any field of a message's type may be unset, also where the value knows no None.
+    # A field of a message type can always be unset, even if the value's field is not optional.
     if field.has_presence != optional and (optional or field.message_type is None):
-        raise TypeError(f"{field.full_name} may be unset in one of value and message alone")
+        raise TypeError(f"{field.full_name} can be unset in only one of value and message")
     has_default = field.has_presence and not info.is_required()
     unset = {name: None} if optional else {} if has_default else None
     return _Field(name, field.name, _codec(annotation, field, optional=optional), unset)
 
 
 def _codec(annotation: Any, field: FieldDescriptor, *, optional: bool = False) -> Codec | None:
-    """Of a whole field; None where it crosses as it is."""
+    """The conversion of a whole field; None if none is needed."""
     if not field.is_repeated:
         return _one(annotation, field, optional=optional)
     origin, args = get_origin(annotation), get_args(annotation)
@@ -225,7 +225,7 @@ def _repeated(one: Codec | None) -> Codec:
 
 
 def _one(annotation: Any, field: FieldDescriptor, *, optional: bool = False) -> Codec | None:
-    """Of a field that is not repeated, or of an item of one that is."""
+    """The conversion of a field that is not repeated, or of an item of one that is."""
     if get_origin(annotation) is Annotated:
         annotation = get_args(annotation)[0]
     message = field.message_type
@@ -262,7 +262,7 @@ def _words(word_class: type[StrEnum], enum: EnumDescriptor) -> Codec:
         words.setdefault(zero, 0)
         known[0] = zero
     if words.keys() != set(word_class) or numbers != {"UNSPECIFIED": 0}:
-        raise TypeError(f"{word_class.__name__} and {enum.full_name} have different words")
+        raise TypeError(f"{word_class.__name__} and {enum.full_name} have different members")
 
     def read(number: int) -> StrEnum:
         word = known.get(number)

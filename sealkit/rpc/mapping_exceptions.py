@@ -1,4 +1,4 @@
-"""Where a value and its message differ. All else crosses by the names of the fields (`sealkit.rpc.mapping`).
+"""Differences between values and their messages. All else is converted by field names (`sealkit.rpc.mapping`).
 
 A difference that is not listed here is a TypeError.
 """
@@ -32,40 +32,40 @@ from sealkit.types import (
 
 @dataclass(frozen=True)
 class Codec:
-    """Both ways of one conversion, each for something that is there."""
+    """Both directions of one conversion, of something that is set."""
 
     to_pb: Callable[[Any], Any]
     from_pb: Callable[[Any], Any]
 
 
 MESSAGES: Mapping[type[Value], str] = {
-    ModelInfo: "BaseModel",  # the client hands it out, where `model.BaseModel` reads as pydantic's
+    ModelInfo: "BaseModel",  # `BaseModel` would be confused with pydantic's
     Completion: "SampleSelfEditsResponse",  # buf names an rpc's request and response after the rpc
     EvaluationRequest: "EvaluateRequest",  # likewise
     Evaluation: "EvaluateResponse",  # likewise
 }
-"""The message's name where it is not the value's."""
+"""Names of message types that differ from the value's class name."""
 
 FIELDS: Mapping[type[Value], Mapping[str, str]] = {
-    Completion: {"text": "completion"},  # beside a context's id and an index, `completion` says which text
+    Completion: {"text": "completion"},  # `completion` says which text it is
 }
-"""The message's field by the value's, where the names differ."""
+"""By value class: its field names to the message's, if they differ."""
 
 EMPTY: Mapping[type[Value], str] = {
     AdapterRef: "digest",  # a peer may send an empty AdapterRef for none
 }
-"""By the value: the field of its message without which an optional one counts as not set."""
+"""By value class: the field of its message that an optional value needs to count as set."""
 
 ZERO: Mapping[type[StrEnum], StrEnum] = {
-    PromptFormat: PromptFormat.AUTO,  # who says nothing about the format leaves it to the tokenizer
-    PromptLoss: PromptLoss.NONE,  # the usual case, older than the field
+    PromptFormat: PromptFormat.AUTO,  # unset means: the tokenizer decides
+    PromptLoss: PromptLoss.NONE,  # the usual case; older than the field
     GateState: GateState.UNMEASURED,  # a controller of 0.1 sets none; from 0.2 on it has a number of its own
 }
-"""What `…_UNSPECIFIED` means. Any other enum refuses it."""
+"""Meaning of `…_UNSPECIFIED`. Other enums refuse it."""
 
 
 def _time_to_pb(time: datetime) -> Timestamp:
-    """A time without a zone is taken for UTC."""
+    """A time without a zone is read as UTC."""
     stamp = Timestamp()
     stamp.FromDatetime(time)
     return stamp
@@ -82,13 +82,13 @@ def _row_from_pb(row: resources_pb2.ContinualRow) -> tuple[float | None, ...]:
 CODECS: Mapping[tuple[Any, str], Codec] = {
     # Python's own type; to the microsecond, in UTC.
     (datetime, "google.protobuf.Timestamp"): Codec(_time_to_pb, lambda pb: pb.ToDatetime(tzinfo=UTC)),
-    # The error model of google.rpc, in a resource as in a failed call.
+    # The error model of google.rpc, as in a failed call.
     (Fault, "google.rpc.Status"): Codec(status_of_fault, fault_from_status),
-    # A pair has no names.
+    # A pair has no field names.
     (tuple[int, int], "seal.type.v1.Span"): Codec(
         lambda span: training_pb2.Span(start=span[0], end=span[1]), lambda pb: (pb.start, pb.end)
     ),
-    # A list of lists needs a message between, and its numbers know no None: NaN stands for it.
+    # A list of lists needs a message in between, and its numbers cannot be None: NaN is None.
     (tuple[float | None, ...], "seal.controller.v1.ContinualRow"): Codec(_row_to_pb, _row_from_pb),
 }
-"""By the value's type and the message: conversions that are not made by names."""
+"""By value type and message type: conversions that do not go by field names."""

@@ -104,8 +104,8 @@ VERDICT = {name: (info.annotation, ...) for name, info in types.Verdict.model_fi
         ({"query_id": (str, ...), "outcome": (types.Outcome, ...)}, "the value has no answer, reason"),
         (VERDICT | {"reason": (int, ...)}, r"Verdict\.reason cannot hold"),
         (VERDICT | {"reason": (tuple[str, ...], ...)}, r"Verdict\.reason cannot hold"),
-        (VERDICT | {"reason": (str | None, ...)}, r"Verdict\.reason may be unset in one"),
-        (VERDICT | {"outcome": (types.FinishReason, ...)}, "different words"),
+        (VERDICT | {"reason": (str | None, ...)}, r"Verdict\.reason can be unset in only one"),
+        (VERDICT | {"outcome": (types.FinishReason, ...)}, "different members"),
     ],
 )
 def test_a_field_that_does_not_fit_is_named(fields: Any, fault: str) -> None:

@@ -63,8 +63,9 @@ class ControllerServiceStub:
     """
     ResumeRun: _grpc.UnaryUnaryMultiCallable[_controller_pb2.ResumeRunRequest, _controller_pb2.ResumeRunResponse]
     """Resumes a paused, failed or cancelled run; its failed and cancelled trials are retried.
-    Errors: NOT_FOUND / UNKNOWN_RUN, FAILED_PRECONDITION / RUN_NOT_RESUMABLE, or BUDGET_EXHAUSTED while the
-    current budget is used up; RESOURCE_EXHAUSTED / QUOTA_EXCEEDED.
+    Errors: NOT_FOUND / UNKNOWN_RUN, FAILED_PRECONDITION / RUN_NOT_RESUMABLE, CONFIG_OUTDATED if another version stored
+    a config that this version cannot read in full, or BUDGET_EXHAUSTED while the current budget is used up;
+    RESOURCE_EXHAUSTED / QUOTA_EXCEEDED.
     """
     GetRunReport: _grpc.UnaryUnaryMultiCallable[_controller_pb2.GetRunReportRequest, _controller_pb2.GetRunReportResponse]
     """Report of a run, finished or not. Errors: NOT_FOUND / UNKNOWN_RUN."""
@@ -73,15 +74,17 @@ class ControllerServiceStub:
     RetryTrials: _grpc.UnaryUnaryMultiCallable[_controller_pb2.RetryTrialsRequest, _controller_pb2.RetryTrialsResponse]
     """Retries a run's failed trials that can still count, and resumes the run if it had ended.
     Errors: NOT_FOUND / UNKNOWN_RUN, UNKNOWN_TRIAL; FAILED_PRECONDITION / RUN_NOT_RESUMABLE (none of them can count any
-    more), BUDGET_EXHAUSTED; RESOURCE_EXHAUSTED / QUOTA_EXCEEDED.
+    more), CONFIG_OUTDATED, BUDGET_EXHAUSTED; RESOURCE_EXHAUSTED / QUOTA_EXCEEDED.
     """
     RerunTrial: _grpc.UnaryUnaryMultiCallable[_controller_pb2.RerunTrialRequest, _controller_pb2.RerunTrialResponse]
     """Makes a trial again from its manifest; returns the new trial's name at once.
-    Errors: NOT_FOUND / UNKNOWN_TRIAL, FAILED_PRECONDITION / NOT_REPRODUCIBLE, ALREADY_EXISTS /
+    Errors: NOT_FOUND / UNKNOWN_TRIAL, FAILED_PRECONDITION / NOT_REPRODUCIBLE or CONFIG_OUTDATED, ALREADY_EXISTS /
     REQUEST_ID_REUSED, RESOURCE_EXHAUSTED / QUOTA_EXCEEDED.
     """
     GetRerun: _grpc.UnaryUnaryMultiCallable[_controller_pb2.GetRerunRequest, _controller_pb2.GetRerunResponse]
-    """A rerun, the recorded trial, and the differences. Errors: NOT_FOUND / UNKNOWN_TRIAL."""
+    """A rerun, the recorded trial, and the differences. Errors: NOT_FOUND / UNKNOWN_TRIAL, FAILED_PRECONDITION /
+    NOT_REPRODUCIBLE if another version wrote one of the manifests and this version cannot read it.
+    """
     ListTrials: _grpc.UnaryUnaryMultiCallable[_controller_pb2.ListTrialsRequest, _controller_pb2.ListTrialsResponse]
     """Trials of a run, in the order of their names. Errors: NOT_FOUND / UNKNOWN_RUN."""
     GetTrial: _grpc.UnaryUnaryMultiCallable[_controller_pb2.GetTrialRequest, _controller_pb2.GetTrialResponse]
@@ -144,8 +147,9 @@ class ControllerServiceAsyncStub(ControllerServiceStub):
     """
     ResumeRun: _aio.UnaryUnaryMultiCallable[_controller_pb2.ResumeRunRequest, _controller_pb2.ResumeRunResponse]  # type: ignore[assignment]
     """Resumes a paused, failed or cancelled run; its failed and cancelled trials are retried.
-    Errors: NOT_FOUND / UNKNOWN_RUN, FAILED_PRECONDITION / RUN_NOT_RESUMABLE, or BUDGET_EXHAUSTED while the
-    current budget is used up; RESOURCE_EXHAUSTED / QUOTA_EXCEEDED.
+    Errors: NOT_FOUND / UNKNOWN_RUN, FAILED_PRECONDITION / RUN_NOT_RESUMABLE, CONFIG_OUTDATED if another version stored
+    a config that this version cannot read in full, or BUDGET_EXHAUSTED while the current budget is used up;
+    RESOURCE_EXHAUSTED / QUOTA_EXCEEDED.
     """
     GetRunReport: _aio.UnaryUnaryMultiCallable[_controller_pb2.GetRunReportRequest, _controller_pb2.GetRunReportResponse]  # type: ignore[assignment]
     """Report of a run, finished or not. Errors: NOT_FOUND / UNKNOWN_RUN."""
@@ -154,15 +158,17 @@ class ControllerServiceAsyncStub(ControllerServiceStub):
     RetryTrials: _aio.UnaryUnaryMultiCallable[_controller_pb2.RetryTrialsRequest, _controller_pb2.RetryTrialsResponse]  # type: ignore[assignment]
     """Retries a run's failed trials that can still count, and resumes the run if it had ended.
     Errors: NOT_FOUND / UNKNOWN_RUN, UNKNOWN_TRIAL; FAILED_PRECONDITION / RUN_NOT_RESUMABLE (none of them can count any
-    more), BUDGET_EXHAUSTED; RESOURCE_EXHAUSTED / QUOTA_EXCEEDED.
+    more), CONFIG_OUTDATED, BUDGET_EXHAUSTED; RESOURCE_EXHAUSTED / QUOTA_EXCEEDED.
     """
     RerunTrial: _aio.UnaryUnaryMultiCallable[_controller_pb2.RerunTrialRequest, _controller_pb2.RerunTrialResponse]  # type: ignore[assignment]
     """Makes a trial again from its manifest; returns the new trial's name at once.
-    Errors: NOT_FOUND / UNKNOWN_TRIAL, FAILED_PRECONDITION / NOT_REPRODUCIBLE, ALREADY_EXISTS /
+    Errors: NOT_FOUND / UNKNOWN_TRIAL, FAILED_PRECONDITION / NOT_REPRODUCIBLE or CONFIG_OUTDATED, ALREADY_EXISTS /
     REQUEST_ID_REUSED, RESOURCE_EXHAUSTED / QUOTA_EXCEEDED.
     """
     GetRerun: _aio.UnaryUnaryMultiCallable[_controller_pb2.GetRerunRequest, _controller_pb2.GetRerunResponse]  # type: ignore[assignment]
-    """A rerun, the recorded trial, and the differences. Errors: NOT_FOUND / UNKNOWN_TRIAL."""
+    """A rerun, the recorded trial, and the differences. Errors: NOT_FOUND / UNKNOWN_TRIAL, FAILED_PRECONDITION /
+    NOT_REPRODUCIBLE if another version wrote one of the manifests and this version cannot read it.
+    """
     ListTrials: _aio.UnaryUnaryMultiCallable[_controller_pb2.ListTrialsRequest, _controller_pb2.ListTrialsResponse]  # type: ignore[assignment]
     """Trials of a run, in the order of their names. Errors: NOT_FOUND / UNKNOWN_RUN."""
     GetTrial: _aio.UnaryUnaryMultiCallable[_controller_pb2.GetTrialRequest, _controller_pb2.GetTrialResponse]  # type: ignore[assignment]
@@ -264,8 +270,9 @@ class ControllerServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_controller_pb2.ResumeRunResponse, _abc.Awaitable[_controller_pb2.ResumeRunResponse]]:
         """Resumes a paused, failed or cancelled run; its failed and cancelled trials are retried.
-        Errors: NOT_FOUND / UNKNOWN_RUN, FAILED_PRECONDITION / RUN_NOT_RESUMABLE, or BUDGET_EXHAUSTED while the
-        current budget is used up; RESOURCE_EXHAUSTED / QUOTA_EXCEEDED.
+        Errors: NOT_FOUND / UNKNOWN_RUN, FAILED_PRECONDITION / RUN_NOT_RESUMABLE, CONFIG_OUTDATED if another version stored
+        a config that this version cannot read in full, or BUDGET_EXHAUSTED while the current budget is used up;
+        RESOURCE_EXHAUSTED / QUOTA_EXCEEDED.
         """
 
     @_abc_1.abstractmethod
@@ -292,7 +299,7 @@ class ControllerServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_controller_pb2.RetryTrialsResponse, _abc.Awaitable[_controller_pb2.RetryTrialsResponse]]:
         """Retries a run's failed trials that can still count, and resumes the run if it had ended.
         Errors: NOT_FOUND / UNKNOWN_RUN, UNKNOWN_TRIAL; FAILED_PRECONDITION / RUN_NOT_RESUMABLE (none of them can count any
-        more), BUDGET_EXHAUSTED; RESOURCE_EXHAUSTED / QUOTA_EXCEEDED.
+        more), CONFIG_OUTDATED, BUDGET_EXHAUSTED; RESOURCE_EXHAUSTED / QUOTA_EXCEEDED.
         """
 
     @_abc_1.abstractmethod
@@ -302,7 +309,7 @@ class ControllerServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_controller_pb2.RerunTrialResponse, _abc.Awaitable[_controller_pb2.RerunTrialResponse]]:
         """Makes a trial again from its manifest; returns the new trial's name at once.
-        Errors: NOT_FOUND / UNKNOWN_TRIAL, FAILED_PRECONDITION / NOT_REPRODUCIBLE, ALREADY_EXISTS /
+        Errors: NOT_FOUND / UNKNOWN_TRIAL, FAILED_PRECONDITION / NOT_REPRODUCIBLE or CONFIG_OUTDATED, ALREADY_EXISTS /
         REQUEST_ID_REUSED, RESOURCE_EXHAUSTED / QUOTA_EXCEEDED.
         """
 
@@ -312,7 +319,9 @@ class ControllerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _controller_pb2.GetRerunRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_controller_pb2.GetRerunResponse, _abc.Awaitable[_controller_pb2.GetRerunResponse]]:
-        """A rerun, the recorded trial, and the differences. Errors: NOT_FOUND / UNKNOWN_TRIAL."""
+        """A rerun, the recorded trial, and the differences. Errors: NOT_FOUND / UNKNOWN_TRIAL, FAILED_PRECONDITION /
+        NOT_REPRODUCIBLE if another version wrote one of the manifests and this version cannot read it.
+        """
 
     @_abc_1.abstractmethod
     def ListTrials(
