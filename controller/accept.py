@@ -40,7 +40,7 @@ def accept(
     outside: Sequence[str] = (),
     tenant: str = "",
 ) -> tuple[NewRun, list[Context]]:
-    """The run to journal, and its contexts. A request id is its `tenant`'s own.
+    """The run to insert, and its contexts. Request ids are unique per `tenant`.
 
     Raises InvalidConfig, InvalidDataset with every fault named; UnknownDomain; UnknownJudge.
     """
@@ -70,7 +70,7 @@ def accept(
 
 
 def check_config(config: RunConfig) -> RunConfig:
-    """Refuses what each section allows but both together do not. Raises InvalidConfig."""
+    """Checks settings of different sections against each other. Raises InvalidConfig."""
     for sampling in (config.editor.sampling, config.evaluation.sampling):
         if sampling.json_schema:
             read_schema(sampling.json_schema)
@@ -82,7 +82,7 @@ def check_config(config: RunConfig) -> RunConfig:
 
 
 def check_trials(planned: int) -> None:
-    """Refuses a run of more trials than anybody can mean. Raises LimitExceeded."""
+    """Refuses a run of more than `limits.TRIALS` trials. Raises LimitExceeded."""
     if planned > limits.TRIALS:
         raise LimitExceeded(
             f"config: this makes {planned} trials, and a run has {limits.TRIALS} at most; fewer rounds, "
@@ -92,8 +92,7 @@ def check_trials(planned: int) -> None:
 
 
 def check_rehearsal(config: RunConfig, suite: int) -> None:
-    """Refuses to rehearse so much of a suite of so many queries that nothing is left to measure. Raises
-    InvalidConfig."""
+    """Checks that rehearsal leaves some of the suite's queries to measure. Raises InvalidConfig."""
     if config.rehearsal.examples >= suite:
         field = "rehearsal.examples"
         message = f"rehearses {config.rehearsal.examples} of {suite} retention queries, so none is left to measure"
@@ -101,8 +100,8 @@ def check_rehearsal(config: RunConfig, suite: int) -> None:
 
 
 def hold_out(contexts: Sequence[Context], count: int, seed: int) -> list[Context]:
-    """The contexts that a run uses. With a `count`, at most that many are held out: of those marked so, or, where none
-    is, of all. Which ones the seed decides."""
+    """The contexts that a run uses. With a `count`, at most that many are held out: a seeded sample of those that are
+    marked so or, if none is, of all."""
     if not count:
         return list(contexts)
     marked = [context for context in contexts if context.split == "heldout"]
@@ -115,7 +114,7 @@ def hold_out(contexts: Sequence[Context], count: int, seed: int) -> list[Context
 
 
 def check_contexts(contexts: Sequence[Context]) -> list[Context]:
-    """Contexts with ids of their own, in known splits, one of them at least to learn from. Raises InvalidDataset."""
+    """Contexts with unique ids, in known splits, at least one of them in `train`. Raises InvalidDataset."""
     faults = [
         (f"records[{i}].split", f"{c.split!r} is not train or heldout")
         for i, c in enumerate(contexts)
@@ -130,8 +129,8 @@ def check_contexts(contexts: Sequence[Context]) -> list[Context]:
 
 
 def check_retention(records: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
-    """Retention records: `id` (each its own), `question` and `answer`, none of them empty; what else they carry is
-    left out. Raises InvalidDataset."""
+    """Retention records: a unique `id`, `question` and `answer`, none of them empty; other keys are dropped. Raises
+    InvalidDataset."""
     faults = [
         (f"retention[{i}].{key}", "missing, empty or not text")
         for i, record in enumerate(records)
@@ -145,7 +144,7 @@ def check_retention(records: Sequence[Mapping[str, Any]]) -> list[dict[str, str]
         if isinstance(record.get(key), str) and len(record[key]) > most
     ]
     if len(records) > limits.QUERIES:
-        faults.append(("retention", f"has {len(records)} questions; {limits.QUERIES} are the most"))
+        faults.append(("retention", f"has {len(records)} questions; at most {limits.QUERIES} are allowed"))
     twice = [name for name, n in Counter(str(record.get("id")) for record in records).items() if n > 1]
     faults += [("retention", f"id {name!r} comes more than once") for name in twice]
     _raise_if(faults)
@@ -153,14 +152,14 @@ def check_retention(records: Sequence[Mapping[str, Any]]) -> list[dict[str, str]
 
 
 def default_retention() -> list[dict[str, str]]:
-    """The suite that comes with the project."""
+    """The project's own suite."""
     text = resources.files("sealkit.data").joinpath("retention.jsonl").read_text(encoding="utf-8")
     return check_retention([json.loads(line) for line in text.splitlines() if line.strip()])
 
 
 def run_id(name: str, request_id: str, tenant: str = "") -> str:
-    """A short id: the name's letters and digits, then eight that the request id decides; for a tenant twelve, which
-    tenant and request id decide, so that no two tenants ever ask for the same."""
+    """A short id: the name's letters and digits, then eight hex digits of the request id's digest; for a tenant twelve,
+    of the digest of tenant and request id, so that two tenants never get the same id."""
     slug = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:_SLUG_LENGTH].rstrip("-") or "run"
     return f"{slug}-{digest_of(tenant, request_id)[:12] if tenant else digest_of(request_id)[:8]}"
 

@@ -1,4 +1,5 @@
-"""The controller's gRPC service: the one file here that sees protobufs. It only reads and writes the record."""
+"""The controller's gRPC service: the only file of this package that uses protobufs. It only reads and writes the
+database."""
 
 from __future__ import annotations
 
@@ -40,13 +41,13 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 _POLL_SECONDS = 0.5
-_BREATH_SECONDS = 0.02
+_COLLECT_SECONDS = 0.02
 _EVENTS_AT_ONCE = 200
 _NAME = r"[A-Za-z0-9._/-]{1,128}|[a-z]+/[A-Za-z0-9._/-]{1,290}"
 
 
 class ControllerService(controller_pb2_grpc.ControllerServiceServicer):
-    """See protos/seal/controller/v1/controller.proto for what each call does and which errors it gives."""
+    """See protos/seal/controller/v1/controller.proto for each call and its errors."""
 
     full_names: tuple[str, ...] = ("seal.controller.v1.ControllerService",)
 
@@ -57,10 +58,11 @@ class ControllerService(controller_pb2_grpc.ControllerServiceServicer):
         outside: tuple[str, ...] = (),
         quotas: Callable[[], Mapping[str, Quotas]] = dict,
     ) -> None:
-        """`plugins` may be named as domains, `outside` editors as arms; `quotas` says what tenants may have now."""
+        """`plugins`: allowed as domains; `outside`: editors allowed as arms; `quotas`: returns the tenants' current
+        quotas."""
         self._database = database
         self._quotas = quotas
-        self._told: dict[str, Quotas] | None = None
+        self._stored_quotas: dict[str, Quotas] | None = None
         self._plugins = plugins
         self._outside = outside
         self._draining = asyncio.Event()
@@ -71,21 +73,21 @@ class ControllerService(controller_pb2_grpc.ControllerServiceServicer):
         controller_pb2_grpc.add_ControllerServiceServicer_to_server(self, server)
 
     async def start(self) -> None:
-        """Brings the record to this version's form. Raises Unavailable."""
+        """Migrates the database. Raises Unavailable."""
         await self._database.start()
 
     async def drain(self) -> None:
-        """Ends the watch streams; their clients come back with the cursor."""
+        """Ends the watch streams; their clients reconnect with the cursor."""
         self._draining.set()
         self._database.notifier.notify()
 
     async def close(self) -> None:
-        """Closes the record."""
+        """Closes the database."""
         await self._database.close()
 
     # --- sealkit.rpc.interceptors.Remembers ---------------------------------------------------------------------------
     async def refused(self, method: str, request: Message, error: SealError) -> None:
-        """Enters a change that was refused in the audit log, as far as the record answers."""
+        """Enters a change that was refused in the audit log; logs it if the database is unavailable."""
         action = method.rpartition("/")[2]
         if reads(action) or isinstance(error, Unavailable):
             return
@@ -107,10 +109,10 @@ class ControllerService(controller_pb2_grpc.ControllerServiceServicer):
         *args: P.args,
         **kwargs: P.kwargs,
     ) -> T:
-        """Makes a change on behalf of the caller; the record enters it in the audit log, in the same transaction."""
-        if (quotas_now := dict(self._quotas())) != self._told:
-            await self._database.write(quotas.tell, quotas_now)
-            self._told = quotas_now
+        """Makes a change on behalf of the caller; it is entered in the audit log in the same transaction."""
+        if (quotas_now := dict(self._quotas())) != self._stored_quotas:
+            await self._database.write(quotas.replace, quotas_now)
+            self._stored_quotas = quotas_now
         return await self._database.write(work, change, *args, **kwargs)
 
     # --- runs ---------------------------------------------------------------------------------------------------------
@@ -140,7 +142,7 @@ class ControllerService(controller_pb2_grpc.ControllerServiceServicer):
                 return
             if len(found) < _EVENTS_AT_ONCE:
                 await self._database.notifier.wait(heard, seconds=_POLL_SECONDS)
-                await asyncio.sleep(_BREATH_SECONDS)
+                await asyncio.sleep(_COLLECT_SECONDS)
 
     async def CancelRun(self, request: pb.CancelRunRequest, _: Context) -> pb.CancelRunResponse:
         run = await self._change(runs.cancel, _change_request("CancelRun", request.name, request.request_id))
@@ -172,7 +174,7 @@ class ControllerService(controller_pb2_grpc.ControllerServiceServicer):
         return pb.EstimateRunResponse(estimate=to_pb(estimate, res.RunEstimate))
 
     async def _accepted(self, request: pb.CreateRunRequest) -> tuple[runs.NewRun, list[DomainContext]]:
-        """In a thread, with the conversion: a big dataset takes seconds, in which others want answers."""
+        """Runs in a thread, because a big dataset takes seconds."""
         tenant = _scope().home
 
         def work() -> tuple[runs.NewRun, list[DomainContext]]:
@@ -267,7 +269,7 @@ class ControllerService(controller_pb2_grpc.ControllerServiceServicer):
 
 
 def _scope() -> AccessScope:
-    """What the caller of the call being handled can reach."""
+    """The access scope of the current call's caller."""
     return AccessScope.of(CALLER.get())
 
 
@@ -276,7 +278,7 @@ def _change_request(action: str, resource: str, request_id: str) -> ChangeReques
 
 
 def _named(request: Message, field: str) -> str:
-    """A field of a request that may be anything, where it holds what could be a name."""
+    """A field of a request (which may be invalid), if it could be a resource name."""
     value = getattr(request, field, "")
     return value if isinstance(value, str) and re.fullmatch(_NAME, value) else ""
 

@@ -1,5 +1,5 @@
-"""A worker's attempt at a trial: taken under a lease, kept, ended or given back. Every write is fenced by the lease's
-token, so a trial may be delivered twice and takes effect once.
+"""A worker's attempt at a trial: taken under a lease, saved, finished or given back. Every write is fenced by the
+lease's token, so a trial may be delivered twice but takes effect once.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from sealkit.names import id_of, run_id_of
 from sealkit.resources import Fault, Trial, TrialFinished, TrialPhase, TrialState
 from sealkit.types import AdapterRef, Divergence, Policy, Retention, Usage, Value, Verdict
 
-# What is asked for every trial is put together once: building a statement costs more than SQLite takes to answer it.
+# Statements that run for every trial are built once: building one costs more than SQLite needs to execute it.
 _RUNNING = trials.c.state == TrialState.RUNNING
 _HELD = and_(trials.c.name == bindparam("held_name"), trials.c.token == bindparam("held_token"), _RUNNING)
 _NAMED = trials.c.name == bindparam("trial")
@@ -44,24 +44,24 @@ _HELD_BY = select(trials.c.run_id, trials.c.name, trials.c.token).where(_RUNNING
 
 
 class Spent(Value):
-    """What all attempts at a trial took so far, by stage."""
+    """Usage of all attempts at a trial so far, by stage."""
 
     stage_seconds: dict[str, float] = Field(default_factory=dict)
     stage_usage: dict[str, Usage] = Field(default_factory=dict)
 
     @classmethod
     def of_row(cls, row: Row[Any]) -> Spent:
-        """What the row of a trial says."""
+        """From the row of a trial."""
         return cls.from_stored({"stage_seconds": row.stage_seconds, "stage_usage": row.stage_usage})
 
     def columns(self) -> dict[str, Any]:
-        """As a trial's row holds it."""
+        """As columns of the trial's row."""
         usage = sum(self.stage_usage.values(), Usage())
         return {**self.model_dump(mode="json"), "usage": usage.model_dump(mode="json")}
 
 
 class Result(Value):
-    """How a trial ended; also what a failed one found out before it failed."""
+    """How a trial ended; for a failed one also what it measured before."""
 
     state: TrialState
     rejection: str = ""
@@ -82,14 +82,14 @@ class Result(Value):
     manifest: Manifest | None = None
 
     def columns(self) -> dict[str, Any]:
-        """As a trial's row holds it."""
+        """As columns of the trial's row."""
         found = self.model_dump(mode="json", exclude={"spent"})
         return {**found, **self.spent.columns(), "manifest": found["manifest"] or {}}
 
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """A trial that a worker may bring to its end, with what it is about and the policy that it is tried under."""
+    """A trial that a worker may execute, with its context and policy."""
 
     lease: TrialLease
     plan: Plan
@@ -99,7 +99,7 @@ class Taken:
     completion: str | None
     spent: Spent
     manifest: Manifest | None
-    """Of a rerun: that of the trial to make again. None otherwise."""
+    """For a rerun, the manifest of the original trial; else None."""
 
 
 class Untaken(Enum):
@@ -107,20 +107,20 @@ class Untaken(Enum):
 
     SETTLED = "it has ended, or another worker has it"
     HELD_BACK = "its run is paused, or has no budget left; it stays queued, and its message is put back on resume"
-    DEAD_LETTER = "this was one delivery too many; it is FAILED now"
+    DEAD_LETTER = "it was delivered too often; it is FAILED now"
     UNREADABLE = "a rerun of a manifest that this version cannot read; it is FAILED now"
 
 
 def take(
     connection: Connection, name: str, worker_id: str, *, previous: str | None, max_deliveries: int
 ) -> Taken | Untaken:
-    """Takes a trial that waits, or that the message's `previous` consumer left behind."""
+    """Takes a queued trial, or a running one of the message's `previous` consumer."""
     run_id = run_id_of(name)
-    room = _room(connection, run_id)
+    may_start = _may_start(connection, run_id)
     row = connection.execute(_FREE, {"trial": name, "previous": previous}).one_or_none()
     if row is None:
         return Untaken.SETTLED
-    if not room and row.phase != TrialPhase.RERUN:
+    if not may_start and row.phase != TrialPhase.RERUN:
         connection.execute(queue_again(trials.c.name == name))
         return Untaken.HELD_BACK
     lease = TrialLease(run_id, name, row.token + 1)
@@ -130,7 +130,7 @@ def take(
     connection.execute(_WRITE, {**taken, "attempts": attempts, "trial": name})
     spent = Spent.of_row(row)
     if dead_letter:
-        error = DeliveriesExhausted(f"handed to a worker {row.attempts} times, and none finished it")
+        error = DeliveriesExhausted(f"taken by workers {row.attempts} times, and never finished")
         finish(connection, lease, Result(state=TrialState.FAILED, error=fault_of(error), spent=spent))
         return Untaken.DEAD_LETTER
     try:
@@ -157,9 +157,9 @@ def save_completion(connection: Connection, lease: TrialLease, text: str, spent:
 
 
 def finish(connection: Connection, lease: TrialLease, result: Result) -> Trial | None:
-    """Brings a trial to its end. A late result (another worker has it, or it has ended) changes nothing but the count
-    of late results, and None comes back."""
-    # The run's row first, as everywhere: two transactions that lock in different orders would wait for each other.
+    """Ends a trial. A late result (another worker has the trial, or it has ended) only increments the count of late
+    results, and returns None."""
+    # The run's row is locked first, as everywhere: transactions with different orders could deadlock.
     tenant = connection.execute(_LOCK, {"run": lease.run_id}).scalar_one()
     row = connection.execute(_END, {**result.columns(), "end_time": now(), **_holding(lease)}).one_or_none()
     if row is None:
@@ -176,7 +176,7 @@ def finish(connection: Connection, lease: TrialLease, result: Result) -> Trial |
 
 
 def give_back(connection: Connection, lease: TrialLease, *, counts: bool) -> bool:
-    """Queues a taken trial again. `counts`: whether this delivery counts as an attempt. False: the lease is over."""
+    """Queues a taken trial again. `counts`: whether this delivery counts as an attempt. False: the lease was lost."""
     attempts = trials.c.attempts if counts else trials.c.attempts - 1
     return bool(connection.execute(queue_again(_HELD).values(attempts=attempts), _holding(lease)).rowcount)
 
@@ -187,13 +187,13 @@ def held_by(connection: Connection, worker_id: str) -> set[TrialLease]:
     return {TrialLease(row.run_id, row.name, row.token) for row in rows}
 
 
-def _room(connection: Connection, run_id: str) -> bool:
+def _may_start(connection: Connection, run_id: str) -> bool:
     """Whether one more trial of the run may start. With a limit on trials the run's row is locked, so that two workers
-    never start the last one both."""
+    cannot both start the last one."""
     row = connection.execute(HEAD, {"run": run_id}).one()
     if budgets.in_force(row).trials:
         row = connection.execute(HEAD_LOCKED, {"run": run_id}).one()
-    return budgets.room(connection, row)
+    return budgets.may_start(connection, row)
 
 
 def _holding(lease: TrialLease) -> dict[str, Any]:

@@ -1,9 +1,9 @@
-"""A trial's manifest: all that makes it again, what came out, and the versions that made it. Written with its result,
-made by `controller.trial.manifest`.
+"""A trial's manifest: everything needed to make the trial again, its results, and the versions of the software. It is
+built by `controller.trial.manifest` and written with the trial's result.
 
-No text stands in it: the completion is in the trial's row, the manifest has its digest. Manifests of other versions are
-read too: what this version does not know is left out. So a field that is added here needs a default: what was true of
-the trials before it.
+It contains no text: the completion is in the trial's row, and the manifest has its digest. Manifests of other versions
+are read too, without the fields that this version does not have. So a new field needs a default that is true for older
+trials.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Instructions(Value):
 
 
 class Found(Value):
-    """What came out, as digests (SHA-256); empty where there was no such thing."""
+    """The results, as digests (SHA-256); empty if there was none."""
 
     completion: str = ""
     spec: str = ""
@@ -53,7 +53,7 @@ class Found(Value):
 
 
 class Manifest(Value):
-    """`material`: digests of the fixed parts; `versions`: of services, domain and judge, as they were."""
+    """`material`: digests of the run's fixed parts; `versions`: those of services, domain and judge."""
 
     instructions: Instructions
     material: dict[str, str]
@@ -62,8 +62,8 @@ class Manifest(Value):
 
 
 def read_manifest(trial: str, stored: Mapping[str, Any]) -> Manifest | None:
-    """The manifest in the row of a trial of this name; None where it has none. Raises NotReproducible where the version
-    that wrote it and this one have too little in common."""
+    """The manifest in the row of the trial of this name; None if it has none. Raises NotReproducible if another version
+    wrote it and this version cannot read it."""
     if not stored:
         return None
     try:
@@ -71,7 +71,7 @@ def read_manifest(trial: str, stored: Mapping[str, Any]) -> Manifest | None:
     except ValidationError as error:
         missing = ", ".join(sorted({".".join(map(str, fault["loc"])) for fault in error.errors()}))
         raise NotReproducible(
-            f"another version wrote the manifest of {trial}, and this one cannot read its {missing}; make the trial "
-            "again with the version that made it",
+            f"another version wrote the manifest of {trial}, and this version cannot read its {missing}; rerun the "
+            "trial with the version that made it",
             metadata={"trial": trial},
         ) from error

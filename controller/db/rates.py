@@ -1,7 +1,7 @@
-"""What trials took lately: the measured rates that an estimate rests on.
+"""Measured rates of recent trials, for estimates.
 
-They are taken from the trials of all tenants, so that a tenant's first run can be estimated too: seconds, tokens and
-counts, added up. No name, text or score of another tenant gets into an estimate; how busy all were together does.
+They come from the trials of all tenants, so that a tenant's first run can be estimated too: totals of seconds, tokens
+and counts. An estimate reveals no name, text or score of another tenant, only the total load.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from sealkit.resources import Editor, TrialPhase, TrialState
 from sealkit.types import Usage
 
 _RUNS = 20
-"""Runs that are looked at, the newest first."""
+"""Number of runs that are read, newest first."""
 _TRIALS = 500
-"""Trials that rates are taken from, the newest first."""
+"""Number of trials that rates are taken from, newest first."""
 _SCORED = (TrialState.SUCCEEDED, TrialState.REJECTED)
 
 
 @dataclass(frozen=True, slots=True)
 class Took:
-    """What one trial took; `queries` were asked, those of its context and of the retention suite (0: not known)."""
+    """Usage of one trial; `queries`: number of queries of its context and of the retention suite (0: unknown)."""
 
     config: RunConfig
     editor: str
@@ -40,7 +40,7 @@ class Took:
 
 @dataclass(frozen=True, slots=True)
 class Taught:
-    """What one M-step took, on `examples` self-edits."""
+    """Usage of one M-step, on `examples` self-edits."""
 
     config: RunConfig
     usage: Usage
@@ -49,8 +49,8 @@ class Taught:
 
 @dataclass(frozen=True, slots=True)
 class Rates:
-    """The newest trials of one domain on one base model, and of the runs that made them: M-steps, the share of E-step
-    self-edits that was kept, seconds under way, device seconds, trials done."""
+    """The newest trials of one domain on one base model, and totals of their runs: M-steps, the share of E-step
+    self-edits that was kept, active seconds, device seconds, trials done."""
 
     base_model: str
     runs: int
@@ -63,8 +63,8 @@ class Rates:
 
 
 def rates_for(connection: Connection, scope: AccessScope, new: NewRun) -> Rates | None:
-    """The rates of the run's domain on the base model that it was last tried on; None where none was measured. Raises
-    UnknownPolicy where the run is to start from one that is not there, or out of reach."""
+    """The rates of the run's domain on the base model that it was last used with; None if there are none. Raises
+    UnknownPolicy if the run's start policy does not exist or is not accessible."""
     runs_record.check_start(connection, scope, new.config.start_policy)
     of_domain = select(runs).where(runs.c.config["domain"]["name"].as_string() == new.config.domain.name)
     newest = connection.execute(of_domain.order_by(runs.c.create_time.desc()).limit(_RUNS)).all()
@@ -98,7 +98,7 @@ def rates_for(connection: Connection, scope: AccessScope, new: NewRun) -> Rates 
 
 
 def _config(row: Row[Any]) -> RunConfig | None:
-    """What a run was made with, as far as this version has a word for it; None where a value is not what it was."""
+    """The config of a run, without keys that this version does not have; None if this version rejects a value."""
     stored = read_stored_config(row.config)
     return None if stored.invalid else stored.config
 

@@ -1,9 +1,9 @@
-"""What a run would take, from what trials like its own took. Nothing is started, and no service is asked.
+"""Estimates the cost of a run from recent trials of the same kind. Nothing is started, and no service is called.
 
-Each measured trial is scaled to the new settings, stage by stage, before the mean is taken: writing by `max_tokens`
-(where it was the limit that ended a text, or would be now), training by epochs, asking by the number of questions.
-What is not scaled: the length of contexts and of what is trained on, rank, and the device. So an estimate is as good as
-the runs that it rests on are alike, and it says which those were.
+Each measured trial is scaled to the new settings, stage by stage, before the mean is taken: generation by `max_tokens`
+(if it was the limit that ended a text, or would be now), training by epochs, evaluation by the number of questions. Not
+scaled are the lengths of contexts and training texts, rank, and the device. So an estimate is only good for similar
+runs, and it names the runs that it uses.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from sealkit.resources import Editor, RunEstimate
 from sealkit.types import Usage
 
 _ASKED_OF = 20
-"""Contexts whose questions are counted; the mean stands for all."""
+"""Number of contexts whose questions are counted; the mean is used for all."""
 
 
 def estimate_run(new: NewRun, contexts: Sequence[Context], rates: Rates | None, plugins: Sequence[str]) -> RunEstimate:
-    """The estimate of a run that could be accepted. Without `rates`: the number of trials alone."""
+    """The estimate of a valid run. Without `rates`: only the number of trials."""
     setup = make_setup(RunPlan(new.run_id, new.config, new.retention), plugins)
     config, planned = setup.config, new.planned
     if rates is None:
-        basis = f"No trial of the domain {config.domain.name} is in the record yet, so only trials can be counted."
+        basis = f"There is no trial of the domain {config.domain.name} yet, so only the number of trials is known."
         return RunEstimate(trials=planned.total, usage=Usage(), wall_seconds=0.0, based_on=0, basis=basis)
     queries = _queries(setup, contexts)
     usage = _times(_mean(rates, config, queries, passage=False), planned.edits)
@@ -42,12 +42,12 @@ def estimate_run(new: NewRun, contexts: Sequence[Context], rates: Rates | None, 
         based_on=len(rates.trials),
         basis=f"The newest {len(rates.trials)} trials of {rates.runs} run{'s' * (rates.runs != 1)} of the domain "
         f"{config.domain.name} on the base model {rates.base_model[:12]}, scaled to this run's settings; the wall time "
-        "is theirs, as busy as the services were then.",
+        "assumes the same load of the services as then.",
     )
 
 
 def _mean(rates: Rates, config: RunConfig, queries: float, *, passage: bool) -> Usage:
-    """What one trial of a kind takes; where none of that kind was measured, the other kind stands for it."""
+    """The usage of one trial of a kind; if none of that kind was measured, that of the other kind."""
     alike = [took for took in rates.trials if (took.editor == Editor.PASSAGE_ONLY) is passage] or rates.trials
     total = Usage()
     for took in alike:
@@ -70,7 +70,8 @@ def _scaled(stage: str, usage: Usage, took: Took, config: RunConfig, queries: fl
 
 
 def _m_steps(rates: Rates, config: RunConfig, groups: int) -> Usage:
-    """Of all rounds; each self-edit that is kept is trained on once, or in every later round where θ starts anew."""
+    """The usage of all M-steps; each kept self-edit is trained on once, or in every later round if M-steps start from
+    the base model."""
     if not rates.m_steps:
         return Usage()
     each = Usage()
@@ -82,14 +83,15 @@ def _m_steps(rates: Rates, config: RunConfig, groups: int) -> Usage:
 
 
 def _wall_seconds(rates: Rates, usage: Usage, trials: int) -> float:
-    """By device seconds, at the rate at which those runs used them; by trials, where no device was timed."""
+    """Wall seconds, from device seconds at the rate of the measured runs; from trials, if no device seconds are
+    known."""
     if rates.device_seconds and usage.device_seconds:
         return rates.seconds * usage.device_seconds / rates.device_seconds
     return rates.seconds * trials / max(1, rates.trials_done)
 
 
 def _queries(setup: Setup, contexts: Sequence[Context]) -> float:
-    """Questions that a trial is asked, on average."""
+    """Average number of questions of a trial."""
     own = fmean(len(setup.domain.queries(context)) for context in contexts[:_ASKED_OF])
     limit = setup.config.evaluation.retention_limit
     return own + min(limit or len(setup.retention), len(setup.retention))

@@ -1,4 +1,4 @@
-"""Consolidation: one training on all that was kept, so that later texts do not write over earlier ones."""
+"""Consolidation: one training on everything that was kept, so that later texts do not overwrite earlier ones."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from sealkit.types import TrainingSpec, seed_of
 
 def consolidated(setup: Setup, contexts: Sequence[Context], kept: Sequence[Trial], t: int) -> TrainingSpec:
     """The spec of one adapter on the examples of all `kept` trials, oldest first, and the run's rehearsal. Shape and
-    hyper-parameters are the config's own: those that single self-edits chose for themselves were for them alone.
+    hyper-parameters are the config's, not those that single self-edits chose.
 
-    Raises LimitExceeded where there are more examples than one spec may hold.
+    Raises LimitExceeded if there are more examples than one spec may have.
     """
     by_id = {context.context_id: context for context in contexts}
     examples = [
@@ -31,8 +31,8 @@ def consolidated(setup: Setup, contexts: Sequence[Context], kept: Sequence[Trial
     ]
     if len(examples) > limits.EXAMPLES:
         raise LimitExceeded(
-            f"what was learned makes {len(examples)} examples, one adapter takes {limits.EXAMPLES}; start a new run, "
-            'or commit by joining (adapt.commit = "join")',
+            f"the kept trials have {len(examples)} examples, but an adapter has at most {limits.EXAMPLES}; start a new "
+            'run, or commit by joining (adapt.commit = "join")',
             metadata={"limit": "examples", "allowed": str(limits.EXAMPLES), "asked": str(len(examples))},
         )
     inner = setup.config.inner_loop
@@ -47,7 +47,7 @@ def consolidated(setup: Setup, contexts: Sequence[Context], kept: Sequence[Trial
 
 
 def _plan(setup: Setup, trial: Trial) -> Plan:
-    """The plan that the trial was made by, as far as its seed goes."""
+    """The fields of the trial's plan that its seed derives from."""
     return Plan(
         run_id=setup.run_id,
         round=trial.round,

@@ -1,4 +1,5 @@
-"""The gate: what a policy forgot is measured before it is published; what forgot too much stays unpublished."""
+"""The gate: a policy's forgetting is measured before it is published; a policy that forgot too much is not
+published."""
 
 from __future__ import annotations
 
@@ -17,8 +18,8 @@ from sealkit.types import Evaluation, EvaluationRequest, Policy, Query, Retentio
 async def measured(
     theta: PolicyVersion, setup: Setup, evaluator: Evaluator, contexts: Sequence[Context] = ()
 ) -> PolicyVersion:
-    """The policy with what it forgot of the retention suite and how far it moved, both against the base model, what the
-    gate says to that, and its accuracy on each of `contexts`. Raises what the evaluator raises."""
+    """The policy with its forgetting on the retention suite and its KL, both against the base model, the gate's
+    decision, and its accuracy on each of `contexts`. Raises the evaluator's errors."""
     config, subject = setup.config.evaluation, Policy(name=theta.name, adapter=theta.adapter)
 
     async def ask(queries: Sequence[Query], *, whole: bool = False) -> Evaluation:
@@ -57,9 +58,9 @@ async def measured(
 
 
 def verdict(retention: Retention | None, config: GateConfig) -> tuple[GateState, str]:
-    """Refused where forgetting lies above the limit with confidence: where all of its 95 % interval does."""
+    """The decision and its reason: refused if the whole 95 % interval of forgetting is above the limit."""
     if retention is None:
-        return GateState.UNMEASURED, "no retention suite was asked"
+        return GateState.UNMEASURED, "there is no retention suite"
     found = (
         f"it forgot {retention.forgetting:.2f} [{retention.forgetting_low:.2f}, {retention.forgetting_high:.2f}] of "
         f"{retention.kept} retention questions"
@@ -70,10 +71,10 @@ def verdict(retention: Retention | None, config: GateConfig) -> tuple[GateState,
 
 
 def next_policy(theta: PolicyVersion, made: PolicyVersion) -> PolicyVersion:
-    """θ_{t+1}: what round t made, or θ_t where that is θ_t itself or the gate refused it."""
+    """θ_{t+1}: the policy that round t made, or θ_t if that is θ_t itself or the gate refused it."""
     return theta if made.gate is GateState.REFUSED else made
 
 
 def within_gate(trial: Trial, config: GateConfig) -> bool:
-    """Whether a trial by itself forgot little enough to be committed; one whose retention is not known may be."""
+    """Whether a single trial forgot little enough to be committed; true if its retention was not measured."""
     return verdict(trial.retention, config)[0] is not GateState.REFUSED

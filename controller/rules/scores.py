@@ -1,6 +1,6 @@
-"""Accuracies of self-edits, averaged over the samples of a context first and over contexts then, so that n counts
-contexts. A rejected self-edit trains nothing, so it counts as the baseline of its context: leaving it out would flatter
-an editor that often fails.
+"""Accuracies of self-edits, averaged first over the samples of a context and then over contexts, so n counts contexts.
+A rejected self-edit trains nothing, so it counts as the baseline of its context: leaving it out would favour an editor
+that often fails.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Scores:
         return {context: fmean(scores) for context, scores in sorted(self.by_context.items())}
 
     def bests(self) -> dict[str, float]:
-        """Best of each context, on the very questions that chose it: an upper bound, not an expectation."""
+        """Best of each context, on the same questions that chose it: an upper bound, not an unbiased estimate."""
         return {context: max(scores) for context, scores in sorted(self.by_context.items())}
 
     def mean(self) -> Estimate | None:
@@ -37,12 +37,12 @@ class Scores:
 
 
 def baselines(trials: Iterable[Trial]) -> dict[tuple[str, str], float]:
-    """What the trials tell of the accuracy without an adapter."""
+    """Accuracies without an adapter, from these trials."""
     return {(t.policy, t.context_id): t.baseline_accuracy for t in trials if t.baseline_accuracy is not None}
 
 
 def scores_of(trials: Iterable[Trial], base: Baselines, editor: str) -> Scores:
-    """Those of one editor's trials."""
+    """The scores of one editor's trials."""
     found = Scores()
     for trial in trials:
         score = base.get((trial.policy, trial.context_id)) if trial.state is TrialState.REJECTED else trial.accuracy
@@ -52,5 +52,5 @@ def scores_of(trials: Iterable[Trial], base: Baselines, editor: str) -> Scores:
 
 
 def policy_scores(trials: Sequence[Trial], policy: str) -> Scores:
-    """Those of the self-edits that the policy of this name wrote, `trials` being all of one split."""
+    """The scores of the self-edits that the policy of this name wrote; `trials`: all trials of one split."""
     return scores_of([trial for trial in trials if trial.policy == policy], baselines(trials), Editor.POLICY)

@@ -1,4 +1,5 @@
-"""Selection: which trials of a group teach the next policy: the config's rule, then the conditions on what it kept.
+"""Selection: which trials of a group the next policy is trained on: the config's rule, then conditions on the kept
+ones.
 
 Each rule is a pure function from scores to kept indices.
 
@@ -45,7 +46,7 @@ class PairedVerdicts:
 
     @property
     def won(self) -> int:
-        """Questions that only the adapter got right; a question without both verdicts tells nothing."""
+        """Questions that only the adapter got right; questions without both verdicts are ignored."""
         return sum(a is True and b is False for a, b in zip(self.adapter, self.baseline, strict=True))
 
     @property
@@ -83,7 +84,7 @@ def positive(rewards: Sequence[float | None]) -> list[int]:
 
 
 def _scored(rewards: Sequence[float | None]) -> list[tuple[int, float]]:
-    """Pair each present reward with its index; NaN would make a choice that depends on the order."""
+    """Pair each reward that is not None with its index; with NaN the choice would depend on the order."""
     scored = [(index, reward) for index, reward in enumerate(rewards) if reward is not None]
     for index, reward in scored:
         if isnan(reward):
@@ -119,16 +120,16 @@ def significant(trials: Sequence[PairedVerdicts | None], *, alpha: float = 0.05)
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """The trials of one context in one round, ended, in the order of their index; `passage` is its passage-only one."""
+    """The ended trials of one context in one round, in the order of their index; `passage` is the passage-only one."""
 
     edits: Sequence[Trial]
     passage: Trial | None
 
 
 def chosen(group: Group, config: SelectionConfig, verdicts: dict[str, BothVerdicts]) -> list[Trial]:
-    """The trials of a group that are kept. `verdicts` by trial name, a trial's and its baseline's, are needed by the
-    `significant` rule alone. Only a trial with a reward is ever kept: none that was rejected, failed, cancelled or
-    stopped early; and none of an arm that is there to compare."""
+    """The trials of a group that are kept. `verdicts`: by trial name, a trial's and its baseline's; only the
+    `significant` rule needs them. Only trials with a reward are kept, so none that was rejected, failed, cancelled or
+    stopped early; and only those of arms to learn from."""
     edits = [trial for trial in group.edits if trial.editor in config.learn_from]
     rewards = [trial.reward if trial.state is TrialState.SUCCEEDED else None for trial in edits]
     if config.rule == "best_of_k":
@@ -148,8 +149,8 @@ def chosen(group: Group, config: SelectionConfig, verdicts: dict[str, BothVerdic
 
 
 def passes(trial: Trial, passage: Trial | None, config: SelectionConfig) -> bool:
-    """Whether a trial does better than the baseline and than training on the raw context, where the config asks for
-    that. A passage-only trial without a reward cannot be beaten: better has to be shown."""
+    """Whether a trial is better than the baseline and than training on the raw context, if the config asks for that. A
+    passage-only trial without a reward cannot be beaten: there is nothing to compare with."""
     if config.must_gain and not (trial.accuracy or 0.0) > (trial.baseline_accuracy or 0.0):
         return False
     if not config.must_beat_passage_only:

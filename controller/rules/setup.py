@@ -1,4 +1,4 @@
-"""What a run needs beside its trials: its config, its domain, its retention suite; all from the record."""
+"""A run's setup: its config, domain and retention suite, all from the database."""
 
 from __future__ import annotations
 
@@ -32,21 +32,21 @@ class Setup:
 
     @property
     def judge(self) -> str:
-        """Who grades the answers."""
+        """The judge that grades the answers."""
         return self.config.evaluation.judge or self.domain.judge
 
     def contexts_of_round(self, train: Sequence[Context], round_index: int) -> list[Context]:
-        """The next `contexts_per_round` of the shuffled train split, going round; a context comes once a round."""
+        """The next `contexts_per_round` of the shuffled train split, cyclically; a context occurs once in a round."""
         order = shuffled(train, self.config.seed)
         size = min(self.config.contexts_per_round, len(order))
         return [order[(round_index * size + i) % len(order)] for i in range(size)]
 
 
 def make_setup(plan: RunPlan, plugins: Sequence[str]) -> Setup:
-    """Raises InvalidConfig or UnknownDomain where this process cannot do what the record says."""
+    """Raises InvalidConfig or UnknownDomain if this process does not support the run's config."""
     config = plan.config
     domain = load_domain(config.domain.name, plugins=plugins)(config.domain.options, config.inner_loop)
-    # Suites are written kind by kind, and `retention_limit` takes the first that the base answers right.
+    # Suites are sorted by kind, and `retention_limit` takes the first ones that the base model answers right.
     mixed = sorted(plan.retention, key=lambda record: seed_of(config.seed, "order of retention", record["id"]))
     rehearsed, retention = split(tuple(map(retention_query, mixed)), config.rehearsal.examples, config.seed)
     rehearsal = examples_of(rehearsed) if config.rehearsal.source == "suite" else ()
@@ -54,7 +54,7 @@ def make_setup(plan: RunPlan, plugins: Sequence[str]) -> Setup:
 
 
 def with_earlier(setup: Setup, contexts: Sequence[Context]) -> Setup:
-    """The setup of a trial that is asked the queries of these contexts again, learned earlier in the run."""
+    """The setup of a trial that also asks the queries of these contexts, which the run learned earlier."""
     earlier = tuple(query for context in contexts for query in setup.domain.queries(context))
     return replace(setup, earlier=earlier, retention_digest=digest_of(*earlier, *setup.retention))
 
@@ -66,8 +66,8 @@ def retention_query(record: Mapping[str, str]) -> Query:
 
 
 async def with_rehearsal_answers(setup: Setup, generator: Generator) -> Setup:
-    """The setup with what the base model itself answers to rehearse, where the config asks for that. Answers are
-    greedy, so every process that asks gets the same wherever texts do not depend on the batch."""
+    """The setup with the base model's own answers for rehearsal, if the config asks for them. They are sampled
+    greedily, so every process gets the same answers if texts do not depend on the batch."""
     if setup.config.rehearsal.source != "model" or not setup.rehearsed or setup.rehearsal:
         return setup
     greedy = setup.config.evaluation.sampling.changed(temperature=0.0, seed=0)
@@ -77,5 +77,5 @@ async def with_rehearsal_answers(setup: Setup, generator: Generator) -> Setup:
         base = Policy(name="base")
         return {said.context_id: said.text async for said in generator.sample(base, prompts, greedy)}
 
-    answers = await retry_until_available(ask, doing="asking the base model what to rehearse")
+    answers = await retry_until_available(ask, doing="sampling answers for rehearsal")
     return replace(setup, rehearsal=examples_of(setup.rehearsed, answers))

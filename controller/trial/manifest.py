@@ -1,8 +1,7 @@
-"""The parts of a trial's manifest (`controller.db.manifest`), from its run's setup and from what came out.
+"""Builds the parts of a trial's manifest (`controller.db.manifest`) from its run's setup and its results.
 
-`TrialWork` makes a trial from `Instructions` alone and its run's own fixed parts (context, retention suite), whose
-digests the manifest holds; a rerun takes the instructions out of the manifest instead of the config, so what is written
-down is what is enough.
+`TrialWork` needs only the `Instructions` and the run's fixed parts (context, retention suite), whose digests are in the
+manifest. A rerun takes the instructions from the manifest instead of the config, so the manifest is sufficient.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ from sealkit.types import (
 
 
 def instructions(setup: Setup, plan: Plan, policy: Policy) -> Instructions:
-    """Those of a trial that is made for the first time."""
+    """The instructions of a trial's first execution."""
     config = setup.config
     written = plan.editor != Editor.PASSAGE_ONLY
     sampling = group_sampling(config, plan) if written else None
@@ -55,7 +54,7 @@ def instructions(setup: Setup, plan: Plan, policy: Policy) -> Instructions:
 
 
 def material(setup: Setup, context: Context) -> dict[str, str]:
-    """Digests of what the instructions are applied to."""
+    """Digests of the run's fixed parts that the instructions are applied to."""
     return {
         "context": digest_of(context),
         "inner_loop": digest_of(setup.config.inner_loop),
@@ -71,7 +70,7 @@ def found(
     trained: TrainingResult | None,
     evaluation: Evaluation | None,
 ) -> Found:
-    """Digests of what has come out; None: it never came to that."""
+    """Digests of the results; None: the trial did not get that far."""
     return Found(
         completion=hashlib.sha256(completion.encode()).hexdigest() if completion is not None else "",
         spec=digest_of(spec) if spec else "",
@@ -85,7 +84,7 @@ def found(
 
 
 def _early_stopping(config: RunConfig, plan: Plan) -> EarlyStopping | None:
-    """Only what selection chooses among may be left half asked: a policy's score is to be the whole truth."""
+    """Early stopping only for trials that selection chooses from: the score of a policy needs every query."""
     evaluation = config.evaluation
     if plan.phase is not TrialPhase.E_STEP or not evaluation.early_stopping_confidence:
         return None

@@ -1,7 +1,7 @@
-"""Reruns: a trial made again from its manifest, and what came out otherwise.
+"""Reruns: a trial made again from its manifest, and the differences.
 
-`TrialWork` makes a rerun like any trial, but from the recorded instructions: the self-edit is sampled anew, the
-adapter is trained again though the store has it, and nothing is taken from the evaluator's cache.
+`TrialWork` executes a rerun like any trial, but with the recorded instructions: the self-edit is sampled again, the
+adapter is trained again even if the store has it, and the evaluator uses no cache.
 """
 
 from __future__ import annotations
@@ -25,22 +25,22 @@ from sealkit.types import Verdict
 
 log = structlog.get_logger(__name__)
 
-_LOOK_SECONDS = 0.5
+_POLL_SECONDS = 0.5
 _SHOWN = 160
-"""Characters of a text that a difference shows."""
+"""Most characters that a difference shows of a text."""
 _BEFORE = 20
 _FOUND = ("spec", "adapter", "weights_sha256", "steps", "final_loss")
 _SCORES = ("accuracy", "baseline_accuracy", "forgetting", "divergence", "reward", "stopped_early")
 
 
 async def requeue_reruns(database: Database, queue: Queue, heartbeats: Heartbeats) -> None:
-    """Puts each rerun that waits into the queue, also where Redis lost it; never returns.
+    """Queues each waiting rerun, also after Redis lost it; never returns.
 
-    The run of a rerun may have ended long ago, so no driver does it. Where two workers put the same one, one delivery
-    finds nothing to do.
+    The run of a rerun may have ended long ago, so no driver does this. If two workers queue the same rerun, one of the
+    deliveries finds nothing to do.
     """
     while True:
-        await asyncio.sleep(_LOOK_SECONDS)
+        await asyncio.sleep(_POLL_SECONDS)
         try:
             await _put_missing(database, queue, heartbeats)
         except Unavailable as error:
@@ -57,7 +57,7 @@ async def _put_missing(database: Database, queue: Queue, heartbeats: Heartbeats)
 
 
 def compare(rerun: Tried, original: Tried) -> Rerun:
-    """A rerun beside its original; what differs is told once the rerun has ended."""
+    """Compares a rerun with its original; the differences are empty until the rerun has ended."""
     if not rerun.trial.state.terminal:
         return Rerun(trial=rerun.trial, original=original.trial.name)
     found = tuple(_differences(original, rerun))
@@ -65,11 +65,11 @@ def compare(rerun: Tried, original: Tried) -> Rerun:
 
 
 def _differences(was: Tried, now: Tried) -> Iterator[Difference]:
-    """In the order in which a trial is made: the first one is the likeliest cause of the others."""
+    """In the order of a trial's stages, because the first difference is the likely cause of the others."""
     yield from _one("state", _ended(was.trial), _ended(now.trial))
     yield from _one("completion", was.trial.completion, now.trial.completion)
     yield from _one("rejection", was.trial.rejection, now.trial.rejection)
-    if was.manifest is None or now.manifest is None:  # it failed, and the state has said why
+    if was.manifest is None or now.manifest is None:  # it failed; the difference in state shows the error
         return
     for name in _FOUND:
         yield from _one(name, _text(getattr(was.manifest.found, name)), _text(getattr(now.manifest.found, name)))
@@ -100,7 +100,7 @@ def _one(field: str, was: str, now: str) -> Iterator[Difference]:
 
 
 def _from(text: str, first: int) -> str:
-    """What is shown of a text that differs from its `first` character on."""
+    """The part to show of a text whose first difference is at character `first`."""
     begin = max(0, first - _BEFORE) if len(text) > _SHOWN else 0
     shown = text[begin : begin + _SHOWN]
     return f"{'…' if begin else ''}{shown}{'…' if begin + _SHOWN < len(text) else ''}"

@@ -47,7 +47,7 @@ KeepCompletion = Callable[[str, Spent], Awaitable[None]]
 
 
 class TrialWork:
-    """A trial under way. Made anew for each attempt; what earlier ones took is counted on."""
+    """One attempt at a trial; usage of earlier attempts is added."""
 
     def __init__(self, taken: Taken, services: Services, versions: Versions, keep: KeepCompletion) -> None:
         """`keep` stores a completion with what it took."""
@@ -72,14 +72,16 @@ class TrialWork:
         except AdapterNotFound as error:
             lost = error.metadata.get("digest")
             if self._rerun and how.policy.adapter and how.policy.adapter.digest == lost:
-                raise NotReproducible(f"{how.policy.name} is gone from the adapter store: {error.message}") from error
+                raise NotReproducible(
+                    f"{how.policy.name} is no longer in the adapter store: {error.message}"
+                ) from error
             raise
 
     async def _make(self, setup: Setup, how: Instructions) -> Result:
         try:
             spec = await self._compile(setup, how)
         except Rejected as rejected:
-            # It trains nothing, so it is worth what the policy knows by itself.
+            # It trains nothing, so its accuracy is that of the policy without an adapter.
             known = await self._stage("evaluate", lambda: self._without_adapter(setup, how))
             manifest = await self._manifest(setup, how, found(self._completion, None, None, known), known)
             return Result(
@@ -95,7 +97,7 @@ class TrialWork:
         return self._scored(setup.config, trained, evaluation, manifest)
 
     def failed(self, error: SealError) -> Result:
-        """The end of a trial that an error ended."""
+        """The result of a trial that failed with `error`."""
         return Result(
             state=TrialState.FAILED,
             error=fault_of(error),
@@ -172,7 +174,7 @@ class TrialWork:
         return evaluation, evaluation.usage
 
     async def _stage(self, name: str, call: Callable[[], Awaitable[tuple[T, Usage]]]) -> T:
-        """One stage, waited for patiently; the seconds are those of the try that came through."""
+        """Executes one stage with retries; its seconds are those of the successful try."""
 
         async def timed() -> tuple[T, Usage]:
             began = time.monotonic()
@@ -194,8 +196,8 @@ class TrialWork:
         return Manifest(instructions=how, material=material(setup, self._context), found=came_out, versions=versions)
 
     def _scored(self, config: RunConfig, trained: TrainingResult, evaluation: Evaluation, manifest: Manifest) -> Result:
-        """A trial that was asked: failed where the judge did, else with its accuracies. What was not asked to the end
-        has no reward."""
+        """The result of an evaluated trial: failed if too many answers are ungraded, else with its accuracies. A trial
+        that was stopped early has no reward."""
         fault = ungraded_fault(evaluation, config.evaluation.max_ungraded)
         after, before = accuracy(evaluation.verdicts), accuracy(evaluation.baseline_verdicts)
         forgetting = evaluation.retention.forgetting if evaluation.retention else None
@@ -223,20 +225,20 @@ class TrialWork:
         )
 
     def _spent(self) -> Spent:
-        """What all attempts have taken up to now."""
+        """The usage of all attempts so far."""
         return Spent(stage_seconds=self._seconds, stage_usage=self._usage)
 
 
 def trained_characters(spec: TrainingSpec) -> int:
-    """Characters that go through the model in a training: those of one pass, times epochs."""
+    """Characters that a training processes: those of one epoch times the number of epochs."""
     return sum(map(_characters, spec.examples)) * spec.optimisation.epochs
 
 
 def with_budget(spec: TrainingSpec, target_characters: int | None) -> TrainingSpec:
-    """The spec with as many epochs as come nearest to `target_characters`, at least one.
+    """The spec with the number of epochs (at least 1) that is nearest to `target_characters`.
 
-    Characters stand for tokens: both texts are of one language and tokenizer, so the ratio is nearly the same; and
-    unlike the tokens that a trainer reports they do not depend on what it had cached.
+    Characters stand for tokens: both texts have the same language and tokenizer, so the ratio is nearly the same; and
+    unlike the tokens that a trainer reports, they do not depend on its cache.
     """
     if target_characters is None:
         return spec
@@ -245,8 +247,8 @@ def with_budget(spec: TrainingSpec, target_characters: int | None) -> TrainingSp
 
 
 def ungraded_fault(evaluation: Evaluation, limit: float) -> Fault | None:
-    """A fault where the judge failed on more than `limit` (a share) of the answers, or on all of one side's: nothing
-    can be said of such a trial."""
+    """A fault if the judge failed on more than `limit` (a share) of the answers, or on all answers of the subject or of
+    the baseline: such a trial has no valid score."""
     sides = [
         tuple(v for v in side if v.reason != NOT_ASKED) for side in (evaluation.verdicts, evaluation.baseline_verdicts)
     ]

@@ -1,4 +1,4 @@
-"""The report: who is averaged over what, and when the RL step may be said to have paid."""
+"""The report: who is averaged over what, and when the RL step is reported to have an effect."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -72,9 +72,9 @@ def test_failed_trials_are_listed_and_not_averaged() -> None:
 @pytest.mark.parametrize(
     ("after", "word"),
     [
-        ([0.6, 0.7, 0.8, 0.65], "paid:"),
-        ([0.1, 0.9, 0.2, 0.7], "did not measurably pay"),
-        ([0.0, 0.1, 0.0, 0.05], "did harm"),
+        ([0.6, 0.7, 0.8, 0.65], "improved the self-edits:"),
+        ([0.1, 0.9, 0.2, 0.7], "had no measurable effect"),
+        ([0.0, 0.1, 0.0, 0.05], "made the self-edits worse"),
     ],
 )
 def test_the_verdict_follows_the_interval(after: list[float], word: str) -> None:
@@ -97,8 +97,8 @@ def test_answers_that_depend_on_their_company_widen_every_interval_and_may_undo_
     assert sure.rl_gain is not None
     assert unsure.rl_gain is not None
     assert (unsure.rl_gain.mean, unsure.rl_gain.low) == (sure.rl_gain.mean, pytest.approx(sure.rl_gain.low - 0.2))
-    assert "paid:" in sure.verdict
-    assert "did not measurably pay" in unsure.verdict
+    assert "improved the self-edits:" in sure.verdict
+    assert "had no measurable effect" in unsure.verdict
     for one, other in zip(sure.rows, unsure.rows, strict=True):
         assert other.accuracy.high == pytest.approx(min(1, one.accuracy.high + 0.1))
 
@@ -106,7 +106,7 @@ def test_answers_that_depend_on_their_company_widen_every_interval_and_may_undo_
 def test_without_a_second_policy_nothing_paid() -> None:
     report = build_report(RUN, [trial("a", 0.5)], [THETA_0], FREE)
     assert report.rl_gain is None
-    assert "cannot have paid" in report.verdict
+    assert "had no effect" in report.verdict
 
 
 def test_intervals() -> None:
@@ -127,7 +127,7 @@ def test_intervals() -> None:
     [
         ([0.1, 0.2, 0.1, 0.3], "θ_1 writes better self-edits than gpt: +0"),
         ([0.9, 1.0, 0.9, 1.0], "θ_1 writes worse self-edits than gpt: -0"),
-        ([0.9, 0.2, 0.9, 0.3], "θ_1 and gpt cannot be told apart"),
+        ([0.9, 0.2, 0.9, 0.3], "θ_1 and gpt do not differ measurably"),
     ],
 )
 def test_the_last_policy_is_held_against_every_other_editor(outside: list[float], word: str) -> None:
@@ -139,7 +139,7 @@ def test_the_last_policy_is_held_against_every_other_editor(outside: list[float]
     assert set(report.arm_gains) == {"gpt"}
     assert report.arm_gains["gpt"].n == 4, "paired by context: one that only one side has does not count"
     assert report.arm_gains["gpt"].mean == pytest.approx(0.6 - sum(outside) / 4)
-    assert "The RL step paid" in report.verdict
+    assert "The RL step improved the self-edits" in report.verdict
     assert word in report.verdict
 
 

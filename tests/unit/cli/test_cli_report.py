@@ -32,7 +32,7 @@ def test_the_report_says_all_that_was_found(capsys: pytest.CaptureFixture[str]) 
         ),
         stage_seconds={"generate": 1.25, "train": 6.0, "evaluate": 0.5},
         rl_gain=None,
-        verdict="The RL step did not measurably pay on this run.",
+        verdict="The RL step had no measurable effect in this run.",
         usage=Usage(),
         wall_seconds=185.0,
     )
@@ -48,7 +48,7 @@ def test_the_report_says_all_that_was_found(capsys: pytest.CaptureFixture[str]) 
         "+0.125 (policies/r-1)",
         "writing 1.2 s, training 6.0 s, asking 0.5 s",
         "/data/store/adapters",
-        "The RL step did not measurably pay on this run.",
+        "The RL step had no measurable effect in this run.",
     ):
         assert wanted in shown
 

@@ -170,7 +170,7 @@ async def test_what_cannot_be_made_again_is_refused_with_its_reason(system: Syst
     name, policy = succeeded(found).name, succeeded(found).policy
     with pytest.raises(UnknownTrial):
         await system.database.write(reruns.add, change(f"{name}-nobody", ""))
-    with pytest.raises(UnknownTrial, match="is no rerun"):
+    with pytest.raises(UnknownTrial, match="is not a rerun"):
         await system.database.read(reruns.pair, FULL_ACCESS, name)
     await system.database.write(lambda c: c.execute(delete(tables.policies).where(tables.policies.c.name == policy)))
     with pytest.raises(NotReproducible, match=policy):
