@@ -110,20 +110,27 @@ class SealClient(_Client):
         records: Records,
         retention: Records = (),
         *,
+        anchors: Records = (),
         display_name: str = "",
         request_id: str | None = None,
     ) -> Run:
         """Starts a run on `records` (the domain's own form). The same `request_id` again returns the same run.
+        `retention` and `anchors` ({id, prompt}) take the place of the suite's own; the latter where the config says
+        so (`inner_loop.anchors.source = "file"`).
 
         Raises InvalidConfig and InvalidDataset with every fault named, UnknownPolicy, RequestIdReused, QuotaExceeded.
         """
         return self._send(
-            calls.create_run(config, records, retention, display_name=display_name, request_id=request_id)
+            calls.create_run(
+                config, records, retention, anchors=anchors, display_name=display_name, request_id=request_id
+            )
         )
 
-    def estimate_run(self, config: RunConfig | Mapping[str, Any], records: Records) -> RunEstimate:
+    def estimate_run(
+        self, config: RunConfig | Mapping[str, Any], records: Records, *, anchors: Records = ()
+    ) -> RunEstimate:
         """What such a run would take, from the rates measured so far; nothing is started. Raises as `create_run`."""
-        return self._send(calls.estimate_run(config, records))
+        return self._send(calls.estimate_run(config, records, anchors))
 
     def get_run(self, name: str) -> Run:
         """Raises UnknownRun."""
@@ -288,17 +295,22 @@ class AsyncSealClient(_Client):
         records: Records,
         retention: Records = (),
         *,
+        anchors: Records = (),
         display_name: str = "",
         request_id: str | None = None,
     ) -> Run:
         """See `SealClient.create_run`."""
         return await self._send(
-            calls.create_run(config, records, retention, display_name=display_name, request_id=request_id)
+            calls.create_run(
+                config, records, retention, anchors=anchors, display_name=display_name, request_id=request_id
+            )
         )
 
-    async def estimate_run(self, config: RunConfig | Mapping[str, Any], records: Records) -> RunEstimate:
+    async def estimate_run(
+        self, config: RunConfig | Mapping[str, Any], records: Records, *, anchors: Records = ()
+    ) -> RunEstimate:
         """See `SealClient.estimate_run`."""
-        return await self._send(calls.estimate_run(config, records))
+        return await self._send(calls.estimate_run(config, records, anchors))
 
     async def get_run(self, name: str) -> Run:
         """Raises UnknownRun."""

@@ -16,7 +16,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from sealkit.errors import InvalidConfig
-from sealkit.types import MOST, LoraConfig, Optimisation, Sampling, Schedule, Value
+from sealkit.types import MOST, Anchoring, Distillation, LoraConfig, Optimisation, Sampling, Schedule, Value
 
 
 class Section(BaseModel):
@@ -59,6 +59,8 @@ class DatasetConfig(Section):
     """Tasks of lm-evaluation-harness, by name or YAML file, that go with it (needs the extra `lm-eval`)."""
     retention_task_limit: int = Field(200, ge=0, le=MOST)
     """At most this many questions of each task; 0 means all."""
+    anchors_path: str = ""
+    """Prompts for `inner_loop.anchors` with source `file` (JSONL of id, prompt)."""
     limit: int = Field(0, ge=0, le=MOST)
     """Use at most this many records; 0 means all."""
     held_out: int = Field(0, ge=0, le=MOST)
@@ -79,13 +81,48 @@ class EditorConfig(Section):
     """Hold the completion to the domain's JSON schema while it is sampled, where domain and backend can."""
 
 
+class AnchorsConfig(Section):
+    """What must stay as it is: prompts with what the base model itself says to them, mixed into every step of every
+    training and held by KL to the base model's distribution. Anchors are never measured."""
+
+    source: Literal["none", "bundled", "suite", "file"] = "none"
+    """None; the general prompts that come with the project; questions of the retention suite, which are then left out
+    of it; or those of `dataset.anchors_path`."""
+    count: int = Field(64, ge=1, le=1000)
+    """At most this many prompts, drawn by the run's seed."""
+    per_step: int = Field(8, ge=1, le=1024)
+    """Anchors in each optimiser step, in turn."""
+    weight: float = Field(1.0, ge=0, le=1000)
+    """Of their mean KL(base || adapted), nats a token, beside the loss of the examples."""
+    max_tokens: int = Field(24, ge=1, le=32768)
+    """Of what the base model says to each, once a run."""
+
+    @property
+    def anchoring(self) -> Anchoring:
+        """How they are mixed in."""
+        return Anchoring() if self.source == "none" else Anchoring(per_step=self.per_step, weight=self.weight)
+
+
 class InnerLoopConfig(Section):
     """How an adapter is trained on a self-edit, unless the self-edit chooses for itself."""
+
+    objective: Literal["sft", "distil"] = "sft"
+    """Train on texts as they are (cross-entropy); or towards the distributions of a teacher over them: the model that
+    the adapter sits on, with the context in its prompt (prompt distillation, arXiv 2412.14964)."""
+    start_from: Literal["policy", "base"] = "policy"
+    """What the adapter is trained, evaluated and served on: the policy that wrote the self-edit, as in SEAL; or the
+    bare base model, so that the policy only writes. A trial's baseline is the same without the adapter."""
 
     lora: LoraConfig = LoraConfig(rank=32, alpha=64)
     optimisation: Optimisation = Optimisation(learning_rate=1e-3, epochs=10, batch_size=1, schedule=Schedule.LINEAR)
     append_eos: bool = True
     """Whether each example ends with an end-of-sequence token that is learned too (docs/loss.md)."""
+    teaching: Sampling = Sampling(temperature=0.0, max_tokens=48)
+    """How the teacher answers what a self-edit asks (`questions` of the domain `knowledge`)."""
+    distillation: Distillation = Distillation()
+    """The loss of what is distilled; a table of its own."""
+    anchors: AnchorsConfig = AnchorsConfig()
+    """What must stay as it is; a table of its own."""
 
 
 class EvaluationConfig(Section):

@@ -109,6 +109,8 @@ class Trial(Value):
     index: int
     policy: str
     completion: str = ""
+    answers: tuple[str, ...] = ()
+    """The teacher's, to what the self-edit asks, in its order."""
     rejection: str = ""
     adapter: AdapterRef | None = None
     accuracy: float | None = None

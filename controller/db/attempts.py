@@ -4,6 +4,7 @@ token, so a trial may be delivered twice and takes effect once.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
@@ -76,6 +77,8 @@ class Taken:
     policy: Policy
     attempts: int
     completion: str | None
+    answers: tuple[str, ...] | None
+    """The teacher's; None: not asked yet."""
     stage_seconds: dict[str, float]
     stage_usage: dict[str, Usage]
     manifest: dict[str, Any]
@@ -120,18 +123,26 @@ def take(
         policy=Policy(name=row.policy, adapter=adapter),
         attempts=attempts,
         completion=row.completion,
+        answers=None if row.answers is None else tuple(row.answers),
         stage_seconds=row.stage_seconds,
         stage_usage={stage: Usage.model_validate(usage) for stage, usage in row.stage_usage.items()},
         manifest=row.manifest,
     )
 
 
-def save_completion(
-    connection: Connection, lease: TrialLease, text: str, stage_seconds: dict[str, float], stage_usage: dict[str, Usage]
+def save_sampled(
+    connection: Connection,
+    lease: TrialLease,
+    completion: str,
+    answers: Sequence[str] | None,
+    stage_seconds: dict[str, float],
+    stage_usage: dict[str, Usage],
 ) -> bool:
-    """Keeps what was sampled, so that a second attempt goes on from it. False where the lease is over."""
+    """Keeps the self-edit and, once they are there, the teacher's answers, so that a second attempt goes on from them.
+    False where the lease is over."""
     values = {
-        "completion": text,
+        "completion": completion,
+        "answers": None if answers is None else list(answers),
         "stage_seconds": stage_seconds,
         "stage_usage": {stage: usage.model_dump() for stage, usage in stage_usage.items()},
         "usage": sum(stage_usage.values(), Usage()).model_dump(),

@@ -90,6 +90,11 @@ class Database:
         return await asyncio.get_running_loop().run_in_executor(self._threads, transact)
 
 
+def storable(text: str) -> str:
+    """A text without NUL, which not every database stores."""
+    return text.replace("\0", "\N{REPLACEMENT CHARACTER}")
+
+
 def insert_new(connection: Connection, table: Table, *rows: dict[str, Any]) -> list[Any]:
     """Inserts the rows whose key is not there yet; the first column of the keys of those, in no order."""
     if not rows:

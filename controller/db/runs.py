@@ -35,6 +35,8 @@ class NewRun(Value):
     display_name: str
     config: dict[str, Any]
     retention: tuple[dict[str, str], ...]
+    anchors: tuple[dict[str, str], ...] = ()
+    """Those that were drawn: {id, prompt}."""
     start_policy: str
     rounds_total: int
     trials_total: int
@@ -42,13 +44,16 @@ class NewRun(Value):
 
 @dataclass(frozen=True, slots=True)
 class RunPlan:
-    """What a driver or a worker needs of a run; but for `trace`, to which later calls are added, it never changes."""
+    """What a driver or a worker needs of a run. It never changes, but for `trace`, to which later calls are added, and
+    `base_answers`, which are not there until the base model was asked."""
 
     run_id: str
     config: Mapping[str, Any]
     retention: Sequence[Mapping[str, str]]
     start_policy: str
     trace: str = ""
+    anchors: Sequence[Mapping[str, str]] = ()
+    base_answers: Mapping[str, Any] | None = None
 
 
 def create(connection: Connection, change: ChangeRequest, new: NewRun, run_contexts: Sequence[Context]) -> Run:
@@ -115,7 +120,7 @@ def page(connection: Connection, scope: AccessScope, size: int, token: str) -> P
 def plan(connection: Connection, run_id: str) -> RunPlan:
     """What the run is to do. Raises UnknownRun."""
     row = _row(connection, FULL_ACCESS, run_id)
-    return RunPlan(row.run_id, row.config, row.retention, row.start_policy, row.trace)
+    return RunPlan(row.run_id, row.config, row.retention, row.start_policy, row.trace, row.anchors, row.base_answers)
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,6 +191,12 @@ def stage(connection: Connection, lease: RunLease, round_index: int, name: str) 
     if row.stage != words:
         connection.execute(update(runs).where(runs.c.run_id == lease.run_id).values(stage=words))
         events.append(connection, lease.run_id, StageStarted(round=round_index, stage=name))
+
+
+def keep_base_answers(connection: Connection, lease: RunLease, answers: Mapping[str, Any]) -> None:
+    """Keeps what the base model was asked once for all trainings of the run. Raises LeaseLost."""
+    hold(connection, lease)
+    connection.execute(update(runs).where(runs.c.run_id == lease.run_id).values(base_answers=dict(answers)))
 
 
 def succeed(connection: Connection, lease: RunLease) -> None:

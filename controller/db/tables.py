@@ -81,11 +81,13 @@ runs = Table(
     Column("spent_device_seconds", Float, nullable=False, server_default="0"),
     Column("tenant", String(64), nullable=False, server_default=""),  # whose it is; empty: nobody's but the admins'
     Column("trace", Text, nullable=False, server_default=""),  # of CreateRun and of what took it up again, if traced
+    Column("anchors", JSON, nullable=False, server_default="[]"),  # [{id, prompt}]
+    Column("base_answers", JSON(none_as_null=True)),  # BaseAnswers; unset until the base model was asked
     Index("runs_by_time", "create_time", "run_id"),
     Index("runs_by_tenant", "tenant", "create_time", "run_id"),
 )
 
-RUN_HEAD = [column for column in runs.c if column.name not in ("config", "retention")]
+RUN_HEAD = [column for column in runs.c if column.name not in ("config", "retention", "anchors", "base_answers")]
 """A run's row without what is long and never changes."""
 
 contexts = Table(
@@ -128,6 +130,7 @@ trials = Table(
     Column("target_characters", Integer),  # passage-only: what its group trained on, on average
     Column("trained_characters", Integer),  # characters of its spec times epochs
     Column("completion", Text),  # unset until sampled
+    Column("answers", JSON(none_as_null=True)),  # [the teacher's]; unset until it was asked
     Column("rejection", Text, nullable=False),
     Column("adapter", JSON(none_as_null=True)),  # AdapterRef
     Column("accuracy", Float),

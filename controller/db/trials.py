@@ -266,6 +266,12 @@ def page(
 
 def from_row(row: Row[Any], verdicts: Sequence[Any] = (), manifest: Mapping[str, Any] | None = None) -> Trial:
     """The trial of a row that may be without verdicts and manifest."""
-    own = ("completion", "verdicts", "manifest")
+    own = ("completion", "answers", "verdicts", "manifest")
     taken = {field: row._mapping[field] for field in Trial.model_fields if field not in own}
-    return Trial(**taken, completion=row.completion or "", verdicts=tuple(verdicts), manifest=dict(manifest or {}))
+    return Trial(
+        **taken,
+        completion=row.completion or "",
+        answers=tuple(row.answers or ()),
+        verdicts=tuple(verdicts),
+        manifest=dict(manifest or {}),
+    )

@@ -2,8 +2,8 @@
 
 Each measured trial is scaled to the new settings, stage by stage, before the mean is taken: writing by `max_tokens`
 (where it was the limit that ended a text, or would be now), training by epochs, asking by the number of questions.
-What is not scaled: the length of contexts and of what is trained on, rank, and the device. So an estimate is as good as
-the runs that it rests on are alike, and it says which those were.
+What is not scaled: the length of contexts and of what is trained on, a teacher's answers, rank, and the device. So an
+estimate is as good as the runs that it rests on are alike, and it says which those were.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _ASKED_OF = 20
 
 def estimate_run(new: NewRun, contexts: Sequence[Context], rates: Rates | None, plugins: Sequence[str]) -> RunEstimate:
     """The estimate of a run that could be accepted. Without `rates`: the number of trials alone."""
-    setup = make_setup(RunPlan(new.run_id, new.config, new.retention, new.start_policy), plugins)
+    setup = make_setup(RunPlan(new.run_id, new.config, new.retention, new.start_policy, anchors=new.anchors), plugins)
     config = setup.config
     if rates is None:
         basis = f"No trial of the domain {config.domain.name} is in the record yet, so only trials can be counted."
@@ -53,7 +53,7 @@ def _mean(rates: Rates, config: RunConfig, queries: float, *, passage: bool) -> 
     total = Usage()
     for took in alike:
         for stage, usage in took.stages.items():
-            if not (passage and stage == "generate"):
+            if not (passage and stage in ("generate", "teach")):
                 total += _scaled(stage, usage, took, config, queries)
     return _times(total, 1 / len(alike))
 
@@ -67,6 +67,8 @@ def _scaled(stage: str, usage: Usage, took: Took, config: RunConfig, queries: fl
         return _times(usage, factor).model_copy(update={"prompt_tokens": usage.prompt_tokens})
     if stage == "train":
         return _times(usage, config.inner_loop.optimisation.epochs / was.inner_loop.optimisation.epochs)
+    if stage == "teach":
+        return usage
     return _times(usage, queries / took.queries if took.queries else 1.0)
 
 

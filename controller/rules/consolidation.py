@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from controller.db.trials import Plan
 from controller.rules.seeds import inner_seed
 from controller.rules.setup import Setup
-from sealkit.domains.base import Context
+from sealkit.domains.base import Context, spec_of
 from sealkit.errors import LimitExceeded
 from sealkit.names import id_of
 from sealkit.resources import Trial
@@ -17,8 +17,9 @@ _MAX_EXAMPLES = 10_000  # of a TrainingSpec
 
 
 def consolidated(setup: Setup, contexts: Sequence[Context], kept: Sequence[Trial], t: int) -> TrainingSpec:
-    """The spec of one adapter on the examples of all `kept` trials, oldest first, and the run's rehearsal. Shape and
-    hyper-parameters are the config's own: those that single self-edits chose for themselves were for them alone.
+    """The spec of one adapter on the examples of all `kept` trials, oldest first, and what the run has against
+    forgetting. What a teacher answered is taken from the trials. Shape and hyper-parameters are the config's own: those
+    that single self-edits chose for themselves were for them alone.
 
     Raises LimitExceeded where there are more examples than one spec may hold.
     """
@@ -26,8 +27,12 @@ def consolidated(setup: Setup, contexts: Sequence[Context], kept: Sequence[Trial
     examples = [
         example
         for trial in kept
-        for example in setup.domain.compile(
-            by_id[trial.context_id], trial.completion, inner_seed(setup.config.seed, _plan(setup, trial))
+        for example in spec_of(
+            setup.domain,
+            by_id[trial.context_id],
+            trial.completion,
+            trial.answers,
+            inner_seed(setup.config.seed, _plan(setup, trial)),
         ).examples
     ]
     if len(examples) > _MAX_EXAMPLES:
@@ -37,13 +42,15 @@ def consolidated(setup: Setup, contexts: Sequence[Context], kept: Sequence[Trial
             metadata={"limit": "examples", "allowed": str(_MAX_EXAMPLES), "asked": str(len(examples))},
         )
     inner = setup.config.inner_loop
-    return TrainingSpec(
-        examples=tuple(examples),
-        rehearsal=setup.rehearsal,
-        lora=inner.lora,
-        optimisation=inner.optimisation,
-        append_eos=inner.append_eos,
-        seed=seed_of(setup.config.seed, "consolidation", t),
+    return setup.mixed(
+        TrainingSpec(
+            examples=tuple(examples),
+            lora=inner.lora,
+            optimisation=inner.optimisation,
+            distillation=inner.distillation,
+            append_eos=inner.append_eos,
+            seed=seed_of(setup.config.seed, "consolidation", t),
+        )
     )
 
 

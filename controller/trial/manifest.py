@@ -8,6 +8,7 @@ written down is what is enough. No text stands in it: the completion is in the t
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from typing import Any
 
 from controller.db.trials import Plan
@@ -33,7 +34,8 @@ from sealkit.types import (
 
 class Instructions(Value):
     """What makes a trial. `sampling` is the generator's, without a schema (`constrained` says to take the domain's);
-    None where nothing is sampled. `row_seed` is what the generator makes of its seed for this very completion."""
+    None where nothing is sampled. `row_seed` is what the generator makes of its seed for this very completion.
+    `teaching`: how a teacher answers, where the self-edit asks something."""
 
     policy: Policy
     editor: str
@@ -51,12 +53,21 @@ class Instructions(Value):
     retention_limit: int
     divergence: bool
     early_stopping: EarlyStopping | None
+    start_from: Policy | None = None
+    """What the adapter is trained and evaluated on; None: the policy."""
+    teaching: Sampling = Sampling(temperature=0.0)
+
+    @property
+    def below(self) -> Policy:
+        """What the adapter is trained and evaluated on: also the teacher."""
+        return self.start_from or self.policy
 
 
 class Found(Value):
     """What came out, as digests (SHA-256); empty where there was no such thing."""
 
     completion: str = ""
+    answers: str = ""
     spec: str = ""
     adapter: str = ""
     weights_sha256: str = ""
@@ -80,6 +91,7 @@ def instructions(setup: Setup, plan: Plan, policy: Policy) -> Instructions:
     config = setup.config
     written = plan.editor != Editor.PASSAGE_ONLY
     sampling = group_sampling(config, plan) if written else None
+    seed, below = inner_seed(config.seed, plan), setup.started_from(policy)
     return Instructions(
         policy=policy,
         editor=plan.editor,
@@ -90,13 +102,15 @@ def instructions(setup: Setup, plan: Plan, policy: Policy) -> Instructions:
         sampling=sampling,
         row_seed=seed_of(sampling.seed, plan.context_id, plan.index) if sampling else None,
         constrained=config.editor.constrained,
-        inner_seed=inner_seed(config.seed, plan),
+        inner_seed=seed,
         target_characters=plan.target_characters,
         answering=config.evaluation.sampling,
         judge=setup.judge,
         retention_limit=config.evaluation.retention_limit,
         divergence=config.evaluation.divergence,
         early_stopping=_early_stopping(config, plan) if written else None,
+        start_from=None if below == policy else below,
+        teaching=config.inner_loop.teaching.model_copy(update={"seed": seed}),
     )
 
 
@@ -106,6 +120,7 @@ def material(setup: Setup, context: Context) -> dict[str, str]:
         "context": digest_of(context),
         "inner_loop": digest_of(setup.config.inner_loop),
         "rehearsal": digest_of(setup.config.rehearsal),
+        "anchors": digest_of(*setup.anchors) if setup.anchors else "",
         "retention": setup.retention_digest,
         "earlier": digest_of(*setup.earlier) if setup.earlier else "",
     }
@@ -113,6 +128,7 @@ def material(setup: Setup, context: Context) -> dict[str, str]:
 
 def found(
     completion: str | None,
+    answers: Sequence[str] | None,
     spec: TrainingSpec | None,
     trained: TrainingResult | None,
     evaluation: Evaluation | None,
@@ -120,6 +136,7 @@ def found(
     """Digests of what has come out; None: it never came to that."""
     return Found(
         completion=hashlib.sha256(completion.encode()).hexdigest() if completion is not None else "",
+        answers=digest_of(*answers) if answers else "",
         spec=digest_of(spec) if spec else "",
         adapter=_digest(trained.adapter) if trained else "",
         weights_sha256=trained.weights_sha256 if trained else "",

@@ -66,6 +66,7 @@ def _differences(was: Trial, now: Trial) -> Iterator[Difference]:
     """In the order in which a trial is made: the first one is the likeliest cause of the others."""
     yield from _one("state", _ended(was), _ended(now))
     yield from _one("completion", was.completion, now.completion)
+    yield from _all("answers", dict(enumerate(was.answers)), dict(enumerate(now.answers)), "answers[{}]")
     yield from _one("rejection", was.rejection, now.rejection)
     if not (now.manifest and was.manifest):  # it failed, and the state has said why
         return
@@ -85,7 +86,7 @@ def _verdict_differences(was: tuple[Verdict, ...], now: tuple[Verdict, ...]) -> 
     yield from _all("verdicts", before, after, "verdicts[{}]")
 
 
-def _all(part: str, was: Mapping[str, Any], now: Mapping[str, Any], form: str = "{part}.{}") -> Iterator[Difference]:
+def _all(part: str, was: Mapping[Any, Any], now: Mapping[Any, Any], form: str = "{part}.{}") -> Iterator[Difference]:
     for name in dict.fromkeys([*was, *now]):
         yield from _one(form.format(name, part=part), _text(was.get(name)), _text(now.get(name)))
 

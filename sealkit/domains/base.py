@@ -1,4 +1,5 @@
-"""What a domain is: five things behind one protocol. A plug-in is one file or folder; nothing else changes for it."""
+"""What a domain is: five things behind one protocol, and two more for one whose self-edits say what to study. A plug-in
+is one file or folder; nothing else changes for it."""
 
 from __future__ import annotations
 
@@ -7,8 +8,13 @@ from collections.abc import Mapping, Sequence
 from importlib import metadata
 from typing import Any, Protocol, cast, runtime_checkable
 
+from pydantic import Field
+
 from sealkit.errors import UnknownDomain
 from sealkit.types import Prompt, Query, TrainingSpec, Value
+
+MOST_ITEMS = 1000
+"""Of a study: they are one request to the generator."""
 
 
 class Context(Value):
@@ -26,6 +32,20 @@ class Rejected(Exception):
         super().__init__(f"{reason}: {detail}" if detail else reason)
         self.reason = reason
         self.detail = detail
+
+
+class StudyItem(Value):
+    """One thing to study: what the student is asked, and what the teacher is asked in its place, with the text before
+    it."""
+
+    prompt: Prompt
+    teacher_prompt: Prompt
+
+
+class Study(Value):
+    """What a self-edit wants to be taught: each item is answered by the teacher, and the answers are trained on."""
+
+    items: tuple[StudyItem, ...] = Field(min_length=1, max_length=MOST_ITEMS)
 
 
 @runtime_checkable
@@ -62,6 +82,35 @@ class Domain(Protocol):
     def ready_made(self, context: Context) -> Mapping[str, str]:
         """Completions that nobody has to sample, by the name of their editor: `oracle`, say. None, as a rule."""
         ...
+
+
+@runtime_checkable
+class Studies(Protocol):
+    """What a domain has beside `Domain` where it knows a teacher: the model that the adapter will sit on, with the text
+    in its prompt. Only such a domain may be run with `inner_loop.objective = "distil"`."""
+
+    def study(self, context: Context, completion: str) -> Study | None:
+        """What the teacher is asked for a completion; None where it is asked nothing, and `compile` makes the spec.
+        Raises Rejected."""
+        ...
+
+    def teach(self, context: Context, study: Study, answers: Sequence[str], seed: int) -> TrainingSpec:
+        """The TrainingSpec of a study, with the teacher's answer to each of its items, in their order. Raises Rejected
+        where no answer is of use."""
+        ...
+
+
+def study_of(domain: Domain, context: Context, completion: str) -> Study | None:
+    """What is to be asked of the teacher before `spec_of`; None: nothing. Raises Rejected."""
+    return domain.study(context, completion) if isinstance(domain, Studies) else None
+
+
+def spec_of(domain: Domain, context: Context, completion: str, answers: Sequence[str], seed: int) -> TrainingSpec:
+    """A completion's TrainingSpec, with the teacher's `answers` to its study where it has one. Raises Rejected."""
+    study = study_of(domain, context, completion)
+    if study is None:
+        return domain.compile(context, completion, seed)
+    return cast(Studies, domain).teach(context, study, answers, seed)
 
 
 class DomainFactory(Protocol):

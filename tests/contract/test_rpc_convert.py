@@ -202,6 +202,7 @@ trial = st.builds(
     round=count,
     policy=text,
     completion=text,
+    answers=tuples(text),
     rejection=text,
     adapter=maybe(adapter_ref),
     accuracy=maybe(unit),
