@@ -13,6 +13,7 @@ import structlog
 from google.protobuf.message import Message
 from seal.controller.v1 import controller_pb2 as pb
 from seal.controller.v1 import controller_pb2_grpc
+from seal.controller.v1 import resources_pb2 as res
 from sqlalchemy import Connection
 
 from controller.accept import accept
@@ -28,20 +29,8 @@ from sealkit.callers import CALLER, reads
 from sealkit.domains.base import Context as DomainContext
 from sealkit.errors import SealError, Unavailable
 from sealkit.names import id_of, run_name
-from sealkit.resources import CallerInfo, Quotas, RunReport
-from sealkit.rpc.convert import word_from_number
-from sealkit.rpc.convert_controller import (
-    TRIAL_STATES,
-    alias_to_pb,
-    audit_entry_to_pb,
-    budget_from_pb,
-    caller_info_to_pb,
-    event_to_pb,
-    policy_version_to_pb,
-    run_to_pb,
-    trial_to_pb,
-)
-from sealkit.rpc.convert_report import rerun_to_pb, run_estimate_to_pb, run_report_to_pb
+from sealkit.resources import Budget, CallerInfo, Quotas, RunReport, TrialState
+from sealkit.rpc.mapping import enum_from_pb, from_pb, to_pb
 from sealkit.rpc.struct import struct_from_pb
 
 log = structlog.get_logger(__name__)
@@ -128,14 +117,16 @@ class ControllerService(controller_pb2_grpc.ControllerServiceServicer):
     async def CreateRun(self, request: pb.CreateRunRequest, _: Context) -> pb.CreateRunResponse:
         new, contexts = await self._accepted(request)
         change = _change_request("CreateRun", run_name(new.run_id), request.request_id)
-        return pb.CreateRunResponse(run=run_to_pb(await self._change(runs.create, change, new, contexts)))
+        run = await self._change(runs.create, change, new, contexts)
+        return pb.CreateRunResponse(run=to_pb(run, res.Run))
 
     async def GetRun(self, request: pb.GetRunRequest, _: Context) -> pb.GetRunResponse:
-        return pb.GetRunResponse(run=run_to_pb(await self._database.read(runs.get, _scope(), id_of(request.name))))
+        run = await self._database.read(runs.get, _scope(), id_of(request.name))
+        return pb.GetRunResponse(run=to_pb(run, res.Run))
 
     async def ListRuns(self, request: pb.ListRunsRequest, _: Context) -> pb.ListRunsResponse:
         page = await self._database.read(runs.page, _scope(), request.page_size, request.page_token)
-        return pb.ListRunsResponse(runs=map(run_to_pb, page.items), next_page_token=page.next_token)
+        return pb.ListRunsResponse(runs=[to_pb(run, res.Run) for run in page.items], next_page_token=page.next_token)
 
     async def WatchRun(self, request: pb.WatchRunRequest, _: Context) -> AsyncIterator[pb.WatchRunResponse]:
         run_id, cursor = id_of(request.name), request.cursor
@@ -143,7 +134,7 @@ class ControllerService(controller_pb2_grpc.ControllerServiceServicer):
             heard = self._database.notifier.subscribe()
             found, ended = await self._database.read(events.after, _scope(), run_id, cursor, limit=_EVENTS_AT_ONCE)
             for event in found:
-                yield pb.WatchRunResponse(event=event_to_pb(event))
+                yield pb.WatchRunResponse(event=to_pb(event, res.Event))
                 cursor = event.cursor
             if ended:
                 return
@@ -153,25 +144,25 @@ class ControllerService(controller_pb2_grpc.ControllerServiceServicer):
 
     async def CancelRun(self, request: pb.CancelRunRequest, _: Context) -> pb.CancelRunResponse:
         run = await self._change(runs.cancel, _change_request("CancelRun", request.name, request.request_id))
-        return pb.CancelRunResponse(run=run_to_pb(run))
+        return pb.CancelRunResponse(run=to_pb(run, res.Run))
 
     async def PauseRun(self, request: pb.PauseRunRequest, _: Context) -> pb.PauseRunResponse:
         run = await self._change(runs.pause, _change_request("PauseRun", request.name, request.request_id))
-        return pb.PauseRunResponse(run=run_to_pb(run))
+        return pb.PauseRunResponse(run=to_pb(run, res.Run))
 
     async def ResumeRun(self, request: pb.ResumeRunRequest, _: Context) -> pb.ResumeRunResponse:
-        budget = budget_from_pb(request.budget) if request.HasField("budget") else None
+        budget = from_pb(request.budget, Budget) if request.HasField("budget") else None
         run = await self._change(runs.resume, _change_request("ResumeRun", request.name, request.request_id), budget)
-        return pb.ResumeRunResponse(run=run_to_pb(run))
+        return pb.ResumeRunResponse(run=to_pb(run, res.Run))
 
     async def RetryTrials(self, request: pb.RetryTrialsRequest, _: Context) -> pb.RetryTrialsResponse:
         change = _change_request("RetryTrials", request.parent, request.request_id)
         run, retried = await self._change(runs.retry, change, list(request.names))
-        return pb.RetryTrialsResponse(run=run_to_pb(run), retried=retried)
+        return pb.RetryTrialsResponse(run=to_pb(run, res.Run), retried=retried)
 
     async def GetRunReport(self, request: pb.GetRunReportRequest, _: Context) -> pb.GetRunReportResponse:
         report = await self._database.read(_report, _scope(), id_of(request.name))
-        return pb.GetRunReportResponse(report=run_report_to_pb(report))
+        return pb.GetRunReportResponse(report=to_pb(report, res.RunReport))
 
     async def EstimateRun(self, request: pb.EstimateRunRequest, _: Context) -> pb.EstimateRunResponse:
         asked = pb.CreateRunRequest(
@@ -180,7 +171,7 @@ class ControllerService(controller_pb2_grpc.ControllerServiceServicer):
         new, contexts = await self._accepted(asked)
         rates = await self._database.read(rates_for, _scope(), new)
         estimate = await asyncio.to_thread(estimate_run, new, contexts, rates, self._plugins)
-        return pb.EstimateRunResponse(estimate=run_estimate_to_pb(estimate))
+        return pb.EstimateRunResponse(estimate=to_pb(estimate, res.RunEstimate))
 
     async def _accepted(self, request: pb.CreateRunRequest) -> tuple[runs.NewRun, list[DomainContext]]:
         """In a thread, with the conversion: a big dataset takes seconds, in which others want answers."""
@@ -203,49 +194,57 @@ class ControllerService(controller_pb2_grpc.ControllerServiceServicer):
 
     # --- trials and policies ------------------------------------------------------------------------------------------
     async def ListTrials(self, request: pb.ListTrialsRequest, _: Context) -> pb.ListTrialsResponse:
-        state = word_from_number(TRIAL_STATES, request.state) if request.state else None
+        state = enum_from_pb(request.state, TrialState, res.TrialState) if request.state else None
         page = await self._database.read(
             trials.page, _scope(), request.parent, request.page_size, request.page_token, state=state
         )
-        return pb.ListTrialsResponse(trials=map(trial_to_pb, page.items), next_page_token=page.next_token)
+        return pb.ListTrialsResponse(
+            trials=[to_pb(trial, res.Trial) for trial in page.items], next_page_token=page.next_token
+        )
 
     async def GetTrial(self, request: pb.GetTrialRequest, _: Context) -> pb.GetTrialResponse:
-        return pb.GetTrialResponse(trial=trial_to_pb(await self._database.read(trials.get, _scope(), request.name)))
+        return pb.GetTrialResponse(
+            trial=to_pb(await self._database.read(trials.get, _scope(), request.name), res.Trial)
+        )
 
     async def RerunTrial(self, request: pb.RerunTrialRequest, _: Context) -> pb.RerunTrialResponse:
         trial = await self._change(reruns.add, _change_request("RerunTrial", request.name, request.request_id))
-        return pb.RerunTrialResponse(trial=trial_to_pb(trial))
+        return pb.RerunTrialResponse(trial=to_pb(trial, res.Trial))
 
     async def GetRerun(self, request: pb.GetRerunRequest, _: Context) -> pb.GetRerunResponse:
         rerun, original = await self._database.read(reruns.pair, _scope(), request.name)
-        return pb.GetRerunResponse(rerun=rerun_to_pb(compare(rerun, original)))
+        return pb.GetRerunResponse(rerun=to_pb(compare(rerun, original), res.Rerun))
 
     async def ListPolicies(self, request: pb.ListPoliciesRequest, _: Context) -> pb.ListPoliciesResponse:
         page = await self._database.read(policies.page, _scope(), request.page_size, request.page_token)
-        return pb.ListPoliciesResponse(policies=map(policy_version_to_pb, page.items), next_page_token=page.next_token)
+        return pb.ListPoliciesResponse(
+            policies=[to_pb(policy, res.PolicyVersion) for policy in page.items], next_page_token=page.next_token
+        )
 
     async def GetPolicy(self, request: pb.GetPolicyRequest, _: Context) -> pb.GetPolicyResponse:
         policy = await self._database.read(policies.get, _scope(), request.name)
-        return pb.GetPolicyResponse(policy=policy_version_to_pb(policy))
+        return pb.GetPolicyResponse(policy=to_pb(policy, res.PolicyVersion))
 
     # --- aliases ------------------------------------------------------------------------------------------------------
     async def SetAlias(self, request: pb.SetAliasRequest, _: Context) -> pb.SetAliasResponse:
         change = _change_request("SetAlias", request.name, request.request_id)
         alias = await self._change(aliases.set_to, change, request.policy, request.reason)
-        return pb.SetAliasResponse(alias=alias_to_pb(alias))
+        return pb.SetAliasResponse(alias=to_pb(alias, res.Alias))
 
     async def GetAlias(self, request: pb.GetAliasRequest, _: Context) -> pb.GetAliasResponse:
         alias = await self._database.read(aliases.get, _scope(), id_of(request.name))
-        return pb.GetAliasResponse(alias=alias_to_pb(alias))
+        return pb.GetAliasResponse(alias=to_pb(alias, res.Alias))
 
     async def ListAliases(self, request: pb.ListAliasesRequest, _: Context) -> pb.ListAliasesResponse:
         page = await self._database.read(aliases.page, _scope(), request.page_size, request.page_token)
-        return pb.ListAliasesResponse(aliases=map(alias_to_pb, page.items), next_page_token=page.next_token)
+        return pb.ListAliasesResponse(
+            aliases=[to_pb(alias, res.Alias) for alias in page.items], next_page_token=page.next_token
+        )
 
     async def RollBackAlias(self, request: pb.RollBackAliasRequest, _: Context) -> pb.RollBackAliasResponse:
         change = _change_request("RollBackAlias", request.name, request.request_id)
         alias = await self._change(aliases.roll_back, change, request.reason)
-        return pb.RollBackAliasResponse(alias=alias_to_pb(alias))
+        return pb.RollBackAliasResponse(alias=to_pb(alias, res.Alias))
 
     # --- callers ------------------------------------------------------------------------------------------------------
     async def GetCaller(self, _request: pb.GetCallerRequest, _: Context) -> pb.GetCallerResponse:
@@ -254,7 +253,7 @@ class ControllerService(controller_pb2_grpc.ControllerServiceServicer):
         used = await self._database.read(quotas.used, caller.tenant) if caller.tenant else Quotas()
         role = caller.role.name.lower()
         info = CallerInfo(name=caller.name, role=role, tenant=caller.tenant, quotas=allowed, used=used)
-        return pb.GetCallerResponse(caller=caller_info_to_pb(info))
+        return pb.GetCallerResponse(caller=to_pb(info, res.CallerInfo))
 
     async def ListAuditEntries(self, request: pb.ListAuditEntriesRequest, _: Context) -> pb.ListAuditEntriesResponse:
         page = await self._database.read(
@@ -265,7 +264,9 @@ class ControllerService(controller_pb2_grpc.ControllerServiceServicer):
             resource=request.resource,
             caller=request.caller,
         )
-        return pb.ListAuditEntriesResponse(entries=map(audit_entry_to_pb, page.items), next_page_token=page.next_token)
+        return pb.ListAuditEntriesResponse(
+            entries=[to_pb(entry, res.AuditEntry) for entry in page.items], next_page_token=page.next_token
+        )
 
 
 def _scope() -> AccessScope:

@@ -1,6 +1,6 @@
 """The controller's resources as frozen values: what the record returns, the service sends and the client hands out.
 
-Each has its twin in `seal.controller.v1`; `sealkit.rpc.convert_controller` converts both ways.
+Each has its twin in `seal.controller.v1`; `sealkit.rpc.mapping` converts both ways by the names of the fields.
 """
 
 from __future__ import annotations

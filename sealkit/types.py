@@ -7,7 +7,7 @@ import json
 from enum import StrEnum
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
 class Value(BaseModel):
@@ -183,6 +183,12 @@ class Distillation(Value):
     top_k: int = Field(64, ge=0, le=4096)
     """The teacher's likeliest tokens that are kept of each position, the rest of its mass in one bucket; 0: its whole
     distribution."""
+
+    @model_validator(mode="after")
+    def _learns(self) -> Distillation:
+        if not (self.kl_weight or self.ce_weight):
+            raise ValueError("kl_weight and ce_weight are both 0: nothing would be learned")
+        return self
 
 
 class Anchoring(Value):

@@ -42,6 +42,7 @@ def build(settings: TrainerSettings) -> Built:
         max_jobs=settings.max_jobs,
         max_waiting=settings.max_waiting,
         # A CPU is busy with a thousand rows, and each costs memory: 1.5 MB a token with SmolLM2-135M.
+        target_bytes=settings.target_mib << 20,
         step_tokens=settings.step_tokens or (8192 if model.device.type == "cuda" else 1024),
     )
     # Asked for when it is scraped: it costs a step nothing.

@@ -25,12 +25,13 @@ from sealkit.observability import metrics
 from sealkit.types import Progress
 from trainer_svc.adapter import FrozenAdapter, TrainableAdapter, initial_weights
 from trainer_svc.encoding import Encoded
-from trainer_svc.job import Job, JobSpec
+from trainer_svc.job import Job, JobSpec, Targets
 from trainer_svc.optimiser import commit
 from trainer_svc.packed import PackedModel
 from trainer_svc.scheduler import Scheduler, next_to_join
+from trainer_svc.teacher import Teacher
 
-ENGINE_VERSION = "2"
+ENGINE_VERSION = "3"
 """Part of every adapter's digest: changes when the same request would give other weights."""
 
 log = structlog.get_logger(__name__)
@@ -40,14 +41,23 @@ class Engine:
     """Trains jobs on one frozen base. `probe` is the prompt whose last logits are kept of each finished adapter."""
 
     def __init__(
-        self, model: PackedModel, probe: Encoded, *, max_jobs: int = 16, max_waiting: int = 256, step_tokens: int = 4096
+        self,
+        model: PackedModel,
+        probe: Encoded,
+        *,
+        max_jobs: int = 16,
+        max_waiting: int = 256,
+        step_tokens: int = 4096,
+        target_bytes: int = 1 << 28,
     ) -> None:
+        """`target_bytes`: of soft targets that are kept for the next job that asks for the same."""
         self.model = model
         self._probe = probe
         self._max_jobs = max_jobs
         self._max_waiting = max_waiting
         self._step_tokens = step_tokens
         self._scheduler = Scheduler()
+        self._teacher = Teacher(model, limit=target_bytes)
         self._policies: WeakValueDictionary[str, FrozenAdapter] = WeakValueDictionary()
         self._waiting: list[Job] = []
         self._running: list[Job] = []
@@ -140,11 +150,12 @@ class Engine:
         while self._waiting and len(self._running) < self._max_jobs:
             job = next_to_join(self._waiting, self._running)
             try:
-                job.begin(self._make_adapter(job.spec), self._policy(job.spec))
+                policy = self._policy(job.spec)
+                job.begin(self._make_adapter(job.spec), policy, self._targets(job.spec, policy))
             except torch.OutOfMemoryError as error:
                 if self._running:
                     return  # it fits when others have left
-                self._fail(job, _too_big(f"its adapter of rank {job.spec.lora.rank}", error))
+                self._fail(job, _too_big(f"an adapter of rank {job.spec.lora.rank} with its targets", error))
                 continue
             except SealError as error:
                 job.charge(self._lap())
@@ -170,6 +181,15 @@ class Engine:
         if policy is None:
             policy = self._policies[digest] = self.model.frozen(weights)
         return policy
+
+    def _targets(self, spec: JobSpec, policy: FrozenAdapter | None) -> Targets:
+        """What the teacher says to the job's sequences and anchors."""
+        asks, anchors = spec.asks()
+        wanted = [ask for ask in asks if ask is not None]
+        policies = {"": None, spec.policy.digest: policy} if spec.policy else {"": None}
+        found, tokens = self._teacher.targets([*wanted, *anchors], policies, step_tokens=self._step_tokens)
+        said = iter(found)
+        return Targets([next(said) if ask is not None else None for ask in asks], list(said), tokens)
 
     def _step(self) -> None:
         """One forward and backward pass for the next micro-batches of those whose turn it is; then each takes its own

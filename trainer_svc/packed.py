@@ -19,7 +19,7 @@ from trainer_svc.checkpoint import Checkpointed
 from trainer_svc.encoding import Encoded
 from trainer_svc.layout import Groups
 from trainer_svc.linear import IDLE, Group, PackedLinear, Step
-from trainer_svc.loss import Goal, head_gradient, logits_gradient
+from trainer_svc.loss import Goal, Soft, States, head_gradient, head_top_k, logits_gradient, logits_top_k
 from trainer_svc.step import Pack, Part, apply_adapters, lay_out
 
 
@@ -63,23 +63,37 @@ class PackedModel:
         return FrozenAdapter.of(weights, self.groups, self.device, self._product_dtype)
 
     def forward_backward(self, parts: Sequence[Part]) -> list[float]:
-        """Runs one step: leaves each trial adapter's gradient in it and returns each part's mean cross-entropy, in nats
-        a label token. A part whose loss is not finite leaves every other part's gradient as it would be without it."""
+        """Runs one step: leaves each trial adapter's gradient in it and returns each part's loss over the sequences
+        that count in it, in nats a label token. A part whose loss is not finite leaves every other part's gradient as
+        it would be without it."""
         runs = lay_out(parts, self.device)
         pack = Pack.of(runs, self.device)
-        goal = self._goal(pack.parts, pack)
         applied, trainings = apply_adapters(runs, self.device)
         with self._step(Step(applied, self._product_dtype)):
             states = self._states(pack)
             predictors = pack.predictors.to(states.device)
             rows = states.detach()[0].index_select(0, predictors)
-            entropies, gradient = self._gradient(rows, goal)
+            losses, gradient = self._gradient(rows, pack)
             into = torch.zeros_like(states[0]).index_copy_(0, predictors, gradient)
             states.backward(into.unsqueeze(0))  # type: ignore[no-untyped-call]
         for training in trainings:
             training.end()
-        means = torch.stack([entropy.mean() for entropy in pack.by_part(entropies, parts)])
-        return [float(mean) for mean in means.tolist()]
+        shown = zip(parts, pack.shown(losses, parts), strict=True)
+        return [float(loss) for loss in torch.stack([values.sum() / part.share for part, values in shown]).tolist()]
+
+    @torch.no_grad()
+    def soft_targets(self, parts: Sequence[Part], top_k: int) -> list[Soft]:
+        """What the model with the parts' adapters says at the label positions of each: its `top_k` likeliest tokens and
+        the rest, or, for 0, the states that its whole distribution is made from."""
+        with self._packed(parts) as pack:
+            states = self._states(pack)
+        said = states[0].index_select(0, pack.predictors.to(states.device))
+        rows = pack.by_part(said, parts)
+        if not top_k:
+            return [States(values.clone()) for values in rows]
+        if self._head is None:
+            return [logits_top_k(values, top_k) for values in rows]
+        return [head_top_k(values, *self._head_weights(), top_k) for values in rows]
 
     @torch.no_grad()
     def logits(self, parts: Sequence[Part]) -> Tensor:
@@ -101,39 +115,27 @@ class PackedModel:
         decoder: nn.Module = self.model.get_decoder()  # type: ignore[no-untyped-call]
         return decoder
 
-    def _gradient(self, rows: Tensor, goal: Goal) -> tuple[Tensor, Tensor]:
-        """Cross-entropy of each of `rows`, picked from `_states`, and the goal's gradient by them."""
+    def _gradient(self, rows: Tensor, pack: Pack) -> tuple[Tensor, Tensor]:
+        """The loss of each of `rows`, picked from `_states`, and the gradient of all by them. Rows with soft targets of
+        one form are taken together."""
+        exact = torch.float64 if self.dtype == torch.float64 else torch.float32
+        losses = rows.new_empty(len(rows), dtype=exact)
+        gradient = torch.empty_like(rows)
+        for where, goal in pack.goals(exact):
+            of = slice(None) if where is None else where.to(rows.device)
+            losses[of], gradient[of] = self._loss(rows[of], goal)
+        return losses, gradient
+
+    def _loss(self, rows: Tensor, goal: Goal) -> tuple[Tensor, Tensor]:
         if self._head is None:
             return logits_gradient(rows, goal)
+        return head_gradient(rows, *self._head_weights(), goal)
+
+    def _head_weights(self) -> tuple[Tensor, Tensor | None]:
+        assert self._head is not None
         weight, bias = self._head.weight, self._head.bias
         dtype = self._product_dtype
-        return head_gradient(rows, weight.to(dtype), None if bias is None else bias.to(dtype), goal)
-
-    def _goal(self, parts: Sequence[Part], pack: Pack) -> Goal:
-        """What the step minimises; `parts` are in the order of the pack."""
-        sizes = torch.tensor([part.labels for part in parts])
-        exact = torch.float64 if self.dtype == torch.float64 else torch.float32
-        weights = torch.tensor([part.share / part.labels for part in parts], dtype=exact)
-        betas = torch.tensor([part.kl_beta for part in parts], dtype=exact)
-        each, kl = (values.repeat_interleave(sizes).to(self.device) for values in (weights, weights * betas))
-        return Goal(pack.targets, each, kl, self._reference(parts))
-
-    @torch.no_grad()
-    def _reference(self, parts: Sequence[Part]) -> Tensor | None:
-        """What the same model says with the trial adapters off, in the rows of the parts that ask for a KL term."""
-        bare = [Part(part.sequences, policy=part.policy) for part in parts if part.kl_beta]
-        if not bare:
-            return None
-        with self._packed(bare) as pack:
-            states = self._states(pack)
-        said = states[0].index_select(0, pack.predictors.to(states.device))
-        said = torch.cat(pack.by_part(said, bare))
-        if len(bare) == len(parts):
-            return said
-        rows = torch.cat([torch.full((part.labels,), bool(part.kl_beta)) for part in parts])
-        reference = said.new_zeros(len(rows), said.shape[1])
-        reference[rows.to(said.device)] = said
-        return reference
+        return weight.to(dtype), None if bias is None else bias.to(dtype)
 
     @contextmanager
     def _packed(self, parts: Sequence[Part]) -> Iterator[Pack]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 
@@ -40,6 +41,19 @@ def micro_batches(examples: int, optimisation: Optimisation, seed: int) -> Itera
             closes = i % per_step == len(step) - 1
             yield MicroBatch(index, tuple(batch), 1 / len(step), closes)
             index += 1
+
+
+def anchors_of_step(count: int, per_step: int, seed: int, step: int) -> tuple[int, ...]:
+    """Which of `count` anchors go into an optimiser step: each comes once before any comes again, in an order drawn
+    from `seed` for each pass; at most all of them."""
+    per_step = min(per_step, count)
+    places = range(step * per_step, (step + 1) * per_step)
+    return tuple(_anchor_order(count, seed, place // count)[place % count] for place in places)
+
+
+@lru_cache(maxsize=64)
+def _anchor_order(count: int, seed: int, turn: int) -> tuple[int, ...]:
+    return tuple(torch.randperm(count, generator=generator_of(seed, "anchors", turn)).tolist())
 
 
 def total_steps(examples: int, optimisation: Optimisation) -> int:

@@ -22,6 +22,9 @@ class TrainerSettings(ServerSettings, ModelSettings):
     step_tokens: int = Field(
         0, ge=0, description="Tokens of one step at most, 0: 8192 on a GPU, 1024 on a CPU; out-of-memory lowers it."
     )
+    target_mib: int = Field(
+        256, ge=0, description="MiB of soft targets kept on the device for the next job that asks for the same."
+    )
     checkpoint: bool = Field(
         False,
         description="Gradient checkpointing: less memory, about a third more time. Without it, it comes on by itself "

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -13,6 +13,7 @@ from torch import Tensor
 from trainer_svc.adapter import FrozenAdapter, TrainableAdapter, Training
 from trainer_svc.encoding import Encoded
 from trainer_svc.linear import Applied
+from trainer_svc.loss import Goal, Soft, States, joined
 from trainer_svc.rows import Rows, alike
 
 _STACKED_ON_CPU = 1 << 18
@@ -20,17 +21,29 @@ _STACKED_ON_CPU = 1 << 18
 GPU each kernel costs a launch, so there they are always stacked."""
 
 
+class Term(NamedTuple):
+    """How a sequence's label tokens count: `ce` and `kl` weigh the two terms of each token's loss, `soft` has a row for
+    each label where `kl` is not 0. `shown`: whether it is part of the loss that is reported."""
+
+    ce: float
+    kl: float = 0.0
+    soft: Soft | None = None
+    shown: bool = True
+
+
 @dataclass(frozen=True)
 class Part:
     """What one job puts into a step: a micro-batch, the adapters it goes through, and how its loss counts.
 
-    The gradient is that of share · (mean CE + kl_beta · mean KL) over the label tokens. `generator` draws dropout."""
+    The gradient is that of Σ ce · CE + kl · KL over the label tokens, by the `terms` of their sequences; without terms
+    that of the mean cross-entropy. `share`: the micro-batch's share of its optimiser step, by which the reported loss
+    is divided. `generator` draws dropout."""
 
     sequences: tuple[Encoded, ...]
     trial: TrainableAdapter | None = None
     policy: FrozenAdapter | None = None
+    terms: tuple[Term, ...] = ()
     share: float = 1.0
-    kl_beta: float = 0.0
     generator: torch.Generator | None = None
 
     @property
@@ -40,6 +53,11 @@ class Part:
     @property
     def labels(self) -> int:
         return sum(len(sequence.labels) for sequence in self.sequences)
+
+    @property
+    def weighed(self) -> tuple[Term, ...]:
+        """The term of each sequence."""
+        return self.terms or (Term(1 / max(1, self.labels)),) * len(self.sequences)
 
     @property
     def kind(self) -> tuple[int, int, bool]:
@@ -109,6 +127,41 @@ class Pack:
     predictors: Tensor
     targets: Tensor
 
+    def goals(self, dtype: torch.dtype) -> Iterator[tuple[Tensor | None, Goal]]:
+        """What the label rows are to minimise: which rows (None: all), and their goal; one for each form of soft
+        targets among them, so that rows without any cost nothing more."""
+        device = self.targets.device
+        terms = [
+            (term, len(s.labels)) for part in self.parts for s, term in zip(part.sequences, part.weighed, strict=True)
+        ]
+        forms: dict[object, list[int]] = {}
+        for index, (term, _) in enumerate(terms):
+            forms.setdefault(_form(term), []).append(index)
+        sizes = torch.tensor([size for _, size in terms])
+        starts = sizes.cumsum(0) - sizes
+        for form, members in forms.items():
+            some, counts = [terms[i][0] for i in members], sizes[members]
+            ce, kl = (
+                torch.tensor(values, dtype=dtype).repeat_interleave(counts).to(device)
+                for values in ([term.ce for term in some], [term.kl for term in some])
+            )
+            where = None
+            if len(forms) > 1:
+                where = torch.cat([torch.arange(int(starts[i]), int(starts[i]) + int(sizes[i])) for i in members])
+            targets = self.targets if where is None else self.targets[where.to(device)]
+            soft = joined([term.soft for term in some if term.soft is not None]) if form is not None else None
+            yield where, Goal(targets, ce, kl, soft)
+
+    def shown(self, losses: Tensor, parts: Sequence[Part]) -> list[Tensor]:
+        """The losses [labels] of the sequences that are reported, of each of `parts`, in their order."""
+        sizes = [len(sequence.labels) for part in self.parts for sequence in part.sequences]
+        flags = [term.shown for part in self.parts for term in part.weighed]
+        if not all(flags):
+            counts = torch.tensor(flags).repeat_interleave(torch.tensor(sizes)).to(losses.device)
+            # A loss that is no number has to be seen, whoever's it is.
+            losses = torch.where(counts | ~losses.isfinite(), losses, losses.new_zeros(()))
+        return self.by_part(losses, parts)
+
     def by_part(self, values: Tensor, parts: Sequence[Part]) -> list[Tensor]:
         """`values` [labels, …] of each of `parts`, in their order."""
         split: Sequence[Tensor] = torch.split(values, [part.labels for part in self.parts])
@@ -145,3 +198,10 @@ class Pack:
             torch.tensor(predictors, device=device),
             torch.tensor(targets, device=device),
         )
+
+
+def _form(term: Term) -> object:
+    """Terms of one form have targets that can be laid end to end."""
+    if term.soft is None or not term.kl:
+        return None
+    return "states" if isinstance(term.soft, States) else term.soft.tokens.shape[1]

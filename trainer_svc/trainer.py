@@ -34,7 +34,7 @@ from sealkit.types import (
     Usage,
     digest_of,
 )
-from trainer_svc.encoding import Encoded, encode_spec
+from trainer_svc.encoding import Encoded, encode_anchors, encode_spec
 from trainer_svc.engine import ENGINE_VERSION, Engine
 from trainer_svc.job import Frozen, JobSpec, Trained
 from trainer_svc.limits import Limits
@@ -203,9 +203,10 @@ class Trainer:
     async def _prepare(self, request: Request) -> JobSpec:
         """Checks the request and turns it into tokens and weights."""
         spec = request.spec
-        self._limits.check(examples=len(spec.examples) + len(spec.rehearsal), rank=spec.lora.rank)
+        asked = len(spec.examples) + len(spec.rehearsal) + len(spec.anchors)
+        self._limits.check(examples=asked, rank=spec.lora.rank)
         self._engine.model.find_targets(spec.lora.target_modules)
-        sequences = await asyncio.to_thread(self._encode, spec)
+        sequences, anchors = await asyncio.to_thread(self._encode, spec)
         under = await asyncio.to_thread(self._load, request.under) if request.under else None
         start = await asyncio.to_thread(self._load, request.start) if request.start else None
         if start is not None:
@@ -220,8 +221,12 @@ class Trainer:
             policy=Frozen(request.under.digest, under) if request.under and under else None,
             start=start,
             urgent=request.urgent,
+            anchors=anchors,
+            distillation=spec.distillation,
+            anchoring=spec.anchoring,
         )
-        self._limits.check(tokens=sum(len(s.ids) for s in sequences), steps=job.steps)
+        tokens = sum(len(s.ids) + (len(s.teacher.ids) if s.teacher else 0) for s in (*sequences, *anchors))
+        self._limits.check(tokens=tokens, steps=job.steps)
         return job
 
     async def _run(self, spec: JobSpec, flight: _InFlight) -> Trained:
@@ -240,9 +245,11 @@ class Trainer:
             if began is not None:
                 tracing.past("train", began, ended)
 
-    def _encode(self, spec: TrainingSpec) -> tuple[Encoded, ...]:
+    def _encode(self, spec: TrainingSpec) -> tuple[tuple[Encoded, ...], tuple[Encoded, ...]]:
+        """Examples and anchors."""
         with self._tokenizing:
-            return encode_spec(self._tokenizer, spec, self.info.context_length)
+            length = self.info.context_length
+            return encode_spec(self._tokenizer, spec, length), encode_anchors(self._tokenizer, spec, length)
 
     def _load(self, ref: AdapterRef) -> LoraWeights:
         weights = load_adapter(self._store.fetch(ref.digest))
@@ -250,7 +257,11 @@ class Trainer:
         return weights
 
     def _save(self, digest: str, request: Request, trained: Trained) -> TrainingResult:
-        usage = Usage(train_tokens=trained.train_tokens, device_seconds=trained.device_seconds)
+        usage = Usage(
+            prompt_tokens=trained.teacher_tokens,
+            train_tokens=trained.train_tokens,
+            device_seconds=trained.device_seconds,
+        )
         manifest = {
             "engine_version": ENGINE_VERSION,
             "base_model": self.info.model_dump(mode="json"),

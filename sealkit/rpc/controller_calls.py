@@ -32,8 +32,7 @@ from sealkit.resources import (
     Trial,
     TrialState,
 )
-from sealkit.rpc import convert_controller as convert
-from sealkit.rpc import convert_report
+from sealkit.rpc.mapping import enum_to_pb, from_pb, to_pb
 from sealkit.rpc.struct import struct_to_pb
 
 T = TypeVar("T")
@@ -90,7 +89,7 @@ def estimate_run(
         records=[struct_to_pb(record, what=f"records[{i}]") for i, record in enumerate(records)],
         anchors=[struct_to_pb(record, what=f"anchors[{i}]") for i, record in enumerate(anchors)],
     )
-    return Call("EstimateRun", request, lambda r: convert_report.run_estimate_from_pb(r.estimate))
+    return Call("EstimateRun", request, lambda r: from_pb(r.estimate, RunEstimate))
 
 
 def get_run(name: str) -> Call[Run]:
@@ -107,7 +106,7 @@ def pause_run(name: str) -> Call[Run]:
 
 def resume_run(name: str, budget: Budget | None) -> Call[Run]:
     request = pb2.ResumeRunRequest(
-        name=name, request_id=uuid.uuid4().hex, budget=convert.budget_to_pb(budget) if budget else None
+        name=name, request_id=uuid.uuid4().hex, budget=to_pb(budget, pb2_resources.Budget) if budget else None
     )
     return Call("ResumeRun", request, _run)
 
@@ -118,47 +117,45 @@ def retry_trials(name: str, names: Sequence[str]) -> Call[tuple[Run, int]]:
 
 
 def report(name: str) -> Call[RunReport]:
-    return Call(
-        "GetRunReport", pb2.GetRunReportRequest(name=name), lambda r: convert_report.run_report_from_pb(r.report)
-    )
+    return Call("GetRunReport", pb2.GetRunReportRequest(name=name), lambda r: from_pb(r.report, RunReport))
 
 
 def get_trial(name: str) -> Call[Trial]:
-    return Call("GetTrial", pb2.GetTrialRequest(name=name), lambda r: convert.trial_from_pb(r.trial))
+    return Call("GetTrial", pb2.GetTrialRequest(name=name), lambda r: from_pb(r.trial, Trial))
 
 
 def rerun_trial(name: str, request_id: str | None) -> Call[Trial]:
     request = pb2.RerunTrialRequest(name=name, request_id=request_id or uuid.uuid4().hex)
-    return Call("RerunTrial", request, lambda r: convert.trial_from_pb(r.trial))
+    return Call("RerunTrial", request, lambda r: from_pb(r.trial, Trial))
 
 
 def get_rerun(name: str) -> Call[Rerun]:
-    return Call("GetRerun", pb2.GetRerunRequest(name=name), lambda r: convert_report.rerun_from_pb(r.rerun))
+    return Call("GetRerun", pb2.GetRerunRequest(name=name), lambda r: from_pb(r.rerun, Rerun))
 
 
 def get_policy(name: str) -> Call[PolicyVersion]:
-    return Call("GetPolicy", pb2.GetPolicyRequest(name=name), lambda r: convert.policy_version_from_pb(r.policy))
+    return Call("GetPolicy", pb2.GetPolicyRequest(name=name), lambda r: from_pb(r.policy, PolicyVersion))
 
 
 def list_runs(token: str) -> Call[Page[Run]]:
     def read(response: pb2.ListRunsResponse) -> Page[Run]:
-        return Page([convert.run_from_pb(run) for run in response.runs], response.next_page_token)
+        return Page([from_pb(run, Run) for run in response.runs], response.next_page_token)
 
     return Call("ListRuns", pb2.ListRunsRequest(page_token=token), read)
 
 
 def list_trials(parent: str, token: str, state: TrialState | None) -> Call[Page[Trial]]:
     def read(response: pb2.ListTrialsResponse) -> Page[Trial]:
-        return Page([convert.trial_from_pb(trial) for trial in response.trials], response.next_page_token)
+        return Page([from_pb(trial, Trial) for trial in response.trials], response.next_page_token)
 
-    number = convert.TRIAL_STATES[state] if state else pb2_resources.TRIAL_STATE_UNSPECIFIED
+    number = enum_to_pb(state, pb2_resources.TrialState) if state else pb2_resources.TRIAL_STATE_UNSPECIFIED
     request = pb2.ListTrialsRequest(parent=parent, page_size=_TRIALS_PAGE, page_token=token, state=number)
     return Call("ListTrials", request, read)
 
 
 def list_policies(token: str) -> Call[Page[PolicyVersion]]:
     def read(response: pb2.ListPoliciesResponse) -> Page[PolicyVersion]:
-        return Page([convert.policy_version_from_pb(p) for p in response.policies], response.next_page_token)
+        return Page([from_pb(p, PolicyVersion) for p in response.policies], response.next_page_token)
 
     return Call("ListPolicies", pb2.ListPoliciesRequest(page_token=token), read)
 
@@ -178,7 +175,7 @@ def get_alias(name: str) -> Call[Alias]:
 
 def list_aliases(token: str) -> Call[Page[Alias]]:
     def read(response: pb2.ListAliasesResponse) -> Page[Alias]:
-        return Page([convert.alias_from_pb(alias) for alias in response.aliases], response.next_page_token)
+        return Page([from_pb(alias, Alias) for alias in response.aliases], response.next_page_token)
 
     return Call("ListAliases", pb2.ListAliasesRequest(page_token=token), read)
 
@@ -189,23 +186,23 @@ def roll_back_alias(name: str, reason: str, request_id: str | None) -> Call[Alia
 
 
 def get_caller() -> Call[CallerInfo]:
-    return Call("GetCaller", pb2.GetCallerRequest(), lambda r: convert.caller_info_from_pb(r.caller))
+    return Call("GetCaller", pb2.GetCallerRequest(), lambda r: from_pb(r.caller, CallerInfo))
 
 
 def list_audit_entries(token: str, resource: str, caller: str) -> Call[Page[AuditEntry]]:
     def read(response: pb2.ListAuditEntriesResponse) -> Page[AuditEntry]:
-        return Page([convert.audit_entry_from_pb(entry) for entry in response.entries], response.next_page_token)
+        return Page([from_pb(entry, AuditEntry) for entry in response.entries], response.next_page_token)
 
     request = pb2.ListAuditEntriesRequest(page_token=token, resource=resource, caller=caller)
     return Call("ListAuditEntries", request, read)
 
 
 def _alias(response: Any) -> Alias:
-    return convert.alias_from_pb(response.alias)
+    return from_pb(response.alias, Alias)
 
 
 def _run(response: Any) -> Run:
-    return convert.run_from_pb(response.run)
+    return from_pb(response.run, Run)
 
 
 class Watch:
@@ -231,7 +228,7 @@ class Watch:
 
     def seen(self, response: pb2.WatchRunResponse) -> Event:
         """The event; from now on the watch goes on after it."""
-        event = convert.event_from_pb(response.event)
+        event = from_pb(response.event, Event)
         self._cursor, self._failures, self._empty = event.cursor, 0, False
         if isinstance(event.kind, RunStateChanged):
             self._last_state = event.kind.state

@@ -12,9 +12,11 @@ import grpc
 import pytest
 from seal.evaluator.v1 import evaluator_pb2, evaluator_pb2_grpc
 from seal.trainer.v1 import trainer_pb2, trainer_pb2_grpc
+from seal.type.v1 import model_pb2
 
 from sealkit.errors import ModelMismatch, QueueFull, Unavailable
-from sealkit.rpc import convert, replicas
+from sealkit.rpc import replicas
+from sealkit.rpc.mapping import to_pb
 from sealkit.rpc.replicas import Found, resolved
 from sealkit.rpc.server import GrpcServer
 from sealkit.rpc.services import EvaluatorClient, TrainerClient
@@ -79,17 +81,17 @@ class Replica(trainer_pb2_grpc.TrainerServiceServicer, evaluator_pb2_grpc.Evalua
         result = TrainingResult(
             adapter=AdapterRef(digest="ef" * 32, uri="memory://x"), cached=False, steps=1, first_loss=1, final_loss=1
         )
-        yield trainer_pb2.TrainAdapterResponse(result=convert.training_result_to_pb(result))
+        yield trainer_pb2.TrainAdapterResponse(result=to_pb(result, trainer_pb2.TrainingResult))
 
     async def GetTrainerInfo(self, request: Any, context: Any) -> Any:
-        return trainer_pb2.GetTrainerInfoResponse(base_model=convert.model_info_to_pb(self.model))
+        return trainer_pb2.GetTrainerInfoResponse(base_model=to_pb(self.model, model_pb2.BaseModel))
 
     async def Evaluate(self, request: Any, context: Any) -> Any:
         await self._came()
         return evaluator_pb2.EvaluateResponse()
 
     async def GetEvaluatorInfo(self, request: Any, context: Any) -> Any:
-        return evaluator_pb2.GetEvaluatorInfoResponse(base_model=convert.model_info_to_pb(self.model))
+        return evaluator_pb2.GetEvaluatorInfoResponse(base_model=to_pb(self.model, model_pb2.BaseModel))
 
 
 @asynccontextmanager

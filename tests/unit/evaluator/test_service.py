@@ -6,9 +6,10 @@ from typing import Any
 
 from evaluator_fakes import BASE_POLICY, GREEDY, TRIAL, FakeBackend, queries
 from seal.evaluator.v1 import evaluator_pb2
+from seal.type.v1 import evaluation_pb2, model_pb2, text_pb2
 
 from evaluator_svc.service import EvaluatorService
-from sealkit.rpc import convert
+from sealkit.rpc.mapping import from_pb, to_pb
 from sealkit.types import EarlyStopping, Evaluation
 
 NAMES = "abcdefghij"
@@ -16,16 +17,16 @@ NAMES = "abcdefghij"
 
 async def ask(backend: FakeBackend, service: EvaluatorService | None = None, **more: Any) -> Evaluation:
     request = evaluator_pb2.EvaluateRequest(
-        policy=convert.policy_to_pb(BASE_POLICY),
-        adapter=convert.adapter_ref_to_pb(TRIAL),
-        queries=[convert.query_to_pb(q) for q in queries(*NAMES)],
-        sampling=convert.sampling_to_pb(GREEDY),
+        policy=to_pb(BASE_POLICY, model_pb2.Policy),
+        adapter=to_pb(TRIAL, model_pb2.AdapterRef),
+        queries=[to_pb(q, evaluation_pb2.Query) for q in queries(*NAMES)],
+        sampling=to_pb(GREEDY, text_pb2.Sampling),
         judge="exact",
-        retention_queries=[convert.query_to_pb(q) for q in queries("r")],
+        retention_queries=[to_pb(q, evaluation_pb2.Query) for q in queries("r")],
         **more,
     )
     service = service or EvaluatorService(backend, kept_verdicts=99)
-    return convert.evaluation_from_pb(await service.Evaluate(request, None))  # type: ignore[arg-type]
+    return from_pb(await service.Evaluate(request, None), Evaluation)  # type: ignore[arg-type]
 
 
 def backend() -> FakeBackend:
@@ -48,7 +49,7 @@ async def test_a_race_ends_early_and_without_one_nothing_does() -> None:
     assert full.retention is not None
     assert full.retention.forgetting == 1.0
     assert full.batch_variant_rate == 0.0625
-    stopped = await ask(backend(), early_stopping=convert.early_stopping_to_pb(EarlyStopping(interval=2)))
+    stopped = await ask(backend(), early_stopping=to_pb(EarlyStopping(interval=2), evaluator_pb2.EarlyStopping))
     assert stopped.stopped_early
     assert len(stopped.verdicts) == len(NAMES)
 
