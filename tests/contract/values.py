@@ -28,6 +28,7 @@ MANY = st.integers(0, 2**62)
 
 SPECIAL: dict[tuple[type[types.Value], str], Strategy] = {
     (types.AdapterRef, "digest"): st.text("0123456789abcdef", min_size=64, max_size=64),
+    (types.Distillation, "kl_weight"): st.floats(0, 1000, exclude_min=True),
     (types.LoraConfig, "target_modules"): st.lists(SOME, min_size=1, max_size=3, unique=True).map(tuple),
     (types.TrainingExample, "loss_spans"): st.lists(
         st.tuples(st.integers(0, 1000), st.integers(1, 1000)).map(lambda span: (span[0], span[0] + span[1])), max_size=3

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from alembic import command
 from sqlalchemy import inspect, text
 
-from controller.db import aliases, audit, policies, runs
+from controller.db import aliases, attempts, audit, policies, runs, trials
 from controller.db.access import FULL_ACCESS, AccessScope
 from controller.db.database import Database
 from controller.db.migrate import on
+from sealkit.config import RunConfig, parse_config
 from sealkit.domains.base import Context
 from sealkit.errors import InvalidConfig, UnknownRun
 from sealkit.resources import GateState
 from tests.unit.controller.changes import change, operator
-from tests.unit.controller.test_controller_record import create, database, driven, new_run
+from tests.unit.controller.test_controller_record import create, database, driven, new_run, plan, take
 
 __all__ = ["database", "test_a_database_from_before_tenants_keeps_all_it_has"]
 _CHANGED = ("runs", "aliases", "requests")
@@ -43,6 +46,29 @@ async def test_a_database_from_before_tenants_keeps_all_it_has(database: Databas
         await database.read(runs.get, AccessScope("team-a"), "a")
     assert (await database.read(audit.page, FULL_ACCESS, 0, "")).items == []
     await database.write(aliases.set_to, change("aliases/other"), theta.name, "")
+
+
+async def test_the_version_before_finds_no_key_that_it_does_not_know(database: Database) -> None:
+    """A run and a trial of now are read again after a downgrade and an upgrade; what had no place is empty."""
+    config = RunConfig().model_dump(mode="json")
+    lease = await driven(database, config=config, anchors=({"id": "a", "prompt": "?"},))
+    await database.write(runs.keep_base_answers, lease, {"anchors": {"a": "!"}})
+    (name,) = await database.write(trials.add, lease, [plan(lease, "t")])
+    taken = await take(database, name, "w")
+    assert taken is not None
+    await database.write(attempts.save_sampled, taken, "text", ["yes"], {}, {})
+    before = await database.read(trials.get, FULL_ACCESS, name)
+    assert before.answers == ("yes",)
+    await database.write(lambda connection: command.downgrade(on(connection), "0003"))
+    stored = await database.read(lambda c: json.loads(c.execute(text("SELECT config FROM runs")).scalar_one()))
+    assert stored["inner_loop"].keys() == {"lora", "optimisation", "append_eos"}
+    assert "anchors_path" not in stored["dataset"]
+
+    await database.start()
+    after = await database.read(trials.get, FULL_ACCESS, name)
+    assert after == before.model_copy(update={"answers": ()})
+    found = await database.read(runs.plan, "a")
+    assert (parse_config(found.config), found.anchors, found.base_answers) == (RunConfig(), [], None)
 
 
 async def test_a_record_of_a_newer_version_is_refused_and_left_as_it_is(database: Database) -> None:
