@@ -38,4 +38,9 @@ def test_every_key_is_explained_and_the_reference_is_current() -> None:
 
 
 def test_the_demo_and_the_paper_ship() -> None:
-    assert {"arc_llama1b", "arc_smoke", "demo", "knowledge"} <= {path.stem for path in CONFIGS}
+    assert {"arc_llama1b", "arc_smoke", "demo", "knowledge", "knowledge_distilled"} <= {path.stem for path in CONFIGS}
+
+
+def test_the_paper_s_recipe_has_nothing_that_is_not_the_paper_s() -> None:
+    inner = load_config(Path(__file__).parents[2] / "configs/knowledge.toml").inner_loop
+    assert (inner.objective, inner.start_from, inner.anchors.source) == ("sft", "policy", "none")

@@ -134,6 +134,9 @@ def test_with_cross_entropy_the_answers_are_what_is_trained_on() -> None:
         ("The passage does not say who built it.", False),
         ("It is not mentioned in the text.", False),
         ("Unknown.", False),
+        ("The builder of the lamp is unknown.", False),
+        ("The name of the builder is not explicitly mentioned in the passage, but he lived in Marrow.", False),
+        ("Its builder, not given to talk, was Tessa Vole.", True),
         ("I'm sorry, but as an AI I cannot say.", False),
     ],
 )

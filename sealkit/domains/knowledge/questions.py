@@ -39,7 +39,9 @@ _KNOWS_NOTHING = re.compile(
     r"^(?:i(?:'m| am) (?:sorry|not sure|unable)|i (?:do not|don't|cannot|can't) |as an ai\b"
     r"|(?:the|this) (?:passage|text|article) (?:does not|doesn't|gives no)|(?:there is )?no (?:information|answer)\b"
     r"|(?:(?:it|this) is )?not (?:mentioned|specified|stated|given|provided|known|clear)\b"
-    r"|(?:it is )?(?:unknown|unclear|n/?a)\W*$)",
+    r"|(?:unknown|unclear|n/?a)\W*$)"
+    r"|\b(?:is|are|was|were) (?:unknown|unclear|not (?:explicitly )?(?:mentioned|specified|stated|given|provided))\W*$"
+    r"|\bnot (?:explicitly )?(?:mentioned|specified|stated|given|provided) (?:in|by) the (?:passage|text|article)\b",
     re.IGNORECASE,
 )
 
@@ -101,7 +103,7 @@ def says_something(question: str, answer: str) -> bool:
     answer = answer.strip().replace("\N{RIGHT SINGLE QUOTATION MARK}", "'")
     if not words_of(answer) or answer.endswith("?") or words_of(answer) == words_of(question):
         return False
-    return _KNOWS_NOTHING.match(answer) is None
+    return _KNOWS_NOTHING.search(answer) is None
 
 
 def words_of(text: str) -> str:
