@@ -47,7 +47,7 @@ def services(trainers: int) -> Services:
     fake, free = FakeServices(), asyncio.Semaphore(trainers)
 
     async def before(call: str, _what: str) -> None:
-        for asked in (fake.specs, fake.asked, fake.suites):
+        for asked in (fake.specs, fake.evaluated):
             asked.clear()  # the fake remembers all it was asked; a service does not
         if trainers and call == "train":
             async with free:

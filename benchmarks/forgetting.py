@@ -41,6 +41,7 @@ from sealkit.resources import Continual, Estimate
 from sealkit.testing.tiny import make_tiny_model
 from sealkit.types import (
     AdapterRef,
+    EvaluationRequest,
     LoraConfig,
     Optimisation,
     Policy,
@@ -182,15 +183,15 @@ class Bench:
     async def ask(
         self, policy: Policy, queries: Sequence[Query], suite: Sequence[Query] = ()
     ) -> tuple[float | None, Retention | None]:
-        evaluation = await self.evaluator.evaluate(
-            policy,
-            None,
-            queries,
+        request = EvaluationRequest(
+            policy=policy,
+            queries=tuple(queries),
             sampling=SAMPLING,
             judge=self.domain.judge,
-            retention_queries=suite,
+            retention_queries=tuple(suite),
             retention_limit=self.setting.kept,
         )
+        evaluation = await self.evaluator.evaluate(request)
         return accuracy(evaluation.verdicts), evaluation.retention
 
 

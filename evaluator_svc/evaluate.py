@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from statistics import fmean
 
 from evaluator_svc.baseline import Answered, Baselines
 from evaluator_svc.divergence import Divergences
 from evaluator_svc.early_stopping import batches, in_order, is_over
 from evaluator_svc.exam import BASE, Exam, Subject
-from evaluator_svc.retention import known, measure
+from evaluator_svc.retention import Pair, graded_pairs, known, measure
 from sealkit.backends.base import Backend
 from sealkit.concurrency import gather_or_cancel
 from sealkit.errors import InvalidInput
@@ -21,14 +22,12 @@ from sealkit.judges import Judge, close_judge, load_judge
 from sealkit.judges.settings import JudgeSettings
 from sealkit.observability.metrics import CACHE_LOOKUPS, EARLY_STOPS, RETENTION_ACCURACY
 from sealkit.types import (
-    AdapterRef,
     Divergence,
     EarlyStopping,
     Evaluation,
-    Policy,
+    EvaluationRequest,
     Query,
     Retention,
-    Sampling,
     Usage,
     accuracy,
 )
@@ -50,52 +49,26 @@ class Evaluator:
         for judge in self._judges.values():
             await close_judge(judge)
 
-    async def evaluate(
-        self,
-        policy: Policy,
-        adapter: AdapterRef | None,
-        queries: Sequence[Query],
-        *,
-        sampling: Sampling,
-        judge: str,
-        retention_queries: Sequence[Query] = (),
-        retention_limit: int = 0,
-        measure_divergence: bool = False,
-        early_stopping: EarlyStopping | None = None,
-        fresh: bool = False,
-    ) -> Evaluation:
-        """The subject is the policy with `adapter`, its baseline the policy alone; without an adapter, the policy
-        alone and the base model. An evaluation that stops early leaves queries UNGRADED, "not asked", and measures
-        nothing
-        more: no retention, no divergence. Raises UnknownJudge, InvalidConfig where the judge lacks a setting,
-        InvalidInput where a query comes twice, and what the backend raises."""
+    async def evaluate(self, request: EvaluationRequest) -> Evaluation:
+        """Verdicts of subject and baseline, and what else the request asks to measure. An evaluation that stops early
+        leaves queries UNGRADED, "not asked", and measures nothing more but the earlier queries. Raises UnknownJudge,
+        InvalidConfig where the judge lacks a setting, InvalidInput where a query comes twice, and what the backend
+        raises."""
         began = time.perf_counter()
-        _unlike(queries)
-        _unlike(retention_queries)
-        exam = Exam(self._backend, sampling, self._judge(judge))
-        subject = Subject(policy.adapter, adapter)
-        baselines, divergences = self._caches() if fresh else self._kept
-        sitting = _Sitting(exam, subject, Subject(policy.adapter) if adapter else BASE, baselines, divergences)
-        if early_stopping is None:
-            (answers, base), beside = await gather_or_cancel(
-                sitting.compare(queries),
-                sitting.beside(queries, retention_queries, retention_limit, measure_divergence),
-            )
-        else:
-            answers, base = await sitting.early_stopping(queries, early_stopping)
-            beside = _Beside()
-            if len(answers.verdicts) == len(queries):
-                beside = await sitting.beside(queries, retention_queries, retention_limit, measure_divergence)
-        if queries:
+        for queries in (request.queries, request.earlier_queries, request.retention_queries):
+            _check_unique(queries)
+        exam = Exam(self._backend, request.sampling, self._judge(request.judge))
+        answers, base, side = await _Session(request, exam, *(self._caches() if request.fresh else self._kept)).run()
+        if request.queries:
             CACHE_LOOKUPS.labels("baseline", "hit" if base.all_kept else "miss").inc()
-        usage = answers.usage + base.usage + beside.usage
+        usage = answers.usage + base.usage + side.usage
         return Evaluation(
-            verdicts=in_order(queries, answers.verdicts),
+            verdicts=in_order(request.queries, answers.verdicts),
             baseline_verdicts=base.verdicts,
             baseline_cached=base.all_kept,
-            retention=beside.retention,
-            divergence=beside.divergence,
-            stopped_early=len(answers.verdicts) < len(queries),
+            retention=side.retention,
+            divergence=side.divergence,
+            stopped_early=len(answers.verdicts) < len(request.queries),
             batch_variant_rate=self._backend.batch_variant_rate,
             judge_version=exam.judge.version,
             usage=usage.model_copy(update={"wall_seconds": time.perf_counter() - began}),
@@ -111,29 +84,46 @@ class Evaluator:
 
 
 @dataclass(frozen=True)
-class _Beside:
-    """What is measured beside the queries, and what it took."""
+class _SideMeasures:
+    """What is measured besides the queries, and what it took."""
 
-    retention: Retention | None = None
-    divergence: Divergence | None = None
-    usage: Usage = field(default_factory=Usage)
+    retention: Retention | None
+    divergence: Divergence | None
+    usage: Usage
 
 
 @dataclass(frozen=True)
-class _Sitting:
-    """Subject and baseline at one exam."""
+class _Session:
+    """One request under way."""
 
+    request: EvaluationRequest
     exam: Exam
-    subject: Subject
-    baseline: Subject
     baselines: Baselines
     divergences: Divergences
+
+    @property
+    def subject(self) -> Subject:
+        return Subject(self.request.policy.adapter, self.request.adapter)
+
+    @property
+    def baseline(self) -> Subject:
+        return Subject(self.request.policy.adapter) if self.request.adapter else BASE
+
+    async def run(self) -> tuple[Answered, Answered, _SideMeasures]:
+        """The answers to the queries, the subject's and the baseline's, and the side measures."""
+        queries, early_stopping = self.request.queries, self.request.early_stopping
+        if early_stopping is None:
+            (answers, base), side = await gather_or_cancel(self.compare(queries), self.side_measures())
+        else:
+            answers, base = await self.compare_until_hopeless(queries, early_stopping)
+            side = await self.side_measures(stopped=len(answers.verdicts) < len(queries))
+        return answers, base, side
 
     async def compare(self, queries: Sequence[Query]) -> tuple[Answered, Answered]:
         """Subject and baseline on all of the queries."""
         return await gather_or_cancel(self._ask(queries), self.baselines.ask_all(self.exam, self.baseline, queries))
 
-    async def early_stopping(
+    async def compare_until_hopeless(
         self, queries: Sequence[Query], early_stopping: EarlyStopping
     ) -> tuple[Answered, Answered]:
         """The subject batch by batch until it is hopeless, the baseline on all of the queries: it is asked once
@@ -152,26 +142,37 @@ class _Sitting:
         EARLY_STOPS.labels("finished").inc()
         return answers, base
 
-    async def beside(
-        self, queries: Sequence[Query], suite: Sequence[Query], limit: int, measure_divergence: bool
-    ) -> _Beside:
-        """Retention on the suite, and divergence where it is wanted."""
-        if not measure_divergence:
-            return await self._retention(suite, limit)
-        beside, divergence = await gather_or_cancel(
-            self._retention(suite, limit), self.divergences.measure(self.subject, queries)
+    async def side_measures(self, *, stopped: bool = False) -> _SideMeasures:
+        """Retention and divergence, as far as they are asked for; of a subject that was stopped early, retention on
+        the earlier queries alone."""
+        suite = () if stopped else self.request.retention_queries
+        (retention, usage), divergence = await gather_or_cancel(
+            self._retention(suite), self._divergence(wanted=self.request.measure_divergence and not stopped)
         )
-        return _Beside(beside.retention, divergence, beside.usage)
+        return _SideMeasures(retention, divergence, usage)
 
-    async def _retention(self, suite: Sequence[Query], limit: int) -> _Beside:
-        if not suite:
-            return _Beside()
-        kept, used = await known(self.baselines, self.exam, suite, limit)
-        after, before = await self.compare(kept)
-        retention = measure(before.verdicts, after.verdicts, self.exam.backend.batch_variant_rate)
-        if retention.kept:
-            RETENTION_ACCURACY.observe(retention.accuracy_after)
-        return _Beside(retention, usage=used + before.usage + after.usage)
+    async def _retention(self, suite: Sequence[Query]) -> tuple[Retention | None, Usage]:
+        (of_suite, usage), (of_earlier, more) = await gather_or_cancel(
+            self._suite(suite), self._pairs(self.request.earlier_queries)
+        )
+        pairs = [*of_suite, *(pair for pair in of_earlier if pair.before)]
+        # A suite of which nothing is in use has a retention that says so; without a suite there is none.
+        retention = measure(pairs, self.exam.backend.batch_variant_rate) if pairs or suite else None
+        return retention, usage + more
+
+    async def _suite(self, suite: Sequence[Query]) -> tuple[list[Pair], Usage]:
+        kept, usage = await known(self.baselines, self.exam, suite, self.request.retention_limit)
+        pairs, more = await self._pairs(kept)
+        if pairs:
+            RETENTION_ACCURACY.observe(fmean(pair.after for pair in pairs))
+        return pairs, usage + more
+
+    async def _pairs(self, queries: Sequence[Query]) -> tuple[list[Pair], Usage]:
+        after, before = await self.compare(queries)
+        return graded_pairs(before.verdicts, after.verdicts), before.usage + after.usage
+
+    async def _divergence(self, *, wanted: bool) -> Divergence | None:
+        return await self.divergences.measure(self.subject, self.request.queries) if wanted else None
 
     async def _ask(self, queries: Sequence[Query]) -> Answered:
         """Verdicts on a policy are kept: it is the next trial's baseline. Those on a trial nobody asks for again."""
@@ -181,7 +182,7 @@ class _Sitting:
         return Answered(tuple(j.verdict for j in judged), sum((j.usage for j in judged), Usage()))
 
 
-def _unlike(queries: Sequence[Query]) -> None:
+def _check_unique(queries: Sequence[Query]) -> None:
     seen: set[str] = set()
     for query in queries:
         if query.query_id in seen:

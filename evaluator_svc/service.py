@@ -14,7 +14,7 @@ from sealkit.backends.base import Backend
 from sealkit.judges import judge_names
 from sealkit.judges.settings import JudgeSettings
 from sealkit.rpc.mapping import from_pb, to_pb
-from sealkit.types import AdapterRef, EarlyStopping, Policy, Query, Sampling
+from sealkit.types import EvaluationRequest
 
 
 class EvaluatorService(evaluator_pb2_grpc.EvaluatorServiceServicer):
@@ -37,20 +37,7 @@ class EvaluatorService(evaluator_pb2_grpc.EvaluatorServiceServicer):
     async def Evaluate(
         self, request: evaluator_pb2.EvaluateRequest, _context: grpc.aio.ServicerContext[Any, Any]
     ) -> evaluator_pb2.EvaluateResponse:
-        evaluation = await self._evaluator.evaluate(
-            from_pb(request.policy, Policy),
-            from_pb(request.adapter, AdapterRef) if request.HasField("adapter") else None,
-            [from_pb(q, Query) for q in request.queries],
-            sampling=from_pb(request.sampling, Sampling),
-            judge=request.judge,
-            retention_queries=[from_pb(q, Query) for q in request.retention_queries],
-            retention_limit=request.retention_limit,
-            measure_divergence=request.measure_divergence,
-            early_stopping=from_pb(request.early_stopping, EarlyStopping)
-            if request.HasField("early_stopping")
-            else None,
-            fresh=request.fresh,
-        )
+        evaluation = await self._evaluator.evaluate(from_pb(request, EvaluationRequest))
         return to_pb(evaluation, evaluator_pb2.EvaluateResponse)
 
     async def GetEvaluatorInfo(

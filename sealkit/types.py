@@ -305,7 +305,8 @@ class TrainingResult(Value):
 
 
 class Retention(Value):
-    """What a model lost on what it could do: accuracies in [0, 1] over the `kept` queries that the base gets right."""
+    """What a model lost on what it could do: accuracies in [0, 1] over the `kept` queries: those of the suite that the
+    base model answers right, and the earlier ones that the baseline answers right."""
 
     kept: int
     accuracy_before: float
@@ -330,6 +331,31 @@ class EarlyStopping(Value):
     to_beat: float | None = Field(None, ge=0, le=1)
     confidence: float = Field(0.95, gt=0.5, lt=1)
     interval: int = Field(4, ge=1, le=MOST)
+
+
+class EvaluationRequest(Value):
+    """What an evaluation asks and measures. The subject is the policy with `adapter`, its baseline the policy alone;
+    without an adapter they are the policy and the base model."""
+
+    policy: Policy
+    adapter: AdapterRef | None = None
+    queries: tuple[Query, ...] = ()
+    """Asked of subject and baseline; may be empty where only retention or divergence is wanted."""
+    earlier_queries: tuple[Query, ...] = ()
+    """Of contexts learned earlier: those that the baseline answers right are part of the retention. They are asked in
+    full whether or not the evaluation stops early."""
+    sampling: Sampling
+    judge: str = Field(min_length=1, max_length=256)
+    retention_queries: tuple[Query, ...] = ()
+    """The retention suite: those that the base model answers right are asked of subject and baseline."""
+    retention_limit: int = Field(0, ge=0, le=MOST)
+    """At most this many of the suite's queries that the base model answers right are used, in order; 0: all."""
+    measure_divergence: bool = False
+    """Measure KL(base || subject) too, where the backend can."""
+    early_stopping: EarlyStopping | None = None
+    """None: every query is asked."""
+    fresh: bool = False
+    """Take nothing from a cache, the baseline neither (for reruns)."""
 
 
 class Evaluation(Value):

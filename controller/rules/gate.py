@@ -12,7 +12,7 @@ from sealkit.domains.base import Context
 from sealkit.observability.metrics import GATE
 from sealkit.resources import GateState, PolicyVersion, Trial
 from sealkit.rpc.protocols import Evaluator
-from sealkit.types import Evaluation, Policy, Query, Retention, accuracy
+from sealkit.types import Evaluation, EvaluationRequest, Policy, Query, Retention, accuracy
 
 _BASE: dict[str, Any] = {"forgetting": 0.0, "gate": GateState.PASSED, "gate_reason": "the base model itself"}
 
@@ -25,16 +25,16 @@ async def measured(
     config, subject = setup.config.evaluation, Policy(name=theta.name, adapter=theta.adapter)
 
     async def ask(queries: Sequence[Query], *, whole: bool = False) -> Evaluation:
-        return await evaluator.evaluate(
-            subject,
-            None,
-            queries,
+        request = EvaluationRequest(
+            policy=subject,
+            queries=tuple(queries),
             sampling=config.sampling,
             judge=setup.judge,
             retention_queries=setup.retention if whole else (),
             retention_limit=config.retention_limit,
             measure_divergence=whole and config.divergence,
         )
+        return await evaluator.evaluate(request)
 
     rows = [ask(setup.domain.queries(context)) for context in contexts]
     if theta.adapter is None:

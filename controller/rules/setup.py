@@ -63,7 +63,7 @@ class Setup:
     asks_base: bool = False
     """Whether `base_answers` are wanted before anything is trained."""
     earlier: tuple[Query, ...] = ()
-    """Of contexts learned earlier: a trial's retention suite has them too (`retention.with_earlier`)."""
+    """Queries of contexts learned earlier in the run, which count into a trial's retention (`with_earlier`)."""
 
     @property
     def judge(self) -> str:

@@ -15,7 +15,6 @@ from controller.db.attempts import Result, Taken
 from controller.db.database import storable
 from controller.retry import last, retry_until_available
 from controller.rules.arms import WRITERS, outside_editor
-from controller.rules.retention import with_earlier
 from controller.rules.reward import reward
 from controller.rules.setup import BASE, Setup
 from controller.services import Services
@@ -31,6 +30,7 @@ from sealkit.resources import Editor, Fault, TrialState
 from sealkit.types import (
     NOT_ASKED,
     Evaluation,
+    EvaluationRequest,
     Outcome,
     Sampling,
     TrainingExample,
@@ -153,10 +153,11 @@ class TrialWork:
         return trained, trained.usage
 
     async def _evaluate(self, setup: Setup, trained: TrainingResult, how: Instructions) -> tuple[Evaluation, Usage]:
-        evaluation = await self._services.evaluator.evaluate(
-            how.below,
-            trained.adapter,
-            setup.domain.queries(self._context),
+        request = EvaluationRequest(
+            policy=how.below,
+            adapter=trained.adapter,
+            queries=tuple(setup.domain.queries(self._context)),
+            earlier_queries=setup.earlier,
             sampling=how.answering,
             judge=how.judge,
             retention_queries=setup.retention,
@@ -165,28 +166,18 @@ class TrialWork:
             early_stopping=how.early_stopping,
             fresh=self._rerun is not None,
         )
-        if not setup.earlier:
-            return evaluation, evaluation.usage
-        again = await self._services.evaluator.evaluate(
-            how.below,
-            trained.adapter,
-            setup.earlier,
-            sampling=how.answering,
-            judge=how.judge,
-            fresh=self._rerun is not None,
-        )
-        usage = evaluation.usage + again.usage
-        return evaluation.model_copy(update={"retention": with_earlier(evaluation.retention, again)}), usage
+        evaluation = await self._services.evaluator.evaluate(request)
+        return evaluation, evaluation.usage
 
     async def _without_adapter(self, setup: Setup, how: Instructions) -> tuple[Evaluation, Usage]:
-        evaluation = await self._services.evaluator.evaluate(
-            how.below,
-            None,
-            setup.domain.queries(self._context),
+        request = EvaluationRequest(
+            policy=how.below,
+            queries=tuple(setup.domain.queries(self._context)),
             sampling=how.answering,
             judge=how.judge,
             fresh=self._rerun is not None,
         )
+        evaluation = await self._services.evaluator.evaluate(request)
         return evaluation, evaluation.usage
 
     async def _stage(self, name: str, call: Callable[[], Awaitable[tuple[T, Usage]]]) -> T:

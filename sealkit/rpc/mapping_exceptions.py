@@ -18,7 +18,16 @@ from seal.type.v1 import training_pb2
 
 from sealkit.resources import Fault, GateState
 from sealkit.rpc.status import fault_from_status, status_of_fault
-from sealkit.types import AdapterRef, Completion, Evaluation, ModelInfo, PromptFormat, PromptLoss, Value
+from sealkit.types import (
+    AdapterRef,
+    Completion,
+    Evaluation,
+    EvaluationRequest,
+    ModelInfo,
+    PromptFormat,
+    PromptLoss,
+    Value,
+)
 
 
 @dataclass(frozen=True)
@@ -31,7 +40,8 @@ class Codec:
 
 MESSAGES: Mapping[type[Value], str] = {
     ModelInfo: "BaseModel",  # the client hands it out, where `model.BaseModel` reads as pydantic's
-    Completion: "SampleSelfEditsResponse",  # buf names an rpc's response after the rpc
+    Completion: "SampleSelfEditsResponse",  # buf names an rpc's request and response after the rpc
+    EvaluationRequest: "EvaluateRequest",  # likewise
     Evaluation: "EvaluateResponse",  # likewise
 }
 """The message's name where it is not the value's."""

@@ -11,8 +11,8 @@ from typing import Protocol
 from sealkit.types import (
     AdapterRef,
     Completion,
-    EarlyStopping,
     Evaluation,
+    EvaluationRequest,
     LoraConfig,
     ModelInfo,
     Optimisation,
@@ -20,7 +20,6 @@ from sealkit.types import (
     PolicyExample,
     Progress,
     Prompt,
-    Query,
     Sampling,
     TrainingResult,
     TrainingSpec,
@@ -95,22 +94,8 @@ class Trainer(Protocol):
 class Evaluator(Protocol):
     """Scores a policy, or an adapter on it."""
 
-    async def evaluate(
-        self,
-        policy: Policy,
-        adapter: AdapterRef | None,
-        queries: Sequence[Query],
-        *,
-        sampling: Sampling,
-        judge: str,
-        retention_queries: Sequence[Query] = (),
-        retention_limit: int = 0,
-        measure_divergence: bool = False,
-        early_stopping: EarlyStopping | None = None,
-        fresh: bool = False,
-    ) -> Evaluation:
-        """Verdicts beside the baseline's, in the order of the queries, and retention where a suite is given. With
-        `early_stopping`, queries that no longer matter are not asked. `fresh`: nothing is taken from a cache."""
+    async def evaluate(self, request: EvaluationRequest) -> Evaluation:
+        """Verdicts beside the baseline's, in the order of the queries, and what else the request asks to measure."""
         ...
 
     async def info(self) -> ModelInfo: ...

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from seal.evaluator.v1 import evaluator_pb2, evaluator_pb2_grpc
 from seal.generator.v1 import generator_pb2, generator_pb2_grpc
 from seal.trainer.v1 import trainer_pb2, trainer_pb2_grpc
-from seal.type.v1 import evaluation_pb2, model_pb2, text_pb2, training_pb2
+from seal.type.v1 import model_pb2, text_pb2, training_pb2
 
 from sealkit.errors import DeadlineExceeded, QueueFull, SealError, Unavailable
 from sealkit.observability import tracing
@@ -25,8 +25,8 @@ from sealkit.rpc.tls import Identity
 from sealkit.types import (
     AdapterRef,
     Completion,
-    EarlyStopping,
     Evaluation,
+    EvaluationRequest,
     LoraConfig,
     ModelInfo,
     Optimisation,
@@ -34,7 +34,6 @@ from sealkit.types import (
     PolicyExample,
     Progress,
     Prompt,
-    Query,
     Sampling,
     TrainingResult,
     TrainingSpec,
@@ -255,30 +254,6 @@ class EvaluatorClient(_ServiceClient):
     _stub_class = evaluator_pb2_grpc.EvaluatorServiceStub
     _ask = ("GetEvaluatorInfo", evaluator_pb2.GetEvaluatorInfoRequest())
 
-    async def evaluate(
-        self,
-        policy: Policy,
-        adapter: AdapterRef | None,
-        queries: Sequence[Query],
-        *,
-        sampling: Sampling,
-        judge: str,
-        retention_queries: Sequence[Query] = (),
-        retention_limit: int = 0,
-        measure_divergence: bool = False,
-        early_stopping: EarlyStopping | None = None,
-        fresh: bool = False,
-    ) -> Evaluation:
-        request = evaluator_pb2.EvaluateRequest(
-            policy=to_pb(policy, model_pb2.Policy),
-            adapter=to_pb(adapter, model_pb2.AdapterRef) if adapter else None,
-            queries=[to_pb(q, evaluation_pb2.Query) for q in queries],
-            sampling=to_pb(sampling, text_pb2.Sampling),
-            judge=judge,
-            retention_queries=[to_pb(q, evaluation_pb2.Query) for q in retention_queries],
-            retention_limit=retention_limit,
-            measure_divergence=measure_divergence,
-            early_stopping=to_pb(early_stopping, evaluator_pb2.EarlyStopping) if early_stopping else None,
-            fresh=fresh,
-        )
-        return from_pb(await self._call("Evaluate", request), Evaluation)
+    async def evaluate(self, request: EvaluationRequest) -> Evaluation:
+        message = to_pb(request, evaluator_pb2.EvaluateRequest)
+        return from_pb(await self._call("Evaluate", message), Evaluation)

@@ -23,6 +23,7 @@ from sealkit.rpc.services import EvaluatorClient, TrainerClient
 from sealkit.rpc.settings import ServerSettings
 from sealkit.types import (
     AdapterRef,
+    EvaluationRequest,
     LoraConfig,
     ModelInfo,
     Optimisation,
@@ -44,6 +45,7 @@ SPEC = TrainingSpec(
     seed=0,
 )
 POLICY = Policy(name="policies/p-0")
+REQUEST = EvaluationRequest(policy=POLICY, sampling=Sampling(temperature=0.0, max_tokens=1), judge="exact")
 
 
 class Replica(trainer_pb2_grpc.TrainerServiceServicer, evaluator_pb2_grpc.EvaluatorServiceServicer):
@@ -221,9 +223,8 @@ async def test_a_replica_with_another_model_is_never_called() -> None:
 
         client._replicas.resolve = resolve
         await asyncio.sleep(0.2)
-        sampling = Sampling(temperature=0.0, max_tokens=1)
         for _ in range(4):
-            await client.evaluate(POLICY, None, (), sampling=sampling, judge="exact")
+            await client.evaluate(REQUEST)
         assert (right.calls, wrong.calls) == (4, 0)
         with pytest.raises(ModelMismatch, match=second[0].address):
             await client.info()
@@ -246,10 +247,9 @@ async def test_a_cancelled_call_is_cancelled_at_the_replica_within_a_second() ->
     one.opened.clear()
     async with serving(one) as servers:
         trainer, evaluator = TrainerClient(target(servers)), EvaluatorClient(target(servers))
-        sampling = Sampling(temperature=0.0, max_tokens=1)
         calls = [
             asyncio.create_task(train(trainer)),
-            asyncio.create_task(evaluator.evaluate(POLICY, None, (), sampling=sampling, judge="exact")),
+            asyncio.create_task(evaluator.evaluate(REQUEST)),
         ]
         await started([one], 2)
         for call in calls:

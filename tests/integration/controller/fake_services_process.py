@@ -15,14 +15,13 @@ from seal.type.v1 import model_pb2
 
 from sealkit.rpc.mapping import from_pb, to_pb
 from sealkit.types import (
-    AdapterRef,
+    EvaluationRequest,
     LoraConfig,
     Optimisation,
     Policy,
     PolicyExample,
     Progress,
     Prompt,
-    Query,
     Sampling,
     TrainingSpec,
 )
@@ -74,14 +73,7 @@ class Evaluator(evaluator_pb2_grpc.EvaluatorServiceServicer):
         self.fake = fake
 
     async def Evaluate(self, request: Any, context: Any) -> Any:
-        adapter = from_pb(request.adapter, AdapterRef) if request.HasField("adapter") else None
-        evaluation = await self.fake.evaluate(
-            from_pb(request.policy, Policy),
-            adapter,
-            [from_pb(query, Query) for query in request.queries],
-            sampling=from_pb(request.sampling, Sampling),
-            judge=request.judge,
-        )
+        evaluation = await self.fake.evaluate(from_pb(request, EvaluationRequest))
         return to_pb(evaluation, evaluator_pb2.EvaluateResponse)
 
     async def GetEvaluatorInfo(self, request: Any, context: Any) -> Any:

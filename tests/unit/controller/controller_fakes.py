@@ -13,8 +13,8 @@ from sealkit.types import (
     AdapterRef,
     Completion,
     Divergence,
-    EarlyStopping,
     Evaluation,
+    EvaluationRequest,
     FinishReason,
     LoraConfig,
     ModelInfo,
@@ -110,8 +110,7 @@ class FakeServices:
         self.calls: Counter[str] = Counter()
         self.specs: list[TrainingSpec] = []
         self.taught: list[list[str]] = []
-        self.asked: list[tuple[str, AdapterRef | None]] = []
-        self.suites: list[list[str]] = []
+        self.evaluated: list[EvaluationRequest] = []
         self.sampled: list[tuple[AdapterRef | None, Prompt, Sampling]] = []
         """Who was asked to write what, and how."""
         self.text: Callable[[str, int, int], str] = written
@@ -119,7 +118,7 @@ class FakeServices:
         self.knows: Callable[[str, str], Outcome] = lambda policy, query_id: graded("", query_id)
         """What a policy's adapter alone answers."""
         self.lost: Callable[[str], float] = lambda subject: 0.5
-        """What share of the suite a subject forgot; its interval is 0.5 to either side."""
+        """What share of the retention queries a subject forgot; its interval is 0.5 to either side."""
         self.running = 0
         self._seconds = seconds
 
@@ -184,35 +183,23 @@ class FakeServices:
         await self._came("join", policy.name)
         return AdapterRef(digest=digest_of("joined", policy.adapter, adapter)) if policy.adapter else adapter
 
-    async def evaluate(
-        self,
-        policy: Policy,
-        adapter: AdapterRef | None,
-        queries: Sequence[Query],
-        *,
-        sampling: Sampling,
-        judge: str,
-        retention_queries: Sequence[Query] = (),
-        retention_limit: int = 0,
-        measure_divergence: bool = False,
-        early_stopping: EarlyStopping | None = None,
-        fresh: bool = False,
-    ) -> Evaluation:
+    async def evaluate(self, request: EvaluationRequest) -> Evaluation:
+        policy, adapter = request.policy, request.adapter
         await self._came("evaluate", policy.name)
-        self.asked.append((policy.name, adapter))
-        self.suites.append([query.query_id for query in retention_queries])
+        self.evaluated.append(request)
         subject, own = adapter.digest if adapter else "", policy.adapter.digest if policy.adapter else ""
         outcome = self.outcome if adapter or not own else self.knows
         lost = self.lost(subject or own)
+        earlier = [q for q in request.earlier_queries if self.outcome("", q.query_id) is Outcome.CORRECT]
         return Evaluation(
-            verdicts=tuple(_verdict(q, outcome(subject or own, q.query_id)) for q in queries),
-            baseline_verdicts=tuple(_verdict(q, self.outcome("", q.query_id)) for q in queries),
+            verdicts=tuple(_verdict(q, outcome(subject or own, q.query_id)) for q in request.queries),
+            baseline_verdicts=tuple(_verdict(q, self.outcome("", q.query_id)) for q in request.queries),
             baseline_cached=True,
             retention=Retention(
-                kept=2, accuracy_before=1.0, accuracy_after=1 - lost, forgetting=lost,
+                kept=2 + len(earlier), accuracy_before=1.0, accuracy_after=1 - lost, forgetting=lost,
                 forgetting_low=lost - 0.5, forgetting_high=lost + 0.5,
-            ) if retention_queries else None,
-            divergence=Divergence(on_fixed_text=0.25) if measure_divergence else None,
+            ) if request.retention_queries else None,
+            divergence=Divergence(on_fixed_text=0.25) if request.measure_divergence else None,
         )  # fmt: skip
 
 

@@ -89,7 +89,7 @@ async def test_questions_of_the_suite_that_are_held_are_not_measured(system: Sys
     held = {anchor.prompt.user for anchor in anchors if anchor.prompt}
     assert len(held) == 2
     assert {example.prompt.user for example in rehearsal if example.prompt} <= held
-    measured = {query_id for suite in system.services.suites for query_id in suite}
+    measured = {query.query_id for request in system.services.evaluated for query in request.retention_queries}
     assert {f"What is {query_id[1:]}?" for query_id in measured}.isdisjoint(held)
     assert len(measured) == 1
 

@@ -133,7 +133,7 @@ async def test_from_the_base_the_policy_only_writes(system: System) -> None:
         assert trial.manifest["instructions"]["start_from"]["adapter"] is None
         spec = next(s for s in system.services.specs if digest_of(s) == trial.manifest["found"]["spec"])
         assert trial.adapter.digest == digest_of("adapter", None, spec)
-    assert {name for name, adapter in system.services.asked if adapter is not None} == {"base"}
+    assert {request.policy.name for request in system.services.evaluated if request.adapter} == {"base"}
 
 
 async def test_by_default_trainer_teacher_and_evaluator_sit_on_the_policy(system: System) -> None:
@@ -141,7 +141,7 @@ async def test_by_default_trainer_teacher_and_evaluator_sit_on_the_policy(system
     policies = {policy.name for policy in await system.policies(run)}
     teachers = {adapter for adapter, prompt, _ in system.services.sampled if "\n\nWho built" in prompt.user}
     assert len(teachers) == len(policies) > 1
-    assert {name for name, adapter in system.services.asked if adapter is not None} == policies
+    assert {request.policy.name for request in system.services.evaluated if request.adapter} == policies
 
 
 async def test_a_rerun_asks_the_teacher_anew_and_says_which_answer_differs(system: System) -> None:

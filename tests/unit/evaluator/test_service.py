@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from evaluator_fakes import BASE_POLICY, GREEDY, TRIAL, FakeBackend, queries
+from evaluator_fakes import BASE_POLICY, TRIAL, FakeBackend, queries, request
 from seal.evaluator.v1 import evaluator_pb2
-from seal.type.v1 import evaluation_pb2, model_pb2, text_pb2
 
 from evaluator_svc.service import EvaluatorService
 from sealkit.rpc.mapping import from_pb, to_pb
@@ -16,17 +15,10 @@ NAMES = "abcdefghij"
 
 
 async def ask(backend: FakeBackend, service: EvaluatorService | None = None, **more: Any) -> Evaluation:
-    request = evaluator_pb2.EvaluateRequest(
-        policy=to_pb(BASE_POLICY, model_pb2.Policy),
-        adapter=to_pb(TRIAL, model_pb2.AdapterRef),
-        queries=[to_pb(q, evaluation_pb2.Query) for q in queries(*NAMES)],
-        sampling=to_pb(GREEDY, text_pb2.Sampling),
-        judge="exact",
-        retention_queries=[to_pb(q, evaluation_pb2.Query) for q in queries("r")],
-        **more,
-    )
+    asked = request(BASE_POLICY, TRIAL, *NAMES, **{"retention_queries": queries("r"), **more})
     service = service or EvaluatorService(backend, kept_verdicts=99)
-    return from_pb(await service.Evaluate(request, None), Evaluation)  # type: ignore[arg-type]
+    message = to_pb(asked, evaluator_pb2.EvaluateRequest)
+    return from_pb(await service.Evaluate(message, None), Evaluation)  # type: ignore[arg-type]
 
 
 def backend() -> FakeBackend:
@@ -49,7 +41,7 @@ async def test_a_race_ends_early_and_without_one_nothing_does() -> None:
     assert full.retention is not None
     assert full.retention.forgetting == 1.0
     assert full.batch_variant_rate == 0.0625
-    stopped = await ask(backend(), early_stopping=to_pb(EarlyStopping(interval=2), evaluator_pb2.EarlyStopping))
+    stopped = await ask(backend(), early_stopping=EarlyStopping(interval=2))
     assert stopped.stopped_early
     assert len(stopped.verdicts) == len(NAMES)
 
@@ -59,3 +51,9 @@ async def test_fresh_answers_come_from_no_cache() -> None:
     service = EvaluatorService(fake, kept_verdicts=99)
     cached = [(await ask(fake, service, fresh=fresh)).baseline_cached for fresh in (False, False, True)]
     assert cached == [False, True, False]
+
+
+async def test_earlier_queries_are_part_of_the_retention() -> None:
+    got = await ask(backend(), retention_queries=(), earlier_queries=queries("a", "unknown"))
+    assert got.retention is not None
+    assert (got.retention.kept, got.retention.lost_query_ids) == (1, ("q/a",))

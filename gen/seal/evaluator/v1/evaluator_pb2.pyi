@@ -37,6 +37,7 @@ class EvaluateRequest(_message.Message):
     MEASURE_DIVERGENCE_FIELD_NUMBER: _builtins.int
     EARLY_STOPPING_FIELD_NUMBER: _builtins.int
     FRESH_FIELD_NUMBER: _builtins.int
+    EARLIER_QUERIES_FIELD_NUMBER: _builtins.int
     judge: _builtins.str
     """Name of the judge, for example `content`."""
     retention_limit: _builtins.int
@@ -69,6 +70,12 @@ class EvaluateRequest(_message.Message):
     def early_stopping(self) -> Global___EarlyStopping:
         """Stop early where the subject is hopeless; unset: every query is asked."""
 
+    @_builtins.property
+    def earlier_queries(self) -> _containers.RepeatedCompositeFieldContainer[_evaluation_pb2.Query]:
+        """Queries of contexts learned earlier: those that the policy without the adapter answers right are part of the
+        retention, and are asked in full whether or not the evaluation stops early.
+        """
+
     def __init__(
         self,
         *,
@@ -82,10 +89,11 @@ class EvaluateRequest(_message.Message):
         measure_divergence: _builtins.bool = ...,
         early_stopping: Global___EarlyStopping | None = ...,
         fresh: _builtins.bool = ...,
+        earlier_queries: _abc.Iterable[_evaluation_pb2.Query] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["adapter", b"adapter", "early_stopping", b"early_stopping", "policy", b"policy", "sampling", b"sampling"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter", b"adapter", "early_stopping", b"early_stopping", "fresh", b"fresh", "judge", b"judge", "measure_divergence", b"measure_divergence", "policy", b"policy", "queries", b"queries", "retention_limit", b"retention_limit", "retention_queries", b"retention_queries", "sampling", b"sampling"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter", b"adapter", "earlier_queries", b"earlier_queries", "early_stopping", b"early_stopping", "fresh", b"fresh", "judge", b"judge", "measure_divergence", b"measure_divergence", "policy", b"policy", "queries", b"queries", "retention_limit", b"retention_limit", "retention_queries", b"retention_queries", "sampling", b"sampling"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -165,7 +173,9 @@ class Retention(_message.Message):
     FORGETTING_LOW_FIELD_NUMBER: _builtins.int
     FORGETTING_HIGH_FIELD_NUMBER: _builtins.int
     kept: _builtins.int
-    """Queries in use: the base model answers each of them right."""
+    """Queries in use: those of the suite that the base model answers right, and the earlier queries that the baseline
+    answers right; without those that were not graded on both sides.
+    """
     accuracy_before: _builtins.float
     """Accuracy of the baseline on them, in [0, 1]."""
     accuracy_after: _builtins.float
@@ -234,7 +244,7 @@ class EvaluateResponse(_message.Message):
 
     @_builtins.property
     def retention(self) -> Global___Retention:
-        """Retention; unset where no suite was given."""
+        """Retention; unset where no suite was given and none of the earlier queries is in use."""
 
     @_builtins.property
     def usage(self) -> _evaluation_pb2.Usage:
