@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from controller.accept import check_config
 from scripts import write_config_reference as reference
 from seal_cli.recipe import load_recipe
 from sealkit.config import RunConfig, load_config, parse_config
@@ -35,6 +36,11 @@ def test_a_table_given_in_part_keeps_the_defaults_of_its_section(section: str) -
 def test_every_key_is_explained_and_the_reference_is_current() -> None:
     assert reference.main(["--check"]) == 0
     assert "|  |" not in reference.TARGET.read_text(), "a key without a word on it"
+
+
+def test_what_is_learned_on_the_bare_base_can_be_committed() -> None:
+    config = load_config(Path(__file__).parents[2] / "configs/knowledge_distilled.toml")
+    assert check_config(config.model_copy(update={"task": "adapt"})).inner_loop.start_from == "base"
 
 
 def test_the_demo_and_the_paper_ship() -> None:
