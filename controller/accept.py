@@ -11,9 +11,10 @@ from typing import Any
 
 from controller.db.runs import NewRun
 from controller.rules.anchors import bundled_anchors, draw
-from controller.rules.arms import check_arms
+from controller.rules.arms import check_arms, planned_trials
 from controller.rules.seeds import shuffled
-from controller.rules.setup import planned_trials, set_aside
+from controller.rules.setup import set_aside
+from sealkit import limits
 from sealkit.config import RunConfig, parse_config
 from sealkit.domains.base import Context, Domain, Studies, load_domain
 from sealkit.errors import InvalidConfig, InvalidDataset, LimitExceeded
@@ -23,9 +24,13 @@ from sealkit.types import digest_of
 
 _SPLITS = ("train", "heldout")
 _SLUG_LENGTH = 40
-_MOST_TRIALS = 10_000_000
-_LONGEST = {"id": 512, "question": 10_000, "answer": 10_000, "prompt": 10_000}
-_MOST_TEXTS = 10_000
+_CHARACTERS = {
+    "id": limits.QUERY_ID_CHARACTERS,
+    "question": limits.RETENTION_CHARACTERS,
+    "answer": limits.RETENTION_CHARACTERS,
+    "prompt": limits.RETENTION_CHARACTERS,
+}
+"""The most of each text of a retention record or an anchor."""
 
 
 def accept(
@@ -55,19 +60,18 @@ def accept(
     suite = check_retention(retention) if retention else default_retention()
     check_set_aside(checked, len(suite))
     splits = Counter(context.split for context in contexts)
-    trials = planned_trials(checked, train=splits["train"], held_out=splits["heldout"], ready=ready)
-    check_trials(trials)
+    planned = planned_trials(checked, train=splits["train"], held_out=splits["heldout"], ready=ready)
+    check_trials(planned.total)
     name = display_name or checked.name
     new = NewRun(
         run_id=run_id(name, request_id, tenant),
         digest=digest_of(display_name, checked, list(records), list(retention), list(anchors)),
         display_name=name,
-        config=checked.model_dump(mode="json"),
+        config=checked,
         retention=tuple(suite),
         anchors=tuple(draw_anchors(checked, anchors)),
-        start_policy=checked.start_policy,
         rounds_total=splits["train"] if checked.task == "adapt" else checked.rounds,
-        trials_total=trials,
+        planned=planned,
     )
     return new, contexts
 
@@ -98,11 +102,11 @@ def check_objective(config: RunConfig, domain: Domain) -> None:
 
 def check_trials(planned: int) -> None:
     """Refuses a run of more trials than anybody can mean. Raises LimitExceeded."""
-    if planned > _MOST_TRIALS:
+    if planned > limits.TRIALS:
         raise LimitExceeded(
-            f"config: this makes {planned} trials, and a run has {_MOST_TRIALS} at most; fewer rounds, "
+            f"config: this makes {planned} trials, and a run has {limits.TRIALS} at most; fewer rounds, "
             "contexts_per_round or editor.k",
-            metadata={"limit": "trials", "allowed": str(_MOST_TRIALS), "asked": str(planned)},
+            metadata={"limit": "trials", "allowed": str(limits.TRIALS), "asked": str(planned)},
         )
 
 
@@ -137,7 +141,7 @@ def hold_out(contexts: Sequence[Context], count: int, seed: int) -> list[Context
     marked = [context for context in contexts if context.split == "heldout"]
     chosen = {context.context_id for context in shuffled(marked or contexts, seed)[:count]}
     return [
-        context.model_copy(update={"split": "heldout"}) if context.context_id in chosen else context
+        context.changed(split="heldout") if context.context_id in chosen else context
         for context in contexts
         if context.split != "heldout" or context.context_id in chosen
     ]
@@ -173,13 +177,13 @@ def check_texts(what: str, records: Sequence[Mapping[str, Any]], keys: Sequence[
         if not isinstance(record.get(key), str) or not record[key].strip()
     ]
     faults += [
-        (f"{what}[{i}].{key}", f"longer than {_LONGEST[key]} characters")
+        (f"{what}[{i}].{key}", f"longer than {_CHARACTERS[key]} characters")
         for i, record in enumerate(records)
         for key in keys
-        if isinstance(record.get(key), str) and len(record[key]) > _LONGEST[key]
+        if isinstance(record.get(key), str) and len(record[key]) > _CHARACTERS[key]
     ]
-    if len(records) > _MOST_TEXTS:
-        faults.append((what, f"has {len(records)} records; {_MOST_TEXTS} are the most"))
+    if len(records) > limits.QUERIES:
+        faults.append((what, f"has {len(records)} records; {limits.QUERIES} are the most"))
     twice = [name for name, n in Counter(str(record.get("id")) for record in records).items() if n > 1]
     faults += [(what, f"id {name!r} comes more than once") for name in twice]
     _raise_if(faults)

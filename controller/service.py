@@ -285,9 +285,10 @@ def _named(request: Message, field: str) -> str:
 
 
 def _report(connection: Connection, scope: AccessScope, run_id: str) -> RunReport:
-    run, versions = runs.get(connection, scope, run_id), policies.of_run(connection, run_id)
-    report = build_report(run, trials.of_run(connection, run_id), versions)
-    if run.config.get("task") != "adapt":
+    run = runs.get(connection, scope, run_id)
+    config = runs.stored_config(connection, run_id).config
+    report = build_report(run, trials.of_run(connection, run_id), policies.of_run(connection, run_id), config.cost)
+    if config.task != "adapt":
         return report
     learned = [context.context_id for context in contexts.of_split(connection, run_id, "train")]
     return with_continual(report, learned, policies.after_rounds(connection, run_id))

@@ -65,7 +65,6 @@ class Evaluator:
         return Evaluation(
             verdicts=in_order(request.queries, answers.verdicts),
             baseline_verdicts=base.verdicts,
-            baseline_cached=base.all_kept,
             retention=side.retention,
             divergence=side.divergence,
             stopped_early=len(answers.verdicts) < len(request.queries),

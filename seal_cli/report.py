@@ -48,6 +48,10 @@ def print_report(run: Run, report: RunReport, store: Path | None) -> None:
     out.print(_facts(report, store))
     out.print()
     out.print(f"[bold]{escape(report.verdict)}[/]")
+    if run.unread_config:
+        unread = f"this one cannot read {', '.join(run.unread_config)}, so the run cannot go on."
+        out.print()
+        out.print(f"Another version stored the config; {unread}", markup=False)
 
 
 def _accuracy_table(split: str, rows: Iterable[ReportRow]) -> Table:

@@ -175,12 +175,12 @@ class SealClient(_Client):
 
     def resume_run(self, name: str, budget: Budget | None = None) -> Run:
         """Takes a paused, failed or cancelled run up; `budget` takes the place of the one in force. Raises UnknownRun,
-        RunNotResumable, BudgetExhausted."""
+        RunNotResumable, ConfigOutdated, BudgetExhausted."""
         return self._send(calls.resume_run(name, budget))
 
     def retry_trials(self, name: str, names: Sequence[str] = ()) -> tuple[Run, int]:
         """Queues failed trials of the run `name` again, all or those of `names`, and the run with them if it had ended;
-        with the run, how many. Raises UnknownRun, UnknownTrial, RunNotResumable, BudgetExhausted."""
+        with the run, how many. Raises UnknownRun, UnknownTrial, RunNotResumable, ConfigOutdated, BudgetExhausted."""
         return self._send(calls.retry_trials(name, names))
 
     def report(self, name: str) -> RunReport:
@@ -198,7 +198,7 @@ class SealClient(_Client):
 
     def rerun_trial(self, name: str, *, request_id: str | None = None) -> Trial:
         """Has a trial made again from its manifest; the new trial, not yet made (see `get_rerun`). Raises
-        UnknownTrial, NotReproducible."""
+        UnknownTrial, NotReproducible, ConfigOutdated."""
         return self._send(calls.rerun_trial(name, request_id))
 
     def get_rerun(self, name: str) -> Rerun:

@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
+from copy import deepcopy
+from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,8 +18,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
-from sealkit.errors import InvalidConfig
-from sealkit.types import MOST, Anchoring, Distillation, LoraConfig, Optimisation, Sampling, Schedule, Value
+from sealkit import limits
+from sealkit.errors import ConfigOutdated, InvalidConfig
+from sealkit.types import Anchoring, Distillation, LoraConfig, Optimisation, Sampling, Schedule, Value
 
 
 class Section(BaseModel):
@@ -57,13 +61,13 @@ class DatasetConfig(Section):
     """Retention suite (JSONL of id, question, answer); empty, and no tasks: the suite that comes with the project."""
     retention_tasks: tuple[str, ...] = Field((), max_length=64)
     """Tasks of lm-evaluation-harness, by name or YAML file, that go with it (needs the extra `lm-eval`)."""
-    retention_task_limit: int = Field(200, ge=0, le=MOST)
+    retention_task_limit: int = Field(200, ge=0, le=limits.INT32)
     """At most this many questions of each task; 0 means all."""
     anchors_path: str = ""
     """Prompts for `inner_loop.anchors` with source `file` (JSONL of id, prompt)."""
-    limit: int = Field(0, ge=0, le=MOST)
+    limit: int = Field(0, ge=0, le=limits.INT32)
     """Use at most this many records; 0 means all."""
-    held_out: int = Field(0, ge=0, le=MOST)
+    held_out: int = Field(0, ge=0, le=limits.INT32)
     """Contexts to score policies on: at most this many of the records that are marked `heldout`, or, where none is,
     this many of all; 0 takes every marked one."""
 
@@ -88,7 +92,7 @@ class AnchorsConfig(Section):
     source: Literal["none", "bundled", "suite", "file"] = "none"
     """None; the general prompts that come with the project; questions of the retention suite, which are then left out
     of it; or those of `dataset.anchors_path`."""
-    count: int = Field(64, ge=1, le=1000)
+    count: int = Field(64, ge=1, le=limits.PROMPTS)
     """At most this many prompts, drawn by the run's seed."""
     per_step: int = Field(8, ge=1, le=1024)
     """Anchors in each optimiser step, in turn."""
@@ -131,17 +135,17 @@ class EvaluationConfig(Section):
     sampling: Sampling = Sampling(temperature=0.0, max_tokens=64)
     judge: str = ""
     """`content`, `exact`, `grid` or `model` (docs/judges.md); empty: the domain's own."""
-    retention_limit: int = Field(32, ge=0, le=MOST)
+    retention_limit: int = Field(32, ge=0, le=limits.INT32)
     """At most this many retention queries, of those that the base model answers right; 0 means all."""
     max_ungraded: float = Field(0.5, ge=0, le=1)
     """A trial with a larger share of ungraded answers has no reward."""
     divergence: bool = True
     """Measure KL(base || adapted) where the backend can."""
-    earlier_contexts: int = Field(0, ge=0, le=MOST)
+    earlier_contexts: int = Field(0, ge=0, le=limits.INT32)
     """Ask the queries of this many contexts that the run learned earlier again, as part of the retention suite."""
     early_stopping_confidence: float = Field(0.0, ge=0, lt=1)
     """Stop asking once a trial is below its baseline with this confidence (over 0.5); 0: ask every query."""
-    early_stopping_interval: int = Field(4, ge=1, le=MOST)
+    early_stopping_interval: int = Field(4, ge=1, le=limits.INT32)
     """Queries that early stopping asks at a time."""
 
     @field_validator("early_stopping_confidence")
@@ -164,7 +168,7 @@ class RewardConfig(Section):
 class RehearsalConfig(Section):
     """What is mixed into every TrainingSpec against forgetting. Rehearsed queries are never measured again."""
 
-    examples: int = Field(0, ge=0, le=10000)
+    examples: int = Field(0, ge=0, le=limits.EXAMPLES)
     """Questions of the retention suite in every TrainingSpec; 0: none."""
     source: Literal["suite", "model"] = "suite"
     """The suite's own answers, or what the base model itself answers (SSR, arXiv 2403.01244)."""
@@ -263,7 +267,7 @@ class HeldOutConfig(Section):
 class RunConfig(Section):
     """A whole run."""
 
-    name: str = Field("run", max_length=256)
+    name: str = Field("run", max_length=limits.NAME_CHARACTERS)
     """The run's resource name begins with it."""
     task: Literal["rest_em", "adapt"] = "rest_em"
     """Teach the policy to write better self-edits; or learn the train contexts one after the other and commit each."""
@@ -271,7 +275,7 @@ class RunConfig(Section):
     """All that is random in the run derives from it."""
     rounds: int = Field(2, ge=1, le=1000)
     """E-steps, each with its M-step. An adaptation has one for each train context, whatever this says."""
-    contexts_per_round: int = Field(50, ge=1, le=MOST)
+    contexts_per_round: int = Field(50, ge=1, le=limits.INT32)
     """Train contexts a round, taken in order, round after round, from the shuffled train split."""
     start_policy: str = ""
     """Name of the policy to start from; empty: the base model."""
@@ -323,3 +327,91 @@ def load_config(path: Path) -> RunConfig:
     except (ValueError, RecursionError) as error:
         raise InvalidConfig(f"{path}: not a TOML file ({error})") from error
     return parse_config(raw, source=str(path))
+
+
+# --- configs in the record --------------------------------------------------------------------------------------------
+_RENAMED_KEYS = {
+    ("evaluation", "race_confidence"): "early_stopping_confidence",
+    ("evaluation", "race_wave"): "early_stopping_interval",
+}
+_RENAMED_VALUES = {("adapt", "commit"): {"stack": "join"}}
+
+
+@dataclass(frozen=True, slots=True)
+class StoredConfig:
+    """What this version reads of a config that it may not have stored itself.
+
+    Attributes:
+        config: Every key that both versions know; the default stands in for a value that is no longer valid.
+        dropped: Keys that this version does not have.
+        invalid: Keys whose value this version does not accept.
+    """
+
+    config: RunConfig
+    dropped: tuple[str, ...] = ()
+    invalid: tuple[str, ...] = ()
+
+    @property
+    def unread(self) -> tuple[str, ...]:
+        """All keys that are not part of `config`; none: it is what the run was made with."""
+        return (*self.dropped, *self.invalid)
+
+    def in_full(self, run: str) -> RunConfig:
+        """The config of a run that is to go on. Raises ConfigOutdated where not all of it was read."""
+        if not self.unread:
+            return self.config
+        raise ConfigOutdated(
+            f"another version stored the config of {run}, and this one cannot read {', '.join(self.unread)}: the run "
+            "would go on otherwise than it began. It can be shown and reported; to go on, start a new run from its "
+            "last policy (start_policy), or use the version that made it",
+            metadata={"run": run, "keys": ",".join(self.unread)},
+        )
+
+
+def read_stored_config(stored: Mapping[str, Any]) -> StoredConfig:
+    """The config of a run in the record, whichever version stored it. Never raises: what cannot be read is named."""
+    left = _with_new_names(stored)
+    found: dict[str, bool] = {}  # by key: whether this version has it
+    while True:
+        try:
+            config = RunConfig.model_validate(left)
+        except ValidationError as error:
+            cut = {_cut(left, e["loc"]): e["type"] != "extra_forbidden" for e in error.errors()}
+            if cut.keys() <= found.keys():  # a second time: cutting it out did not help
+                return StoredConfig(RunConfig(), invalid=("config",))
+            found |= cut
+        else:
+            dropped, invalid = (tuple(key for key, known in found.items() if known is which) for which in (False, True))
+            return StoredConfig(config, dropped, invalid)
+
+
+def _with_new_names(stored: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy in which keys and values have their names of today."""
+    config = deepcopy(dict(stored))
+    for (section, old), new in _RENAMED_KEYS.items():
+        values = _section(config, section)
+        if old in values:
+            values.setdefault(new, values.pop(old))
+    for (section, key), names in _RENAMED_VALUES.items():
+        values = _section(config, section)
+        if isinstance(value := values.get(key), str):
+            values[key] = names.get(value, value)
+    return config
+
+
+def _section(config: dict[str, Any], name: str) -> dict[str, Any]:
+    section = config.get(name)
+    return section if isinstance(section, dict) else {}
+
+
+def _cut(config: dict[str, Any], loc: tuple[int | str, ...]) -> str:
+    """Takes what a fault is about out of the config, with the whole list where it is one of its items; its key."""
+    path = [str(part) for part in takewhile(lambda part: isinstance(part, str), loc)]
+    section = config
+    for depth, name in enumerate(path, start=1):
+        inner = section.get(name)
+        if depth == len(path) or not isinstance(inner, dict):
+            section.pop(name, None)
+            return ".".join(path[:depth])
+        section = inner
+    return "config"

@@ -133,6 +133,12 @@ class RunNotResumable(FailedPrecondition):
     reason = "RUN_NOT_RESUMABLE"
 
 
+class ConfigOutdated(FailedPrecondition):
+    """A run's config was stored by another version, and not all of it can be read; the message names the keys."""
+
+    reason = "CONFIG_OUTDATED"
+
+
 class NotReproducible(FailedPrecondition):
     """What a rerun needs was never recorded, or is gone."""
 

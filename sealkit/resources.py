@@ -82,7 +82,8 @@ class RunProgress(Value):
 
 
 class Run(Value):
-    """All rounds of one config. `config` is the resolved config, every default filled in."""
+    """All rounds of one config. `config` is the resolved config, every default filled in, as the version stored it that
+    accepted the run; `unread_config` names the keys of it that the controller's version cannot read."""
 
     name: str
     display_name: str
@@ -95,6 +96,7 @@ class Run(Value):
     progress: RunProgress = RunProgress()
     tenant: str = ""
     """Whose it is; empty: nobody's but the admins'."""
+    unread_config: tuple[str, ...] = ()
 
 
 class Trial(Value):

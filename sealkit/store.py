@@ -69,7 +69,7 @@ class AdapterStore:
             with self._storage():
                 # The manifest comes last: without rename, it is what makes the adapter exist.
                 self._write(folder, {**files, MANIFEST: note})
-        return AdapterRef(digest=digest, uri=self._fs.unstrip_protocol(folder))
+        return AdapterRef(digest=digest)
 
     def has(self, digest: str) -> bool:
         """Whether the adapter is there; its bytes are checked by `fetch` alone."""

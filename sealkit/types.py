@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from sealkit import limits
 
 
 class Value(BaseModel):
@@ -15,9 +17,15 @@ class Value(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
+    @classmethod
+    def from_stored(cls, stored: object) -> Self:
+        """The value as any version stored it: fields that this version does not have are left out, at every depth.
+        Raises ValidationError where one that it needs is missing or not valid."""
+        return cls.model_validate(stored, extra="ignore")
 
-MOST = 2**31 - 1
-"""Of what travels as a 32-bit number."""
+    def changed(self, **fields: Any) -> Self:
+        """A copy with other values in these fields, checked as those of a new one are."""
+        return type(self)(**{**dict(self), **fields})
 
 
 def digest_of(*parts: object) -> str:
@@ -52,7 +60,7 @@ class Prompt(Value):
     user: str = Field(min_length=1)
     system: str = ""
     format: PromptFormat = PromptFormat.AUTO
-    shots: tuple[Shot, ...] = Field((), max_length=64)
+    shots: tuple[Shot, ...] = Field((), max_length=limits.SHOTS)
 
 
 class Sampling(Value):
@@ -78,16 +86,15 @@ class FinishReason(StrEnum):
 
 
 class AdapterRef(Value):
-    """Where adapter weights lie: SHA-256 of what determines them, and the URL of their folder."""
+    """An adapter of the store, by the SHA-256 of what determines its weights."""
 
     digest: str = Field(pattern=r"^[0-9a-f]{64}$")
-    uri: str = ""
 
 
 class Policy(Value):
     """The model that writes self-edits: the base model, with `adapter` on it where there is one."""
 
-    name: str = Field(min_length=1, max_length=256)
+    name: str = Field(min_length=1, max_length=limits.NAME_CHARACTERS)
     adapter: AdapterRef | None = None
 
 
@@ -98,7 +105,6 @@ class ModelInfo(Value):
     digest: str
     tokenizer_digest: str
     context_length: int
-    has_chat_template: bool
     dtype: str
     device: str
     build: dict[str, str] = Field(default_factory=dict)
@@ -131,7 +137,7 @@ class TrainingExample(Value):
 class LoraConfig(Value):
     """Shape of an adapter in PEFT's terms: `r`, `lora_alpha`, `lora_dropout`, `target_modules`."""
 
-    rank: int = Field(32, ge=1, le=1024)
+    rank: int = Field(32, ge=1, le=limits.RANK)
     """Of the two factors; weights and memory grow with it."""
     alpha: float = Field(64, gt=0)
     """The adapter's product is scaled by alpha / rank."""
@@ -163,7 +169,7 @@ class Optimisation(Value):
     """Micro-batches of an optimiser step."""
     schedule: Schedule = Schedule.CONSTANT
     """What the rate does after the warm-up: `constant`; or `linear` or `cosine`, down to 0 at the end."""
-    warmup_steps: int = Field(0, ge=0, le=MOST)
+    warmup_steps: int = Field(0, ge=0, le=limits.INT32)
     """Optimiser steps in which the rate rises from 0."""
     weight_decay: float = Field(0.0, ge=0, le=1)
     """AdamW's, of the adapter's weights."""
@@ -203,9 +209,9 @@ class Anchoring(Value):
 class TrainingSpec(Value):
     """Everything that determines an adapter, but for the base model and the policy under it."""
 
-    examples: tuple[TrainingExample, ...] = Field(min_length=1, max_length=10000)
-    rehearsal: tuple[TrainingExample, ...] = Field((), max_length=10000)
-    anchors: tuple[TrainingExample, ...] = Field((), max_length=10000)
+    examples: tuple[TrainingExample, ...] = Field(min_length=1, max_length=limits.EXAMPLES)
+    rehearsal: tuple[TrainingExample, ...] = Field((), max_length=limits.EXAMPLES)
+    anchors: tuple[TrainingExample, ...] = Field((), max_length=limits.EXAMPLES)
     """What must stay as it is: prompts with what the bare base model says to them, held by KL to its distribution."""
     lora: LoraConfig
     optimisation: Optimisation
@@ -233,11 +239,11 @@ class Query(Value):
     """One held-out question about a context, asked without the context in the prompt. The answers to the prompt and to
     all `views` get one verdict together."""
 
-    query_id: str = Field(min_length=1, max_length=512)
+    query_id: str = Field(min_length=1, max_length=limits.QUERY_ID_CHARACTERS)
     question: str = Field(min_length=1)
     gold: str = Field(min_length=1)
     prompt: Prompt
-    views: tuple[View, ...] = Field((), max_length=64)
+    views: tuple[View, ...] = Field((), max_length=limits.VIEWS)
 
 
 class Outcome(StrEnum):
@@ -330,7 +336,7 @@ class EarlyStopping(Value):
 
     to_beat: float | None = Field(None, ge=0, le=1)
     confidence: float = Field(0.95, gt=0.5, lt=1)
-    interval: int = Field(4, ge=1, le=MOST)
+    interval: int = Field(4, ge=1, le=limits.INT32)
 
 
 class EvaluationRequest(Value):
@@ -339,16 +345,16 @@ class EvaluationRequest(Value):
 
     policy: Policy
     adapter: AdapterRef | None = None
-    queries: tuple[Query, ...] = ()
+    queries: tuple[Query, ...] = Field((), max_length=limits.QUERIES)
     """Asked of subject and baseline; may be empty where only retention or divergence is wanted."""
-    earlier_queries: tuple[Query, ...] = ()
+    earlier_queries: tuple[Query, ...] = Field((), max_length=limits.QUERIES)
     """Of contexts learned earlier: those that the baseline answers right are part of the retention. They are asked in
     full whether or not the evaluation stops early."""
     sampling: Sampling
     judge: str = Field(min_length=1, max_length=256)
-    retention_queries: tuple[Query, ...] = ()
+    retention_queries: tuple[Query, ...] = Field((), max_length=limits.QUERIES)
     """The retention suite: those that the base model answers right are asked of subject and baseline."""
-    retention_limit: int = Field(0, ge=0, le=MOST)
+    retention_limit: int = Field(0, ge=0, le=limits.INT32)
     """At most this many of the suite's queries that the base model answers right are used, in order; 0: all."""
     measure_divergence: bool = False
     """Measure KL(base || subject) too, where the backend can."""
@@ -363,7 +369,6 @@ class Evaluation(Value):
 
     verdicts: tuple[Verdict, ...]
     baseline_verdicts: tuple[Verdict, ...]
-    baseline_cached: bool
     retention: Retention | None = None
     divergence: Divergence | None = None
     stopped_early: bool = False

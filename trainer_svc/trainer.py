@@ -74,7 +74,7 @@ class Trainer:
         self, loaded: LoadedModel, engine: Engine, store: AdapterStore, *, limits: Limits, policy_first: bool = True
     ) -> None:
         self.info = loaded.info
-        self._tokenizer = loaded.tokenizer
+        self.tokenizer = loaded.tokenizer
         self._engine = engine
         self._store = store
         self._limits = limits
@@ -249,7 +249,7 @@ class Trainer:
         """Examples and anchors."""
         with self._tokenizing:
             length = self.info.context_length
-            return encode_spec(self._tokenizer, spec, length), encode_anchors(self._tokenizer, spec, length)
+            return encode_spec(self.tokenizer, spec, length), encode_anchors(self.tokenizer, spec, length)
 
     def _load(self, ref: AdapterRef) -> LoraWeights:
         weights = load_adapter(self._store.fetch(ref.digest))

@@ -14,10 +14,11 @@ from sqlalchemy import Connection, Row, and_, bindparam, or_, select, update
 
 from controller.db import budgets, events, quotas, states, tables
 from controller.db.leases import HEAD, HEAD_LOCKED, TrialLease
+from controller.db.manifest import Manifest, read_manifest
 from controller.db.tables import now, policies, runs, trials
 from controller.db.trials import NO_VERDICTS, Plan, from_row, queue_again
 from sealkit.domains.base import Context
-from sealkit.errors import DeliveriesExhausted
+from sealkit.errors import DeliveriesExhausted, NotReproducible
 from sealkit.faults import fault_of
 from sealkit.names import id_of, run_id_of
 from sealkit.resources import Fault, Trial, TrialFinished, TrialPhase, TrialState
@@ -43,6 +44,23 @@ _LOCK = select(runs.c.tenant).where(runs.c.run_id == bindparam("run")).with_for_
 _HELD_BY = select(trials.c.run_id, trials.c.name, trials.c.token).where(_RUNNING, trials.c.worker == bindparam("by"))
 
 
+class Spent(Value):
+    """What all attempts at a trial took so far, by stage."""
+
+    stage_seconds: dict[str, float] = Field(default_factory=dict)
+    stage_usage: dict[str, Usage] = Field(default_factory=dict)
+
+    @classmethod
+    def of_row(cls, row: Row[Any]) -> Spent:
+        """What the row of a trial says."""
+        return cls.from_stored({"stage_seconds": row.stage_seconds, "stage_usage": row.stage_usage})
+
+    def columns(self) -> dict[str, Any]:
+        """As a trial's row holds it."""
+        usage = sum(self.stage_usage.values(), Usage())
+        return {**self.model_dump(mode="json"), "usage": usage.model_dump(mode="json")}
+
+
 class Result(Value):
     """How a trial ended; also what a failed one found out before it failed."""
 
@@ -61,10 +79,13 @@ class Result(Value):
     reward: float | None = None
     verdicts: tuple[Verdict, ...] = ()
     baseline_verdicts: tuple[Verdict, ...] = ()
-    stage_seconds: dict[str, float]
-    stage_usage: dict[str, Usage] = Field(default_factory=dict)
-    usage: Usage = Usage()
-    manifest: dict[str, Any] = Field(default_factory=dict)
+    spent: Spent = Spent()
+    manifest: Manifest | None = None
+
+    def columns(self) -> dict[str, Any]:
+        """As a trial's row holds it."""
+        found = self.model_dump(mode="json", exclude={"spent"})
+        return {**found, **self.spent.columns(), "manifest": found["manifest"] or {}}
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,10 +100,9 @@ class Taken:
     completion: str | None
     answers: tuple[str, ...] | None
     """The teacher's; None: not asked yet."""
-    stage_seconds: dict[str, float]
-    stage_usage: dict[str, Usage]
-    manifest: dict[str, Any]
-    """Of a rerun: that of the trial to make again. Empty otherwise."""
+    spent: Spent
+    manifest: Manifest | None
+    """Of a rerun: that of the trial to make again. None otherwise."""
 
 
 class Untaken(Enum):
@@ -91,6 +111,7 @@ class Untaken(Enum):
     SETTLED = "it has ended, or another worker has it"
     HELD_BACK = "its run is paused, or has no budget left; it stays queued, and its message is put back on resume"
     DEAD_LETTER = "this was one delivery too many; it is FAILED now"
+    UNREADABLE = "a rerun of a manifest that this version cannot read; it is FAILED now"
 
 
 def take(
@@ -110,12 +131,17 @@ def take(
     dead_letter = row.attempts >= max_deliveries
     attempts = row.attempts if dead_letter else row.attempts + 1
     connection.execute(_WRITE, {**taken, "attempts": attempts, "trial": name})
+    spent = Spent.of_row(row)
     if dead_letter:
-        fault = fault_of(DeliveriesExhausted(f"handed to a worker {row.attempts} times, and none finished it"))
-        spent = {"stage_seconds": row.stage_seconds, "stage_usage": row.stage_usage, "usage": row.usage}
-        finish(connection, lease, Result(state=TrialState.FAILED, error=fault, **spent))
+        error = DeliveriesExhausted(f"handed to a worker {row.attempts} times, and none finished it")
+        finish(connection, lease, Result(state=TrialState.FAILED, error=fault_of(error), spent=spent))
         return Untaken.DEAD_LETTER
-    adapter = AdapterRef.model_validate(row.policy_adapter) if row.policy_adapter else None
+    try:
+        manifest = read_manifest(row.rerun_of, row.manifest) if row.phase == TrialPhase.RERUN else None
+    except NotReproducible as unreadable:
+        finish(connection, lease, Result(state=TrialState.FAILED, error=fault_of(unreadable), spent=spent))
+        return Untaken.UNREADABLE
+    adapter = AdapterRef.from_stored(row.policy_adapter) if row.policy_adapter else None
     return Taken(
         lease=lease,
         plan=_plan(row),
@@ -124,30 +150,18 @@ def take(
         attempts=attempts,
         completion=row.completion,
         answers=None if row.answers is None else tuple(row.answers),
-        stage_seconds=row.stage_seconds,
-        stage_usage={stage: Usage.model_validate(usage) for stage, usage in row.stage_usage.items()},
-        manifest=row.manifest,
+        spent=spent,
+        manifest=manifest,
     )
 
 
 def save_sampled(
-    connection: Connection,
-    lease: TrialLease,
-    completion: str,
-    answers: Sequence[str] | None,
-    stage_seconds: dict[str, float],
-    stage_usage: dict[str, Usage],
+    connection: Connection, lease: TrialLease, completion: str, answers: Sequence[str] | None, spent: Spent
 ) -> bool:
     """Keeps the self-edit and, once they are there, the teacher's answers, so that a second attempt goes on from them.
     False where the lease is over."""
-    values = {
-        "completion": completion,
-        "answers": None if answers is None else list(answers),
-        "stage_seconds": stage_seconds,
-        "stage_usage": {stage: usage.model_dump() for stage, usage in stage_usage.items()},
-        "usage": sum(stage_usage.values(), Usage()).model_dump(),
-    }
-    return bool(connection.execute(_SAVE, {**values, **_holding(lease)}).rowcount)
+    sampled = {"completion": completion, "answers": None if answers is None else list(answers)}
+    return bool(connection.execute(_SAVE, {**sampled, **spent.columns(), **_holding(lease)}).rowcount)
 
 
 def finish(connection: Connection, lease: TrialLease, result: Result) -> Trial | None:
@@ -155,19 +169,15 @@ def finish(connection: Connection, lease: TrialLease, result: Result) -> Trial |
     of late results, and None comes back."""
     # The run's row first, as everywhere: two transactions that lock in different orders would wait for each other.
     tenant = connection.execute(_LOCK, {"run": lease.run_id}).scalar_one()
-    values = result.model_dump(mode="json")
-    row = connection.execute(_END, {**values, "end_time": now(), **_holding(lease)}).one_or_none()
+    row = connection.execute(_END, {**result.columns(), "end_time": now(), **_holding(lease)}).one_or_none()
     if row is None:
         connection.execute(_LATE, {"trial": lease.name})
         return None
     trial = from_row(row)
-    quotas.spend(connection, tenant, result.usage.device_seconds)
+    quotas.spend(connection, tenant, trial.usage.device_seconds)
     if trial.phase is TrialPhase.RERUN:
         return trial
-    tokens, seconds = budgets.tokens(result.usage), result.usage.device_seconds
-    run = events.append_trial(
-        connection, TrialFinished(trial=trial), run_id=lease.run_id, tokens=tokens, seconds=seconds
-    )
+    run = events.append_trial(connection, TrialFinished(trial=trial), run_id=lease.run_id)
     if budgets.over(connection, run):
         budgets.settle(connection, run, more=budgets.wants_more(connection, lease.run_id))
     return trial

@@ -37,15 +37,10 @@ WALL = frozenset({"wall_seconds"})
 _DEVICE = frozenset({"device_seconds"})
 
 
-def tokens(usage: Usage) -> int:
-    """Tokens read, sampled and trained on."""
-    return usage.prompt_tokens + usage.completion_tokens + usage.train_tokens
-
-
 def more_spent(usage: Usage) -> dict[str, Any]:
     """How the run's counters change by some work, for an UPDATE of its row."""
     return {
-        "spent_tokens": runs.c.spent_tokens + tokens(usage),
+        "spent_tokens": runs.c.spent_tokens + usage.tokens,
         "spent_device_seconds": runs.c.spent_device_seconds + usage.device_seconds,
     }
 
@@ -53,7 +48,7 @@ def more_spent(usage: Usage) -> dict[str, Any]:
 def less_spent(usage: Usage) -> dict[str, Any]:
     """The counters without some work, which is counted again where it comes to an end."""
     return {
-        "spent_tokens": runs.c.spent_tokens - tokens(usage),
+        "spent_tokens": runs.c.spent_tokens - usage.tokens,
         "spent_device_seconds": runs.c.spent_device_seconds - usage.device_seconds,
     }
 
@@ -80,7 +75,7 @@ def _over_own(row: Row[Any], limits: Collection[str]) -> Fault | None:
 
 def in_force(row: Row[Any]) -> Budget:
     """The config's budget, or what ResumeRun gave in its place."""
-    return Budget.model_validate(row.budget or {})
+    return Budget.from_stored(row.budget or {})
 
 
 def room(connection: Connection, row: Row[Any]) -> bool:

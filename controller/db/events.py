@@ -58,9 +58,10 @@ def append(
     return run
 
 
-def append_trial(connection: Connection, kind: TrialFinished, *, run_id: str, tokens: int, seconds: float) -> Row[Any]:
+def append_trial(connection: Connection, kind: TrialFinished, *, run_id: str) -> Row[Any]:
     """Adds the event of a trial's end, and counts the trial with what it took; else as `append`."""
-    spent = {"more_tokens": tokens, "more_seconds": seconds}
+    usage = kind.trial.usage
+    spent = {"more_tokens": usage.tokens, "more_seconds": usage.device_seconds}
     run = connection.execute(_NEXT_TRIAL, {"run": run_id, **spent}).one()
     _insert(connection, run, kind, kind.trial.name)
     return run
@@ -135,6 +136,6 @@ def _event(row: Row[Any]) -> Event:
     return Event(
         cursor=str(row.sequence),
         time=row.time,
-        progress=RunProgress.model_validate(row.progress),
-        kind=_KINDS[row.kind].model_validate(row.body),
+        progress=RunProgress.from_stored(row.progress),
+        kind=_KINDS[row.kind].from_stored(row.body),
     )

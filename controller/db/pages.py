@@ -9,12 +9,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+from sealkit import limits
 from sealkit.errors import InvalidInput
 
 T = TypeVar("T")
 
 DEFAULT_SIZE = 50
-MAX_SIZE = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,7 @@ class Page(Generic[T]):
 
 def size_of(asked: int) -> int:
     """The rows of a page: 0 means the default; never more than the maximum."""
-    return min(asked or DEFAULT_SIZE, MAX_SIZE)
+    return min(asked or DEFAULT_SIZE, limits.PAGE_ROWS)
 
 
 def token_after(key: Sequence[str | int]) -> str:

@@ -14,7 +14,7 @@ from controller.db.pages import Page, key_of, size_of, token_after
 from controller.db.tables import now, policies, rounds, runs
 from sealkit.errors import ModelMismatch, UnknownPolicy
 from sealkit.names import alias_name, policy_name, round_name, run_name
-from sealkit.resources import GateState, PolicyTrained, PolicyVersion, RoundFinished
+from sealkit.resources import PolicyTrained, PolicyVersion, RoundFinished
 from sealkit.types import Usage
 
 _MEASURED = ("retention", "divergence", "forgetting", "scores", "gate", "gate_reason", "usage")
@@ -93,18 +93,17 @@ def end_round(
     connection: Connection,
     lease: RunLease,
     round_index: int,
-    theta: PolicyVersion,
     made: PolicyVersion,
+    following: PolicyVersion,
     *,
     kept: int,
     alias: str = "",
     fewer_trials: int = 0,
 ) -> PolicyVersion:
-    """Ends a round with θ_{t+1}: what was `made`, or θ_t where that is θ_t itself or the gate refused it; a refused one
-    stays in the record. What passed is published under `alias`, if any; `fewer_trials` of the planned ones are not
-    needed. Doing it again changes nothing. Raises LeaseLost."""
+    """Ends a round with θ_{t+1}, the `following` policy; what was `made` stays in the record where it is another one.
+    θ_{t+1} is published under `alias`, if any; `fewer_trials` of the planned ones are not needed. Doing it again
+    changes nothing: θ_{t+1} is what the round ended with. Raises LeaseLost."""
     row = hold(connection, lease)
-    following = theta if made.gate is GateState.REFUSED else made
     this_round = and_(rounds.c.run_id == lease.run_id, rounds.c.round == round_index)
     open_round = and_(this_round, rounds.c.next_policy.is_(None))
     if not connection.execute(update(rounds).where(open_round).values(next_policy=following.name, kept=kept)).rowcount:
@@ -122,7 +121,7 @@ def end_round(
         .values(budgets.more_spent(usage))
     )
     quotas.spend(connection, row.tenant, usage.device_seconds)
-    if alias and following.name != theta.name:
+    if alias:
         aliases.point(connection, row.tenant, alias, following.name, round_name(lease.run_id, round_index))
         set_it = {"action": "SetAlias", "resource": alias_name(alias), "detail": following.name}
         audit.enter_of_run(connection, lease.run_id, tenant=row.tenant, **set_it)
@@ -155,4 +154,4 @@ def _row(connection: Connection, scope: AccessScope, name: str) -> Row[Any]:
 
 def _policy(row: Row[Any]) -> PolicyVersion:
     stored = {field: row._mapping[field] for field in PolicyVersion.model_fields if field != "run"}
-    return PolicyVersion(**stored, run=run_name(row.run_id))
+    return PolicyVersion.from_stored({**stored, "run": run_name(row.run_id)})

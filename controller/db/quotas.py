@@ -57,7 +57,7 @@ def check(connection: Connection, tenant: str, wish: Wish) -> None:
     row = connection.execute(select(tenants).where(tenants.c.tenant == tenant).with_for_update()).one_or_none()
     if row is None:
         return
-    quotas = Quotas.model_validate(row.quotas)
+    quotas = Quotas.from_stored(row.quotas)
     if (limit := quotas.runs_at_once) and wish.opens and (under_way := _under_way(connection, tenant)) >= limit:
         raise _exceeded(tenant, "runs_at_once", f"{under_way} of {limit} are under way")
     if (limit := quotas.trials_in_run) and wish.trials > limit:
@@ -110,7 +110,7 @@ def _under_way(connection: Connection, tenant: str) -> int:
 
 def _spent(row: Row[Any]) -> str:
     """How much of today's device seconds, where none is left."""
-    limit, taken = Quotas.model_validate(row.quotas).device_seconds_a_day, _today_of(row)
+    limit, taken = Quotas.from_stored(row.quotas).device_seconds_a_day, _today_of(row)
     return f"{taken:,.1f} of {limit:,.1f} are used today" if limit and taken >= limit else ""
 
 

@@ -16,8 +16,8 @@ from controller.db import runs as runs_record
 from controller.db.access import AccessScope
 from controller.db.runs import NewRun
 from controller.db.tables import policies, runs, trials
-from sealkit.config import RunConfig, parse_config
-from sealkit.names import policy_name, run_name
+from sealkit.config import RunConfig, read_stored_config
+from sealkit.names import policy_name
 from sealkit.resources import Editor, TrialPhase, TrialState
 from sealkit.types import Usage
 
@@ -65,9 +65,8 @@ class Rates:
 def rates_for(connection: Connection, scope: AccessScope, new: NewRun) -> Rates | None:
     """The rates of the run's domain on the base model that it was last tried on; None where none was measured. Raises
     UnknownPolicy where the run is to start from one that is not there, or out of reach."""
-    runs_record.check_start(connection, scope, new.start_policy)
-    domain = new.config["domain"]["name"]
-    of_domain = select(runs).where(runs.c.config["domain"]["name"].as_string() == domain)
+    runs_record.check_start(connection, scope, new.config.start_policy)
+    of_domain = select(runs).where(runs.c.config["domain"]["name"].as_string() == new.config.domain.name)
     newest = connection.execute(of_domain.order_by(runs.c.create_time.desc()).limit(_RUNS)).all()
     first = select(policies.c.run_id, policies.c.base_model).where(
         policies.c.name.in_([policy_name(row.run_id, 0) for row in newest])
@@ -75,9 +74,10 @@ def rates_for(connection: Connection, scope: AccessScope, new: NewRun) -> Rates 
     bases = {row.run_id: row.base_model for row in connection.execute(first)}
     base = next((bases[row.run_id] for row in newest if row.run_id in bases and row.trials_done), None)
     alike = {row.run_id: row for row in newest if base is not None and bases.get(row.run_id) == base}
+    configs = {run_id: config for run_id, row in alike.items() if (config := _config(row)) is not None}
     scored = connection.execute(
         select(trials)
-        .where(trials.c.run_id.in_(alike), trials.c.state.in_(_SCORED), trials.c.phase != TrialPhase.RERUN)
+        .where(trials.c.run_id.in_(configs), trials.c.state.in_(_SCORED), trials.c.phase != TrialPhase.RERUN)
         .order_by(trials.c.end_time.desc())
         .limit(_TRIALS)
     ).all()
@@ -85,12 +85,11 @@ def rates_for(connection: Connection, scope: AccessScope, new: NewRun) -> Rates 
     if base is None or not took:
         return None
     used = {run_id: alike[run_id] for run_id in {row.run_id for row in took.values()}}
-    configs = {run_id: parse_config(row.config, source=run_name(run_id)) for run_id, row in used.items()}
     return Rates(
         base_model=base,
         runs=len(used),
         trials=tuple(_took(row, configs[row.run_id]) for row in took.values()),
-        m_steps=tuple(_m_steps(connection, configs)),
+        m_steps=tuple(_m_steps(connection, {run_id: configs[run_id] for run_id in used})),
         kept=_kept(connection, list(used)),
         seconds=sum(row.active_seconds for row in used.values()),
         device_seconds=sum(row.spent_device_seconds for row in used.values()),
@@ -98,11 +97,17 @@ def rates_for(connection: Connection, scope: AccessScope, new: NewRun) -> Rates 
     )
 
 
+def _config(row: Row[Any]) -> RunConfig | None:
+    """What a run was made with, as far as this version has a word for it; None where a value is not what it was."""
+    stored = read_stored_config(row.config)
+    return None if stored.invalid else stored.config
+
+
 def _took(row: Row[Any], config: RunConfig) -> Took:
     return Took(
         config=config,
         editor=row.editor,
-        stages={stage: Usage.model_validate(usage) for stage, usage in row.stage_usage.items()},
+        stages={stage: Usage.from_stored(usage) for stage, usage in row.stage_usage.items()},
         queries=len(row.verdicts) + int((row.retention or {}).get("kept", 0)) if row.verdicts else 0,
     )
 
@@ -111,7 +116,7 @@ def _m_steps(connection: Connection, configs: Mapping[str, RunConfig]) -> list[T
     rows = connection.execute(
         select(policies.c.run_id, policies.c.usage, policies.c.trials).where(policies.c.run_id.in_(configs))
     )
-    return [Taught(configs[row.run_id], Usage.model_validate(row.usage), len(row.trials)) for row in rows if row.trials]
+    return [Taught(configs[row.run_id], Usage.from_stored(row.usage), len(row.trials)) for row in rows if row.trials]
 
 
 def _kept(connection: Connection, run_ids: Sequence[str]) -> float:

@@ -5,22 +5,23 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Collection
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sqlalchemy import Connection, Row, select, update
 
-from controller.db import quotas, states, trials
+from controller.db import quotas, runs, states, trials
 from controller.db.access import AccessScope, ChangeRequest
 from controller.db.database import insert_new
 from controller.db.leases import HEAD_LOCKED, gone
+from controller.db.manifest import Manifest, read_manifest
 from controller.db.quotas import Wish
 from controller.db.requests import first_time
 from controller.db.tables import RERUNS
 from controller.db.tables import policies as policies_table
 from controller.db.tables import trials as table
 from sealkit.errors import NotReproducible, UnknownTrial
-from sealkit.names import id_of
+from sealkit.names import id_of, run_name
 from sealkit.resources import Trial, TrialPhase, TrialState
 from sealkit.types import digest_of
 
@@ -30,19 +31,20 @@ _CARRIED = ("run_id", "round", "editor", "context_id", "index", "policy", "targe
 
 def add(connection: Connection, change: ChangeRequest) -> Trial:
     """A new rerun of a trial, to be made; the same request again returns the same one. A rerun's rerun is one of its
-    original. Raises UnknownTrial, QuotaExceeded, RequestIdReused; NotReproducible where the trial left no manifest, or
-    its policy is not in the record.
+    original. Raises UnknownTrial, ConfigOutdated, QuotaExceeded, RequestIdReused; NotReproducible where the trial left
+    no manifest, or one that this version cannot read, or where its policy is not in the record.
     """
     name = change.resource
     original = _row(connection, change.scope, name)
     if original.rerun_of:
         return add(connection, replace(change, resource=original.rerun_of))
-    if not original.manifest:
+    if read_manifest(name, original.manifest) is None:
         why = "it has not ended" if not TrialState(original.state).terminal else "it ended without a manifest"
         raise NotReproducible(
             f"{name} is {original.state}: {why}; only a trial that was tried to its end can be made again",
             metadata={"trial": name, "state": original.state},
         )
+    runs.stored_config(connection, original.run_id).in_full(run_name(original.run_id))
     known = select(policies_table.c.name).where(policies_table.c.name == original.policy)
     if connection.scalar(known) is None:
         raise NotReproducible(f"the policy of {name}, {original.policy}, is gone", metadata={"policy": original.policy})
@@ -58,12 +60,26 @@ def add(connection: Connection, change: ChangeRequest) -> Trial:
     return trials.get(connection, change.scope, new)
 
 
-def pair(connection: Connection, scope: AccessScope, name: str) -> tuple[Trial, Trial]:
-    """A rerun and the trial that it makes again. Raises UnknownTrial, also where `name` is no rerun."""
-    rerun = trials.get(connection, scope, name)
-    if not rerun.rerun_of:
+@dataclass(frozen=True, slots=True)
+class Tried:
+    """A trial with its manifest, where it left one."""
+
+    trial: Trial
+    manifest: Manifest | None
+
+
+def pair(connection: Connection, scope: AccessScope, name: str) -> tuple[Tried, Tried]:
+    """A rerun and the trial that it makes again. Raises UnknownTrial, also where `name` is no rerun; NotReproducible
+    where this version cannot read one of their manifests."""
+    rerun = _tried(connection, scope, name)
+    if not rerun.trial.rerun_of:
         raise UnknownTrial(f"{name} is no rerun; RerunTrial makes one of it", metadata={"trial": name})
-    return rerun, trials.get(connection, scope, rerun.rerun_of)
+    return rerun, _tried(connection, scope, rerun.trial.rerun_of)
+
+
+def _tried(connection: Connection, scope: AccessScope, name: str) -> Tried:
+    trial = trials.get(connection, scope, name)
+    return Tried(trial, read_manifest(name, trial.manifest))
 
 
 def waiting(connection: Connection) -> list[str]:

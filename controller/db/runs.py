@@ -18,7 +18,7 @@ from controller.db.quotas import Wish
 from controller.db.requests import first_time
 from controller.db.states import Move
 from controller.db.tables import RUN_HEAD, contexts, now, policies, runs
-from sealkit.config import SchedulingConfig
+from sealkit.config import RunConfig, StoredConfig, read_stored_config
 from sealkit.domains.base import Context
 from sealkit.errors import RequestIdReused, RunNotResumable, UnknownPolicy, UnknownRun
 from sealkit.names import run_name
@@ -27,19 +27,37 @@ from sealkit.resources import Budget, Fault, Run, RunState, RunStateChanged, Sta
 from sealkit.types import Value, digest_of
 
 
+class PlannedTrials(Value):
+    """Trials of a run in which every round moves the policy.
+
+    Attributes:
+        groups: Groups that its E-steps try, each a context in a round.
+        edits: Self-edits, in E-steps and in the scoring of policies.
+        passages: Passage-only trials.
+    """
+
+    groups: int
+    edits: int
+    passages: int
+
+    @property
+    def total(self) -> int:
+        """All of them."""
+        return self.edits + self.passages
+
+
 class NewRun(Value):
     """A run to journal; `digest` tells whether the same request id comes with the same content."""
 
     run_id: str
     digest: str
     display_name: str
-    config: dict[str, Any]
+    config: RunConfig
     retention: tuple[dict[str, str], ...]
     anchors: tuple[dict[str, str], ...] = ()
     """Those that were drawn: {id, prompt}."""
-    start_policy: str
     rounds_total: int
-    trials_total: int
+    planned: PlannedTrials
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,9 +66,8 @@ class RunPlan:
     `base_answers`, which are not there until the base model was asked."""
 
     run_id: str
-    config: Mapping[str, Any]
+    config: RunConfig
     retention: Sequence[Mapping[str, str]]
-    start_policy: str
     trace: str = ""
     anchors: Sequence[Mapping[str, str]] = ()
     base_answers: Mapping[str, Any] | None = None
@@ -60,13 +77,15 @@ def create(connection: Connection, change: ChangeRequest, new: NewRun, run_conte
     """Journals a run of the caller's tenant; the same request again returns the run it made. Raises RequestIdReused,
     UnknownPolicy, QuotaExceeded."""
     scope = change.scope
-    if not first_time(connection, change, new.digest, f"{new.trials_total} trials"):
+    if not first_time(connection, change, new.digest, f"{new.planned.total} trials"):
         return get(connection, scope, new.run_id)
-    check_start(connection, scope, new.start_policy)
-    scheduling = SchedulingConfig.model_validate(new.config.get("scheduling", {}))
-    quotas.check(connection, scope.home, Wish(new.trials_total, scheduling.priority))
+    config = new.config
+    check_start(connection, scope, config.start_policy)
+    quotas.check(connection, scope.home, Wish(new.planned.total, config.scheduling.priority))
     row = {
-        **new.model_dump(mode="json", exclude={"digest"}),
+        **new.model_dump(mode="json", exclude={"digest", "planned"}),
+        "start_policy": config.start_policy,
+        "trials_total": new.planned.total,
         "tenant": scope.home,
         "trace": change.trace,
         "state": RunState.QUEUED,
@@ -77,9 +96,9 @@ def create(connection: Connection, change: ChangeRequest, new: NewRun, run_conte
         "events": 0,
         "driver": "",
         "driver_token": 0,
-        "budget": new.config.get("budget"),
-        "priority": scheduling.priority,
-        "share": scheduling.share,
+        "budget": config.budget.model_dump(mode="json"),
+        "priority": config.scheduling.priority,
+        "share": config.scheduling.share,
     }
     if not insert_new(connection, runs, row):
         raise RequestIdReused(f"request_id {change.request_id!r} gives a name that is taken; make a new id")
@@ -118,9 +137,15 @@ def page(connection: Connection, scope: AccessScope, size: int, token: str) -> P
 
 
 def plan(connection: Connection, run_id: str) -> RunPlan:
-    """What the run is to do. Raises UnknownRun."""
+    """What the run is to do. Raises UnknownRun, ConfigOutdated."""
     row = _row(connection, FULL_ACCESS, run_id)
-    return RunPlan(row.run_id, row.config, row.retention, row.start_policy, row.trace, row.anchors, row.base_answers)
+    config = read_stored_config(row.config).in_full(run_name(run_id))
+    return RunPlan(run_id, config, row.retention, row.trace, row.anchors, row.base_answers)
+
+
+def stored_config(connection: Connection, run_id: str) -> StoredConfig:
+    """What this version reads of the run's config."""
+    return read_stored_config(connection.scalars(select(runs.c.config).where(runs.c.run_id == run_id)).one())
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,8 +271,8 @@ def resume(connection: Connection, change: ChangeRequest, budget: Budget | None 
     """Queues a paused, failed or cancelled run again, with those of its trials that failed or were cancelled.
 
     Only where they can still count: a round whose M-step is done has taught its policy, and stays as it was.
-    `budget` takes the place of the one in force. Raises UnknownRun, RunNotResumable, BudgetExhausted, QuotaExceeded,
-    RequestIdReused.
+    `budget` takes the place of the one in force. Raises UnknownRun, RunNotResumable, ConfigOutdated, BudgetExhausted,
+    QuotaExceeded, RequestIdReused.
     """
     run_id, row = change.id, _row(connection, change.scope, change.id, lock=True)
     given = f"budget {budget.model_dump_json(exclude_defaults=True)}" if budget else ""
@@ -258,6 +283,7 @@ def resume(connection: Connection, change: ChangeRequest, budget: Budget | None 
             f"runs/{run_id} is {row.state}; only a paused, failed or cancelled run can be resumed",
             metadata={"state": row.state},
         )
+    read_stored_config(row.config).in_full(run_name(run_id))
     if budget is not None:
         connection.execute(update(runs).where(runs.c.run_id == run_id).values(budget=budget.model_dump()))
     _link(connection, row, change)
@@ -269,8 +295,8 @@ def retry(connection: Connection, change: ChangeRequest, names: Sequence[str]) -
     """Queues failed trials of a run again, all of them or those of these names, and the run with them where it has
     ended; one under way is begun from the top, which finds all that was done. With it, how many trials.
 
-    Raises UnknownRun, UnknownTrial, BudgetExhausted, QuotaExceeded, RequestIdReused; RunNotResumable where none can
-    still count.
+    Raises UnknownRun, UnknownTrial, ConfigOutdated, BudgetExhausted, QuotaExceeded, RequestIdReused; RunNotResumable
+    where none can still count.
     """
     run_id, row = change.id, _row(connection, change.scope, change.id, lock=True)
     named = f"{len(names)} trials named" if names else "all that failed"
@@ -282,6 +308,7 @@ def retry(connection: Connection, change: ChangeRequest, names: Sequence[str]) -
             f"runs/{run_id} has no failed trial that can still count: a round whose M-step is done stays as it is",
             metadata={"state": row.state},
         )
+    read_stored_config(row.config).in_full(run_name(run_id))
     _link(connection, row, change)
     if row.state in states.REOPEN_RUN.sources:
         _try_again(connection, row, again, states.REOPEN_RUN)
@@ -331,7 +358,8 @@ def _run(row: Row[Any]) -> Run:
         create_time=row.create_time,
         start_time=row.start_time,
         end_time=row.end_time,
-        error=row.error,
+        error=Fault.from_stored(row.error) if row.error else None,
         progress=events.progress_of(row),
         tenant=row.tenant,
+        unread_config=read_stored_config(row.config).unread,
     )

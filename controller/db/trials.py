@@ -111,7 +111,7 @@ def mean_trained_characters(connection: Connection, names: Sequence[str]) -> int
 def paired_verdicts(connection: Connection, name: str) -> tuple[tuple[Verdict, ...], tuple[Verdict, ...]]:
     """A trial's verdicts and its baseline's, in the order of the queries."""
     row = connection.execute(select(trials.c.verdicts, trials.c.baseline_verdicts).where(trials.c.name == name)).one()
-    return tuple(map(Verdict.model_validate, row.verdicts)), tuple(map(Verdict.model_validate, row.baseline_verdicts))
+    return tuple(map(Verdict.from_stored, row.verdicts)), tuple(map(Verdict.from_stored, row.baseline_verdicts))
 
 
 def choose(connection: Connection, lease: RunLease, round_index: int, kept: Sequence[str]) -> None:
@@ -206,7 +206,7 @@ def reset(connection: Connection, run_id: str, names: Sequence[str]) -> None:
         these = trials.c.name.in_(names[start : start + _CHUNK])
         rows = connection.execute(select(*NO_VERDICTS).where(these)).all()
         connection.execute(update(trials).where(these).values(**values))
-        spent = sum((Usage.model_validate(row.usage) for row in rows if row.state == TrialState.FAILED), Usage())
+        spent = sum((Usage.from_stored(row.usage) for row in rows if row.state == TrialState.FAILED), Usage())
         counted = update(runs).where(runs.c.run_id == run_id).values(**budgets.less_spent(spent))
         tenant = connection.execute(counted.returning(runs.c.tenant)).scalar_one()
         quotas.spend(connection, tenant, -spent.device_seconds)
@@ -266,12 +266,10 @@ def page(
 
 def from_row(row: Row[Any], verdicts: Sequence[Any] = (), manifest: Mapping[str, Any] | None = None) -> Trial:
     """The trial of a row that may be without verdicts and manifest."""
-    own = ("completion", "answers", "verdicts", "manifest")
-    taken = {field: row._mapping[field] for field in Trial.model_fields if field not in own}
-    return Trial(
-        **taken,
-        completion=row.completion or "",
-        answers=tuple(row.answers or ()),
-        verdicts=tuple(verdicts),
-        manifest=dict(manifest or {}),
-    )
+    own = {
+        "completion": row.completion or "",
+        "answers": row.answers or (),
+        "verdicts": verdicts,
+        "manifest": manifest or {},
+    }
+    return Trial.from_stored({field: row._mapping[field] for field in Trial.model_fields if field not in own} | own)

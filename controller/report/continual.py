@@ -54,7 +54,7 @@ def with_continual(report: RunReport, contexts: Sequence[str], after_rounds: Seq
         words.append(f"BWT {found.bwt.mean:+.2f} [{found.bwt.low:+.2f}, {found.bwt.high:+.2f}]")
     if last.retention:
         words.append(f"{last.gate_reason}")
-    return report.model_copy(update={"continual": found, "rl_gain": None, "verdict": "; ".join(words) + "."})
+    return report.changed(continual=found, rl_gain=None, verdict="; ".join(words) + ".")
 
 
 class _Column:

@@ -26,20 +26,19 @@ _ASKED_OF = 20
 
 def estimate_run(new: NewRun, contexts: Sequence[Context], rates: Rates | None, plugins: Sequence[str]) -> RunEstimate:
     """The estimate of a run that could be accepted. Without `rates`: the number of trials alone."""
-    setup = make_setup(RunPlan(new.run_id, new.config, new.retention, new.start_policy, anchors=new.anchors), plugins)
-    config = setup.config
+    setup = make_setup(RunPlan(new.run_id, new.config, new.retention, anchors=new.anchors), plugins)
+    config, planned = setup.config, new.planned
     if rates is None:
         basis = f"No trial of the domain {config.domain.name} is in the record yet, so only trials can be counted."
-        return RunEstimate(trials=new.trials_total, usage=Usage(), wall_seconds=0.0, based_on=0, basis=basis)
+        return RunEstimate(trials=planned.total, usage=Usage(), wall_seconds=0.0, based_on=0, basis=basis)
     queries = _queries(setup, contexts)
-    passages = _passages(config, contexts)
-    usage = _times(_mean(rates, config, queries, passage=False), new.trials_total - passages)
-    usage += _times(_mean(rates, config, queries, passage=True), passages)
-    usage += _m_steps(rates, config, contexts)
+    usage = _times(_mean(rates, config, queries, passage=False), planned.edits)
+    usage += _times(_mean(rates, config, queries, passage=True), planned.passages)
+    usage += _m_steps(rates, config, planned.groups)
     return RunEstimate(
-        trials=new.trials_total,
+        trials=planned.total,
         usage=usage,
-        wall_seconds=_wall_seconds(rates, usage, new.trials_total),
+        wall_seconds=_wall_seconds(rates, usage, planned.total),
         based_on=len(rates.trials),
         basis=f"The newest {len(rates.trials)} trials of {rates.runs} run{'s' * (rates.runs != 1)} of the domain "
         f"{config.domain.name} on the base model {rates.base_model[:12]}, scaled to this run's settings; the wall time "
@@ -64,7 +63,7 @@ def _scaled(stage: str, usage: Usage, took: Took, config: RunConfig, queries: fl
         tokens, limit = usage.completion_tokens, config.editor.sampling.max_tokens
         ended_by_limit = tokens >= was.editor.sampling.max_tokens
         factor = limit / tokens if tokens and (ended_by_limit or limit < tokens) else 1.0
-        return _times(usage, factor).model_copy(update={"prompt_tokens": usage.prompt_tokens})
+        return _times(usage, factor).changed(prompt_tokens=usage.prompt_tokens)
     if stage == "train":
         return _times(usage, config.inner_loop.optimisation.epochs / was.inner_loop.optimisation.epochs)
     if stage == "teach":
@@ -72,7 +71,7 @@ def _scaled(stage: str, usage: Usage, took: Took, config: RunConfig, queries: fl
     return _times(usage, queries / took.queries if took.queries else 1.0)
 
 
-def _m_steps(rates: Rates, config: RunConfig, contexts: Sequence[Context]) -> Usage:
+def _m_steps(rates: Rates, config: RunConfig, groups: int) -> Usage:
     """Of all rounds; each self-edit that is kept is trained on once, or in every later round where θ starts anew."""
     if not rates.m_steps:
         return Usage()
@@ -80,7 +79,7 @@ def _m_steps(rates: Rates, config: RunConfig, contexts: Sequence[Context]) -> Us
     for step in rates.m_steps:
         epochs = config.m_step.optimisation.epochs / step.config.m_step.optimisation.epochs
         each += _times(step.usage, epochs / step.examples / len(rates.m_steps))
-    kept = rates.kept * _tried(config, contexts) * config.editor.k
+    kept = rates.kept * groups * config.editor.k
     return _times(each, kept * ((config.rounds + 1) / 2 if config.m_step.start_from == "base" else 1.0))
 
 
@@ -96,19 +95,6 @@ def _queries(setup: Setup, contexts: Sequence[Context]) -> float:
     own = fmean(len(setup.domain.queries(context)) for context in contexts[:_ASKED_OF])
     limit = setup.config.evaluation.retention_limit
     return own + min(limit or len(setup.retention), len(setup.retention))
-
-
-def _passages(config: RunConfig, contexts: Sequence[Context]) -> int:
-    """Passage-only trials of the whole run, as `planned_trials` counts them."""
-    scored = config.task == "rest_em" and config.held_out.samples
-    held_out = sum(context.split == "heldout" for context in contexts) if scored else 0
-    return int(config.passage_only) * (_tried(config, contexts) + held_out)
-
-
-def _tried(config: RunConfig, contexts: Sequence[Context]) -> int:
-    """Groups that the E-steps of the whole run try; an adaptation tries every train context once."""
-    train = sum(context.split == "train" for context in contexts)
-    return train if config.task == "adapt" else config.rounds * min(config.contexts_per_round, train)
 
 
 def _times(usage: Usage, factor: float) -> Usage:

@@ -1,18 +1,16 @@
 """What a run found, from its record: accuracies of every arm, what was kept, forgetting, and whether the RL step paid.
 
-Every accuracy is averaged over the samples of a context first and over contexts then, so n counts contexts. A
-rejected self-edit trains nothing, so it counts as the baseline of its context: leaving it out would flatter an
-editor that often fails.
+How accuracies are averaged, and what a rejected self-edit counts, is in `controller.rules.scores`.
 """
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from statistics import fmean
 
 from controller.report.cost import arm_costs, cost_of, round_costs
+from controller.rules.scores import Scores, baselines, policy_scores, scores_of
 from sealkit.config import CostConfig
 from sealkit.resources import (
     Editor,
@@ -32,22 +30,7 @@ from sealkit.types import Usage
 _SPLITS = {TrialPhase.E_STEP: "train", TrialPhase.HELD_OUT: "held_out"}
 
 
-@dataclass
-class Arm:
-    """The scores of one policy's self-edits (or of the raw passages) by context, in [0, 1]."""
-
-    by_context: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
-
-    def means(self) -> dict[str, float]:
-        """Mean score of each context."""
-        return {context: fmean(scores) for context, scores in sorted(self.by_context.items())}
-
-    def bests(self) -> dict[str, float]:
-        """Best score of each context, on the very questions that chose it: an upper bound, not an expectation."""
-        return {context: max(scores) for context, scores in sorted(self.by_context.items())}
-
-
-def build_report(run: Run, trials: Sequence[Trial], policies: Sequence[PolicyVersion]) -> RunReport:
+def build_report(run: Run, trials: Sequence[Trial], policies: Sequence[PolicyVersion], prices: CostConfig) -> RunReport:
     """The report of a run, so far or in the end. `policies`: those of the run, oldest first, the start included."""
     order = {policy.name: index for index, policy in enumerate(policies)}
     variant = max((trial.batch_variant_rate for trial in trials), default=0.0)
@@ -60,7 +43,6 @@ def build_report(run: Run, trials: Sequence[Trial], policies: Sequence[PolicyVer
             f"The gate refused every policy that was trained, so the policy did not move: {refused[-1].gate_reason}."
         )
     against, sentences = _against_others(trials, order)
-    prices = CostConfig.model_validate(run.config.get("cost", {}))
     ends = run.end_time or max((t.end_time for t in trials if t.end_time), default=run.create_time)
     return RunReport(
         rows=tuple(rows),
@@ -84,23 +66,22 @@ def _split_rows(phase: TrialPhase, trials: Sequence[Trial], order: Mapping[str, 
     """Rows of one split: base, passage-only, the other arms, then the self-edits of each policy."""
     split = _SPLITS[phase]
     here = [trial for trial in trials if trial.phase is phase]
-    base = _baselines(here)
+    base = baselines(here)
     first: dict[str, float] = {}
     for policy, context in sorted(base, key=lambda key: order.get(key[0], len(order))):
         first.setdefault(context, base[policy, context])
     yield from _row("base", "no adapter", split, mean_estimate(list(first.values())))
-    passage = _arm(here, base, Editor.PASSAGE_ONLY)
-    yield from _row("passage_only", "passage only", split, mean_estimate(list(passage.means().values())))
+    passage = scores_of(here, base, Editor.PASSAGE_ONLY)
+    yield from _row("passage_only", "passage only", split, passage.mean())
     for editor in sorted({trial.editor for trial in here} - {Editor.POLICY, Editor.PASSAGE_ONLY}):
-        yield from _arm_rows(_arm(here, base, editor), f"{editor}.self_edit", f"self-edits by {editor}", split)
+        yield from _arm_rows(scores_of(here, base, editor), f"{editor}.self_edit", f"self-edits by {editor}", split)
     for name, index in order.items():
-        arm = _arm([t for t in here if t.policy == name], base, Editor.POLICY)
-        yield from _arm_rows(arm, f"theta_{index}.self_edit", f"self-edits by θ_{index}", split)
+        yield from _arm_rows(policy_scores(here, name), f"theta_{index}.self_edit", f"self-edits by θ_{index}", split)
 
 
-def _arm_rows(arm: Arm, key: str, who: str, split: str) -> Iterable[ReportRow]:
+def _arm_rows(arm: Scores, key: str, who: str, split: str) -> Iterable[ReportRow]:
     """Mean and, where there were several, best."""
-    yield from _row(f"{key}.mean", f"{who}, mean", split, mean_estimate(list(arm.means().values())))
+    yield from _row(f"{key}.mean", f"{who}, mean", split, arm.mean())
     if any(len(scores) > 1 for scores in arm.by_context.values()):
         k = max(len(scores) for scores in arm.by_context.values())
         yield from _row(f"{key}.best", f"{who}, best of {k}", split, mean_estimate(list(arm.bests().values())))
@@ -113,28 +94,13 @@ def _row(key: str, label: str, split: str, accuracy: Estimate | None) -> Iterabl
 
 def _widened(row: ReportRow, variant: float) -> ReportRow:
     """With an interval that holds the answers that depend on their company too."""
-    return row.model_copy(update={"accuracy": widened(row.accuracy, variant)})
-
-
-def _baselines(trials: Iterable[Trial]) -> dict[tuple[str, str], float]:
-    """Score without an adapter by (policy, context)."""
-    return {(t.policy, t.context_id): t.baseline_accuracy for t in trials if t.baseline_accuracy is not None}
-
-
-def _arm(trials: Iterable[Trial], base: Mapping[tuple[str, str], float], editor: str) -> Arm:
-    arm = Arm()
-    for trial in trials:
-        score = base.get((trial.policy, trial.context_id)) if trial.state is TrialState.REJECTED else trial.accuracy
-        if trial.editor == editor and score is not None:
-            arm.by_context[trial.context_id].append(score)
-    return arm
+    return row.changed(accuracy=widened(row.accuracy, variant))
 
 
 def _rl_step(trials: Sequence[Trial], order: Mapping[str, int]) -> tuple[Estimate | None, str]:
     """Whether the last policy writes better self-edits than the first, on held-out contexts, and the sentence on it."""
     held_out = [trial for trial in trials if trial.phase is TrialPhase.HELD_OUT]
-    base = _baselines(held_out)
-    arms = {name: _arm([t for t in held_out if t.policy == name], base, Editor.POLICY).means() for name in order}
+    arms = {name: policy_scores(held_out, name).means() for name in order}
     scored = [name for name in order if arms[name]]
     if len(order) < 2:
         return None, "No self-edit was kept, so the policy did not move and the RL step cannot have paid."
@@ -160,14 +126,14 @@ def _rl_step(trials: Sequence[Trial], order: Mapping[str, int]) -> tuple[Estimat
 def _against_others(trials: Sequence[Trial], order: Mapping[str, int]) -> tuple[dict[str, Estimate], list[str]]:
     """The last policy's self-edits on held-out contexts minus those of every other editor, and a sentence on each."""
     held_out = [trial for trial in trials if trial.phase is TrialPhase.HELD_OUT]
-    base = _baselines(held_out)
-    arms = {name: _arm([t for t in held_out if t.policy == name], base, Editor.POLICY).means() for name in order}
+    base = baselines(held_out)
+    arms = {name: policy_scores(held_out, name).means() for name in order}
     last = next((name for name in reversed(list(order)) if arms[name]), None)
     gains: dict[str, Estimate] = {}
     if last is None:
         return gains, []
     for editor in sorted({trial.editor for trial in held_out} - {Editor.POLICY, Editor.PASSAGE_ONLY}):
-        gain = _paired(_arm(held_out, base, editor).means(), arms[last], held_out)
+        gain = _paired(scores_of(held_out, base, editor).means(), arms[last], held_out)
         if gain is not None:
             gains[editor] = gain
     who = f"θ_{order[last]}"

@@ -1,10 +1,11 @@
-"""Who writes the self-edits of a group: the arms of a run's config. The policy is one of them; the others are there to
-be compared with it, unless `selection.learn_from` names them too."""
+"""Who writes the self-edits of a group: the arms of a run's config; and how many trials that makes. The policy is one
+of them; the others are there to be compared with it, unless `selection.learn_from` names them too."""
 
 from __future__ import annotations
 
 from collections.abc import Collection
 
+from controller.db.runs import PlannedTrials
 from sealkit.config import RunConfig
 from sealkit.domains.base import Domain
 from sealkit.errors import InvalidConfig
@@ -25,7 +26,26 @@ def edits_of_group(
     return [(arm, min(count, 1) if arm in ready else count) for arm in arms]
 
 
-def count_edits(config: RunConfig, phase: TrialPhase, ready: Collection[str], *, first: bool) -> int:
+def planned_trials(config: RunConfig, *, train: int, held_out: int, ready: Collection[str] = ()) -> PlannedTrials:
+    """Trials of a run with so many contexts. An adaptation tries every train context once, and no held-out one.
+    `ready`: editors whose self-edits the domain has."""
+    adapts = config.task == "adapt"
+    groups = train if adapts else config.rounds * min(config.contexts_per_round, train)
+    scored = 0 if adapts or not config.held_out.samples else held_out
+    tried = groups * _edits(config, TrialPhase.E_STEP, ready, first=True)
+    of_first = scored * _edits(config, TrialPhase.HELD_OUT, ready, first=True)
+    of_others = config.rounds * scoring_trials(config, scored)
+    passages = int(config.passage_only) * (groups + scored)
+    return PlannedTrials(groups=groups, edits=tried + of_first + of_others, passages=passages)
+
+
+def scoring_trials(config: RunConfig, held_out: int) -> int:
+    """Trials that score one policy after the first on so many held-out contexts. `planned_trials` counts one such
+    policy a round; a round that leaves the policy as it is takes them off again."""
+    return 0 if config.task == "adapt" else held_out * _edits(config, TrialPhase.HELD_OUT, (), first=False)
+
+
+def _edits(config: RunConfig, phase: TrialPhase, ready: Collection[str], *, first: bool) -> int:
     """Self-edits of one group."""
     return sum(count for _, count in edits_of_group(config, phase, ready, first=first))
 

@@ -7,13 +7,12 @@ from collections.abc import Sequence
 from controller.db.trials import Plan
 from controller.rules.seeds import inner_seed
 from controller.rules.setup import Setup
+from sealkit import limits
 from sealkit.domains.base import Context, spec_of
 from sealkit.errors import LimitExceeded
 from sealkit.names import id_of
 from sealkit.resources import Trial
 from sealkit.types import TrainingSpec, seed_of
-
-_MAX_EXAMPLES = 10_000  # of a TrainingSpec
 
 
 def consolidated(setup: Setup, contexts: Sequence[Context], kept: Sequence[Trial], t: int) -> TrainingSpec:
@@ -35,11 +34,11 @@ def consolidated(setup: Setup, contexts: Sequence[Context], kept: Sequence[Trial
             inner_seed(setup.config.seed, _plan(setup, trial)),
         ).examples
     ]
-    if len(examples) > _MAX_EXAMPLES:
+    if len(examples) > limits.EXAMPLES:
         raise LimitExceeded(
-            f"what was learned makes {len(examples)} examples, one adapter takes {_MAX_EXAMPLES}; start a new run, or "
-            'commit by joining (adapt.commit = "join")',
-            metadata={"limit": "examples", "allowed": str(_MAX_EXAMPLES), "asked": str(len(examples))},
+            f"what was learned makes {len(examples)} examples, one adapter takes {limits.EXAMPLES}; start a new run, "
+            'or commit by joining (adapt.commit = "join")',
+            metadata={"limit": "examples", "allowed": str(limits.EXAMPLES), "asked": str(len(examples))},
         )
     inner = setup.config.inner_loop
     return setup.mixed(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from controller.retry import gather_or_cancel
 from controller.rules.setup import Setup
@@ -13,8 +12,6 @@ from sealkit.observability.metrics import GATE
 from sealkit.resources import GateState, PolicyVersion, Trial
 from sealkit.rpc.protocols import Evaluator
 from sealkit.types import Evaluation, EvaluationRequest, Policy, Query, Retention, accuracy
-
-_BASE: dict[str, Any] = {"forgetting": 0.0, "gate": GateState.PASSED, "gate_reason": "the base model itself"}
 
 
 async def measured(
@@ -38,23 +35,25 @@ async def measured(
 
     rows = [ask(setup.domain.queries(context)) for context in contexts]
     if theta.adapter is None:
-        answers, found = await gather_or_cancel(*rows), _BASE
+        answers = await gather_or_cancel(*rows)
+        found = theta.changed(forgetting=0.0, gate=GateState.PASSED, gate_reason="the base model itself")
     else:
         whole, *answers = await gather_or_cancel(ask((), whole=True), *rows)
         state, reason = verdict(whole.retention, setup.config.gate)
         GATE.labels(state.value).inc()
-        found = {
-            "retention": whole.retention,
-            "divergence": whole.divergence,
-            "forgetting": whole.retention.forgetting if whole.retention else None,
-            "gate": state,
-            "gate_reason": reason,
-            "usage": theta.usage + whole.usage,
-        }
+        found = theta.changed(
+            retention=whole.retention,
+            divergence=whole.divergence,
+            forgetting=whole.retention.forgetting if whole.retention else None,
+            gate=state,
+            gate_reason=reason,
+            usage=theta.usage + whole.usage,
+        )
     scores = {c.context_id: accuracy(answer.verdicts) for c, answer in zip(contexts, answers, strict=True)}
-    usage = sum((answer.usage for answer in answers), found.get("usage", theta.usage))
-    known = {context: score for context, score in scores.items() if score is not None}
-    return theta.model_copy(update={**found, "usage": usage, "scores": known})
+    return found.changed(
+        usage=sum((answer.usage for answer in answers), found.usage),
+        scores={context: score for context, score in scores.items() if score is not None},
+    )
 
 
 def verdict(retention: Retention | None, config: GateConfig) -> tuple[GateState, str]:
@@ -68,6 +67,11 @@ def verdict(retention: Retention | None, config: GateConfig) -> tuple[GateState,
     if retention.forgetting_low > config.max_forgetting:
         return GateState.REFUSED, f"{found}; gate.max_forgetting is {config.max_forgetting:g}"
     return GateState.PASSED, found
+
+
+def next_policy(theta: PolicyVersion, made: PolicyVersion) -> PolicyVersion:
+    """θ_{t+1}: what round t made, or θ_t where that is θ_t itself or the gate refused it."""
+    return theta if made.gate is GateState.REFUSED else made
 
 
 def within_gate(trial: Trial, config: GateConfig) -> bool:

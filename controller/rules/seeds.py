@@ -23,7 +23,7 @@ def group_sampling(config: RunConfig, plan: Plan) -> Sampling:
     """How a group's self-edits are sampled. On held-out contexts every policy gets the same seed, so that policies are
     compared in pairs; the generator derives each completion's own seed from context and index."""
     scope = ("held out",) if plan.phase is TrialPhase.HELD_OUT else ("round", plan.round)
-    return config.editor.sampling.model_copy(update={"seed": seed_of(config.seed, *scope)})
+    return config.editor.sampling.changed(seed=seed_of(config.seed, *scope))
 
 
 def inner_seed(run_seed: int, plan: Plan) -> int:

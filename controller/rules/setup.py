@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from pydantic import Field
@@ -11,13 +11,11 @@ from controller.db.database import storable
 from controller.db.runs import RunPlan
 from controller.retry import retry_until_available
 from controller.rules.anchors import anchors_of, answering
-from controller.rules.arms import count_edits
 from controller.rules.rehearsal import examples_of, split
 from controller.rules.seeds import shuffled
-from sealkit.config import RunConfig, parse_config
+from sealkit.config import RunConfig
 from sealkit.domains.base import Context, Domain, load_domain
-from sealkit.names import run_name
-from sealkit.resources import Editor, TrialPhase
+from sealkit.resources import Editor
 from sealkit.rpc.protocols import Generator
 from sealkit.types import (
     Anchoring,
@@ -57,7 +55,6 @@ class Setup:
     retention_digest: str
     rehearsed: tuple[Query, ...]
     rehearsal: tuple[TrainingExample, ...]
-    start_policy: str
     anchored: Mapping[str, Prompt] = field(default_factory=dict)
     anchors: tuple[TrainingExample, ...] = ()
     asks_base: bool = False
@@ -77,7 +74,7 @@ class Setup:
     def mixed(self, spec: TrainingSpec) -> TrainingSpec:
         """A spec with what every training of the run has against forgetting."""
         anchoring = self.config.inner_loop.anchors.anchoring if self.anchors else Anchoring()
-        return spec.model_copy(update={"rehearsal": self.rehearsal, "anchors": self.anchors, "anchoring": anchoring})
+        return spec.changed(rehearsal=self.rehearsal, anchors=self.anchors, anchoring=anchoring)
 
     def contexts_of_round(self, train: Sequence[Context], round_index: int) -> list[Context]:
         """The next `contexts_per_round` of the shuffled train split, going round; a context comes once a round."""
@@ -88,7 +85,7 @@ class Setup:
 
 def make_setup(plan: RunPlan, plugins: Sequence[str]) -> Setup:
     """Raises InvalidConfig or UnknownDomain where this process cannot do what the record says."""
-    config = parse_config(plan.config, source=run_name(plan.run_id))
+    config = plan.config
     domain = load_domain(config.domain.name, plugins=plugins)(config.domain.options, config.inner_loop)
     # Suites are written kind by kind, and `retention_limit` takes the first that the base answers right.
     mixed = sorted(plan.retention, key=lambda record: seed_of(config.seed, "order of retention", record["id"]))
@@ -103,11 +100,10 @@ def make_setup(plan: RunPlan, plugins: Sequence[str]) -> Setup:
         retention_digest=digest_of(*retention),
         rehearsed=rehearsed,
         rehearsal=examples_of(rehearsed) if config.rehearsal.source == "suite" else (),
-        start_policy=plan.start_policy,
         anchored=_anchored(config, suite, plan.anchors),
     )
     if plan.base_answers is not None:
-        return with_base_answers(setup, BaseAnswers.model_validate(plan.base_answers))
+        return with_base_answers(setup, BaseAnswers.from_stored(plan.base_answers))
     own_words = bool(rehearsed) and config.rehearsal.source == "model"
     return replace(setup, asks_base=own_words or bool(setup.anchored))
 
@@ -137,24 +133,11 @@ def retention_query(record: Mapping[str, str]) -> Query:
     return Query(query_id=record["id"], question=question, gold=record["answer"], prompt=Prompt(user=question))
 
 
-def planned_trials(config: RunConfig, *, train: int, held_out: int, ready: Collection[str] = ()) -> int:
-    """Trials of a whole run in which every round moves the policy; a round that does not takes its own off. An
-    adaptation tries every train context once, and no held-out one. `ready`: editors whose self-edits the domain has."""
-    passage = int(config.passage_only)
-    group = count_edits(config, TrialPhase.E_STEP, ready, first=True) + passage
-    if config.task == "adapt":
-        return train * group
-    each_round = min(config.contexts_per_round, train) * group
-    first, later = (count_edits(config, TrialPhase.HELD_OUT, ready, first=first) for first in (True, False))
-    scored = held_out * (first + passage + later * config.rounds) if config.held_out.samples else 0
-    return config.rounds * each_round + scored
-
-
 async def base_answers(setup: Setup, generator: Generator) -> BaseAnswers:
     """What the base model says to the anchors, and to what is rehearsed where the config asks for its own words. It is
     asked greedily, and waited for."""
     own_words = setup.rehearsed if setup.config.rehearsal.source == "model" else ()
-    greedy = setup.config.evaluation.sampling.model_copy(update={"temperature": 0.0, "seed": 0})
+    greedy = setup.config.evaluation.sampling.changed(temperature=0.0, seed=0)
     asked = {query.query_id: query.prompt for query in own_words}
 
     async def ask(prompts: Mapping[str, Prompt], sampling: Sampling) -> dict[str, str]:

@@ -20,11 +20,11 @@ from controller.db.leases import RunLease, hold
 from controller.db.tables import now
 from controller.db.trials import Plan
 from controller.heartbeats import Heartbeats
-from controller.report.run import build_report
 from controller.retry import last, retry_until_available
 from controller.rules import gate
-from controller.rules.arms import count_edits, edits_of_group
+from controller.rules.arms import edits_of_group, scoring_trials
 from controller.rules.consolidation import consolidated
+from controller.rules.scores import policy_scores
 from controller.rules.selection import BothVerdicts, Group
 from controller.rules.setup import Setup
 from controller.services import Services
@@ -92,7 +92,7 @@ class RunSteps:
         asked = partial(self._services.base_model, policy_moves=moves, divergence=weighed)
         base = await retry_until_available(asked, doing="asking for the base model")
         theta = await self._database.write(
-            policies.begin, self._lease, start_policy=self._setup.start_policy, base_model=base.digest
+            policies.begin, self._lease, start_policy=self.config.start_policy, base_model=base.digest
         )
         if theta.gate is not GateState.UNMEASURED:
             return theta
@@ -109,14 +109,18 @@ class RunSteps:
         return await self._database.read(policies.get, FULL_ACCESS, following) if following else None
 
     async def close_round(self, t: int, theta: PolicyVersion, made: PolicyVersion, *, kept: int) -> PolicyVersion:
-        """Ends round t; θ_{t+1} is what was `made`, or θ_t where that is θ_t itself or the gate refused it. A policy
-        that stays needs no second scoring."""
-        stays = made.name == theta.name or made.gate is GateState.REFUSED
-        again = count_edits(self.config, TrialPhase.HELD_OUT, (), first=False)
-        fewer = len(self.held_out) * again if stays else 0
-        alias = self.config.gate.alias
+        """Ends round t with θ_{t+1}. A policy that stays is published no second time, and needs no second scoring."""
+        following = gate.next_policy(theta, made)
+        moves = following.name != theta.name
         following = await self._database.write(
-            policies.end_round, self._lease, t, theta, made, kept=kept, alias=alias, fewer_trials=fewer
+            policies.end_round,
+            self._lease,
+            t,
+            made,
+            following,
+            kept=kept,
+            alias=self.config.gate.alias if moves else "",
+            fewer_trials=0 if moves else scoring_trials(self.config, len(self.held_out)),
         )
         log.info("round done", round=t, kept=kept, policy=following.name, gate=made.gate_reason)
         return following
@@ -147,7 +151,7 @@ class RunSteps:
         names = [trial.name for trial in edits]
         budget = await self._database.read(trials.mean_trained_characters, names)
         plan = self._plan(t, phase, theta, context, Editor.PASSAGE_ONLY, 0)
-        return [plan.model_copy(update={"target_characters": budget})]
+        return [plan.changed(target_characters=budget)]
 
     async def tried(self, plans: Sequence[Plan]) -> list[Trial]:
         """Has the trials made, and returns them when all have ended. Rows come first, messages then; a message that
@@ -269,11 +273,9 @@ class RunSteps:
     # --- the score of a policy ----------------------------------------------------------------------------------------
     async def keep_score(self, theta: PolicyVersion, groups: Sequence[Group]) -> None:
         """Records a policy's mean accuracy on held-out contexts, as the report counts it."""
-        run = await self._database.read(runs.get, FULL_ACCESS, self._lease.run_id)
         tried = [t for g in groups for t in (*g.edits, *([g.passage] if g.passage else ()))]
-        rows = {row.key: row.accuracy.mean for row in build_report(run, tried, [theta]).rows}
-        held_out = rows.get("held_out.theta_0.self_edit.mean")
-        await self._database.write(policies.score, self._lease, theta.name, held_out)
+        found = policy_scores(tried, theta.name).mean()
+        await self._database.write(policies.score, self._lease, theta.name, found.mean if found else None)
 
     def _is_first(self, theta: PolicyVersion) -> bool:
         return theta.round is None

@@ -1,16 +1,16 @@
-"""A trial's manifest: all that makes it again, what came out, and the versions that made it. Written with its result.
+"""The parts of a trial's manifest (`controller.db.manifest`), from its run's setup and from what came out.
 
 `TrialWork` makes a trial from `Instructions` alone and its run's own fixed parts (context, retention suite), whose
 digests the manifest holds; a rerun takes the instructions out of the manifest instead of the config, so what is
-written down is what is enough. No text stands in it: the completion is in the trial's row, the manifest has its digest.
+written down is what is enough.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from typing import Any
 
+from controller.db.manifest import Found, Instructions
 from controller.db.trials import Plan
 from controller.rules.seeds import group_sampling, inner_seed
 from controller.rules.setup import Setup
@@ -22,68 +22,12 @@ from sealkit.types import (
     EarlyStopping,
     Evaluation,
     Policy,
-    Sampling,
     TrainingResult,
     TrainingSpec,
-    Value,
     Verdict,
     digest_of,
     seed_of,
 )
-
-
-class Instructions(Value):
-    """What makes a trial. `sampling` is the generator's, without a schema (`constrained` says to take the domain's);
-    None where nothing is sampled. `row_seed` is what the generator makes of its seed for this very completion.
-    `teaching`: how a teacher answers, where the self-edit asks something."""
-
-    policy: Policy
-    editor: str
-    context_id: str
-    index: int
-    domain: str
-    options: dict[str, Any]
-    sampling: Sampling | None
-    row_seed: int | None
-    constrained: bool
-    inner_seed: int
-    target_characters: int | None
-    answering: Sampling
-    judge: str
-    retention_limit: int
-    divergence: bool
-    early_stopping: EarlyStopping | None
-    start_from: Policy | None = None
-    """What the adapter is trained and evaluated on; None: the policy."""
-    teaching: Sampling = Sampling(temperature=0.0)
-
-    @property
-    def below(self) -> Policy:
-        """What the adapter is trained and evaluated on: also the teacher."""
-        return self.start_from or self.policy
-
-
-class Found(Value):
-    """What came out, as digests (SHA-256); empty where there was no such thing."""
-
-    completion: str = ""
-    answers: str = ""
-    spec: str = ""
-    adapter: str = ""
-    weights_sha256: str = ""
-    verdicts: str = ""
-    baseline: str = ""
-    steps: int = 0
-    final_loss: float | None = None
-
-
-class Manifest(Value):
-    """`material`: digests of the fixed parts; `versions`: of services, domain and judge, as they were."""
-
-    instructions: Instructions
-    material: dict[str, str]
-    found: Found
-    versions: dict[str, str]
 
 
 def instructions(setup: Setup, plan: Plan, policy: Policy) -> Instructions:
@@ -110,7 +54,7 @@ def instructions(setup: Setup, plan: Plan, policy: Policy) -> Instructions:
         divergence=config.evaluation.divergence,
         early_stopping=_early_stopping(config, plan) if written else None,
         start_from=None if below == policy else below,
-        teaching=config.inner_loop.teaching.model_copy(update={"seed": seed}),
+        teaching=config.inner_loop.teaching.changed(seed=seed),
     )
 
 

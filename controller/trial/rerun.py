@@ -14,6 +14,7 @@ import structlog
 
 from controller.db import reruns
 from controller.db.database import Database
+from controller.db.reruns import Tried
 from controller.heartbeats import Heartbeats
 from controller.trial.dispatcher import RERUNS
 from controller.trial.versions import changes
@@ -28,6 +29,7 @@ _LOOK_SECONDS = 0.5
 _SHOWN = 160
 """Characters of a text that a difference shows."""
 _BEFORE = 20
+_FOUND = ("spec", "adapter", "weights_sha256", "steps", "final_loss")
 _SCORES = ("accuracy", "baseline_accuracy", "forgetting", "divergence", "reward", "stopped_early")
 
 
@@ -54,30 +56,30 @@ async def _put_missing(database: Database, queue: Queue, heartbeats: Heartbeats)
         await queue.put(RERUNS.run_id, [name for name in waiting if name not in queued])
 
 
-def compare(rerun: Trial, original: Trial) -> Rerun:
+def compare(rerun: Tried, original: Tried) -> Rerun:
     """A rerun beside its original; what differs is told once the rerun has ended."""
-    if not rerun.state.terminal:
-        return Rerun(trial=rerun, original=original.name)
+    if not rerun.trial.state.terminal:
+        return Rerun(trial=rerun.trial, original=original.trial.name)
     found = tuple(_differences(original, rerun))
-    return Rerun(trial=rerun, original=original.name, identical=not found, differences=found)
+    return Rerun(trial=rerun.trial, original=original.trial.name, identical=not found, differences=found)
 
 
-def _differences(was: Trial, now: Trial) -> Iterator[Difference]:
+def _differences(was: Tried, now: Tried) -> Iterator[Difference]:
     """In the order in which a trial is made: the first one is the likeliest cause of the others."""
-    yield from _one("state", _ended(was), _ended(now))
-    yield from _one("completion", was.completion, now.completion)
-    yield from _all("answers", dict(enumerate(was.answers)), dict(enumerate(now.answers)), "answers[{}]")
-    yield from _one("rejection", was.rejection, now.rejection)
-    if not (now.manifest and was.manifest):  # it failed, and the state has said why
+    yield from _one("state", _ended(was.trial), _ended(now.trial))
+    yield from _one("completion", was.trial.completion, now.trial.completion)
+    yield from _all("answers", dict(enumerate(was.trial.answers)), dict(enumerate(now.trial.answers)), "answers[{}]")
+    yield from _one("rejection", was.trial.rejection, now.trial.rejection)
+    if was.manifest is None or now.manifest is None:  # it failed, and the state has said why
         return
-    for name in ("spec", "adapter", "weights_sha256", "steps", "final_loss"):
-        yield from _one(name, _text(was.manifest["found"].get(name)), _text(now.manifest["found"].get(name)))
-    yield from _verdict_differences(was.verdicts, now.verdicts)
-    yield from _one("baseline_verdicts", was.manifest["found"]["baseline"], now.manifest["found"]["baseline"])
+    for name in _FOUND:
+        yield from _one(name, _text(getattr(was.manifest.found, name)), _text(getattr(now.manifest.found, name)))
+    yield from _verdict_differences(was.trial.verdicts, now.trial.verdicts)
+    yield from _one("baseline_verdicts", was.manifest.found.baseline, now.manifest.found.baseline)
     for name in _SCORES:
-        yield from _one(name, _text(getattr(was, name)), _text(getattr(now, name)))
-    yield from _all("material", was.manifest["material"], now.manifest["material"])
-    for fact, before, after in changes(was.manifest["versions"], now.manifest["versions"]):
+        yield from _one(name, _text(getattr(was.trial, name)), _text(getattr(now.trial, name)))
+    yield from _all("material", was.manifest.material, now.manifest.material)
+    for fact, before, after in changes(was.manifest.versions, now.manifest.versions):
         yield from _one(f"versions.{fact}", _text(before), _text(after))
 
 

@@ -9,16 +9,17 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, TypeVar
+from typing import TypeVar
 
-from controller.db.attempts import Result, Taken
+from controller.db.attempts import Result, Spent, Taken
 from controller.db.database import storable
+from controller.db.manifest import Instructions, Manifest
 from controller.retry import last, retry_until_available
 from controller.rules.arms import WRITERS, outside_editor
 from controller.rules.reward import reward
 from controller.rules.setup import BASE, Setup
 from controller.services import Services
-from controller.trial.manifest import Instructions, Manifest, found, instructions, material
+from controller.trial.manifest import found, instructions, material
 from controller.trial.versions import Versions
 from sealkit.config import RunConfig
 from sealkit.domains.base import Rejected, Study, spec_of, study_of
@@ -42,7 +43,7 @@ from sealkit.types import (
 
 T = TypeVar("T")
 
-KeepSampled = Callable[[str, Sequence[str] | None, dict[str, float], dict[str, Usage]], Awaitable[None]]
+KeepSampled = Callable[[str, Sequence[str] | None, Spent], Awaitable[None]]
 
 
 class TrialWork:
@@ -55,12 +56,12 @@ class TrialWork:
         self._policy = taken.policy
         self._completion = taken.completion
         self._answers = taken.answers
-        self._rerun = Manifest.model_validate(taken.manifest) if taken.manifest else None
+        self._rerun = taken.manifest
         self._services = services
         self._versions = versions
         self._keep = keep
-        self._seconds = dict(taken.stage_seconds)
-        self._usage = dict(taken.stage_usage)
+        self._seconds = dict(taken.spent.stage_seconds)
+        self._usage = dict(taken.spent.stage_usage)
         self._characters: int | None = None
 
     async def bring_to_end(self, setup: Setup) -> Result:
@@ -70,7 +71,8 @@ class TrialWork:
         try:
             return await self._make(setup, how)
         except AdapterNotFound as error:
-            if self._rerun and how.policy.adapter and how.policy.adapter.digest in error.message:
+            lost = error.metadata.get("digest")
+            if self._rerun and how.policy.adapter and how.policy.adapter.digest == lost:
                 raise NotReproducible(f"{how.policy.name} is gone from the adapter store: {error.message}") from error
             raise
 
@@ -81,9 +83,12 @@ class TrialWork:
             # It trains nothing, so it is worth what the policy knows by itself.
             known = await self._stage("evaluate", lambda: self._without_adapter(setup, how))
             manifest = await self._manifest(setup, how, None, None, known)
-            before = accuracy(known.verdicts)
-            return self._result(
-                TrialState.REJECTED, rejection=str(rejected), baseline_accuracy=before, manifest=manifest
+            return Result(
+                state=TrialState.REJECTED,
+                rejection=str(rejected),
+                baseline_accuracy=accuracy(known.verdicts),
+                manifest=manifest,
+                spent=self._spent(),
             )
         trained = await self._stage("train", lambda: self._train(spec, how))
         evaluation = await self._stage("evaluate", lambda: self._evaluate(setup, trained, how))
@@ -92,7 +97,12 @@ class TrialWork:
 
     def failed(self, error: SealError) -> Result:
         """The end of a trial that an error ended."""
-        return self._result(TrialState.FAILED, error=fault_of(error))
+        return Result(
+            state=TrialState.FAILED,
+            error=fault_of(error),
+            trained_characters=self._characters,
+            spent=self._spent(),
+        )
 
     async def _compile(self, setup: Setup, how: Instructions) -> TrainingSpec:
         domain = setup.domain
@@ -116,7 +126,7 @@ class TrialWork:
                 outside = outside_editor(how.editor, ready)
                 text = await self._stage("generate", lambda: self._generate(setup, how, sampling, outside))
             self._completion = storable(text)
-            await self._keep(self._completion, None, self._seconds, self._usage)
+            await self._keep(self._completion, None, self._spent())
         return self._completion
 
     async def _taught(self, how: Instructions, study: Study) -> tuple[str, ...]:
@@ -124,12 +134,12 @@ class TrialWork:
         if self._answers is None:
             answers = await self._stage("teach", lambda: self._teach(how, study))
             self._answers = tuple(map(storable, answers))
-            await self._keep(self._completion or "", self._answers, self._seconds, self._usage)
+            await self._keep(self._completion or "", self._answers, self._spent())
         return self._answers
 
     async def _generate(self, setup: Setup, how: Instructions, sampling: Sampling, outside: str) -> tuple[str, Usage]:
         if how.constrained:
-            sampling = sampling.model_copy(update={"json_schema": setup.domain.completion_schema})
+            sampling = sampling.changed(json_schema=setup.domain.completion_schema)
         prompts = [(how.context_id, setup.domain.prompt(self._context), [how.index])]
         writer = BASE if how.editor == Editor.BASE else how.policy
         written = await last(self._services.generator.sample(writer, prompts, sampling, editor=outside))
@@ -201,51 +211,47 @@ class TrialWork:
         spec: TrainingSpec | None,
         trained: TrainingResult | None,
         evaluation: Evaluation,
-    ) -> dict[str, Any]:
+    ) -> Manifest:
         versions = {
             **await self._versions.get(),
             "domain": f"{setup.domain.name} {setup.domain.version}",
             "judge": f"{how.judge} {evaluation.judge_version}".strip(),
         }
         came_out = found(self._completion, self._answers, spec, trained, evaluation)
-        manifest = Manifest(
-            instructions=how, material=material(setup, self._context), found=came_out, versions=versions
-        )
-        return manifest.model_dump(mode="json")
+        return Manifest(instructions=how, material=material(setup, self._context), found=came_out, versions=versions)
 
-    def _scored(
-        self, config: RunConfig, trained: TrainingResult, evaluation: Evaluation, manifest: dict[str, Any]
-    ) -> Result:
+    def _scored(self, config: RunConfig, trained: TrainingResult, evaluation: Evaluation, manifest: Manifest) -> Result:
+        """A trial that was asked: failed where the judge did, else with its accuracies. What was not asked to the end
+        has no reward."""
+        fault = ungraded_fault(evaluation, config.evaluation.max_ungraded)
         after, before = accuracy(evaluation.verdicts), accuracy(evaluation.baseline_verdicts)
         forgetting = evaluation.retention.forgetting if evaluation.retention else None
-        came_out = {
-            "adapter": trained.adapter,
-            "forgetting": forgetting,
-            "retention": evaluation.retention,
-            "divergence": evaluation.divergence,
-            "stopped_early": evaluation.stopped_early,
-            "batch_variant_rate": evaluation.batch_variant_rate,
-            "verdicts": evaluation.verdicts,
-            "baseline_verdicts": evaluation.baseline_verdicts,
-            "manifest": manifest,
-        }
-        fault = ungraded_fault(evaluation, config.evaluation.max_ungraded)
-        if fault or after is None or before is None:
-            return self._result(TrialState.FAILED, error=fault, **came_out)
-        came_out |= {"accuracy": after, "baseline_accuracy": before}
-        if not evaluation.stopped_early:  # what was not asked to the end has no reward
-            came_out["reward"] = reward(after - before, forgetting, evaluation.divergence, config.reward)
-        return self._result(TrialState.SUCCEEDED, **came_out)
-
-    def _result(self, state: TrialState, **came_out: Any) -> Result:
+        gain = None if after is None or before is None else after - before
+        earned = None
+        if fault is None and gain is not None and not evaluation.stopped_early:
+            earned = reward(gain, forgetting, evaluation.divergence, config.reward)
         return Result(
-            state=state,
-            stage_seconds=self._seconds,
-            stage_usage=self._usage,
-            usage=sum(self._usage.values(), Usage()),
+            state=TrialState.FAILED if fault else TrialState.SUCCEEDED,
+            error=fault,
+            adapter=trained.adapter,
             trained_characters=self._characters,
-            **came_out,
+            accuracy=None if fault else after,
+            baseline_accuracy=None if fault else before,
+            forgetting=forgetting,
+            retention=evaluation.retention,
+            divergence=evaluation.divergence,
+            stopped_early=evaluation.stopped_early,
+            batch_variant_rate=evaluation.batch_variant_rate,
+            reward=earned,
+            verdicts=evaluation.verdicts,
+            baseline_verdicts=evaluation.baseline_verdicts,
+            spent=self._spent(),
+            manifest=manifest,
         )
+
+    def _spent(self) -> Spent:
+        """What all attempts have taken up to now."""
+        return Spent(stage_seconds=self._seconds, stage_usage=self._usage)
 
 
 def trained_characters(spec: TrainingSpec) -> int:
@@ -262,7 +268,7 @@ def with_budget(spec: TrainingSpec, target_characters: int | None) -> TrainingSp
     if target_characters is None:
         return spec
     epochs = max(1, round(target_characters / sum(map(_characters, spec.examples))))
-    return spec.model_copy(update={"optimisation": spec.optimisation.model_copy(update={"epochs": epochs})})
+    return spec.changed(optimisation=spec.optimisation.changed(epochs=epochs))
 
 
 def ungraded_fault(evaluation: Evaluation, limit: float) -> Fault | None:

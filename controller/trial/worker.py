@@ -18,7 +18,7 @@ from sqlalchemy import Connection
 from structlog.contextvars import bound_contextvars
 
 from controller.db import attempts, contexts, runs
-from controller.db.attempts import Result, Taken, Untaken
+from controller.db.attempts import Result, Spent, Taken, Untaken
 from controller.db.database import Database
 from controller.db.leases import TrialLease
 from controller.db.trials import Plan
@@ -38,7 +38,6 @@ from sealkit.names import run_name
 from sealkit.observability import tracing
 from sealkit.queue import Delivery, Queue
 from sealkit.resources import TrialPhase, TrialState
-from sealkit.types import Usage
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -134,7 +133,7 @@ class Worker:
         # A bug, here or in a domain plug-in: the trial ends with it, and the worker goes on.
         log.error("trial crashed", trial=delivery.body, exc_info=error)
         if flight is not None and flight.lease is not None:
-            result = Result(state=TrialState.FAILED, error=fault_of(error), stage_seconds={})
+            result = Result(state=TrialState.FAILED, error=fault_of(error))
             ending = asyncio.create_task(self._end(flight.lease, result, delivery))
             self._in_flight[delivery.key] = InFlight(delivery, ending, flight.lease, settling=True)
             ending.add_done_callback(lambda _: self._in_flight.pop(delivery.key, None))
@@ -170,10 +169,8 @@ class Worker:
     async def _result(self, taken: Taken) -> Result | None:
         """How the trial ended; None where another attempt is worth it."""
 
-        async def keep(
-            text: str, answers: Sequence[str] | None, seconds: dict[str, float], usage: dict[str, Usage]
-        ) -> None:
-            await self._record(attempts.save_sampled, taken.lease, text, answers, seconds, usage)
+        async def keep(text: str, answers: Sequence[str] | None, spent: Spent) -> None:
+            await self._record(attempts.save_sampled, taken.lease, text, answers, spent)
 
         work = TrialWork(taken, self._services, self._versions, keep)
         try:

@@ -27,7 +27,7 @@ def list_runs(limit: Limit = 20, address: Address = "", data: Data = DEFAULT_DAT
             (
                 run.name,
                 run.display_name,
-                run.state.value,
+                f"{run.state.value}, outdated config" if run.unread_config else run.state.value,
                 _progress(run.progress.trials_done, run.progress.trials_total),
                 moment(run.create_time),
                 run.tenant,

@@ -14,13 +14,12 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from sealkit import limits
 from sealkit.errors import AdapterCorrupt, AdapterMismatch, LimitExceeded, UnknownTargetModule
 from sealkit.types import LoraConfig
 
 WEIGHTS_FILE = "adapter_model.safetensors"
 CONFIG_FILE = "adapter_config.json"
-MAX_RANK = 1024
-"""What `LoraConfig` allows, and how much the decoder holds on top of one another."""
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 _PREFIX = "base_model.model."
 # PEFT features that change what the two matrices mean; an adapter that uses one would be applied wrongly in silence.
@@ -106,11 +105,11 @@ def concatenate(policy: LoraWeights, trial: LoraWeights) -> LoraWeights:
     Raises LimitExceeded where the ranks together are more than an adapter may have.
     """
     rank = policy.config.rank + trial.config.rank
-    if rank > MAX_RANK:
+    if rank > limits.RANK:
         raise LimitExceeded(
-            f"ranks {policy.config.rank} and {trial.config.rank} make {rank}, and an adapter has {MAX_RANK} at most; "
+            f"ranks {policy.config.rank} and {trial.config.rank} make {rank}, an adapter has {limits.RANK} at most; "
             'consolidate what was learned into one adapter (adapt.commit = "consolidate")',
-            metadata={"limit": "rank", "allowed": str(MAX_RANK), "asked": str(rank)},
+            metadata={"limit": "rank", "allowed": str(limits.RANK), "asked": str(rank)},
         )
     tensors = {}
     for path in sorted({*policy.tensors, *trial.tensors}):

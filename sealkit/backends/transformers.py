@@ -11,6 +11,7 @@ from typing import Literal, TypeVar
 
 import torch
 
+from sealkit import limits
 from sealkit.backends.base import Generation
 from sealkit.backends.decoding.adapters import AdapterCache
 from sealkit.backends.decoding.batch_invariance import GREEDY, measure_batch_variance
@@ -27,8 +28,6 @@ from sealkit.observability.gpu import watch_gpus
 from sealkit.observability.metrics import DECODE_BATCH_VARIANT_RATE
 from sealkit.store import AdapterStore
 from sealkit.types import AdapterRef, FinishReason, ModelInfo, Policy, Prompt, Sampling, Usage
-
-_MAX_RANK = 1024
 
 T = TypeVar("T")
 
@@ -176,7 +175,7 @@ class TransformersBackend:
         self._loaded = load_model(settings)
         on = self._deterministic == "on" or (self._deterministic == "auto" and self._in_half_precision)
         self._loaded = self._loaded.telling(deterministic="yes" if on else "no")
-        return (StableEngine if on else Engine)(self._loaded, max_rows=self._max_rows, max_rank=_MAX_RANK)
+        return (StableEngine if on else Engine)(self._loaded, max_rows=self._max_rows, max_rank=limits.RANK)
 
     @property
     def _in_half_precision(self) -> bool:

@@ -10,11 +10,9 @@ from typing import Any, Protocol, cast, runtime_checkable
 
 from pydantic import Field
 
+from sealkit import limits
 from sealkit.errors import UnknownDomain
 from sealkit.types import Prompt, Query, TrainingSpec, Value
-
-MOST_ITEMS = 1000
-"""Of a study: they are one request to the generator."""
 
 
 class Context(Value):
@@ -45,7 +43,7 @@ class StudyItem(Value):
 class Study(Value):
     """What a self-edit wants to be taught: each item is answered by the teacher, and the answers are trained on."""
 
-    items: tuple[StudyItem, ...] = Field(min_length=1, max_length=MOST_ITEMS)
+    items: tuple[StudyItem, ...] = Field(min_length=1, max_length=limits.PROMPTS)
 
 
 @runtime_checkable

@@ -35,7 +35,7 @@ from sealkit.types import (
 )
 
 MODEL = ModelInfo(
-    name="tiny", digest="ab" * 32, tokenizer_digest="cd" * 32, context_length=64, has_chat_template=False,
+    name="tiny", digest="ab" * 32, tokenizer_digest="cd" * 32, context_length=64,
     dtype="float32", device="cpu",
 )  # fmt: skip
 SPEC = TrainingSpec(
@@ -80,9 +80,7 @@ class Replica(trainer_pb2_grpc.TrainerServiceServicer, evaluator_pb2_grpc.Evalua
 
     async def TrainAdapter(self, request: Any, context: Any) -> AsyncIterator[Any]:
         await self._came()
-        result = TrainingResult(
-            adapter=AdapterRef(digest="ef" * 32, uri="memory://x"), cached=False, steps=1, first_loss=1, final_loss=1
-        )
+        result = TrainingResult(adapter=AdapterRef(digest="ef" * 32), cached=False, steps=1, first_loss=1, final_loss=1)
         yield trainer_pb2.TrainAdapterResponse(result=to_pb(result, trainer_pb2.TrainingResult))
 
     async def GetTrainerInfo(self, request: Any, context: Any) -> Any:

@@ -30,7 +30,6 @@ MODEL = ModelInfo(
     digest="d",
     tokenizer_digest="t",
     context_length=8,
-    has_chat_template=False,
     dtype="float32",
     device="cpu",
 )

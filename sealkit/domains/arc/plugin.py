@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from sealkit import limits
 from sealkit.config import InnerLoopConfig
 from sealkit.domains.arc.augment import training_tasks
 from sealkit.domains.arc.grids import GridStyle, Pair, to_text
@@ -30,7 +31,7 @@ from sealkit.types import Prompt, PromptFormat, PromptLoss, Query, TrainingExamp
 
 _LOSS = {Strategy.ALL: PromptLoss.ALL, Strategy.OUTPUT: PromptLoss.SHOTS}
 
-MOST_VIEWS = 65
+MOST_VIEWS = 1 + limits.VIEWS
 """What a query may have: its own prompt and 64 others."""
 ORACLE = Toolkit(
     data_generation=DataGeneration(

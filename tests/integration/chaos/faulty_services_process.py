@@ -48,7 +48,7 @@ class WildServices(FakeServices):
                 if how == 0:
                     return
                 if how == 1:
-                    wrong = AdapterRef(digest=WRONG, uri="memory://wrong")
+                    wrong = AdapterRef(digest=WRONG)
                     update = update.model_copy(update={"adapter": wrong})
             yield update
 

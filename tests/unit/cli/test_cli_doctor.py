@@ -21,7 +21,7 @@ from tests.serving import Answer, FakeVllm, HttpServer, serving
 
 KEY = "sk-of-the-judge-0123456789"
 INFO = ModelInfo(
-    name="m", digest="ab" * 32, tokenizer_digest="cd" * 32, context_length=512, has_chat_template=True,
+    name="m", digest="ab" * 32, tokenizer_digest="cd" * 32, context_length=512,
     dtype="float32", device="cpu",
 )  # fmt: skip
 

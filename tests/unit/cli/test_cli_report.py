@@ -10,6 +10,11 @@ from sealkit.types import Usage
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 RUN = Run(name="runs/r", display_name="demo", state=RunState.SUCCEEDED, config={}, create_time=NOW)
 
+EMPTY = RunReport(
+    rows=(), trial_counts={}, kept=0, trial_forgetting=None, policies=(), stage_seconds={}, rl_gain=None,
+    verdict="Nothing can be said yet.", usage=Usage(), wall_seconds=0.0,
+)  # fmt: skip
+
 
 def row(split: str, label: str, mean: float) -> ReportRow:
     return ReportRow(key=label, label=label, split=split, accuracy=Estimate(mean=mean, low=0.1, high=0.9, n=12))
@@ -48,10 +53,13 @@ def test_the_report_says_all_that_was_found(capsys: pytest.CaptureFixture[str]) 
         assert wanted in shown
 
 
+def test_a_run_of_another_version_says_why_it_cannot_go_on(capsys: pytest.CaptureFixture[str]) -> None:
+    print_report(RUN.changed(unread_config=("curriculum", "editor.batch")), EMPTY, None)
+    assert "this one cannot read curriculum, editor.batch" in " ".join(capsys.readouterr().out.split())
+    print_report(RUN, EMPTY, None)
+    assert "cannot read" not in capsys.readouterr().out
+
+
 def test_a_run_that_found_nothing_yet_is_no_accident(capsys: pytest.CaptureFixture[str]) -> None:
-    empty = RunReport(
-        rows=(), trial_counts={}, kept=0, trial_forgetting=None, policies=(), stage_seconds={}, rl_gain=None,
-        verdict="Nothing can be said yet.", usage=Usage(), wall_seconds=0.0,
-    )  # fmt: skip
-    print_report(RUN, empty, None)
+    print_report(RUN, EMPTY, None)
     assert "Nothing can be said yet." in capsys.readouterr().out

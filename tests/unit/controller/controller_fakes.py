@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
+from controller.db.manifest import Found, Instructions, Manifest
 from sealkit.domains.base import Context, Rejected
 from sealkit.rpc.protocols import TrainerInfo
 from sealkit.types import (
@@ -47,6 +48,9 @@ CONFIG = {
     "held_out": {"samples": 1},
 }
 RETENTION = [{"id": f"r{i}", "question": f"What is {i}?", "answer": str(i)} for i in range(3)]
+
+LUCK = 0
+"""Decides over `graded`; so chosen that the run of `CONFIG` keeps self-edits in both rounds."""
 
 Hook = Callable[[str, str], Awaitable[None]]
 
@@ -194,7 +198,6 @@ class FakeServices:
         return Evaluation(
             verdicts=tuple(_verdict(q, outcome(subject or own, q.query_id)) for q in request.queries),
             baseline_verdicts=tuple(_verdict(q, self.outcome("", q.query_id)) for q in request.queries),
-            baseline_cached=True,
             retention=Retention(
                 kept=2 + len(earlier), accuracy_before=1.0, accuracy_after=1 - lost, forgetting=lost,
                 forgetting_low=lost - 0.5, forgetting_high=lost + 0.5,
@@ -204,9 +207,19 @@ class FakeServices:
 
 
 MODEL = ModelInfo(
-    name="tiny", digest="ab" * 32, tokenizer_digest="cd" * 32, context_length=64, has_chat_template=False,
+    name="tiny", digest="ab" * 32, tokenizer_digest="cd" * 32, context_length=64,
     dtype="float32", device="cpu",
 )  # fmt: skip
+
+
+def manifest() -> Manifest:
+    """What a trial may have left."""
+    how = Instructions(
+        policy=Policy(name="p"), editor="policy", context_id="c", index=0, domain=DOMAIN, options={},
+        sampling=Sampling(), row_seed=1, constrained=False, inner_seed=2, target_characters=None, answering=Sampling(),
+        judge="exact", retention_limit=2, divergence=False, early_stopping=None,
+    )  # fmt: skip
+    return Manifest(instructions=how, material={}, found=Found(), versions={})
 
 
 def written(context_id: str, index: int, seed: int) -> str:
@@ -217,7 +230,7 @@ def written(context_id: str, index: int, seed: int) -> str:
 
 def graded(subject: str, query_id: str) -> Outcome:
     """Without an adapter one answer in four is right, with one about two in three."""
-    number = int(digest_of(subject, query_id)[:8], 16)
+    number = int(digest_of(subject, query_id, LUCK)[:8], 16)
     right = query_id.endswith("/0") if not subject else number % 3 > 0
     return Outcome.CORRECT if right else Outcome.INCORRECT
 
@@ -228,7 +241,7 @@ def _verdict(query: Query, outcome: Outcome) -> Verdict:
 
 def _trained(digest: str) -> TrainingResult:
     return TrainingResult(
-        adapter=AdapterRef(digest=digest, uri=f"memory://{digest}"),
+        adapter=AdapterRef(digest=digest),
         cached=False,
         steps=1,
         first_loss=2.0,

@@ -36,7 +36,7 @@ def test_the_bundled_prompts_are_of_many_kinds_and_none_is_in_the_suite() -> Non
     found = bundled_anchors()
     assert len({record["id"] for record in found}) == len(found) >= 300
     assert len({record["kind"] for record in found}) >= 6
-    assert len(draw_anchors(config("bundled", count=1000), ())) == len(found)
+    assert len(draw_anchors(config("bundled", count=1024), ())) == len(found)
 
 
 def test_an_empty_answer_holds_nothing() -> None:

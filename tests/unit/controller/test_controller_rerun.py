@@ -12,6 +12,7 @@ from controller.db.access import FULL_ACCESS
 from controller.report.run import build_report
 from controller.trial.dispatcher import RERUNS
 from controller.trial.rerun import compare
+from sealkit.config import CostConfig
 from sealkit.errors import AdapterNotFound, NotReproducible, UnknownTrial
 from sealkit.resources import Rerun, Run, RunState, Trial, TrialPhase, TrialState
 from sealkit.types import Outcome
@@ -114,12 +115,12 @@ async def test_a_rerun_counts_for_nothing_in_its_run(system: System) -> None:
     run, found = await finished(system, TellingServices())
     events = await system.events(run)
     policies = await system.policies(run)
-    report = build_report(run, found, policies)
+    report = build_report(run, found, policies, CostConfig())
     await make_again(system, succeeded(found).name)
     assert await system.run(run) == run
     assert await system.events(run) == events
     assert science(await system.trials(run)) == science(found)
-    assert build_report(run, await system.trials(run), policies) == report
+    assert build_report(run, await system.trials(run), policies, CostConfig()) == report
 
 
 async def test_the_end_of_a_run_and_its_resumption_leave_its_reruns_alone(system: System) -> None:
@@ -130,7 +131,7 @@ async def test_the_end_of_a_run_and_its_resumption_leave_its_reruns_alone(system
     )
     await system.database.write(runs.cancel, change(run.name, "c"))
     rerun, _ = await system.database.read(reruns.pair, FULL_ACCESS, started.name)
-    assert rerun.state is TrialState.QUEUED
+    assert rerun.trial.state is TrialState.QUEUED
 
 
 async def test_a_rerun_whose_message_is_lost_is_made_all_the_same(system: System) -> None:
@@ -188,7 +189,7 @@ async def test_a_policy_that_the_store_lost_ends_the_rerun_with_that_reason(syst
 
     async def gone(call: str, what: str) -> None:
         if call == "sample":
-            raise AdapterNotFound(f"adapter {adapter.digest} is not in the store")
+            raise AdapterNotFound("it is not in the store", metadata={"digest": adapter.digest})
 
     services.before = gone
     rerun = await make_again(system, trial.name)

@@ -42,7 +42,6 @@ class FakeBackend:
         digest="d" * 64,
         tokenizer_digest="e" * 64,
         context_length=1000,
-        has_chat_template=False,
         dtype="float32",
         device="cpu",
     )

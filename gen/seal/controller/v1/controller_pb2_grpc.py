@@ -210,8 +210,9 @@ class ControllerServiceServicer:
 
     def ResumeRun(self, request, context):
         """Takes a paused, failed or cancelled run up where it stopped; its failed and cancelled trials are tried again.
-        Errors: NOT_FOUND / UNKNOWN_RUN, FAILED_PRECONDITION / RUN_NOT_RESUMABLE, or BUDGET_EXHAUSTED while the budget in
-        force is spent; RESOURCE_EXHAUSTED / QUOTA_EXCEEDED.
+        Errors: NOT_FOUND / UNKNOWN_RUN, FAILED_PRECONDITION / RUN_NOT_RESUMABLE, CONFIG_OUTDATED where another version
+        stored a config that this one cannot read in full, or BUDGET_EXHAUSTED while the budget in force is spent;
+        RESOURCE_EXHAUSTED / QUOTA_EXCEEDED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -234,7 +235,7 @@ class ControllerServiceServicer:
     def RetryTrials(self, request, context):
         """Queues a run's failed trials again where they can still count, and the run with them if it had ended.
         Errors: NOT_FOUND / UNKNOWN_RUN, UNKNOWN_TRIAL; FAILED_PRECONDITION / RUN_NOT_RESUMABLE (none of them can count any
-        more), BUDGET_EXHAUSTED; RESOURCE_EXHAUSTED / QUOTA_EXCEEDED.
+        more), CONFIG_OUTDATED, BUDGET_EXHAUSTED; RESOURCE_EXHAUSTED / QUOTA_EXCEEDED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -242,7 +243,7 @@ class ControllerServiceServicer:
 
     def RerunTrial(self, request, context):
         """Makes a trial again from its manifest; answers at once with the new trial's name.
-        Errors: NOT_FOUND / UNKNOWN_TRIAL, FAILED_PRECONDITION / NOT_REPRODUCIBLE, ALREADY_EXISTS /
+        Errors: NOT_FOUND / UNKNOWN_TRIAL, FAILED_PRECONDITION / NOT_REPRODUCIBLE or CONFIG_OUTDATED, ALREADY_EXISTS /
         REQUEST_ID_REUSED, RESOURCE_EXHAUSTED / QUOTA_EXCEEDED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -250,7 +251,8 @@ class ControllerServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetRerun(self, request, context):
-        """A rerun beside the recorded trial, and what differs. Errors: NOT_FOUND / UNKNOWN_TRIAL.
+        """A rerun beside the recorded trial, and what differs. Errors: NOT_FOUND / UNKNOWN_TRIAL, FAILED_PRECONDITION /
+        NOT_REPRODUCIBLE where another version wrote one of the manifests and this one cannot read it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

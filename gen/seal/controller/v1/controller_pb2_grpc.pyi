@@ -63,8 +63,9 @@ class ControllerServiceStub:
     """
     ResumeRun: _grpc.UnaryUnaryMultiCallable[_controller_pb2.ResumeRunRequest, _controller_pb2.ResumeRunResponse]
     """Takes a paused, failed or cancelled run up where it stopped; its failed and cancelled trials are tried again.
-    Errors: NOT_FOUND / UNKNOWN_RUN, FAILED_PRECONDITION / RUN_NOT_RESUMABLE, or BUDGET_EXHAUSTED while the budget in
-    force is spent; RESOURCE_EXHAUSTED / QUOTA_EXCEEDED.
+    Errors: NOT_FOUND / UNKNOWN_RUN, FAILED_PRECONDITION / RUN_NOT_RESUMABLE, CONFIG_OUTDATED where another version
+    stored a config that this one cannot read in full, or BUDGET_EXHAUSTED while the budget in force is spent;
+    RESOURCE_EXHAUSTED / QUOTA_EXCEEDED.
     """
     GetRunReport: _grpc.UnaryUnaryMultiCallable[_controller_pb2.GetRunReportRequest, _controller_pb2.GetRunReportResponse]
     """What a run found, so far or in the end. Errors: NOT_FOUND / UNKNOWN_RUN."""
@@ -73,15 +74,17 @@ class ControllerServiceStub:
     RetryTrials: _grpc.UnaryUnaryMultiCallable[_controller_pb2.RetryTrialsRequest, _controller_pb2.RetryTrialsResponse]
     """Queues a run's failed trials again where they can still count, and the run with them if it had ended.
     Errors: NOT_FOUND / UNKNOWN_RUN, UNKNOWN_TRIAL; FAILED_PRECONDITION / RUN_NOT_RESUMABLE (none of them can count any
-    more), BUDGET_EXHAUSTED; RESOURCE_EXHAUSTED / QUOTA_EXCEEDED.
+    more), CONFIG_OUTDATED, BUDGET_EXHAUSTED; RESOURCE_EXHAUSTED / QUOTA_EXCEEDED.
     """
     RerunTrial: _grpc.UnaryUnaryMultiCallable[_controller_pb2.RerunTrialRequest, _controller_pb2.RerunTrialResponse]
     """Makes a trial again from its manifest; answers at once with the new trial's name.
-    Errors: NOT_FOUND / UNKNOWN_TRIAL, FAILED_PRECONDITION / NOT_REPRODUCIBLE, ALREADY_EXISTS /
+    Errors: NOT_FOUND / UNKNOWN_TRIAL, FAILED_PRECONDITION / NOT_REPRODUCIBLE or CONFIG_OUTDATED, ALREADY_EXISTS /
     REQUEST_ID_REUSED, RESOURCE_EXHAUSTED / QUOTA_EXCEEDED.
     """
     GetRerun: _grpc.UnaryUnaryMultiCallable[_controller_pb2.GetRerunRequest, _controller_pb2.GetRerunResponse]
-    """A rerun beside the recorded trial, and what differs. Errors: NOT_FOUND / UNKNOWN_TRIAL."""
+    """A rerun beside the recorded trial, and what differs. Errors: NOT_FOUND / UNKNOWN_TRIAL, FAILED_PRECONDITION /
+    NOT_REPRODUCIBLE where another version wrote one of the manifests and this one cannot read it.
+    """
     ListTrials: _grpc.UnaryUnaryMultiCallable[_controller_pb2.ListTrialsRequest, _controller_pb2.ListTrialsResponse]
     """Trials of a run, in the order of their names. Errors: NOT_FOUND / UNKNOWN_RUN."""
     GetTrial: _grpc.UnaryUnaryMultiCallable[_controller_pb2.GetTrialRequest, _controller_pb2.GetTrialResponse]
@@ -144,8 +147,9 @@ class ControllerServiceAsyncStub(ControllerServiceStub):
     """
     ResumeRun: _aio.UnaryUnaryMultiCallable[_controller_pb2.ResumeRunRequest, _controller_pb2.ResumeRunResponse]  # type: ignore[assignment]
     """Takes a paused, failed or cancelled run up where it stopped; its failed and cancelled trials are tried again.
-    Errors: NOT_FOUND / UNKNOWN_RUN, FAILED_PRECONDITION / RUN_NOT_RESUMABLE, or BUDGET_EXHAUSTED while the budget in
-    force is spent; RESOURCE_EXHAUSTED / QUOTA_EXCEEDED.
+    Errors: NOT_FOUND / UNKNOWN_RUN, FAILED_PRECONDITION / RUN_NOT_RESUMABLE, CONFIG_OUTDATED where another version
+    stored a config that this one cannot read in full, or BUDGET_EXHAUSTED while the budget in force is spent;
+    RESOURCE_EXHAUSTED / QUOTA_EXCEEDED.
     """
     GetRunReport: _aio.UnaryUnaryMultiCallable[_controller_pb2.GetRunReportRequest, _controller_pb2.GetRunReportResponse]  # type: ignore[assignment]
     """What a run found, so far or in the end. Errors: NOT_FOUND / UNKNOWN_RUN."""
@@ -154,15 +158,17 @@ class ControllerServiceAsyncStub(ControllerServiceStub):
     RetryTrials: _aio.UnaryUnaryMultiCallable[_controller_pb2.RetryTrialsRequest, _controller_pb2.RetryTrialsResponse]  # type: ignore[assignment]
     """Queues a run's failed trials again where they can still count, and the run with them if it had ended.
     Errors: NOT_FOUND / UNKNOWN_RUN, UNKNOWN_TRIAL; FAILED_PRECONDITION / RUN_NOT_RESUMABLE (none of them can count any
-    more), BUDGET_EXHAUSTED; RESOURCE_EXHAUSTED / QUOTA_EXCEEDED.
+    more), CONFIG_OUTDATED, BUDGET_EXHAUSTED; RESOURCE_EXHAUSTED / QUOTA_EXCEEDED.
     """
     RerunTrial: _aio.UnaryUnaryMultiCallable[_controller_pb2.RerunTrialRequest, _controller_pb2.RerunTrialResponse]  # type: ignore[assignment]
     """Makes a trial again from its manifest; answers at once with the new trial's name.
-    Errors: NOT_FOUND / UNKNOWN_TRIAL, FAILED_PRECONDITION / NOT_REPRODUCIBLE, ALREADY_EXISTS /
+    Errors: NOT_FOUND / UNKNOWN_TRIAL, FAILED_PRECONDITION / NOT_REPRODUCIBLE or CONFIG_OUTDATED, ALREADY_EXISTS /
     REQUEST_ID_REUSED, RESOURCE_EXHAUSTED / QUOTA_EXCEEDED.
     """
     GetRerun: _aio.UnaryUnaryMultiCallable[_controller_pb2.GetRerunRequest, _controller_pb2.GetRerunResponse]  # type: ignore[assignment]
-    """A rerun beside the recorded trial, and what differs. Errors: NOT_FOUND / UNKNOWN_TRIAL."""
+    """A rerun beside the recorded trial, and what differs. Errors: NOT_FOUND / UNKNOWN_TRIAL, FAILED_PRECONDITION /
+    NOT_REPRODUCIBLE where another version wrote one of the manifests and this one cannot read it.
+    """
     ListTrials: _aio.UnaryUnaryMultiCallable[_controller_pb2.ListTrialsRequest, _controller_pb2.ListTrialsResponse]  # type: ignore[assignment]
     """Trials of a run, in the order of their names. Errors: NOT_FOUND / UNKNOWN_RUN."""
     GetTrial: _aio.UnaryUnaryMultiCallable[_controller_pb2.GetTrialRequest, _controller_pb2.GetTrialResponse]  # type: ignore[assignment]
@@ -264,8 +270,9 @@ class ControllerServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_controller_pb2.ResumeRunResponse, _abc.Awaitable[_controller_pb2.ResumeRunResponse]]:
         """Takes a paused, failed or cancelled run up where it stopped; its failed and cancelled trials are tried again.
-        Errors: NOT_FOUND / UNKNOWN_RUN, FAILED_PRECONDITION / RUN_NOT_RESUMABLE, or BUDGET_EXHAUSTED while the budget in
-        force is spent; RESOURCE_EXHAUSTED / QUOTA_EXCEEDED.
+        Errors: NOT_FOUND / UNKNOWN_RUN, FAILED_PRECONDITION / RUN_NOT_RESUMABLE, CONFIG_OUTDATED where another version
+        stored a config that this one cannot read in full, or BUDGET_EXHAUSTED while the budget in force is spent;
+        RESOURCE_EXHAUSTED / QUOTA_EXCEEDED.
         """
 
     @_abc_1.abstractmethod
@@ -292,7 +299,7 @@ class ControllerServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_controller_pb2.RetryTrialsResponse, _abc.Awaitable[_controller_pb2.RetryTrialsResponse]]:
         """Queues a run's failed trials again where they can still count, and the run with them if it had ended.
         Errors: NOT_FOUND / UNKNOWN_RUN, UNKNOWN_TRIAL; FAILED_PRECONDITION / RUN_NOT_RESUMABLE (none of them can count any
-        more), BUDGET_EXHAUSTED; RESOURCE_EXHAUSTED / QUOTA_EXCEEDED.
+        more), CONFIG_OUTDATED, BUDGET_EXHAUSTED; RESOURCE_EXHAUSTED / QUOTA_EXCEEDED.
         """
 
     @_abc_1.abstractmethod
@@ -302,7 +309,7 @@ class ControllerServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_controller_pb2.RerunTrialResponse, _abc.Awaitable[_controller_pb2.RerunTrialResponse]]:
         """Makes a trial again from its manifest; answers at once with the new trial's name.
-        Errors: NOT_FOUND / UNKNOWN_TRIAL, FAILED_PRECONDITION / NOT_REPRODUCIBLE, ALREADY_EXISTS /
+        Errors: NOT_FOUND / UNKNOWN_TRIAL, FAILED_PRECONDITION / NOT_REPRODUCIBLE or CONFIG_OUTDATED, ALREADY_EXISTS /
         REQUEST_ID_REUSED, RESOURCE_EXHAUSTED / QUOTA_EXCEEDED.
         """
 
@@ -312,7 +319,9 @@ class ControllerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _controller_pb2.GetRerunRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_controller_pb2.GetRerunResponse, _abc.Awaitable[_controller_pb2.GetRerunResponse]]:
-        """A rerun beside the recorded trial, and what differs. Errors: NOT_FOUND / UNKNOWN_TRIAL."""
+        """A rerun beside the recorded trial, and what differs. Errors: NOT_FOUND / UNKNOWN_TRIAL, FAILED_PRECONDITION /
+        NOT_REPRODUCIBLE where another version wrote one of the manifests and this one cannot read it.
+        """
 
     @_abc_1.abstractmethod
     def ListTrials(

@@ -177,6 +177,7 @@ class Run(_message.Message):
     ERROR_FIELD_NUMBER: _builtins.int
     PROGRESS_FIELD_NUMBER: _builtins.int
     TENANT_FIELD_NUMBER: _builtins.int
+    UNREAD_CONFIG_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name, `runs/{id}`."""
     display_name: _builtins.str
@@ -187,7 +188,7 @@ class Run(_message.Message):
     """The tenant whose it is; empty: nobody's but the admins'. Output only."""
     @_builtins.property
     def config(self) -> _struct_pb2.Struct:
-        """The resolved config, every default filled in: it reruns the run."""
+        """The resolved config, every default filled in, as the version stored it that accepted the run: it reruns the run."""
 
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
@@ -209,6 +210,12 @@ class Run(_message.Message):
     def progress(self) -> Global___RunProgress:
         """How far it is."""
 
+    @_builtins.property
+    def unread_config(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Keys of `config` that this version of the controller does not have, or whose value it does not accept
+        (`editor.k`). With any of them the run can be shown and reported, but cannot go on. Output only.
+        """
+
     def __init__(
         self,
         *,
@@ -222,10 +229,11 @@ class Run(_message.Message):
         error: _status_pb2.Status | None = ...,
         progress: Global___RunProgress | None = ...,
         tenant: _builtins.str = ...,
+        unread_config: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["config", b"config", "create_time", b"create_time", "end_time", b"end_time", "error", b"error", "progress", b"progress", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["config", b"config", "create_time", b"create_time", "display_name", b"display_name", "end_time", b"end_time", "error", b"error", "name", b"name", "progress", b"progress", "start_time", b"start_time", "state", b"state", "tenant", b"tenant"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["config", b"config", "create_time", b"create_time", "display_name", b"display_name", "end_time", b"end_time", "error", b"error", "name", b"name", "progress", b"progress", "start_time", b"start_time", "state", b"state", "tenant", b"tenant", "unread_config", b"unread_config"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -217,15 +217,12 @@ class EvaluateResponse(_message.Message):
 
     VERDICTS_FIELD_NUMBER: _builtins.int
     BASELINE_VERDICTS_FIELD_NUMBER: _builtins.int
-    BASELINE_CACHED_FIELD_NUMBER: _builtins.int
     RETENTION_FIELD_NUMBER: _builtins.int
     JUDGE_VERSION_FIELD_NUMBER: _builtins.int
     USAGE_FIELD_NUMBER: _builtins.int
     DIVERGENCE_FIELD_NUMBER: _builtins.int
     STOPPED_EARLY_FIELD_NUMBER: _builtins.int
     BATCH_VARIANT_RATE_FIELD_NUMBER: _builtins.int
-    baseline_cached: _builtins.bool
-    """True: the baseline came from the cache."""
     judge_version: _builtins.str
     """The judge's version."""
     stopped_early: _builtins.bool
@@ -259,7 +256,6 @@ class EvaluateResponse(_message.Message):
         *,
         verdicts: _abc.Iterable[_evaluation_pb2.Verdict] | None = ...,
         baseline_verdicts: _abc.Iterable[_evaluation_pb2.Verdict] | None = ...,
-        baseline_cached: _builtins.bool = ...,
         retention: Global___Retention | None = ...,
         judge_version: _builtins.str = ...,
         usage: _evaluation_pb2.Usage | None = ...,
@@ -269,7 +265,7 @@ class EvaluateResponse(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["divergence", b"divergence", "retention", b"retention", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["baseline_cached", b"baseline_cached", "baseline_verdicts", b"baseline_verdicts", "batch_variant_rate", b"batch_variant_rate", "divergence", b"divergence", "judge_version", b"judge_version", "retention", b"retention", "stopped_early", b"stopped_early", "usage", b"usage", "verdicts", b"verdicts"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["baseline_verdicts", b"baseline_verdicts", "batch_variant_rate", b"batch_variant_rate", "divergence", b"divergence", "judge_version", b"judge_version", "retention", b"retention", "stopped_early", b"stopped_early", "usage", b"usage", "verdicts", b"verdicts"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
