@@ -148,10 +148,13 @@ async def test_a_run_that_needs_no_more_than_its_budget_succeeds(system: System)
 
 async def test_a_budget_of_tokens_counts_what_ends_after_the_limit_was_met(system: System) -> None:
     opened = asyncio.Event()
+    trained: list[str] = []
 
     async def before(call: str, what: str) -> None:
-        if call == "train" and system.services.calls["train"] > 1:
-            await opened.wait()
+        if call == "train":
+            trained.append(what)
+            if len(trained) > 1:
+                await opened.wait()
 
     system.services.before = before
     system.services.text = lambda context, index, seed: f"good {index}"
