@@ -59,7 +59,9 @@ class Material:
         return anchors_of(prompts, dict(zip(prompts, texts, strict=True)))
 
     async def _texts_of(self, asked: Sequence[tuple[Prompt, Sampling]]) -> list[str]:
-        keys = [json.dumps([prompt.model_dump(mode="json"), sampling.model_dump(mode="json")]) for prompt, sampling in asked]
+        keys = [
+            json.dumps([prompt.model_dump(mode="json"), sampling.model_dump(mode="json")]) for prompt, sampling in asked
+        ]
         missing = {key: pair for key, pair in zip(keys, asked, strict=True) if key not in self._texts}
         found = await asyncio.gather(*(self._backend.generate(*pair) for pair in missing.values()))
         if found:

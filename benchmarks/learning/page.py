@@ -40,7 +40,9 @@ def table(rows: Sequence[Row]) -> str:
     for name, label in _REFERENCES.items():
         scores = by_context(rows, name, "accuracy")
         if scores:
-            lines.append(f"| {label} | {len(scores)} | {_figures(scores)} | {_against(first, scores)} | – | – | – | – | – |")
+            lines.append(
+                f"| {label} | {len(scores)} | {_figures(scores)} | {_against(first, scores)} | – | – | – | – | – |"
+            )
     for way in WAYS:
         scores = by_context(rows, way.name, "accuracy")
         if not scores:

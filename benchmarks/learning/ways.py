@@ -48,7 +48,9 @@ class Way:
                 max_grad_norm=1.0,
                 kl_beta=self.kl_beta,
             ),
-            anchors=AnchorsConfig(source="bundled" if self.anchors else "none", per_step=self.anchors, weight=self.weight),
+            anchors=AnchorsConfig(
+                source="bundled" if self.anchors else "none", per_step=self.anchors, weight=self.weight
+            ),
             append_eos=False,
         )
 

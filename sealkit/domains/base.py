@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping, Sequence
+from functools import cache
 from importlib import metadata
 from typing import Any, Protocol, cast, runtime_checkable
 
@@ -120,7 +121,7 @@ class DomainFactory(Protocol):
 def load_domain(ref: str, *, plugins: Sequence[str] = ()) -> DomainFactory:
     """A domain factory by entry-point name (group `seal.domains`), or by `module:OBJECT` where the operator named that
     very reference among `plugins`: a caller must not choose what the controller imports. Raises UnknownDomain."""
-    known = {e.name: e for e in metadata.entry_points(group="seal.domains")}
+    known = _registered()
     try:
         if ref in known:
             return cast(DomainFactory, known[ref].load())
@@ -133,3 +134,9 @@ def load_domain(ref: str, *, plugins: Sequence[str] = ()) -> DomainFactory:
         f"unknown domain {ref!r}; known: {', '.join(sorted(known))}, "
         "or a `module:OBJECT` that SEAL_CONTROLLER_DOMAIN_PLUGINS lists"
     )
+
+
+@cache
+def _registered() -> dict[str, metadata.EntryPoint]:
+    """Entry points by name, looked up once: it reads the metadata of every installed distribution."""
+    return {entry.name: entry for entry in metadata.entry_points(group="seal.domains")}
