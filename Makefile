@@ -11,10 +11,10 @@ SHELL := /bin/bash
 export PYTHON TORCH_INDEX
 
 .DEFAULT_GOAL := help
-.PHONY: help secrets setup venv demo test fuzz integration chaos chaos-short test-vllm e2e check lint types proto up down clean
+.PHONY: help secrets setup venv demo test test-deployment fuzz integration chaos chaos-short test-vllm e2e check lint types proto up down clean
 
 help: ## List the targets
-	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F '\t' '{printf "  make %-12s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F '\t' '{printf "  make %-16s %s\n", $$1, $$2}'
 
 venv:
 	@scripts/setup.sh
@@ -25,8 +25,11 @@ setup: venv ## Create .venv with all dependencies, and fetch the default model
 demo: setup ## Start the stack, run two rounds of SEAL on this machine, show the results
 	@scripts/demo.sh $(ARGS)
 
-test: venv ## Unit and contract tests: no network, no GPU, no model
-	$(BIN)/python -m pytest -m "not integration and not e2e and not vllm"
+test: venv ## What the code does: unit, contract and security tests; no network, no GPU, no model
+	$(BIN)/python -m pytest tests/unit tests/contract tests/security tests/gpu -m "not integration"
+
+test-deployment: venv ## What the text says: compose file, Kubernetes manifests, boards, alerts, documents
+	$(BIN)/python -m pytest tests/deployment
 
 fuzz: venv ## The fuzz tests with forty times as many examples, new ones each time, and coverage-guided (eight minutes)
 	$(BIN)/python -c "import atheris" 2>/dev/null || $(BIN)/pip install -q "atheris==3.0.0"
@@ -34,7 +37,7 @@ fuzz: venv ## The fuzz tests with forty times as many examples, new ones each ti
 	for reader in answers self_edits; do $(BIN)/python -m tests.security.guided $$reader 60 || exit 1; done
 
 integration: venv ## Tests with a real Valkey, real SQL and real gRPC between real processes
-	$(BIN)/python -m pytest -m integration
+	$(BIN)/python -m pytest tests/integration tests/security tests/e2e -m integration
 
 chaos-short: venv ## A run under every kind of fault, on SQLite, about three minutes: SEED=… repeats one
 	SEAL_CHAOS_SEED=$(SEED) $(BIN)/python -m pytest -s tests/integration/chaos -k "not postgresql"
@@ -44,10 +47,10 @@ chaos: venv ## The same, longer, on PostgreSQL too: 600 trials, every fault four
 
 test-vllm: setup ## Against a real vLLM on the CPU, in its own environment (3.5 GB, about ten minutes)
 	@scripts/setup_vllm.sh
-	$(BIN)/python -m pytest -m vllm -s
+	$(BIN)/python -m pytest tests/integration/vllm -m vllm -s
 
 e2e: setup ## The README's commands on the real model, and the stack in containers under every fault (ten minutes)
-	$(BIN)/python -m pytest -m e2e
+	$(BIN)/python -m pytest tests/e2e -m e2e
 
 check: lint types ## Lint, types, import contracts, protos: all static checks
 	@scripts/check_protos.sh

@@ -167,7 +167,9 @@ class ControllerService(controller_pb2_grpc.ControllerServiceServicer):
         return pb.GetRunReportResponse(report=to_pb(report, res.RunReport))
 
     async def EstimateRun(self, request: pb.EstimateRunRequest, _: Context) -> pb.EstimateRunResponse:
-        asked = pb.CreateRunRequest(request_id="estimate", config=request.config, records=request.records)
+        asked = pb.CreateRunRequest(
+            request_id="estimate", config=request.config, records=request.records, anchors=request.anchors
+        )
         new, contexts = await self._accepted(asked)
         rates = await self._database.read(rates_for, _scope(), new)
         estimate = await asyncio.to_thread(estimate_run, new, contexts, rates, self._plugins)
@@ -184,6 +186,7 @@ class ControllerService(controller_pb2_grpc.ControllerServiceServicer):
                 config=struct_from_pb(request.config),
                 records=[struct_from_pb(record) for record in request.records],
                 retention=[struct_from_pb(record) for record in request.retention],
+                anchors=[struct_from_pb(record) for record in request.anchors],
                 plugins=self._plugins,
                 outside=self._outside,
                 tenant=tenant,

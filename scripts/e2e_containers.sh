@@ -21,4 +21,4 @@ if ! docker info >/dev/null 2>&1; then
   . "$folder/env"
 fi
 [ $# -gt 0 ] || set -- --ignore tests/e2e/compose/test_operations.py
-.venv/bin/python -m pytest tests/e2e/compose tests/e2e/test_compose_config.py -s --durations=5 "$@"
+.venv/bin/python -m pytest tests/e2e/compose tests/deployment/test_compose_config.py -s --durations=5 "$@"

@@ -39,9 +39,12 @@ def render() -> str:
     sections = {name: field for name, field in RunConfig.model_fields.items() if _model(field)}
     parts = [_HEAD, _table("A run", RunConfig, [name for name in RunConfig.model_fields if name not in sections])]
     for name, field in sections.items():
-        model = field.annotation
-        assert isinstance(model, type)
+        model = _model(field)
+        assert model is not None
         parts.append(_table(f"[{name}]", model, list(model.model_fields)))
+        for key, inner in model.model_fields.items():
+            if (table := _model(inner)) and table not in _SHARED:
+                parts.append(_table(f"[{name}.{key}]", table, list(table.model_fields)))
     parts.append(_table("[cost.editors.NAME]", TokenPrice, list(TokenPrice.model_fields)))
     for model, name in _SHARED.items():
         keys = [key for key in model.model_fields if (model, key) not in _NOT_SET]
@@ -76,8 +79,10 @@ def _line(text: str) -> str:
     return " ".join(text.split()).replace("||", "‖").replace("|", "\\|")
 
 
-def _model(field: FieldInfo) -> bool:
-    return isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)
+def _model(field: FieldInfo) -> type[BaseModel] | None:
+    """The class of a field that is a table; None for a plain value."""
+    table = field.annotation
+    return table if isinstance(table, type) and issubclass(table, BaseModel) else None
 
 
 def _default(field: FieldInfo) -> str:

@@ -8,7 +8,14 @@ from seal_cli.console import duration
 from sealkit.resources import Cost, RunEstimate
 from sealkit.types import Usage
 
-STAGES = {"generate": "writing", "train": "training", "evaluate": "asking", "m_step": "M-steps", "unsplit": "all"}
+STAGES = {
+    "generate": "generation",
+    "teach": "teaching",
+    "train": "training",
+    "evaluate": "evaluation",
+    "m_step": "M-steps",
+    "unsplit": "all",
+}
 
 
 def cost_facts(cost: Cost) -> Iterable[tuple[str, str]]:

@@ -24,6 +24,7 @@ class Recipe:
     """Path or URL of the records."""
     records: list[dict[str, Any]]
     retention: list[dict[str, Any]]
+    anchors: list[dict[str, Any]]
 
 
 def load_recipe(path: Path, *, dataset: Path | None, limit: int | None, settings: Sequence[str]) -> Recipe:
@@ -45,7 +46,7 @@ def load_recipe(path: Path, *, dataset: Path | None, limit: int | None, settings
     if not config.dataset.path:
         raise InvalidDataset(f"{path} names no dataset; give one with --dataset FILE or dataset.path in the config")
     records = _records(config, path.parent if dataset is None else Path())
-    return Recipe(config, config.dataset.path, records, _retention(config, path.parent))
+    return Recipe(config, config.dataset.path, records, _retention(config, path.parent), _anchors(config, path.parent))
 
 
 def _records(config: RunConfig, folder: Path) -> list[dict[str, Any]]:
@@ -69,6 +70,15 @@ def _retention(config: RunConfig, folder: Path) -> list[dict[str, Any]]:
     for task in dataset.retention_tasks:
         records += retention_records(task, folder=folder, limit=dataset.retention_task_limit)
     return records
+
+
+def _anchors(config: RunConfig, folder: Path) -> list[dict[str, Any]]:
+    """The prompts of `dataset.anchors_path`, if the config needs them; empty: the controller uses its own."""
+    if config.inner_loop.anchors.source != "file":
+        return []
+    if not config.dataset.anchors_path:
+        raise InvalidConfig('inner_loop.anchors.source = "file" needs dataset.anchors_path')
+    return read_records(folder / config.dataset.anchors_path)
 
 
 def read_records(path: Path) -> list[dict[str, Any]]:

@@ -110,20 +110,27 @@ class SealClient(_Client):
         records: Records,
         retention: Records = (),
         *,
+        anchors: Records = (),
         display_name: str = "",
         request_id: str | None = None,
     ) -> Run:
-        """Starts a run on `records` (in the domain's format). The same `request_id` returns the same run.
+        """Starts a run on `records` (in the domain's format). The same `request_id` returns the same run. `retention`
+        and `anchors` ({id, prompt}) replace the project's own; anchors only if the config says so
+        (`inner_loop.anchors.source = "file"`).
 
         Raises InvalidConfig and InvalidDataset with every faulty field, UnknownPolicy, RequestIdReused, QuotaExceeded.
         """
         return self._send(
-            calls.create_run(config, records, retention, display_name=display_name, request_id=request_id)
+            calls.create_run(
+                config, records, retention, anchors=anchors, display_name=display_name, request_id=request_id
+            )
         )
 
-    def estimate_run(self, config: RunConfig | Mapping[str, Any], records: Records) -> RunEstimate:
+    def estimate_run(
+        self, config: RunConfig | Mapping[str, Any], records: Records, *, anchors: Records = ()
+    ) -> RunEstimate:
         """Estimates the cost of such a run from measured rates; starts nothing. Raises what `create_run` raises."""
-        return self._send(calls.estimate_run(config, records))
+        return self._send(calls.estimate_run(config, records, anchors))
 
     def get_run(self, name: str) -> Run:
         """Raises UnknownRun."""
@@ -289,17 +296,22 @@ class AsyncSealClient(_Client):
         records: Records,
         retention: Records = (),
         *,
+        anchors: Records = (),
         display_name: str = "",
         request_id: str | None = None,
     ) -> Run:
         """See `SealClient.create_run`."""
         return await self._send(
-            calls.create_run(config, records, retention, display_name=display_name, request_id=request_id)
+            calls.create_run(
+                config, records, retention, anchors=anchors, display_name=display_name, request_id=request_id
+            )
         )
 
-    async def estimate_run(self, config: RunConfig | Mapping[str, Any], records: Records) -> RunEstimate:
+    async def estimate_run(
+        self, config: RunConfig | Mapping[str, Any], records: Records, *, anchors: Records = ()
+    ) -> RunEstimate:
         """See `SealClient.estimate_run`."""
-        return await self._send(calls.estimate_run(config, records))
+        return await self._send(calls.estimate_run(config, records, anchors))
 
     async def get_run(self, name: str) -> Run:
         """Raises UnknownRun."""

@@ -20,7 +20,7 @@ from pydantic_core import ErrorDetails
 
 from sealkit import limits
 from sealkit.errors import ConfigOutdated, InvalidConfig
-from sealkit.types import LoraConfig, Optimisation, Sampling, Schedule, Value
+from sealkit.types import Anchoring, Distillation, LoraConfig, Optimisation, Sampling, Schedule, Value
 
 
 class Section(BaseModel):
@@ -63,6 +63,8 @@ class DatasetConfig(Section):
     """More retention tasks, from lm-evaluation-harness, by name or YAML file (needs the extra `lm-eval`)."""
     retention_task_limit: int = Field(200, ge=0, le=limits.INT32)
     """At most this many questions of each task; 0 means all."""
+    anchors_path: str = ""
+    """Prompts for `inner_loop.anchors` with source `file` (JSONL of id, prompt)."""
     limit: int = Field(0, ge=0, le=limits.INT32)
     """Use at most this many records; 0 means all."""
     held_out: int = Field(0, ge=0, le=limits.INT32)
@@ -83,13 +85,49 @@ class EditorConfig(Section):
     """Constrain completions to the domain's JSON schema, if domain and backend support it."""
 
 
+class AnchorsConfig(Section):
+    """Anchors: prompts with the base model's own answers, mixed into every step of every training. The KL to the base
+    model is kept low on them. Anchors are never measured."""
+
+    source: Literal["none", "bundled", "suite", "file"] = "none"
+    """`none`; `bundled`: the project's own general prompts; `suite`: questions of the retention suite, which are then
+    not measured; `file`: those of `dataset.anchors_path`."""
+    count: int = Field(64, ge=1, le=limits.PROMPTS)
+    """At most this many prompts, drawn by the run's seed."""
+    per_step: int = Field(8, ge=1, le=1024)
+    """Anchors in each optimiser step, cyclically."""
+    weight: float = Field(1.0, ge=0, le=1000)
+    """Weight of their mean KL(base || adapted), nats a token, added to the loss of the examples."""
+    max_tokens: int = Field(24, ge=1, le=32768)
+    """Longest answer of the base model to each, in tokens; sampled once per run."""
+
+    @property
+    def anchoring(self) -> Anchoring:
+        """The anchoring of a TrainingSpec."""
+        return Anchoring() if self.source == "none" else Anchoring(per_step=self.per_step, weight=self.weight)
+
+
 class InnerLoopConfig(Section):
     """How an adapter is trained on a self-edit, unless the self-edit sets it."""
+
+    objective: Literal["sft", "distil"] = "sft"
+    """`sft`: cross-entropy on the texts; `distil`: KL to a teacher's distributions over them. The teacher is the model
+    under the adapter, with the context in its prompt (prompt distillation, arXiv 2412.14964)."""
+    start_from: Literal["policy", "base"] = "policy"
+    """What the adapter is trained, evaluated and served on: the policy that wrote the self-edit, as in SEAL; or the
+    bare base model, so that the policy only writes self-edits. A trial's baseline is the same model without the
+    adapter."""
 
     lora: LoraConfig = LoraConfig(rank=32, alpha=64)
     optimisation: Optimisation = Optimisation(learning_rate=1e-3, epochs=10, batch_size=1, schedule=Schedule.LINEAR)
     append_eos: bool = True
     """Whether each example ends with an end-of-sequence token that is a label too (docs/loss.md)."""
+    teaching: Sampling = Sampling(temperature=0.0, max_tokens=48)
+    """Sampling of the teacher's answers (style `questions` of the domain `knowledge`)."""
+    distillation: Distillation = Distillation()
+    """The loss of distilled examples; a separate table."""
+    anchors: AnchorsConfig = AnchorsConfig()
+    """Anchors; a separate table."""
 
 
 class EvaluationConfig(Section):

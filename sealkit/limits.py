@@ -24,6 +24,8 @@ QUERY_ID_CHARACTERS = 512
 RETENTION_CHARACTERS = 10_000
 """Characters of a question of the retention suite, and of its answer."""
 
+PROMPTS = 1024
+"""Prompts of one request to the generator; also questions of a self-edit to a teacher, and anchors of a run."""
 SHOTS = 64
 """Examples in a prompt."""
 NAME_CHARACTERS = 256

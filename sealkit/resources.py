@@ -114,6 +114,8 @@ class Trial(Value):
     index: int
     policy: str
     completion: str = ""
+    answers: tuple[str, ...] = ()
+    """The teacher's answers to the self-edit's questions, in order."""
     rejection: str = ""
     adapter: AdapterRef | None = None
     accuracy: float | None = None

@@ -32,7 +32,9 @@ from benchmarks.learning.ways import WAYS, Way
 from sealkit.testing.tiny import make_tiny_model
 
 ROOT = Path(__file__).parents[2]
-RESULTS, PAGE, PLOT = (ROOT / name for name in ("docs/results/learning.json", "docs/results/learning.md", "docs/pictures/learning.svg"))
+RESULTS, PAGE, PLOT = (
+    ROOT / name for name in ("docs/results/learning.json", "docs/results/learning.md", "docs/pictures/learning.svg")
+)
 PASSAGES, SUITE = ROOT / "configs/demo/passages.json", ROOT / "sealkit/data/retention.jsonl"
 MODEL = ROOT / ".seal/models/smollm2-135m-instruct"
 OUT = ROOT / ".seal/benchmarks/learning"
@@ -53,7 +55,10 @@ async def run(setting: Setting, ways: Sequence[Way], count: int, seeds: int, fol
                 for first in range(0, len(waiting), setting.jobs):
                     more = await bench.trials(way, waiting[first : first + setting.jobs], seed)
                     rows = write(results, setting, [*rows, *more])
-                    print(f"{way.name}, seed {seed}: {min(first + setting.jobs, len(waiting))} of {len(waiting)}", flush=True)
+                    print(
+                        f"{way.name}, seed {seed}: {min(first + setting.jobs, len(waiting))} of {len(waiting)}",
+                        flush=True,
+                    )
 
 
 def read(file: Path) -> list[dict[str, Any]]:
@@ -80,9 +85,9 @@ def write_page() -> None:
     stored = json.loads(RESULTS.read_text(encoding="utf-8"))
     about, rows = stored["about"], stored["rows"]
     note = (
-        f"{about['model']}, about {about['tokens']:,} trained tokens a trial (behind the +: read once for the teacher), "
-        f"{about['kept']} retention questions; {about['machine']}, {about['date']}. Means over passages with 95 % "
-        "intervals; seconds are CPU seconds a trial."
+        f"{about['model']}, about {about['tokens']:,} trained tokens a trial (behind the +: read once for the "
+        f"teacher), {about['kept']} retention questions; {about['machine']}, {about['date']}. Means over passages "
+        "with 95 % intervals; seconds are CPU seconds a trial."
     )
     PAGE.write_text(page(PAGE.read_text(encoding="utf-8"), rows, note), encoding="utf-8")
     plot(rows, PLOT)

@@ -17,9 +17,8 @@ from sealkit.domains.knowledge import KnowledgeDomain
 from sealkit.types import Prompt, Sampling, TrainingExample, TrainingSpec, seed_of
 
 WRITING = Sampling(temperature=0.7, top_p=0.95, max_tokens=160)
-TEACHING = Sampling(temperature=0.0, max_tokens=20, stop=("\n",))
+TEACHING = Sampling(temperature=0.0, max_tokens=18, stop=("\n",))
 ANCHORS = AnchorsConfig(source="bundled", count=64, max_tokens=16)
-TUNED_ON = "the train split"
 
 
 class Material:
@@ -59,7 +58,9 @@ class Material:
         return anchors_of(prompts, dict(zip(prompts, texts, strict=True)))
 
     async def _texts_of(self, asked: Sequence[tuple[Prompt, Sampling]]) -> list[str]:
-        keys = [json.dumps([prompt.model_dump(mode="json"), sampling.model_dump(mode="json")]) for prompt, sampling in asked]
+        keys = [
+            json.dumps([prompt.model_dump(mode="json"), sampling.model_dump(mode="json")]) for prompt, sampling in asked
+        ]
         missing = {key: pair for key, pair in zip(keys, asked, strict=True) if key not in self._texts}
         found = await asyncio.gather(*(self._backend.generate(*pair) for pair in missing.values()))
         if found:

@@ -104,7 +104,9 @@ class Bench:
             ]
             for name, asked in (("base", queries), ("open_book", shown)):
                 found = await self.evaluator.evaluate(self._request(None, asked, measured=False))
-                rows.append({"way": name, "context": context.context_id, "seed": 0, "accuracy": accuracy(found.verdicts)})
+                rows.append(
+                    {"way": name, "context": context.context_id, "seed": 0, "accuracy": accuracy(found.verdicts)}
+                )
         return rows
 
     async def _spec(self, way: Way, context: Context, seed: int) -> TrainingSpec | None:

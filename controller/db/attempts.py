@@ -4,6 +4,7 @@ lease's token, so a trial may be delivered twice but takes effect once.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
@@ -97,6 +98,8 @@ class Taken:
     policy: Policy
     attempts: int
     completion: str | None
+    answers: tuple[str, ...] | None
+    """The teacher's answers; None: not sampled yet."""
     spent: Spent
     manifest: Manifest | None
     """For a rerun, the manifest of the original trial; else None."""
@@ -146,14 +149,19 @@ def take(
         policy=Policy(name=row.policy, adapter=adapter),
         attempts=attempts,
         completion=row.completion,
+        answers=None if row.answers is None else tuple(row.answers),
         spent=spent,
         manifest=manifest,
     )
 
 
-def save_completion(connection: Connection, lease: TrialLease, text: str, spent: Spent) -> bool:
-    """Keeps what was sampled, so that a second attempt goes on from it. False where the lease is over."""
-    return bool(connection.execute(_SAVE, {"completion": text, **spent.columns(), **_holding(lease)}).rowcount)
+def save_sampled(
+    connection: Connection, lease: TrialLease, completion: str, answers: Sequence[str] | None, spent: Spent
+) -> bool:
+    """Stores the self-edit and the teacher's answers, if any, so that a second attempt continues from them. False: the
+    lease was lost."""
+    sampled = {"completion": completion, "answers": None if answers is None else list(answers)}
+    return bool(connection.execute(_SAVE, {**sampled, **spent.columns(), **_holding(lease)}).rowcount)
 
 
 def finish(connection: Connection, lease: TrialLease, result: Result) -> Trial | None:

@@ -8,10 +8,12 @@ write takes its lock at the start, because upgrading a lock later can fail witho
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
+from time import monotonic, sleep
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from sqlalchemy import Connection, Engine, Insert, Table, create_engine, event
@@ -27,6 +29,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 _BUSY_SECONDS = 30
+_BUSY_POLL_SECONDS = 0.01
 _POSTGRESQL_THREADS = 8
 
 
@@ -89,6 +92,11 @@ class Database:
         return await asyncio.get_running_loop().run_in_executor(self._threads, transact)
 
 
+def storable(text: str) -> str:
+    """A text without NUL, which not every database can store."""
+    return text.replace("\0", "\N{REPLACEMENT CHARACTER}")
+
+
 def insert_new(connection: Connection, table: Table, *rows: dict[str, Any]) -> list[Any]:
     """Inserts the rows whose key does not exist yet; returns the first key column of the inserted ones, in no order."""
     if not rows:
@@ -134,10 +142,24 @@ def _sqlite_engine(url: URL) -> Engine:
     engine = create_engine(url, connect_args={"timeout": _BUSY_SECONDS})
 
     @event.listens_for(engine, "connect")
-    def set_up(connection: Any, _record: Any) -> None:
+    def set_up(connection: sqlite3.Connection, _record: Any) -> None:
         connection.isolation_level = None  # `Database` begins transactions, not the driver
-        connection.execute("PRAGMA journal_mode = WAL")
+        _write_ahead(connection)
         connection.execute("PRAGMA synchronous = NORMAL")  # survives a crash of the process
         connection.execute("PRAGMA foreign_keys = ON")
 
     return engine
+
+
+def _write_ahead(connection: sqlite3.Connection) -> None:
+    """Switches the file to a write-ahead log. The first process switches a new file, and while it migrates, SQLite
+    refuses the others at once: the switch upgrades a read lock, so the busy timeout does not apply."""
+    give_up = monotonic() + _BUSY_SECONDS
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or monotonic() > give_up:
+                raise
+        sleep(_BUSY_POLL_SECONDS)

@@ -19,7 +19,8 @@ from sealkit.types import EarlyStopping, Policy, Sampling, Value
 
 class Instructions(Value):
     """What makes a trial. `sampling` is the generator's, without a schema (`constrained` says to take the domain's);
-    None where nothing is sampled. `row_seed` is what the generator makes of its seed for this very completion."""
+    None where nothing is sampled. `row_seed` is what the generator makes of its seed for this very completion.
+    `teaching`: sampling of the teacher's answers, if the self-edit asks a teacher."""
 
     policy: Policy
     editor: str
@@ -37,12 +38,21 @@ class Instructions(Value):
     retention_limit: int
     divergence: bool
     early_stopping: EarlyStopping | None
+    start_from: Policy | None = None
+    """The policy that the adapter is trained and evaluated on; None: `policy`."""
+    teaching: Sampling = Sampling(temperature=0.0)
+
+    @property
+    def below(self) -> Policy:
+        """The policy that the adapter is trained and evaluated on; it is the teacher too."""
+        return self.start_from or self.policy
 
 
 class Found(Value):
     """The results, as digests (SHA-256); empty if there was none."""
 
     completion: str = ""
+    answers: str = ""
     spec: str = ""
     adapter: str = ""
     weights_sha256: str = ""

@@ -53,18 +53,23 @@ class NewRun(Value):
     display_name: str
     config: RunConfig
     retention: tuple[dict[str, str], ...]
+    anchors: tuple[dict[str, str], ...] = ()
+    """The anchors that were drawn: {id, prompt}."""
     rounds_total: int
     planned: PlannedTrials
 
 
 @dataclass(frozen=True, slots=True)
 class RunPlan:
-    """What a driver or a worker needs of a run; but for `trace`, to which later calls are added, it never changes."""
+    """What a driver or a worker needs of a run. Constant, except `trace`, to which later calls are added, and
+    `base_answers`, which are None until the base model has answered."""
 
     run_id: str
     config: RunConfig
     retention: Sequence[Mapping[str, str]]
     trace: str = ""
+    anchors: Sequence[Mapping[str, str]] = ()
+    base_answers: Mapping[str, Any] | None = None
 
 
 def create(connection: Connection, change: ChangeRequest, new: NewRun, run_contexts: Sequence[Context]) -> Run:
@@ -133,7 +138,8 @@ def page(connection: Connection, scope: AccessScope, size: int, token: str) -> P
 def plan(connection: Connection, run_id: str) -> RunPlan:
     """The run's plan. Raises UnknownRun, ConfigOutdated."""
     row = _row(connection, FULL_ACCESS, run_id)
-    return RunPlan(run_id, read_stored_config(row.config).in_full(run_name(run_id)), row.retention, row.trace)
+    config = read_stored_config(row.config).in_full(run_name(run_id))
+    return RunPlan(run_id, config, row.retention, row.trace, row.anchors, row.base_answers)
 
 
 def stored_config(connection: Connection, run_id: str) -> StoredConfig:
@@ -209,6 +215,12 @@ def stage(connection: Connection, lease: RunLease, round_index: int, name: str) 
     if row.stage != words:
         connection.execute(update(runs).where(runs.c.run_id == lease.run_id).values(stage=words))
         events.append(connection, lease.run_id, StageStarted(round=round_index, stage=name))
+
+
+def keep_base_answers(connection: Connection, lease: RunLease, answers: Mapping[str, Any]) -> None:
+    """Stores the base model's answers for all trainings of the run. Raises LeaseLost."""
+    hold(connection, lease)
+    connection.execute(update(runs).where(runs.c.run_id == lease.run_id).values(base_answers=dict(answers)))
 
 
 def succeed(connection: Connection, lease: RunLease) -> None:

@@ -83,12 +83,14 @@ runs = Table(
     Column("spent_device_seconds", Float, nullable=False, server_default="0"),
     Column("tenant", String(64), nullable=False, server_default=""),  # owning tenant; empty: only admins
     Column("trace", Text, nullable=False, server_default=""),  # trace contexts of CreateRun and of resumes, if any
+    Column("anchors", JSON, nullable=False, server_default="[]"),  # [{id, prompt}]
+    Column("base_answers", JSON(none_as_null=True)),  # BaseAnswers; unset until the base model has answered
     Index("runs_by_time", "create_time", "run_id"),
     Index("runs_by_tenant", "tenant", "create_time", "run_id"),
 )
 
-RUN_HEAD = [column for column in runs.c if column.name not in ("config", "retention")]
-"""A run's row without the long, constant columns."""
+RUN_HEAD = [column for column in runs.c if column.name not in ("config", "retention", "anchors", "base_answers")]
+"""A run's row without the long columns."""
 
 contexts = Table(
     "contexts",
@@ -130,6 +132,7 @@ trials = Table(
     Column("target_characters", Integer),  # passage-only: the group's average
     Column("trained_characters", Integer),  # characters of its spec times epochs
     Column("completion", Text),  # unset until sampled
+    Column("answers", JSON(none_as_null=True)),  # [teacher's answer]; unset until sampled
     Column("rejection", Text, nullable=False),
     Column("adapter", JSON(none_as_null=True)),  # AdapterRef
     Column("accuracy", Float),

@@ -266,5 +266,10 @@ def page(
 
 def from_row(row: Row[Any], verdicts: Sequence[Any] = (), manifest: Mapping[str, Any] | None = None) -> Trial:
     """The trial of a row that may be without verdicts and manifest."""
-    own = {"completion": row.completion or "", "verdicts": verdicts, "manifest": manifest or {}}
+    own = {
+        "completion": row.completion or "",
+        "answers": row.answers or (),
+        "verdicts": verdicts,
+        "manifest": manifest or {},
+    }
     return Trial.from_stored({field: row._mapping[field] for field in Trial.model_fields if field not in own} | own)

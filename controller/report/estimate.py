@@ -2,8 +2,8 @@
 
 Each measured trial is scaled to the new settings, stage by stage, before the mean is taken: generation by `max_tokens`
 (if it was the limit that ended a text, or would be now), training by epochs, evaluation by the number of questions. Not
-scaled are the lengths of contexts and training texts, rank, and the device. So an estimate is only good for similar
-runs, and it names the runs that it uses.
+scaled are the lengths of contexts and training texts, a teacher's answers, rank, and the device. So an estimate is only
+good for similar runs, and it names the runs that it uses.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _ASKED_OF = 20
 
 def estimate_run(new: NewRun, contexts: Sequence[Context], rates: Rates | None, plugins: Sequence[str]) -> RunEstimate:
     """The estimate of a valid run. Without `rates`: only the number of trials."""
-    setup = make_setup(RunPlan(new.run_id, new.config, new.retention), plugins)
+    setup = make_setup(RunPlan(new.run_id, new.config, new.retention, anchors=new.anchors), plugins)
     config, planned = setup.config, new.planned
     if rates is None:
         basis = f"There is no trial of the domain {config.domain.name} yet, so only the number of trials is known."
@@ -52,7 +52,7 @@ def _mean(rates: Rates, config: RunConfig, queries: float, *, passage: bool) -> 
     total = Usage()
     for took in alike:
         for stage, usage in took.stages.items():
-            if not (passage and stage == "generate"):
+            if not (passage and stage in ("generate", "teach")):
                 total += _scaled(stage, usage, took, config, queries)
     return _times(total, 1 / len(alike))
 
@@ -66,6 +66,8 @@ def _scaled(stage: str, usage: Usage, took: Took, config: RunConfig, queries: fl
         return _times(usage, factor).changed(prompt_tokens=usage.prompt_tokens)
     if stage == "train":
         return _times(usage, config.inner_loop.optimisation.epochs / was.inner_loop.optimisation.epochs)
+    if stage == "teach":
+        return usage
     return _times(usage, queries / took.queries if took.queries else 1.0)
 
 

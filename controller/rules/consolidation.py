@@ -8,7 +8,7 @@ from controller.db.trials import Plan
 from controller.rules.seeds import inner_seed
 from controller.rules.setup import Setup
 from sealkit import limits
-from sealkit.domains.base import Context
+from sealkit.domains.base import Context, spec_of
 from sealkit.errors import LimitExceeded
 from sealkit.names import id_of
 from sealkit.resources import Trial
@@ -16,8 +16,9 @@ from sealkit.types import TrainingSpec, seed_of
 
 
 def consolidated(setup: Setup, contexts: Sequence[Context], kept: Sequence[Trial], t: int) -> TrainingSpec:
-    """The spec of one adapter on the examples of all `kept` trials, oldest first, and the run's rehearsal. Shape and
-    hyper-parameters are the config's, not those that single self-edits chose.
+    """The spec of one adapter on the examples of all `kept` trials, oldest first, with the run's rehearsal and anchors.
+    A teacher's answers are those of the trials. Shape and hyper-parameters are the config's, not those that single
+    self-edits chose.
 
     Raises LimitExceeded if there are more examples than one spec may have.
     """
@@ -25,8 +26,12 @@ def consolidated(setup: Setup, contexts: Sequence[Context], kept: Sequence[Trial
     examples = [
         example
         for trial in kept
-        for example in setup.domain.compile(
-            by_id[trial.context_id], trial.completion, inner_seed(setup.config.seed, _plan(setup, trial))
+        for example in spec_of(
+            setup.domain,
+            by_id[trial.context_id],
+            trial.completion,
+            trial.answers,
+            inner_seed(setup.config.seed, _plan(setup, trial)),
         ).examples
     ]
     if len(examples) > limits.EXAMPLES:
@@ -36,13 +41,15 @@ def consolidated(setup: Setup, contexts: Sequence[Context], kept: Sequence[Trial
             metadata={"limit": "examples", "allowed": str(limits.EXAMPLES), "asked": str(len(examples))},
         )
     inner = setup.config.inner_loop
-    return TrainingSpec(
-        examples=tuple(examples),
-        rehearsal=setup.rehearsal,
-        lora=inner.lora,
-        optimisation=inner.optimisation,
-        append_eos=inner.append_eos,
-        seed=seed_of(setup.config.seed, "consolidation", t),
+    return setup.mixed(
+        TrainingSpec(
+            examples=tuple(examples),
+            lora=inner.lora,
+            optimisation=inner.optimisation,
+            distillation=inner.distillation,
+            append_eos=inner.append_eos,
+            seed=seed_of(setup.config.seed, "consolidation", t),
+        )
     )
 
 

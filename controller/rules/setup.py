@@ -3,22 +3,50 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
+from pydantic import Field
+
+from controller.db.database import storable
 from controller.db.runs import RunPlan
 from controller.retry import retry_until_available
+from controller.rules.anchors import anchors_of, answering
 from controller.rules.rehearsal import examples_of, split
 from controller.rules.seeds import shuffled
 from sealkit.config import RunConfig
 from sealkit.domains.base import Context, Domain, load_domain
+from sealkit.resources import Editor
 from sealkit.rpc.protocols import Generator
-from sealkit.types import Policy, Prompt, Query, TrainingExample, digest_of, seed_of
+from sealkit.types import (
+    Anchoring,
+    Policy,
+    Prompt,
+    Query,
+    Sampling,
+    TrainingExample,
+    TrainingSpec,
+    Value,
+    digest_of,
+    seed_of,
+)
+
+BASE = Policy(name=Editor.BASE)
+"""The bare base model as a policy."""
+
+
+class BaseAnswers(Value):
+    """The base model's own answers, by id, to rehearsed questions and to anchors. Sampled once per run and stored in
+    the database, so that every process trains on the same texts."""
+
+    rehearsal: dict[str, str] = Field(default_factory=dict)
+    anchors: dict[str, str] = Field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """A run's fixed parts. `retention` is what is measured of the suite, `rehearsed` the rest; `rehearsal` is mixed in
-    with every training, and empty until the base model's own answers are known (`with_rehearsal_answers`)."""
+    """A run's fixed parts. `retention`: the measured part of the suite; `rehearsed` and `anchored` (prompts by id) are
+    never measured. `rehearsal` and `anchors` are the examples mixed into every training; they are incomplete until the
+    base model has answered (`asks_base`)."""
 
     run_id: str
     config: RunConfig
@@ -27,13 +55,26 @@ class Setup:
     retention_digest: str
     rehearsed: tuple[Query, ...]
     rehearsal: tuple[TrainingExample, ...]
+    anchored: Mapping[str, Prompt] = field(default_factory=dict)
+    anchors: tuple[TrainingExample, ...] = ()
+    asks_base: bool = False
+    """Whether `base_answers` are needed before any training."""
     earlier: tuple[Query, ...] = ()
-    """Queries of contexts learned earlier in the run, which count into a trial's retention (`with_earlier`)."""
+    """Queries of contexts learned earlier in the run, which are part of a trial's retention (`with_earlier`)."""
 
     @property
     def judge(self) -> str:
         """The judge that grades the answers."""
         return self.config.evaluation.judge or self.domain.judge
+
+    def started_from(self, policy: Policy) -> Policy:
+        """The policy that the adapter of a self-edit by `policy` is trained and evaluated on."""
+        return BASE if self.config.inner_loop.start_from == "base" else policy
+
+    def mixed(self, spec: TrainingSpec) -> TrainingSpec:
+        """A spec with the run's rehearsal and anchors."""
+        anchoring = self.config.inner_loop.anchors.anchoring if self.anchors else Anchoring()
+        return spec.changed(rehearsal=self.rehearsal, anchors=self.anchors, anchoring=anchoring)
 
     def contexts_of_round(self, train: Sequence[Context], round_index: int) -> list[Context]:
         """The next `contexts_per_round` of the shuffled train split, cyclically; a context occurs once in a round."""
@@ -48,9 +89,36 @@ def make_setup(plan: RunPlan, plugins: Sequence[str]) -> Setup:
     domain = load_domain(config.domain.name, plugins=plugins)(config.domain.options, config.inner_loop)
     # Suites are sorted by kind, and `retention_limit` takes the first ones that the base model answers right.
     mixed = sorted(plan.retention, key=lambda record: seed_of(config.seed, "order of retention", record["id"]))
-    rehearsed, retention = split(tuple(map(retention_query, mixed)), config.rehearsal.examples, config.seed)
-    rehearsal = examples_of(rehearsed) if config.rehearsal.source == "suite" else ()
-    return Setup(plan.run_id, config, domain, retention, digest_of(*retention), rehearsed, rehearsal)
+    suite = tuple(map(retention_query, mixed))
+    _, retention = split(suite, set_aside(config), config.seed)
+    rehearsed, _ = split(suite, config.rehearsal.examples, config.seed)
+    setup = Setup(
+        run_id=plan.run_id,
+        config=config,
+        domain=domain,
+        retention=retention,
+        retention_digest=digest_of(*retention),
+        rehearsed=rehearsed,
+        rehearsal=examples_of(rehearsed) if config.rehearsal.source == "suite" else (),
+        anchored=_anchored(config, suite, plan.anchors),
+    )
+    if plan.base_answers is not None:
+        return with_base_answers(setup, BaseAnswers.from_stored(plan.base_answers))
+    own_words = bool(rehearsed) and config.rehearsal.source == "model"
+    return replace(setup, asks_base=own_words or bool(setup.anchored))
+
+
+def set_aside(config: RunConfig) -> int:
+    """Number of questions of the retention suite that are trained on, and so never measured."""
+    anchors = config.inner_loop.anchors
+    return max(config.rehearsal.examples, anchors.count if anchors.source == "suite" else 0)
+
+
+def _anchored(config: RunConfig, suite: Sequence[Query], drawn: Sequence[Mapping[str, str]]) -> dict[str, Prompt]:
+    anchors = config.inner_loop.anchors
+    if anchors.source == "suite":
+        return {query.query_id: query.prompt for query in split(suite, anchors.count, config.seed)[0]}
+    return {record["id"]: Prompt(user=record["prompt"]) for record in drawn}
 
 
 def with_earlier(setup: Setup, contexts: Sequence[Context]) -> Setup:
@@ -65,17 +133,34 @@ def retention_query(record: Mapping[str, str]) -> Query:
     return Query(query_id=record["id"], question=question, gold=record["answer"], prompt=Prompt(user=question))
 
 
-async def with_rehearsal_answers(setup: Setup, generator: Generator) -> Setup:
-    """The setup with the base model's own answers for rehearsal, if the config asks for them. They are sampled
-    greedily, so every process gets the same answers if texts do not depend on the batch."""
-    if setup.config.rehearsal.source != "model" or not setup.rehearsed or setup.rehearsal:
-        return setup
+async def base_answers(setup: Setup, generator: Generator) -> BaseAnswers:
+    """The base model's answers to the anchors, and to the rehearsed questions if the config asks for them. They are
+    sampled greedily; an unavailable generator is waited for."""
+    own_words = setup.rehearsed if setup.config.rehearsal.source == "model" else ()
     greedy = setup.config.evaluation.sampling.changed(temperature=0.0, seed=0)
-    prompts = [(query.query_id, query.prompt, [0]) for query in setup.rehearsed]
+    asked = {query.query_id: query.prompt for query in own_words}
 
-    async def ask() -> dict[str, str]:
-        base = Policy(name="base")
-        return {said.context_id: said.text async for said in generator.sample(base, prompts, greedy)}
+    async def ask(prompts: Mapping[str, Prompt], sampling: Sampling) -> dict[str, str]:
+        if not prompts:
+            return {}
+        wanted = [(name, prompt, [0]) for name, prompt in prompts.items()]
+        return {said.context_id: storable(said.text) async for said in generator.sample(BASE, wanted, sampling)}
 
-    answers = await retry_until_available(ask, doing="sampling answers for rehearsal")
-    return replace(setup, rehearsal=examples_of(setup.rehearsed, answers))
+    async def ask_both() -> BaseAnswers:
+        return BaseAnswers(
+            rehearsal=await ask(asked, greedy),
+            anchors=await ask(setup.anchored, answering(setup.config.inner_loop.anchors)),
+        )
+
+    return await retry_until_available(ask_both, doing="sampling answers of the base model")
+
+
+def with_base_answers(setup: Setup, answers: BaseAnswers) -> Setup:
+    """The setup with the base model's answers."""
+    own_words = setup.config.rehearsal.source == "model"
+    return replace(
+        setup,
+        rehearsal=examples_of(setup.rehearsed, answers.rehearsal) if own_words else setup.rehearsal,
+        anchors=anchors_of(setup.anchored, answers.anchors),
+        asks_base=False,
+    )

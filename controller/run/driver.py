@@ -19,7 +19,7 @@ from controller.db.leases import LeaseLost, RunLease
 from controller.db.runs import RunPlan
 from controller.heartbeats import Heartbeats
 from controller.retry import backoff, retry_until_available, run_with_background
-from controller.rules.setup import make_setup, with_rehearsal_answers
+from controller.rules.setup import base_answers, make_setup, with_base_answers
 from controller.run.adapt import adapt
 from controller.run.rest_em import rest_em
 from controller.run.steps import RunSteps
@@ -122,9 +122,13 @@ class Driver:
 
     async def _drive_by(self, plan: RunPlan, lease: RunLease) -> None:
         setup = make_setup(plan, self._plugins)
+        if setup.asks_base:
+            answers = await base_answers(setup, self._services.generator)
+            await self._database.write(runs.keep_base_answers, lease, answers.model_dump())
+            setup = with_base_answers(setup, answers)
         drive = RunSteps(
             lease,
-            await with_rehearsal_answers(setup, self._services.generator),
+            setup,
             database=self._database,
             queue=self._queue,
             services=self._services,

@@ -207,19 +207,20 @@ class RunSteps:
 
     async def commit(self, t: int, theta: PolicyVersion, best: Trial) -> PolicyVersion:
         """θ_{t+1} from the trial of round t that is to be committed: its adapter joined to θ_t's, as it was scored; or,
-        if the config consolidates, one adapter over θ_0 trained on all that was kept so far."""
+        if the config consolidates, one adapter over the policy that trials start from, trained on all that was kept."""
         if self.config.adapt.commit == "join" and best.adapter is not None:
-            return self._version(t, theta, await self._joined(theta, best.adapter), [best], Usage())
+            return self._version(t, theta, await self._joined(_policy(theta), best.adapter), [best], Usage())
         kept = await self._database.read(trials.chosen, self._lease.run_id, from_round=0, to_round=t)
         spec = await asyncio.to_thread(consolidated, self._setup, self.train, kept, t)
         first = await self._database.read(policies.get, FULL_ACCESS, policy_name(self._lease.run_id, 0))
+        below = self._setup.started_from(_policy(first))
 
         async def train() -> TrainingResult:
-            return await _last(self._services.trainer.train_adapter(_policy(first), spec, owner=self._lease.run))
+            return await _last(self._services.trainer.train_adapter(below, spec, owner=self._lease.run))
 
         with tracing.span("consolidation", attributes={"seal.round": t}):
             result = await retry_until_available(train, doing="consolidation")
-            joined = await self._joined(first, result.adapter)
+            joined = await self._joined(below, result.adapter)
         return self._version(t, theta, joined, kept, result.usage)
 
     async def measured(self, theta: PolicyVersion) -> PolicyVersion:
@@ -231,9 +232,9 @@ class RunSteps:
                 doing="measuring a policy",
             )
 
-    async def _joined(self, theta: PolicyVersion, adapter: AdapterRef) -> AdapterRef:
+    async def _joined(self, below: Policy, adapter: AdapterRef) -> AdapterRef:
         return await retry_until_available(
-            lambda: self._services.trainer.join_adapters(_policy(theta), adapter), doing="joining adapters"
+            lambda: self._services.trainer.join_adapters(below, adapter), doing="joining adapters"
         )
 
     def _version(

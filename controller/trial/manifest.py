@@ -7,6 +7,7 @@ manifest. A rerun takes the instructions from the manifest instead of the config
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 
 from controller.db.manifest import Found, Instructions
 from controller.db.trials import Plan
@@ -33,6 +34,7 @@ def instructions(setup: Setup, plan: Plan, policy: Policy) -> Instructions:
     config = setup.config
     written = plan.editor != Editor.PASSAGE_ONLY
     sampling = group_sampling(config, plan) if written else None
+    seed, below = inner_seed(config.seed, plan), setup.started_from(policy)
     return Instructions(
         policy=policy,
         editor=plan.editor,
@@ -43,13 +45,15 @@ def instructions(setup: Setup, plan: Plan, policy: Policy) -> Instructions:
         sampling=sampling,
         row_seed=seed_of(sampling.seed, plan.context_id, plan.index) if sampling else None,
         constrained=config.editor.constrained,
-        inner_seed=inner_seed(config.seed, plan),
+        inner_seed=seed,
         target_characters=plan.target_characters,
         answering=config.evaluation.sampling,
         judge=setup.judge,
         retention_limit=config.evaluation.retention_limit,
         divergence=config.evaluation.divergence,
         early_stopping=_early_stopping(config, plan) if written else None,
+        start_from=None if below == policy else below,
+        teaching=config.inner_loop.teaching.changed(seed=seed),
     )
 
 
@@ -59,6 +63,7 @@ def material(setup: Setup, context: Context) -> dict[str, str]:
         "context": digest_of(context),
         "inner_loop": digest_of(setup.config.inner_loop),
         "rehearsal": digest_of(setup.config.rehearsal),
+        "anchors": digest_of(*setup.anchors) if setup.anchors else "",
         "retention": setup.retention_digest,
         "earlier": digest_of(*setup.earlier) if setup.earlier else "",
     }
@@ -66,6 +71,7 @@ def material(setup: Setup, context: Context) -> dict[str, str]:
 
 def found(
     completion: str | None,
+    answers: Sequence[str] | None,
     spec: TrainingSpec | None,
     trained: TrainingResult | None,
     evaluation: Evaluation | None,
@@ -73,6 +79,7 @@ def found(
     """Digests of the results; None: the trial did not get that far."""
     return Found(
         completion=hashlib.sha256(completion.encode()).hexdigest() if completion is not None else "",
+        answers=digest_of(*answers) if answers else "",
         spec=digest_of(spec) if spec else "",
         adapter=_digest(trained.adapter) if trained else "",
         weights_sha256=trained.weights_sha256 if trained else "",

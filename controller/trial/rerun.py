@@ -68,6 +68,7 @@ def _differences(was: Tried, now: Tried) -> Iterator[Difference]:
     """In the order of a trial's stages, because the first difference is the likely cause of the others."""
     yield from _one("state", _ended(was.trial), _ended(now.trial))
     yield from _one("completion", was.trial.completion, now.trial.completion)
+    yield from _all("answers", dict(enumerate(was.trial.answers)), dict(enumerate(now.trial.answers)), "answers[{}]")
     yield from _one("rejection", was.trial.rejection, now.trial.rejection)
     if was.manifest is None or now.manifest is None:  # it failed; the difference in state shows the error
         return
@@ -87,7 +88,7 @@ def _verdict_differences(was: tuple[Verdict, ...], now: tuple[Verdict, ...]) -> 
     yield from _all("verdicts", before, after, "verdicts[{}]")
 
 
-def _all(part: str, was: Mapping[str, Any], now: Mapping[str, Any], form: str = "{part}.{}") -> Iterator[Difference]:
+def _all(part: str, was: Mapping[Any, Any], now: Mapping[Any, Any], form: str = "{part}.{}") -> Iterator[Difference]:
     for name in dict.fromkeys([*was, *now]):
         yield from _one(form.format(name, part=part), _text(was.get(name)), _text(now.get(name)))
 

@@ -1,27 +1,28 @@
 """A trial: one self-edit → adapter → evaluation → reward.
 
-Every step can be done again: the completion is kept as soon as it is sampled, seeds derive from names, and the trainer
-returns the adapter of a spec that it has trained before.
+Every step is idempotent: sampled texts (the self-edit, a teacher's answers) are stored at once, seeds derive from
+names, and the trainer returns the adapter of a spec that it has trained before.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
 from controller.db.attempts import Result, Spent, Taken
-from controller.db.manifest import Found, Instructions, Manifest
+from controller.db.database import storable
+from controller.db.manifest import Instructions, Manifest
 from controller.retry import last, retry_until_available
 from controller.rules.arms import WRITERS, outside_editor
 from controller.rules.reward import reward
-from controller.rules.setup import Setup
+from controller.rules.setup import BASE, Setup
 from controller.services import Services
 from controller.trial.manifest import found, instructions, material
 from controller.trial.versions import Versions
 from sealkit.config import RunConfig
-from sealkit.domains.base import Rejected
+from sealkit.domains.base import Rejected, Study, spec_of, study_of
 from sealkit.errors import AdapterNotFound, NotReproducible, SealError, TooManyUngraded, Unavailable
 from sealkit.faults import fault_of
 from sealkit.names import run_name
@@ -32,7 +33,6 @@ from sealkit.types import (
     Evaluation,
     EvaluationRequest,
     Outcome,
-    Policy,
     Sampling,
     TrainingExample,
     TrainingResult,
@@ -43,18 +43,19 @@ from sealkit.types import (
 
 T = TypeVar("T")
 
-KeepCompletion = Callable[[str, Spent], Awaitable[None]]
+KeepSampled = Callable[[str, Sequence[str] | None, Spent], Awaitable[None]]
 
 
 class TrialWork:
     """One attempt at a trial; usage of earlier attempts is added."""
 
-    def __init__(self, taken: Taken, services: Services, versions: Versions, keep: KeepCompletion) -> None:
-        """`keep` stores a completion with what it took."""
+    def __init__(self, taken: Taken, services: Services, versions: Versions, keep: KeepSampled) -> None:
+        """`keep` stores a completion, the teacher's answers, if any, and their usage."""
         self._plan = taken.plan
         self._context = taken.context
         self._policy = taken.policy
         self._completion = taken.completion
+        self._answers = taken.answers
         self._rerun = taken.manifest
         self._services = services
         self._versions = versions
@@ -64,8 +65,8 @@ class TrialWork:
         self._characters: int | None = None
 
     async def bring_to_end(self, setup: Setup) -> Result:
-        """generate → compile → train → evaluate → reward. Raises what a service raises that waiting does not mend;
-        NotReproducible where the policy of a rerun is gone."""
+        """generate → teach → compile → train → evaluate → reward. Raises the services' errors that a retry does not
+        fix; NotReproducible if the policy of a rerun no longer exists."""
         how = self._rerun.instructions if self._rerun else instructions(setup, self._plan, self._policy)
         try:
             return await self._make(setup, how)
@@ -83,7 +84,7 @@ class TrialWork:
         except Rejected as rejected:
             # It trains nothing, so its accuracy is that of the policy without an adapter.
             known = await self._stage("evaluate", lambda: self._without_adapter(setup, how))
-            manifest = await self._manifest(setup, how, found(self._completion, None, None, known), known)
+            manifest = await self._manifest(setup, how, None, None, known)
             return Result(
                 state=TrialState.REJECTED,
                 rejection=str(rejected),
@@ -93,7 +94,7 @@ class TrialWork:
             )
         trained = await self._stage("train", lambda: self._train(spec, how))
         evaluation = await self._stage("evaluate", lambda: self._evaluate(setup, trained, how))
-        manifest = await self._manifest(setup, how, found(self._completion, spec, trained, evaluation), evaluation)
+        manifest = await self._manifest(setup, how, spec, trained, evaluation)
         return self._scored(setup.config, trained, evaluation, manifest)
 
     def failed(self, error: SealError) -> Result:
@@ -112,8 +113,10 @@ class TrialWork:
             spec = with_budget(spec, how.target_characters)
         else:
             completion = await self._self_edit(setup, how, how.sampling)
-            spec = await asyncio.to_thread(domain.compile, self._context, completion, how.inner_seed)
-        spec = spec.changed(rehearsal=setup.rehearsal)
+            study = await asyncio.to_thread(study_of, domain, self._context, completion)
+            answers = await self._taught(how, study) if study else ()
+            spec = await asyncio.to_thread(spec_of, domain, self._context, completion, answers, how.inner_seed)
+        spec = setup.mixed(spec)
         self._characters = trained_characters(spec)
         return spec
 
@@ -124,30 +127,46 @@ class TrialWork:
             if text is None:
                 outside = outside_editor(how.editor, ready)
                 text = await self._stage("generate", lambda: self._generate(setup, how, sampling, outside))
-            self._completion = text.replace("\0", "\N{REPLACEMENT CHARACTER}")  # no database stores NUL in text
-            await self._keep(self._completion, self._spent())
+            self._completion = storable(text)
+            await self._keep(self._completion, None, self._spent())
         return self._completion
+
+    async def _taught(self, how: Instructions, study: Study) -> tuple[str, ...]:
+        """The teacher's answers to a study, in the order of its items."""
+        if self._answers is None:
+            answers = await self._stage("teach", lambda: self._teach(how, study))
+            self._answers = tuple(map(storable, answers))
+            await self._keep(self._completion or "", self._answers, self._spent())
+        return self._answers
 
     async def _generate(self, setup: Setup, how: Instructions, sampling: Sampling, outside: str) -> tuple[str, Usage]:
         if how.constrained:
             sampling = sampling.changed(json_schema=setup.domain.completion_schema)
         prompts = [(how.context_id, setup.domain.prompt(self._context), [how.index])]
-        writer = Policy(name=Editor.BASE) if how.editor == Editor.BASE else how.policy
+        writer = BASE if how.editor == Editor.BASE else how.policy
         written = await last(self._services.generator.sample(writer, prompts, sampling, editor=outside))
         if written is None:
             raise Unavailable("the generator ended the stream without the completion")
         return written.text, written.usage
 
+    async def _teach(self, how: Instructions, study: Study) -> tuple[list[str], Usage]:
+        """One request for all prompts, which the generator batches."""
+        prompts = [(f"question-{number}", item.teacher_prompt, [0]) for number, item in enumerate(study.items)]
+        said = {c.context_id: c async for c in self._services.generator.sample(how.below, prompts, how.teaching)}
+        if len(said) < len(prompts):
+            raise Unavailable(f"the generator ended the stream with {len(said)} of {len(prompts)} answers")
+        return [said[name].text for name, _, _ in prompts], sum((one.usage for one in said.values()), Usage())
+
     async def _train(self, spec: TrainingSpec, how: Instructions) -> tuple[TrainingResult, Usage]:
         owner, again = run_name(self._plan.run_id), self._rerun is not None
-        trained = await last(self._services.trainer.train_adapter(how.policy, spec, owner=owner, retrain=again))
+        trained = await last(self._services.trainer.train_adapter(how.below, spec, owner=owner, retrain=again))
         if not isinstance(trained, TrainingResult):
             raise Unavailable("the trainer ended the stream without a result")
         return trained, trained.usage
 
     async def _evaluate(self, setup: Setup, trained: TrainingResult, how: Instructions) -> tuple[Evaluation, Usage]:
         request = EvaluationRequest(
-            policy=how.policy,
+            policy=how.below,
             adapter=trained.adapter,
             queries=tuple(setup.domain.queries(self._context)),
             earlier_queries=setup.earlier,
@@ -164,7 +183,7 @@ class TrialWork:
 
     async def _without_adapter(self, setup: Setup, how: Instructions) -> tuple[Evaluation, Usage]:
         request = EvaluationRequest(
-            policy=how.policy,
+            policy=how.below,
             queries=tuple(setup.domain.queries(self._context)),
             sampling=how.answering,
             judge=how.judge,
@@ -187,12 +206,20 @@ class TrialWork:
         self._usage[name] = self._usage.get(name, Usage()) + usage
         return value
 
-    async def _manifest(self, setup: Setup, how: Instructions, came_out: Found, evaluation: Evaluation) -> Manifest:
+    async def _manifest(
+        self,
+        setup: Setup,
+        how: Instructions,
+        spec: TrainingSpec | None,
+        trained: TrainingResult | None,
+        evaluation: Evaluation,
+    ) -> Manifest:
         versions = {
             **await self._versions.get(),
             "domain": f"{setup.domain.name} {setup.domain.version}",
             "judge": f"{how.judge} {evaluation.judge_version}".strip(),
         }
+        came_out = found(self._completion, self._answers, spec, trained, evaluation)
         return Manifest(instructions=how, material=material(setup, self._context), found=came_out, versions=versions)
 
     def _scored(self, config: RunConfig, trained: TrainingResult, evaluation: Evaluation, manifest: Manifest) -> Result:

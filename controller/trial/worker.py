@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Concatenate, ParamSpec, TypeVar
@@ -24,7 +24,7 @@ from controller.db.leases import TrialLease
 from controller.db.trials import Plan
 from controller.heartbeats import Heartbeats
 from controller.retry import backoff, retry_until_available, run_with_background
-from controller.rules.setup import Setup, make_setup, with_earlier, with_rehearsal_answers
+from controller.rules.setup import Setup, base_answers, make_setup, with_base_answers, with_earlier
 from controller.services import Services
 from controller.trial.concurrency_limit import ConcurrencyLimit
 from controller.trial.dispatcher import Dispatcher
@@ -169,8 +169,8 @@ class Worker:
     async def _result(self, taken: Taken) -> Result | None:
         """How the trial ended; None if it should be tried again."""
 
-        async def keep(text: str, spent: Spent) -> None:
-            await self._record(attempts.save_completion, taken.lease, text, spent)
+        async def keep(text: str, answers: Sequence[str] | None, spent: Spent) -> None:
+            await self._record(attempts.save_sampled, taken.lease, text, answers, spent)
 
         work = TrialWork(taken, self._services, self._versions, keep)
         try:
@@ -186,7 +186,9 @@ class Worker:
             if len(self._setups) >= _SETUPS_KEPT:
                 self._setups.pop(next(iter(self._setups)))
             setup = make_setup(await self._record(runs.plan, run_id), self._plugins)
-            self._setups[run_id] = await with_rehearsal_answers(setup, self._services.generator)
+            if setup.asks_base:  # usually the driver has stored them; not one of an older version
+                setup = with_base_answers(setup, await base_answers(setup, self._services.generator))
+            self._setups[run_id] = setup
         return self._setups[run_id]
 
     async def _with_earlier(self, setup: Setup, plan: Plan) -> Setup:

@@ -56,7 +56,7 @@ def filter_tasks(
     with connect(address, data) as client:
         tasks = _all_to_learn(recipe)
         several = recipe.config.model_copy(update={"contexts_per_round": len(tasks)})
-        run = client.create_run(several, tasks, recipe.retention, display_name="arc filter")
+        run = client.create_run(several, tasks, recipe.retention, anchors=recipe.anchors, display_name="arc filter")
         out.print(f"{run.name}: {len(tasks)} tasks", markup=False)
         follow_to_end(client, run.name, None if address else data)
         _print_solved(client.list_trials(run.name), _ARM)

@@ -71,7 +71,11 @@ def create_run(client: SealClient, recipe: Recipe, name: str) -> Run:
     """Creates the run of a recipe. Raises InvalidDataset that names the file, InvalidConfig."""
     with _dataset_named(recipe):
         return client.create_run(
-            recipe.config, recipe.records, recipe.retention, display_name=name or recipe.config.name
+            recipe.config,
+            recipe.records,
+            recipe.retention,
+            anchors=recipe.anchors,
+            display_name=name or recipe.config.name,
         )
 
 
@@ -83,7 +87,7 @@ def _estimate(client: SealClient, recipe: Recipe) -> None:
     from seal_cli.cost import estimate_facts
 
     with _dataset_named(recipe):
-        estimate = client.estimate_run(recipe.config, recipe.records)
+        estimate = client.estimate_run(recipe.config, recipe.records, anchors=recipe.anchors)
     table = Table.grid(padding=(0, 2))
     for label, value in estimate_facts(estimate):
         table.add_row(f"[dim]{label}[/]", escape(value))

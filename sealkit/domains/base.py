@@ -1,12 +1,17 @@
-"""The domain interface. A plug-in is one file or folder; adding one changes nothing else."""
+"""The domain interface, with two optional methods for domains whose self-edits say what to study. A plug-in is one file
+or folder; adding one changes nothing else."""
 
 from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping, Sequence
+from functools import cache
 from importlib import metadata
 from typing import Any, Protocol, cast, runtime_checkable
 
+from pydantic import Field
+
+from sealkit import limits
 from sealkit.errors import UnknownDomain
 from sealkit.types import Prompt, Query, TrainingSpec, Value
 
@@ -26,6 +31,19 @@ class Rejected(Exception):
         super().__init__(f"{reason}: {detail}" if detail else reason)
         self.reason = reason
         self.detail = detail
+
+
+class StudyItem(Value):
+    """One item of a study: the student's prompt, and the teacher's prompt, which also contains the text."""
+
+    prompt: Prompt
+    teacher_prompt: Prompt
+
+
+class Study(Value):
+    """The questions of a self-edit: the teacher answers each item, and the adapter is trained on the answers."""
+
+    items: tuple[StudyItem, ...] = Field(min_length=1, max_length=limits.PROMPTS)
 
 
 @runtime_checkable
@@ -64,6 +82,35 @@ class Domain(Protocol):
         ...
 
 
+@runtime_checkable
+class Studies(Protocol):
+    """Additional methods of a domain with a teacher: the model that the adapter will be on, with the text in its
+    prompt. Only such a domain supports `inner_loop.objective = "distil"`."""
+
+    def study(self, context: Context, completion: str) -> Study | None:
+        """The study of a completion; None if it asks the teacher nothing, and `compile` makes the spec. Raises
+        Rejected."""
+        ...
+
+    def teach(self, context: Context, study: Study, answers: Sequence[str], seed: int) -> TrainingSpec:
+        """The TrainingSpec of a study, with the teacher's answers to its items, in order. Raises Rejected if no answer
+        is usable."""
+        ...
+
+
+def study_of(domain: Domain, context: Context, completion: str) -> Study | None:
+    """The study for the teacher to answer before `spec_of`; None if there is none. Raises Rejected."""
+    return domain.study(context, completion) if isinstance(domain, Studies) else None
+
+
+def spec_of(domain: Domain, context: Context, completion: str, answers: Sequence[str], seed: int) -> TrainingSpec:
+    """A completion's TrainingSpec, with the teacher's `answers` to its study, if it has one. Raises Rejected."""
+    study = study_of(domain, context, completion)
+    if study is None:
+        return domain.compile(context, completion, seed)
+    return cast(Studies, domain).teach(context, study, answers, seed)
+
+
 class DomainFactory(Protocol):
     """Makes a domain from a run's options. Raises InvalidConfig on an unknown option."""
 
@@ -73,7 +120,7 @@ class DomainFactory(Protocol):
 def load_domain(ref: str, *, plugins: Sequence[str] = ()) -> DomainFactory:
     """A domain factory by entry-point name (group `seal.domains`), or by `module:OBJECT` if the operator listed exactly
     that reference in `plugins`: a caller must not choose what the controller imports. Raises UnknownDomain."""
-    known = {e.name: e for e in metadata.entry_points(group="seal.domains")}
+    known = _registered()
     try:
         if ref in known:
             return cast(DomainFactory, known[ref].load())
@@ -86,3 +133,9 @@ def load_domain(ref: str, *, plugins: Sequence[str] = ()) -> DomainFactory:
         f"unknown domain {ref!r}; known: {', '.join(sorted(known))}, "
         "or a `module:OBJECT` that SEAL_CONTROLLER_DOMAIN_PLUGINS lists"
     )
+
+
+@cache
+def _registered() -> dict[str, metadata.EntryPoint]:
+    """Entry points by name; cached, because the lookup reads the metadata of every installed distribution."""
+    return {entry.name: entry for entry in metadata.entry_points(group="seal.domains")}

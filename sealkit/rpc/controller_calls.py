@@ -62,6 +62,7 @@ def create_run(
     records: Sequence[Mapping[str, Any]],
     retention: Sequence[Mapping[str, Any]],
     *,
+    anchors: Sequence[Mapping[str, Any]] = (),
     display_name: str,
     request_id: str | None,
 ) -> Call[Run]:
@@ -72,15 +73,21 @@ def create_run(
         config=struct_to_pb(_plain(config), what="config"),
         records=[struct_to_pb(record, what=f"records[{i}]") for i, record in enumerate(records)],
         retention=[struct_to_pb(record, what=f"retention[{i}]") for i, record in enumerate(retention)],
+        anchors=[struct_to_pb(record, what=f"anchors[{i}]") for i, record in enumerate(anchors)],
     )
     return Call("CreateRun", request, _run)
 
 
-def estimate_run(config: RunConfig | Mapping[str, Any], records: Sequence[Mapping[str, Any]]) -> Call[RunEstimate]:
+def estimate_run(
+    config: RunConfig | Mapping[str, Any],
+    records: Sequence[Mapping[str, Any]],
+    anchors: Sequence[Mapping[str, Any]] = (),
+) -> Call[RunEstimate]:
     """Raises what `create_run` raises."""
     request = pb2.EstimateRunRequest(
         config=struct_to_pb(_plain(config), what="config"),
         records=[struct_to_pb(record, what=f"records[{i}]") for i, record in enumerate(records)],
+        anchors=[struct_to_pb(record, what=f"anchors[{i}]") for i, record in enumerate(anchors)],
     )
     return Call("EstimateRun", request, lambda r: from_pb(r.estimate, RunEstimate))
 

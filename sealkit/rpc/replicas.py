@@ -31,7 +31,7 @@ from sealkit.types import ModelInfo
 log = structlog.get_logger(__name__)
 
 _RESOLVE_SECONDS = 3.0
-_LOOK_SECONDS = 0.5
+_POLL_SECONDS = 0.5
 _FULL_SECONDS = 0.5
 
 
@@ -166,7 +166,7 @@ class Replicas:
     # --- discovery ----------------------------------------------------------------------------------------------------
     async def _keep_looking(self) -> None:
         while True:
-            await asyncio.sleep(_LOOK_SECONDS)
+            await asyncio.sleep(_POLL_SECONDS)
             try:
                 await self._look()
             except SealError as error:

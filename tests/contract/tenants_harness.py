@@ -7,7 +7,6 @@ import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, fields
-from pathlib import Path
 from typing import Any
 
 import grpc
@@ -79,14 +78,14 @@ async def furnish(database: Database, tenant: str, *, request_id: str = "made", 
 
 
 @asynccontextmanager
-async def harness(folder: Path) -> AsyncIterator[tuple[Database, str]]:
-    """The API without TLS, so that whoever calls names the tenant to act for; with its record and address."""
-    database = Database(f"sqlite:///{folder}/record.db")
+async def harness(database: Database) -> AsyncIterator[str]:
+    """The address of the API over this record, without TLS: whoever calls names the tenant to act for. It closes the
+    record."""
     server = GrpcServer(ControllerService(database, (DOMAIN,)), ServerSettings(listen="127.0.0.1:0"))
     await server.listen()
     await server.start()
     try:
-        yield database, server.address
+        yield server.address
     finally:
         await server.stop(0)
 

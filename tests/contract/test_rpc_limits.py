@@ -12,6 +12,7 @@ from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from pydantic.fields import FieldInfo
 from seal.controller.v1 import controller_pb2
 from seal.evaluator.v1 import evaluator_pb2
+from seal.generator.v1 import generator_pb2
 from seal.trainer.v1 import trainer_pb2
 from seal.type.v1 import evaluation_pb2, model_pb2, text_pb2, training_pb2
 
@@ -71,6 +72,7 @@ def test_a_types_limits_are_those_of_its_message(kind: type[types.Value]) -> Non
     [
         (trainer_pb2.TrainPolicyRequest, "examples", limits.EXAMPLES),
         (controller_pb2.CreateRunRequest, "display_name", limits.NAME_CHARACTERS),
+        (generator_pb2.SampleSelfEditsRequest, "contexts", limits.PROMPTS),
     ],
 )
 def test_what_a_request_may_hold_is_the_limit_of_that_name(message: Any, field: str, number: int) -> None:

@@ -121,7 +121,7 @@ async def started(several: list[Replica], calls: int) -> None:
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(replicas, "_LOOK_SECONDS", 0.02)
+    monkeypatch.setattr(replicas, "_POLL_SECONDS", 0.02)
     monkeypatch.setattr(replicas, "_RESOLVE_SECONDS", 0.02)
 
 

@@ -4,6 +4,7 @@ them, and whoever throws sees it. `python -m tests.security.harness FOLDER` prin
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import os
 import subprocess
@@ -40,7 +41,7 @@ class Harness:
 @contextmanager
 def harness(folder: Path) -> Iterator[Harness]:
     """The services, up and ready, until the block is left."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": f"{ROOT}:{ROOT / 'gen'}"}
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'gen'}"}
     environment.pop("http_proxy", None)
     log = folder / "harness.log"
     with log.open("w") as errors:
@@ -63,6 +64,7 @@ def harness(folder: Path) -> Iterator[Harness]:
 
 
 async def _serve(folder: Path) -> None:
+    gc.disable()  # what is imported stays
     from controller.app import App
     from controller.settings import ControllerSettings
     from evaluator_svc.service import EvaluatorService
@@ -76,6 +78,8 @@ async def _serve(folder: Path) -> None:
     from trainer_svc.service import TrainerService
     from trainer_svc.settings import TrainerSettings
 
+    gc.freeze()
+    gc.enable()
     model = make_tiny_model(folder / "model", hidden=16, layers=1, heads=2, kv_heads=1, context=128)
     held: dict[str, Any] = {
         "model": str(model), "store_url": str(folder / "store"), "listen": "127.0.0.1:0", "threads": 1, "device": "cpu",

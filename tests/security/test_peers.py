@@ -305,7 +305,7 @@ async def test_a_reader_that_never_reads_fills_no_memory(pki: Path, callers: Cal
             said = -1
             while said != served.service.said:
                 said = served.service.said
-                await asyncio.sleep(0.5)
+                await asyncio.sleep(0.2)
             assert said * 100_000 < 64 << 20
             assert await code_of(served.address, identity(pki, "watcher")) == "OK"
             watch.cancel()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
+import json
 import os
 import re
 import subprocess
@@ -93,26 +95,34 @@ def test_a_callers_file_gone_bad_does_not_show_its_tokens(tmp_path: Path) -> Non
         assert digest not in refused.value.message
 
 
-@pytest.mark.parametrize("log_format", ["json", "console"])
-def test_a_controller_that_cannot_start_shows_no_password(tmp_path: Path, log_format: str) -> None:
+START_EACH = """
+import json, os, sys
+from controller.__main__ import main
+for settings in json.load(sys.stdin):
+    os.environ.update(settings)
+    print("exit code", main(["all"]))
+"""
+
+
+def test_a_controller_that_cannot_start_shows_no_password(tmp_path: Path) -> None:
     """Neither in its log at the noisiest level, nor on its command line, nor in what its metrics say."""
-    urls = {
-        "SEAL_CONTROLLER_REDIS_URL": f"redis://seal:{QUOTED}@127.0.0.1:1/0",
-        "SEAL_CONTROLLER_DATABASE_URL": f"postgresql+psycopg://seal:{QUOTED}@127.0.0.1:1/db",
-    }
-    settings = {
+    shared = {
         "SEAL_CONTROLLER_LOG_LEVEL": "debug",
-        "SEAL_CONTROLLER_LOG_FORMAT": log_format,
         "SEAL_CONTROLLER_LISTEN": "127.0.0.1:0",
+        "SEAL_CONTROLLER_REDIS_URL": f"redis://seal:{QUOTED}@127.0.0.1:1/0",
     }
-    for kept in (urls, {**urls, "SEAL_CONTROLLER_DATABASE_URL": f"sqlite:///{tmp_path}/r.db"}):
-        done = subprocess.run(
-            [sys.executable, "-m", "controller", "all"], cwd=ROOT, capture_output=True, text=True, timeout=60,
-            env={**os.environ, **settings, **kept, "PYTHONPATH": f"{ROOT}:{ROOT / 'gen'}"},
-        )  # fmt: skip
-        assert done.returncode == 1
-        assert "does not answer" in done.stderr
-        assert not tells(done.stdout + done.stderr)
+    databases = (f"postgresql+psycopg://seal:{QUOTED}@127.0.0.1:1/db", f"sqlite:///{tmp_path}/r.db")
+    starts = [
+        shared | {"SEAL_CONTROLLER_LOG_FORMAT": log_format, "SEAL_CONTROLLER_DATABASE_URL": url}
+        for log_format, url in itertools.product(("json", "console"), databases)
+    ]
+    done = subprocess.run(
+        [sys.executable, "-c", START_EACH], cwd=ROOT, input=json.dumps(starts), capture_output=True, text=True,
+        timeout=60, env={**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'gen'}"},
+    )  # fmt: skip
+    assert done.stdout.splitlines() == ["exit code 1"] * len(starts)
+    assert re.findall(r"cannot start: (\w+) .* does not answer", done.stderr) == ["database", "Redis"] * 2
+    assert not tells(done.stdout + done.stderr)
     assert not tells(generate_latest().decode())
 
 

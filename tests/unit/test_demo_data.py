@@ -3,10 +3,9 @@
 import json
 import re
 from collections import Counter
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
-
-import pytest
 
 from sealkit.judges.content import decide
 from sealkit.types import Outcome
@@ -17,12 +16,21 @@ RETENTION: list[dict[str, str]] = [
     json.loads(line) for line in (ROOT / "sealkit/data/retention.jsonl").read_text(encoding="utf-8").splitlines()
 ]
 ARTICLE = re.compile(r"^(?:an?|the) ", re.IGNORECASE)
-each_passage = pytest.mark.parametrize("passage", PASSAGES, ids=[passage["title"] for passage in PASSAGES])
+QUERIES = [(passage, query["question"], query["answer"]) for passage in PASSAGES for query in passage["questions"]]
 
 
 def names(text: str) -> set[str]:
     """Capitalised words that do not merely open a sentence or a quotation."""
     return set(re.findall(r'(?<![.!?:"] )(?<!["\n])(?<!^)\b[A-Z]\w+(?:-[A-Z]\w+)?', text)) - {"The"}
+
+
+def misjudged(answers: Iterable[tuple[str, str, str, Outcome]]) -> list[tuple[str, str, str]]:
+    """Of (question, gold, answer, what the judge should say): those of which it says something else."""
+    return [
+        (question, gold, answer)
+        for question, gold, answer, expected in answers
+        if decide(question, gold, answer).outcome is not expected
+    ]
 
 
 def test_there_are_enough_of_both_splits() -> None:
@@ -61,48 +69,57 @@ def test_no_two_passages_share_a_name() -> None:
     assert [name for name, count in holders.items() if count > 1 and name not in calendar | common] == []
 
 
-@each_passage
-def test_a_passage_is_short_and_has_five_questions(passage: dict[str, Any]) -> None:
-    assert set(passage) == {"title", "split", "context", "questions"}
-    assert 45 <= len(passage["context"].split()) <= 65
-    assert len(passage["questions"]) == 5
+def test_a_passage_is_short_and_has_five_questions() -> None:
+    faulty = [
+        passage["title"]
+        for passage in PASSAGES
+        if set(passage) != {"title", "split", "context", "questions"}
+        or not 45 <= len(passage["context"].split()) <= 65
+        or len(passage["questions"]) != 5
+    ]
+    assert faulty == []
 
 
-@each_passage
-def test_golds_are_short_in_the_passage_and_not_given_away(passage: dict[str, Any]) -> None:
-    for query in passage["questions"]:
-        gold, question = query["answer"], query["question"]
-        assert gold in passage["context"], query
-        assert 1 <= len(gold.split()) <= 4, query
-        bare = re.escape(ARTICLE.sub("", gold))
-        assert not re.search(rf"\b{bare}\b", question, re.IGNORECASE), query
-        assert not re.search(rf"\b{bare}\b", passage["title"], re.IGNORECASE), query
+def test_golds_are_short_in_the_passage_and_not_given_away() -> None:
+    def faults(passage: dict[str, Any], question: str, gold: str) -> Iterator[str]:
+        given_away = re.compile(rf"\b{re.escape(ARTICLE.sub('', gold))}\b", re.IGNORECASE)
+        if gold not in passage["context"]:
+            yield "not in the passage"
+        if not 1 <= len(gold.split()) <= 4:
+            yield "not of 1 to 4 words"
+        if given_away.search(question) or given_away.search(passage["title"]):
+            yield "given away"
+
+    assert [(gold, fault) for p, question, gold in QUERIES for fault in faults(p, question, gold)] == []
 
 
-@each_passage
-def test_every_question_names_its_subject(passage: dict[str, Any]) -> None:
-    subject = ARTICLE.sub("", passage["title"]).lower()
-    for query in passage["questions"]:
-        assert subject in query["question"].lower(), query
-        assert query["question"].endswith("?")
+def test_every_question_names_its_subject() -> None:
+    faulty = [
+        question
+        for passage, question, _ in QUERIES
+        if ARTICLE.sub("", passage["title"]).lower() not in question.lower() or not question.endswith("?")
+    ]
+    assert faulty == []
 
 
-@each_passage
-def test_the_judge_tells_golds_from_other_answers(passage: dict[str, Any]) -> None:
-    for query in passage["questions"]:
-        question, gold = query["question"], query["answer"]
-        assert decide(question, gold, gold).outcome is Outcome.CORRECT, query
-        assert decide(question, gold, f"It is {gold}.").outcome is Outcome.CORRECT, query
-        assert decide(question, gold, "I do not know.").outcome is Outcome.INCORRECT, query
-        assert decide(question, gold, question).outcome is Outcome.INCORRECT, query
+def test_the_judge_tells_golds_from_other_answers() -> None:
+    right, wrong = Outcome.CORRECT, Outcome.INCORRECT
+    answers = [
+        (question, gold, answer, expected)
+        for _, question, gold in QUERIES
+        for answer, expected in ((gold, right), (f"It is {gold}.", right), ("I do not know.", wrong), (question, wrong))
+    ]
+    assert misjudged(answers) == []
 
 
-@each_passage
-def test_answers_of_one_passage_cannot_be_mistaken_for_each_other(passage: dict[str, Any]) -> None:
-    for query in passage["questions"]:
-        others = [other["answer"] for other in passage["questions"] if other is not query]
-        for other in others:
-            assert decide(query["question"], query["answer"], other).outcome is Outcome.INCORRECT, (query, other)
+def test_answers_of_one_passage_cannot_be_mistaken_for_each_other() -> None:
+    answers = [
+        (question, gold, other["answer"], Outcome.INCORRECT)
+        for passage, question, gold in QUERIES
+        for other in passage["questions"]
+        if other["question"] != question
+    ]
+    assert misjudged(answers) == []
 
 
 def test_the_retention_suite_is_large_and_balanced() -> None:
@@ -121,11 +138,13 @@ def test_retention_queries_are_unique_short_and_whole() -> None:
         assert query["question"].strip() == query["question"] != ""
 
 
-@pytest.mark.parametrize("query", RETENTION, ids=[query["id"] for query in RETENTION])
-def test_retention_answers_are_graded_right_and_their_absence_wrong(query: dict[str, str]) -> None:
-    question, gold = query["question"], query["answer"]
-    assert decide(question, gold, f"{gold}.").outcome is Outcome.CORRECT
-    assert decide(question, gold, "I am sorry.").outcome is Outcome.INCORRECT
+def test_retention_answers_are_graded_right_and_their_absence_wrong() -> None:
+    answers = [
+        (query["question"], query["answer"], answer, expected)
+        for query in RETENTION
+        for answer, expected in ((f"{query['answer']}.", Outcome.CORRECT), ("I am sorry.", Outcome.INCORRECT))
+    ]
+    assert misjudged(answers) == []
 
 
 def test_retention_sums_are_right() -> None:

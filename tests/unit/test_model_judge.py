@@ -54,7 +54,8 @@ async def make(tmp_path: Path) -> AsyncIterator[Make]:
     made: list[ModelJudge] = []
 
     def one(**settings: Any) -> ModelJudge:
-        usual = {"url": "http://judge/v1", "model": "m", "cache_url": f"sqlite:///{tmp_path}/judge.db", "retries": 0}
+        cache = f"sqlite:///{tmp_path}/judge.db"
+        usual = {"url": "http://judge/v1", "model": "m", "cache_url": cache, "retries": 0, "requests_per_minute": 0}
         judge = load_judge("model", JudgeSettings(**{f"judge_{name}": v for name, v in (usual | settings).items()}))
         assert isinstance(judge, ModelJudge)
         made.append(judge)

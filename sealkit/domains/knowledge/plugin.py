@@ -1,5 +1,5 @@
-"""The knowledge plug-in: the policy writes notes on a passage; an adapter trained on them answers questions about
-it."""
+"""The knowledge plug-in: the policy writes notes or questions on a passage; an adapter trained on the notes, or on a
+teacher's answers to the questions, answers other questions on it."""
 
 from __future__ import annotations
 
@@ -9,8 +9,15 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from sealkit.config import InnerLoopConfig
-from sealkit.domains.base import Context, Rejected
+from sealkit.domains.base import Context, Rejected, Study, StudyItem
 from sealkit.domains.knowledge.prompts import Style, self_edit_prompt
+from sealkit.domains.knowledge.questions import (
+    TeacherStyle,
+    question_prompt,
+    read_questions,
+    says_something,
+    study_questions,
+)
 from sealkit.domains.knowledge.records import Passage, read_passages
 from sealkit.domains.knowledge.sequences import training_sequences
 from sealkit.errors import InvalidConfig
@@ -35,6 +42,14 @@ class KnowledgeOptions(BaseModel):
     """A self-edit with fewer letters is rejected as empty of content."""
     max_characters: int = Field(20_000, ge=1)
     """A longer self-edit is rejected."""
+    passage_beside: bool = True
+    """Train on the passage itself too, as SEAL does; always with cross-entropy."""
+    max_questions: int = Field(24, ge=1, le=256)
+    """Style `questions`: the teacher is asked at most this many."""
+    teacher_style: TeacherStyle = TeacherStyle.BARE
+    """Style `questions`: the teacher's prompt; `worked` has two worked examples, in whole short sentences."""
+    filter_answers: bool = True
+    """Style `questions`: leave out answers without content. Empty ones are always left out."""
 
 
 class KnowledgeDomain:
@@ -68,7 +83,67 @@ class KnowledgeDomain:
         )
 
     def compile(self, context: Context, completion: str, seed: int) -> TrainingSpec:
-        """Raises Rejected: EMPTY, NOT_TEXT (too few letters, or bytes that are not text) or TOO_LONG."""
+        """Raises Rejected: EMPTY, NOT_TEXT (too few letters, or bytes that are not text) or TOO_LONG; UNANSWERED for
+        questions, whose spec needs the teacher's answers (`teach`)."""
+        text = self._checked(completion)
+        if self.options.style is Style.QUESTIONS:
+            raise Rejected("UNANSWERED", "questions need a teacher's answers to train on")
+        passage = Passage.model_validate(context.payload)
+        *notes, itself = training_sequences(
+            text, title=passage.title, context=passage.context, split_newlines=self.options.split_newlines
+        )
+        examples = [self._note(passage, note) for note in notes]
+        beside = [TrainingExample(text=itself)] if self.options.passage_beside else []
+        return self._spec([*examples, *beside], seed)
+
+    def study(self, context: Context, completion: str) -> Study | None:
+        """The questions of a completion, in the style `questions`; else None. Raises Rejected like `compile`, and
+        NO_QUESTIONS."""
+        if self.options.style is not Style.QUESTIONS:
+            return None
+        passage = Passage.model_validate(context.payload)
+        questions = read_questions(self._checked(completion), self.options.max_questions)
+        form, style = self.options.question_format, self.options.teacher_style
+        return study_questions(questions, passage.title, passage.context, form, style)
+
+    def teach(self, context: Context, study: Study, answers: Sequence[str], seed: int) -> TrainingSpec:
+        """The spec of the questions with the teacher's answers, and of the passage. Raises Rejected: NO_ANSWERS."""
+        distil = self.inner_loop.objective == "distil"
+        examples = [
+            TrainingExample(
+                text=answer.strip(), prompt=item.prompt, teacher_prompt=item.teacher_prompt if distil else None
+            )
+            for item, answer in zip(study.items, answers, strict=True)
+            if self._of_use(item, answer)
+        ]
+        if not examples:
+            raise Rejected("NO_ANSWERS", f"none of {len(answers)} answers has content")
+        beside = [self._passage(context)] if self.options.passage_beside else []
+        return self._spec([*examples, *beside], seed)
+
+    def context_only(self, context: Context, seed: int) -> TrainingSpec:
+        """The passage under its title, as the only example."""
+        return self._spec([self._passage(context)], seed)
+
+    def queries(self, context: Context) -> list[Query]:
+        """Each question after a line with its topic, as in SEAL, without the passage."""
+        passage = Passage.model_validate(context.payload)
+        return [
+            Query(
+                query_id=f"{context.context_id}/{number}",
+                question=item.question,
+                gold=item.answer,
+                prompt=question_prompt(passage.title, item.question, self.options.question_format),
+            )
+            for number, item in enumerate(passage.questions)
+        ]
+
+    def ready_made(self, context: Context) -> Mapping[str, str]:  # noqa: ARG002
+        """None: every self-edit is sampled."""
+        return {}
+
+    def _checked(self, completion: str) -> str:
+        """The validated text of a completion. Raises Rejected."""
         text = completion.strip()
         if not text:
             raise Rejected("EMPTY", "the completion is empty")
@@ -80,42 +155,35 @@ class KnowledgeDomain:
             raise Rejected("NOT_TEXT", f"{broken + text.count(chr(0))} of {len(text)} characters are not text")
         if len(text) > self.options.max_characters:
             raise Rejected("TOO_LONG", f"{len(text)} characters; the limit is {self.options.max_characters}")
-        return self._spec(context, text, seed)
+        return text
 
-    def context_only(self, context: Context, seed: int) -> TrainingSpec:
-        """The passage under its title, as the only example."""
-        return self._spec(context, "", seed)
+    def _of_use(self, item: StudyItem, answer: str) -> bool:
+        """Whether to train on an answer."""
+        if not self.options.filter_answers:
+            return bool(answer.strip())
+        return says_something(item.prompt.user.rpartition("\n")[2], answer)
 
-    def queries(self, context: Context) -> list[Query]:
-        """Each question after a line with its topic, as in SEAL, without the passage."""
+    def _passage(self, context: Context) -> TrainingExample:
         passage = Passage.model_validate(context.payload)
-        return [
-            Query(
-                query_id=f"{context.context_id}/{number}",
-                question=item.question,
-                gold=item.answer,
-                prompt=Prompt(user=f"Topic: {passage.title}\n{item.question}", format=self.options.question_format),
-            )
-            for number, item in enumerate(passage.questions)
-        ]
+        return TrainingExample(text=f"{passage.title}\n{passage.context.strip()}")
 
-    def ready_made(self, context: Context) -> Mapping[str, str]:  # noqa: ARG002
-        """None: every self-edit is sampled."""
-        return {}
-
-    def _spec(self, context: Context, completion: str, seed: int) -> TrainingSpec:
-        passage = Passage.model_validate(context.payload)
-        # Without a self-edit, unsplit sequences would contain the bare title too; only the raw passage is wanted here.
-        sequences = training_sequences(
-            completion,
-            title=passage.title,
-            context=passage.context,
-            split_newlines=self.options.split_newlines or not completion,
+    def _note(self, passage: Passage, note: str) -> TrainingExample:
+        """A note under its title. For distillation, the teacher's prompt contains the passage."""
+        if self.inner_loop.objective == "sft":
+            return TrainingExample(text=note)
+        head = f"{passage.title}\n"
+        return TrainingExample(
+            text=note.removeprefix(head),
+            prompt=Prompt(user=head, format=PromptFormat.PLAIN),
+            teacher_prompt=Prompt(user=f"{head}{passage.context.strip()}\n", format=PromptFormat.PLAIN),
         )
+
+    def _spec(self, examples: Sequence[TrainingExample], seed: int) -> TrainingSpec:
         return TrainingSpec(
-            examples=tuple(TrainingExample(text=sequence) for sequence in sequences),
+            examples=tuple(examples),
             lora=self.inner_loop.lora,
             optimisation=self.inner_loop.optimisation,
+            distillation=self.inner_loop.distillation,
             append_eos=self.inner_loop.append_eos,
             seed=seed,
         )

@@ -18,19 +18,21 @@ def seal(*words: str, cwd: Path | None = None) -> subprocess.CompletedProcess[st
 
 
 def test_help_takes_less_than_half_a_second() -> None:
-    # Processor time, so that a busy machine does not fail it; the best of three, so that a cold disk does not.
-    taken = []
-    for _ in range(3):
+    # Processor time, so that a busy machine does not fail it; up to three tries, so that a cold disk does not.
+    def taken() -> float:
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
         assert seal("--help").returncode == 0
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        taken.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
-    assert min(taken) < 0.5
+        return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+    assert any(taken() < 0.5 for _ in range(3))
 
 
-@pytest.mark.parametrize("module", ["seal_cli.main", "seal_cli.follow", "seal_cli.report", "sealkit.client"])
-def test_no_torch_in_the_command_line(module: str) -> None:
-    code = f"import sys, {module}; sys.exit(', '.join({{'torch', 'transformers', 'peft'}} & set(sys.modules)) or 0)"
+def test_no_torch_in_the_command_line() -> None:
+    code = (
+        "import sys, seal_cli.main, seal_cli.follow, seal_cli.report, sealkit.client\n"
+        "sys.exit(', '.join({'torch', 'transformers', 'peft'} & set(sys.modules)) or 0)"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
 

@@ -46,7 +46,7 @@ def test_the_report_says_all_that_was_found(capsys: pytest.CaptureFixture[str]) 
         "the policy was trained on 5 self-edits",
         "+0.020 of the retention questions [-0.010, +0.050], n = 34 trials",
         "+0.125 (policies/r-1)",
-        "writing 1.2 s, training 6.0 s, asking 0.5 s",
+        "generation 1.2 s, training 6.0 s, evaluation 0.5 s",
         "/data/store/adapters",
         "The RL step had no measurable effect in this run.",
     ):

@@ -12,11 +12,16 @@ import structlog
 
 from tests.unit.controller.controller_system import System
 
+POLLS = {
+    "controller.trial.dispatcher._STREAMS_SECONDS": 0.05,
+    "controller.trial.rerun._POLL_SECONDS": 0.05,
+    "controller.trial.worker._CHECK_SECONDS": 0.1,
+}
+
 
 @pytest_asyncio.fixture
 async def system(tmp_path: Path) -> AsyncIterator[System]:
     made = System(tmp_path)
-    await made.database.start()
     yield made
     await made.database.close()
 
@@ -27,3 +32,10 @@ def no_log() -> Iterator[None]:
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     yield
     structlog.reset_defaults()
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Polls more often: the fake services answer at once."""
+    for constant, seconds in POLLS.items():
+        monkeypatch.setattr(constant, seconds)

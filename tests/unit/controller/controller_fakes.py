@@ -115,6 +115,8 @@ class FakeServices:
         self.specs: list[TrainingSpec] = []
         self.taught: list[list[str]] = []
         self.evaluated: list[EvaluationRequest] = []
+        self.sampled: list[tuple[AdapterRef | None, Prompt, Sampling]] = []
+        """Who was asked to write what, and how."""
         self.text: Callable[[str, int, int], str] = written
         self.outcome: Callable[[str, str], Outcome] = graded
         self.knows: Callable[[str, str], Outcome] = lambda policy, query_id: graded("", query_id)
@@ -150,9 +152,10 @@ class FakeServices:
         *,
         editor: str = "",
     ) -> AsyncIterator[Completion]:
-        for context_id, _, indices in prompts:
+        for context_id, prompt, indices in prompts:
             for index in indices:
                 await self._came("sample", context_id)
+                self.sampled.append((policy.adapter, prompt, sampling))
                 teacher = editor or (policy.adapter.digest[:6] if policy.adapter else "base")
                 text = f"{self.text(context_id, index, sampling.seed)} {teacher}"
                 yield Completion(context_id=context_id, index=index, text=text, finish_reason=FinishReason.STOP)

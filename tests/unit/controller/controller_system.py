@@ -16,6 +16,7 @@ from controller.accept import accept
 from controller.db import budgets, events, leases, policies, runs, trials
 from controller.db.access import FULL_ACCESS
 from controller.db.database import Database
+from controller.db.notifier import Notifier
 from controller.heartbeats import Heartbeats
 from controller.retry import run_with_background
 from controller.run.driver import Driver
@@ -23,6 +24,7 @@ from controller.services import Services
 from controller.trial.worker import Worker
 from sealkit.queue import Delivery, Queue
 from sealkit.resources import Event, PolicyVersion, Run, Trial
+from tests.records import new_record
 from tests.unit.controller.changes import change
 from tests.unit.controller.controller_fakes import DOMAIN, RETENTION, FakeServices, records, tiny_config
 
@@ -60,13 +62,22 @@ class MortalDatabase(Database):
             raise Killed
 
 
-class PolledQueue(Queue):
-    """fakeredis spins while it blocks; this naps instead."""
+class NotifiedQueue(Queue):
+    """fakeredis spins while it blocks; this waits until one of its system's queues is put something."""
+
+    def __init__(self, *args: Any, puts: Notifier, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._puts = puts
+
+    async def put(self, *args: Any, **kwargs: Any) -> None:
+        await super().put(*args, **kwargs)
+        self._puts.notify()
 
     async def wait(self, streams: Sequence[str], *, seconds: float) -> list[Delivery]:
+        heard = self._puts.subscribe()
         found = await super().wait(streams, seconds=0.001)
         if not found:
-            await asyncio.sleep(0.005)
+            await self._puts.wait(heard, seconds=seconds)
         return found
 
 
@@ -75,13 +86,14 @@ class System:
 
     def __init__(self, folder: Path) -> None:
         self.url = f"sqlite:///{folder}/record.db"
-        self.database = Database(self.url)
+        self.database = new_record(folder)
         self.redis = FakeServer()
+        self._puts = Notifier()
         self.services = FakeServices()
 
     def queue(self, consumer: str) -> Queue:
         client = FakeRedis(server=self.redis, decode_responses=True)
-        return PolledQueue("redis://fake", consumer=consumer, client=client)
+        return NotifiedQueue("redis://fake", consumer=consumer, client=client, puts=self._puts)
 
     @asynccontextmanager
     async def working(

@@ -84,7 +84,6 @@ async def test_r_has_a_row_for_the_start_and_one_after_each_commit(system: Syste
 async def test_killed_over_and_over_it_ends_as_if_nothing_had_been(system: System, tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
     other = System(tmp_path / "other")
-    await other.database.start()
     values: dict[str, Any] = {"task": "adapt", "selection": EASY, "gate": {"max_forgetting": 1.0, "alias": "main"}}
     for each in (other, system):
         each.services.knows = graded

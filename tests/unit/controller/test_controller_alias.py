@@ -15,6 +15,7 @@ from controller.db.database import Database
 from sealkit.domains.base import Context
 from sealkit.errors import GateRefused, NothingToRollBack, RequestIdReused, UnknownAlias, UnknownPolicy
 from sealkit.resources import GateState
+from tests.records import new_record
 from tests.unit.controller.changes import change
 from tests.unit.controller.test_controller_record import new_run
 
@@ -23,8 +24,7 @@ GATES = dict.fromkeys("abc", GateState.PASSED) | {"bad": GateState.REFUSED, "old
 
 @pytest_asyncio.fixture
 async def database(tmp_path: Path) -> AsyncIterator[Database]:
-    made = Database(f"sqlite:///{tmp_path}/record.db")
-    await made.start()
+    made = new_record(tmp_path)
     rows = [
         {
             "name": f"policies/{name}", "run_id": "r", "base_model": "b", "parent": "", "trials": [],

@@ -21,6 +21,7 @@ from sealkit.callers import CALLER, Caller, Role
 from sealkit.errors import InvalidDataset, PermissionDenied, RequestIdReused, SealError, UnknownPolicy, UnknownRun
 from sealkit.resources import AuditEntry, GateState
 from tests.contract.tenants_harness import METHODS, furnish, request_for
+from tests.records import new_record
 from tests.unit.controller.changes import change, operator
 from tests.unit.controller.controller_fakes import DOMAIN
 from tests.unit.controller.test_controller_record import create, driven
@@ -31,8 +32,7 @@ _WRITES = ("insert", "insert_new", "update", "delete")
 
 @pytest_asyncio.fixture
 async def database(tmp_path: Path) -> AsyncIterator[Database]:
-    made = Database(f"sqlite:///{tmp_path}/record.db")
-    await made.start()
+    made = new_record(tmp_path)
     yield made
     await made.close()
 

@@ -4,17 +4,27 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from datetime import datetime
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from controller.db.runs import RunStream
+from controller.db.trials import of_run as trials_of
 from controller.trial.concurrency_limit import ConcurrencyLimit
 from controller.trial.fair_share import FairShare
-from sealkit.resources import RunState, TrialFinished, TrialState
+from sealkit.resources import Run, RunState, TrialFinished, TrialState
 from tests.unit.controller.controller_fakes import records
 from tests.unit.controller.controller_system import System
+
+AT_ONCE = {
+    "rounds": 1,
+    "held_out": {"samples": 0},
+    "passage_only": False,
+    "selection": {"must_beat_passage_only": False},
+}
+"""A run whose trials can all start as soon as it does."""
 
 
 def served(streams: list[RunStream], seconds: dict[str, float], *, slots: int, time: float) -> Counter[str]:
@@ -90,40 +100,55 @@ def test_a_worker_asks_for_less_where_services_are_full_and_for_more_as_trials_e
     assert limit.limit == 16
 
 
+async def put_in_queue(system: System, counts: dict[str, int]) -> None:
+    """Returns once so many trials of each run wait and nobody works: whose turn it is first does not depend on which
+    run was noticed first."""
+    holding = asyncio.Event()
+
+    async def hold(call: str, what: str) -> None:
+        holding.set()
+        await asyncio.Event().wait()
+
+    system.services.before = hold
+    async with system.working(concurrency=1), asyncio.timeout(30):
+        await holding.wait()  # it takes no more, and gives this one back
+        for run, count in counts.items():
+            while len(await system.database.read(trials_of, run.removeprefix("runs/"))) < count:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+    system.services.before = None
+
+
+async def finish_times(system: System, run: Run) -> list[datetime]:
+    """When its trials ended."""
+    return [event.time for event in await system.events(run) if isinstance(event.kind, TrialFinished)]
+
+
 async def test_a_big_run_does_not_starve_a_small_one_and_a_higher_priority_goes_first(system: System) -> None:
-    small = {"rounds": 1, "contexts_per_round": 1, "editor": {"k": 2}, "held_out": {"samples": 0}}
-    big = {"rounds": 1, "contexts_per_round": 40, "editor": {"k": 5}, "held_out": {"samples": 0}}
+    small = {**AT_ONCE, "contexts_per_round": 1, "editor": {"k": 2}}
+    big = {**AT_ONCE, "contexts_per_round": 40, "editor": {"k": 5}}
     waiting = [
         await system.create(request_id="big", dataset=records(train=40, held_out=0), **big),
         await system.create(request_id="small", **small),
         await system.create(request_id="urgent", scheduling={"priority": 5}, **small),
     ]
+    await put_in_queue(system, {run.name: count for run, count in zip(waiting, (200, 2, 2), strict=True)})
     async with system.working(concurrency=2):
         ended = [await system.until(run) for run in waiting[1:]]
-        late = await system.run(waiting[0])
-        assert late.progress.trials_done < 60  # of 240
-        assert [run.state for run in ended] == [RunState.SUCCEEDED] * 2
-    states = {trial.state for trial in await system.trials(waiting[0])}
-    assert TrialState.QUEUED in states
+    assert [run.state for run in ended] == [RunState.SUCCEEDED] * 2
+    assert TrialState.QUEUED in {trial.state for trial in await system.trials(waiting[0])}
+    big, small, urgent = [await finish_times(system, run) for run in waiting]
+    assert sum(time < max(small) for time in big) < 20  # of 200
+    assert sum(time < max(urgent) for time in big) < 5
 
 
 async def test_equal_runs_end_their_trials_side_by_side(system: System) -> None:
-    opened = asyncio.Event()
-
-    async def before(call: str, what: str) -> None:
-        await opened.wait()
-
-    system.services.before = before
-    one = {"rounds": 1, "contexts_per_round": 4, "held_out": {"samples": 0}}
+    one = {**AT_ONCE, "contexts_per_round": 4}
     both = [await system.create(request_id=name, **one) for name in ("a", "b")]
+    await put_in_queue(system, {run.name: 12 for run in both})
     async with system.working(concurrency=2):
-        async with asyncio.timeout(30):
-            while min([len(await system.trials(run)) for run in both]) < 12:  # noqa: ASYNC110
-                await asyncio.sleep(0.01)
-        opened.set()
         for run in both:
             await system.until(run)
-    told = [(run.name, await system.events(run)) for run in both]
-    ended = sorted((e.time, name) for name, events in told for e in events if isinstance(e.kind, TrialFinished))
+    times = {run.name: await finish_times(system, run) for run in both}
+    ended = sorted((time, name) for name, finished in times.items() for time in finished)
     first_half = Counter(name for _, name in ended[: len(ended) // 2])
     assert min(first_half[run.name] for run in both) >= len(ended) // 8

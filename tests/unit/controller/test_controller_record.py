@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,7 @@ from sealkit.resources import (
     TrialState,
 )
 from sealkit.types import Usage
+from tests.records import new_record
 from tests.unit.controller.changes import change
 from tests.unit.controller.controller_fakes import manifest
 
@@ -51,8 +53,7 @@ BASE = "ab" * 32
 
 @pytest_asyncio.fixture
 async def database(tmp_path: Path) -> AsyncIterator[Database]:
-    made = Database(f"sqlite:///{tmp_path}/record.db")
-    await made.start()
+    made = new_record(tmp_path)
     yield made
     await made.close()
 
@@ -111,6 +112,19 @@ def test_migrations_make_the_tables_that_the_code_has(tmp_path: Path) -> None:
         return list(found)
 
     assert asyncio.run(differences()) == []
+
+
+async def test_a_process_that_starts_waits_for_the_one_that_writes_to_a_new_file(tmp_path: Path) -> None:
+    first = sqlite3.connect(tmp_path / "record.db", isolation_level=None)
+    first.execute("BEGIN IMMEDIATE")
+    second = Database(f"sqlite:///{tmp_path}/record.db")
+    starting = asyncio.create_task(second.start())
+    await asyncio.sleep(0.05)
+    assert not starting.done()
+    first.execute("ROLLBACK")
+    await starting
+    await second.close()
+    first.close()
 
 
 async def test_processes_that_start_at_once_migrate_once(tmp_path: Path) -> None:

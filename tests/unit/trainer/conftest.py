@@ -3,16 +3,10 @@
 from __future__ import annotations
 
 import pytest
-import torch
 
 from sealkit.testing.tiny import make_tiny_model
 from tests.unit.trainer.jobs import PROBE, packed
 from trainer_svc.engine import Engine
-
-
-@pytest.fixture(scope="session", autouse=True)
-def one_thread():
-    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

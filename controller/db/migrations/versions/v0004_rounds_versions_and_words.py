@@ -1,5 +1,5 @@
-"""Facts get columns (the version of a policy, the round that made it as a number); columns and stored values take the
-names that the rest of the suite now uses."""
+"""Facts get columns (the version of a policy, the round that made it as a number; a teacher's answers, a run's anchors
+and what the base model said to them); columns and stored values take the names that the rest of the suite now uses."""
 
 from __future__ import annotations
 
@@ -19,6 +19,11 @@ _CONFIG_KEYS = {
     ("evaluation", "race_confidence"): ("evaluation", "early_stopping_confidence"),
     ("evaluation", "race_wave"): ("evaluation", "early_stopping_interval"),
 }
+_NEW_KEYS = (
+    ("dataset", "anchors_path"),
+    *(("inner_loop", key) for key in ("objective", "start_from", "teaching", "distillation", "anchors")),
+)
+"""Of a config: what the version before does not know."""
 _CHUNK = 500
 
 
@@ -43,14 +48,20 @@ def upgrade() -> None:
     where = sa.text("rerun_of != ''")
     op.create_index("reruns_by_state", "trials", ["state"], sqlite_where=where, postgresql_where=where)
     op.execute(sa.text("UPDATE trials SET phase = 'rerun' WHERE phase = 'replay'"))
+    op.add_column("trials", sa.Column("answers", sa.JSON(), nullable=True))
+    op.add_column("runs", sa.Column("anchors", sa.JSON(), server_default="[]", nullable=False))
+    op.add_column("runs", sa.Column("base_answers", sa.JSON(), nullable=True))
     _rewrite("trials", "name", "manifest", _new_manifest)
     _rewrite("runs", "run_id", "config", _new_config)
 
 
 def downgrade() -> None:
-    """The old names again."""
+    """The old names again. What the version before has no place for is gone."""
     _rewrite("runs", "run_id", "config", _old_config)
     _rewrite("trials", "name", "manifest", _old_manifest)
+    op.drop_column("runs", "base_answers")
+    op.drop_column("runs", "anchors")
+    op.drop_column("trials", "answers")
     op.execute(sa.text("UPDATE trials SET phase = 'replay' WHERE phase = 'rerun'"))
     op.drop_index("reruns_by_state", "trials")
     _rename("trials", "rerun_of", "replay_of")
@@ -90,6 +101,7 @@ def _new_config(config: dict[str, Any]) -> bool:
 
 def _old_config(config: dict[str, Any]) -> bool:
     changed = [_move(config, new, old) for old, new in _CONFIG_KEYS.items()]
+    changed += [config.get(section, {}).pop(key, None) is not None for section, key in _NEW_KEYS]
     return _replace(config, ("adapt", "commit"), "join", "stack") or any(changed)
 
 
@@ -107,6 +119,9 @@ def _old_manifest(manifest: dict[str, Any]) -> bool:
     instructions = manifest["instructions"]
     if "early_stopping" not in instructions:
         return False
+    for key in ("start_from", "teaching"):
+        instructions.pop(key, None)
+    manifest["found"].pop("answers", None)
     race = instructions["race"] = instructions.pop("early_stopping")
     if race is not None:
         race["wave"] = race.pop("interval")

@@ -31,6 +31,7 @@ class CreateRunRequest(_message.Message):
     CONFIG_FIELD_NUMBER: _builtins.int
     RECORDS_FIELD_NUMBER: _builtins.int
     RETENTION_FIELD_NUMBER: _builtins.int
+    ANCHORS_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """Chosen by the caller (a UUID, say). A repeated id returns the same run."""
     display_name: _builtins.str
@@ -47,6 +48,10 @@ class CreateRunRequest(_message.Message):
     def retention(self) -> _containers.RepeatedCompositeFieldContainer[_struct_pb2.Struct]:
         """The retention suite: {id, question, answer} each. None: the project's own suite."""
 
+    @_builtins.property
+    def anchors(self) -> _containers.RepeatedCompositeFieldContainer[_struct_pb2.Struct]:
+        """Anchors: {id, prompt} each. Required if the config's `inner_loop.anchors.source` is `file`, else refused."""
+
     def __init__(
         self,
         *,
@@ -55,10 +60,11 @@ class CreateRunRequest(_message.Message):
         config: _struct_pb2.Struct | None = ...,
         records: _abc.Iterable[_struct_pb2.Struct] | None = ...,
         retention: _abc.Iterable[_struct_pb2.Struct] | None = ...,
+        anchors: _abc.Iterable[_struct_pb2.Struct] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["config", b"config"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["config", b"config", "display_name", b"display_name", "records", b"records", "request_id", b"request_id", "retention", b"retention"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["anchors", b"anchors", "config", b"config", "display_name", b"display_name", "records", b"records", "request_id", b"request_id", "retention", b"retention"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -656,6 +662,7 @@ class EstimateRunRequest(_message.Message):
 
     CONFIG_FIELD_NUMBER: _builtins.int
     RECORDS_FIELD_NUMBER: _builtins.int
+    ANCHORS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def config(self) -> _struct_pb2.Struct:
         """The config, as for CreateRun."""
@@ -664,15 +671,20 @@ class EstimateRunRequest(_message.Message):
     def records(self) -> _containers.RepeatedCompositeFieldContainer[_struct_pb2.Struct]:
         """The dataset's records, as for CreateRun."""
 
+    @_builtins.property
+    def anchors(self) -> _containers.RepeatedCompositeFieldContainer[_struct_pb2.Struct]:
+        """Anchors, as for CreateRun."""
+
     def __init__(
         self,
         *,
         config: _struct_pb2.Struct | None = ...,
         records: _abc.Iterable[_struct_pb2.Struct] | None = ...,
+        anchors: _abc.Iterable[_struct_pb2.Struct] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["config", b"config"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["config", b"config", "records", b"records"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["anchors", b"anchors", "config", b"config", "records", b"records"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -146,7 +146,7 @@ Global___TrainingExample: _TypeAlias = TrainingExample  # noqa: Y015
 
 @_typing.final
 class Distillation(_message.Message):
-    """The loss of examples with a teacher prompt: kl_weight * KL(teacher || student) + ce_weight * CE, a token."""
+    """The loss of examples with a teacher prompt: kl_weight * KL(teacher || student) + ce_weight * CE, per token."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -158,8 +158,8 @@ class Distillation(_message.Message):
     ce_weight: _builtins.float
     """Weight of the cross-entropy of the text itself."""
     top_k: _builtins.int
-    """The teacher's likeliest tokens that are kept of each position, the rest of its mass in one bucket; 0: its whole
-    distribution.
+    """The teacher's most likely tokens that are kept at each position; the rest of the probability is one bucket. 0: the
+    full distribution.
     """
     def __init__(
         self,

@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import jsonschema
@@ -20,7 +21,7 @@ from controller.settings import ControllerSettings, WorkerSettings
 from deploy.kubernetes import generate
 from evaluator_svc.settings import EvaluatorSettings
 from generator_svc.settings import GeneratorSettings
-from tests.unit.kubernetes_built import (
+from tests.deployment.kubernetes_built import (
     FOLDER,
     OVERLAYS,
     ROOT,
@@ -33,9 +34,9 @@ from tests.unit.kubernetes_built import (
     ports,
     workloads,
 )
-from tests.unit.kubernetes_kinds import KINDS
-from tests.unit.kubernetes_network import Peer, connections
-from tests.unit.test_observability import unknown
+from tests.deployment.kubernetes_kinds import KINDS
+from tests.deployment.kubernetes_network import Peer, connections
+from tests.deployment.test_observability import unknown
 from trainer_svc.settings import TrainerSettings
 
 BUILDS = (*OVERLAYS, "databases", "model", "certificates")
@@ -176,7 +177,7 @@ def test_the_script_makes_every_secret_that_is_mounted(tmp_path: Path, monkeypat
     need_kubectl()
     for name in ("scripts", "deploy/kubernetes"):
         shutil.copytree(ROOT / name, tmp_path / name)
-    (tmp_path / ".venv").symlink_to(ROOT / ".venv")
+    (tmp_path / ".venv").symlink_to(sys.prefix)
     for name in ("SEAL_SECRETS", "SEAL_HOST", "REDIS_URL"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("DATABASE_URL", "postgresql+psycopg://me@elsewhere/seal")

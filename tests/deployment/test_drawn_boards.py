@@ -59,7 +59,7 @@ class Answering(BaseHTTPRequestHandler):
 def prometheus() -> Iterator[tuple[str, list[dict[str, str]]]]:
     asked: list[dict[str, str]] = []
     server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (Answering,), {"asked": asked}))
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
     thread.start()
     yield f"http://127.0.0.1:{server.server_port}", asked
     server.shutdown()

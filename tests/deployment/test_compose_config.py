@@ -16,7 +16,7 @@ _COMPOSE = (
     shutil.which("docker")
     and not subprocess.run(["docker", "compose", "version"], capture_output=True, check=False).returncode
 )
-pytestmark = [pytest.mark.integration, pytest.mark.skipif(not _COMPOSE, reason="no docker compose here")]
+pytestmark = pytest.mark.skipif(not _COMPOSE, reason="no docker compose here")
 
 ALWAYS = {"prepare", "redis", "postgres", "controller", "worker"}
 MODELS = {"generator", "trainer", "evaluator"}

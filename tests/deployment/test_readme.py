@@ -1,17 +1,13 @@
-"""What the README says can be done: light checks here, its blocks themselves in test_readme_blocks.py."""
+"""What the README says can be done: light checks here, its blocks themselves in tests/e2e."""
 
-import re
 import shlex
 import subprocess
-from pathlib import Path
 
 import pytest
 import typer.main
 
 from seal_cli.main import app
 from tests.e2e.readme import ROOT, blocks, commands
-
-PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 
 
 @pytest.mark.parametrize("line", [c for c in commands() if c.startswith("make ")])
@@ -31,13 +27,6 @@ def test_seal_takes_the_words(line: str) -> None:
 def test_every_command_is_of_a_kind_that_is_tested() -> None:
     known = ("make ", "seal ", "source .venv/bin/activate", "docker compose --profile cpu ")
     assert [line for line in commands() if not line.startswith(known)] == []
-
-
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_links_lead_somewhere(page: Path) -> None:
-    targets = re.findall(r"\]\(([^)#]+?)(?:#[^)]*)?\)", page.read_text(encoding="utf-8"))
-    broken = [t for t in targets if "://" not in t and not (page.parent / t).exists()]
-    assert broken == []
 
 
 def test_make_help_lists_few_targets() -> None:
