@@ -85,9 +85,9 @@ def write_page() -> None:
     stored = json.loads(RESULTS.read_text(encoding="utf-8"))
     about, rows = stored["about"], stored["rows"]
     note = (
-        f"{about['model']}, about {about['tokens']:,} trained tokens a trial (behind the +: read once for the teacher), "
-        f"{about['kept']} retention questions; {about['machine']}, {about['date']}. Means over passages with 95 % "
-        "intervals; seconds are CPU seconds a trial."
+        f"{about['model']}, about {about['tokens']:,} trained tokens a trial (behind the +: read once for the "
+        f"teacher), {about['kept']} retention questions; {about['machine']}, {about['date']}. Means over passages "
+        "with 95 % intervals; seconds are CPU seconds a trial."
     )
     PAGE.write_text(page(PAGE.read_text(encoding="utf-8"), rows, note), encoding="utf-8")
     plot(rows, PLOT)

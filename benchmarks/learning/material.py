@@ -17,9 +17,8 @@ from sealkit.domains.knowledge import KnowledgeDomain
 from sealkit.types import Prompt, Sampling, TrainingExample, TrainingSpec, seed_of
 
 WRITING = Sampling(temperature=0.7, top_p=0.95, max_tokens=160)
-TEACHING = Sampling(temperature=0.0, max_tokens=20, stop=("\n",))
+TEACHING = Sampling(temperature=0.0, max_tokens=18, stop=("\n",))
 ANCHORS = AnchorsConfig(source="bundled", count=64, max_tokens=16)
-TUNED_ON = "the train split"
 
 
 class Material:

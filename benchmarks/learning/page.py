@@ -78,8 +78,7 @@ def plot(rows: Sequence[Row], file: Path) -> None:
         x, y = mean_estimate(list(lost.values()), low=-1.0), mean_estimate(list(scores.values()))
         if x is None or y is None:
             continue
-        bars = {"xerr": _bars(x), "yerr": _bars(y)}
-        axes.errorbar(x.mean, y.mean, fmt="o", capsize=3, label=way.label, **bars)
+        axes.errorbar(x.mean, y.mean, xerr=_bars(x), yerr=_bars(y), fmt="o", capsize=3, label=way.label)
     teacher = mean_estimate(list(by_context(rows, "open_book", "accuracy").values()))
     if teacher is not None:
         axes.axhline(teacher.mean, linestyle=":", color="grey", label=_REFERENCES["open_book"])

@@ -49,7 +49,7 @@ class Way:
                 kl_beta=self.kl_beta,
             ),
             anchors=AnchorsConfig(
-                source="bundled" if self.anchors else "none", per_step=self.anchors, weight=self.weight
+                source="bundled" if self.anchors else "none", per_step=self.anchors or 1, weight=self.weight
             ),
             append_eos=False,
         )
@@ -58,7 +58,7 @@ class Way:
     def domain(self) -> KnowledgeDomain:
         """The domain under which its specs are made."""
         style = "questions" if self.edit in ("questions", "exam") else "implications"
-        options = {"style": style, "passage_beside": self.passage}
+        options = {"style": style, "passage_beside": self.passage, "max_questions": 8}
         return KnowledgeDomain(options, self.inner_loop)
 
 
@@ -66,12 +66,12 @@ WAYS = (
     Way("passage_sft", "passage, SFT", "none", rate=1e-3),
     Way("notes_sft", "notes and passage, SFT (SEAL's way)", "notes", rate=1e-3),
     Way("passage_sft_anchors", "passage, SFT, anchors", "none", rate=2e-3, anchors=3),
-    Way("questions", "own questions, distilled", "questions", rate=3e-3, batch=64, distil=True, passage=False),
+    Way("questions", "own questions, distilled", "questions", rate=4e-3, batch=64, distil=True, passage=False),
     Way(
         "questions_passage_anchors",
         "own questions, distilled, beside the passage, anchors",
         "questions",
-        rate=3e-3,
+        rate=4e-3,
         batch=64,
         distil=True,
         anchors=3,
@@ -80,7 +80,7 @@ WAYS = (
         "exam_anchors",
         "the exam's own questions, distilled, anchors (ceiling)",
         "exam",
-        rate=3e-3,
+        rate=4e-3,
         batch=64,
         distil=True,
         passage=False,

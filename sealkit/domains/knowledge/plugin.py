@@ -46,8 +46,8 @@ class KnowledgeOptions(BaseModel):
     """Train on the passage itself too, by cross-entropy whatever the objective, as SEAL does."""
     max_questions: int = Field(24, ge=1, le=256)
     """Style `questions`: at most this many are asked of the teacher."""
-    teacher_style: TeacherStyle = TeacherStyle.BARE
-    """Style `questions`: the teacher's prompt; `worked` has two worked examples, in whole short sentences."""
+    teacher_style: TeacherStyle = TeacherStyle.INSTRUCTED
+    """Style `questions`: the teacher's prompt; `bare` is passage and question, `worked` has two worked examples."""
     filter_answers: bool = True
     """Style `questions`: leave out answers that say nothing. Empty ones always are."""
 
