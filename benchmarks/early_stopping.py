@@ -21,7 +21,7 @@ import numpy as np
 
 from controller.rules.selection import best_of_k
 from sealkit.config import EvaluationConfig
-from sealkit.stats import bootstrap, enough, hopeless
+from sealkit.stats import bootstrap, enough, futility_bounds
 
 CONFIDENCES = (0.8, 0.9, 0.95, 0.99)
 K = 5
@@ -102,7 +102,7 @@ def stopped(group: Group, rival: Rival, confidence: float, interval: int, rng: n
 def _stopped_at(answers: Any, to_beat: float, confidence: float, interval: int) -> int | None:
     """The number of questions after which the trial is stopped; None: it is asked to the end."""
     n = len(answers)
-    stops = np.array(hopeless(n, enough(to_beat, n), interval, confidence), dtype=int)
+    stops = np.array(futility_bounds(n, enough(to_beat, n), interval, confidence), dtype=int)
     over = np.flatnonzero(np.cumsum(answers)[interval - 1 : n - 1 : interval] <= stops)
     return int((over[0] + 1) * interval) if len(over) else None
 

@@ -1,6 +1,6 @@
-"""One evaluation: the subject's answers beside its baseline's, what it forgot, and how far it moved. All of it is asked
-at once, so that it shares batches and is answered under the same conditions; except under early stopping, which asks in
-turn.
+"""One evaluation: the answers of the subject and of its baseline, forgetting, and KL to the base model. All is asked
+concurrently, so that it is batched together and answered under the same conditions; with early stopping, the subject is
+asked in several batches.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ from sealkit.types import (
 
 
 class Evaluator:
-    """Evaluates on one backend, and keeps up to `kept_verdicts` verdicts on policies. Judges are made by
-    `judge_settings`, else by the environment, when they are first asked for."""
+    """Evaluates on one backend, and caches up to `kept_verdicts` verdicts on policies. Judges are created at first use,
+    from `judge_settings` or else from the environment."""
 
     def __init__(self, backend: Backend, *, kept_verdicts: int, judge_settings: JudgeSettings | None = None) -> None:
         self._backend = backend
@@ -45,15 +45,14 @@ class Evaluator:
         self._judges: dict[str, Judge] = {}
 
     async def close(self) -> None:
-        """Ends what the judges hold open."""
+        """Closes the judges' connections."""
         for judge in self._judges.values():
             await close_judge(judge)
 
     async def evaluate(self, request: EvaluationRequest) -> Evaluation:
-        """Verdicts of subject and baseline, and what else the request asks to measure. An evaluation that stops early
-        leaves queries UNGRADED, "not asked", and measures nothing more but the earlier queries. Raises UnknownJudge,
-        InvalidConfig where the judge lacks a setting, InvalidInput where a query comes twice, and what the backend
-        raises."""
+        """Verdicts of subject and baseline, and the other measures of the request. After an early stop, the remaining
+        queries are UNGRADED, "not asked", and only the earlier queries are measured besides. Raises UnknownJudge,
+        InvalidConfig if the judge lacks a setting, InvalidInput if a query id is repeated, and the backend's errors."""
         began = time.perf_counter()
         for queries in (request.queries, request.earlier_queries, request.retention_queries):
             _check_unique(queries)
@@ -84,7 +83,7 @@ class Evaluator:
 
 @dataclass(frozen=True)
 class _SideMeasures:
-    """What is measured besides the queries, and what it took."""
+    """The measures other than the queries, and their usage."""
 
     retention: Retention | None
     divergence: Divergence | None
@@ -93,7 +92,7 @@ class _SideMeasures:
 
 @dataclass(frozen=True)
 class _Session:
-    """One request under way."""
+    """One request in progress."""
 
     request: EvaluationRequest
     exam: Exam
@@ -109,12 +108,12 @@ class _Session:
         return Subject(self.request.policy.adapter) if self.request.adapter else BASE
 
     async def run(self) -> tuple[Answered, Answered, _SideMeasures]:
-        """The answers to the queries, the subject's and the baseline's, and the side measures."""
+        """The subject's and the baseline's answers to the queries, and the side measures."""
         queries, early_stopping = self.request.queries, self.request.early_stopping
         if early_stopping is None:
             (answers, base), side = await gather_or_cancel(self.compare(queries), self.side_measures())
         else:
-            answers, base = await self.compare_until_hopeless(queries, early_stopping)
+            answers, base = await self.compare_until_futile(queries, early_stopping)
             side = await self.side_measures(stopped=len(answers.verdicts) < len(queries))
         return answers, base, side
 
@@ -122,11 +121,11 @@ class _Session:
         """Subject and baseline on all of the queries."""
         return await gather_or_cancel(self._ask(queries), self.baselines.ask_all(self.exam, self.baseline, queries))
 
-    async def compare_until_hopeless(
+    async def compare_until_futile(
         self, queries: Sequence[Query], early_stopping: EarlyStopping
     ) -> tuple[Answered, Answered]:
-        """The subject batch by batch until it is hopeless, the baseline on all of the queries: it is asked once
-        for all trials of a group, and what has to be beaten is its accuracy on the same queries."""
+        """Asks the subject batch by batch until the test for futility stops it, and the baseline all of the queries:
+        its answers serve all trials of a group, and the subject has to beat its accuracy on the same queries."""
         first, *rest = batches(queries, early_stopping, self.exam.sampling.seed) or [[]]
         answers, base = await gather_or_cancel(
             self._ask(first), self.baselines.ask_all(self.exam, self.baseline, queries)
@@ -142,8 +141,7 @@ class _Session:
         return answers, base
 
     async def side_measures(self, *, stopped: bool = False) -> _SideMeasures:
-        """Retention and divergence, as far as they are asked for; of a subject that was stopped early, retention on
-        the earlier queries alone."""
+        """Retention and divergence, if requested; after an early stop, only retention on the earlier queries."""
         suite = () if stopped else self.request.retention_queries
         (retention, usage), divergence = await gather_or_cancel(
             self._retention(suite), self._divergence(wanted=self.request.measure_divergence and not stopped)
@@ -155,7 +153,7 @@ class _Session:
             self._suite(suite), self._pairs(self.request.earlier_queries)
         )
         pairs = [*of_suite, *(pair for pair in of_earlier if pair.before)]
-        # A suite of which nothing is in use has a retention that says so; without a suite there is none.
+        # A suite without usable queries has a Retention with `kept` 0; without a suite there is none.
         retention = measure(pairs, self.exam.backend.batch_variant_rate) if pairs or suite else None
         return retention, usage + more
 
@@ -174,7 +172,8 @@ class _Session:
         return await self.divergences.measure(self.subject, self.request.queries) if wanted else None
 
     async def _ask(self, queries: Sequence[Query]) -> Answered:
-        """Verdicts on a policy are kept: it is the next trial's baseline. Those on a trial nobody asks for again."""
+        """Verdicts on a policy are cached, because it is the next trial's baseline; those on a trial are not needed
+        again."""
         if self.subject.trial is None:
             return await self.baselines.ask_all(self.exam, self.subject, queries)
         judged = await self.exam.ask_all(self.subject, queries)
@@ -185,5 +184,5 @@ def _check_unique(queries: Sequence[Query]) -> None:
     seen: set[str] = set()
     for query in queries:
         if query.query_id in seen:
-            raise InvalidInput(f"query {query.query_id!r} comes twice in its set; ids must be unique")
+            raise InvalidInput(f"query {query.query_id!r} is repeated in its set; ids must be unique")
         seen.add(query.query_id)

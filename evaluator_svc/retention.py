@@ -1,4 +1,5 @@
-"""Retention: what the bare base model answers right, and what was learned since, asked before and after."""
+"""Retention: queries that the base model answers right, and those of contexts learned since, before and after an
+update."""
 
 from __future__ import annotations
 
@@ -13,9 +14,9 @@ from sealkit.types import Outcome, Query, Retention, Usage, Verdict
 
 
 async def known(baselines: Baselines, exam: Exam, suite: Sequence[Query], limit: int) -> tuple[list[Query], Usage]:
-    """The first `limit` queries of the suite (0: all) that the base model answers right, and what it took to know.
+    """The first `limit` queries of the suite (0: all) that the base model answers right, and the usage.
 
-    Asked in batches of as many as are still wanted, because a suite may be much longer than its limit.
+    They are asked in batches of as many as are still missing, because a suite may be much longer than its limit.
     """
     kept: list[Query] = []
     usage, asked, wanted = Usage(), 0, limit or len(suite)
@@ -36,7 +37,7 @@ class Pair(NamedTuple):
 
 
 def graded_pairs(before: Sequence[Verdict], after: Sequence[Verdict]) -> list[Pair]:
-    """The queries that were graded on both sides: what is not known of one must not count for the other."""
+    """The queries that were graded on both sides, so that ungraded answers favour neither."""
     return [
         Pair(b.query_id, b.outcome is Outcome.CORRECT, a.outcome is Outcome.CORRECT)
         for b, a in zip(before, after, strict=True)
@@ -45,8 +46,8 @@ def graded_pairs(before: Sequence[Verdict], after: Sequence[Verdict]) -> list[Pa
 
 
 def measure(pairs: Sequence[Pair], batch_variant_rate: float = 0.0) -> Retention:
-    """Forgetting over the pairs. Its 95 % interval is of a paired bootstrap over the queries, wider by
-    `batch_variant_rate` for each side. Without any query the numbers are 0 and the interval is all there is."""
+    """Forgetting over the pairs. Its 95 % interval is that of a paired bootstrap over the queries, widened by
+    `batch_variant_rate` for each side. Without pairs the numbers are 0 and the interval is the full range."""
     forgetting = paired_bootstrap([pair.after for pair in pairs], [pair.before for pair in pairs])
     if forgetting is None:
         return Retention(kept=0, accuracy_before=0.0, accuracy_after=0.0, forgetting=0.0)

@@ -113,7 +113,7 @@ def enough(accuracy: float, n: int) -> int:
 
 
 @lru_cache(maxsize=256)
-def hopeless(n: int, needed: int, interval: int, confidence: float) -> tuple[int, ...]:
+def futility_bounds(n: int, needed: int, interval: int, confidence: float) -> tuple[int, ...]:
     """Boundaries for asking `n` questions, `interval` at a time in random order: stop if fewer than `needed` answers
     will be right in the end. Entry i: after (i + 1) batches, stop at this many right answers or fewer; -1: do not stop
     yet.

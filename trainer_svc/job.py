@@ -1,4 +1,4 @@
-"""One training job: what it asks for, and how far it is."""
+"""One training job: its specification and its progress."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from trainer_svc.teacher import Ask
 
 
 class Frozen(NamedTuple):
-    """A policy's weights under the name that they are shared by."""
+    """A policy's weights, shared by digest."""
 
     digest: str
     weights: LoraWeights
@@ -32,9 +32,9 @@ class Frozen(NamedTuple):
 
 @dataclass(frozen=True)
 class JobSpec:
-    """What a job trains, in tokens. `start`: the weights to start from, None for fresh ones by `seed`; `policy`: the
-    frozen adapter below; `owner`: whose it is; `urgent`: goes before other waiting jobs; `anchors`: what the bare base
-    says, mixed in as `anchoring` tells."""
+    """A training job, in tokens. `start`: the initial weights, None for new ones from `seed`; `policy`: the frozen
+    adapter below; `owner`: for fair scheduling; `urgent`: is admitted before other waiting jobs; `anchors`: the base
+    model's own answers, mixed in according to `anchoring`."""
 
     sequences: tuple[Encoded, ...]
     lora: LoraConfig
@@ -49,7 +49,7 @@ class JobSpec:
     anchoring: Anchoring = field(default_factory=Anchoring)
 
     def asks(self) -> tuple[list[Ask | None], list[Ask]]:
-        """What the teacher is asked for each sequence, None where it is not, and for each anchor."""
+        """The teacher's inputs: one for each sequence (None if it is not distilled) and one for each anchor."""
         policy = self.policy.digest if self.policy else ""
         held = self.anchoring.per_step and self.anchoring.weight
         asks = [self._ask(sequence, policy) for sequence in self.sequences]
@@ -66,8 +66,8 @@ class JobSpec:
 
 
 class Targets(NamedTuple):
-    """Soft targets of a job's sequences (None: it has none) and of its anchors, and the tokens that were read for
-    them."""
+    """Soft targets of a job's sequences (None: it has none) and of its anchors, and the number of tokens that were read
+    for them."""
 
     sequences: Sequence[Soft | None] = ()
     anchors: Sequence[Soft] = ()
@@ -76,8 +76,8 @@ class Targets(NamedTuple):
 
 @dataclass(frozen=True)
 class Trained:
-    """What a job left: weights on the CPU, the losses (nats a label token) of its optimiser steps, what it took.
-    `probe` and `probe_top`: what the finished model says to the engine's fixed prompt (`sealkit.backends.probe`)."""
+    """The result of a job: weights on the CPU, the losses (nats a label token) of its optimiser steps, its usage.
+    `probe` and `probe_top`: logits of the finished model for the engine's fixed prompt (`sealkit.backends.probe`)."""
 
     weights: LoraWeights
     losses: tuple[float, ...]
@@ -89,12 +89,12 @@ class Trained:
 
 
 class Job:
-    """A job on its way through the engine. The engine's thread calls everything but `cancel`."""
+    """A job in the engine. The engine's thread calls everything except `cancel`."""
 
     def __init__(self, spec: JobSpec, on_progress: Callable[[Progress], None] | None = None) -> None:
         self.spec = spec
         self.result: Future[Trained] = Future()
-        # Only the engine ends it: a caller that leaves must not, in the middle of a step.
+        # Only the engine sets the result: a caller must not cancel it in the middle of a step.
         self.result.set_running_or_notify_cancel()
         self.cancelled = False
         self.submitted = time.monotonic()
@@ -111,14 +111,14 @@ class Job:
         self._losses: list[float] = []
         self._train_tokens = 0
         self.tokens = 0
-        """Of the next micro-batch."""
+        """Tokens of the next micro-batch."""
 
     def cancel(self) -> None:
-        """Asks the engine to drop the job at the next step. Any thread may call it."""
+        """Asks the engine to drop the job at the next step. Callable from any thread."""
         self.cancelled = True
 
     def begin(self, adapter: TrainableAdapter, policy: FrozenAdapter | None, targets: Targets) -> None:
-        """Takes a slot."""
+        """Starts the job in a slot."""
         self.began = time.monotonic()
         self._adapter, self._policy, self._targets = adapter, policy, targets
         self._plan = micro_batches(len(self.spec.sequences), self.spec.optimisation, self.spec.seed)
@@ -126,7 +126,7 @@ class Job:
 
     @property
     def waited(self) -> float:
-        """Seconds from its arrival to its slot."""
+        """Seconds from submission to the start."""
         assert self.began is not None
         return self.began - self.submitted
 
@@ -135,7 +135,7 @@ class Job:
         return self._next is None
 
     def part(self, model: PackedModel) -> Part:
-        """The next micro-batch as part of a step; asked again it is the same, dropout included."""
+        """The next micro-batch as part of a step; a second call gives the same, with the same dropout."""
         assert self._next is not None
         batch, spec = self._next, self.spec
         generator = None
@@ -151,21 +151,21 @@ class Job:
         return Part((*sequences, *anchors), self._adapter, self._policy, terms, batch.share, generator)
 
     def _term(self, index: int, weight: float) -> Term:
-        """How a sequence counts, each of whose label tokens weighs so much."""
+        """The loss terms of a sequence, for this weight of each label token."""
         spec, soft = self.spec, self._targets.sequences[index]
         if spec.sequences[index].teacher is None:
             return Term(weight, weight * spec.optimisation.kl_beta, soft)
         return Term(weight * spec.distillation.ce_weight, weight * spec.distillation.kl_weight, soft)
 
     def update(self) -> Update:
-        """What its optimiser is to do with the gradient that a step left."""
+        """The optimiser update for the gradient of a step."""
         assert self._next is not None
         assert self._adapter is not None
         rate = learning_rate(self.spec.optimisation, len(self._losses), self.spec.steps)
         return Update(self._adapter, self._next.closes, rate)
 
     def advance(self, loss: float, *, committed: bool) -> None:
-        """Takes what a step did for this job. Raises NonFiniteLoss, also where the update was not `committed`."""
+        """Records the outcome of a step. Raises NonFiniteLoss, also if the update was not `committed`."""
         assert self._next is not None
         if not math.isfinite(loss):
             raise self._diverged(f"the loss is {loss}")
@@ -195,8 +195,8 @@ class Job:
         self.device_seconds += seconds
 
     def finish(self, model: PackedModel, prompt: Encoded, lap: Callable[[], float]) -> Trained:
-        """The result, with its last device time: the seconds that `lap` says once all is done. Raises NonFiniteLoss
-        where the last steps ended in no numbers."""
+        """The result; its last device seconds come from `lap`, called at the end. Raises NonFiniteLoss if the weights
+        are not finite."""
         assert self._adapter is not None
         if not self._adapter.finite:
             raise self._diverged("the weights are not finite")
@@ -214,7 +214,7 @@ class Job:
             self.result.set_exception(error)
 
     def leave(self) -> None:
-        """Gives the slot's memory back."""
+        """Releases the slot's memory."""
         self._adapter = self._policy = None
         self._targets = Targets(tokens=self._targets.tokens)
 

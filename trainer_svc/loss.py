@@ -1,8 +1,8 @@
-"""Cross-entropy and KL to soft targets, with their gradient in one pass over the logits. Never holds all logits.
+"""Cross-entropy and KL to soft targets, with their gradient in one pass over the logits. Never stores all logits.
 
-A row's loss is  ce · CE(row, target) + kl · KL(soft target || row).  Soft targets come in two forms: the hidden states
-that the teacher's distribution is made from, exact for a few numbers a row; or its k likeliest tokens with the rest of
-its mass in one bucket, which asks for no second product with the output head.
+A row's loss is  ce · CE(row, target) + kl · KL(soft target || row).  Soft targets have two forms: the teacher's last
+hidden states, which give its exact distribution and need few numbers a row; or its k most likely tokens and one bucket
+for the rest, which needs no second product with the output head.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from torch import Tensor
 from torch.nn import functional
 
 _CHUNK_ELEMENTS = 1 << 23
-"""Logits held at a time: no more than a few rows of a large vocabulary's, whatever the step's size."""
+"""Most logits in memory at a time: a few rows of a large vocabulary, whatever the size of the step."""
 
 
 class TopK(NamedTuple):
-    """Soft targets of rows: the k likeliest tokens, `tokens` and `probabilities` [rows, k], and what is left, `rest`
-    [rows]: the mass of all other tokens together. KL is that over these k + 1 outcomes."""
+    """Soft targets of rows: the k most likely tokens, `tokens` and `probabilities` [rows, k], and `rest` [rows], the
+    probability of all other tokens. The KL is over these k + 1 outcomes."""
 
     tokens: Tensor
     probabilities: Tensor
@@ -29,8 +29,8 @@ class TopK(NamedTuple):
 
 
 class States(NamedTuple):
-    """Soft targets of rows: what the teacher's output head sees, [rows, features], as the step's own rows are. Where
-    the head does more than multiply, the logits."""
+    """Soft targets of rows: the inputs of the teacher's output head, [rows, features]. If the head is more than a
+    matrix product, the logits."""
 
     states: Tensor
 
@@ -40,8 +40,8 @@ Soft = TopK | States
 
 @dataclass(frozen=True)
 class Goal:
-    """What some rows are to minimise. `targets`, `ce` and `kl` (the weights of both terms): [rows]; `soft`: of all of
-    them, None where no row has a KL term."""
+    """The objective of some rows. `targets`, `ce` and `kl` (the weights of both terms): [rows]; `soft`: the soft
+    targets of all rows, None if no row has a KL term."""
 
     targets: Tensor
     ce: Tensor
@@ -51,8 +51,8 @@ class Goal:
 
 @torch.no_grad()
 def head_gradient(hidden: Tensor, weight: Tensor, bias: Tensor | None, goal: Goal) -> tuple[Tensor, Tensor]:
-    """The loss of each row [rows], in nats (float32, or float64 for float64 weights), and its gradient by `hidden`
-    [rows, features], where logits are weight @ hidden + bias."""
+    """The loss of each row [rows], in nats (float32, or float64 for float64 weights), and its gradient with respect to
+    `hidden` [rows, features], where logits are weight @ hidden + bias."""
     gradient = torch.empty_like(hidden)
     losses = []
     for rows in _chunks(len(hidden), weight.shape[0]):
@@ -68,7 +68,7 @@ def head_gradient(hidden: Tensor, weight: Tensor, bias: Tensor | None, goal: Goa
 
 @torch.no_grad()
 def logits_gradient(logits: Tensor, goal: Goal) -> tuple[Tensor, Tensor]:
-    """As `head_gradient`, by the logits [rows, vocabulary] themselves."""
+    """Like `head_gradient`, with respect to the logits [rows, vocabulary]."""
     gradient = torch.empty_like(logits)
     losses = []
     for rows in _chunks(*logits.shape):
@@ -79,7 +79,7 @@ def logits_gradient(logits: Tensor, goal: Goal) -> tuple[Tensor, Tensor]:
 
 @torch.no_grad()
 def head_top_k(hidden: Tensor, weight: Tensor, bias: Tensor | None, k: int) -> TopK:
-    """The k likeliest tokens of rows [rows, features], and the mass of the rest."""
+    """The k most likely tokens of rows [rows, features], and the probability of the rest."""
     top = [
         logits_top_k(functional.linear(hidden[rows].to(weight.dtype), weight, bias), k)
         for rows in _chunks(len(hidden), weight.shape[0])
@@ -89,19 +89,19 @@ def head_top_k(hidden: Tensor, weight: Tensor, bias: Tensor | None, k: int) -> T
 
 @torch.no_grad()
 def logits_top_k(logits: Tensor, k: int) -> TopK:
-    """As `head_top_k`, of logits [rows, vocabulary]."""
+    """Like `head_top_k`, for logits [rows, vocabulary]."""
     z = logits.to(_exact(logits.dtype))
     z = z - z.amax(dim=1, keepdim=True)
     top = z.topk(min(k, z.shape[1]), dim=1)
     own = top.values.exp()
-    # Summed without the k, not subtracted: a small rest keeps its digits.
+    # Summed without the k tokens, not subtracted from 1, to keep the precision of a small rest.
     rest = z.exp_().scatter_(1, top.indices, 0).sum(dim=1)
     total = own.sum(dim=1) + rest
     return TopK(top.indices.to(torch.int32), own / total[:, None], rest / total)
 
 
 def _rows_gradient(z: Tensor, rows: slice, goal: Goal, logits: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
-    """The loss of each of some rows and its gradient by their logits `z`, which may be overwritten."""
+    """The loss of each of some rows and its gradient with respect to their logits `z`, which may be overwritten."""
     z = z.to(_exact(z.dtype))
     target, ce = goal.targets[rows, None], goal.ce[rows, None]
     z.sub_(z.amax(dim=1, keepdim=True))
@@ -124,7 +124,7 @@ def _rows_gradient(z: Tensor, rows: slice, goal: Goal, logits: Callable[[Tensor]
         e = likeliest.exp()
         rest = z.exp_().scatter_(1, tokens, 0).sum(dim=1, keepdim=True).clamp_min_(torch.finfo(z.dtype).tiny)
         total = rest + e.sum(dim=1, keepdim=True)
-        # A token of the rest is pulled by its share of the rest's mass: t = p_rest · q / q_rest.
+        # The target of a token of the rest is its share of the rest's probability: t = p_rest · q / q_rest.
         z.mul_((ce + kl) / total - kl * p_rest / rest).scatter_(1, tokens, (ce + kl) * e / total - kl * p)
         apart = (torch.xlogy(p, p) - p * likeliest).sum(dim=1, keepdim=True)
         divergence = apart + torch.xlogy(p_rest, p_rest) - torch.xlogy(p_rest, rest) + total.log()
@@ -133,7 +133,7 @@ def _rows_gradient(z: Tensor, rows: slice, goal: Goal, logits: Callable[[Tensor]
 
 
 def joined(parts: Sequence[Soft]) -> Soft:
-    """The targets of all rows, end to end. Of one form."""
+    """The targets of all rows, concatenated; all of one form."""
     if isinstance(parts[0], States):
         return States(torch.cat([part[0] for part in parts]))
     return TopK(*(torch.cat(values) for values in zip(*parts, strict=True)))

@@ -24,9 +24,9 @@ from trainer_svc.step import Pack, Part, apply_adapters, lay_out
 
 
 class PackedModel:
-    """A frozen causal language model whose linear layers are wrapped, in place, to serve many adapters at once.
+    """A frozen causal language model whose linear layers are wrapped, in place, to apply many adapters in one pass.
 
-    Raises InvalidModel where the architecture cannot take packed sequences: sequences must not see each other.
+    Raises InvalidModel if the architecture does not support packed sequences without attention between them.
     """
 
     def __init__(self, model: PreTrainedModel, *, checkpoint: bool = False) -> None:
@@ -35,7 +35,7 @@ class PackedModel:
         self.model = model
         self.device: torch.device = model.device
         self.dtype: torch.dtype = model.dtype
-        # On a CPU that is slow at it bfloat16 saves memory only: weights are widened one product at a time.
+        # On a CPU with slow bfloat16, it only saves memory: weights are converted to float32 for each product.
         narrow = self.dtype == torch.bfloat16 and not good_at_bfloat16(self.device)
         self._product_dtype = torch.float32 if narrow else self.dtype
         self.target_names = target_names(model)
@@ -51,11 +51,11 @@ class PackedModel:
         self._check_apart()
 
     def find_targets(self, names: Iterable[str]) -> dict[str, nn.Linear]:
-        """The linear layers that `names` mean, by path. Raises UnknownTargetModule."""
+        """The linear layers that match `names`, by path. Raises UnknownTargetModule."""
         return find_targets(self.model, names)
 
     def trainable(self, weights: LoraWeights, optimisation: Optimisation) -> TrainableAdapter:
-        """An adapter of this model that trains. May raise torch.OutOfMemoryError."""
+        """An adapter of this model for training. May raise torch.OutOfMemoryError."""
         return TrainableAdapter.of(weights, optimisation, self.groups, self.device, self._product_dtype)
 
     def frozen(self, weights: LoraWeights) -> FrozenAdapter:
@@ -63,9 +63,8 @@ class PackedModel:
         return FrozenAdapter.of(weights, self.groups, self.device, self._product_dtype)
 
     def forward_backward(self, parts: Sequence[Part]) -> list[float]:
-        """Runs one step: leaves each trial adapter's gradient in it and returns each part's loss over the sequences
-        that count in it, in nats a label token. A part whose loss is not finite leaves every other part's gradient as
-        it would be without it."""
+        """Runs one step: writes each trial adapter's gradient to it and returns each part's reported loss, in nats a
+        label token. A part whose loss is not finite does not change the gradients of other parts."""
         runs = lay_out(parts, self.device)
         pack = Pack.of(runs, self.device)
         applied, trainings = apply_adapters(runs, self.device)
@@ -83,8 +82,8 @@ class PackedModel:
 
     @torch.no_grad()
     def soft_targets(self, parts: Sequence[Part], top_k: int) -> list[Soft]:
-        """What the model with the parts' adapters says at the label positions of each: its `top_k` likeliest tokens and
-        the rest, or, for 0, the states that its whole distribution is made from."""
+        """Soft targets from the model with the parts' adapters, at the label positions of each: the `top_k` most likely
+        tokens and the rest, or, for 0, the hidden states that give the full distribution."""
         with self._packed(parts) as pack:
             states = self._states(pack)
         said = states[0].index_select(0, pack.predictors.to(states.device))
@@ -103,7 +102,8 @@ class PackedModel:
         return torch.cat(pack.by_part(output.logits[0], parts))
 
     def _states(self, pack: Pack) -> Tensor:
-        """What the output head sees, [1, tokens, features]; or the logits, where the head does more than multiply."""
+        """The inputs of the output head, [1, tokens, features]; or the logits, if the head is more than a matrix
+        product."""
         if self._head is None:
             logits: Tensor = self.model(**pack.inputs, use_cache=False).logits
             return logits
@@ -116,8 +116,8 @@ class PackedModel:
         return decoder
 
     def _gradient(self, rows: Tensor, pack: Pack) -> tuple[Tensor, Tensor]:
-        """The loss of each of `rows`, picked from `_states`, and the gradient of all by them. Rows with soft targets of
-        one form are taken together."""
+        """The loss of each of `rows`, selected from `_states`, and the gradient with respect to them. Rows with soft
+        targets of one form are computed together."""
         exact = torch.float64 if self.dtype == torch.float64 else torch.float32
         losses = rows.new_empty(len(rows), dtype=exact)
         gradient = torch.empty_like(rows)
@@ -139,7 +139,7 @@ class PackedModel:
 
     @contextmanager
     def _packed(self, parts: Sequence[Part]) -> Iterator[Pack]:
-        """The parts' adapters in place, without training."""
+        """Applies the parts' adapters, without training."""
         runs = lay_out(parts, self.device)
         with self._step(Step(apply_adapters(runs, self.device)[0], self._product_dtype)):
             yield Pack.of(runs, self.device)
@@ -156,8 +156,8 @@ class PackedModel:
 
     @torch.no_grad()
     def _find_groups(self) -> Groups:
-        """Sees which linears take the same input, and whether the output head multiplies and does no more."""
-        seen: list[tuple[str, Tensor]] = []  # holds the inputs, so that no two share an address
+        """Finds out which linears have the same input, and whether the output head is only a matrix product."""
+        seen: list[tuple[str, Tensor]] = []  # keeps the inputs alive, so that no two have the same address
         hooks = [
             packed.register_forward_pre_hook(lambda _, inputs, path=path: seen.append((path, inputs[0])))
             for path, packed in self._linears.items()
@@ -189,7 +189,7 @@ class PackedModel:
         scale = alone.float().abs().max()
         if not (together - alone).abs().max() <= 0.05 * scale:
             raise InvalidModel(
-                f"{type(self.model).__name__} lets packed sequences see each other; it cannot be trained here"
+                f"{type(self.model).__name__} has attention between packed sequences, so it cannot be trained here"
             )
 
     def _probe(self, length: int) -> Encoded:

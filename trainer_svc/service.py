@@ -1,4 +1,4 @@
-"""`seal.trainer.v1.TrainerService`: protobufs in, protobufs out; the work is the trainer's."""
+"""`seal.trainer.v1.TrainerService`: converts messages and calls the trainer."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class TrainerService(trainer_pb2_grpc.TrainerServiceServicer):
         self._built = await asyncio.to_thread(build, self._settings)
 
     async def work(self) -> None:
-        """As long as the engine lives; raises what it died of."""
+        """Returns when the engine ends; raises the error that it crashed with."""
         assert self._built is not None, "it works once it has started"
         await self._built.engine.ended()
 

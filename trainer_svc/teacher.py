@@ -1,8 +1,8 @@
-"""Soft targets: what the frozen model below an adapter says, asked once for each sequence and kept.
+"""Soft targets: the distributions of the frozen model below an adapter, computed once for each sequence and cached.
 
-A sequence's targets depend on its tokens, its label positions, the policy below and the form asked for, and on nothing
-that trains. So they are computed when a job begins, in packed forward passes, and kept for the next job that asks for
-the same: anchors are the same for all trials of a run.
+A sequence's targets depend on its tokens, its label positions, the policy below and the form of the targets, and not on
+trained weights. So they are computed when a job begins, in packed forward passes, and cached for later jobs: anchors
+are the same for all trials of a run.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from trainer_svc.step import Part
 
 
 class Ask(NamedTuple):
-    """A sequence as the teacher sees it. `policy`: digest of the frozen adapter under it, empty for the bare base;
-    `top_k`: the form of the targets, 0 for the whole distribution."""
+    """The teacher's input for a sequence. `policy`: digest of the frozen adapter, empty for the bare base model;
+    `top_k`: the form of the targets, 0 for the full distribution."""
 
     sequence: Encoded
     policy: str
@@ -28,20 +28,20 @@ class Ask(NamedTuple):
 
 
 class Teacher:
-    """Answers of the frozen model, at most `limit` bytes of them kept, the least recently used dropped first."""
+    """Soft targets from the frozen model, with an LRU cache of at most `limit` bytes."""
 
     def __init__(self, model: PackedModel, *, limit: int) -> None:
         self._model = model
         self._limit = limit
         self._kept: OrderedDict[Ask, Soft] = OrderedDict()
         self.bytes = 0
-        """Held now."""
+        """Bytes in the cache."""
 
     def targets(
         self, asks: Sequence[Ask], policies: Mapping[str, FrozenAdapter | None], *, step_tokens: int
     ) -> tuple[list[Soft], int]:
-        """The soft targets of each, in order, and how many tokens were read for them; `policies` by digest. What is not
-        kept is computed, `step_tokens` tokens at a time. May raise torch.OutOfMemoryError."""
+        """The soft targets of each, in order, and the number of tokens that were read for them; `policies` by digest.
+        Missing ones are computed, `step_tokens` tokens at a time. May raise torch.OutOfMemoryError."""
         found = {ask: self._kept[ask] for ask in asks if ask in self._kept}
         missing = list(dict.fromkeys(ask for ask in asks if ask not in found))
         for batch in _batches(missing, step_tokens):
@@ -72,7 +72,7 @@ def size_of(soft: Soft) -> int:
 
 
 def _batches(asks: Sequence[Ask], step_tokens: int) -> Iterator[list[Ask]]:
-    """Asks of one form, neighbours of one policy, at most `step_tokens` tokens at a time."""
+    """Batches of asks of one form and one policy, of at most `step_tokens` tokens."""
     batch: list[Ask] = []
     tokens = 0
     for ask in sorted(asks, key=lambda ask: (ask.top_k, ask.policy, len(ask.sequence.ids))):

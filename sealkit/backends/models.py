@@ -67,7 +67,7 @@ class LoadedModel:
     info: ModelInfo
     path: Path
 
-    def telling(self, **facts: str) -> LoadedModel:
+    def with_build(self, **facts: str) -> LoadedModel:
         """The same, with more facts in its `info.build`."""
         return replace(self, info=self.info.model_copy(update={"build": self.info.build | facts}))
 

@@ -174,7 +174,7 @@ class TransformersBackend:
             settings = ModelSettings.model_validate(settings.model_dump() | {"dtype": "float32"})
         self._loaded = load_model(settings)
         on = self._deterministic == "on" or (self._deterministic == "auto" and self._in_half_precision)
-        self._loaded = self._loaded.telling(deterministic="yes" if on else "no")
+        self._loaded = self._loaded.with_build(deterministic="yes" if on else "no")
         return (StableEngine if on else Engine)(self._loaded, max_rows=self._max_rows, max_rank=limits.RANK)
 
     @property

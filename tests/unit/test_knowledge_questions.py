@@ -94,7 +94,8 @@ def test_the_student_is_asked_as_the_held_out_questions_are_and_the_teacher_has_
 
 
 def test_the_teacher_may_be_shown_how_to_answer() -> None:
-    (first, _), (bare, _) = studied(domain(teacher_style="worked")).items, studied(domain()).items
+    worked, plain = domain(teacher_style="worked"), domain(teacher_style="bare")
+    (first, _), (bare, _) = studied(worked).items, studied(plain).items
     assert first.teacher_prompt.user == bare.teacher_prompt.user
     assert (len(first.teacher_prompt.shots), len(bare.teacher_prompt.shots)) == (2, 0)
     assert all(shot.assistant.endswith(".") and shot.user.endswith("?") for shot in first.teacher_prompt.shots)

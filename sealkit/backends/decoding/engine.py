@@ -64,7 +64,7 @@ class Engine:
         return [row for row in self._slots if row is not None]
 
     @property
-    def company(self) -> int:
+    def join_rows(self) -> int:
         """How many rows should join together if that many wait: a pass over the weights costs the same for one row."""
         return max(1, len(self._slots) // 8)
 

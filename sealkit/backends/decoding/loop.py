@@ -149,7 +149,7 @@ class DecodeLoop:
             if cancelled:
                 engine.drop(cancelled)
                 self._waiting = deque(row for row in self._waiting if row not in cancelled)
-            if engine.free < min(engine.company, len(self._waiting)):
+            if engine.free < min(engine.join_rows, len(self._waiting)):
                 return []
             while self._waiting and len(joining) < engine.free and engine.fits(self._waiting[0], joining):
                 joining.append(self._waiting.popleft())

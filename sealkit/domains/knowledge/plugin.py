@@ -46,8 +46,8 @@ class KnowledgeOptions(BaseModel):
     """Train on the passage itself too, as SEAL does; always with cross-entropy."""
     max_questions: int = Field(24, ge=1, le=256)
     """Style `questions`: the teacher is asked at most this many."""
-    teacher_style: TeacherStyle = TeacherStyle.BARE
-    """Style `questions`: the teacher's prompt; `worked` has two worked examples, in whole short sentences."""
+    teacher_style: TeacherStyle = TeacherStyle.INSTRUCTED
+    """Style `questions`: the teacher's prompt; `bare` is passage and question, `worked` has two worked examples."""
     filter_answers: bool = True
     """Style `questions`: leave out answers without content. Empty ones are always left out."""
 

@@ -16,6 +16,10 @@ from sealkit.types import Prompt, PromptFormat, Shot
 class TeacherStyle(StrEnum):
     """The teacher's prompt."""
 
+    INSTRUCTED = "instructed"
+    """The passage, then the request to answer in one short sentence with the words of the text. SmolLM2-135M answers 67
+    % of the questions on 12 passages right in this style, 43 % in the bare style, 47 % with worked examples
+    (docs/results/LOG.md)."""
     BARE = "bare"
     """Title, passage and question."""
     WORKED = "worked"
@@ -31,6 +35,11 @@ _WORKED = (
         "How long does a loaf of Osk bread keep?",
         "A loaf of Osk bread keeps for two weeks.",
     ),
+)
+
+_INSTRUCTED = (
+    "Read this text.\n\n{passage}\n\n"
+    "Answer this question in one short sentence, using the words of the text: {question}"
 )
 
 _NUMBERING = re.compile(r"^(?:(?:(?:question|q)(?:\s*\d+)?\s*[:.)]|\(?\d+\s*[.):](?!\d)|[-*•–])\s*)+", re.IGNORECASE)
@@ -92,6 +101,8 @@ def teacher_prompt(title: str, passage: str, question: str, form: PromptFormat, 
 
     def request(title: str, passage: str, question: str) -> str:
         asked = f"{title}\n{passage}\n\n{question}"
+        if style is TeacherStyle.INSTRUCTED:
+            asked = _INSTRUCTED.format(title=title, passage=passage, question=question)
         return f"{asked}\n" if form is PromptFormat.PLAIN else asked
 
     worked = _WORKED if style is TeacherStyle.WORKED else ()
