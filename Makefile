@@ -25,10 +25,10 @@ setup: venv ## Create .venv with all dependencies, and fetch the default model
 demo: setup ## Start the stack, run two rounds of SEAL on this machine, show the results
 	@scripts/demo.sh $(ARGS)
 
-test: venv ## What the code does: unit, contract and security tests; no network, no GPU, no model
+test: venv ## Tests of the code: unit, contract and security; no network, no GPU, no model
 	$(BIN)/python -m pytest tests/unit tests/contract tests/security tests/gpu -m "not integration"
 
-test-deployment: venv ## What the text says: compose file, Kubernetes manifests, boards, alerts, documents
+test-deployment: venv ## Tests of files: compose file, Kubernetes manifests, boards, alerts, documents
 	$(BIN)/python -m pytest tests/deployment
 
 fuzz: venv ## The fuzz tests with forty times as many examples, new ones each time, and coverage-guided (eight minutes)

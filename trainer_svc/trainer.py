@@ -332,5 +332,6 @@ def _check_shape(start: LoraWeights, lora: LoraConfig) -> None:
         )
     if have.alpha / have.rank != want.alpha / want.rank:
         raise ShapeMismatch(
-            f"the parent's alpha is {have.alpha}, the request's {want.alpha}; with another scaling the same weights are another model"
+            f"the parent's alpha is {have.alpha}, the request's {want.alpha}; with another scaling the same weights "
+            "are another model"
         )
