@@ -1,5 +1,5 @@
-"""Facts get columns (the version of a policy, the round that made it as a number; a teacher's answers, a run's anchors
-and what the base model said to them); columns and stored values take the names that the rest of the suite now uses."""
+"""New columns (the version of a policy and the number of its round; a teacher's answers; a run's anchors and the base
+model's answers), and new names of columns and stored values."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ _NEW_KEYS = (
     ("dataset", "anchors_path"),
     *(("inner_loop", key) for key in ("objective", "start_from", "teaching", "distillation", "anchors")),
 )
-"""Of a config: what the version before does not know."""
+"""Config keys that the version before does not have."""
 _CHUNK = 500
 
 
 def upgrade() -> None:
-    """What was there keeps its meaning under the new names."""
+    """Renames keep the meaning of existing values."""
     op.add_column("policies", sa.Column("version", sa.Integer(), server_default="0", nullable=False))
     op.add_column("policies", sa.Column("round_index", sa.Integer(), nullable=True))
     policies = sa.table(
@@ -56,7 +56,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """The old names again. What the version before has no place for is gone."""
+    """Restores the old names and drops what the version before cannot store."""
     _rewrite("runs", "run_id", "config", _old_config)
     _rewrite("trials", "name", "manifest", _old_manifest)
     op.drop_column("runs", "base_answers")
@@ -82,7 +82,7 @@ def _rename(table: str, old: str, new: str) -> None:
 
 
 def _rewrite(table: str, key: str, column: str, change: Callable[[dict[str, Any]], bool]) -> None:
-    """Applies `change` to the JSON objects of a column; it says whether it changed one."""
+    """Applies `change` to the JSON objects of a column; `change` returns whether it changed one."""
     rows = sa.table(table, sa.column(key), sa.column(column, sa.JSON()))
     bind = op.get_bind()
     keys = bind.scalars(sa.select(rows.c[key]).order_by(rows.c[key])).all()
