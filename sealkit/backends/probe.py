@@ -33,8 +33,8 @@ def probe_of(logits: Tensor) -> tuple[float, ...]:
 
 
 def top_of(logits: Tensor) -> tuple[tuple[int, float], ...]:
-    """The likeliest tokens after the probe and their log-probabilities, likeliest first: serving engines return these,
-    but not logits."""
+    """The most likely tokens after the probe and their log-probabilities, in descending order: serving engines return
+    these, but not logits."""
     values, tokens = log_softmax(logits.float(), -1).topk(min(_TOP, len(logits)))
     return tuple((int(token), round(float(value), 4)) for token, value in zip(tokens, values, strict=True))
 
@@ -92,7 +92,7 @@ class Provenance(BaseModel):
 
 def probe_gap(stored: Sequence[tuple[int, float]], found: Mapping[int, float]) -> float:
     """Root mean square gap, in nats, of the stored tokens' log-probabilities to those found; a token that is not among
-    the likeliest there counts as the least likely of them, so the gap is rather too small than too large."""
+    the most likely ones there counts as the least likely of them, so the gap is never too large."""
     least = min(found.values(), default=-math.inf)
     gaps = [found.get(token, min(least, logprob)) - logprob for token, logprob in stored]
     return math.sqrt(sum(gap * gap for gap in gaps) / len(gaps))

@@ -161,19 +161,19 @@ async def serve(service: Service, settings: ServerSettings) -> None:
     Raises what `service.start` raises, Unavailable if a port cannot be bound, and ServiceDied if the service's
     background work ended: it is drained first, so that health reports NOT_SERVING and a supervisor restarts it.
     """
-    told = asyncio.Event()
+    stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, _on_signal, number, told)
+        loop.add_signal_handler(number, _on_signal, number, stop)
     metrics = _serve_metrics(settings.metrics_listen)
     server = GrpcServer(service, settings)
     try:
         await server.listen()
-        await _start_until(server, told)
-        if isinstance(service, Works) and not told.is_set():
-            await _work_until(service, told)
+        await _start_until(server, stop)
+        if isinstance(service, Works) and not stop.is_set():
+            await _work_until(service, stop)
         else:
-            await told.wait()
+            await stop.wait()
     finally:
         await server.stop()
         metrics()
@@ -210,24 +210,24 @@ def run(make: Callable[[], tuple[Service, ServerSettings]]) -> int:
     return 0
 
 
-async def _start_until(server: GrpcServer, told: asyncio.Event) -> None:
+async def _start_until(server: GrpcServer, stop: asyncio.Event) -> None:
     """Starts the server, unless the stop signal comes before."""
     starting = asyncio.ensure_future(server.start())
-    if await _first(starting, told):
+    if await _first(starting, stop):
         starting.result()
 
 
-async def _work_until(service: Works, told: asyncio.Event) -> None:
+async def _work_until(service: Works, stop: asyncio.Event) -> None:
     """Waits for the stop signal; raises ServiceDied if the background work ends before."""
     working = asyncio.ensure_future(service.work())
-    if await _first(working, told) and not told.is_set():
+    if await _first(working, stop) and not stop.is_set():
         error = working.exception()
         raise ServiceDied(f"{type(error).__name__}: {error}" if error else "its background work ended") from error
 
 
-async def _first(task: asyncio.Future[None], told: asyncio.Event) -> bool:
+async def _first(task: asyncio.Future[None], stop: asyncio.Event) -> bool:
     """Whether the task is done; if the stop signal comes first, the task is cancelled."""
-    waiting = asyncio.ensure_future(told.wait())
+    waiting = asyncio.ensure_future(stop.wait())
     try:
         await asyncio.wait((task, waiting), return_when=asyncio.FIRST_COMPLETED)
         return task.done()
@@ -250,11 +250,11 @@ def _expiry(identity: Identity) -> float:
         return nan
 
 
-def _on_signal(number: signal.Signals, told: asyncio.Event) -> None:
-    if told.is_set():
+def _on_signal(number: signal.Signals, stop: asyncio.Event) -> None:
+    if stop.is_set():
         os._exit(128 + number)
     log.info("stopping", signal=number.name)
-    told.set()
+    stop.set()
 
 
 def _serve_metrics(address: str) -> Callable[[], None]:

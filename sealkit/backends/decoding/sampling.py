@@ -14,8 +14,8 @@ from sealkit.types import Sampling
 
 _MASK = 2**64 - 1
 _COLDEST = 1e-30
-"""Lower temperatures are raised to this one: either leaves only the likeliest token, and float32 cannot divide by less
-than 1e-38."""
+"""Lower temperatures are raised to this one: either leaves only the most likely token, and float32 cannot divide by
+less than 1e-38."""
 _LIKELY = 1e-4
 """The tokens above this are few enough to sort quickly, and usually contain the nucleus."""
 

@@ -3,7 +3,7 @@
 The rounding of a matrix product depends on its shape, so here every shape is a function of the row alone:
 
 * prompts are prefilled one at a time, in chunks of a fixed length that start at its multiples; so a prefix has the
-  same keys and values wherever it was computed, and prefixes are still shared, rounded down to such a multiple;
+  same keys and values in every computation, and prefixes are still shared, rounded down to such a multiple;
 * a decoding step passes a fixed number of rows, padded, through the linears and norms, where rows do not interact;
 * attention is called row by row, on the row's own keys;
 * adapters are added in products of a fixed number of adapters and rows each, the policy's before the trial's.

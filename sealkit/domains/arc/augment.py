@@ -82,7 +82,7 @@ def transforms(chosen: DataGeneration) -> list[Transform]:
 
 
 def translated(task: Task, seed: int) -> Task:
-    """Every grid rolled. The shifts of a pair, the input's and then the output's, are drawn anew from the seed for each
+    """Every grid rolled. The shifts of a pair, the input's and then the output's, are drawn from the seed for each
     pair, as the reference does; so they depend on the sizes of the grids, and equal pairs move equally."""
 
     def move(pair: Pair) -> Pair:
