@@ -44,7 +44,7 @@ def studying(**changes: Any) -> dict[str, Any]:
     inner = {"objective": "distil", **changes.pop("inner_loop", {})}
     return {
         "dataset": changes.pop("dataset", passages()),
-        "domain": {"name": "knowledge", "options": {"style": "questions"}},
+        "domain": {"name": "knowledge", "options": {"style": "questions", "teacher_style": "bare"}},
         "inner_loop": inner,
         "selection": EASY,
         "editor": {"k": 2},
