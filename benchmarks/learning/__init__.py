@@ -1,1 +1,1 @@
-"""What an adapter learns of a text and what it forgets, by the way it is trained: see `__main__`."""
+"""Compares training methods by what an adapter learns of a text and what it forgets: see `__main__`."""

@@ -1,15 +1,15 @@
-"""What an adapter learns of a passage, and what it forgets, by the way it is trained; all at the same trained tokens.
+"""Compares training methods by what an adapter learns of a passage and what it forgets, at the same trained tokens.
 
-    python -m benchmarks.learning                    every way, as far as it is not done yet, then the table
-    python -m benchmarks.learning --way passage_sft  that way; may be given several times
-    python -m benchmarks.learning --page             only docs/results/learning.md and its plot, of what was measured
-    python -m benchmarks.learning --quick            two passages, a tiny random model: whether it runs
+    python -m benchmarks.learning                    the missing trials of all methods, then the page
+    python -m benchmarks.learning --way passage_sft  only this method; may be repeated
+    python -m benchmarks.learning --page             only docs/results/learning.md and its plot
+    python -m benchmarks.learning --quick            two passages and a tiny random model, to test the code
 
-Passages are those of the held-out split of configs/demo/passages.json, whose questions nothing here was chosen on. The
-base model writes one self-edit on each by seed and answers its questions with the passage in its prompt; an adapter is
-trained on that from the base model, and asked the passage's own five questions without the passage, the retention
-questions that the base model answers right, and a fixed text (KL). Rows are added to docs/results/learning.json as they
-come, so that a run that was stopped goes on.
+Passages are those of the held-out split of configs/demo/passages.json; no setting was chosen on their questions. The
+base model writes one self-edit on each by seed and answers its questions with the passage in its prompt. An adapter on
+the base model is trained on that, and asked the passage's own five questions without the passage and the retention
+questions that the base model answers right; its KL is measured on a fixed text. Rows are added to
+docs/results/learning.json as they are measured, so that a stopped run can be continued.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ OUT = ROOT / ".seal/benchmarks/learning"
 
 
 async def run(setting: Setting, ways: Sequence[Way], count: int, seeds: int, folder: Path, results: Path) -> None:
-    """What is missing of these ways, some trials at a time."""
+    """Measures the missing trials of these methods, in batches."""
     async with Bench(setting, folder) as bench:
         contexts = WAYS[0].domain.contexts(passages(PASSAGES, "heldout", count))
         rows = read(results)
@@ -81,7 +81,7 @@ def write(file: Path, setting: Setting, rows: list[dict[str, Any]]) -> list[dict
 
 
 def write_page() -> None:
-    """docs/results/learning.md and its plot, from the rows."""
+    """Writes docs/results/learning.md and its plot from the rows."""
     stored = json.loads(RESULTS.read_text(encoding="utf-8"))
     about, rows = stored["about"], stored["rows"]
     note = (
@@ -99,8 +99,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--passages", type=int, default=24)
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--tokens", type=int, default=4500, help="Trained tokens of a trial.")
-    parser.add_argument("--jobs", type=int, default=6, help="Trials that train in one batch.")
-    parser.add_argument("--page", action="store_true", help="Only write the page of what was measured.")
+    parser.add_argument("--jobs", type=int, default=6, help="Trials that are trained in one batch.")
+    parser.add_argument("--page", action="store_true", help="Only write the page from existing rows.")
     parser.add_argument("--quick", action="store_true", help="Two passages, a tiny random model.")
     parser.add_argument("--out", type=Path, default=OUT, help="Folder of sampled texts and adapters.")
     options = parser.parse_args(arguments)

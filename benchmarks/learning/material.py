@@ -1,4 +1,4 @@
-"""What the trials are made of: the base model's self-edits, the teacher's answers, the anchors. Sampled once, kept."""
+"""The texts of the trials: the base model's self-edits, the teacher's answers, the anchors. Sampled once and stored."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ ANCHORS = AnchorsConfig(source="bundled", count=64, max_tokens=16)
 
 
 class Material:
-    """Texts by key, in one JSON file; what is not there yet is sampled from the backend."""
+    """Texts by key, in one JSON file; missing ones are sampled from the backend."""
 
     def __init__(self, file: Path, backend: Backend) -> None:
         self._file, self._backend = file, backend
         self._texts: dict[str, str] = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
 
     async def spec(self, way: Way, context: Context, seed: int) -> TrainingSpec:
-        """A trial's spec for one epoch, without its anchors. Raises Rejected where the self-edit is of no use."""
+        """A trial's spec for one epoch, without its anchors. Raises Rejected if the self-edit is not usable."""
         domain = way.domain
         if way.edit == "none":
             return domain.context_only(context, seed)
@@ -40,18 +40,18 @@ class Material:
         return domain.teach(context, study, await self.answers(study), seed)
 
     async def self_edit(self, way: Way, domain: KnowledgeDomain, context: Context, seed: int) -> str:
-        """What the base model writes on a passage; for the ceiling the exam's own questions."""
+        """The base model's self-edit on a passage; for the ceiling the held-out questions."""
         if way.edit == "exam":
             return "\n".join(query.question for query in domain.queries(context))
         sampling = WRITING.model_copy(update={"seed": seed_of("self-edit", way.edit, context.context_id, seed)})
         return (await self._texts_of([(domain.prompt(context), sampling)]))[0]
 
     async def answers(self, study: Study) -> list[str]:
-        """The teacher's, greedy, with the passage in its prompt."""
+        """The teacher's answers, greedy, with the passage in its prompt."""
         return await self._texts_of([(item.teacher_prompt, TEACHING) for item in study.items])
 
     async def anchors(self) -> tuple[TrainingExample, ...]:
-        """The bundled ones with what the base model says to them."""
+        """The project's anchors with the base model's answers."""
         drawn = draw(bundled_anchors(), ANCHORS.count, 0)
         prompts = {record["id"]: Prompt(user=record["prompt"]) for record in drawn}
         texts = await self._texts_of([(prompt, answering(ANCHORS)) for prompt in prompts.values()])

@@ -1,4 +1,5 @@
-"""One trial: a spec trained to a budget of tokens, then asked the exam, the retention suite and a fixed text."""
+"""One trial: trains a spec to a budget of tokens, then measures the held-out questions, the retention suite and the
+KL."""
 
 from __future__ import annotations
 
@@ -38,7 +39,8 @@ BASE = Policy(name="policies/base")
 
 @dataclass(frozen=True)
 class Setting:
-    """`tokens`: trained in each trial, anchors included; `kept`: retention queries that the base answers right."""
+    """`tokens`: trained in each trial, anchors included; `kept`: number of retention queries that the base answers
+    right."""
 
     model: Path
     suite: Path
@@ -80,7 +82,7 @@ class Bench:
         await self._stack.aclose()
 
     async def trials(self, way: Way, contexts: Sequence[Context], seed: int) -> list[dict[str, Any]]:
-        """A row for each context; they train in one batch, and are asked one after the other."""
+        """A row for each context; they are trained in one batch and evaluated in sequence."""
         specs = await asyncio.gather(*(self._spec(way, context, seed) for context in contexts))
         began = time.process_time()
         results = await asyncio.gather(*(self._train(spec) for spec in specs))
@@ -118,7 +120,7 @@ class Bench:
         return self.at_budget(spec.model_copy(update=anchors))
 
     def at_budget(self, spec: TrainingSpec) -> TrainingSpec:
-        """The spec with as many epochs as come nearest to the budget of trained tokens, at least one."""
+        """The spec with the number of epochs (at least 1) that is nearest to the budget of trained tokens."""
         tokenizer, length = self.backend_tokenizer, self.built.trainer.info.context_length
         own = sum(len(sequence.ids) for sequence in encode_spec(tokenizer, spec, length))
         anchors = encode_anchors(tokenizer, spec, length)
@@ -143,7 +145,7 @@ class Bench:
     async def _row(
         self, way: Way, context: Context, seed: int, result: TrainingResult | None, train_seconds: float
     ) -> dict[str, Any]:
-        """A rejected self-edit is worth what the base knows, and loses nothing."""
+        """The row of a rejected self-edit: the base model's accuracy, no forgetting."""
         row: dict[str, Any] = {"way": way.name, "context": context.context_id, "seed": seed}
         began = time.process_time()
         found = await self.evaluator.evaluate(

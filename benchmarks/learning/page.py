@@ -1,4 +1,4 @@
-"""The table and the plot of what was measured, and the page that holds them. Nothing on it is typed by hand."""
+"""The table and the plot from the measured rows, and the page with both."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Row = Mapping[str, Any]
 
 
 def by_context(rows: Sequence[Row], way: str, value: str) -> dict[str, float]:
-    """A value of a way by context, the mean over its seeds."""
+    """A value of a method by context, the mean over its seeds."""
     found: dict[str, list[float]] = defaultdict(list)
     for row in rows:
         if row["way"] == way and row.get(value) is not None:
@@ -30,7 +30,7 @@ def by_context(rows: Sequence[Row], way: str, value: str) -> dict[str, float]:
 
 
 def table(rows: Sequence[Row]) -> str:
-    """All ways, in Markdown; 95 % intervals over passages."""
+    """All methods, in Markdown; 95 % intervals over passages."""
     head = (
         "| way | n | accuracy | against passage SFT | retention lost | KL to the base | tokens | train s | ask s |\n"
         "|---|---|---|---|---|---|---|---|---|"
@@ -65,7 +65,7 @@ def table(rows: Sequence[Row]) -> str:
 
 
 def plot(rows: Sequence[Row], file: Path) -> None:
-    """Accuracy against the share of the retention suite lost, each way a point with its intervals."""
+    """Accuracy against the lost share of the retention suite; each method is a point with its intervals."""
     import matplotlib
 
     matplotlib.use("svg")
@@ -92,7 +92,7 @@ def plot(rows: Sequence[Row], file: Path) -> None:
 
 
 def page(text: str, rows: Sequence[Row], note: str) -> str:
-    """The page with the table as it was measured."""
+    """The page with the measured table."""
     before, rest = text.split(BEGIN)
     after = rest.split(END)[1]
     return f"{before}{BEGIN}{note}\n\n{table(rows)}\n{END}{after}"

@@ -1,6 +1,6 @@
-"""The ways of learning one passage that are compared, all at the same number of trained tokens.
+"""The training methods that are compared, all at the same number of trained tokens.
 
-Rates were chosen on passages of the train split that are not measured here; docs/results/LOG.md has what was tried.
+Learning rates were chosen on passages of the train split that are not measured here; see docs/results/LOG.md.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from sealkit.domains.knowledge import KnowledgeDomain
 from sealkit.types import LoraConfig, Optimisation, Schedule
 
 Edit = Literal["none", "notes", "questions", "exam"]
-"""Who says what to study: nobody (the passage alone), the base model's notes or questions, or the held-out questions
-themselves, which is the ceiling of what questions can do."""
+"""The self-edit: none (only the passage), the base model's notes or questions, or the held-out questions themselves, as
+an upper bound for questions."""
 
 
 @dataclass(frozen=True)
 class Way:
-    """One way. `batch`: sequences of a step; `anchors`: those in each step; `passage`: whether the passage is beside
-    the self-edit; `distil`: whether answers are learned as whole distributions."""
+    """One method. `batch`: sequences of a step; `anchors`: anchors in each step; `passage`: whether the passage is
+    trained on besides the self-edit; `distil`: whether the targets are the teacher's distributions."""
 
     name: str
     label: str
@@ -35,7 +35,7 @@ class Way:
 
     @property
     def inner_loop(self) -> InnerLoopConfig:
-        """Its inner loop, for one epoch."""
+        """The inner loop, for one epoch."""
         return InnerLoopConfig(
             objective="distil" if self.distil else "sft",
             start_from="base",
@@ -56,7 +56,7 @@ class Way:
 
     @property
     def domain(self) -> KnowledgeDomain:
-        """The domain under which its specs are made."""
+        """The domain that makes the specs."""
         style = "questions" if self.edit in ("questions", "exam") else "implications"
         options = {"style": style, "passage_beside": self.passage, "max_questions": 8}
         return KnowledgeDomain(options, self.inner_loop)
