@@ -82,7 +82,7 @@ class TrialWork:
         try:
             spec = await self._compile(setup, how)
         except Rejected as rejected:
-            # It trains nothing, so its accuracy is that of the policy without an adapter.
+            # It trains nothing, so its accuracy is that of the model that the adapter would be on.
             known = await self._stage("evaluate", lambda: self._without_adapter(setup, how))
             manifest = await self._manifest(setup, how, None, None, known)
             return Result(
