@@ -57,9 +57,8 @@ class Evaluator:
         for queries in (request.queries, request.earlier_queries, request.retention_queries):
             _check_unique(queries)
         exam = Exam(self._backend, request.sampling, self._judge(request.judge))
-        subject, baseline, side = await _Session(
-            request, exam, *(self._caches() if request.fresh else self._kept)
-        ).run()
+        caches = self._caches() if request.fresh else self._kept
+        subject, baseline, side = await _Session(request, exam, *caches).run()
         if request.queries:
             CACHE_LOOKUPS.labels("baseline", "hit" if baseline.all_kept else "miss").inc()
         usage = subject.usage + baseline.usage + side.usage

@@ -139,8 +139,8 @@ class EvaluationConfig(Section):
     retention_limit: int = Field(32, ge=0, le=limits.INT32)
     """At most this many of the retention queries that the base model answers right; 0 means all."""
     max_ungraded: float = Field(0.5, ge=0, le=1)
-    """A trial fails (`TOO_MANY_UNGRADED`) if the judge failed on a larger share of its answers, or if none of its answers
-    or none of its baseline's is graded."""
+    """A trial fails (`TOO_MANY_UNGRADED`) if a larger share of its answers is ungraded, or if all of them or all of its
+    baseline's are."""
     divergence: bool = True
     """Measure KL(base || adapted), if the backend can."""
     earlier_contexts: int = Field(0, ge=0, le=limits.INT32)

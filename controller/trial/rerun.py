@@ -68,8 +68,8 @@ def _differences(was: Tried, now: Tried) -> Iterator[Difference]:
     """In the order of a trial's stages, because the first difference is the likely cause of the others."""
     yield from _one("state", _ended(was.trial), _ended(now.trial))
     yield from _one("completion", was.trial.completion, now.trial.completion)
-    before, after = (dict(enumerate(one.trial.teacher_answers)) for one in (was, now))
-    yield from _all("teacher_answers", before, after, "teacher_answers[{}]")
+    recorded, again = (dict(enumerate(one.trial.teacher_answers)) for one in (was, now))
+    yield from _all("teacher_answers", recorded, again, "teacher_answers[{}]")
     yield from _one("rejection", was.trial.rejection, now.trial.rejection)
     if was.manifest is None or now.manifest is None:  # it failed; the difference in state shows the error
         return
