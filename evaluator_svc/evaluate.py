@@ -57,16 +57,17 @@ class Evaluator:
         for queries in (request.queries, request.earlier_queries, request.retention_queries):
             _check_unique(queries)
         exam = Exam(self._backend, request.sampling, self._judge(request.judge))
-        answers, base, side = await _Session(request, exam, *(self._caches() if request.fresh else self._kept)).run()
+        caches = self._caches() if request.fresh else self._kept
+        subject, baseline, side = await _Session(request, exam, *caches).run()
         if request.queries:
-            CACHE_LOOKUPS.labels("baseline", "hit" if base.all_kept else "miss").inc()
-        usage = answers.usage + base.usage + side.usage
+            CACHE_LOOKUPS.labels("baseline", "hit" if baseline.all_kept else "miss").inc()
+        usage = subject.usage + baseline.usage + side.usage
         return Evaluation(
-            verdicts=in_order(request.queries, answers.verdicts),
-            baseline_verdicts=base.verdicts,
+            verdicts=in_order(request.queries, subject.verdicts),
+            baseline_verdicts=baseline.verdicts,
             retention=side.retention,
             divergence=side.divergence,
-            stopped_early=len(answers.verdicts) < len(request.queries),
+            stopped_early=len(subject.verdicts) < len(request.queries),
             batch_variant_rate=self._backend.batch_variant_rate,
             judge_version=exam.judge.version,
             usage=usage.model_copy(update={"wall_seconds": time.perf_counter() - began}),
@@ -111,11 +112,11 @@ class _Session:
         """The subject's and the baseline's answers to the queries, and the side measures."""
         queries, early_stopping = self.request.queries, self.request.early_stopping
         if early_stopping is None:
-            (answers, base), side = await gather_or_cancel(self.compare(queries), self.side_measures())
+            (subject, baseline), side = await gather_or_cancel(self.compare(queries), self.side_measures())
         else:
-            answers, base = await self.compare_until_futile(queries, early_stopping)
-            side = await self.side_measures(stopped=len(answers.verdicts) < len(queries))
-        return answers, base, side
+            subject, baseline = await self.compare_until_futile(queries, early_stopping)
+            side = await self.side_measures(stopped=len(subject.verdicts) < len(queries))
+        return subject, baseline, side
 
     async def compare(self, queries: Sequence[Query]) -> tuple[Answered, Answered]:
         """Subject and baseline on all of the queries."""
@@ -127,18 +128,18 @@ class _Session:
         """Asks the subject batch by batch until the test for futility stops it, and the baseline all of the queries:
         its answers serve all trials of a group, and the subject has to beat its accuracy on the same queries."""
         first, *rest = batches(queries, early_stopping, self.exam.sampling.seed) or [[]]
-        answers, base = await gather_or_cancel(
+        subject, baseline = await gather_or_cancel(
             self._ask(first), self.baselines.ask_all(self.exam, self.baseline, queries)
         )
-        to_beat = accuracy(base.verdicts) if early_stopping.to_beat is None else early_stopping.to_beat
+        to_beat = accuracy(baseline.verdicts) if early_stopping.to_beat is None else early_stopping.to_beat
         for batch in rest:
-            if to_beat is not None and is_over(answers.verdicts, len(queries), to_beat, early_stopping):
+            if to_beat is not None and is_over(subject.verdicts, len(queries), to_beat, early_stopping):
                 EARLY_STOPS.labels("stopped").inc()
-                return answers, base
+                return subject, baseline
             more = await self._ask(batch)
-            answers = Answered(answers.verdicts + more.verdicts, answers.usage + more.usage)
+            subject = Answered(subject.verdicts + more.verdicts, subject.usage + more.usage)
         EARLY_STOPS.labels("finished").inc()
-        return answers, base
+        return subject, baseline
 
     async def side_measures(self, *, stopped: bool = False) -> _SideMeasures:
         """Retention and divergence, if requested; after an early stop, only retention on the earlier queries."""

@@ -139,7 +139,8 @@ class EvaluationConfig(Section):
     retention_limit: int = Field(32, ge=0, le=limits.INT32)
     """At most this many of the retention queries that the base model answers right; 0 means all."""
     max_ungraded: float = Field(0.5, ge=0, le=1)
-    """A trial with a larger share of ungraded answers has no reward."""
+    """A trial fails (`TOO_MANY_UNGRADED`) if a larger share of its answers is ungraded, or if all of them or all of its
+    baseline's are."""
     divergence: bool = True
     """Measure KL(base || adapted), if the backend can."""
     earlier_contexts: int = Field(0, ge=0, le=limits.INT32)
@@ -240,9 +241,9 @@ class SelectionConfig(Section):
     """The trial with the highest reward; all with a reward above 0; or all that beat the baseline beyond chance
     (McNemar's exact test on the same questions, Holm's correction over the group)."""
     must_beat_passage_only: bool = True
-    """A kept trial must score better than training on the raw context. SEAL itself does not require this."""
+    """A kept trial must have a higher reward than training on the raw context. SEAL itself does not require this."""
     must_gain: bool = True
-    """A kept trial must score better than the baseline. SEAL itself does not require this."""
+    """A kept trial must have a higher accuracy than its baseline. SEAL itself does not require this."""
     learn_from: tuple[str, ...] = Field(("policy",), min_length=1, max_length=16)
     """Editors whose self-edits the policy may be trained on; the other arms are for comparison."""
     significance: float = Field(0.05, gt=0, lt=1)

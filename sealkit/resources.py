@@ -114,7 +114,7 @@ class Trial(Value):
     index: int
     policy: str
     completion: str = ""
-    answers: tuple[str, ...] = ()
+    teacher_answers: tuple[str, ...] = ()
     """The teacher's answers to the self-edit's questions, in order."""
     rejection: str = ""
     adapter: AdapterRef | None = None

@@ -376,6 +376,8 @@ class Evaluation(Value):
     batch_variant_rate: float = 0.0
     judge_version: str = ""
     usage: Usage = Usage()
+    """Of this request: all answers of subject and baseline, also to the retention suite, but cached ones count for the
+    request that first asked. Of divergence and judge, only the time, in `wall_seconds`."""
 
 
 def accuracy(verdicts: tuple[Verdict, ...]) -> float | None:

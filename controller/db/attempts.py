@@ -98,7 +98,7 @@ class Taken:
     policy: Policy
     attempts: int
     completion: str | None
-    answers: tuple[str, ...] | None
+    teacher_answers: tuple[str, ...] | None
     """The teacher's answers; None: not sampled yet."""
     spent: Spent
     manifest: Manifest | None
@@ -149,18 +149,19 @@ def take(
         policy=Policy(name=row.policy, adapter=adapter),
         attempts=attempts,
         completion=row.completion,
-        answers=None if row.answers is None else tuple(row.answers),
+        teacher_answers=None if row.teacher_answers is None else tuple(row.teacher_answers),
         spent=spent,
         manifest=manifest,
     )
 
 
 def save_sampled(
-    connection: Connection, lease: TrialLease, completion: str, answers: Sequence[str] | None, spent: Spent
+    connection: Connection, lease: TrialLease, completion: str, teacher_answers: Sequence[str] | None, spent: Spent
 ) -> bool:
     """Stores the self-edit and the teacher's answers, if any, so that a second attempt continues from them. False: the
     lease was lost."""
-    sampled = {"completion": completion, "answers": None if answers is None else list(answers)}
+    answers = None if teacher_answers is None else list(teacher_answers)
+    sampled = {"completion": completion, "teacher_answers": answers}
     return bool(connection.execute(_SAVE, {**sampled, **spent.columns(), **_holding(lease)}).rowcount)
 
 

@@ -52,7 +52,7 @@ class Found(Value):
     """The results, as digests (SHA-256); empty if there was none."""
 
     completion: str = ""
-    answers: str = ""
+    teacher_answers: str = ""
     spec: str = ""
     adapter: str = ""
     weights_sha256: str = ""

@@ -132,7 +132,7 @@ trials = Table(
     Column("target_characters", Integer),  # passage-only: the group's average
     Column("trained_characters", Integer),  # characters of its spec times epochs
     Column("completion", Text),  # unset until sampled
-    Column("answers", JSON(none_as_null=True)),  # [teacher's answer]; unset until sampled
+    Column("teacher_answers", JSON(none_as_null=True)),  # [teacher's answer]; unset until sampled
     Column("rejection", Text, nullable=False),
     Column("adapter", JSON(none_as_null=True)),  # AdapterRef
     Column("accuracy", Float),

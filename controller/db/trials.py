@@ -268,7 +268,7 @@ def from_row(row: Row[Any], verdicts: Sequence[Any] = (), manifest: Mapping[str,
     """The trial of a row that may be without verdicts and manifest."""
     own = {
         "completion": row.completion or "",
-        "answers": row.answers or (),
+        "teacher_answers": row.teacher_answers or (),
         "verdicts": verdicts,
         "manifest": manifest or {},
     }

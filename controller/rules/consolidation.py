@@ -30,7 +30,7 @@ def consolidated(setup: Setup, contexts: Sequence[Context], kept: Sequence[Trial
             setup.domain,
             by_id[trial.context_id],
             trial.completion,
-            trial.answers,
+            trial.teacher_answers,
             inner_seed(setup.config.seed, _plan(setup, trial)),
         ).examples
     ]

@@ -1,7 +1,7 @@
 """Selection: which trials of a group the next policy is trained on: the config's rule, then conditions on the kept
 ones.
 
-Each rule is a pure function from scores to kept indices.
+Each rule is a pure function from scores to kept indices; `RULES` has all of them by name.
 
 `best_of_k` is SEAL's rule for passages (the best of five by mean accuracy), `positive` its binary ReST^EM rule for
 ARC (arXiv 2506.10943), and `significant` keeps what beats the baseline beyond chance: McNemar's exact paired test on
@@ -10,7 +10,7 @@ the verdicts of the same questions, with Holm's step-down over the completions o
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import isnan
 
@@ -31,7 +31,7 @@ class PairedVerdicts:
 
     Attributes:
         adapter: Whether the adapter answered each question right; None where the judge gave no verdict.
-        baseline: The same for the policy without the adapter.
+        baseline: The same for the same model without the adapter.
 
     Raises:
         ValueError: The two differ in length.
@@ -119,6 +119,35 @@ def significant(trials: Sequence[PairedVerdicts | None], *, alpha: float = 0.05)
 
 
 @dataclass(frozen=True, slots=True)
+class Candidates:
+    """What a rule chooses from, one entry a trial, in the group's order. `rewards`: None for a trial that was rejected
+    or not graded. `verdicts`: the trial's beside the baseline's, None without a reward; empty unless the rule needs
+    them."""
+
+    rewards: Sequence[float | None]
+    verdicts: Sequence[PairedVerdicts | None] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """A selection rule. `kept` returns the indices of the kept trials; `needs_verdicts`: whether it reads
+    `Candidates.verdicts`, which are stored apart from the trials."""
+
+    kept: Callable[[Candidates, SelectionConfig], list[int]]
+    needs_verdicts: bool = False
+
+
+RULES = {
+    "best_of_k": Rule(lambda group, _: best_of_k(group.rewards)),
+    "positive": Rule(lambda group, _: positive(group.rewards)),
+    "significant": Rule(
+        lambda group, config: significant(group.verdicts, alpha=config.significance), needs_verdicts=True
+    ),
+}
+"""By the name in `selection.rule`."""
+
+
+@dataclass(frozen=True, slots=True)
 class Group:
     """The ended trials of one context in one round, in the order of their index; `passage` is the passage-only one."""
 
@@ -127,21 +156,18 @@ class Group:
 
 
 def chosen(group: Group, config: SelectionConfig, verdicts: dict[str, BothVerdicts]) -> list[Trial]:
-    """The trials of a group that are kept. `verdicts`: by trial name, a trial's and its baseline's; only the
-    `significant` rule needs them. Only trials with a reward are kept, so none that was rejected, failed, cancelled or
+    """The trials of a group that are kept. `verdicts`: by trial name, a trial's and its baseline's; may be empty for a
+    rule that does not need them. Only trials with a reward are kept, so none that was rejected, failed, cancelled or
     stopped early; and only those of arms to learn from."""
+    rule = RULES[config.rule]
     edits = [trial for trial in group.edits if trial.editor in config.learn_from]
     rewards = [trial.reward if trial.state is TrialState.SUCCEEDED else None for trial in edits]
-    if config.rule == "best_of_k":
-        indices = best_of_k(rewards)
-    elif config.rule == "positive":
-        indices = positive(rewards)
-    else:
-        pairs = [
-            None if reward is None else _paired(*verdicts[trial.name])
-            for trial, reward in zip(edits, rewards, strict=True)
-        ]
-        indices = significant(pairs, alpha=config.significance)
+    pairs = [
+        None if reward is None else _paired(*verdicts[trial.name])
+        for trial, reward in zip(edits, rewards, strict=True)
+        if rule.needs_verdicts
+    ]
+    indices = rule.kept(Candidates(rewards, pairs), config)
     kept = [edits[i] for i in indices if passes(edits[i], group.passage, config)]
     SELECTED.labels("kept").inc(len(kept))
     SELECTED.labels("dropped").inc(len(edits) - len(kept))

@@ -25,7 +25,7 @@ from controller.rules import gate
 from controller.rules.arms import edits_of_group, scoring_trials
 from controller.rules.consolidation import consolidated
 from controller.rules.scores import policy_scores
-from controller.rules.selection import BothVerdicts, Group
+from controller.rules.selection import RULES, BothVerdicts, Group
 from controller.rules.setup import Setup
 from controller.services import Services
 from sealkit.config import RunConfig, SelectionConfig
@@ -185,8 +185,8 @@ class RunSteps:
             )
 
     async def verdicts_of(self, group: Group) -> dict[str, BothVerdicts]:
-        """The verdicts that the `significant` rule compares; empty for the other rules."""
-        if self.selection.rule != "significant":
+        """The verdicts of the group's trials, by name; empty if the selection rule does not need them."""
+        if not RULES[self.selection.rule].needs_verdicts:
             return {}
         return {t.name: await self._database.read(trials.paired_verdicts, t.name) for t in group.edits}
 

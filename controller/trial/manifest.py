@@ -71,7 +71,7 @@ def material(setup: Setup, context: Context) -> dict[str, str]:
 
 def found(
     completion: str | None,
-    answers: Sequence[str] | None,
+    teacher_answers: Sequence[str] | None,
     spec: TrainingSpec | None,
     trained: TrainingResult | None,
     evaluation: Evaluation | None,
@@ -79,7 +79,7 @@ def found(
     """Digests of the results; None: the trial did not get that far."""
     return Found(
         completion=hashlib.sha256(completion.encode()).hexdigest() if completion is not None else "",
-        answers=digest_of(*answers) if answers else "",
+        teacher_answers=digest_of(*teacher_answers) if teacher_answers else "",
         spec=digest_of(spec) if spec else "",
         adapter=_digest(trained.adapter) if trained else "",
         weights_sha256=trained.weights_sha256 if trained else "",

@@ -68,11 +68,14 @@ def _differences(was: Tried, now: Tried) -> Iterator[Difference]:
     """In the order of a trial's stages, because the first difference is the likely cause of the others."""
     yield from _one("state", _ended(was.trial), _ended(now.trial))
     yield from _one("completion", was.trial.completion, now.trial.completion)
-    yield from _all("answers", dict(enumerate(was.trial.answers)), dict(enumerate(now.trial.answers)), "answers[{}]")
+    recorded, again = (dict(enumerate(one.trial.teacher_answers)) for one in (was, now))
+    yield from _all("teacher_answers", recorded, again, "teacher_answers[{}]")
     yield from _one("rejection", was.trial.rejection, now.trial.rejection)
     if was.manifest is None or now.manifest is None:  # it failed; the difference in state shows the error
         return
     for name in _FOUND:
+        if name not in was.manifest.found.model_fields_set:  # the version that made the trial did not record it
+            continue
         yield from _one(name, _text(getattr(was.manifest.found, name)), _text(getattr(now.manifest.found, name)))
     yield from _verdict_differences(was.trial.verdicts, now.trial.verdicts)
     yield from _one("baseline_verdicts", was.manifest.found.baseline, now.manifest.found.baseline)

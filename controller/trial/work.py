@@ -55,7 +55,7 @@ class TrialWork:
         self._context = taken.context
         self._policy = taken.policy
         self._completion = taken.completion
-        self._answers = taken.answers
+        self._teacher_answers = taken.teacher_answers
         self._rerun = taken.manifest
         self._services = services
         self._versions = versions
@@ -82,7 +82,7 @@ class TrialWork:
         try:
             spec = await self._compile(setup, how)
         except Rejected as rejected:
-            # It trains nothing, so its accuracy is that of the policy without an adapter.
+            # It trains nothing, so its accuracy is that of the model that the adapter would be on.
             known = await self._stage("evaluate", lambda: self._without_adapter(setup, how))
             manifest = await self._manifest(setup, how, None, None, known)
             return Result(
@@ -133,11 +133,11 @@ class TrialWork:
 
     async def _taught(self, how: Instructions, study: Study) -> tuple[str, ...]:
         """The teacher's answers to a study, in the order of its items."""
-        if self._answers is None:
+        if self._teacher_answers is None:
             answers = await self._stage("teach", lambda: self._teach(how, study))
-            self._answers = tuple(map(storable, answers))
-            await self._keep(self._completion or "", self._answers, self._spent())
-        return self._answers
+            self._teacher_answers = tuple(map(storable, answers))
+            await self._keep(self._completion or "", self._teacher_answers, self._spent())
+        return self._teacher_answers
 
     async def _generate(self, setup: Setup, how: Instructions, sampling: Sampling, outside: str) -> tuple[str, Usage]:
         if how.constrained:
@@ -219,7 +219,7 @@ class TrialWork:
             "domain": f"{setup.domain.name} {setup.domain.version}",
             "judge": f"{how.judge} {evaluation.judge_version}".strip(),
         }
-        came_out = found(self._completion, self._answers, spec, trained, evaluation)
+        came_out = found(self._completion, self._teacher_answers, spec, trained, evaluation)
         return Manifest(instructions=how, material=material(setup, self._context), found=came_out, versions=versions)
 
     def _scored(self, config: RunConfig, trained: TrainingResult, evaluation: Evaluation, manifest: Manifest) -> Result:

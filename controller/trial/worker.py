@@ -169,8 +169,8 @@ class Worker:
     async def _result(self, taken: Taken) -> Result | None:
         """How the trial ended; None if it should be tried again."""
 
-        async def keep(text: str, answers: Sequence[str] | None, spent: Spent) -> None:
-            await self._record(attempts.save_sampled, taken.lease, text, answers, spent)
+        async def keep(text: str, teacher_answers: Sequence[str] | None, spent: Spent) -> None:
+            await self._record(attempts.save_sampled, taken.lease, text, teacher_answers, spent)
 
         work = TrialWork(taken, self._services, self._versions, keep)
         try:

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 from sqlalchemy import delete, update
 
-from controller.db import reruns, runs, tables
+from controller.db import reruns, runs, tables, trials
 from controller.db.access import FULL_ACCESS
 from controller.report.run import build_report
 from controller.trial.dispatcher import RERUNS
@@ -109,6 +109,18 @@ async def test_a_text_that_came_out_otherwise_is_shown_where_it_departs(system: 
     assert rerun.differences[0].field == "completion"
     assert rerun.differences[0].rerun.startswith("good edit, but another")
     assert {"spec", "adapter"} <= {d.field for d in rerun.differences}
+
+
+async def test_what_the_version_of_a_trial_did_not_record_is_no_difference(system: System) -> None:
+    _, found = await finished(system, TellingServices())
+    name = succeeded(found).name
+    manifest = (await system.database.read(trials.get, FULL_ACCESS, name)).manifest
+    del manifest["found"]["final_loss"]
+    of_trial = update(tables.trials).where(tables.trials.c.name == name).values(manifest=manifest)
+    await system.database.write(lambda connection: connection.execute(of_trial))
+    rerun = await make_again(system, name)
+    assert rerun.trial.manifest["found"]["final_loss"] == 1.0
+    assert rerun.identical, rerun.differences
 
 
 async def test_a_rerun_counts_for_nothing_in_its_run(system: System) -> None:

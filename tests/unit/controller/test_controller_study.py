@@ -70,11 +70,11 @@ async def test_what_the_policy_asks_a_teacher_answers_with_the_text_and_the_adap
     assert {trial.state for trial in found} == {TrialState.SUCCEEDED}
     specs = {digest_of(spec): spec for spec in system.services.specs}
     for trial in edits:
-        assert trial.answers == ("The answer to question-0 base", "The answer to question-1 base")
-        assert trial.manifest["found"]["answers"] == digest_of(*trial.answers)
+        assert trial.teacher_answers == ("The answer to question-0 base", "The answer to question-1 base")
+        assert trial.manifest["found"]["teacher_answers"] == digest_of(*trial.teacher_answers)
         assert "teach" in trial.stage_seconds
         first, second, passage = specs[trial.manifest["found"]["spec"]].examples
-        assert (first.text, second.text) == trial.answers
+        assert (first.text, second.text) == trial.teacher_answers
         assert first.prompt is not None
         assert first.teacher_prompt is not None
         assert first.prompt.user.startswith("Topic: Lamp")
@@ -83,7 +83,7 @@ async def test_what_the_policy_asks_a_teacher_answers_with_the_text_and_the_adap
         assert "was built by Tessa Vole" in passage.text
         assert passage.teacher_prompt is None
     beside = next(trial for trial in found if trial.editor == "passage_only")
-    assert (beside.answers, "teach" in beside.stage_seconds) == ((), False)
+    assert (beside.teacher_answers, "teach" in beside.stage_seconds) == ((), False)
     asked = [sampling for _, prompt, sampling in system.services.sampled if "\n\nWho built" in prompt.user]
     assert len(asked) == len(edits)
     assert {(sampling.temperature, sampling.max_tokens) for sampling in asked} == {(0.0, 48)}
@@ -115,8 +115,8 @@ async def test_a_self_edit_without_questions_or_answers_is_rejected(system: Syst
     edits = [trial for trial in await whole(system, run) if trial.editor == "policy"]
     assert sorted(trial.rejection.partition(":")[0] for trial in edits) == ["NO_ANSWERS", "NO_QUESTIONS"]
     unanswered = next(trial for trial in edits if trial.rejection.startswith("NO_ANSWERS"))
-    assert len(unanswered.answers) == len(QUESTIONS)
-    assert unanswered.manifest["found"]["answers"]
+    assert len(unanswered.teacher_answers) == len(QUESTIONS)
+    assert unanswered.manifest["found"]["teacher_answers"]
     assert all(trial.baseline_accuracy is not None for trial in edits)
 
 
@@ -159,7 +159,7 @@ async def test_a_rerun_asks_the_teacher_anew_and_says_which_answer_differs(syste
     assert len(system.services.sampled) == before + 1 + len(QUESTIONS)
     system.services.text = lambda context_id, *rest: written(context_id, *rest).replace("question-1", "another")
     other = await again("other")
-    assert [difference.field for difference in other.differences][:2] == ["answers[1]", "spec"]
+    assert [difference.field for difference in other.differences][:2] == ["teacher_answers[1]", "spec"]
 
 
 async def test_consolidation_trains_on_the_answers_that_were_kept(system: System) -> None:
@@ -170,7 +170,7 @@ async def test_consolidation_trains_on_the_answers_that_were_kept(system: System
     assert run.state is RunState.SUCCEEDED
     kept = [trial for trial in await system.trials(run) if trial.selected]
     last = system.services.specs[-1]
-    assert [e.text for e in last.examples if e.teacher_prompt] == [a for trial in kept for a in trial.answers]
+    assert [e.text for e in last.examples if e.teacher_prompt] == [a for trial in kept for a in trial.teacher_answers]
     assert len(last.examples) == len(kept) * (len(QUESTIONS) + 1)
     assert len(last.anchors) == 3
     versions = await system.policies(run)
@@ -201,4 +201,4 @@ async def test_an_older_domain_needs_no_change(system: System) -> None:
     async with system.working():
         run = await system.until(await system.create(rounds=1))
     found = await system.trials(run)
-    assert {(trial.answers, "teach" in trial.stage_seconds) for trial in found} == {((), False)}
+    assert {(trial.teacher_answers, "teach" in trial.stage_seconds) for trial in found} == {((), False)}

@@ -66,7 +66,7 @@ async def test_the_version_before_finds_no_key_that_it_does_not_know(database: D
     assert taken is not None
     await database.write(attempts.save_sampled, taken, "text", ["yes"], attempts.Spent())
     before = await database.read(trials.get, FULL_ACCESS, name)
-    assert before.answers == ("yes",)
+    assert before.teacher_answers == ("yes",)
     await database.write(lambda connection: command.downgrade(on(connection), "0003"))
     stored = await database.read(lambda c: json.loads(c.execute(text("SELECT config FROM runs")).scalar_one()))
     assert stored["inner_loop"].keys() == {"lora", "optimisation", "append_eos"}
@@ -74,7 +74,7 @@ async def test_the_version_before_finds_no_key_that_it_does_not_know(database: D
 
     await database.start()
     after = await database.read(trials.get, FULL_ACCESS, name)
-    assert after == before.model_copy(update={"answers": ()})
+    assert after == before.model_copy(update={"teacher_answers": ()})
     planned = await database.read(runs.plan, "a")
     assert (planned.config, planned.anchors, planned.base_answers) == (RunConfig(), [], None)
 

@@ -28,6 +28,14 @@ def backend() -> FakeBackend:
     return fake
 
 
+async def test_every_field_of_a_response_is_filled_in() -> None:
+    full = await ask(backend(), measure_divergence=True)
+    stopped = await ask(backend(), early_stopping=EarlyStopping(interval=2))
+    defaults = {name: field.get_default() for name, field in Evaluation.model_fields.items()}
+    missing = {name for name, empty in defaults.items() if all(getattr(got, name) == empty for got in (full, stopped))}
+    assert missing == set(), "evaluator_svc/evaluate.py does not fill them in"
+
+
 async def test_divergence_is_measured_when_asked_for() -> None:
     assert (await ask(backend())).divergence is None
     got = await ask(backend(), measure_divergence=True)

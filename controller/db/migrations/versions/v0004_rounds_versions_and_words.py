@@ -48,7 +48,7 @@ def upgrade() -> None:
     where = sa.text("rerun_of != ''")
     op.create_index("reruns_by_state", "trials", ["state"], sqlite_where=where, postgresql_where=where)
     op.execute(sa.text("UPDATE trials SET phase = 'rerun' WHERE phase = 'replay'"))
-    op.add_column("trials", sa.Column("answers", sa.JSON(), nullable=True))
+    op.add_column("trials", sa.Column("teacher_answers", sa.JSON(), nullable=True))
     op.add_column("runs", sa.Column("anchors", sa.JSON(), server_default="[]", nullable=False))
     op.add_column("runs", sa.Column("base_answers", sa.JSON(), nullable=True))
     _rewrite("trials", "name", "manifest", _new_manifest)
@@ -61,7 +61,7 @@ def downgrade() -> None:
     _rewrite("trials", "name", "manifest", _old_manifest)
     op.drop_column("runs", "base_answers")
     op.drop_column("runs", "anchors")
-    op.drop_column("trials", "answers")
+    op.drop_column("trials", "teacher_answers")
     op.execute(sa.text("UPDATE trials SET phase = 'replay' WHERE phase = 'rerun'"))
     op.drop_index("reruns_by_state", "trials")
     _rename("trials", "rerun_of", "replay_of")
@@ -121,7 +121,7 @@ def _old_manifest(manifest: dict[str, Any]) -> bool:
         return False
     for key in ("start_from", "teaching"):
         instructions.pop(key, None)
-    manifest["found"].pop("answers", None)
+    manifest["found"].pop("teacher_answers", None)
     race = instructions["race"] = instructions.pop("early_stopping")
     if race is not None:
         race["wave"] = race.pop("interval")

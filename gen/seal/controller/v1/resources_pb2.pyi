@@ -355,7 +355,7 @@ class Trial(_message.Message):
     RERUN_OF_FIELD_NUMBER: _builtins.int
     LATE_RESULTS_FIELD_NUMBER: _builtins.int
     ROUND_FIELD_NUMBER: _builtins.int
-    ANSWERS_FIELD_NUMBER: _builtins.int
+    TEACHER_ANSWERS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name, `runs/{run}/rounds/{round}/trials/{trial}`."""
     state: Global___TrialState.ValueType
@@ -377,7 +377,7 @@ class Trial(_message.Message):
     accuracy: _builtins.float
     """Accuracy with the adapter, in [0, 1]."""
     baseline_accuracy: _builtins.float
-    """Accuracy of the policy without it, in [0, 1]."""
+    """Accuracy of the same model without it, in [0, 1]: the policy, or the base model if `inner_loop.start_from = "base"`."""
     forgetting: _builtins.float
     """Retention accuracy before minus after."""
     reward: _builtins.float
@@ -441,7 +441,7 @@ class Trial(_message.Message):
         """Everything needed for a rerun: policy, self-edit, seeds, digests, versions. Only from GetTrial."""
 
     @_builtins.property
-    def answers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+    def teacher_answers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The teacher's answers to the self-edit's questions, in order; empty if it asks none."""
 
     def __init__(
@@ -478,11 +478,11 @@ class Trial(_message.Message):
         rerun_of: _builtins.str = ...,
         late_results: _builtins.int = ...,
         round: _builtins.int = ...,
-        answers: _abc.Iterable[_builtins.str] | None = ...,
+        teacher_answers: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_accuracy", b"_accuracy", "_baseline_accuracy", b"_baseline_accuracy", "_forgetting", b"_forgetting", "_reward", b"_reward", "accuracy", b"accuracy", "adapter", b"adapter", "baseline_accuracy", b"baseline_accuracy", "create_time", b"create_time", "divergence", b"divergence", "end_time", b"end_time", "error", b"error", "forgetting", b"forgetting", "manifest", b"manifest", "retention", b"retention", "reward", b"reward", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_accuracy", b"_accuracy", "_baseline_accuracy", b"_baseline_accuracy", "_forgetting", b"_forgetting", "_reward", b"_reward", "accuracy", b"accuracy", "adapter", b"adapter", "answers", b"answers", "attempts", b"attempts", "baseline_accuracy", b"baseline_accuracy", "batch_variant_rate", b"batch_variant_rate", "completion", b"completion", "context_id", b"context_id", "create_time", b"create_time", "divergence", b"divergence", "editor", b"editor", "end_time", b"end_time", "error", b"error", "forgetting", b"forgetting", "index", b"index", "late_results", b"late_results", "manifest", b"manifest", "name", b"name", "phase", b"phase", "policy", b"policy", "rejection", b"rejection", "rerun_of", b"rerun_of", "retention", b"retention", "reward", b"reward", "round", b"round", "selected", b"selected", "stage_seconds", b"stage_seconds", "stage_usage", b"stage_usage", "state", b"state", "stopped_early", b"stopped_early", "usage", b"usage", "verdicts", b"verdicts"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_accuracy", b"_accuracy", "_baseline_accuracy", b"_baseline_accuracy", "_forgetting", b"_forgetting", "_reward", b"_reward", "accuracy", b"accuracy", "adapter", b"adapter", "attempts", b"attempts", "baseline_accuracy", b"baseline_accuracy", "batch_variant_rate", b"batch_variant_rate", "completion", b"completion", "context_id", b"context_id", "create_time", b"create_time", "divergence", b"divergence", "editor", b"editor", "end_time", b"end_time", "error", b"error", "forgetting", b"forgetting", "index", b"index", "late_results", b"late_results", "manifest", b"manifest", "name", b"name", "phase", b"phase", "policy", b"policy", "rejection", b"rejection", "rerun_of", b"rerun_of", "retention", b"retention", "reward", b"reward", "round", b"round", "selected", b"selected", "stage_seconds", b"stage_seconds", "stage_usage", b"stage_usage", "state", b"state", "stopped_early", b"stopped_early", "teacher_answers", b"teacher_answers", "usage", b"usage", "verdicts", b"verdicts"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__accuracy: _TypeAlias = _typing.Literal["accuracy"]  # noqa: Y015
     _WhichOneofArgType__accuracy: _TypeAlias = _typing.Literal["_accuracy", b"_accuracy"]  # noqa: Y015

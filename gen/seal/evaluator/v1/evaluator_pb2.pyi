@@ -243,7 +243,9 @@ class EvaluateResponse(_message.Message):
 
     @_builtins.property
     def usage(self) -> _evaluation_pb2.Usage:
-        """Usage, without that of a cached baseline."""
+        """Usage of this request: all answers of subject and baseline, also to the retention suite, but cached ones count for
+        the request that first asked. Of divergence and judge, only the time, in `wall_seconds`.
+        """
 
     @_builtins.property
     def divergence(self) -> Global___Divergence:
