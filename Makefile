@@ -1,9 +1,9 @@
 # Targets with a comment after `##` are what `make help` shows.
 PYTHON ?=
 TORCH_INDEX ?=
-# More words for `seal run` in `make demo`, for example ARGS='--set rounds=1'.
+# More arguments for `seal run` in `make demo`, for example ARGS='--set rounds=1'.
 ARGS ?=
-# Repeats the chaos of an earlier `make chaos`, which printed it.
+# The seed that an earlier `make chaos` printed; repeats its faults.
 SEED ?=
 VENV := .venv
 BIN := $(VENV)/bin
@@ -19,16 +19,16 @@ help: ## List the targets
 venv:
 	@scripts/setup.sh
 
-setup: venv ## Make .venv with everything in it, and fetch the default model
+setup: venv ## Create .venv with all dependencies, and fetch the default model
 	@$(BIN)/seal fetch
 
-demo: setup ## The main job: two rounds of SEAL on this machine, from nothing to a table
+demo: setup ## Start the stack, run two rounds of SEAL on this machine, show the results
 	@scripts/demo.sh $(ARGS)
 
-test: venv ## What the code does: unit, contract and security tests; no network, no GPU, no model
+test: venv ## Tests of the code: unit, contract and security; no network, no GPU, no model
 	$(BIN)/python -m pytest tests/unit tests/contract tests/security tests/gpu -m "not integration"
 
-test-deployment: venv ## What the text says: compose file, Kubernetes manifests, boards, alerts, documents
+test-deployment: venv ## Tests of files: compose file, Kubernetes manifests, boards, alerts, documents
 	$(BIN)/python -m pytest tests/deployment
 
 fuzz: venv ## The fuzz tests with forty times as many examples, new ones each time, and coverage-guided (eight minutes)
@@ -39,20 +39,20 @@ fuzz: venv ## The fuzz tests with forty times as many examples, new ones each ti
 integration: venv ## Tests with a real Valkey, real SQL and real gRPC between real processes
 	$(BIN)/python -m pytest tests/integration tests/security tests/e2e -m integration
 
-chaos-short: venv ## A run under every fault there is, on SQLite, some three minutes: SEED=… repeats one
+chaos-short: venv ## A run under every kind of fault, on SQLite, about three minutes: SEED=… repeats one
 	SEAL_CHAOS_SEED=$(SEED) SEAL_CHAOS_TRIALS=150 SEAL_CHAOS_DECKS=1 $(BIN)/python -m pytest -s tests/integration/chaos -k "not postgresql"
 
-chaos: venv ## The same, long, on PostgreSQL too: 600 trials, every fault four times: SEED=… repeats one
+chaos: venv ## The same, longer, on PostgreSQL too: 600 trials, every fault four times: SEED=… repeats one
 	SEAL_CHAOS_SEED=$(SEED) SEAL_CHAOS_TRIALS=600 SEAL_CHAOS_DECKS=4 $(BIN)/python -m pytest -s tests/integration/chaos
 
-test-vllm: setup ## Against a real vLLM on the CPU, in an environment of its own (3.5 GB, about ten minutes)
+test-vllm: setup ## Against a real vLLM on the CPU, in its own environment (3.5 GB, about ten minutes)
 	@scripts/setup_vllm.sh
 	$(BIN)/python -m pytest tests/integration/vllm -m vllm -s
 
 e2e: setup ## The README's commands on the real model, and the stack in containers under every fault (ten minutes)
 	$(BIN)/python -m pytest tests/e2e -m e2e
 
-check: lint types ## Lint, types, import contracts, protos: all that reads the code
+check: lint types ## Lint, types, import contracts, protos: all static checks
 	@scripts/check_protos.sh
 
 lint: venv ## ruff, its formatter and the import contracts
@@ -67,10 +67,10 @@ proto: venv ## Generate gen/ from protos/
 	$(BIN)/buf format -w --path protos/seal
 	$(BIN)/python scripts/generate_protos.py
 
-secrets: venv ## Certificates and passwords of the stack in containers, made once
+secrets: venv ## Create certificates and passwords of the stack in containers, once
 	@scripts/secrets.sh
 
-up: setup ## Start the stack in containers, with what fits this machine
+up: setup ## Start the stack in containers, with the profile for this machine
 	@scripts/up.sh $(ARGS)
 
 down: ## Stop the embedded stack and the one in containers

@@ -1,1 +1,1 @@
-"""What is measured, and against what; never part of the tests."""
+"""Benchmarks; not part of the tests."""

@@ -1,9 +1,9 @@
 """A model for the ARC smoke run: `python -m benchmarks.arc_model FOLDER [--steps N]`, a few minutes on one CPU core.
 
-A Llama of about 280,000 weights that is taught two things on made-up data. To answer small grid tasks in the form of
-`sealkit.domains.arc`, by one of a handful of rules, with too little training to tell from the demonstrations which one;
-so it has the rules, and an adapter can show it which. And to choose toolkits, valid ones, good and poor alike; so there
-is something to select. It shows that the machinery turns; it says nothing about ARC.
+A Llama of about 280,000 weights, trained on two kinds of synthetic data. First, small grid tasks in the form of
+`sealkit.domains.arc`, each with one of a few rules, with too little training to infer the rule from the demonstrations;
+so it knows the rules, and an adapter can teach it which one applies. Second, valid toolkits, good and bad ones, so that
+selection has something to choose from. It tests the pipeline; it says nothing about ARC.
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ RULES: dict[str, Callable[[Grid], Grid]] = {
     turn.name: turn.apply for turn in (IDENTITY, FLIP_ROWS, FLIP_COLUMNS, ROTATE_180, TRANSPOSE)
 }
 _TASKS, _EDITS = 16, 6
-"""Examples a batch, of either kind."""
+"""Examples per batch, of both kinds."""
 
 
 def make_task(rule: str, random: Random, *, demonstrations: int) -> list[Pair]:
-    """Pairs of 2 x 2 grids under a rule, none of which the rule leaves as it is unless it always does."""
+    """Pairs of 2 x 2 grids under a rule; without pairs that the rule leaves unchanged, unless it always does."""
     pairs: list[Pair] = []
     while len(pairs) < demonstrations + 1:
         grid = np.array([[random.randint(1, 6) for _ in range(2)] for _ in range(2)], dtype=np.uint8)
@@ -55,7 +55,7 @@ def make_task(rule: str, random: Random, *, demonstrations: int) -> list[Pair]:
 
 
 def records(seed: int, train: int, held_out: int) -> list[dict[str, Any]]:
-    """Tasks for a run, as records; rules take turns, the identity left out."""
+    """Tasks for a run, as records; the rules in turn, without the identity."""
     random, rules = Random(seed), [name for name in RULES if name != IDENTITY.name]
     made = []
     for number in range(train + held_out):
@@ -70,13 +70,13 @@ def records(seed: int, train: int, held_out: int) -> list[dict[str, Any]]:
 
 
 def example(random: Random) -> TrainingExample:
-    """A task; every answer in it carries loss, the later ones being what the earlier ones show."""
+    """A task; every answer in it carries loss, because the later ones follow from the earlier ones."""
     *shown, asked = make_task(random.choice(list(RULES)), random, demonstrations=3)
     return training_example(Task(tuple(shown), asked), STYLE, PromptFormat.AUTO, PromptLoss.SHOTS)
 
 
 def choice(random: Random) -> TrainingExample:
-    """A request for a toolkit, and one taken at random."""
+    """A request for a toolkit, and a random one as the answer."""
     shown = make_task(random.choice(list(RULES)), random, demonstrations=3)
     picked = {
         "data_generation": {name: random.random() < 0.3 for name in DataGeneration.model_fields},
@@ -91,7 +91,7 @@ def choice(random: Random) -> TrainingExample:
 
 
 def make_tokenizer() -> PreTrainedTokenizerFast:
-    """Byte-level, a digit a token, with the words of the domain's prompts."""
+    """Byte-level, one token per digit, with the words of the domain's prompts."""
     random = Random(0)
     backend = Tokenizer(models.BPE())
     backend.pre_tokenizer = pre_tokenizers.Sequence(
@@ -150,7 +150,7 @@ def batches(tokenizer: PreTrainedTokenizerFast, seed: int) -> Iterator[tuple[Ten
 
 
 def teach(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, steps: int) -> Iterator[tuple[int, float]]:
-    """Trains in place; says step and loss."""
+    """Trains in place; reports step and loss."""
     optimiser = torch.optim.AdamW(model.parameters(), lr=4e-3, weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, max_lr=4e-3, total_steps=steps)
     for step, (ids, labels) in zip(range(steps), batches(tokenizer, 1), strict=False):

@@ -1,9 +1,9 @@
-"""What the controller costs: `python -m benchmarks.controller [--quick] [--long]`.
+"""The overhead of the controller: `python -m benchmarks.controller [--quick] [--long]`.
 
-Real processes, a real Valkey, SQLite and (where it is installed) PostgreSQL. The model services answer at once, in the
-workers' own processes, so that the controller alone is measured: trials a second, CPU of API and workers, and how long
-trials wait in the queue, where a round brings 240 of them at once and where it brings few. Then trainers that take a
-second a trial, one and four. `--long` runs 20,000 trials more and watches the workers' memory.
+Real processes, a real Valkey, SQLite and (if installed) PostgreSQL. The model services answer at once, in the workers'
+own processes, so that only the controller is measured: trials per second, CPU of API and workers, and waiting time in
+the queue, with rounds of 240 trials and with small rounds. Then one and four trainers that take a second per trial.
+`--long` runs 20,000 more trials and samples the workers' memory.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ K = 5
 
 @dataclass
 class Measured:
-    """One run: trials a second and CPU milliseconds a trial once it is under way, how long trials had waited (ms), and
+    """One run: trials per second and CPU milliseconds per trial after the warm-up, waiting times of trials (ms), and
     the workers' memory at each sample (MiB)."""
 
     rate: float = 0.0
@@ -55,15 +55,15 @@ class Measured:
 
 
 class Bench(Stack):
-    """An API and workers whose services are in their own process."""
+    """An API and workers, with the services in the workers' processes."""
 
     def start_workers(self, count: int, trainers: int) -> list[subprocess.Popen[bytes]]:
-        """Workers that each write a report when they end."""
+        """Starts workers that each write a report at their end."""
         reports = [str(self.folder / f"report-{number}.json") for number in range(count)]
         return [self._start("worker", ["benchmarks.controller_worker", one, str(trainers)]) for one in reports]
 
     def waits(self) -> list[float]:
-        """How long trials had waited, by the reports of workers that ended."""
+        """Waiting times of trials, from the reports of ended workers."""
         return [wait for path in self.folder.glob("report-*.json") for wait in json.loads(path.read_text())]
 
 
@@ -101,7 +101,7 @@ async def _watched(client: AsyncSealClient, run: Run, kinds: dict[str, list[psut
             break
         await asyncio.sleep(0.1)
     if now.state is not RunState.SUCCEEDED or began is None:
-        raise SystemExit(f"the run did not go well: {now}")
+        raise SystemExit(f"the run did not succeed: {now}")
     trials = done - began[0]
     result.rate = trials / (at - began[1])
     result.cpu = {kind: (seconds - began[2][kind]) / trials * 1000 for kind, seconds in cpu.items()}
@@ -114,7 +114,7 @@ def _cpu(kinds: dict[str, list[psutil.Process]]) -> dict[str, float]:
 
 @contextmanager
 def bench(database_url: str = "") -> Iterator[Bench]:
-    """A bench of its own, with a Valkey of its own."""
+    """A separate bench with its own Valkey."""
     valkey = ValkeyServer()
     valkey.start()
     with tempfile.TemporaryDirectory(prefix="seal-bench-") as folder:
@@ -130,7 +130,7 @@ def bench(database_url: str = "") -> Iterator[Bench]:
 
 
 def throughput(trials: int, counts: list[int]) -> dict[tuple[str, int], Measured]:
-    """The table, on both databases."""
+    """Prints the table, for both databases."""
     print(f"{'':24} trials/s   CPU ms   worker  wait p50  p99 ms")
     found: dict[tuple[str, int], Measured] = {}
 
@@ -155,7 +155,7 @@ def throughput(trials: int, counts: list[int]) -> dict[tuple[str, int], Measured
 
 
 def trainers(seconds: int) -> float:
-    """How much faster four trainers of a second a trial are than one."""
+    """Speed-up of four trainers over one, at a second per trial."""
     rates = {}
     for count in (1, 4):
         with bench() as one:
@@ -166,7 +166,7 @@ def trainers(seconds: int) -> float:
 
 
 def flat(trials: int) -> float:
-    """The workers' memory at the end of a long run, as a multiple of that at a quarter of it."""
+    """The workers' memory at the end of a long run, relative to that after a quarter of it."""
     with bench() as one:
         result = asyncio.run(measured(one, trials, workers=2, warm=trials // 6))
     memory = result.memory
@@ -178,7 +178,7 @@ def flat(trials: int) -> float:
 
 
 def main() -> int:
-    """Measures, and says what was missed; the exit code is 1 where something was."""
+    """Measures, and prints missed goals; exit code 1 if there are any."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="a minute or so")
     parser.add_argument("--long", action="store_true", help="with 20,000 trials for the memory")

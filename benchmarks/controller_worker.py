@@ -1,8 +1,8 @@
 """A worker for `benchmarks.controller`: `python -m benchmarks.controller_worker REPORT TRAINERS`.
 
 The controller's own worker, settings by SEAL_CONTROLLER_*; its services answer at once in this process. With TRAINERS
-above 0 so many adapters are trained at a time, a second each. At its end it writes to REPORT how long each trial had
-waited in the queue (ms), as JSON.
+above 0 that many adapters are trained at a time, a second each. At its end it writes to REPORT the waiting time of each
+trial in the queue (ms), as JSON.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from tests.unit.controller.controller_fakes import FakeServices
 
 
 class TimedQueue(Queue):
-    """Notes how long what it takes had waited: a message's id begins with the time at which it was put."""
+    """Records waiting times: a message's id begins with the time of its XADD."""
 
     waits: list[float]
 
@@ -43,12 +43,12 @@ class TimedQueue(Queue):
 
 
 def services(trainers: int) -> Services:
-    """Instant services; `trainers`, where there are any, train for a second each."""
+    """Instant services; `trainers`, if any, train for a second each."""
     fake, free = FakeServices(), asyncio.Semaphore(trainers)
 
     async def before(call: str, _what: str) -> None:
-        for asked in (fake.specs, fake.asked, fake.suites):
-            asked.clear()  # the fake remembers all it was asked; a service does not
+        for asked in (fake.specs, fake.evaluated):
+            asked.clear()  # the fake stores all its requests; a service does not
         if trainers and call == "train":
             async with free:
                 await asyncio.sleep(1)

@@ -1,8 +1,8 @@
-"""How often the intervals of forgetting hold the truth: `python -m benchmarks.coverage [--repeats N]`.
+"""Coverage of the intervals of forgetting: `python -m benchmarks.coverage [--repeats N]`.
 
-Suites of n queries are drawn, of which each is lost with one chance and won with another; three 95 % intervals of the
-mean difference are asked whether they hold the true one. The gate reads the lower end, so it is counted apart how often
-that lies above the truth. No model is needed.
+Suites of n queries are drawn, each of which is lost with one probability and won with another; for three 95 % intervals
+of the mean difference it is counted how often they contain the true one. The gate uses the lower end, so it is counted
+separately how often that is above the true value. No model is needed.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from sealkit.stats import mean_estimate, paired_bootstrap
 
 SIZES = (4, 8, 16, 32, 128)
 CHANCES = ((0.05, 0.0), (0.2, 0.0), (0.2, 0.05), (0.1, 0.1), (0.8, 0.0))
-"""Of being lost and of being won."""
+"""Probabilities of lost and won."""
 METHODS: dict[str, Callable[[list[float], list[float]], Estimate | None]] = {
     "t": lambda after, before: mean_estimate([b - a for a, b in zip(after, before, strict=True)], low=-1.0),
     "plain bootstrap": lambda after, before: paired_bootstrap(after, before, imagined=0),
@@ -42,7 +42,7 @@ def main() -> None:
 def _cell(method: Callable[[list[float], list[float]], Estimate | None], draws: list[list[float]], truth: float) -> str:
     holds, above, width = [], [], []
     for differences in draws:
-        # Any before and after with these differences do: 1 → 0 is lost, 0 → 1 is won.
+        # Any before and after with these differences will do: 1 → 0 is lost, 0 → 1 is won.
         estimate = method([float(d < 0) for d in differences], [float(d > 0) for d in differences])
         assert estimate is not None
         holds.append(estimate.low - 1e-9 <= truth <= estimate.high + 1e-9)

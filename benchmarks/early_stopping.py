@@ -1,10 +1,10 @@
-"""What early stopping saves and what it costs: `python -m benchmarks.early_stopping
-[--groups N] [--data selection_A.jsonl.gz]`.
+"""Savings and cost of early stopping: `python -m benchmarks.early_stopping [--groups N] [--data selection_A.jsonl.gz]`.
 
-Groups of k trials are answered in full, then stopped on the same answers in a random order. Two things to beat: the
-baseline, as a run does it, and the best trial of the group so far, to see what more there would be to save. Simulated
-answers follow the Rasch model (1960): P(right) = sigmoid(ability - difficulty), so that baseline and trials find the
-same questions hard. With `--data` SEAL's recorded verdicts are used too, each of its runs an exam. No model is needed.
+Groups of k trials are answered in full, then stopped on the same answers in a random order. They are compared with the
+baseline, as in a run, and with the best trial of the group so far, to see what more could be saved. Simulated answers
+follow the Rasch model (1960): P(right) = sigmoid(ability - difficulty), so that the same questions are hard for
+baseline and trials. With `--data` SEAL's recorded verdicts are used too, each of its runs as one evaluation. No model
+is needed.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ import numpy as np
 
 from controller.rules.selection import best_of_k
 from sealkit.config import EvaluationConfig
-from sealkit.stats import bootstrap, enough, hopeless
+from sealkit.stats import bootstrap, enough, futility_bounds
 
 CONFIDENCES = (0.8, 0.9, 0.95, 0.99)
 K = 5
 RETENTION = EvaluationConfig().retention_limit
-"""Answers of a trial on the retention suite; a stopped trial is not asked for them."""
+"""Retention answers per trial; a stopped trial is not asked for them."""
 Rival = Literal["baseline", "best so far"]
 
 
@@ -40,8 +40,8 @@ class Group:
 
 @dataclass(frozen=True)
 class Outcome:
-    """One group: shares of its questions and of all its answers saved, whether another trial was chosen, and the
-    accuracy that this cost."""
+    """One group: the shares of its questions and of all its answers that were saved, whether another trial was
+    selected, and the accuracy that this cost."""
 
     questions: float
     all_answers: float
@@ -50,7 +50,7 @@ class Outcome:
 
 
 def simulated(groups: int, n: int, base: float, rng: np.random.Generator) -> list[Group]:
-    """Trials as SEAL's are: on average a little better than the baseline, and unlike each other."""
+    """Trials like SEAL's: on average slightly better than the baseline, and different from each other."""
     made = []
     for _ in range(groups):
         difficulty = rng.normal(0, 1.5, n)
@@ -61,21 +61,21 @@ def simulated(groups: int, n: int, base: float, rng: np.random.Generator) -> lis
 
 
 def recorded(path: Path) -> list[Group]:
-    """SEAL's verdicts, each run of a passage a group; the baseline's are recorded as their mean alone."""
+    """SEAL's verdicts, each run of a passage as a group; the baseline is recorded only as a mean."""
     with gzip.open(path, "rt", encoding="utf-8") as lines:
         records = [json.loads(line) for line in lines]
     groups = []
     for record in records:
         runs = [completion["run_verdicts"] for completion in record["completions"]]
         if not all(runs):
-            continue  # of some passages the verdicts were not recorded
+            continue  # the verdicts of some passages were not recorded
         for exam in zip(*runs, strict=True):
             groups.append(Group(np.array(exam, dtype=int), record["completions"][0]["baseline_mean"]))
     return groups
 
 
 def stopped(group: Group, rival: Rival, confidence: float, interval: int, rng: np.random.Generator) -> Outcome:
-    """One sequential test over a random order of the questions, the same for every trial. The best of k is chosen."""
+    """One sequential test over a random order of the questions, the same for every trial. The best of k is selected."""
     k, n = group.answers.shape
     in_order = group.answers[:, rng.permutation(n)]
     full = in_order.mean(axis=1)
@@ -87,8 +87,8 @@ def stopped(group: Group, rival: Rival, confidence: float, interval: int, rng: n
         if rival == "best so far" and stopped_at is None:
             to_beat = max(to_beat, float(accuracy))
     gains = [float(a) if a > group.baseline else None for a in full]
-    after_race = [gain if is_in else None for gain, is_in in zip(gains, finished, strict=True)]
-    best, chosen = best_of_k(gains), best_of_k(after_race)
+    after_stopping = [gain if is_in else None for gain, is_in in zip(gains, finished, strict=True)]
+    best, chosen = best_of_k(gains), best_of_k(after_stopping)
     score = [full[kept[0]] if kept else group.baseline for kept in (best, chosen)]
     saved = k * n - sum(asked)
     return Outcome(
@@ -100,9 +100,9 @@ def stopped(group: Group, rival: Rival, confidence: float, interval: int, rng: n
 
 
 def _stopped_at(answers: Any, to_beat: float, confidence: float, interval: int) -> int | None:
-    """After how many questions the early_stopping is over; None: it runs to the end."""
+    """The number of questions after which the trial is stopped; None: it is asked to the end."""
     n = len(answers)
-    stops = np.array(hopeless(n, enough(to_beat, n), interval, confidence), dtype=int)
+    stops = np.array(futility_bounds(n, enough(to_beat, n), interval, confidence), dtype=int)
     over = np.flatnonzero(np.cumsum(answers)[interval - 1 : n - 1 : interval] <= stops)
     return int((over[0] + 1) * interval) if len(over) else None
 
@@ -123,7 +123,7 @@ def row(label: str, outcomes: Sequence[Outcome]) -> str:
 def report(title: str, groups: Sequence[Group], interval: int, rng: np.random.Generator) -> Iterable[str]:
     """The table of one set of groups."""
     yield f"\n{title}; {len(groups)} groups, interval {interval}\n"
-    yield "| to beat, confidence | questions saved | answers saved, retention too | another chosen | accuracy lost |"
+    yield "| compared with, confidence | questions saved | all answers saved | another selected | accuracy lost |"
     yield "|---|---|---|---|---|"
     for rival in ("baseline", "best so far"):
         for confidence in CONFIDENCES:
@@ -139,7 +139,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     chosen = parser.parse_args()
     rng = np.random.default_rng(chosen.seed)
-    print(f"k = {K}; {RETENTION} retention answers a trial; means over groups with 95 % bootstrap intervals")
+    print(f"k = {K}; {RETENTION} retention answers per trial; means over groups with 95 % bootstrap intervals")
     for n, base in ((5, 0.3), (20, 0.1), (20, 0.5), (50, 0.3)):
         groups = simulated(chosen.groups, n, base, rng)
         print(*report(f"simulated: {n} questions, baseline about {base}", groups, chosen.interval, rng), sep="\n")

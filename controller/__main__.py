@@ -31,12 +31,12 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def worker_id() -> str:
-    """A name that no other worker has or had."""
+    """A name that is unique over all workers, also earlier ones."""
     return f"{socket.gethostname()[:60]}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
 
 
 def stop() -> None:
-    """Ends this process in good order."""
+    """Stops this process gracefully."""
     os.kill(os.getpid(), signal.SIGTERM)
 
 

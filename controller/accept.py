@@ -10,11 +10,13 @@ from importlib import resources
 from typing import Any
 
 from controller.db.runs import NewRun
-from controller.rules.arms import check_arms
+from controller.rules.anchors import bundled_anchors, draw
+from controller.rules.arms import check_arms, planned_trials
 from controller.rules.seeds import shuffled
-from controller.rules.setup import planned_trials
+from controller.rules.setup import set_aside
+from sealkit import limits
 from sealkit.config import RunConfig, parse_config
-from sealkit.domains.base import Context, load_domain
+from sealkit.domains.base import Context, Domain, Studies, load_domain
 from sealkit.errors import InvalidConfig, InvalidDataset, LimitExceeded
 from sealkit.judges import check_judge
 from sealkit.schema import read_schema
@@ -22,9 +24,13 @@ from sealkit.types import digest_of
 
 _SPLITS = ("train", "heldout")
 _SLUG_LENGTH = 40
-_MOST_TRIALS = 10_000_000
-_LONGEST = {"id": 512, "question": 10_000, "answer": 10_000}
-_LARGEST_SUITE = 10_000
+_CHARACTERS = {
+    "id": limits.QUERY_ID_CHARACTERS,
+    "question": limits.RETENTION_CHARACTERS,
+    "answer": limits.RETENTION_CHARACTERS,
+    "prompt": limits.RETENTION_CHARACTERS,
+}
+"""Most characters of each text of a retention record or an anchor."""
 
 
 def accept(
@@ -34,87 +40,114 @@ def accept(
     config: Mapping[str, Any],
     records: Sequence[Mapping[str, Any]],
     retention: Sequence[Mapping[str, Any]],
+    anchors: Sequence[Mapping[str, Any]] = (),
     plugins: Sequence[str],
     outside: Sequence[str] = (),
     tenant: str = "",
 ) -> tuple[NewRun, list[Context]]:
-    """The run to journal, and its contexts. A request id is its `tenant`'s own.
+    """The run to insert, and its contexts. Request ids are unique per `tenant`.
 
     Raises InvalidConfig, InvalidDataset with every fault named; UnknownDomain; UnknownJudge.
     """
     checked = check_config(parse_config(config))
     domain = load_domain(checked.domain.name, plugins=plugins)(checked.domain.options, checked.inner_loop)
     check_judge(checked.evaluation.judge or domain.judge)
+    check_objective(checked, domain)
     used = records[: checked.dataset.limit or None]
     contexts = check_contexts(hold_out(domain.contexts(used), checked.dataset.held_out, checked.seed))
     ready = set.intersection(*(set(domain.ready_made(context)) for context in contexts))
     check_arms(checked, domain, ready, outside)
     suite = check_retention(retention) if retention else default_retention()
-    check_rehearsal(checked, len(suite))
+    check_set_aside(checked, len(suite))
     splits = Counter(context.split for context in contexts)
-    trials = planned_trials(checked, train=splits["train"], held_out=splits["heldout"], ready=ready)
-    check_trials(trials)
+    planned = planned_trials(checked, train=splits["train"], held_out=splits["heldout"], ready=ready)
+    check_trials(planned.total)
     name = display_name or checked.name
     new = NewRun(
         run_id=run_id(name, request_id, tenant),
-        digest=digest_of(display_name, checked, list(records), list(retention)),
+        digest=digest_of(display_name, checked, list(records), list(retention), list(anchors)),
         display_name=name,
-        config=checked.model_dump(mode="json"),
+        config=checked,
         retention=tuple(suite),
-        start_policy=checked.start_policy,
+        anchors=tuple(draw_anchors(checked, anchors)),
         rounds_total=splits["train"] if checked.task == "adapt" else checked.rounds,
-        trials_total=trials,
+        planned=planned,
     )
     return new, contexts
 
 
 def check_config(config: RunConfig) -> RunConfig:
-    """Refuses what each section allows but both together do not. Raises InvalidConfig."""
-    for sampling in (config.editor.sampling, config.evaluation.sampling):
+    """Checks settings of different sections against each other. Raises InvalidConfig."""
+    for sampling in (config.editor.sampling, config.evaluation.sampling, config.inner_loop.teaching):
         if sampling.json_schema:
             read_schema(sampling.json_schema)
     if config.selection.must_beat_passage_only and not config.passage_only:
-        field = "selection.must_beat_passage_only"
-        message = "needs passage_only = true; without the comparison, set it to false"
-        raise InvalidConfig(f"config: {field}: {message}", fields=((f"config.{field}", message),))
+        raise _invalid(
+            "selection.must_beat_passage_only", "needs passage_only = true; without the comparison, set it to false"
+        )
+    if config.task == "adapt" and config.adapt.commit == "join" and config.inner_loop.start_from == "base":
+        raise _invalid(
+            "adapt.commit",
+            'joins an adapter to the policy that it was trained on, but inner_loop.start_from = "base" trains each on '
+            'the bare base model; set adapt.commit = "consolidate", or start_from = "policy"',
+        )
     return config
 
 
+def check_objective(config: RunConfig, domain: Domain) -> None:
+    """Checks that the domain has a teacher, if the run distils. Raises InvalidConfig."""
+    if config.inner_loop.objective == "distil" and not isinstance(domain, Studies):
+        raise _invalid("inner_loop.objective", f'the domain {domain.name} has no teacher; set it to "sft"')
+
+
 def check_trials(planned: int) -> None:
-    """Refuses a run of more trials than anybody can mean. Raises LimitExceeded."""
-    if planned > _MOST_TRIALS:
+    """Refuses a run of more than `limits.TRIALS` trials. Raises LimitExceeded."""
+    if planned > limits.TRIALS:
         raise LimitExceeded(
-            f"config: this makes {planned} trials, and a run has {_MOST_TRIALS} at most; fewer rounds, "
+            f"config: a run of {planned} trials, but at most {limits.TRIALS} are allowed; use fewer rounds, "
             "contexts_per_round or editor.k",
-            metadata={"limit": "trials", "allowed": str(_MOST_TRIALS), "asked": str(planned)},
+            metadata={"limit": "trials", "allowed": str(limits.TRIALS), "asked": str(planned)},
         )
 
 
-def check_rehearsal(config: RunConfig, suite: int) -> None:
-    """Refuses to rehearse so much of a suite of so many queries that nothing is left to measure. Raises
-    InvalidConfig."""
-    if config.rehearsal.examples >= suite:
-        field = "rehearsal.examples"
-        message = f"rehearses {config.rehearsal.examples} of {suite} retention queries, so none is left to measure"
-        raise InvalidConfig(f"config: {field}: {message}", fields=((f"config.{field}", message),))
+def check_set_aside(config: RunConfig, suite: int) -> None:
+    """Checks that training leaves some of the `suite` queries to measure. Raises InvalidConfig."""
+    if set_aside(config) >= suite:
+        largest = "inner_loop.anchors.count" if set_aside(config) > config.rehearsal.examples else "rehearsal.examples"
+        raise _invalid(
+            largest, f"trains on {set_aside(config)} of {suite} retention queries, so none is left to measure"
+        )
+
+
+def draw_anchors(config: RunConfig, records: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
+    """The run's anchors, {id, prompt}: drawn from the project's own or from `records`, as the config says; empty if
+    they are questions of the suite, or if there are none. Raises InvalidConfig if records are missing, or given but not
+    used; InvalidDataset."""
+    wanted = config.inner_loop.anchors
+    if wanted.source == "file" and not records:
+        raise _invalid("inner_loop.anchors.source", "file: needs anchors with the run; set dataset.anchors_path")
+    if records and wanted.source != "file":
+        raise _invalid("inner_loop.anchors.source", f'anchors come with the run; set it to "file", not {wanted.source}')
+    known = bundled_anchors() if wanted.source == "bundled" else list(records)
+    return draw(check_texts("anchors", known, ("id", "prompt")), wanted.count, config.seed)
 
 
 def hold_out(contexts: Sequence[Context], count: int, seed: int) -> list[Context]:
-    """The contexts that a run uses. With a `count`, at most that many are held out: of those marked so, or, where none
-    is, of all. Which ones the seed decides."""
+    """The contexts that a run uses. With a `count`, at most that many are held out: a seeded sample of those that are
+    marked so or, if none is, of all."""
     if not count:
         return list(contexts)
     marked = [context for context in contexts if context.split == "heldout"]
     chosen = {context.context_id for context in shuffled(marked or contexts, seed)[:count]}
     return [
-        context.model_copy(update={"split": "heldout"}) if context.context_id in chosen else context
+        context.changed(split="heldout") if context.context_id in chosen else context
         for context in contexts
         if context.split != "heldout" or context.context_id in chosen
     ]
 
 
 def check_contexts(contexts: Sequence[Context]) -> list[Context]:
-    """Contexts with ids of their own, in known splits, one of them at least to learn from. Raises InvalidDataset."""
+    """Contexts with unique ids, in known splits, at least one of them in `train`. Raises InvalidDataset."""
     faults = [
         (f"records[{i}].split", f"{c.split!r} is not train or heldout")
         for i, c in enumerate(contexts)
@@ -129,40 +162,47 @@ def check_contexts(contexts: Sequence[Context]) -> list[Context]:
 
 
 def check_retention(records: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
-    """Retention records: `id` (each its own), `question` and `answer`, none of them empty; what else they carry is
-    left out. Raises InvalidDataset."""
-    keys = ("id", "question", "answer")
+    """Retention records: a unique `id`, `question` and `answer`. Raises what `check_texts` raises."""
+    return check_texts("retention", records, ("id", "question", "answer"))
+
+
+def check_texts(what: str, records: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> list[dict[str, str]]:
+    """Records with these texts, none of them empty, and unique ids; other keys are dropped. Raises InvalidDataset."""
     faults = [
-        (f"retention[{i}].{key}", "missing, empty or not text")
+        (f"{what}[{i}].{key}", "missing, empty or not text")
         for i, record in enumerate(records)
         for key in keys
         if not isinstance(record.get(key), str) or not record[key].strip()
     ]
     faults += [
-        (f"retention[{i}].{key}", f"longer than {most} characters")
+        (f"{what}[{i}].{key}", f"longer than {_CHARACTERS[key]} characters")
         for i, record in enumerate(records)
-        for key, most in _LONGEST.items()
-        if isinstance(record.get(key), str) and len(record[key]) > most
+        for key in keys
+        if isinstance(record.get(key), str) and len(record[key]) > _CHARACTERS[key]
     ]
-    if len(records) > _LARGEST_SUITE:
-        faults.append(("retention", f"has {len(records)} questions; {_LARGEST_SUITE} are the most"))
+    if len(records) > limits.QUERIES:
+        faults.append((what, f"has {len(records)} records; at most {limits.QUERIES} are allowed"))
     twice = [name for name, n in Counter(str(record.get("id")) for record in records).items() if n > 1]
-    faults += [("retention", f"id {name!r} comes more than once") for name in twice]
+    faults += [(what, f"id {name!r} comes more than once") for name in twice]
     _raise_if(faults)
     return [{key: record[key] for key in keys} for record in records]
 
 
 def default_retention() -> list[dict[str, str]]:
-    """The suite that comes with the project."""
+    """The project's own suite."""
     text = resources.files("sealkit.data").joinpath("retention.jsonl").read_text(encoding="utf-8")
     return check_retention([json.loads(line) for line in text.splitlines() if line.strip()])
 
 
 def run_id(name: str, request_id: str, tenant: str = "") -> str:
-    """A short id: the name's letters and digits, then eight that the request id decides; for a tenant twelve, which
-    tenant and request id decide, so that no two tenants ever ask for the same."""
+    """A short id: the name's letters and digits, then eight hex digits of the request id's digest; for a tenant twelve,
+    of the digest of tenant and request id, so that two tenants never get the same id."""
     slug = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:_SLUG_LENGTH].rstrip("-") or "run"
     return f"{slug}-{digest_of(tenant, request_id)[:12] if tenant else digest_of(request_id)[:8]}"
+
+
+def _invalid(field: str, message: str) -> InvalidConfig:
+    return InvalidConfig(f"config: {field}: {message}", fields=((f"config.{field}", message),))
 
 
 def _raise_if(faults: Sequence[tuple[str, str]]) -> None:

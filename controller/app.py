@@ -1,6 +1,6 @@
-"""What a controller process is made of: the API, a worker (which drives runs and brings trials to their end), or both.
+"""A controller process: the API, a worker (which drives runs and executes trials), or both.
 
-The one place where the parts are put together; tests put fakes in here.
+The only place where the parts are put together; tests pass fakes in here.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class App:
         queue: Queue | None = None,
         services: Services | None = None,
     ) -> None:
-        """`stop` ends the process; it is called where the worker breaks. Raises InvalidConfig on bad settings."""
+        """`stop` ends the process; it is called if the worker crashes. Raises InvalidConfig on bad settings."""
         self._settings = settings
         self._worker_id = worker_id
         self._with_worker = worker
@@ -59,35 +59,35 @@ class App:
         self._services = services
         self._limit = ConcurrencyLimit(settings.worker_concurrency)
         self._working: asyncio.Task[None] | None = None
-        self._telling: asyncio.Task[None] | None = None
+        self._metrics: asyncio.Task[None] | None = None
         self.broke = False
-        """Whether the worker ended by itself, which it never should."""
+        """Whether the worker has crashed."""
         self.full_names: tuple[str, ...] = self._service.full_names if self._service else ("seal.controller.Worker",)
 
     @cached_property
     def authority(self) -> Authority:
-        """Who may call: whom the callers file lists; for a worker's health nobody needs to; without TLS everyone.
+        """Who may call: the callers in the callers file; a process with only a worker needs none; without TLS everyone.
         Raises InvalidConfig."""
         if self._settings.identity is None:
             return Everyone()
         if self._service is None:
             return Peers(frozenset(self._settings.tls_peers))
         if not self._settings.callers_file:
-            raise InvalidConfig("with TLS the API needs to know its callers: set SEAL_CONTROLLER_CALLERS_FILE")
+            raise InvalidConfig("with TLS the API needs a list of callers: set SEAL_CONTROLLER_CALLERS_FILE")
         return CallersFile(Path(self._settings.callers_file))
 
     def register(self, server: grpc.aio.Server) -> None:
-        """Adds the API where this process has it; a worker alone only answers health checks."""
+        """Adds the API, if this process has it; without it, only health checks are answered."""
         if self._service is not None:
             self._service.register(server)
 
     async def start(self) -> None:
-        """Opens the record and begins to work. Raises Unavailable where the record or Redis does not answer."""
+        """Opens the database and starts the worker. Raises Unavailable if the database or Redis does not answer."""
         await self._database.start()
         if self._database.folder is not None:
-            watch_disk("record", self._database.folder)
+            watch_disk("database", self._database.folder)
         if self._service is not None:
-            self._telling = asyncio.create_task(RunMetrics(self._database).keep())
+            self._metrics = asyncio.create_task(RunMetrics(self._database).keep())
         if not self._with_worker:
             return
         await self._queue.ping()
@@ -98,7 +98,7 @@ class App:
         self._working.add_done_callback(self._on_end)
 
     async def refused(self, method: str, request: Any, error: SealError) -> None:
-        """Keeps what the API refused."""
+        """Enters a change that the API refused in the audit log."""
         if self._service is not None:
             await self._service.refused(method, request, error)
 
@@ -108,8 +108,8 @@ class App:
             await self._service.drain()
 
     async def close(self) -> None:
-        """Gives back what is in flight, then closes the connections."""
-        for task in (self._working, self._telling):
+        """Gives back the trials in progress, then closes the connections."""
+        for task in (self._working, self._metrics):
             if task is not None:
                 task.cancel()
                 await asyncio.gather(task, return_exceptions=True)
@@ -143,12 +143,12 @@ class App:
             await heartbeats.leave()
             await self._queue.forget()
         except Unavailable as error:
-            log.warning("did not sign off; the lease runs out by itself", message=error.message)
+            log.warning("worker not signed off; its lease will expire", message=error.message)
 
     def _on_end(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled():
             self.broke = True
-            log.error("the worker broke", exc_info=task.exception())
+            log.error("worker crashed", exc_info=task.exception())
             self._stop()
 
     def _connect(self) -> Services:

@@ -1,4 +1,4 @@
-"""Waiting for what is away: a dead dependency costs time, not results."""
+"""Retries while a dependency is unavailable: an outage costs time, not results."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _DEADLINES = 3
 
 
 def backoff() -> Iterator[float]:
-    """Seconds to wait before one more try: doubled each time, up to a bound."""
+    """Seconds to wait before the next try: doubled each time, up to a limit."""
     seconds = _FIRST_SECONDS
     while True:
         yield seconds
@@ -30,9 +30,9 @@ def backoff() -> Iterator[float]:
 
 
 async def retry_until_available(call: Callable[[], Awaitable[T]], *, doing: str) -> T:
-    """`call` again and again while what it needs is away, with RetryInfo's pause where one was named.
+    """Retries `call` while a dependency is unavailable, after RetryInfo's delay if the error has one.
 
-    Raises what `call` raises otherwise; DeadlineExceeded once it has come three times: some work never ends in time.
+    Raises every other error of `call`; DeadlineExceeded the third time, because some work never finishes in time.
     """
     deadlines, pause = 0, backoff()
     while True:
@@ -48,7 +48,7 @@ async def retry_until_available(call: Callable[[], Awaitable[T]], *, doing: str)
 
 
 async def last(stream: AsyncIterator[T]) -> T | None:
-    """What comes last of a stream, which is read to its end: one that is left before is a call that was cancelled."""
+    """The last item of a stream, which is read to its end; leaving it earlier would cancel the call."""
     found = None
     async for one in stream:
         found = one
@@ -56,7 +56,7 @@ async def last(stream: AsyncIterator[T]) -> T | None:
 
 
 async def gather_or_cancel(*work: Coroutine[Any, Any, T]) -> list[T]:
-    """Runs all at once; their results in order. The first that fails stops the others, and its error is raised."""
+    """Runs all concurrently; returns their results in order. The first failure cancels the others and is raised."""
     tasks = [asyncio.create_task(one) for one in work]
     try:
         return list(await asyncio.gather(*tasks))
@@ -65,7 +65,8 @@ async def gather_or_cancel(*work: Coroutine[Any, Any, T]) -> list[T]:
 
 
 async def run_with_background(work: Coroutine[Any, Any, T], *companions: Coroutine[Any, Any, None]) -> T:
-    """Runs `work` to its end beside companions that never end; one that fails ends it all, with its error."""
+    """Runs `work` to its end, together with background tasks that never end; if one fails, all are cancelled and its
+    error is raised."""
     main = asyncio.create_task(work)
     beside = [asyncio.create_task(one) for one in companions]
     try:

@@ -1,4 +1,5 @@
-"""The controller's gRPC service: the one file here that sees protobufs. It only reads and writes the record."""
+"""The controller's gRPC service: the only file of this package that uses protobufs. It only reads and writes the
+database."""
 
 from __future__ import annotations
 
@@ -13,6 +14,7 @@ import structlog
 from google.protobuf.message import Message
 from seal.controller.v1 import controller_pb2 as pb
 from seal.controller.v1 import controller_pb2_grpc
+from seal.controller.v1 import resources_pb2 as res
 from sqlalchemy import Connection
 
 from controller.accept import accept
@@ -28,20 +30,8 @@ from sealkit.callers import CALLER, reads
 from sealkit.domains.base import Context as DomainContext
 from sealkit.errors import SealError, Unavailable
 from sealkit.names import id_of, run_name
-from sealkit.resources import CallerInfo, Quotas, RunReport
-from sealkit.rpc.convert import word_from_number
-from sealkit.rpc.convert_controller import (
-    TRIAL_STATES,
-    alias_to_pb,
-    audit_entry_to_pb,
-    budget_from_pb,
-    caller_info_to_pb,
-    event_to_pb,
-    policy_version_to_pb,
-    run_to_pb,
-    trial_to_pb,
-)
-from sealkit.rpc.convert_report import rerun_to_pb, run_estimate_to_pb, run_report_to_pb
+from sealkit.resources import Budget, CallerInfo, Quotas, RunReport, TrialState
+from sealkit.rpc.mapping import enum_from_pb, from_pb, to_pb
 from sealkit.rpc.struct import struct_from_pb
 
 log = structlog.get_logger(__name__)
@@ -51,13 +41,13 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 _POLL_SECONDS = 0.5
-_BREATH_SECONDS = 0.02
+_COLLECT_SECONDS = 0.02
 _EVENTS_AT_ONCE = 200
 _NAME = r"[A-Za-z0-9._/-]{1,128}|[a-z]+/[A-Za-z0-9._/-]{1,290}"
 
 
 class ControllerService(controller_pb2_grpc.ControllerServiceServicer):
-    """See protos/seal/controller/v1/controller.proto for what each call does and which errors it gives."""
+    """See protos/seal/controller/v1/controller.proto for each call and its errors."""
 
     full_names: tuple[str, ...] = ("seal.controller.v1.ControllerService",)
 
@@ -68,10 +58,11 @@ class ControllerService(controller_pb2_grpc.ControllerServiceServicer):
         outside: tuple[str, ...] = (),
         quotas: Callable[[], Mapping[str, Quotas]] = dict,
     ) -> None:
-        """`plugins` may be named as domains, `outside` editors as arms; `quotas` says what tenants may have now."""
+        """`plugins`: allowed as domains; `outside`: editors allowed as arms; `quotas`: returns the tenants' current
+        quotas."""
         self._database = database
         self._quotas = quotas
-        self._told: dict[str, Quotas] | None = None
+        self._stored_quotas: dict[str, Quotas] | None = None
         self._plugins = plugins
         self._outside = outside
         self._draining = asyncio.Event()
@@ -82,21 +73,21 @@ class ControllerService(controller_pb2_grpc.ControllerServiceServicer):
         controller_pb2_grpc.add_ControllerServiceServicer_to_server(self, server)
 
     async def start(self) -> None:
-        """Brings the record to this version's form. Raises Unavailable."""
+        """Migrates the database. Raises Unavailable."""
         await self._database.start()
 
     async def drain(self) -> None:
-        """Ends the watch streams; their clients come back with the cursor."""
+        """Ends the watch streams; their clients reconnect with the cursor."""
         self._draining.set()
         self._database.notifier.notify()
 
     async def close(self) -> None:
-        """Closes the record."""
+        """Closes the database."""
         await self._database.close()
 
     # --- sealkit.rpc.interceptors.Remembers ---------------------------------------------------------------------------
     async def refused(self, method: str, request: Message, error: SealError) -> None:
-        """Enters a change that was refused in the audit log, as far as the record answers."""
+        """Enters a change that was refused in the audit log; logs it if the database is unavailable."""
         action = method.rpartition("/")[2]
         if reads(action) or isinstance(error, Unavailable):
             return
@@ -118,24 +109,26 @@ class ControllerService(controller_pb2_grpc.ControllerServiceServicer):
         *args: P.args,
         **kwargs: P.kwargs,
     ) -> T:
-        """Makes a change on behalf of the caller; the record enters it in the audit log, in the same transaction."""
-        if (quotas_now := dict(self._quotas())) != self._told:
-            await self._database.write(quotas.tell, quotas_now)
-            self._told = quotas_now
+        """Makes a change on behalf of the caller; it is entered in the audit log in the same transaction."""
+        if (quotas_now := dict(self._quotas())) != self._stored_quotas:
+            await self._database.write(quotas.replace, quotas_now)
+            self._stored_quotas = quotas_now
         return await self._database.write(work, change, *args, **kwargs)
 
     # --- runs ---------------------------------------------------------------------------------------------------------
     async def CreateRun(self, request: pb.CreateRunRequest, _: Context) -> pb.CreateRunResponse:
         new, contexts = await self._accepted(request)
         change = _change_request("CreateRun", run_name(new.run_id), request.request_id)
-        return pb.CreateRunResponse(run=run_to_pb(await self._change(runs.create, change, new, contexts)))
+        run = await self._change(runs.create, change, new, contexts)
+        return pb.CreateRunResponse(run=to_pb(run, res.Run))
 
     async def GetRun(self, request: pb.GetRunRequest, _: Context) -> pb.GetRunResponse:
-        return pb.GetRunResponse(run=run_to_pb(await self._database.read(runs.get, _scope(), id_of(request.name))))
+        run = await self._database.read(runs.get, _scope(), id_of(request.name))
+        return pb.GetRunResponse(run=to_pb(run, res.Run))
 
     async def ListRuns(self, request: pb.ListRunsRequest, _: Context) -> pb.ListRunsResponse:
         page = await self._database.read(runs.page, _scope(), request.page_size, request.page_token)
-        return pb.ListRunsResponse(runs=map(run_to_pb, page.items), next_page_token=page.next_token)
+        return pb.ListRunsResponse(runs=[to_pb(run, res.Run) for run in page.items], next_page_token=page.next_token)
 
     async def WatchRun(self, request: pb.WatchRunRequest, _: Context) -> AsyncIterator[pb.WatchRunResponse]:
         run_id, cursor = id_of(request.name), request.cursor
@@ -143,45 +136,47 @@ class ControllerService(controller_pb2_grpc.ControllerServiceServicer):
             heard = self._database.notifier.subscribe()
             found, ended = await self._database.read(events.after, _scope(), run_id, cursor, limit=_EVENTS_AT_ONCE)
             for event in found:
-                yield pb.WatchRunResponse(event=event_to_pb(event))
+                yield pb.WatchRunResponse(event=to_pb(event, res.Event))
                 cursor = event.cursor
             if ended:
                 return
             if len(found) < _EVENTS_AT_ONCE:
                 await self._database.notifier.wait(heard, seconds=_POLL_SECONDS)
-                await asyncio.sleep(_BREATH_SECONDS)
+                await asyncio.sleep(_COLLECT_SECONDS)
 
     async def CancelRun(self, request: pb.CancelRunRequest, _: Context) -> pb.CancelRunResponse:
         run = await self._change(runs.cancel, _change_request("CancelRun", request.name, request.request_id))
-        return pb.CancelRunResponse(run=run_to_pb(run))
+        return pb.CancelRunResponse(run=to_pb(run, res.Run))
 
     async def PauseRun(self, request: pb.PauseRunRequest, _: Context) -> pb.PauseRunResponse:
         run = await self._change(runs.pause, _change_request("PauseRun", request.name, request.request_id))
-        return pb.PauseRunResponse(run=run_to_pb(run))
+        return pb.PauseRunResponse(run=to_pb(run, res.Run))
 
     async def ResumeRun(self, request: pb.ResumeRunRequest, _: Context) -> pb.ResumeRunResponse:
-        budget = budget_from_pb(request.budget) if request.HasField("budget") else None
+        budget = from_pb(request.budget, Budget) if request.HasField("budget") else None
         run = await self._change(runs.resume, _change_request("ResumeRun", request.name, request.request_id), budget)
-        return pb.ResumeRunResponse(run=run_to_pb(run))
+        return pb.ResumeRunResponse(run=to_pb(run, res.Run))
 
     async def RetryTrials(self, request: pb.RetryTrialsRequest, _: Context) -> pb.RetryTrialsResponse:
         change = _change_request("RetryTrials", request.parent, request.request_id)
         run, retried = await self._change(runs.retry, change, list(request.names))
-        return pb.RetryTrialsResponse(run=run_to_pb(run), retried=retried)
+        return pb.RetryTrialsResponse(run=to_pb(run, res.Run), retried=retried)
 
     async def GetRunReport(self, request: pb.GetRunReportRequest, _: Context) -> pb.GetRunReportResponse:
         report = await self._database.read(_report, _scope(), id_of(request.name))
-        return pb.GetRunReportResponse(report=run_report_to_pb(report))
+        return pb.GetRunReportResponse(report=to_pb(report, res.RunReport))
 
     async def EstimateRun(self, request: pb.EstimateRunRequest, _: Context) -> pb.EstimateRunResponse:
-        asked = pb.CreateRunRequest(request_id="estimate", config=request.config, records=request.records)
+        asked = pb.CreateRunRequest(
+            request_id="estimate", config=request.config, records=request.records, anchors=request.anchors
+        )
         new, contexts = await self._accepted(asked)
         rates = await self._database.read(rates_for, _scope(), new)
         estimate = await asyncio.to_thread(estimate_run, new, contexts, rates, self._plugins)
-        return pb.EstimateRunResponse(estimate=run_estimate_to_pb(estimate))
+        return pb.EstimateRunResponse(estimate=to_pb(estimate, res.RunEstimate))
 
     async def _accepted(self, request: pb.CreateRunRequest) -> tuple[runs.NewRun, list[DomainContext]]:
-        """In a thread, with the conversion: a big dataset takes seconds, in which others want answers."""
+        """Runs in a thread, because a big dataset takes seconds."""
         tenant = _scope().home
 
         def work() -> tuple[runs.NewRun, list[DomainContext]]:
@@ -191,6 +186,7 @@ class ControllerService(controller_pb2_grpc.ControllerServiceServicer):
                 config=struct_from_pb(request.config),
                 records=[struct_from_pb(record) for record in request.records],
                 retention=[struct_from_pb(record) for record in request.retention],
+                anchors=[struct_from_pb(record) for record in request.anchors],
                 plugins=self._plugins,
                 outside=self._outside,
                 tenant=tenant,
@@ -200,49 +196,57 @@ class ControllerService(controller_pb2_grpc.ControllerServiceServicer):
 
     # --- trials and policies ------------------------------------------------------------------------------------------
     async def ListTrials(self, request: pb.ListTrialsRequest, _: Context) -> pb.ListTrialsResponse:
-        state = word_from_number(TRIAL_STATES, request.state) if request.state else None
+        state = enum_from_pb(request.state, TrialState, res.TrialState) if request.state else None
         page = await self._database.read(
             trials.page, _scope(), request.parent, request.page_size, request.page_token, state=state
         )
-        return pb.ListTrialsResponse(trials=map(trial_to_pb, page.items), next_page_token=page.next_token)
+        return pb.ListTrialsResponse(
+            trials=[to_pb(trial, res.Trial) for trial in page.items], next_page_token=page.next_token
+        )
 
     async def GetTrial(self, request: pb.GetTrialRequest, _: Context) -> pb.GetTrialResponse:
-        return pb.GetTrialResponse(trial=trial_to_pb(await self._database.read(trials.get, _scope(), request.name)))
+        return pb.GetTrialResponse(
+            trial=to_pb(await self._database.read(trials.get, _scope(), request.name), res.Trial)
+        )
 
     async def RerunTrial(self, request: pb.RerunTrialRequest, _: Context) -> pb.RerunTrialResponse:
         trial = await self._change(reruns.add, _change_request("RerunTrial", request.name, request.request_id))
-        return pb.RerunTrialResponse(trial=trial_to_pb(trial))
+        return pb.RerunTrialResponse(trial=to_pb(trial, res.Trial))
 
     async def GetRerun(self, request: pb.GetRerunRequest, _: Context) -> pb.GetRerunResponse:
         rerun, original = await self._database.read(reruns.pair, _scope(), request.name)
-        return pb.GetRerunResponse(rerun=rerun_to_pb(compare(rerun, original)))
+        return pb.GetRerunResponse(rerun=to_pb(compare(rerun, original), res.Rerun))
 
     async def ListPolicies(self, request: pb.ListPoliciesRequest, _: Context) -> pb.ListPoliciesResponse:
         page = await self._database.read(policies.page, _scope(), request.page_size, request.page_token)
-        return pb.ListPoliciesResponse(policies=map(policy_version_to_pb, page.items), next_page_token=page.next_token)
+        return pb.ListPoliciesResponse(
+            policies=[to_pb(policy, res.PolicyVersion) for policy in page.items], next_page_token=page.next_token
+        )
 
     async def GetPolicy(self, request: pb.GetPolicyRequest, _: Context) -> pb.GetPolicyResponse:
         policy = await self._database.read(policies.get, _scope(), request.name)
-        return pb.GetPolicyResponse(policy=policy_version_to_pb(policy))
+        return pb.GetPolicyResponse(policy=to_pb(policy, res.PolicyVersion))
 
     # --- aliases ------------------------------------------------------------------------------------------------------
     async def SetAlias(self, request: pb.SetAliasRequest, _: Context) -> pb.SetAliasResponse:
         change = _change_request("SetAlias", request.name, request.request_id)
         alias = await self._change(aliases.set_to, change, request.policy, request.reason)
-        return pb.SetAliasResponse(alias=alias_to_pb(alias))
+        return pb.SetAliasResponse(alias=to_pb(alias, res.Alias))
 
     async def GetAlias(self, request: pb.GetAliasRequest, _: Context) -> pb.GetAliasResponse:
         alias = await self._database.read(aliases.get, _scope(), id_of(request.name))
-        return pb.GetAliasResponse(alias=alias_to_pb(alias))
+        return pb.GetAliasResponse(alias=to_pb(alias, res.Alias))
 
     async def ListAliases(self, request: pb.ListAliasesRequest, _: Context) -> pb.ListAliasesResponse:
         page = await self._database.read(aliases.page, _scope(), request.page_size, request.page_token)
-        return pb.ListAliasesResponse(aliases=map(alias_to_pb, page.items), next_page_token=page.next_token)
+        return pb.ListAliasesResponse(
+            aliases=[to_pb(alias, res.Alias) for alias in page.items], next_page_token=page.next_token
+        )
 
     async def RollBackAlias(self, request: pb.RollBackAliasRequest, _: Context) -> pb.RollBackAliasResponse:
         change = _change_request("RollBackAlias", request.name, request.request_id)
         alias = await self._change(aliases.roll_back, change, request.reason)
-        return pb.RollBackAliasResponse(alias=alias_to_pb(alias))
+        return pb.RollBackAliasResponse(alias=to_pb(alias, res.Alias))
 
     # --- callers ------------------------------------------------------------------------------------------------------
     async def GetCaller(self, _request: pb.GetCallerRequest, _: Context) -> pb.GetCallerResponse:
@@ -251,7 +255,7 @@ class ControllerService(controller_pb2_grpc.ControllerServiceServicer):
         used = await self._database.read(quotas.used, caller.tenant) if caller.tenant else Quotas()
         role = caller.role.name.lower()
         info = CallerInfo(name=caller.name, role=role, tenant=caller.tenant, quotas=allowed, used=used)
-        return pb.GetCallerResponse(caller=caller_info_to_pb(info))
+        return pb.GetCallerResponse(caller=to_pb(info, res.CallerInfo))
 
     async def ListAuditEntries(self, request: pb.ListAuditEntriesRequest, _: Context) -> pb.ListAuditEntriesResponse:
         page = await self._database.read(
@@ -262,11 +266,13 @@ class ControllerService(controller_pb2_grpc.ControllerServiceServicer):
             resource=request.resource,
             caller=request.caller,
         )
-        return pb.ListAuditEntriesResponse(entries=map(audit_entry_to_pb, page.items), next_page_token=page.next_token)
+        return pb.ListAuditEntriesResponse(
+            entries=[to_pb(entry, res.AuditEntry) for entry in page.items], next_page_token=page.next_token
+        )
 
 
 def _scope() -> AccessScope:
-    """What the caller of the call being handled can reach."""
+    """The access scope of the current call's caller."""
     return AccessScope.of(CALLER.get())
 
 
@@ -275,15 +281,16 @@ def _change_request(action: str, resource: str, request_id: str) -> ChangeReques
 
 
 def _named(request: Message, field: str) -> str:
-    """A field of a request that may be anything, where it holds what could be a name."""
+    """A field of a request (which may be invalid), if it could be a resource name."""
     value = getattr(request, field, "")
     return value if isinstance(value, str) and re.fullmatch(_NAME, value) else ""
 
 
 def _report(connection: Connection, scope: AccessScope, run_id: str) -> RunReport:
-    run, versions = runs.get(connection, scope, run_id), policies.of_run(connection, run_id)
-    report = build_report(run, trials.of_run(connection, run_id), versions)
-    if run.config.get("task") != "adapt":
+    run = runs.get(connection, scope, run_id)
+    config = runs.stored_config(connection, run_id).config
+    report = build_report(run, trials.of_run(connection, run_id), policies.of_run(connection, run_id), config.cost)
+    if config.task != "adapt":
         return report
     learned = [context.context_id for context in contexts.of_split(connection, run_id, "train")]
     return with_continual(report, learned, policies.after_rounds(connection, run_id))

@@ -1,4 +1,4 @@
-"""Verdicts on the base model and on policies: many trials are compared with them, so each is come by once and kept."""
+"""Cached verdicts on the base model and on policies, because many trials are compared with them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sealkit.types import Outcome, Query, Usage, Verdict
 
 @dataclass(frozen=True)
 class Answered:
-    """Verdicts in the order of the queries, what they took now, and how many of them were taken from what was kept."""
+    """Verdicts in the order of the queries, the usage of this request, and how many verdicts came from the cache."""
 
     verdicts: tuple[Verdict, ...]
     usage: Usage
@@ -24,8 +24,8 @@ class Answered:
 
 
 class Baselines:
-    """The `limit` verdicts that were used last, by all that determines them (`Exam.key`). Those who ask for the same at
-    the same time wait for one answer."""
+    """An LRU cache of `limit` verdicts, by everything that determines them (`Exam.key`). Concurrent requests for the
+    same verdict share one answer."""
 
     def __init__(self, limit: int) -> None:
         self._kept: SingleFlightCache[str, Judged] = SingleFlightCache(limit)
@@ -40,5 +40,5 @@ class Baselines:
         key = exam.key(subject, query)
         judged, fresh = await self._kept.get(key, lambda: exam.ask(subject, query))
         if judged.verdict.outcome is Outcome.UNGRADED:
-            self._kept.forget(key)  # the judge may do better next time
+            self._kept.forget(key)  # the judge may succeed next time
         return judged, fresh

@@ -14,21 +14,21 @@ from sealkit.observability.metrics import CACHE_LOOKUPS, KL_TO_BASE
 from sealkit.types import Divergence, Policy, Prompt, Query, digest_of
 
 _SPECIAL = 8
-"""Room for the special tokens that a tokenizer puts before a text."""
+"""Tokens reserved for the special tokens that a tokenizer puts before a text."""
 
 
 class Divergences:
-    """Measures on one backend. What was measured of a policy is kept, up to `limit` of the last; a trial's is not:
-    nobody asks for it again."""
+    """Measures KL on one backend. Values of policies are in an LRU cache of `limit` entries; those of trials are not
+    cached, because they are not needed again."""
 
     def __init__(self, backend: Backend, limit: int) -> None:
         self._backend = backend
         self._kept: SingleFlightCache[str, float | None] = SingleFlightCache(limit)
 
     async def measure(self, subject: Subject, queries: Sequence[Query]) -> Divergence | None:
-        """None where the backend cannot tell. Raises what the backend raises."""
-        room = self._backend.info.context_length - _SPECIAL  # no tokenizer has more tokens than bytes
-        texts = [text[:room] for text in fixed_text()]
+        """None if the backend cannot measure it. Raises the backend's errors."""
+        most = self._backend.info.context_length - _SPECIAL  # a text never has more tokens than bytes
+        texts = [text[:most] for text in fixed_text()]
         prompts = [query.prompt for query in queries]
         on_text, on_queries = await gather_or_cancel(self._mean(subject, texts), self._mean(subject, prompts))
         if on_text is None:
@@ -39,7 +39,7 @@ class Divergences:
         return Divergence(on_queries=on_queries, on_fixed_text=on_text)
 
     async def _mean(self, subject: Subject, texts: Sequence[Prompt | str]) -> float | None:
-        """Nats a token, each text weighing alike; None without texts."""
+        """Nats a token, averaged over texts with equal weights; None without texts."""
         if not texts:
             return None
         if subject == BASE:
@@ -61,6 +61,6 @@ class Divergences:
 
 @cache
 def fixed_text() -> tuple[str, ...]:
-    """The paragraphs of the text that every model of every run is measured on."""
+    """The paragraphs of the fixed text, the same for every model of every run."""
     text = resources.files("sealkit.data").joinpath("fixed_text.txt").read_text(encoding="utf-8")
     return tuple(" ".join(paragraph.split()) for paragraph in text.split("\n\n"))

@@ -1,19 +1,20 @@
-"""One evaluation: the subject's answers beside its baseline's, what it forgot, and how far it moved. All of it is asked
-at once, so that it shares batches and is answered under the same conditions; except under early stopping, which asks in
-turn.
+"""One evaluation: the answers of the subject and of its baseline, forgetting, and KL to the base model. All is asked
+concurrently, so that it is batched together and answered under the same conditions; with early stopping, the subject is
+asked in several batches.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from statistics import fmean
 
 from evaluator_svc.baseline import Answered, Baselines
 from evaluator_svc.divergence import Divergences
 from evaluator_svc.early_stopping import batches, in_order, is_over
 from evaluator_svc.exam import BASE, Exam, Subject
-from evaluator_svc.retention import known, measure
+from evaluator_svc.retention import Pair, graded_pairs, known, measure
 from sealkit.backends.base import Backend
 from sealkit.concurrency import gather_or_cancel
 from sealkit.errors import InvalidInput
@@ -21,22 +22,20 @@ from sealkit.judges import Judge, close_judge, load_judge
 from sealkit.judges.settings import JudgeSettings
 from sealkit.observability.metrics import CACHE_LOOKUPS, EARLY_STOPS, RETENTION_ACCURACY
 from sealkit.types import (
-    AdapterRef,
     Divergence,
     EarlyStopping,
     Evaluation,
-    Policy,
+    EvaluationRequest,
     Query,
     Retention,
-    Sampling,
     Usage,
     accuracy,
 )
 
 
 class Evaluator:
-    """Evaluates on one backend, and keeps up to `kept_verdicts` verdicts on policies. Judges are made by
-    `judge_settings`, else by the environment, when they are first asked for."""
+    """Evaluates on one backend, and caches up to `kept_verdicts` verdicts on policies. Judges are created at first use,
+    from `judge_settings` or else from the environment."""
 
     def __init__(self, backend: Backend, *, kept_verdicts: int, judge_settings: JudgeSettings | None = None) -> None:
         self._backend = backend
@@ -46,56 +45,29 @@ class Evaluator:
         self._judges: dict[str, Judge] = {}
 
     async def close(self) -> None:
-        """Ends what the judges hold open."""
+        """Closes the judges' connections."""
         for judge in self._judges.values():
             await close_judge(judge)
 
-    async def evaluate(
-        self,
-        policy: Policy,
-        adapter: AdapterRef | None,
-        queries: Sequence[Query],
-        *,
-        sampling: Sampling,
-        judge: str,
-        retention_queries: Sequence[Query] = (),
-        retention_limit: int = 0,
-        measure_divergence: bool = False,
-        early_stopping: EarlyStopping | None = None,
-        fresh: bool = False,
-    ) -> Evaluation:
-        """The subject is the policy with `adapter`, its baseline the policy alone; without an adapter, the policy
-        alone and the base model. An evaluation that stops early leaves queries UNGRADED, "not asked", and measures
-        nothing
-        more: no retention, no divergence. Raises UnknownJudge, InvalidConfig where the judge lacks a setting,
-        InvalidInput where a query comes twice, and what the backend raises."""
+    async def evaluate(self, request: EvaluationRequest) -> Evaluation:
+        """Verdicts of subject and baseline, and the other measures of the request. After an early stop, the remaining
+        queries are UNGRADED, "not asked", and only the earlier queries are measured besides. Raises UnknownJudge,
+        InvalidConfig if the judge lacks a setting, InvalidInput if a query id is repeated, and the backend's errors."""
         began = time.perf_counter()
-        _unlike(queries)
-        _unlike(retention_queries)
-        exam = Exam(self._backend, sampling, self._judge(judge))
-        subject = Subject(policy.adapter, adapter)
-        baselines, divergences = self._caches() if fresh else self._kept
-        sitting = _Sitting(exam, subject, Subject(policy.adapter) if adapter else BASE, baselines, divergences)
-        if early_stopping is None:
-            (answers, base), beside = await gather_or_cancel(
-                sitting.compare(queries),
-                sitting.beside(queries, retention_queries, retention_limit, measure_divergence),
-            )
-        else:
-            answers, base = await sitting.early_stopping(queries, early_stopping)
-            beside = _Beside()
-            if len(answers.verdicts) == len(queries):
-                beside = await sitting.beside(queries, retention_queries, retention_limit, measure_divergence)
-        if queries:
-            CACHE_LOOKUPS.labels("baseline", "hit" if base.all_kept else "miss").inc()
-        usage = answers.usage + base.usage + beside.usage
+        for queries in (request.queries, request.earlier_queries, request.retention_queries):
+            _check_unique(queries)
+        exam = Exam(self._backend, request.sampling, self._judge(request.judge))
+        caches = self._caches() if request.fresh else self._kept
+        subject, baseline, side = await _Session(request, exam, *caches).run()
+        if request.queries:
+            CACHE_LOOKUPS.labels("baseline", "hit" if baseline.all_kept else "miss").inc()
+        usage = subject.usage + baseline.usage + side.usage
         return Evaluation(
-            verdicts=in_order(queries, answers.verdicts),
-            baseline_verdicts=base.verdicts,
-            baseline_cached=base.all_kept,
-            retention=beside.retention,
-            divergence=beside.divergence,
-            stopped_early=len(answers.verdicts) < len(queries),
+            verdicts=in_order(request.queries, subject.verdicts),
+            baseline_verdicts=baseline.verdicts,
+            retention=side.retention,
+            divergence=side.divergence,
+            stopped_early=len(subject.verdicts) < len(request.queries),
             batch_variant_rate=self._backend.batch_variant_rate,
             judge_version=exam.judge.version,
             usage=usage.model_copy(update={"wall_seconds": time.perf_counter() - began}),
@@ -111,79 +83,107 @@ class Evaluator:
 
 
 @dataclass(frozen=True)
-class _Beside:
-    """What is measured beside the queries, and what it took."""
+class _SideMeasures:
+    """The measures other than the queries, and their usage."""
 
-    retention: Retention | None = None
-    divergence: Divergence | None = None
-    usage: Usage = field(default_factory=Usage)
+    retention: Retention | None
+    divergence: Divergence | None
+    usage: Usage
 
 
 @dataclass(frozen=True)
-class _Sitting:
-    """Subject and baseline at one exam."""
+class _Session:
+    """One request in progress."""
 
+    request: EvaluationRequest
     exam: Exam
-    subject: Subject
-    baseline: Subject
     baselines: Baselines
     divergences: Divergences
+
+    @property
+    def subject(self) -> Subject:
+        return Subject(self.request.policy.adapter, self.request.adapter)
+
+    @property
+    def baseline(self) -> Subject:
+        return Subject(self.request.policy.adapter) if self.request.adapter else BASE
+
+    async def run(self) -> tuple[Answered, Answered, _SideMeasures]:
+        """The subject's and the baseline's answers to the queries, and the side measures."""
+        queries, early_stopping = self.request.queries, self.request.early_stopping
+        if early_stopping is None:
+            (subject, baseline), side = await gather_or_cancel(self.compare(queries), self.side_measures())
+        else:
+            subject, baseline = await self.compare_until_futile(queries, early_stopping)
+            side = await self.side_measures(stopped=len(subject.verdicts) < len(queries))
+        return subject, baseline, side
 
     async def compare(self, queries: Sequence[Query]) -> tuple[Answered, Answered]:
         """Subject and baseline on all of the queries."""
         return await gather_or_cancel(self._ask(queries), self.baselines.ask_all(self.exam, self.baseline, queries))
 
-    async def early_stopping(
+    async def compare_until_futile(
         self, queries: Sequence[Query], early_stopping: EarlyStopping
     ) -> tuple[Answered, Answered]:
-        """The subject batch by batch until it is hopeless, the baseline on all of the queries: it is asked once
-        for all trials of a group, and what has to be beaten is its accuracy on the same queries."""
+        """Asks the subject batch by batch until the test for futility stops it, and the baseline all of the queries:
+        its answers serve all trials of a group, and the subject has to beat its accuracy on the same queries."""
         first, *rest = batches(queries, early_stopping, self.exam.sampling.seed) or [[]]
-        answers, base = await gather_or_cancel(
+        subject, baseline = await gather_or_cancel(
             self._ask(first), self.baselines.ask_all(self.exam, self.baseline, queries)
         )
-        to_beat = accuracy(base.verdicts) if early_stopping.to_beat is None else early_stopping.to_beat
+        to_beat = accuracy(baseline.verdicts) if early_stopping.to_beat is None else early_stopping.to_beat
         for batch in rest:
-            if to_beat is not None and is_over(answers.verdicts, len(queries), to_beat, early_stopping):
+            if to_beat is not None and is_over(subject.verdicts, len(queries), to_beat, early_stopping):
                 EARLY_STOPS.labels("stopped").inc()
-                return answers, base
+                return subject, baseline
             more = await self._ask(batch)
-            answers = Answered(answers.verdicts + more.verdicts, answers.usage + more.usage)
+            subject = Answered(subject.verdicts + more.verdicts, subject.usage + more.usage)
         EARLY_STOPS.labels("finished").inc()
-        return answers, base
+        return subject, baseline
 
-    async def beside(
-        self, queries: Sequence[Query], suite: Sequence[Query], limit: int, measure_divergence: bool
-    ) -> _Beside:
-        """Retention on the suite, and divergence where it is wanted."""
-        if not measure_divergence:
-            return await self._retention(suite, limit)
-        beside, divergence = await gather_or_cancel(
-            self._retention(suite, limit), self.divergences.measure(self.subject, queries)
+    async def side_measures(self, *, stopped: bool = False) -> _SideMeasures:
+        """Retention and divergence, if requested; after an early stop, only retention on the earlier queries."""
+        suite = () if stopped else self.request.retention_queries
+        (retention, usage), divergence = await gather_or_cancel(
+            self._retention(suite), self._divergence(wanted=self.request.measure_divergence and not stopped)
         )
-        return _Beside(beside.retention, divergence, beside.usage)
+        return _SideMeasures(retention, divergence, usage)
 
-    async def _retention(self, suite: Sequence[Query], limit: int) -> _Beside:
-        if not suite:
-            return _Beside()
-        kept, used = await known(self.baselines, self.exam, suite, limit)
-        after, before = await self.compare(kept)
-        retention = measure(before.verdicts, after.verdicts, self.exam.backend.batch_variant_rate)
-        if retention.kept:
-            RETENTION_ACCURACY.observe(retention.accuracy_after)
-        return _Beside(retention, usage=used + before.usage + after.usage)
+    async def _retention(self, suite: Sequence[Query]) -> tuple[Retention | None, Usage]:
+        (of_suite, usage), (of_earlier, more) = await gather_or_cancel(
+            self._suite(suite), self._pairs(self.request.earlier_queries)
+        )
+        pairs = [*of_suite, *(pair for pair in of_earlier if pair.before)]
+        # A suite without usable queries has a Retention with `kept` 0; without a suite there is none.
+        retention = measure(pairs, self.exam.backend.batch_variant_rate) if pairs or suite else None
+        return retention, usage + more
+
+    async def _suite(self, suite: Sequence[Query]) -> tuple[list[Pair], Usage]:
+        kept, usage = await known(self.baselines, self.exam, suite, self.request.retention_limit)
+        pairs, more = await self._pairs(kept)
+        if pairs:
+            RETENTION_ACCURACY.observe(fmean(pair.after for pair in pairs))
+        return pairs, usage + more
+
+    async def _pairs(self, queries: Sequence[Query]) -> tuple[list[Pair], Usage]:
+        after, before = await self.compare(queries)
+        return graded_pairs(before.verdicts, after.verdicts), before.usage + after.usage
+
+    async def _divergence(self, *, wanted: bool) -> Divergence | None:
+        return await self.divergences.measure(self.subject, self.request.queries) if wanted else None
 
     async def _ask(self, queries: Sequence[Query]) -> Answered:
-        """Verdicts on a policy are kept: it is the next trial's baseline. Those on a trial nobody asks for again."""
+        """Verdicts on a policy are cached, because it is the next trial's baseline; those on a trial are not needed
+        again."""
         if self.subject.trial is None:
             return await self.baselines.ask_all(self.exam, self.subject, queries)
         judged = await self.exam.ask_all(self.subject, queries)
         return Answered(tuple(j.verdict for j in judged), sum((j.usage for j in judged), Usage()))
 
 
-def _unlike(queries: Sequence[Query]) -> None:
+def _check_unique(queries: Sequence[Query]) -> None:
     seen: set[str] = set()
     for query in queries:
         if query.query_id in seen:
-            raise InvalidInput(f"query {query.query_id!r} comes twice in its set; ids must be unique")
+            raise InvalidInput(f"query {query.query_id!r} is repeated in its set; ids must be unique")
         seen.add(query.query_id)

@@ -1,4 +1,4 @@
-"""One way of asking and judging: every model under the same sampling, by the same judge."""
+"""Asks and judges queries, with the same sampling and the same judge for every model."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from sealkit.types import (
 
 @dataclass(frozen=True)
 class Subject:
-    """Who answers: the base model, with a policy's adapter, with a trial's adapter on top."""
+    """The model that answers: the base model, optionally with a policy's adapter and a trial's adapter."""
 
     policy: AdapterRef | None = None
     trial: AdapterRef | None = None
@@ -37,7 +37,7 @@ BASE = Subject()
 
 @dataclass(frozen=True)
 class Judged:
-    """A verdict, and what it took to come by it."""
+    """A verdict and its usage."""
 
     verdict: Verdict
     usage: Usage
@@ -50,13 +50,14 @@ class Exam:
     judge: Judge
 
     def key(self, subject: Subject, query: Query) -> str:
-        """A digest of all that determines a verdict."""
+        """A digest of everything that determines a verdict."""
         adapters = [ref.digest if ref else "" for ref in (subject.policy, subject.trial)]
         judge = (self.judge.name, self.judge.version)
         return digest_of(self.backend.info.digest, adapters, query, self.sampling, judge)
 
     async def ask(self, subject: Subject, query: Query) -> Judged:
-        """A query asked in all its views, judged. A judge that fails says UNGRADED. Raises what the backend raises."""
+        """Asks a query in all its views and judges the answers; UNGRADED if the judge fails. Raises the backend's
+        errors."""
         ways = [("", query.prompt), *((view.label, view.prompt) for view in query.views)]
         generations = await gather_or_cancel(*(self._answer(subject, query, prompt) for _, prompt in ways))
         usage = sum((got.usage for got in generations), Usage())
@@ -75,7 +76,8 @@ class Exam:
         return Judged(verdict, usage)
 
     async def _answer(self, subject: Subject, query: Query, prompt: Prompt) -> Generation:
-        # By the query's name: baseline and subject draw the same noise, which leaves less of it in their difference.
+        # Common random numbers: baseline and subject have the same seed, which reduces the variance of their
+        # difference.
         sampling = self.sampling.model_copy(update={"seed": seed_of(self.sampling.seed, query.query_id)})
         policy = Policy(name="subject", adapter=subject.policy)
         got = await self.backend.generate(prompt, sampling, policy=policy, adapter=subject.trial)
@@ -84,5 +86,5 @@ class Exam:
         return got
 
     async def ask_all(self, subject: Subject, queries: Sequence[Query]) -> tuple[Judged, ...]:
-        """All at once, in the order of the queries; the first failure ends them all."""
+        """Asks all concurrently; verdicts in the order of the queries. The first failure cancels the others."""
         return await gather_or_cancel(*(self.ask(subject, query) for query in queries))

@@ -7,20 +7,14 @@ from typing import Any
 
 import grpc
 from seal.evaluator.v1 import evaluator_pb2, evaluator_pb2_grpc
+from seal.type.v1 import model_pb2
 
 from evaluator_svc.evaluate import Evaluator
 from sealkit.backends.base import Backend
 from sealkit.judges import judge_names
 from sealkit.judges.settings import JudgeSettings
-from sealkit.rpc.convert import (
-    adapter_ref_from_pb,
-    early_stopping_from_pb,
-    evaluation_to_pb,
-    model_info_to_pb,
-    policy_from_pb,
-    query_from_pb,
-    sampling_from_pb,
-)
+from sealkit.rpc.mapping import from_pb, to_pb
+from sealkit.types import EvaluationRequest
 
 
 class EvaluatorService(evaluator_pb2_grpc.EvaluatorServiceServicer):
@@ -43,27 +37,14 @@ class EvaluatorService(evaluator_pb2_grpc.EvaluatorServiceServicer):
     async def Evaluate(
         self, request: evaluator_pb2.EvaluateRequest, _context: grpc.aio.ServicerContext[Any, Any]
     ) -> evaluator_pb2.EvaluateResponse:
-        evaluation = await self._evaluator.evaluate(
-            policy_from_pb(request.policy),
-            adapter_ref_from_pb(request.adapter),
-            [query_from_pb(q) for q in request.queries],
-            sampling=sampling_from_pb(request.sampling),
-            judge=request.judge,
-            retention_queries=[query_from_pb(q) for q in request.retention_queries],
-            retention_limit=request.retention_limit,
-            measure_divergence=request.measure_divergence,
-            early_stopping=early_stopping_from_pb(request.early_stopping)
-            if request.HasField("early_stopping")
-            else None,
-            fresh=request.fresh,
-        )
-        return evaluation_to_pb(evaluation)
+        evaluation = await self._evaluator.evaluate(from_pb(request, EvaluationRequest))
+        return to_pb(evaluation, evaluator_pb2.EvaluateResponse)
 
     async def GetEvaluatorInfo(
         self, _request: evaluator_pb2.GetEvaluatorInfoRequest, _context: grpc.aio.ServicerContext[Any, Any]
     ) -> evaluator_pb2.GetEvaluatorInfoResponse:
         return evaluator_pb2.GetEvaluatorInfoResponse(
-            base_model=model_info_to_pb(self._backend.info),
+            base_model=to_pb(self._backend.info, model_pb2.BaseModel),
             backend=self._backend.name,
             judges=judge_names(),
             version=version("seal-suite"),

@@ -14,4 +14,4 @@ class EvaluatorSettings(ServerSettings, BackendSettings, JudgeSettings):
     model_config = SettingsConfigDict(env_prefix="SEAL_EVALUATOR_", frozen=True, extra="ignore")
 
     listen: Address = "127.0.0.1:50053"
-    kept_verdicts: int = Field(100_000, ge=1, description="Verdicts on policies that are kept for the next who asks.")
+    kept_verdicts: int = Field(100_000, ge=1, description="Verdicts on policies in the cache.")

@@ -1,4 +1,4 @@
-"""Outside editors: models at OpenAI-compatible endpoints that write self-edits in the policy's place.
+"""Outside editors: models at OpenAI-compatible endpoints that write self-edits instead of the policy.
 
 The operator lists them in a file (`sealkit.editors`); runs name them in `editor.arms`.
 """
@@ -20,7 +20,7 @@ class Editors:
     """The outside editors of this service, by name."""
 
     def __init__(self, entries: tuple[EditorEntry, ...]) -> None:
-        """Raises InvalidConfig where a key is not there."""
+        """Raises InvalidConfig if a key is missing."""
         self._entries = {entry.name: entry for entry in entries}
         self._endpoints = {entry.name: Endpoint(entry) for entry in entries}
 
@@ -35,8 +35,8 @@ class Editors:
             await endpoint.close()
 
     async def write(self, name: str, prompt: Prompt, sampling: Sampling) -> Generation:
-        """One completion by an outside editor. `device_seconds` are 0: the device is not ours. Raises UnknownEditor,
-        and what an Endpoint raises."""
+        """One completion by an outside editor. `device_seconds` is 0: the device is not ours. Raises UnknownEditor, and
+        what an Endpoint raises."""
         entry = self._entries.get(name)
         if entry is None:
             known = ", ".join(self.names) or "none"
@@ -55,7 +55,7 @@ class Editors:
 
 
 def chat_request(entry: EditorEntry, prompt: Prompt, sampling: Sampling) -> dict[str, Any]:
-    """The body of `POST /chat/completions`: shots are turns of their own."""
+    """The body of `POST /chat/completions`; each shot is one user turn and one assistant turn."""
     messages = [{"role": "system", "content": prompt.system}] if prompt.system else []
     for shot in prompt.shots:
         messages += [{"role": "user", "content": shot.user}, {"role": "assistant", "content": shot.assistant}]
@@ -72,5 +72,5 @@ def chat_request(entry: EditorEntry, prompt: Prompt, sampling: Sampling) -> dict
 
 
 def read_editors(file: str) -> Editors:
-    """Those that a file lists; none where no file is named. Raises InvalidConfig naming what is wrong."""
+    """The editors that the file lists; none without a file. Raises InvalidConfig with the faulty entry."""
     return Editors(read_entries(file))

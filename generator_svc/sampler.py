@@ -1,4 +1,4 @@
-"""Samples the groups of a request, each completion from a seed that its own name gives."""
+"""Samples the groups of a request. The seed of a completion derives from its name."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ Write = Callable[[Prompt, Sampling], Awaitable[Generation]]
 async def sample(
     write: Write, contexts: Sequence[tuple[str, Prompt, Sequence[int]]], sampling: Sampling
 ) -> AsyncIterator[Completion]:
-    """Completions as they are done, in no set order; `contexts` are (context id, prompt, indices to sample).
+    """Yields completions as they finish, in no fixed order; `contexts` are (context id, prompt, indices to sample).
 
     A completion depends on who writes, the prompt, the sampling, its context id and its index, and on nothing else.
-    Raises InvalidInput where a context comes twice, and what `write` raises; the first failure ends them all.
+    Raises InvalidInput if a context is listed twice, and what `write` raises; the first failure cancels the rest.
     """
     names = [context_id for context_id, _, _ in contexts]
     if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise InvalidInput(f"context {twice[0]} comes twice; ask for all of its indices at once")
+        raise InvalidInput(f"context {twice[0]} is listed twice; ask for all of its indices at once")
 
     async def one(context_id: str, prompt: Prompt, index: int) -> Completion:
         own = sampling.model_copy(update={"seed": seed_of(sampling.seed, context_id, index)})

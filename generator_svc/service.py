@@ -9,17 +9,13 @@ from typing import Any
 
 import grpc
 from seal.generator.v1 import generator_pb2, generator_pb2_grpc
+from seal.type.v1 import model_pb2
 
 from generator_svc.editors import Editors
 from generator_svc.sampler import Write, sample
 from sealkit.backends.base import Backend
-from sealkit.rpc.convert import (
-    completion_to_pb,
-    model_info_to_pb,
-    policy_from_pb,
-    prompt_from_pb,
-    sampling_from_pb,
-)
+from sealkit.rpc.mapping import from_pb, to_pb
+from sealkit.types import Policy, Prompt, Sampling
 
 
 class GeneratorService(generator_pb2_grpc.GeneratorServiceServicer):
@@ -42,21 +38,21 @@ class GeneratorService(generator_pb2_grpc.GeneratorServiceServicer):
     async def SampleSelfEdits(
         self, request: generator_pb2.SampleSelfEditsRequest, _context: grpc.aio.ServicerContext[Any, Any]
     ) -> AsyncIterator[generator_pb2.SampleSelfEditsResponse]:
-        contexts = [(c.context_id, prompt_from_pb(c.prompt), list(c.indices)) for c in request.contexts]
-        policy, sampling = policy_from_pb(request.policy), sampling_from_pb(request.sampling)
+        contexts = [(c.context_id, from_pb(c.prompt, Prompt), list(c.indices)) for c in request.contexts]
+        policy, sampling = from_pb(request.policy, Policy), from_pb(request.sampling, Sampling)
         write: Write = (
             partial(self._editors.write, request.editor)
             if request.editor
             else partial(self._backend.generate, policy=policy)
         )
         async for completion in sample(write, contexts, sampling):
-            yield completion_to_pb(completion)
+            yield to_pb(completion, generator_pb2.SampleSelfEditsResponse)
 
     async def GetGeneratorInfo(
         self, _request: generator_pb2.GetGeneratorInfoRequest, _context: grpc.aio.ServicerContext[Any, Any]
     ) -> generator_pb2.GetGeneratorInfoResponse:
         return generator_pb2.GetGeneratorInfoResponse(
-            base_model=model_info_to_pb(self._backend.info),
+            base_model=to_pb(self._backend.info, model_pb2.BaseModel),
             backend=self._backend.name,
             version=version("seal-suite"),
             editors=self._editors.names,

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# What the stack in containers must not lose, in one folder, while runs go on:
-#   scripts/backup.sh FOLDER      record.dump (PostgreSQL), store.tar (adapters), secrets.txt (which secrets there were)
-# The record comes first: an adapter is written before the record names it and never changes after, so each one that the
-# dump names is in the tar. Do not run `seal adapters gc` meanwhile. The queue is made anew from the record.
-# The secrets themselves are not in it: keep them where you keep secrets.
+# Backs up the stack in containers to one folder, while runs continue:
+#   scripts/backup.sh FOLDER      record.dump (PostgreSQL), store.tar (adapters), secrets.txt (names and digests)
+# The database is dumped first: an adapter is stored before the database references it and never changes, so each one
+# that the dump references is in the tar. Do not run `seal adapters gc` meanwhile. The queue is rebuilt from the database.
+# The secrets themselves are not included: keep them where you keep secrets.
 set -euo pipefail
 [ $# = 1 ] || { sed -n '2,6s/^# *//p' "$0" >&2; exit 2; }
 mkdir -p "$1"
@@ -12,7 +12,7 @@ cd "$(dirname "$0")/.."
 secrets=${SEAL_SECRETS:-secrets}
 umask 077
 docker compose exec -T postgres pg_dump -U seal -d seal --format custom > "$into/record.dump.new"
-# Files that a trainer is still writing or has just removed are no part of what the record names.
+# Files that a trainer is still writing or has just removed are not referenced by the database.
 docker compose run --rm --no-deps -T --entrypoint tar trainer \
   --warning=no-file-changed --warning=no-file-removed -C /store -cf - . > "$into/store.tar.new" || [ $? = 1 ]
 (cd "$secrets" && find . -type f ! -name '*.new' | sort | xargs sha256sum) > "$into/secrets.txt"

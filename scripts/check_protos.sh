@@ -7,11 +7,11 @@ buf=.venv/bin/buf
 "$buf" lint
 "$buf" format --diff --exit-code --path protos/seal
 
-# What was released may not break; before the first release names may still change.
+# A release must not be broken; before the first release names may still change.
 release=$(git tag --list 'v*' --sort=-version:refname | head -n 1)
 if [ -n "$release" ]; then
   "$buf" breaking --against ".git#tag=$release"
-  echo "buf breaking: nothing broken since $release"
+  echo "buf breaking: no breaking change since $release"
 else
   echo "buf breaking: nothing is released yet"
 fi

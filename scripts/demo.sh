@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The main job: starts the stack, runs configs/demo.toml, shows the table, stops the stack. A stack that ran before
-# stays up. Ctrl-C at any time cancels the run and leaves no process behind. Arguments go to `seal run`.
+# The demo: starts the stack, runs configs/demo.toml, shows the table, stops the stack. A stack that was already running
+# is left running. Ctrl-C at any time cancels the run and leaves no process behind. Arguments go to `seal run`.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 seal=.venv/bin/seal

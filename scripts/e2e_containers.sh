@@ -1,8 +1,7 @@
 #!/usr/bin/env bash
-# The tests of the stack in containers, for CI: all but what an operator does (backup, rotation and the like, five minutes
-# more, in `make e2e`), or what the words after it tell pytest. With the Docker Engine that answers here, else with one
-# that is started for them where a script for that lies beside the project, and stopped after. Where there is none it says
-# so and ends well.
+# The tests of the stack in containers, for CI: all but the operations (backup, rotation and the like, five minutes more,
+# in `make e2e`), or those of the given pytest arguments. Uses the running Docker Engine, or else starts one with the
+# script SEAL_ENGINE, and stops it afterwards. Without either it skips the tests with exit code 0.
 #   SEAL_ENGINE  that script (default ../shared/tools/docker-engine.sh), called with `up FOLDER` and `down FOLDER`
 set -euo pipefail
 cd "$(dirname "$0")/.."

@@ -1,4 +1,4 @@
-"""Generates `gen/` from `protos/`: messages, type stubs and gRPC stubs. `--check` fails where `gen/` has drifted."""
+"""Generates `gen/` from `protos/`: messages, type stubs and gRPC stubs. `--check` fails if `gen/` is out of date."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ VENDOR = PROTOS / "vendor"
 
 
 def generate(out: Path) -> None:
-    """Writes the generated tree to `out`. Raises RuntimeError where protoc refuses a file."""
-    # The plugins lie beside this interpreter, which need not be on the PATH.
+    """Writes the generated tree to `out`. Raises RuntimeError if protoc rejects a file."""
+    # The plugins are installed beside this interpreter, which need not be on the PATH.
     os.environ["PATH"] = str(Path(sys.executable).parent) + os.pathsep + os.environ.get("PATH", "")
     ours = sorted(str(p.relative_to(PROTOS)) for p in (PROTOS / "seal").rglob("*.proto"))
     common = ["protoc", f"-I{PROTOS}", f"-I{VENDOR}", f"-I{Path(protoc.__file__).parent / '_proto'}"]
@@ -40,7 +40,7 @@ def generate(out: Path) -> None:
 
 
 def differences(a: Path, b: Path) -> list[str]:
-    """Relative paths of files that differ or are on one side only."""
+    """Relative paths of files that differ or exist on one side only."""
     names = {
         str(p.relative_to(r)) for r in (a, b) for p in r.rglob("*") if p.is_file() and "__pycache__" not in p.parts
     }
@@ -51,7 +51,7 @@ def differences(a: Path, b: Path) -> list[str]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--check", action="store_true", help="compare only; exit 1 on drift")
+    parser.add_argument("--check", action="store_true", help="compare only; exit 1 if they differ")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         fresh = Path(scratch)
@@ -60,7 +60,7 @@ def main() -> int:
         if args.check:
             drift = differences(fresh, target)
             if drift:
-                sys.stderr.write("gen/ has drifted from protos/; run `make proto`:\n" + "\n".join(drift) + "\n")
+                sys.stderr.write("gen/ does not match protos/; run `make proto`:\n" + "\n".join(drift) + "\n")
             return 1 if drift else 0
         if target.exists():
             shutil.rmtree(target)

@@ -3,7 +3,7 @@ secrets=${SEAL_SECRETS:-secrets}
 
 password() { head -c 24 /dev/urandom | base64 | tr -d '/+=\n'; }
 
-# A file is replaced as a whole and keeps its owner.
+# A file is replaced atomically and keeps its owner.
 replace() { # FILE CONTENT
   local new="$secrets/.$1.new"
   (umask 077 && printf '%s\n' "$2" > "$new")
@@ -14,7 +14,7 @@ replace() { # FILE CONTENT
 new_redis_password() {
   local made tls='ssl_ca_certs=/run/tls/ca.crt&ssl_certfile=/run/tls/tls.crt&ssl_keyfile=/run/tls/tls.key'
   made=$(password)
-  # The default user answers nothing; ours reaches the queue's keys and the commands that it needs.
+  # The default user is disabled; ours has the queue's keys and the commands that the queue needs.
   replace redis.acl "user default off
 user seal on >$made ~seal:* &* -@all +@read +@write +@stream +@connection +@transaction -@dangerous +time +info"
   replace controller_redis_url "rediss://seal:$made@redis:6379/0?$tls"

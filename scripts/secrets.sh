@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Certificates, passwords and the list of callers that docker-compose.yml wants, made once under secrets/; what is there
-# stays. Whoever runs this owns them, and the containers run as that user, so that nobody else can read them.
+# Creates the certificates, passwords and the list of callers for docker-compose.yml once, under secrets/; existing ones
+# are kept. The user who runs this owns them, and the containers run as that user, so that nobody else can read them.
 #
 #   SEAL_SECRETS  another folder than secrets/
 #   SEAL_HOST     a name or address that callers dial, for the controller's certificate
-#   SEAL_UID      whom the containers run as, where root makes the secrets (default 10001)
+#   SEAL_UID      user of the containers, if root creates the secrets (default 10001)
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/passwords.sh
@@ -20,7 +20,7 @@ once grafana_password "$(password)"
 once endpoint_key "$(password)"
 [ -s "$secrets/redis.acl" ] || new_redis_password
 [ -s "$secrets/postgres_password" ] || new_postgres_password "$(password)"
-once callers/callers.toml '# Who may call the controller: see sealkit/rpc/authority.py. A change is taken up at once.
+once callers/callers.toml '# Who may call the controller: see sealkit/rpc/authority.py. A change takes effect at once.
 [[caller]]
 name = "operator"
 role = "admin"
@@ -32,6 +32,6 @@ if [ "$(id -u)" = 0 ]; then # containers do not run as root
 else
   owner=$(id -u) group=$(id -g)
 fi
-# Compose reads it there, unless the environment says who.
+# Compose reads it there, unless the environment sets it.
 touch .env
 [ -n "${SEAL_UID:-}" ] || grep -q '^SEAL_UID=' .env || printf 'SEAL_UID=%s\nSEAL_GID=%s\n' "$owner" "$group" >> .env

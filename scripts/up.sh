@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# The stack in containers, with what fits this machine. More words go to `docker compose up`: --scale trainer=2, say.
-#   SEAL_SAMPLING=vllm or tgi   with a server that samples text (docs/backends.md); wants a GPU
+# Starts the stack in containers with the profile for this machine. More arguments go to `docker compose up`:
+# --scale trainer=2, say.
+#   SEAL_SAMPLING=vllm or tgi   with a server that samples text (docs/backends.md); needs a GPU
 set -euo pipefail
 cd "$(dirname "$0")/.."
 scripts/secrets.sh
@@ -8,7 +9,7 @@ if nvidia-smi -L >/dev/null 2>&1; then
   files=(-f docker-compose.yml -f deploy/docker/gpu.yml) profile=gpu
 else
   files=(-f docker-compose.yml) profile=cpu
-  # Threads of two services on one core wait for each other, up to forty times as long: each has cores of its own.
+  # Threads of two services on one core wait for each other, up to forty times as long, so each gets its own cores.
   cores=$(nproc) helper=$(( $(nproc) / 4 > 0 ? $(nproc) / 4 : 1 ))
   export GENERATOR_THREADS=${GENERATOR_THREADS:-$helper} EVALUATOR_THREADS=${EVALUATOR_THREADS:-$helper}
   export TRAINER_THREADS=${TRAINER_THREADS:-$(( cores - 2 * helper > 0 ? cores - 2 * helper : 1 ))}

@@ -1,7 +1,7 @@
-"""Writes constraints.txt: the version of everything the project pulls in, as this environment has it.
+"""Writes constraints.txt: the version of every direct and transitive dependency in this environment.
 
-Walks from the project's own requirements, so that what someone installed by hand stays out. CUDA's packages are left to
-torch, which pins them itself.
+Follows the project's own requirements, so packages that were installed by hand are left out. CUDA's packages are left
+to torch, which pins them itself.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from packaging.version import Version
 PROJECT = "seal-suite"
 EXTRAS = ("embedded", "dev")
 OURS = {"nvidia-ml-py"}
-"""NVIDIA's packages that the project itself asks for."""
+"""NVIDIA's packages that the project itself requires."""
 HEADER = """\
 # Every direct and transitive dependency of seal-suite[embedded,dev], for `pip install -c`. Written by
 # scripts/write_constraints.py from an environment that passes the tests.
@@ -25,7 +25,7 @@ HEADER = """\
 
 
 def closure(project: str, extras: tuple[str, ...]) -> dict[str, str]:
-    """Canonical name → public version of all that `project` with `extras` needs and that is installed here."""
+    """Canonical name → public version of every installed package that `project` with `extras` requires."""
     pins: dict[str, str] = {}
     seen: set[tuple[str, str]] = set()
     waiting = [(project, extra) for extra in ("", *extras)]

@@ -1,1 +1,1 @@
-"""The command line, `seal`: thin over `sealkit.client`, and the supervisor of the embedded stack."""
+"""The command line, `seal`: a thin layer over `sealkit.client`, and the supervisor of the embedded stack."""

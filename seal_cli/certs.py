@@ -1,7 +1,7 @@
-"""A certificate authority for one's own stack, and the certificates that it signs. Existing files stay unless they near
-their end; somebody with an authority of their own needs none of this, only files of the same names.
+"""A certificate authority for your own stack, and the certificates that it signs. Existing files are kept until they
+are about to expire. With an authority of your own you need none of this, only files with the same names.
 
-    ca.crt ca.key                     the authority; its key stays with whoever issues
+    ca.crt ca.key                     the authority; only the issuer needs its key
     {name}/tls.crt {name}/tls.key     one folder for each process or caller, with a copy of ca.crt
 """
 
@@ -22,7 +22,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from sealkit.errors import InvalidConfig
 
 SERVICES = ("controller", "worker", "generator", "trainer", "evaluator", "redis", "postgres", "vllm")
-"""Those of the compose stack, by the names they have there."""
+"""The services of the compose stack, by their names there."""
 _CA_DAYS = 3650
 _RENEW_DAYS = 30
 
@@ -36,10 +36,10 @@ class Signed:
 
 
 def make(folder: Path, names: Sequence[str], *, hosts: Sequence[str], days: int, renew: bool = False) -> list[str]:
-    """Makes the authority where there is none, and a certificate for each of `names` that has none, or one that ends
-    within a month or is not for all of `hosts` (all, with `renew`); the names that got one. Whoever is none of
-    `SERVICES` is a caller: its certificate opens no port and is for no host, so that nobody who stole it can pose as a
-    service. Raises InvalidConfig on files that are none."""
+    """Creates the authority if there is none, and a certificate for each of `names` that has none or whose certificate
+    expires within a month or does not cover all of `hosts` (for all names with `renew`). Returns the names that got a
+    certificate. A name that is not in `SERVICES` is a caller: its certificate is for TLS clients only and names no
+    host, so a thief cannot use it to impersonate a service. Raises InvalidConfig on unreadable or invalid files."""
     folder.mkdir(parents=True, exist_ok=True)
     signer = _load(folder / "ca.crt", folder / "ca.key") if (folder / "ca.crt").exists() else _authority(folder)
     issued = []
@@ -70,8 +70,8 @@ def authority(name: str = "SEAL stack") -> Signed:
 
 
 def issue(signer: Signed, name: str, hosts: Iterable[str], *, days: int, server: bool = True) -> Signed:
-    """A certificate for a client called `name`, with `server` for a server too, valid from an hour ago (clocks differ)
-    for `days`; a negative number gives one that has ended."""
+    """A certificate for a client called `name`, with `server` for a server too. It is valid from an hour ago (clocks
+    differ) for `days` days; a negative number gives an expired one."""
     key = ec.generate_private_key(ec.SECP256R1())
     uses = [ExtendedKeyUsageOID.CLIENT_AUTH, *([ExtendedKeyUsageOID.SERVER_AUTH] if server else [])]
     builder = (
@@ -84,7 +84,7 @@ def issue(signer: Signed, name: str, hosts: Iterable[str], *, days: int, server:
 
 
 def write(signed: Signed, folder: Path, *, ca: x509.Certificate) -> None:
-    """`ca.crt`, `tls.crt` and `tls.key` in `folder`."""
+    """Writes `ca.crt`, `tls.crt` and `tls.key` to `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     _write(folder / "ca.crt", _pem(ca))
     _write(folder / "tls.key", _key(signed.key), secret=True)
@@ -102,12 +102,14 @@ def _load(cert: Path, key: Path) -> Signed:
     try:
         loaded = serialization.load_pem_private_key(key.read_bytes(), password=None)
         if not isinstance(loaded, ec.EllipticCurvePrivateKey):
-            raise InvalidConfig(f"{key} is no elliptic-curve key; with an authority of your own, issue with its tools")
+            raise InvalidConfig(
+                f"{key} is not an elliptic-curve key; if you have your own authority, issue certificates with its tools"
+            )
         return Signed(x509.load_pem_x509_certificate(cert.read_bytes()), loaded)
     except OSError as error:
         raise InvalidConfig(f"{error.filename}: {error.strerror}; the authority's key is needed to issue") from error
     except ValueError as error:
-        raise InvalidConfig(f"{cert} and {key} are no authority: {error}") from error
+        raise InvalidConfig(f"{cert} and {key} are not a certificate authority: {error}") from error
 
 
 def _ends_soon(cert: Path) -> bool:
@@ -116,7 +118,7 @@ def _ends_soon(cert: Path) -> bool:
 
 
 def _hosts(cert: Path) -> list[str]:
-    """Names and addresses that a certificate is for; none where there is none."""
+    """Host names and addresses that a certificate covers; empty if it covers none."""
     old = _there(cert)
     if old is None:
         return []
@@ -133,7 +135,7 @@ def _there(cert: Path) -> x509.Certificate | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
-        raise InvalidConfig(f"{cert} is no certificate: {error}; remove it to get a new one") from error
+        raise InvalidConfig(f"{cert} is not a certificate: {error}; remove it to get a new one") from error
 
 
 def _builder(
@@ -173,12 +175,12 @@ def _key(key: ec.EllipticCurvePrivateKey) -> bytes:
 
 
 def _write(path: Path, content: bytes, *, secret: bool = False) -> None:
-    """Whole or not at all: a service may read it at this moment."""
+    """Writes atomically: a service may read the file at this moment."""
     scratch = path.with_name(f".{path.name}.new")
     descriptor = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600 if secret else 0o644)
     with os.fdopen(descriptor, "wb") as stream:
         stream.write(content)
-        if os.geteuid() == 0:  # the services run as whoever owns the folder, and read it as soon as it is there
+        if os.geteuid() == 0:  # the services run as the folder's owner, and read the file as soon as it exists
             owner = path.parent.stat()
             os.fchown(descriptor, owner.st_uid, owner.st_gid)
     scratch.replace(path)

@@ -1,4 +1,4 @@
-"""What the terminal gets: results on stdout, everything else on stderr; colours only where a person looks."""
+"""Terminal output: results on stdout, everything else on stderr; colours only on a terminal."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ _FIELDS_SHOWN = 20
 
 
 def say(message: str) -> None:
-    """A line on what goes on."""
+    """Prints a progress line on stderr."""
     err.print(escape(message))
 
 
 def fail(error: SealError) -> int:
-    """Prints what is wrong and the way out, faulty fields included. Returns the exit code: 2 for bad input, or 1."""
+    """Prints the error, how to fix it, and the faulty fields. Returns the exit code: 2 for bad input, or 1."""
     err.print(f"[bold red]error[/] {escape(error.message)}")
-    # A message that lists its faults itself is not said twice.
+    # Fields that the message lists already are not printed again.
     if not all(path in error.message and description in error.message for path, description in error.fields):
         for path, description in error.fields[:_FIELDS_SHOWN]:
             err.print(f"  [bold]{escape(path)}[/]  {escape(description)}")
@@ -45,7 +45,7 @@ def duration(seconds: float) -> str:
 
 
 def moment(time: datetime | None) -> str:
-    """A time as this machine's clock shows it; empty for None."""
+    """A time in this machine's time zone; empty for None."""
     return time.astimezone().strftime("%Y-%m-%d %H:%M:%S") if time else ""
 
 

@@ -1,4 +1,4 @@
-"""What an adaptation learned and forgot, as a table: R, and what it comes to."""
+"""What an adaptation learned and forgot: the matrix R as a table, and the metrics computed from it."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from rich.table import Table
 from sealkit.resources import Continual, Estimate
 
 _MOST_CONTEXTS = 16
-"""Columns that fit a terminal; wider ones are left to `seal runs report --json`."""
+"""Most columns that fit a terminal; for more contexts use `seal runs report --json`."""
 
 CONTINUAL_LEGEND = (
-    "A row after each context: accuracy on every context then; `start` is before any. BWT: how accuracy on earlier "
-    "contexts changed from just after they were learned to the end; forgetting: from the best they ever were."
+    "One row after each context: accuracy on every context at that time; `start` is before the first. BWT: change in "
+    "accuracy on earlier contexts from just after learning to the end; forgetting: drop from their best accuracy."
 )
 
 
 def matrix_table(found: Continual) -> Table | None:
-    """R[i, j] with one column a context; None where there are too many columns to show, or no row yet."""
+    """R[i, j] with one column per context; None if there are too many columns to show, or no row yet."""
     if not found.matrix or len(found.contexts) > _MOST_CONTEXTS:
         return None
     table = Table(
@@ -41,7 +41,7 @@ def matrix_table(found: Continual) -> Table | None:
 
 
 def continual_facts(found: Continual) -> Iterable[tuple[str, str]]:
-    """Label and value of each number that R comes to."""
+    """Label and value of each metric computed from R."""
     named = (
         ("just after learning", found.just_learned),
         ("at the end", found.at_end),

@@ -1,4 +1,4 @@
-"""What runs cost and would cost, for a person."""
+"""Costs and cost estimates of runs, formatted for a terminal."""
 
 from __future__ import annotations
 
@@ -8,11 +8,18 @@ from seal_cli.console import duration
 from sealkit.resources import Cost, RunEstimate
 from sealkit.types import Usage
 
-STAGES = {"generate": "writing", "train": "training", "evaluate": "asking", "m_step": "M-steps", "unsplit": "all"}
+STAGES = {
+    "generate": "generation",
+    "teach": "teaching",
+    "train": "training",
+    "evaluate": "evaluation",
+    "m_step": "M-steps",
+    "unsplit": "all",
+}
 
 
 def cost_facts(cost: Cost) -> Iterable[tuple[str, str]]:
-    """Lines of a report: label and value. Nothing where nothing was measured."""
+    """Lines of a report: label and value. Empty if nothing was measured."""
     if not cost.stages:
         return
     total = sum(cost.stages.values(), Usage())
@@ -36,7 +43,7 @@ def cost_facts(cost: Cost) -> Iterable[tuple[str, str]]:
 
 
 def arm_cost_facts(arms: Mapping[str, Cost]) -> Iterable[tuple[str, str]]:
-    """A line for each editor whose self-edits were sampled: what writing them took, and all of it in money."""
+    """A line for each editor whose self-edits were sampled: tokens to write them, and the cost in money."""
     for editor, cost in arms.items():
         wrote = cost.stages.get("generate")
         if wrote is None:
@@ -46,7 +53,7 @@ def arm_cost_facts(arms: Mapping[str, Cost]) -> Iterable[tuple[str, str]]:
 
 
 def cost_rows(rounds: Mapping[int, Cost], whole: Cost) -> Iterable[tuple[str, ...]]:
-    """Rows of a listing: round and stage, tokens read, written, trained on, device seconds, accepted, money."""
+    """Rows of a listing: round, stage, tokens read, written and trained on, device seconds, accepted, money."""
     for name, cost in [*((f"round {number + 1}", cost) for number, cost in sorted(rounds.items())), ("run", whole)]:
         for stage, usage in cost.stages.items():
             yield (name, _stage(stage), *_usage(usage), "", "")
@@ -75,7 +82,7 @@ def estimate_facts(estimate: RunEstimate) -> Iterable[tuple[str, str]]:
 
 
 def money(cost: Cost) -> str:
-    """Empty where the config has no price."""
+    """Empty if the config has no price."""
     return "" if cost.money is None else f"{cost.money:,.2f} {cost.currency}".rstrip()
 
 

@@ -1,4 +1,4 @@
-"""A run as it goes on: a live line on a terminal, a line an event elsewhere."""
+"""Progress of a run: a live line on a terminal, one line per event elsewhere."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ from sealkit.resources import (
 )
 
 STAGES = {
-    "e-step": "writing self-edits and trying them",
-    "m-step": "teaching the policy what helped",
+    "e-step": "sampling self-edits and trying them",
+    "m-step": "training the policy on what helped",
     "commit": "committing what helped, and measuring what it forgot",
     "scoring the last policy": "scoring the last policy on held-out contexts",
 }
@@ -36,7 +36,7 @@ STAGES = {
 
 @dataclass
 class Tally:
-    """What a watcher has seen so far."""
+    """The events seen so far, added up."""
 
     began: float = field(default_factory=time.monotonic)
     first_done: int | None = None
@@ -48,7 +48,7 @@ class Tally:
     failed: int = 0
 
     def note(self, event: Event) -> None:
-        """Takes one event in."""
+        """Adds one event."""
         if self.first_done is None:
             self.first_done = event.progress.trials_done
         self.done, self.total = event.progress.trials_done, event.progress.trials_total
@@ -70,13 +70,13 @@ class Tally:
 
     @property
     def seconds_left(self) -> float | None:
-        """By the pace of the trials seen so far; None before one has ended."""
+        """Estimated from the rate of the trials so far; None before one has ended."""
         seen = self.done - (self.first_done or 0)
         return self.elapsed / seen * (self.total - self.done) if seen > 0 and self.total > self.done else None
 
     @property
     def accuracy(self) -> str:
-        """Mean accuracy of the self-edits' adapters so far, beside that of no adapter."""
+        """Mean accuracy of the self-edits' adapters so far, and that without an adapter."""
         if not self.accuracies:
             return ""
         base = f" (no adapter {fmean(self.baselines):.2f})" if self.baselines else ""
@@ -84,13 +84,13 @@ class Tally:
 
 
 class View(Protocol):
-    """Shows events as they come."""
+    """Shows events as they arrive."""
 
     def show(self, event: Event, tally: Tally) -> None: ...
 
 
 def follow(events: Iterable[Event]) -> None:
-    """Shows a run's events to the end. Raises KeyboardInterrupt when the person has seen enough."""
+    """Shows a run's events until it ends. Raises KeyboardInterrupt on Ctrl-C."""
     tally = Tally()
     with _view(tally) as view:
         for event in events:
@@ -116,7 +116,7 @@ def _view(tally: Tally) -> Iterator[View]:
 
 
 class _Clock(ProgressColumn):
-    """Seconds gone and left; asked at every refresh, so it goes on between events."""
+    """Seconds elapsed and left; computed at every refresh, so it also advances between events."""
 
     def render(self, task: Task) -> Text:
         tally: Tally = task.fields["tally"]
@@ -125,14 +125,14 @@ class _Clock(ProgressColumn):
 
 
 class LiveView:
-    """One live line below a log of what has been reached."""
+    """One live line below a log of milestones."""
 
     def __init__(self, progress: Progress, tally: Tally) -> None:
         self.progress = progress
         self.task = progress.add_task("waiting for a worker", total=None, tally=tally)
 
     def show(self, event: Event, tally: Tally) -> None:
-        """Moves the bar; prints what is worth keeping."""
+        """Advances the bar; prints milestones."""
         if line := headline(event):
             self.progress.print(line, markup=False)
         self.progress.update(
@@ -144,7 +144,7 @@ class LineView:
     """Plain lines: for a file, a pipe or a CI log."""
 
     def show(self, event: Event, tally: Tally) -> None:
-        """Prints the event, headed by the time since the start."""
+        """Prints the event after the time since the start."""
         if isinstance(event.kind, TrialFinished):
             line = f"trial {tally.done}/{tally.total}: {trial_line(event.kind.trial)}"
             if (left := tally.seconds_left) is not None:
@@ -156,11 +156,11 @@ class LineView:
 
 
 def headline(event: Event) -> str:
-    """A line on what the run has reached; empty for what the bar shows."""
+    """A line for a milestone; empty for events that only advance the bar."""
     kind = event.kind
     if isinstance(kind, StageStarted):
         what = STAGES.get(kind.stage.lower(), kind.stage)
-        # People count from 1, records from 0.
+        # Shown from 1, stored from 0.
         return f"round {kind.round + 1} of {event.progress.rounds_total}: {what}"
     if isinstance(kind, PolicyTrained) and kind.policy.gate is GateState.REFUSED:
         return f"round {kind.round + 1}: {kind.policy.name} is refused, the policy stays: {kind.policy.gate_reason}"
@@ -181,7 +181,7 @@ def headline(event: Event) -> str:
 
 
 def trial_line(trial: Trial) -> str:
-    """A trial in a few words."""
+    """A trial in one line."""
     who = "the passage alone" if trial.editor == Editor.PASSAGE_ONLY else f"self-edit {trial.index}"
     if trial.editor not in (Editor.PASSAGE_ONLY, Editor.POLICY):
         who += f" by {trial.editor}"

@@ -1,4 +1,4 @@
-"""Adapters that nobody names any longer."""
+"""Adapters that nothing references any longer."""
 
 from __future__ import annotations
 
@@ -21,27 +21,27 @@ class Garbage:
 
 
 def find_garbage(store: AdapterStore, client: SealClient, grace_seconds: float) -> list[Garbage]:
-    """Adapters that no trial and no policy of the controller names, nor the manifest of an adapter that stays, and that
-    were put longer than `grace_seconds` ago, so that no trial under way can be about to name them.
+    """Adapters that no trial or policy of the controller references, and no manifest of an adapter that is kept. Only
+    those stored longer than `grace_seconds` ago, so that no running trial can be about to reference them.
 
-    Raises Unavailable where the controller does not answer, FailedPrecondition where the caller sees one tenant's alone
-    or the controller names none of the store's adapters (a store of somebody else's), AdapterCorrupt where a manifest
-    that stays cannot be read.
+    Raises Unavailable if the controller does not answer, FailedPrecondition if the caller sees only one tenant or the
+    controller references none of the store's adapters (the store of another controller), AdapterCorrupt if a manifest
+    of an adapter that is kept cannot be read.
     """
     caller = client.whoami()
     if caller.tenant:
         raise FailedPrecondition(
-            f"{caller.name} sees what is {caller.tenant}'s alone, and the store holds the adapters of all tenants; "
-            "only an admin who acts for none (no --tenant, no SEAL_TENANT) can tell what nobody names"
+            f"{caller.name} sees only the tenant {caller.tenant}, but the store holds the adapters of all tenants; "
+            "only an admin without a tenant (no --tenant, no SEAL_TENANT) sees all references"
         )
-    # The store first: an adapter that is named after this is not in the list.
+    # The store first: an adapter that is referenced after this is not in the list.
     ages = {digest: store.age_seconds(digest) for digest in store.list()}
     named = set(_named(client))
     old = {digest for digest, age in ages.items() if age > grace_seconds}
     if old and named.isdisjoint(ages):
         raise FailedPrecondition(
-            f"the controller at {client.address} names none of the {len(ages)} adapters in {store.url}; these two do "
-            "not seem to belong together. Name the right ones with --address and --store"
+            f"the controller at {client.address} references none of the {len(ages)} adapters in {store.url}; they do "
+            "not seem to belong together. Set --address and --store"
         )
     stay = _with_parents(store, {digest for digest in ages if digest in named or digest not in old})
     return [Garbage(digest, ages[digest], _size(store, digest)) for digest in sorted(old - stay)]
@@ -58,7 +58,7 @@ def _named(client: SealClient) -> Iterator[str]:
 
 
 def _with_parents(store: AdapterStore, digests: set[str]) -> set[str]:
-    """`digests` and those that they were trained on or from, all the way down."""
+    """`digests` and, transitively, the adapters that they were trained over or joined from."""
     found: set[str] = set()
     waiting = set(digests)
     while waiting:

@@ -1,4 +1,4 @@
-"""Is a server ready? Asked through gRPC's own health protocol."""
+"""Whether a server is ready, by gRPC's health protocol."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from sealkit.rpc.tls import Identity
 
 
 def is_serving(address: str, service: str = "", timeout: float = 1.0, *, identity: Identity | None = None) -> bool:
-    """Whether `address` says SERVING of `service` (empty: of the whole server) within `timeout` seconds."""
+    """Whether `address` reports SERVING for `service` (empty: for the whole server) within `timeout` seconds."""
     with open_sync_channel(address, identity=identity) as channel:
         check = channel.unary_unary(
             "/grpc.health.v1.Health/Check",

@@ -1,4 +1,4 @@
-"""Beside a run that is followed: says when a service of the embedded stack dies, since the run then waits silently."""
+"""While a run is followed: reports when a service of the embedded stack dies, since the run then waits silently."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from sealkit.errors import FailedPrecondition
 
 
 @contextmanager
-def lookout(data: Path | None, every: float = 3.0) -> Iterator[None]:
-    """Looks at the stack in `data` every `every` seconds while the block runs; does nothing for None."""
+def report_dead_services(data: Path | None, every: float = 3.0) -> Iterator[None]:
+    """Checks the stack in `data` every `every` seconds while the block runs; does nothing for None."""
     if data is None:
         yield
         return
     over = threading.Event()
-    watcher = threading.Thread(target=_watch, args=(Layout.at(data), every, over), name="lookout", daemon=True)
+    watcher = threading.Thread(target=_watch, args=(Layout.at(data), every, over), name="liveness", daemon=True)
     watcher.start()
     try:
         yield
@@ -34,17 +34,17 @@ def _watch(layout: Layout, every: float, over: threading.Event) -> None:
     while not over.wait(every):
         missing = missing_services(layout)
         if missing and missing != said:
-            # On the console of the live view, which makes room for it.
-            out.print(f"{missing}; the run waits, and goes on after `seal up`", markup=False, soft_wrap=True)
+            # On the console of the live view, which redraws below it.
+            out.print(f"{missing}; the run waits, and continues after `seal up`", markup=False, soft_wrap=True)
         said = missing
 
 
 def missing_services(layout: Layout) -> str:
-    """What of the stack does not run, in words; empty where all of it does."""
+    """The services that do not run, in words; empty if all do."""
     try:
         state = layout.read_state()
     except FailedPrecondition:
-        return ""  # every command that needs the record says so itself
+        return ""  # every command that needs the file reports this itself
     if state is None:
         return "the stack was stopped (another start may take another port: `seal runs watch` then finds the run again)"
     dead = [record.name for record in state.services if not process.is_alive(record)]

@@ -1,4 +1,4 @@
-"""`seal`: put the commands together; turn errors into one clear message and an exit code."""
+"""`seal`: the application with all commands; turns errors into one message and an exit code."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from sealkit.errors import SealError
 
 
 class SealGroup(TyperGroup):
-    """Typed errors end as a message and exit code 2 (bad input) or 1 (failure), Ctrl-C as 130; never as a traceback."""
+    """Typed errors give a message and exit code 2 (bad input) or 1 (failure), Ctrl-C gives 130; never a traceback."""
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -79,13 +79,14 @@ def _version(asked: bool) -> None:
 @app.callback()
 def options(
     version: Annotated[  # noqa: ARG001
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and end.")
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
     ] = False,
     tenant: Annotated[
         str, typer.Option(envvar="SEAL_TENANT", help="For admins: the tenant to act for, in every command.")
     ] = "",
 ) -> None:
-    """SEAL as a service suite: a language model writes its own training data, tries it, and learns from what helped."""
+    """SEAL as a service suite: a language model writes its own training data, trains on it, and learns from what
+    helped."""
     TENANT.set(tenant)
 
 

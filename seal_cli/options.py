@@ -22,7 +22,7 @@ TENANT: ContextVar[str] = ContextVar("tenant", default="")
 Address = Annotated[
     str,
     typer.Option(
-        envvar="SEAL_ADDRESS", help="The controller, host:port. Default: that of the stack in the data folder."
+        envvar="SEAL_ADDRESS", help="The controller, host:port. Default: the one of the stack in the data folder."
     ),
 ]
 Data = Annotated[Path, typer.Option("--data", envvar="SEAL_DATA", help="Data folder of the embedded stack.")]
@@ -33,21 +33,21 @@ RunName = Annotated[str, typer.Option(help="A name for the run. Default: the con
 Settings = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change the config: --set editor.k=3.")
 ]
-Follow = Annotated[bool, typer.Option(help="Stay and show how it goes.")]
+Follow = Annotated[bool, typer.Option(help="Stay and show progress.")]
 CancelOnInterrupt = Annotated[
-    bool, typer.Option("--cancel-on-interrupt", help="Ctrl-C cancels the run instead of leaving it going.")
+    bool, typer.Option("--cancel-on-interrupt", help="Ctrl-C cancels the run; without this it continues.")
 ]
 
 
 def connect(address: str, data: Path) -> SealClient:
-    """A client of the controller that was named, else of the embedded stack's. Raises Unavailable where none is."""
+    """A client of the given controller, or else of the embedded stack's. Raises Unavailable if there is none."""
     from sealkit.client import SealClient
 
     return SealClient(address or embedded_address(data), identity=own_identity(), token=_token(), tenant=TENANT.get())
 
 
 def own_identity() -> Identity | None:
-    """That of SEAL_TLS_CA, SEAL_TLS_CERT and SEAL_TLS_KEY. Raises InvalidConfig where only a part is set."""
+    """The identity of SEAL_TLS_CA, SEAL_TLS_CERT and SEAL_TLS_KEY. Raises InvalidConfig if only some are set."""
     from sealkit.rpc.tls import identity_of
 
     return identity_of(*(os.environ.get(f"SEAL_TLS_{part}", "") for part in ("CA", "CERT", "KEY")))
@@ -63,7 +63,7 @@ def _token() -> str:
 
 
 def embedded_address(data: Path) -> str:
-    """Where the controller of the stack in `data` listens. Raises Unavailable where none runs."""
+    """Address of the controller of the stack in `data`. Raises Unavailable if none runs."""
     from seal_cli.stack.layout import CONTROLLER, Layout
 
     layout = Layout.at(data)

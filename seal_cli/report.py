@@ -1,4 +1,4 @@
-"""A run's report as tables for a person who has never heard of SEAL."""
+"""A run's report as tables, readable without knowing SEAL."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from sealkit.resources import Estimate, GateState, PolicyVersion, ReportRow, Run
 
 SPLITS = {
     "train": "Contexts that the policy learns from",
-    "held_out": "Held-out contexts, which never teach it",
+    "held_out": "Held-out contexts, never trained on",
 }
 LEGEND = (
     "Accuracy: the share of questions answered right without seeing the text, averaged over contexts (n), with its "
-    "95 % interval. No adapter: the model as it came. Passage only: trained on the text itself. Self-edits: trained "
+    "95 % interval. No adapter: the model as it is. Passage only: trained on the text itself. Self-edits: trained "
     "on what the model wrote about the text; θ_0 wrote before, θ_1, θ_2 … after learning from what helped. Best of k "
-    "is chosen by these very questions, so it is an upper bound. Each round learns from contexts of its own: compare "
+    "is chosen by these same questions, so it is an upper bound. Each round has its own contexts: compare "
     "policies on the held-out ones."
 )
 
 
 def print_report(run: Run, report: RunReport, store: Path | None) -> None:
-    """Prints all of it; `store` is where adapters lie, where that is known."""
+    """Prints the report; `store` is the folder of the adapters, if known."""
     out.print()
     out.print(
         f"[bold]{escape(run.display_name or run.name)}[/] · {run.name} · {run.state.value} "
@@ -48,6 +48,10 @@ def print_report(run: Run, report: RunReport, store: Path | None) -> None:
     out.print(_facts(report, store))
     out.print()
     out.print(f"[bold]{escape(report.verdict)}[/]")
+    if run.unread_config:
+        unread = f"this version cannot read {', '.join(run.unread_config)}, so the run cannot continue."
+        out.print()
+        out.print(f"Another version stored the config; {unread}", markup=False)
 
 
 def _accuracy_table(split: str, rows: Iterable[ReportRow]) -> Table:
@@ -83,7 +87,7 @@ def _facts(report: RunReport, store: Path | None) -> RenderableType:
 
 
 def _fact_rows(report: RunReport, store: Path | None) -> Iterable[tuple[str, str]]:
-    yield "kept", f"{report.kept} self-edits taught the policy"
+    yield "kept", f"the policy was trained on {report.kept} self-edits"
     yield "trials", ", ".join(f"{count} {outcome}" for outcome, count in report.trial_counts.items()) or "none"
     if report.trial_forgetting:
         yield "forgetting by a trial's adapter", _signed(report.trial_forgetting)
@@ -94,7 +98,7 @@ def _fact_rows(report: RunReport, store: Path | None) -> Iterable[tuple[str, str
         yield from continual_facts(report.continual)
     if report.stage_seconds:
         parts = (f"{STAGES.get(stage, stage)} {seconds:.1f} s" for stage, seconds in report.stage_seconds.items())
-        yield "seconds a trial", f"{', '.join(parts)} (in company with other trials, waiting included)"
+        yield "seconds a trial", f"{', '.join(parts)} (shared with other trials, waiting included)"
     if trials := sum(report.trial_counts.values()):
         each = report.wall_seconds / trials
         yield "in all", f"{report.wall_seconds:.0f} s, {each:.1f} s for each of {trials} trials, M-steps included"

@@ -11,7 +11,7 @@ from seal_cli.console import out
 
 
 def print_listing(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Prints `rows` under `columns`. Where no person looks: no header, one line each, nothing cut off."""
+    """Prints `rows` under `columns`. Off a terminal: no header, one line per row, nothing cut off."""
     rows = list(rows)
     if not out.is_terminal:
         out.file.writelines("\t".join(row) + "\n" for row in rows)

@@ -1,4 +1,4 @@
-"""Traces that begin at a command: where SEAL_TRACES_ENDPOINT is set."""
+"""Traces that begin at a command, if SEAL_TRACES_ENDPOINT is set."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from sealkit.observability.start import TracingSettings, start_tracing
 
 @contextmanager
 def traced() -> Iterator[None]:
-    """Tracing for a command, whose last spans are sent before it ends. Bad settings end as any bad input does."""
+    """Tracing for a command; its last spans are sent before it exits. Invalid settings are reported like any bad
+    input."""
     from seal_cli.console import fail
     from sealkit.rpc.settings import explain
 

@@ -1,4 +1,4 @@
-"""Circuit breaker (Nygard, Release It!, 2007): after many failures in a row, ask no more for a while."""
+"""Circuit breaker (Nygard, Release It!, 2007): after many consecutive failures, make no calls for a while."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from sealkit.errors import Unavailable
 
 
 class CircuitBreaker:
-    """Closed: all may pass. Open, after `failures` in a row: none, for `seconds`. Then one may try; its success closes
-    the breaker, its failure opens it for another `seconds`. For one event loop."""
+    """Closed: all calls pass. Open, after `failures` consecutive failures: none pass for `seconds`. Then one may try:
+    its success closes the breaker, its failure opens it for another `seconds`. For one event loop."""
 
     def __init__(
         self, name: str, *, failures: int, seconds: float, clock: Callable[[], float] = time.monotonic
@@ -26,14 +26,14 @@ class CircuitBreaker:
 
     @contextmanager
     def attempt(self) -> Iterator[None]:
-        """Around one attempt, whose outcome is told by `succeeded` or `failed`. Raises Unavailable, with the seconds
-        until the next try, while the breaker is open."""
+        """Context of one attempt; report its outcome by `succeeded` or `failed`. While the breaker is open, raises
+        Unavailable with the seconds until the next attempt."""
         mine = self._in_a_row >= self._limit
         if mine:
             left = self._opened_at + self._seconds - self._clock()
             if left > 0 or self._trying:
                 raise Unavailable(
-                    f"{self._name} failed {self._in_a_row} times in a row; it is asked again in {max(0.0, left):.0f} s",
+                    f"{self._name} failed {self._in_a_row} times in a row; next call in {max(0.0, left):.0f} s",
                     retry_after=max(left, 0.1),
                 )
             self._trying = True
@@ -44,10 +44,10 @@ class CircuitBreaker:
                 self._trying = False
 
     def succeeded(self) -> None:
-        """It answered, with whatever answer."""
+        """The service answered, whatever the answer."""
         self._in_a_row = 0
 
     def failed(self) -> None:
-        """It did not answer, or said that it cannot."""
+        """The service did not answer, or reported that it cannot."""
         self._in_a_row += 1
         self._opened_at = self._clock()

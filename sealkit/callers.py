@@ -1,4 +1,4 @@
-"""Who calls: a name, a role, a tenant. Whom to let in is decided in `sealkit.rpc.authority`."""
+"""The caller of an rpc: name, role, tenant. Authorization is in `sealkit.rpc.authority`."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ _READS = ("Get", "List", "Watch", "Estimate", "Check")
 
 
 class Role(IntEnum):
-    """Each may do what those before it may."""
+    """Each role includes the permissions of those before it."""
 
     VIEWER = 1
     """Reads."""
     OPERATOR = 2
-    """Starts, stops, publishes."""
+    """May start, stop and publish."""
     ADMIN = 3
     """Belongs to no tenant, sees all of them, and may act for any."""
 
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """`tenant`: the one that it belongs to, or that an admin acts for; empty: an admin who acts for none."""
+    """`tenant`: the caller's own, or the one that an admin acts for; empty: an admin who acts for none."""
 
     name: str
     role: Role
@@ -32,9 +32,9 @@ class Caller:
 NOBODY_KNOWN = Caller("anonymous", Role.ADMIN)
 """Without TLS."""
 STRANGER = Caller("", Role.VIEWER)
-"""Who was not let in."""
+"""A caller that was not authenticated."""
 CALLER: ContextVar[Caller] = ContextVar("caller", default=NOBODY_KNOWN)
-"""Whose call is being handled."""
+"""The caller of the rpc that is being handled."""
 
 
 def reads(action: str) -> bool:

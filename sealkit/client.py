@@ -6,8 +6,8 @@
             print(event.progress.stage)
         print(seal.report(run.name).verdict)
 
-Values are those of `sealkit.resources`, errors those of `sealkit.errors`. A call that finds no controller is sent again
-a few times; that is safe for all of them, since whatever changes something carries a request id.
+Values are those of `sealkit.resources`, errors those of `sealkit.errors`. A call that does not reach the controller is
+retried a few times; this is safe because every changing call carries a request id.
 """
 
 from __future__ import annotations
@@ -57,17 +57,17 @@ _RETRY_PAUSES = (0.2, 0.5, 1.0)
 
 
 def _span(call: Call[T]) -> AbstractContextManager[str]:
-    """A trace begins at what changes something."""
+    """Begins a trace; only changing calls do."""
     name = f"controller/{call.method}"
     return tracing.span(name, kind="client", begins=not reads(call.method), attributes={"rpc.method": call.method})
 
 
 class _Client:
-    """What both clients hold.
+    """The state of both clients.
 
-    `timeout` is the deadline of a call in seconds; a watcher whose stream breaks tries to reconnect for `patience`
-    seconds before it raises Unavailable. `identity`: TLS, with a certificate of its own or a bearer `token`. `tenant`:
-    for an admin, the one to act for.
+    `timeout` is the deadline of a call in seconds. A watcher whose stream breaks tries to reconnect for
+    `reconnect_seconds` before it raises Unavailable. `identity`: TLS, with a client certificate or a bearer `token`.
+    `tenant`: for an admin, the one to act for.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class _Client:
         address: str = "127.0.0.1:50050",
         *,
         timeout: float = 60,
-        patience: float = 300,
+        reconnect_seconds: float = 300,
         max_message_mib: int = 64,
         identity: Identity | None = None,
         token: str = "",
@@ -86,13 +86,13 @@ class _Client:
         self._identity = identity
         self._token = token
         self._timeout = timeout
-        self._patience = patience
+        self._reconnect_seconds = reconnect_seconds
         self._max_message_mib = max_message_mib
         self._peer = f"controller at {address}"
 
 
 class SealClient(_Client):
-    """The blocking client; works in any thread, under a running event loop too."""
+    """The blocking client; works in any thread, also under a running event loop."""
 
     def __enter__(self) -> Self:
         return self
@@ -101,7 +101,7 @@ class SealClient(_Client):
         self.close()
 
     def close(self) -> None:
-        """Closes the connection; what is under way in other threads ends with Cancelled."""
+        """Closes the connection; calls in other threads end with Cancelled."""
         self._channel.close()
 
     def create_run(
@@ -110,33 +110,40 @@ class SealClient(_Client):
         records: Records,
         retention: Records = (),
         *,
+        anchors: Records = (),
         display_name: str = "",
         request_id: str | None = None,
     ) -> Run:
-        """Starts a run on `records` (the domain's own form). The same `request_id` again returns the same run.
+        """Starts a run on `records` (in the domain's format). The same `request_id` returns the same run. `retention`
+        and `anchors` ({id, prompt}) replace the project's own; anchors only if the config says so
+        (`inner_loop.anchors.source = "file"`).
 
-        Raises InvalidConfig and InvalidDataset with every fault named, UnknownPolicy, RequestIdReused, QuotaExceeded.
+        Raises InvalidConfig and InvalidDataset with every faulty field, UnknownPolicy, RequestIdReused, QuotaExceeded.
         """
         return self._send(
-            calls.create_run(config, records, retention, display_name=display_name, request_id=request_id)
+            calls.create_run(
+                config, records, retention, anchors=anchors, display_name=display_name, request_id=request_id
+            )
         )
 
-    def estimate_run(self, config: RunConfig | Mapping[str, Any], records: Records) -> RunEstimate:
-        """What such a run would take, from the rates measured so far; nothing is started. Raises as `create_run`."""
-        return self._send(calls.estimate_run(config, records))
+    def estimate_run(
+        self, config: RunConfig | Mapping[str, Any], records: Records, *, anchors: Records = ()
+    ) -> RunEstimate:
+        """Estimates the cost of such a run from measured rates; starts nothing. Raises what `create_run` raises."""
+        return self._send(calls.estimate_run(config, records, anchors))
 
     def get_run(self, name: str) -> Run:
         """Raises UnknownRun."""
         return self._send(calls.get_run(name))
 
     def list_runs(self) -> Iterator[Run]:
-        """All runs, newest first, a page at a time."""
+        """All runs, newest first, one page per call."""
         return self._pages(calls.list_runs)
 
     def watch_run(self, name: str, cursor: str = "") -> Iterator[Event]:
-        """The run's events after `cursor` (empty: all of them) until it has ended; reconnects by itself, and gives
-        nothing twice. Raises UnknownRun, InvalidCursor."""
-        watch = Watch(name, cursor, self._patience)
+        """The run's events after `cursor` (empty: all) until it has ended; reconnects, and yields no event twice.
+        Raises UnknownRun, InvalidCursor."""
+        watch = Watch(name, cursor, self._reconnect_seconds)
         while True:
             call = self._stub.WatchRun(watch.request(), metadata=self._metadata)
             try:
@@ -163,17 +170,18 @@ class SealClient(_Client):
         return self._send(calls.cancel_run(name))
 
     def pause_run(self, name: str) -> Run:
-        """Lets the trials under way come to their end and starts no more. Raises UnknownRun."""
+        """Starts no more trials; those in progress finish. Raises UnknownRun."""
         return self._send(calls.pause_run(name))
 
     def resume_run(self, name: str, budget: Budget | None = None) -> Run:
-        """Takes a paused, failed or cancelled run up; `budget` takes the place of the one in force. Raises UnknownRun,
-        RunNotResumable, BudgetExhausted."""
+        """Resumes a paused, failed or cancelled run; `budget` replaces the current one. Raises UnknownRun,
+        RunNotResumable, ConfigOutdated, BudgetExhausted."""
         return self._send(calls.resume_run(name, budget))
 
     def retry_trials(self, name: str, names: Sequence[str] = ()) -> tuple[Run, int]:
-        """Queues failed trials of the run `name` again, all or those of `names`, and the run with them if it had ended;
-        with the run, how many. Raises UnknownRun, UnknownTrial, RunNotResumable, BudgetExhausted."""
+        """Retries failed trials of the run `name`, all or those of `names`, and resumes the run if it had ended.
+        Returns the run and the number of trials. Raises UnknownRun, UnknownTrial, RunNotResumable, ConfigOutdated,
+        BudgetExhausted."""
         return self._send(calls.retry_trials(name, names))
 
     def report(self, name: str) -> RunReport:
@@ -181,8 +189,8 @@ class SealClient(_Client):
         return self._send(calls.report(name))
 
     def list_trials(self, parent: str, state: TrialState | None = None) -> Iterator[Trial]:
-        """Trials of `runs/{id}` or `runs/{id}/rounds/{round}`, all or those in one state, by name, without verdicts, a
-        page at a time."""
+        """Trials of `runs/{id}` or `runs/{id}/rounds/{round}`, all or those in one state, by name, without verdicts,
+        one page per call."""
         return self._pages(lambda token: calls.list_trials(parent, token, state))
 
     def get_trial(self, name: str) -> Trial:
@@ -190,12 +198,12 @@ class SealClient(_Client):
         return self._send(calls.get_trial(name))
 
     def rerun_trial(self, name: str, *, request_id: str | None = None) -> Trial:
-        """Has a trial made again from its manifest; the new trial, not yet made (see `get_rerun`). Raises
-        UnknownTrial, NotReproducible."""
+        """Queues a rerun of a trial from its manifest; returns the new trial (see `get_rerun` for the result). Raises
+        UnknownTrial, NotReproducible, ConfigOutdated."""
         return self._send(calls.rerun_trial(name, request_id))
 
     def get_rerun(self, name: str) -> Rerun:
-        """A rerun, by its own name, beside the recorded trial. Raises UnknownTrial."""
+        """A rerun, by its own name, compared with the recorded trial. Raises UnknownTrial."""
         return self._send(calls.get_rerun(name))
 
     def wait_rerun(self, name: str, *, poll_seconds: float = 0.5) -> Rerun:
@@ -205,7 +213,7 @@ class SealClient(_Client):
         return rerun
 
     def list_policies(self) -> Iterator[PolicyVersion]:
-        """All policies, newest first, a page at a time."""
+        """All policies, newest first, one page per call."""
         return self._pages(calls.list_policies)
 
     def get_policy(self, name: str) -> PolicyVersion:
@@ -222,19 +230,19 @@ class SealClient(_Client):
         return self._send(calls.get_alias(name))
 
     def list_aliases(self) -> Iterator[Alias]:
-        """All aliases by name, a page at a time."""
+        """All aliases by name, one page per call."""
         return self._pages(calls.list_aliases)
 
     def roll_back_alias(self, name: str, *, reason: str = "", request_id: str | None = None) -> Alias:
-        """Points an alias to the policy before. Raises UnknownAlias, NothingToRollBack, RequestIdReused."""
+        """Points an alias to its previous policy. Raises UnknownAlias, NothingToRollBack, RequestIdReused."""
         return self._send(calls.roll_back_alias(name, reason, request_id))
 
     def whoami(self) -> CallerInfo:
-        """Who this client is to the controller: role, tenant, quotas and what is used of them."""
+        """This client's identity at the controller: role, tenant, quotas and their use."""
         return self._send(calls.get_caller())
 
     def list_audit_entries(self, *, resource: str = "", caller: str = "") -> Iterator[AuditEntry]:
-        """The audit log, newest first, a page at a time: all of it, or what is on a thing or from a caller. Raises
+        """The audit log, newest first, one page per call: all of it, or that of one resource or caller. Raises
         PermissionDenied for viewers."""
         return self._pages(lambda token: calls.list_audit_entries(token, resource, caller))
 
@@ -288,29 +296,34 @@ class AsyncSealClient(_Client):
         records: Records,
         retention: Records = (),
         *,
+        anchors: Records = (),
         display_name: str = "",
         request_id: str | None = None,
     ) -> Run:
         """See `SealClient.create_run`."""
         return await self._send(
-            calls.create_run(config, records, retention, display_name=display_name, request_id=request_id)
+            calls.create_run(
+                config, records, retention, anchors=anchors, display_name=display_name, request_id=request_id
+            )
         )
 
-    async def estimate_run(self, config: RunConfig | Mapping[str, Any], records: Records) -> RunEstimate:
+    async def estimate_run(
+        self, config: RunConfig | Mapping[str, Any], records: Records, *, anchors: Records = ()
+    ) -> RunEstimate:
         """See `SealClient.estimate_run`."""
-        return await self._send(calls.estimate_run(config, records))
+        return await self._send(calls.estimate_run(config, records, anchors))
 
     async def get_run(self, name: str) -> Run:
         """Raises UnknownRun."""
         return await self._send(calls.get_run(name))
 
     def list_runs(self) -> AsyncIterator[Run]:
-        """All runs, newest first, a page at a time."""
+        """All runs, newest first, one page per call."""
         return self._pages(calls.list_runs)
 
     async def watch_run(self, name: str, cursor: str = "") -> AsyncGenerator[Event, None]:
         """See `SealClient.watch_run`."""
-        watch = Watch(name, cursor, self._patience)
+        watch = Watch(name, cursor, self._reconnect_seconds)
         while True:
             call = self._stub.WatchRun(watch.request(), metadata=self._metadata)
             try:
@@ -377,7 +390,7 @@ class AsyncSealClient(_Client):
         return rerun
 
     def list_policies(self) -> AsyncIterator[PolicyVersion]:
-        """All policies, newest first, a page at a time."""
+        """All policies, newest first, one page per call."""
         return self._pages(calls.list_policies)
 
     async def get_policy(self, name: str) -> PolicyVersion:

@@ -21,7 +21,7 @@ async def gather_or_cancel(
 @overload
 async def gather_or_cancel(*work: Coroutine[object, object, A]) -> tuple[A, ...]: ...
 async def gather_or_cancel(*work: Coroutine[object, object, object]) -> tuple[object, ...]:
-    """The results, in order. The first failure cancels the rest, waits for its end, and is raised as it is."""
+    """The results, in order. The first failure cancels the others, waits until they have ended, and is raised."""
     tasks = [asyncio.ensure_future(one) for one in work]
     try:
         return tuple(await asyncio.gather(*tasks))
@@ -38,8 +38,8 @@ class _InFlight(Generic[V]):
 
 
 class SingleFlightCache(Generic[K, V]):
-    """A least-recently-used cache of at most `limit`, measured by `weigh` (1 a result unless told), with single
-    flight. Failures are not kept. For one event loop."""
+    """A least-recently-used cache of at most `limit`, measured by `weigh` (default: 1 per result), with single flight.
+    Failures are not cached. For one event loop."""
 
     def __init__(self, limit: float, weigh: Callable[[V], float] = lambda _: 1.0) -> None:
         self._limit = limit
@@ -49,8 +49,8 @@ class SingleFlightCache(Generic[K, V]):
         self._in_flight: dict[K, _InFlight[V]] = {}
 
     async def get(self, key: K, compute: Callable[[], Awaitable[V]]) -> tuple[V, bool]:
-        """The result of `key`, and whether this call had it computed. The computation goes on while anyone waits for
-        it, and is cancelled with its last waiter. Raises what `compute` raises, to all who wait."""
+        """The result of `key`, and whether this call computed it. The computation continues while anyone waits for it,
+        and is cancelled with its last waiter. Raises what `compute` raises, in every waiter."""
         if key in self._kept:
             self._kept.move_to_end(key)
             return self._kept[key], False
@@ -68,7 +68,7 @@ class SingleFlightCache(Generic[K, V]):
                 self._in_flight.pop(key, None)
 
     def forget(self, key: K) -> None:
-        """Drops a kept result."""
+        """Drops a cached result."""
         if key in self._kept:
             self._weight -= self._weigh(self._kept.pop(key))
 

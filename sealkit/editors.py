@@ -1,4 +1,4 @@
-"""The list of outside editors: models at OpenAI-compatible endpoints that write self-edits in the policy's place.
+"""The list of outside editors: models at OpenAI-compatible endpoints that write self-edits instead of the policy.
 
 A key comes from a file or a variable that the list names, never from the list itself.
 """
@@ -15,7 +15,7 @@ from sealkit.errors import InvalidConfig
 
 
 class EditorEntry(EndpointOptions):
-    """[[editor]] of the file: who it is called here, which model it is there, and where.
+    """[[editor]] of the file: its name in runs, its model at the endpoint, and the endpoint.
 
     [[editor]]
     name = "outside"                 # as runs name it
@@ -38,7 +38,7 @@ class _File(BaseModel):
 
 
 def read_entries(file: str) -> tuple[EditorEntry, ...]:
-    """The editors that a file lists; none where no file is named. Raises InvalidConfig naming what is wrong."""
+    """The editors that the file lists; none without a file. Raises InvalidConfig with the faulty entry."""
     if not file:
         return ()
     try:
@@ -50,5 +50,5 @@ def read_entries(file: str) -> tuple[EditorEntry, ...]:
         raise InvalidConfig(f"editors file {file}: {faults}") from error
     names = [entry.name for entry in entries]
     if twice := {name for name in names if names.count(name) > 1}:
-        raise InvalidConfig(f"editors file {file}: {', '.join(sorted(twice))} comes twice")
+        raise InvalidConfig(f"editors file {file}: duplicate editor {', '.join(sorted(twice))}")
     return entries

@@ -1,5 +1,5 @@
-"""One client for OpenAI-compatible HTTP endpoints: bounded retries, deadlines, a circuit breaker, a limit on calls
-under way, and a key that never shows up in what it says."""
+"""One client for OpenAI-compatible HTTP endpoints: bounded retries, deadlines, a circuit breaker, a limit on concurrent
+calls. The key never appears in messages."""
 
 from __future__ import annotations
 
@@ -33,15 +33,14 @@ from sealkit.errors import (
 _BUSY = 429
 _AWAY = frozenset({502, 503, 504})
 _MOST_BYTES = 64 << 20
-"""Of one answer; what says more is no endpoint that answers questions."""
+"""Most bytes of one reply."""
 _HALF_PAIR = re.compile(r"\\u[dD][89a-fA-F]")
 _SHOWN = 300
 """Characters of an endpoint's own message that an error quotes."""
 
 
 class EndpointOptions(BaseModel):
-    """Where an endpoint is and how long it is waited for. Holds no key: `api_key_env` and `api_key_file` say where to
-    find one."""
+    """Address and timeouts of an endpoint. Contains no key: `api_key_env` and `api_key_file` name its source."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -49,25 +48,25 @@ class EndpointOptions(BaseModel):
     api_key_env: str = Field("", description="Environment variable that holds the API key; empty: none.")
     api_key_file: str = Field("", description="File that holds the API key; empty: none.")
     connect_seconds: float = Field(5, gt=0)
-    answer_seconds: float = Field(120, gt=0, description="One attempt, from the request to the whole answer.")
-    deadline_seconds: float = Field(300, gt=0, description="One call, with all its attempts and waits.")
+    answer_seconds: float = Field(120, gt=0, description="Timeout of one attempt, up to the whole reply.")
+    deadline_seconds: float = Field(300, gt=0, description="Timeout of one call, with all attempts and waits.")
     retries: int = Field(4, ge=0, le=20, description="Attempts after the first.")
     backoff_seconds: float = Field(0.5, gt=0, description="Longest first wait; doubled with each attempt.")
     longest_wait_seconds: float = Field(30, gt=0, description="A longer Retry-After ends the call.")
-    concurrency: int = Field(16, ge=1, description="Requests under way at once; others wait.")
+    concurrency: int = Field(16, ge=1, description="Concurrent requests; more have to wait.")
     breaker_failures: int = Field(
         32,
         ge=1,
-        description="Failures in a row after which it is asked no more for a while. More than `concurrency`, because "
-        "what is under way fails together.",
+        description="Consecutive failures that open the circuit breaker. More than `concurrency`, because concurrent "
+        "requests fail together.",
     )
-    breaker_seconds: float = Field(15, gt=0, description="How long that while is.")
+    breaker_seconds: float = Field(15, gt=0, description="Seconds that the circuit breaker stays open.")
 
 
 @dataclass(frozen=True, slots=True)
 class Chat:
-    """What a chat completion said, whether its token limit cut it off, and the tokens it took; 0 where the endpoint
-    does not say."""
+    """The text of a chat completion, whether its token limit cut it off, and its tokens; 0 if the endpoint does not
+    report them."""
 
     text: str
     prompt_tokens: int
@@ -78,20 +77,18 @@ class Chat:
 class Endpoint:
     """Calls one endpoint. Its calls raise:
 
-    Unavailable: nothing answers there, or it says 5xx after all retries, or something that is not JSON.
-    DeadlineExceeded: one attempt or the whole call took too long.
-    ResourceExhausted: it says 429 after all retries; `retry_after` as it asked.
-    EndpointDenied: it says 401 or 403.
-    EndpointRefused: it says any other 3xx or 4xx; `metadata["status"]` holds which.
+    Unavailable: no answer, or 5xx after all retries, or a reply that is not JSON. DeadlineExceeded: one attempt or the
+    whole call took too long. ResourceExhausted: 429 after all retries; `retry_after` from the endpoint. EndpointDenied:
+    401 or 403. EndpointRefused: any other 3xx or 4xx; `metadata["status"]` is the status code.
     """
 
     def __init__(self, options: EndpointOptions, *, transport: httpx.AsyncBaseTransport | None = None) -> None:
-        """Sends nothing yet. Raises InvalidConfig where the URL is none, or the key that was named is not there."""
+        """Sends nothing yet. Raises InvalidConfig if the URL is invalid or the key is missing."""
         self.url = options.url.rstrip("/")
         try:
             httpx.URL(self.url)
         except httpx.InvalidURL as error:
-            raise InvalidConfig(f"{self.url!r} is no URL: {error}") from error
+            raise InvalidConfig(f"{self.url!r} is not a URL: {error}") from error
         self._options = options
         self._key = read_api_key(options)
         self._slots = asyncio.Semaphore(options.concurrency)
@@ -108,7 +105,7 @@ class Endpoint:
         await self._client.aclose()
 
     async def chat(self, body: Mapping[str, Any]) -> Chat:
-        """`POST /chat/completions` with one choice; asking twice does no harm, so a lost connection is retried."""
+        """`POST /chat/completions` with one choice; repeatable, so a lost connection is retried."""
         reply = await self.json("POST", "/chat/completions", body, repeatable=True)
         try:
             text = reply["choices"][0]["message"]["content"] or ""
@@ -117,7 +114,7 @@ class Endpoint:
             cut = reply["choices"][0].get("finish_reason") == "length"
             return Chat(str(text), tokens[0], tokens[1], cut)
         except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
-            raise Unavailable(f"{self.url} answered with what is no chat completion: {self._shown(reply)}") from error
+            raise Unavailable(f"{self.url} did not answer with a chat completion: {self._shown(reply)}") from error
 
     async def json(
         self, method: str, path: str, body: Mapping[str, Any] | None = None, *, repeatable: bool = False
@@ -126,19 +123,19 @@ class Endpoint:
         text = await self.text(method, path, body, repeatable=repeatable)
         try:
             value = json.loads(text)
-            if _HALF_PAIR.search(text):  # JSON can spell half a surrogate pair; no message carries one
+            if _HALF_PAIR.search(text):  # JSON can contain half a surrogate pair; protobuf messages cannot
                 value = json.loads(json.dumps(value, ensure_ascii=False).encode("utf-8", "replace"))
         except (ValueError, RecursionError) as error:
-            raise Unavailable(f"{self.url}{path} answered with what is no JSON: {self._shown(text)}") from error
+            raise Unavailable(f"{self.url}{path} did not answer with JSON: {self._shown(text)}") from error
         if not isinstance(value, dict):
-            raise Unavailable(f"{self.url}{path} answered with JSON that is no object: {self._shown(text)}")
+            raise Unavailable(f"{self.url}{path} answered with JSON that is not an object: {self._shown(text)}")
         return value
 
     async def text(
         self, method: str, path: str, body: Mapping[str, Any] | None = None, *, repeatable: bool = False
     ) -> str:
-        """One call, `body` sent as JSON. Failed connections, 429, 502, 503 and 504 are tried again; a connection that
-        was lost after the request went out only where the request is `repeatable`."""
+        """One call, `body` sent as JSON. Failed connections, 429, 502, 503 and 504 are retried; a connection that was
+        lost after the request was sent only if the request is `repeatable`."""
         try:
             async with asyncio.timeout(self._options.deadline_seconds):
                 for attempt in range(self._options.retries + 1):
@@ -157,8 +154,8 @@ class Endpoint:
     async def _attempt(
         self, method: str, path: str, body: Mapping[str, Any] | None, repeatable: bool, *, first: bool
     ) -> str | SealError:
-        """The answer, or an error that may pass; raises those that will not. An open breaker fails new calls at once,
-        and lets those wait that are between attempts."""
+        """The reply, or a transient error; raises permanent ones. An open breaker fails new calls at once, and makes
+        those between attempts wait."""
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(self._slots)
             try:
@@ -187,7 +184,7 @@ class Endpoint:
             return self._outcome(path, response)
 
     async def _ask(self, method: str, url: str, body: Mapping[str, Any] | None) -> httpx.Response:
-        """The response, read to its end. Raises Unavailable where that does not come."""
+        """The whole response. Raises Unavailable if it does not arrive."""
         async with self._client.stream(method, url, json=body) as response:
             parts, size = [], 0
             async for part in response.aiter_bytes():
@@ -228,7 +225,7 @@ class Endpoint:
         return max(random.uniform(0, bound), error.retry_after or 0)
 
     def _shown(self, said: object) -> str:
-        """What an endpoint said, on one line, cut, and without the key."""
+        """An endpoint's message, on one line, shortened, and without the key."""
         text = " ".join(str(said).split()) or type(said).__name__
         if self._key:
             text = text.replace(self._key.get_secret_value(), "***")
@@ -239,8 +236,8 @@ class Endpoint:
 
 
 def read_api_key(options: EndpointOptions) -> SecretStr | None:
-    """The key from the file or variable that was named; None where neither was. Raises InvalidConfig where it is not
-    there, empty, or nothing a header can carry."""
+    """The key from the configured file or variable; None without either. Raises InvalidConfig if it is missing, empty,
+    or not valid in a header."""
     if options.api_key_file:
         source = options.api_key_file
         try:
@@ -255,17 +252,17 @@ def read_api_key(options: EndpointOptions) -> SecretStr | None:
     if not key:
         raise InvalidConfig(f"{source} holds no API key; set it, or name another source")
     if not key.isascii() or not key.isprintable() or " " in key:
-        raise InvalidConfig(f"what {source} holds is no API key: it has characters that no header can carry")
+        raise InvalidConfig(f"{source} does not contain an API key: it has characters that are not allowed in a header")
     return SecretStr(key)
 
 
 def token_count(said: object) -> int:
-    """A count of tokens as an endpoint says it; 0 where it says something else."""
+    """A token count from an endpoint; 0 if it is not a number."""
     return int(said) if isinstance(said, int | float) and 0 <= said < 2**53 else 0
 
 
 def _retry_after(response: httpx.Response) -> float | None:
-    """Seconds that the Retry-After header asks for, as a number or a date (RFC 9110, 10.2.3); None without one."""
+    """Seconds of the Retry-After header, a number or a date (RFC 9110, 10.2.3); None without one."""
     value = response.headers.get("retry-after", "").strip()
     if not value:
         return None

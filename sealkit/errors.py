@@ -30,7 +30,7 @@ class SealError(Exception):
         self.retry_after = retry_after
 
 
-# --- the caller's fault: mend the request -----------------------------------------------------------------------------
+# --- the caller's fault: fix the request ------------------------------------------------------------------------------
 class InvalidInput(SealError):
     reason = "INVALID_INPUT"
 
@@ -44,7 +44,7 @@ class InvalidDataset(InvalidInput):
 
 
 class InvalidModel(InvalidInput):
-    """A path or id that holds no loadable model."""
+    """A path or id without a loadable model."""
 
     reason = "INVALID_MODEL"
 
@@ -83,7 +83,7 @@ class ShapeMismatch(InvalidInput):
     reason = "SHAPE_MISMATCH"
 
 
-# --- something named is not there -------------------------------------------------------------------------------------
+# --- something that is named does not exist ---------------------------------------------------------------------------
 class NotFound(SealError):
     reason = "NOT_FOUND"
 
@@ -133,56 +133,62 @@ class RunNotResumable(FailedPrecondition):
     reason = "RUN_NOT_RESUMABLE"
 
 
+class ConfigOutdated(FailedPrecondition):
+    """Another version stored the run's config, and this version cannot read all of it; the message names the keys."""
+
+    reason = "CONFIG_OUTDATED"
+
+
 class NotReproducible(FailedPrecondition):
-    """What a rerun needs was never recorded, or is gone."""
+    """Data that a rerun needs was never recorded, or was deleted."""
 
     reason = "NOT_REPRODUCIBLE"
 
 
 class BudgetExhausted(FailedPrecondition):
-    """The run has spent what it may; the message names which limit and by how much."""
+    """The run's budget is used up; the message names the limit and the excess."""
 
     reason = "BUDGET_EXHAUSTED"
 
 
 class TooManyUngraded(FailedPrecondition):
-    """The judge failed on so many answers that nothing can be said of the trial."""
+    """The judge failed on too many answers to score the trial."""
 
     reason = "TOO_MANY_UNGRADED"
 
 
 class GateRefused(FailedPrecondition):
-    """A policy that forgot too much, or was never measured, is not published."""
+    """The policy forgot too much or was never measured, so it is not published."""
 
     reason = "GATE_REFUSED"
 
 
 class NothingToRollBack(FailedPrecondition):
-    """An alias has pointed to one policy only."""
+    """The alias has no earlier policy."""
 
     reason = "NOTHING_TO_ROLL_BACK"
 
 
 class NonFiniteLoss(FailedPrecondition):
-    """Training diverged; the job alone fails."""
+    """Training diverged; only this job fails."""
 
     reason = "NON_FINITE_LOSS"
 
 
 class ModelMismatch(FailedPrecondition):
-    """Services hold different base models."""
+    """Services have loaded different base models."""
 
     reason = "MODEL_MISMATCH"
 
 
 class EndpointDenied(FailedPrecondition):
-    """An HTTP endpoint wants a key, or another one."""
+    """An HTTP endpoint needs a key, or another one."""
 
     reason = "ENDPOINT_DENIED"
 
 
 class EndpointRefused(FailedPrecondition):
-    """An HTTP endpoint refuses the request as it is; `metadata["status"]` holds its status code."""
+    """An HTTP endpoint rejects the request; `metadata["status"]` is its status code."""
 
     reason = "ENDPOINT_REFUSED"
 
@@ -194,19 +200,19 @@ class Unsupported(FailedPrecondition):
 
 
 class Unauthenticated(SealError):
-    """Nobody knows the caller."""
+    """The caller is unknown."""
 
     reason = "UNAUTHENTICATED"
 
 
 class PermissionDenied(SealError):
-    """The caller is known and may not do that."""
+    """The caller is known but lacks the permission."""
 
     reason = "PERMISSION_DENIED"
 
 
 class RequestIdReused(SealError):
-    """The same request id came with other content."""
+    """The request id was already used with other content."""
 
     reason = "REQUEST_ID_REUSED"
 
@@ -221,7 +227,7 @@ class QueueFull(ResourceExhausted):
 
 
 class QuotaExceeded(ResourceExhausted):
-    """The tenant has used up what it may; `fields` name the quota (they travel in QuotaFailure)."""
+    """The tenant's quota is used up; `fields` name the quota (sent as QuotaFailure)."""
 
     reason = "QUOTA_EXCEEDED"
 
@@ -233,7 +239,7 @@ class GpuMemory(ResourceExhausted):
 
 
 class Unavailable(SealError):
-    """A dependency does not answer; the message names it and how to start it."""
+    """A dependency does not answer; the message names it and says how to start it."""
 
     reason = "UNAVAILABLE"
 
@@ -247,12 +253,12 @@ class Cancelled(SealError):
 
 
 class DeliveriesExhausted(SealError):
-    """A trial was handed to workers too often and none finished it: a dead letter."""
+    """A trial was delivered to workers too often and none finished it: a dead letter."""
 
     reason = "DELIVERIES_EXHAUSTED"
 
 
-# --- data went bad ----------------------------------------------------------------------------------------------------
+# --- corrupt data -----------------------------------------------------------------------------------------------------
 class AdapterCorrupt(SealError):
     """Stored weights do not match their digest."""
 
@@ -260,6 +266,6 @@ class AdapterCorrupt(SealError):
 
 
 class AdapterMismatch(SealError):
-    """The model in memory is not the adapter that was asked for."""
+    """The model in memory is not the requested adapter."""
 
     reason = "ADAPTER_MISMATCH"

@@ -33,7 +33,7 @@ def code_of(error_class: type[SealError]) -> int:
 
 
 def fault_of(error: BaseException) -> Fault:
-    """The error as it is recorded; one that is none of ours is a bug, and recorded as INTERNAL."""
+    """The error as it is recorded; any other exception is a bug, and recorded as INTERNAL."""
     if isinstance(error, SealError):
         return Fault(code=code_of(type(error)), reason=error.reason, message=error.message)
     return Fault(code=CODES[SealError], reason=SealError.reason, message=f"{type(error).__name__}: {error}")

@@ -1,5 +1,5 @@
-"""Resource names: made and parsed here, and nowhere else. Only the edges (RPC, command line, queue) parse; inside,
-facts travel as fields.
+"""Resource names: formatted and parsed only here. Only the edges (RPC, command line, queue) parse names; inside, facts
+are fields.
 
     runs/{run}                                  a run
     runs/{run}/rounds/{round}/trials/{trial}    a trial
@@ -38,7 +38,7 @@ def alias_name(alias: str) -> str:
 
 
 def full_name(collection: str, name: str) -> str:
-    """`runs/x` of `runs/x` and of `x`: people leave the collection out."""
+    """`runs/x` of `runs/x` and of `x`: users may leave the collection out."""
     return name if name.startswith(f"{collection}/") else f"{collection}/{name}"
 
 
@@ -53,7 +53,7 @@ def run_id_of(name: str) -> str:
 
 
 def is_of_run(name: str) -> bool:
-    """Whether the name is that of a run, or of something below one."""
+    """Whether the name is a run's, or below one."""
     return name.startswith("runs/")
 
 
@@ -64,16 +64,16 @@ def parent_of_trials(name: str) -> tuple[str, int | None]:
 
 
 def trial_id(phase: TrialPhase, editor: str, context_id: str, index: int, version: int) -> str:
-    """The last part of a trial's name. Context ids may be anything; names hold letters, digits, `.`, `_` and `-`.
+    """The last part of a trial's name. Context ids may be any text; names consist of letters, digits, `.`, `_` and `-`.
 
     `{context}-{index}` or `{context}-passage` in an E-step; `heldout-theta{version}-{context}-{index}` or
-    `heldout-passage-{context}` in the scoring of a policy; with `by-{editor}-…` where another arm wrote. Two trials of
-    a round never share one."""
+    `heldout-passage-{context}` in the scoring of a policy; with `by-{editor}-…` for another arm. Unique within a
+    round."""
     context = context_id
     if not _PLAIN.fullmatch(context_id) or context_id.startswith(("heldout-", "by-")):
         context = f"{re.sub(r'[^A-Za-z0-9._-]+', '-', context_id)[:80]}-{digest_of(context_id)[:12]}"
     if editor not in (Editor.POLICY, Editor.PASSAGE_ONLY):
-        # Names of editors may hold dashes as well: only the digest keeps two pairs of names apart.
+        # Names of editors may contain dashes too, so only the digest makes the pair unique.
         by = f"by-{re.sub(r'[^A-Za-z0-9._-]+', '-', editor)}-{context}-{digest_of(editor, context_id)[:8]}-{index}"
         return by if phase is TrialPhase.E_STEP else f"heldout-{by}"
     if phase is TrialPhase.E_STEP:

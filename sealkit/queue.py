@@ -1,8 +1,8 @@
-"""The queue of what is on its way: a Redis stream with a consumer group for each stream (a run, say).
+"""The work queue: Redis streams (one per run), each with a consumer group.
 
-A body is delivered at least once. It stays in its stream until `done`, so what a dead consumer left behind is found by
-its idleness and claimed. Who reads which stream, and how much, is the consumer's choice.
-What is true lives elsewhere (the record): the streams may be wiped at any moment, and then cost time only.
+A body is delivered at least once. It stays in its stream until `done`, so entries of a dead consumer are found by their
+idle time and claimed. The consumer chooses which streams it reads, and how much. The truth is in the database: the
+streams may be wiped at any moment, which costs only time.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ _GROUP = "workers"
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """A body handed to this consumer. `previous` is the consumer it was claimed from; None on a first delivery. `trace`
-    is what its producer put beside it (see `sealkit.observability.tracing`)."""
+    """A body delivered to this consumer. `previous` is the consumer it was claimed from; None on a first delivery.
+    `trace` comes from its producer (see `sealkit.observability.tracing`)."""
 
     stream: str
     message_id: str
@@ -38,14 +38,14 @@ class Delivery:
 
     @property
     def key(self) -> str:
-        """What tells it from every other; a message id alone is its stream's."""
+        """A unique key; a message id alone is unique only within its stream."""
         return f"{self.stream}/{self.message_id}"
 
 
 @dataclass(frozen=True, slots=True)
 class Depth:
-    """How full the queue is: `waiting` bodies that no consumer has, `under_way` those that one has, and for how many
-    seconds the oldest of those that wait has done so."""
+    """Size of the queue: `waiting` bodies not yet delivered, `under_way` delivered and not acknowledged ones, and the
+    age in seconds of the oldest waiting one."""
 
     waiting: int = 0
     under_way: int = 0
@@ -53,12 +53,12 @@ class Depth:
 
 
 class Queue:
-    """The streams seen by one consumer. Every method raises Unavailable, naming the URL, where Redis does not answer;
-    the next call connects anew."""
+    """The streams as used by one consumer. Every method raises Unavailable with the URL if Redis does not answer; the
+    next call reconnects."""
 
     def __init__(self, url: str, *, consumer: str, stream: str = "seal:trials", client: Redis | None = None) -> None:
-        """`stream` begins the names of all keys; `client` replaces the connection in tests. Raises InvalidConfig on a
-        URL that is not Redis's."""
+        """`stream` is the prefix of all keys; `client` replaces the connection in tests. Raises InvalidConfig on a URL
+        that is not a Redis URL."""
         self._shown = without_password(url)
         self._redis = client or connect(url)
         self._stream = stream
@@ -66,11 +66,11 @@ class Queue:
         self._consumer = consumer
 
     async def ping(self) -> None:
-        """Asks whether Redis answers."""
+        """Checks that Redis answers."""
         await self._ask(lambda: self._redis.ping())
 
     async def put(self, stream: str, bodies: Sequence[str], *, trace: str = "") -> None:
-        """Adds bodies at the stream's end."""
+        """Appends bodies to the stream."""
         beside: dict[Any, Any] = {"trace": trace} if trace else {}
 
         async def add() -> None:
@@ -84,7 +84,7 @@ class Queue:
             await self._ask(add)
 
     async def take(self, counts: Mapping[str, int]) -> list[Delivery]:
-        """Of each stream at most so many bodies that no consumer has had; returns at once."""
+        """Reads at most `counts[stream]` undelivered bodies of each stream; returns at once."""
 
         async def read() -> list[Any]:
             async with self._redis.pipeline(transaction=False) as pipe:
@@ -97,22 +97,22 @@ class Queue:
         for stream, answer in zip(counts, await self._ask(read) if counts else (), strict=True):
             if isinstance(answer, ResponseError) and _group_is_missing(answer):
                 await self._ask(partial(self._make_group, stream))
-                again[stream] = counts[stream]  # this one alone: what the others gave is in hand
+                again[stream] = counts[stream]  # only this one: the others' bodies were received
             elif isinstance(answer, Exception):
-                raise Unavailable(f"Redis at {self._shown} refuses: {answer}") from answer
+                raise Unavailable(f"Redis at {self._shown} rejects the command: {answer}") from answer
             else:
                 found += self._deliveries(answer)
         return found + (await self.take(again) if again else [])
 
     async def wait(self, streams: Sequence[str], *, seconds: float) -> list[Delivery]:
-        """Waits up to `seconds` for bodies that no consumer has had; at most one of each stream."""
+        """Waits up to `seconds` for undelivered bodies; at most one of each stream."""
         block = max(1, int(seconds * 1000))
         keys: dict[Any, Any] = {self._key(stream): ">" for stream in streams}
         read = partial(self._redis.xreadgroup, _GROUP, self._consumer, keys, count=1, block=block)
         return self._deliveries(await self._ask(read, streams=streams))
 
     async def take_idle(self, streams: Sequence[str], count: int, *, idle_seconds: float) -> list[Delivery]:
-        """Claims at most `count` bodies whose consumer gave no sign for `idle_seconds`."""
+        """Claims at most `count` bodies whose consumer sent no heartbeat for `idle_seconds`."""
         found: list[Delivery] = []
         for stream in streams:
             if len(found) < count:
@@ -130,7 +130,7 @@ class Queue:
         return [_delivery(stream, number, fields, owners[number]) for number, fields in claimed if fields]
 
     async def renew(self, deliveries: Sequence[Delivery]) -> None:
-        """Gives a sign of life for what this consumer has under way."""
+        """Resets the idle time of this consumer's bodies (a heartbeat)."""
 
         async def claim() -> None:
             async with self._redis.pipeline(transaction=False) as pipe:
@@ -142,7 +142,7 @@ class Queue:
             await self._ask(claim, streams=by_stream)
 
     async def done(self, deliveries: Sequence[Delivery]) -> None:
-        """Takes bodies off the queue for good; those that are gone already do no harm."""
+        """Acknowledges and deletes bodies; already deleted ones are ignored."""
 
         async def remove() -> None:
             async with self._redis.pipeline(transaction=True) as pipe:
@@ -155,7 +155,7 @@ class Queue:
             await self._ask(remove)
 
     async def bodies(self, stream: str, *, but_of: Collection[str] = ()) -> set[str]:
-        """Every body in the stream, under way or not, but those that one of these consumers has."""
+        """Every body in the stream, delivered or not, except those of these consumers."""
         left: set[str] = set()
         for consumer in but_of:
             look = partial(
@@ -178,7 +178,7 @@ class Queue:
             start = f"({page[-1][0]}"
 
     async def depth(self, streams: Sequence[str]) -> Depth:
-        """How full these streams are now."""
+        """Current size of these streams."""
         waiting, under_way, oldest = 0, 0, 0.0
         seconds, micros = await self._ask(lambda: self._redis.time())
         for stream in streams:
@@ -195,11 +195,11 @@ class Queue:
         return Depth(waiting, under_way, oldest)
 
     async def streams(self) -> set[str]:
-        """Every stream there is."""
+        """All existing streams."""
         return set(await self._ask(lambda: self._redis.smembers(self._index)))
 
     async def drop(self, streams: Sequence[str]) -> None:
-        """Removes streams with all that is in them."""
+        """Deletes streams with their contents."""
 
         async def remove() -> None:
             async with self._redis.pipeline(transaction=True) as pipe:
@@ -211,7 +211,7 @@ class Queue:
             await self._ask(remove)
 
     async def forget(self) -> None:
-        """Removes this consumer from every stream in which it has nothing under way: others claim the rest."""
+        """Removes this consumer from every stream in which it has no delivered bodies; others claim the rest."""
         for stream in await self.streams():
             key = self._key(stream)
             look = partial(
@@ -236,7 +236,7 @@ class Queue:
         ]
 
     async def _ask(self, call: Callable[[], Awaitable[Any]], streams: Iterable[str] = ()) -> Any:
-        """One question. Groups that are not there (first use, or a wiped Redis) are made, and it is asked again."""
+        """Runs one command. Missing consumer groups (first use, or a wiped Redis) are created, and it is retried."""
         return await _cancellable(lambda: self._answered(call, streams))
 
     async def _answered(self, call: Callable[[], Awaitable[Any]], streams: Iterable[str]) -> Any:
@@ -255,7 +255,7 @@ class Queue:
                 "start it, or set SEAL_CONTROLLER_REDIS_URL"
             ) from error
         except RedisError as error:
-            raise Unavailable(f"Redis at {self._shown} refuses: {error}") from error
+            raise Unavailable(f"Redis at {self._shown} rejects the command: {error}") from error
 
     async def _make_group(self, stream: str) -> None:
         await self._redis.sadd(self._index, stream)
@@ -267,8 +267,8 @@ class Queue:
 
 
 def _body(fields: Mapping[str, str]) -> str:
-    """Empty where somebody else wrote the message: a body that means nothing is taken off like any other."""
-    return fields.get("body", "").replace("\0", "\N{REPLACEMENT CHARACTER}")  # PostgreSQL cannot even be asked for NUL
+    """Empty if something else wrote the message: a meaningless body is removed like any other."""
+    return fields.get("body", "").replace("\0", "\N{REPLACEMENT CHARACTER}")  # PostgreSQL rejects NUL in a query
 
 
 def _delivery(stream: str, number: str, fields: Mapping[str, str], previous: str | None = None) -> Delivery:
@@ -283,8 +283,8 @@ def _by_stream(deliveries: Sequence[Delivery]) -> dict[str, list[str]]:
 
 
 async def _cancellable(call: Callable[[], Awaitable[Any]]) -> Any:
-    """Python 3.11's `wait_for`, which redis-py uses, can swallow a cancellation that comes together with the answer,
-    be it an error; a consumer's loop would then go on for ever."""
+    """Python 3.11's `wait_for`, which redis-py uses, can swallow a cancellation that arrives together with the reply
+    (or an error); a consumer's loop would then never end."""
     task = asyncio.current_task()
     before = task.cancelling() if task else 0
     try:

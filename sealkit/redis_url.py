@@ -1,4 +1,4 @@
-"""Redis by URL: a single server, one behind TLS, or whichever one Sentinel says is the master.
+"""Redis by URL: a single server, one behind TLS, or the current master of a Sentinel group.
 
 redis://[user:password@]host:port/db            rediss:// is the same over TLS, checked against the system's CAs or
                                                 ?ssl_ca_certs=PATH (and ssl_certfile, ssl_keyfile, ssl_cert_reqs)
@@ -26,14 +26,14 @@ _SECRETS = ("password", "sentinel_password")
 
 
 def connect(url: str) -> Redis:
-    """A client of the Redis at this URL; it connects at the first call. Raises InvalidConfig where the URL is not
-    Redis's."""
+    """A client of the Redis at this URL; it connects at the first call. Raises InvalidConfig if it is not a Redis
+    URL."""
     try:
         if urlsplit(url).scheme in ("redis+sentinel", "rediss+sentinel"):
             return _by_sentinel(url)
         return Redis.from_url(url, **_options())
     except ValueError as error:
-        why = "characters like / and @ in a password are written %2F and %40" if "@" in url else str(error)
+        why = "write characters like / and @ in a password as %2F and %40" if "@" in url else str(error)
         raise InvalidConfig(
             f"{without_password(url)} is not a Redis URL (redis://host:port/0, rediss://…, unix:///path or "
             f"redis+sentinel://host:port,host:port/master/0): {why}"
@@ -41,7 +41,7 @@ def connect(url: str) -> Redis:
 
 
 async def close(client: Redis) -> None:
-    """Closes a client's connections, and those to the Sentinels that it asks."""
+    """Closes a client's connections, also those to its Sentinels."""
     await client.aclose()
     if isinstance(client.connection_pool, SentinelConnectionPool):
         for sentinel in client.connection_pool.sentinel_manager.sentinels:
@@ -49,7 +49,7 @@ async def close(client: Redis) -> None:
 
 
 def without_password(url: str) -> str:
-    """A URL as it may be shown: without its passwords, even where a / or ? in one breaks the URL."""
+    """The URL without its passwords, for messages; also if a / or ? in one makes the URL invalid."""
     scheme, slashes, rest = url.partition("://")
     login, at, where = rest.rpartition("@")
     user, colon, _ = login.partition(":")
@@ -67,11 +67,11 @@ def without_password(url: str) -> str:
 def _options() -> dict[str, Any]:
     return {
         "decode_responses": True,
-        "encoding_errors": "replace",  # bytes that are no text are no trial's name; they must not stop who reads them
+        "encoding_errors": "replace",  # invalid UTF-8 is never a trial's name; it must not stop the reader
         "socket_connect_timeout": _ANSWER_SECONDS,
         "socket_timeout": 2 * _ANSWER_SECONDS,
         "health_check_interval": 15,
-        "retry": Retry(NoBackoff(), 1),  # a stale connection is replaced at once; patience is the caller's
+        "retry": Retry(NoBackoff(), 1),  # a stale connection is replaced at once; longer retries are up to the caller
     }
 
 
@@ -80,8 +80,8 @@ def _by_sentinel(url: str) -> Redis:
     login, at, hosts = parts.netloc.rpartition("@")
     master, _, db = parts.path.strip("/").partition("/")
     if not hosts or not master:
-        raise ValueError("it names no Sentinel host or no master")
-    # redis-py's own reading of login, database and query, of the URL that a single server would have.
+        raise ValueError("it has no Sentinel host or no master")
+    # redis-py parses login, database and query, from the URL that a single server would have.
     scheme = parts.scheme.partition("+")[0]
     plain = parse_url(urlunsplit((scheme, f"{login}{at}single", f"/{db or 0}", parts.query, "")))
     kwargs: dict[str, Any] = {key: value for key, value in plain.items() if key not in ("host", "connection_class")}

@@ -1,6 +1,7 @@
-"""The controller's resources as frozen values: what the record returns, the service sends and the client hands out.
+"""The controller's resources as frozen values: returned by the database layer, sent by the service, returned by the
+client.
 
-Each has its twin in `seal.controller.v1`; `sealkit.rpc.convert_controller` converts both ways.
+Each has its message in `seal.controller.v1`; `sealkit.rpc.mapping` converts both ways by the names of the fields.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ class RunState(StrEnum):
 
     @property
     def terminal(self) -> bool:
-        """Whether a run in this state stays in it unless someone resumes it."""
+        """Whether a run stays in this state unless it is resumed."""
         return self not in (RunState.QUEUED, RunState.RUNNING)
 
 
@@ -38,7 +39,7 @@ class TrialState(StrEnum):
 
     @property
     def terminal(self) -> bool:
-        """Whether a trial in this state has come to its end."""
+        """Whether a trial in this state has ended."""
         return self not in (TrialState.QUEUED, TrialState.RUNNING)
 
 
@@ -46,11 +47,11 @@ class TrialPhase(StrEnum):
     E_STEP = "e_step"
     HELD_OUT = "held_out"
     RERUN = "rerun"
-    """Made again from the manifest of another, to compare; counts for nothing else."""
+    """A trial made again from another one's manifest, to compare; excluded from all results."""
 
 
 class Editor(StrEnum):
-    """Who writes self-edits in every run. Beside these, `Trial.editor` may be any name in the config's `arms`."""
+    """The built-in editors. `Trial.editor` may also be any other name in the config's `arms`."""
 
     POLICY = "policy"
     BASE = "base"
@@ -82,7 +83,8 @@ class RunProgress(Value):
 
 
 class Run(Value):
-    """All rounds of one config. `config` is the resolved config, every default filled in."""
+    """All rounds of one config. `config` is the resolved config, with every default filled in, as stored by the version
+    that accepted the run."""
 
     name: str
     display_name: str
@@ -94,11 +96,14 @@ class Run(Value):
     error: Fault | None = None
     progress: RunProgress = RunProgress()
     tenant: str = ""
-    """Whose it is; empty: nobody's but the admins'."""
+    """The owning tenant; empty: only admins."""
+    unread_config: tuple[str, ...] = ()
+    """Keys of `config` that the controller's version cannot read; with any, the run cannot continue."""
 
 
 class Trial(Value):
-    """One self-edit → adapter → evaluation → reward. Accuracies and forgetting in [0, 1] terms; None: not measured."""
+    """One self-edit → adapter → evaluation → reward. Accuracies are in [0, 1], forgetting in [-1, 1]; None: not
+    measured."""
 
     name: str
     round: int
@@ -109,6 +114,8 @@ class Trial(Value):
     index: int
     policy: str
     completion: str = ""
+    teacher_answers: tuple[str, ...] = ()
+    """The teacher's answers to the self-edit's questions, in order."""
     rejection: str = ""
     adapter: AdapterRef | None = None
     accuracy: float | None = None
@@ -156,7 +163,7 @@ class PolicyVersion(Value):
 
 
 class AliasChange(Value):
-    """One move of an alias: to which policy, when, and why."""
+    """One change of an alias: the policy, when, and why."""
 
     policy: str
     time: datetime
@@ -164,7 +171,8 @@ class AliasChange(Value):
 
 
 class Alias(Value):
-    """A name, within its tenant, that points to a committed policy. `history`: newest first, with the present one."""
+    """A name, unique in its tenant, that points to a published policy. `history`: newest first, with the current
+    one."""
 
     name: str
     policy: str
@@ -201,7 +209,7 @@ EventKind = RunStateChanged | StageStarted | TrialFinished | PolicyTrained | Rou
 
 
 class Event(Value):
-    """Something that happened in a run; `cursor` is where a watcher takes up after it."""
+    """Something that happened in a run; a watcher continues after it with `cursor`."""
 
     cursor: str
     time: datetime
@@ -210,7 +218,7 @@ class Event(Value):
 
 
 class Budget(Value):
-    """Where a run stops with a clean state. 0: no limit."""
+    """Limits at which a run is paused. 0: no limit."""
 
     trials: int = Field(0, ge=0)
     tokens: int = Field(0, ge=0)
@@ -219,21 +227,21 @@ class Budget(Value):
 
 
 class Quotas(Value):
-    """What a tenant may have and take. 0: no limit."""
+    """Limits of a tenant. 0: no limit."""
 
     runs_at_once: int = Field(0, ge=0)
-    """Runs that wait or are under way."""
+    """Queued and running runs."""
     trials_in_run: int = Field(0, ge=0)
-    """Trials that a run plans, its reruns included."""
+    """Planned trials of a run, with its reruns."""
     device_seconds_a_day: float = Field(0.0, ge=0)
-    """Of all its runs and reruns, from midnight to midnight (UTC)."""
+    """For all its runs and reruns, from midnight to midnight (UTC)."""
     highest_priority: int = Field(0, ge=0)
     """`scheduling.priority` of a run."""
 
 
 class CallerInfo(Value):
-    """Who calls. `used` has of each of the `quotas` what is taken now: of those within a run, by the run under way that
-    takes most."""
+    """The caller. `used` is the current use of each of the `quotas`; for a quota per run, that of the active run that
+    uses most."""
 
     name: str
     role: str
@@ -243,7 +251,7 @@ class CallerInfo(Value):
 
 
 class AuditEntry(Value):
-    """One change, or one that was refused. `caller`: a name, or `runs/{id}` for what a run did by itself (role `run`).
+    """One change, made or refused. `caller`: a name, or `runs/{id}` for a change by a run itself (role `run`).
     `outcome`: OK, or the error's reason."""
 
     name: str
@@ -275,22 +283,22 @@ class ReportRow(Value):
 
 
 class Cost(Value):
-    """What a run took, by stage, and for what it brought. None where there is nothing to divide by."""
+    """Cost of a run, by stage, and per result. None without a result to divide by."""
 
     stages: dict[str, Usage] = Field(default_factory=dict)
     accepted: int = 0
     device_seconds_per_accepted: float | None = None
     tokens_per_accepted: float | None = None
     device_seconds_per_point: float | None = None
-    """Per point (0.01) of gain over no adapter, on held-out contexts where there are any."""
+    """Per point (0.01) of gain over no adapter, on held-out contexts if there are any."""
     money: float | None = None
-    """By the config's price table, in `currency`."""
+    """By the config's prices, in `currency`."""
     currency: str = ""
 
 
 class Continual(Value):
-    """R[i,j]: accuracy on context j after commit i, row 0 the base model; None where it was not asked. BWT and
-    forgetting as in glossary.md."""
+    """R[i,j]: accuracy on context j after commit i, row 0 the base model; None: not measured. BWT and forgetting as in
+    docs/glossary.md."""
 
     contexts: tuple[str, ...] = ()
     matrix: tuple[tuple[float | None, ...], ...] = ()
@@ -301,7 +309,7 @@ class Continual(Value):
 
 
 class RunEstimate(Value):
-    """What a run would take, by the rates of the `based_on` trials that the record holds; seconds 0 without any."""
+    """Estimated cost of a run, from the rates of `based_on` recorded trials; seconds are 0 without any."""
 
     trials: int
     usage: Usage
@@ -311,7 +319,7 @@ class RunEstimate(Value):
 
 
 class Difference(Value):
-    """One thing in which a rerun came out otherwise."""
+    """One difference of a rerun."""
 
     field: str
     recorded: str
@@ -319,7 +327,7 @@ class Difference(Value):
 
 
 class Rerun(Value):
-    """A trial made again from its manifest, beside the recorded one."""
+    """A trial made again from its manifest, and the recorded one."""
 
     trial: Trial
     original: str
@@ -328,7 +336,7 @@ class Rerun(Value):
 
 
 class RunReport(Value):
-    """What a run found. `rl_gain`: last policy's self-edits minus the first's on held-out contexts, paired;
+    """The results of a run. `rl_gain`: last policy's self-edits minus the first's on held-out contexts, paired;
     `arm_gains`: minus another editor's, by its name."""
 
     rows: tuple[ReportRow, ...]

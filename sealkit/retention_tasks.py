@@ -1,8 +1,8 @@
 """Tasks of EleutherAI's lm-evaluation-harness as retention suites: by name, or a YAML file. Needs the extra `lm-eval`.
 
-A task's documents become records of a question and its answer, which the run's own judge grades. So the figures are
-not the harness's: it scores log-likelihoods of choices where here an answer is written, shows examples and filters
-answers. A task whose target is a worked solution (gsm8k) has therefore nothing that a model would answer word by word.
+A task's documents become records of a question and its answer, which the run's own judge grades. So the numbers are not
+the harness's: the harness scores log-likelihoods of choices (here an answer is generated), shows examples and filters
+answers. A task whose target is a worked solution (gsm8k) is not suitable: no model would answer it word for word.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ INSTALL = 'pip install "seal-suite[lm-eval]"'
 
 
 class Task(Protocol):
-    """What is needed of the harness's `ConfigurableTask`."""
+    """The attributes of the harness's `ConfigurableTask` that are used here."""
 
     OUTPUT_TYPE: str
     eval_docs: Iterable[Mapping[str, Any]]
@@ -31,19 +31,19 @@ class Task(Protocol):
 
 
 def retention_records(name: str, *, folder: Path, limit: int) -> list[dict[str, str]]:
-    """The first `limit` documents (0: all) of the task, as retention records. `name` is the harness's for a task, or of
-    several, or a YAML file, relative to `folder`.
+    """The first `limit` documents (0: all) of the task, as retention records. `name` is the harness's name of a task or
+    group, or a YAML file, relative to `folder`.
 
-    Raises InvalidConfig where the harness is not installed or knows no such task; InvalidDataset where a task has no
-    question with a written answer; Unavailable where its dataset cannot be had.
+    Raises InvalidConfig if the harness is not installed or has no such task; InvalidDataset if a task has no question
+    with a text answer; Unavailable if its dataset cannot be downloaded.
     """
     tasks = _load(name, folder)
     return [record for task in sorted(tasks) for record in records_of(task, tasks[task], limit)]
 
 
 def _load(name: str, folder: Path) -> Mapping[str, Task]:
-    """The tasks of that name, by their own. The harness reads their datasets at once."""
-    try:  # takes seconds, so only for who names a task
+    """The tasks of that name or group, by name. The harness loads their datasets immediately."""
+    try:  # takes seconds, so only if a task is named
         from datasets.exceptions import DatasetsError
         from lm_eval.tasks import TaskManager
         from yaml import YAMLError
@@ -53,29 +53,29 @@ def _load(name: str, folder: Path) -> Mapping[str, Task]:
         ) from error
     is_file = name.endswith((".yaml", ".yml"))
     if is_file and not (folder / name).is_file():
-        raise InvalidConfig(f"dataset.retention_tasks: {folder / name} is not there")
+        raise InvalidConfig(f"dataset.retention_tasks: {folder / name} does not exist")
     try:
         tasks: Mapping[str, Task] = TaskManager(include_defaults=not is_file).load(
             [str(folder / name) if is_file else name]
         )["tasks"]
     except KeyError as error:
-        raise InvalidConfig(f"dataset.retention_tasks: lm-evaluation-harness knows no task {name!r}") from error
+        raise InvalidConfig(f"dataset.retention_tasks: lm-evaluation-harness has no task {name!r}") from error
     except (ValueError, YAMLError) as error:
-        raise InvalidConfig(f"dataset.retention_tasks: {name} is no task: {error}") from error
+        raise InvalidConfig(f"dataset.retention_tasks: {name} is not a task: {error}") from error
     except OSError as error:
-        raise Unavailable(f"the dataset of the task {name!r} cannot be had: {error}") from error
+        raise Unavailable(f"the dataset of the task {name!r} cannot be downloaded: {error}") from error
     except DatasetsError as error:
         raise InvalidDataset(f"the dataset of the task {name!r} cannot be read: {error}") from error
     return tasks
 
 
 def records_of(name: str, task: Task, limit: int) -> list[dict[str, str]]:
-    """Records of a task's first `limit` documents (0: all) that have a question and an answer. Raises InvalidDataset
-    where there is none."""
+    """Records of a task's first `limit` documents (0: all) that have a question and an answer. Raises InvalidDataset if
+    there is none."""
     if task.OUTPUT_TYPE not in ("generate_until", "multiple_choice"):
         raise InvalidDataset(
-            f"the task {name!r} has the output type {task.OUTPUT_TYPE}; retention asks for written answers, which "
-            "tasks of generate_until and multiple_choice have"
+            f"the task {name!r} has the output type {task.OUTPUT_TYPE}; retention needs text answers, which tasks "
+            "of generate_until and multiple_choice have"
         )
     records = list(islice(_records(name, task), limit or None))
     if not records:
@@ -91,13 +91,13 @@ def _records(name: str, task: Task) -> Iterator[dict[str, str]]:
             answer = choices[answer] if isinstance(answer, int) and 0 <= answer < len(choices) else answer
             question = _with_choices(question, choices)
         answer = answer[0] if isinstance(answer, list) and answer else answer
-        # Some tasks turn it around and have a number for text: one sentence for many questions.
+        # Some tasks are inverted, with a number for the text: one sentence for many questions.
         if isinstance(question, str) and isinstance(answer, str) and question.strip() and answer.strip():
             yield {"id": f"{name}/{index}", "question": question.strip(), "answer": answer.strip()}
 
 
 def _with_choices(question: Any, choices: list[str]) -> Any:
-    """The question with its choices, unless it lists them itself: whoever writes an answer has to know them."""
+    """The question with its choices, unless it lists them itself: without them the answer cannot be written."""
     if not isinstance(question, str) or all(choice in question for choice in choices):
         return question
     stem, cue = question.rstrip().removesuffix("Answer:"), "Answer:" if question.rstrip().endswith("Answer:") else ""

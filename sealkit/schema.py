@@ -1,8 +1,7 @@
-"""JSON schemas that completions are held to: which of them a service takes on.
+"""JSON schemas for constrained decoding: which of them a service accepts.
 
-A caller writes them, and a grammar is compiled of them. A few hundred characters of regular expressions, or of parts
-that must all hold, compile for hours and take all memory there is. So only what describes plain values is taken, in
-sizes that compile in moments.
+A caller writes them, and they are compiled to a grammar. A few hundred characters of regular expressions, or of allOf,
+can compile for hours and use all memory. So only keywords for plain values are accepted, in sizes that compile quickly.
 """
 
 from __future__ import annotations
@@ -30,20 +29,18 @@ _DEEPEST = 20
 
 
 def read_schema(text: str) -> Any:
-    """The schema. Raises InvalidInput where it is no JSON, or holds what is not taken, naming it."""
+    """The parsed schema. Raises InvalidInput if it is not JSON, or with the keyword that is not supported."""
     if len(text) > _MOST_CHARACTERS:
-        raise InvalidInput(f"json_schema has {len(text)} characters, and {_MOST_CHARACTERS} are taken at most")
+        raise InvalidInput(f"json_schema has {len(text)} characters; the limit is {_MOST_CHARACTERS}")
     try:
         schema = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise InvalidInput(f"json_schema is no JSON: {error}") from error
+        raise InvalidInput(f"json_schema is not JSON: {error}") from error
     if not isinstance(schema, dict):
         raise InvalidInput("json_schema must be an object")
     for number, (part, depth) in enumerate(_parts(schema)):
         if number >= _MOST_PARTS or depth > _DEEPEST:
-            raise InvalidInput(
-                f"json_schema: {_MOST_PARTS} parts, {_DEEPEST} deep, are taken at most; write a smaller one"
-            )
+            raise InvalidInput(f"json_schema: the limit is {_MOST_PARTS} parts, {_DEEPEST} deep; write a smaller one")
         _check(part)
     return schema
 
@@ -51,7 +48,7 @@ def read_schema(text: str) -> Any:
 def _check(part: dict[str, Any]) -> None:
     if strange := sorted(set(part) - _KEYWORDS):
         taken = ", ".join(sorted(_KEYWORDS))
-        raise InvalidInput(f"json_schema: {strange[0][:60]!r} is not taken; plain values are described by {taken}")
+        raise InvalidInput(f"json_schema: {strange[0][:60]!r} is not supported; supported keywords: {taken}")
     for name in _SIZES:
         size = part.get(name, 0)
         if type(size) is not int or not 0 <= size <= _MOST_SIZE:

@@ -1,9 +1,8 @@
-"""Means with their n and interval, paired tests, and the test that stops an evaluation early: all that is reported.
+"""The statistics of reports: means with n and interval, paired tests, and the test for early stopping.
 
-`mean_estimate` and `paired_difference` give Student-t intervals over the things averaged (contexts, as a rule:
-questions about one passage are not independent); `bootstrap` resamples answers, or clusters of them. All intervals
-are of 95 % and lie within the range that the quantity can take. With one value there is no telling: the interval is
-the whole range.
+`mean_estimate` and `paired_difference` give Student-t intervals over the averaged units (usually contexts: questions
+about one passage are not independent); `bootstrap` resamples answers, or clusters of them. All intervals are 95 %
+intervals, clipped to the range of the quantity. With one value the interval is the whole range.
 """
 
 from __future__ import annotations
@@ -21,12 +20,12 @@ from sealkit.resources import Estimate
 
 CONFIDENCE = 0.95
 RESAMPLES = 10_000
-_BLOCK = 4_000_000  # counts held at a time: 32 MB
-_EXACT = 1e-9  # a share times n is a whole number but for rounding
+_BLOCK = 4_000_000  # counts in memory at a time: 32 MB
+_EXACT = 1e-9  # a share times n is a whole number up to rounding
 
 
 def mean_estimate(values: Sequence[float], *, low: float = 0.0, high: float = 1.0) -> Estimate | None:
-    """Mean of `values` with its t interval, within [low, high]; None where there are none."""
+    """Mean of `values` with its t interval, within [low, high]; None without values."""
     if not values:
         return None
     mean, n = fmean(values), len(values)
@@ -52,10 +51,10 @@ def bootstrap(
 ) -> Estimate | None:
     """Mean of `values` with its percentile bootstrap interval (Efron 1979), within [low, high]; None without values.
 
-    `clusters` names what each value belongs to; whole clusters are drawn, and n counts them. A plain bootstrap of 8
-    equal answers says ± 0; so each extreme is imagined once more than it was seen, as Bonett & Price (2012) do for
-    paired proportions: `imagined` clusters of mean size at `low`, as many at `high`. 0 is the plain bootstrap. The same
-    arguments give the same interval. Raises ValueError where `clusters` is not as long as `values`.
+    `clusters` gives the cluster of each value; whole clusters are drawn, and n counts them. A plain bootstrap of 8
+    equal answers gives ± 0, so pseudo-observations are added at both extremes, as Bonett & Price (2012) do for paired
+    proportions: `imagined` clusters of mean size at `low`, and as many at `high`. 0 is the plain bootstrap. The same
+    arguments give the same interval. Raises ValueError if `clusters` and `values` differ in length.
     """
     if not len(values):
         return None
@@ -65,7 +64,7 @@ def bootstrap(
     units, counts = np.unique([*zip(sums, sizes, strict=True), *ends * imagined], axis=0, return_counts=True)
     means = _resampled(units, counts, np.random.default_rng(seed))
     tail = (1 - CONFIDENCE) / 2
-    # Inverted CDF, as a mean of few answers takes few values; what was seen lies within its own interval.
+    # Inverted CDF, because a mean of few answers takes few values; the interval includes the observed mean.
     ends_of = [float(q) for q in np.quantile(means, (tail, 1 - tail), method="inverted_cdf")]
     return Estimate(mean=mean, low=max(low, min(mean, ends_of[0])), high=min(high, max(mean, ends_of[1])), n=n)
 
@@ -78,29 +77,29 @@ def paired_bootstrap(
     imagined: int = 1,
     seed: int = 0,
 ) -> Estimate | None:
-    """Mean of after - before over pairs of numbers in [0, 1], as `bootstrap` does. Raises ValueError on unequal
+    """Mean of after - before over pairs of numbers in [0, 1], with `bootstrap`'s interval. Raises ValueError on unequal
     lengths."""
     differences = [b - a for a, b in zip(before, after, strict=True)]
     return bootstrap(differences, clusters=clusters, low=-1.0, imagined=imagined, seed=seed)
 
 
 def widened(estimate: Estimate, batch_variant_rate: float, *, low: float = 0.0, high: float = 1.0) -> Estimate:
-    """The interval of answers of which a share `batch_variant_rate` depends on the batch: that share may be
-    right or wrong by chance, which moves a mean by the share at most, to either side. A difference has two sides that
-    were answered: give twice the rate."""
+    """The interval if a share `batch_variant_rate` of the answers depends on the batch: that share may be right or
+    wrong by chance, which moves a mean by at most the share, in either direction. For a difference of two sides, pass
+    twice the rate."""
     ends = {"low": max(low, estimate.low - batch_variant_rate), "high": min(high, estimate.high + batch_variant_rate)}
     return estimate.model_copy(update=ends)
 
 
 def mcnemar(won: int, lost: int) -> float:
-    """One-sided exact p-value (McNemar 1947, binomial) that the one who `won` so many of the discordant pairs is no
-    better than the other. Without any the p-value is 1."""
+    """One-sided exact p-value (McNemar 1947, binomial) of `won` wins among the discordant pairs, under the hypothesis
+    of no difference. Without discordant pairs the p-value is 1."""
     return float(bdtrc(won - 1, won + lost, 0.5)) if won else 1.0
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """The p-values adjusted by Holm's step-down (1979), in their order: those at most alpha are significant together
-    at family-wise level alpha."""
+    """The p-values adjusted by Holm's step-down (1979), in their order: those at most alpha are significant at
+    family-wise level alpha."""
     adjusted, least = [1.0] * len(p_values), 0.0
     for rank, index in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
         least = max(least, min(1.0, p_values[index] * (len(p_values) - rank)))
@@ -109,28 +108,30 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def enough(accuracy: float, n: int) -> int:
-    """The fewest right answers of `n` that are not below `accuracy`, a share."""
+    """The smallest number of right answers of `n` that is not below the share `accuracy`."""
     return ceil(accuracy * n - _EXACT)
 
 
 @lru_cache(maxsize=256)
-def hopeless(n: int, needed: int, interval: int, confidence: float) -> tuple[int, ...]:
-    """When to stop asking `n` questions, `interval` at a time in random order, because fewer than `needed` answers
-    will be right in the end. Entry i: after (i + 1) batches, at so many right answers or fewer; -1: not yet.
+def futility_bounds(n: int, needed: int, interval: int, confidence: float) -> tuple[int, ...]:
+    """Boundaries for asking `n` questions, `interval` at a time in random order: stop if fewer than `needed` answers
+    will be right in the end. Entry i: after (i + 1) batches, stop at this many right answers or fewer; -1: do not stop
+    yet.
 
-    An exact group-sequential test. What is asked is a sample without replacement from the n questions themselves, so
-    the right answers so far are hypergeometric whatever the questions have in common, and the random order is all that
-    is assumed. Of all models that reach `needed`, the one with just that many is stopped most easily; along the looks
-    its chance to be stopped is kept, by its exact distribution, at or under (1 - confidence) x the share asked: alpha
-    spending in proportion to information (Lan & DeMets 1983; Kim & DeMets 1987, rho = 1). So with chance `confidence`
-    or more a model that would reach `needed` is asked to the end. One that no longer can is stopped for certain.
+    An exact group-sequential test. The questions asked are a sample without replacement from the n questions, so the
+    number of right answers so far is hypergeometric whatever the questions have in common; only the random order is
+    assumed. Of all models that reach `needed`, one with exactly that many is stopped most easily. At each interim
+    analysis its probability of having been stopped is, by its exact distribution, at most (1 - confidence) x the share
+    asked: alpha spending proportional to information (Lan & DeMets 1983; Kim & DeMets 1987, rho = 1). So a model that
+    would reach `needed` is asked to the end with probability `confidence` or more. One that can no longer reach it is
+    always stopped.
     """
     chances = np.zeros(needed + 1)  # chances[s]: still asked, and s right so far
     chances[0] = 1.0
     spent, stops = 0.0, []
     right = np.arange(needed + 1)
     for asked in range(1, n):
-        of_right = (needed - right) / (n - asked + 1)  # the next answer is one of the right ones left
+        of_right = (needed - right) / (n - asked + 1)  # probability that the next answer is right
         chances = chances * (1 - of_right) + np.concatenate(([0.0], (chances * of_right)[:-1]))
         if asked % interval == 0:
             sums = np.cumsum(chances)
@@ -146,7 +147,7 @@ def hopeless(n: int, needed: int, interval: int, confidence: float) -> tuple[int
 def _by_cluster(
     values: Sequence[float], clusters: Sequence[Hashable] | None
 ) -> tuple[Sequence[float], Sequence[float]]:
-    """Sum and size of each cluster; without clusters each value is one."""
+    """Sum and size of each cluster; without clusters each value is its own."""
     if clusters is None:
         return values, [1.0] * len(values)
     sums: dict[Hashable, float] = {}
@@ -158,7 +159,7 @@ def _by_cluster(
 
 
 def _resampled(units: Any, counts: Any, rng: np.random.Generator) -> Any:
-    """Means of RESAMPLES resamples of as many units, drawn by how often each kind of unit is there."""
+    """Means of RESAMPLES resamples with the same number of units, drawn by the multiplicity of each distinct unit."""
     n, block = int(counts.sum()), max(1, _BLOCK // len(counts))
     means = []
     for first in range(0, RESAMPLES, block):

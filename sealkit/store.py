@@ -35,49 +35,49 @@ _LARGEST_MANIFEST = 16 << 20
 class AdapterStore:
     """Adapters by digest. Writing is atomic: a reader sees a whole adapter or none.
 
-    Raises InvalidConfig on a URL that fsspec cannot open, Unavailable where the storage itself fails.
+    Raises InvalidConfig on a URL that fsspec cannot open, Unavailable if the storage fails.
     """
 
     def __init__(self, url: str) -> None:
         self.url = url
         try:
-            # Another process may put an adapter at any time, so a cached listing would lie.
+            # Another process may store an adapter at any time, so a listing must not be cached.
             self._fs, root = fsspec.core.url_to_fs(url, use_listings_cache=False)
         except (ValueError, ImportError) as error:
             raise InvalidConfig(f"adapter store {url!r} cannot be opened: {error}") from error
         self._adapters = f"{root.rstrip('/')}/adapters"
         self._local = isinstance(self._fs, LocalFileSystem)
         self.folder = Path(root) if self._local else None
-        """Where it lies, where it is a folder of this machine."""
+        """The store's path, if it is a folder on this machine."""
         if self._local:
             self._sweep()
 
     def put(self, digest: str, files: Mapping[str, bytes], manifest: Mapping[str, Any]) -> AdapterRef:
-        """Stores an adapter; a digest that is there already stays as it is, but counts as new again.
+        """Stores an adapter; an existing digest is left unchanged, but its age restarts.
 
-        `manifest` is kept beside what the store writes into it itself (`digest`, `files`).
+        `manifest` is extended by the store's own keys (`digest`, `files`).
         """
         folder = self._folder(digest)
         for name in files:
             if name == MANIFEST or not _FILE_NAME.fullmatch(name):
-                raise InvalidInput(f"{name!r} cannot be the name of an adapter's file")
+                raise InvalidInput(f"{name!r} is not a valid name of an adapter's file")
         if self.has(digest):
             self._renew(digest)
         else:
             sums = {name: {"sha256": _sha256(data), "bytes": len(data)} for name, data in files.items()}
             note = json.dumps({**manifest, "digest": digest, "files": sums}, indent=1, sort_keys=True).encode()
             with self._storage():
-                # The manifest comes last: without rename, it is what makes the adapter exist.
+                # The manifest is written last: without rename, it makes the adapter exist.
                 self._write(folder, {**files, MANIFEST: note})
-        return AdapterRef(digest=digest, uri=self._fs.unstrip_protocol(folder))
+        return AdapterRef(digest=digest)
 
     def has(self, digest: str) -> bool:
-        """Whether the adapter is there; its bytes are checked by `fetch` alone."""
+        """Whether the adapter exists; only `fetch` checks its bytes."""
         with self._storage():
             return bool(self._fs.exists(f"{self._folder(digest)}/{MANIFEST}"))
 
     def manifest(self, digest: str) -> dict[str, Any]:
-        """The manifest. Raises AdapterNotFound, AdapterCorrupt, AdapterMismatch where it is another adapter's."""
+        """The manifest. Raises AdapterNotFound, AdapterCorrupt, AdapterMismatch if it belongs to another adapter."""
         raw = self._read(digest, MANIFEST, limit=_LARGEST_MANIFEST)
         if raw is None:
             raise self._missing(digest)
@@ -91,17 +91,17 @@ class AdapterStore:
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             whole = False
         if not whole:
-            raise self._corrupt(digest, MANIFEST, f"a manifest of {digest}", f"{len(raw)} bytes that are none")
+            raise self._corrupt(digest, MANIFEST, f"a manifest of {digest}", f"{len(raw)} bytes that are not one")
         if named != digest:
             raise AdapterMismatch(
-                f"the folder of adapter {digest} holds adapter {named}. Delete {self._folder(digest)} and train it "
-                "again, or put back a copy",
+                f"the folder of adapter {digest} contains adapter {named}. Delete {self._folder(digest)} and train "
+                "it again, or restore a copy",
                 metadata={"digest": digest, "expected": digest, "found": named},
             )
         return dict(manifest)
 
     def fetch(self, digest: str) -> dict[str, bytes]:
-        """The adapter's files, each checked against the manifest. Raises as `manifest`, and AdapterCorrupt."""
+        """The adapter's files, each checked against the manifest. Raises what `manifest` raises, and AdapterCorrupt."""
         files = {}
         for name, expected in self.manifest(digest)["files"].items():
             data = self._read(digest, name, limit=expected["bytes"])
@@ -113,13 +113,13 @@ class AdapterStore:
         return files
 
     def list(self) -> list[str]:
-        """Digests of the adapters that are there, in order."""
+        """Digests of the stored adapters, in order."""
         with self._storage():
             found = [path.split("/")[-2] for path in self._fs.glob(f"{self._adapters}/*/*/{MANIFEST}")]
         return sorted(digest for digest in found if _DIGEST.fullmatch(digest))
 
     def age_seconds(self, digest: str) -> float:
-        """Seconds since the adapter was last put. Raises AdapterNotFound."""
+        """Seconds since the adapter was last stored. Raises AdapterNotFound."""
         with self._storage():
             try:
                 put = self._fs.modified(f"{self._folder(digest)}/{MANIFEST}")
@@ -137,25 +137,25 @@ class AdapterStore:
             self._fs.rm(folder, recursive=True)
 
     def local_path(self, digest: str) -> Path | None:
-        """The adapter's folder, where the store is a folder of this machine and holds it."""
+        """The adapter's folder, if the store is a folder on this machine and has it."""
         return Path(self._folder(digest)) if self._local and self.has(digest) else None
 
     def _folder(self, digest: str) -> str:
         if not _DIGEST.fullmatch(digest):
-            raise InvalidInput(f"{digest!r} is not a digest: 64 hexadecimal digits are")
+            raise InvalidInput(f"{digest!r} is not a digest: expected 64 hexadecimal digits")
         return f"{self._adapters}/{digest[:2]}/{digest}"
 
     def _read(self, digest: str, name: str, *, limit: int) -> bytes | None:
-        """A file of the adapter's folder. Raises AdapterCorrupt on a link, a device, and what is larger than `limit`:
-        whoever writes into the store must not choose what else is read, nor how much."""
+        """A file of the adapter's folder. Raises AdapterCorrupt on a link, a device, and a file larger than `limit`: a
+        writer of the store must not control what else is read, or how much."""
         path = f"{self._folder(digest)}/{name}"
         with self._storage():
             try:
                 info = self._fs.info(path)
                 if info["type"] != "file" or info.get("islink") or self._leads_out(path):
-                    raise self._corrupt(digest, name, "a file", "a link or no file at all")
+                    raise self._corrupt(digest, name, "a file", "a link or not a file")
                 if info["size"] > limit:
-                    raise self._corrupt(digest, name, f"{limit} bytes at most", f"{info['size']} bytes")
+                    raise self._corrupt(digest, name, f"at most {limit} bytes", f"{info['size']} bytes")
                 return bytes(self._fs.cat_file(path))
             except FileNotFoundError:
                 return None
@@ -185,9 +185,9 @@ class AdapterStore:
         return Path(self._adapters, ".tmp")
 
     def _sweep(self) -> None:
-        """Clears what a writer that died a day ago or earlier left behind."""
+        """Removes temporary files of writers that died at least a day ago."""
         for left in self._scratch.glob("*"):
-            with suppress(FileNotFoundError):  # a writer that lives has just renamed it
+            with suppress(FileNotFoundError):  # a live writer has just renamed it
                 if left.stat().st_mtime < time.time() - _STALE_SECONDS:
                     shutil.rmtree(left, ignore_errors=True)
 
@@ -197,8 +197,8 @@ class AdapterStore:
             yield
         except OSError as error:
             raise Unavailable(
-                f"adapter store {self.url}: {error.strerror or error}. Check that it can be reached and written, "
-                "and that it has room"
+                f"adapter store {self.url}: {error.strerror or error}. Check that it is reachable and writable, "
+                "and that it has free space"
             ) from error
 
     def _missing(self, digest: str) -> AdapterNotFound:
@@ -207,13 +207,13 @@ class AdapterStore:
     def _corrupt(self, digest: str, name: str, expected: str, found: str) -> AdapterCorrupt:
         return AdapterCorrupt(
             f"adapter {digest}: {name} should be {expected}, but is {found}. Delete {self._folder(digest)} and train "
-            "it again, or put back a copy",
+            "it again, or restore a copy",
             metadata={"digest": digest, "file": name},
         )
 
 
 def _write_folder(folder: Path, files: Mapping[str, bytes], *, scratch: Path) -> None:
-    """Writes a folder at once: to `scratch`, flushed to the disk, then renamed. A folder already there wins."""
+    """Writes a folder atomically: to `scratch`, flushed to disk, then renamed. An existing folder is kept."""
     scratch.mkdir(parents=True)
     try:
         for name, data in files.items():
@@ -223,7 +223,7 @@ def _write_folder(folder: Path, files: Mapping[str, bytes], *, scratch: Path) ->
                 os.fsync(file.fileno())
         folder.parent.mkdir(parents=True, exist_ok=True)
         if folder.exists() and not (folder / MANIFEST).exists():
-            shutil.rmtree(folder)  # what a deletion that was cut short left
+            shutil.rmtree(folder)  # the rest of an interrupted deletion
         try:
             scratch.rename(folder)
         except OSError:

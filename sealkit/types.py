@@ -1,23 +1,32 @@
-"""The words of `glossary.md` as frozen, torch-free values. What crosses a process has its twin in `seal.type.v1`."""
+"""The terms of docs/glossary.md as frozen, torch-free values. Those sent between processes have a message in
+`seal.type.v1`."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from sealkit import limits
 
 
 class Value(BaseModel):
-    """A frozen value that refuses unknown fields."""
+    """A frozen value that rejects unknown fields."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
+    @classmethod
+    def from_stored(cls, stored: object) -> Self:
+        """A value stored by any version: fields that this version does not have are ignored, at every depth. Raises
+        ValidationError if a required field is missing or a value is invalid."""
+        return cls.model_validate(stored, extra="ignore")
 
-MOST = 2**31 - 1
-"""Of what travels as a 32-bit number."""
+    def changed(self, **fields: Any) -> Self:
+        """A copy with these fields replaced; validated."""
+        return type(self)(**{**dict(self), **fields})
 
 
 def digest_of(*parts: object) -> str:
@@ -33,43 +42,43 @@ def seed_of(*names: object) -> int:
 
 class PromptFormat(StrEnum):
     AUTO = "auto"
-    """The tokenizer's chat template where it has one, else plain."""
+    """The tokenizer's chat template if it has one, else plain."""
     PLAIN = "plain"
     CHAT = "chat"
 
 
 class Shot(Value):
-    """One example of a request and its answer, shown before the request itself."""
+    """One example of a request and its answer, shown before the actual request."""
 
     user: str = Field(min_length=1)
     assistant: str = Field(min_length=1)
 
 
 class Prompt(Value):
-    """What a model is asked; whoever holds the tokenizer renders it, in training exactly as in sampling. In a chat the
-    `shots` are turns of their own before the request; as plain text each is its two texts and a blank line."""
+    """A prompt before rendering. It is rendered where the tokenizer is, in training exactly as in sampling. In a chat
+    the `shots` are separate turns before the request; as plain text each is its two texts and a blank line."""
 
     user: str = Field(min_length=1)
     system: str = ""
     format: PromptFormat = PromptFormat.AUTO
-    shots: tuple[Shot, ...] = Field((), max_length=64)
+    shots: tuple[Shot, ...] = Field((), max_length=limits.SHOTS)
 
 
 class Sampling(Value):
     """How text is sampled. `temperature` 0 is greedy; `max_tokens` counts the completion alone."""
 
     temperature: float = Field(1.0, ge=0, le=10)
-    """0: the likeliest token each time."""
+    """0: greedy."""
     top_p: float = Field(1.0, gt=0, le=1)
-    """Only the likeliest tokens that together have this probability; 1: all."""
+    """Sample only from the most likely tokens that together have this probability; 1: from all."""
     max_tokens: int = Field(256, ge=1, le=32768)
-    """Tokens of the completion at most."""
+    """Most tokens of the completion."""
     stop: tuple[Annotated[str, Field(min_length=1, max_length=256)], ...] = Field((), max_length=16)
-    """Texts at which the completion ends; they are no part of it."""
+    """Texts that end the completion; they are not part of it."""
     seed: int = Field(0, ge=0, lt=2**64)
-    """In a run each completion has one of its own, derived from the run's."""
+    """In a run each completion has its own, derived from the run's."""
     json_schema: str = Field("", max_length=100_000)
-    """A JSON Schema that the completion must follow, where the backend can hold the model to one; empty: free text."""
+    """A JSON Schema that the completion must follow, if the backend supports it; empty: free text."""
 
 
 class FinishReason(StrEnum):
@@ -78,31 +87,29 @@ class FinishReason(StrEnum):
 
 
 class AdapterRef(Value):
-    """Where adapter weights lie: SHA-256 of what determines them, and the URL of their folder."""
+    """An adapter in the store, by the SHA-256 of what determines its weights."""
 
     digest: str = Field(pattern=r"^[0-9a-f]{64}$")
-    uri: str = ""
 
 
 class Policy(Value):
-    """The model that writes self-edits: the base model, with `adapter` on it where there is one."""
+    """The model that writes self-edits: the base model, with `adapter` on it if there is one."""
 
-    name: str = Field(min_length=1, max_length=256)
+    name: str = Field(min_length=1, max_length=limits.NAME_CHARACTERS)
     adapter: AdapterRef | None = None
 
 
 class ModelInfo(Value):
-    """The base model that a process holds. `digest` covers weights, config and tokenizer."""
+    """The base model of a process. `digest` covers weights, config and tokenizer."""
 
     name: str
     digest: str
     tokenizer_digest: str
     context_length: int
-    has_chat_template: bool
     dtype: str
     device: str
     build: dict[str, str] = Field(default_factory=dict)
-    """What else decides over the last bit of a number: versions, processor, threads."""
+    """Other facts that determine results to the last bit: versions, processor, threads."""
 
 
 class PromptLoss(StrEnum):
@@ -131,16 +138,16 @@ class TrainingExample(Value):
 class LoraConfig(Value):
     """Shape of an adapter in PEFT's terms: `r`, `lora_alpha`, `lora_dropout`, `target_modules`."""
 
-    rank: int = Field(32, ge=1, le=1024)
-    """Of the two factors; weights and memory grow with it."""
+    rank: int = Field(32, ge=1, le=limits.RANK)
+    """Rank of the two factors; weights and memory are proportional to it."""
     alpha: float = Field(64, gt=0)
-    """The adapter's product is scaled by alpha / rank."""
+    """The update B A is scaled by alpha / rank."""
     dropout: float = Field(0.0, ge=0, lt=1)
-    """Share of an adapter's inputs that is left out at random while it is trained."""
+    """Dropout probability of the adapter's inputs in training."""
     target_modules: tuple[str, ...] = Field(
         ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"), min_length=1, max_length=64
     )
-    """Linear layers that get an adapter, by the last part of their names."""
+    """Linear layers that get an adapter, by the last parts of their names."""
 
 
 class Schedule(StrEnum):
@@ -154,7 +161,7 @@ class Optimisation(Value):
     `kl_beta` weighs KL(base || adapted) on the label positions."""
 
     learning_rate: float = Field(1e-3, gt=0, le=1)
-    """At its highest, after the warm-up; docs/loss.md says how it compares with SEAL's."""
+    """Peak learning rate, after the warm-up; docs/loss.md compares it with SEAL's."""
     epochs: int = Field(10, ge=1, le=10000)
     """Passes over the examples."""
     batch_size: int = Field(1, ge=1, le=4096)
@@ -162,45 +169,51 @@ class Optimisation(Value):
     gradient_accumulation_steps: int = Field(1, ge=1, le=4096)
     """Micro-batches of an optimiser step."""
     schedule: Schedule = Schedule.CONSTANT
-    """What the rate does after the warm-up: `constant`; or `linear` or `cosine`, down to 0 at the end."""
-    warmup_steps: int = Field(0, ge=0, le=MOST)
-    """Optimiser steps in which the rate rises from 0."""
+    """Schedule after the warm-up: `constant`; or `linear` or `cosine`, down to 0 at the end."""
+    warmup_steps: int = Field(0, ge=0, le=limits.INT32)
+    """Optimiser steps of linear warm-up from 0."""
     weight_decay: float = Field(0.0, ge=0, le=1)
-    """AdamW's, of the adapter's weights."""
+    """AdamW's weight decay."""
     max_grad_norm: float = Field(0.0, ge=0)
-    """Gradients with a larger 2-norm are scaled down to it; 0: none is."""
+    """Gradients are clipped to this 2-norm; 0: no clipping."""
     kl_beta: float = Field(0.0, ge=0)
     """Weight of KL(base || adapted), nats a token over the label positions, in the loss; 0: left out."""
 
 
 class Distillation(Value):
-    """The loss of examples with a teacher prompt: kl_weight * KL(teacher || student) + ce_weight * CE, a token."""
+    """The loss of examples with a teacher prompt: kl_weight * KL(teacher || student) + ce_weight * CE, per token."""
 
     kl_weight: float = Field(1.0, ge=0, le=1000)
     """Weight of KL(teacher || student), nats a token."""
     ce_weight: float = Field(0.0, ge=0, le=1000)
     """Weight of the cross-entropy of the text itself."""
     top_k: int = Field(64, ge=0, le=4096)
-    """The teacher's likeliest tokens that are kept of each position, the rest of its mass in one bucket; 0: its whole
-    distribution."""
+    """The teacher's most likely tokens that are kept at each position; the rest of the probability is one bucket. 0:
+    the full distribution."""
+
+    @model_validator(mode="after")
+    def _learns(self) -> Distillation:
+        if not (self.kl_weight or self.ce_weight):
+            raise ValueError("kl_weight and ce_weight are both 0, so there is nothing to learn")
+        return self
 
 
 class Anchoring(Value):
     """How the anchors of a spec are mixed into each optimiser step."""
 
     per_step: int = Field(0, ge=0, le=1024)
-    """Anchors in each step, drawn in turn from a seeded order; 0: none."""
+    """Anchors per step, in a seeded order; 0: none."""
     weight: float = Field(1.0, ge=0, le=1000)
-    """Weight of their mean KL(base || adapted), nats a token, beside the loss of the examples."""
+    """Weight of their mean KL(base || adapted), nats a token, added to the loss of the examples."""
 
 
 class TrainingSpec(Value):
-    """Everything that determines an adapter, but for the base model and the policy under it."""
+    """Everything that determines an adapter, except the base model and the policy under it."""
 
-    examples: tuple[TrainingExample, ...] = Field(min_length=1, max_length=10000)
-    rehearsal: tuple[TrainingExample, ...] = Field((), max_length=10000)
-    anchors: tuple[TrainingExample, ...] = Field((), max_length=10000)
-    """What must stay as it is: prompts with what the bare base model says to them, held by KL to its distribution."""
+    examples: tuple[TrainingExample, ...] = Field(min_length=1, max_length=limits.EXAMPLES)
+    rehearsal: tuple[TrainingExample, ...] = Field((), max_length=limits.EXAMPLES)
+    anchors: tuple[TrainingExample, ...] = Field((), max_length=limits.EXAMPLES)
+    """Prompts with the base model's own answers; KL to the base model is kept low on them."""
     lora: LoraConfig
     optimisation: Optimisation
     distillation: Distillation = Distillation()
@@ -210,14 +223,14 @@ class TrainingSpec(Value):
 
 
 class PolicyExample(Value):
-    """One kept self-edit: what the policy was asked and what it wrote."""
+    """One kept self-edit: the policy's prompt and completion."""
 
     prompt: Prompt
     completion: str = Field(min_length=1)
 
 
 class View(Value):
-    """One more way to ask the same; `label` tells the judge what was done to it."""
+    """Another form of the query; `label` names the transform, for the judge."""
 
     label: str = Field(min_length=1, max_length=256)
     prompt: Prompt
@@ -227,18 +240,18 @@ class Query(Value):
     """One held-out question about a context, asked without the context in the prompt. The answers to the prompt and to
     all `views` get one verdict together."""
 
-    query_id: str = Field(min_length=1, max_length=512)
+    query_id: str = Field(min_length=1, max_length=limits.QUERY_ID_CHARACTERS)
     question: str = Field(min_length=1)
     gold: str = Field(min_length=1)
     prompt: Prompt
-    views: tuple[View, ...] = Field((), max_length=64)
+    views: tuple[View, ...] = Field((), max_length=limits.VIEWS)
 
 
 class Outcome(StrEnum):
     CORRECT = "correct"
     INCORRECT = "incorrect"
     UNGRADED = "ungraded"
-    """The judge failed; counted apart, never as wrong."""
+    """The judge failed; counted separately, never as incorrect."""
 
 
 NOT_ASKED = "not asked"
@@ -253,7 +266,7 @@ class Verdict(Value):
 
 
 class Usage(Value):
-    """What some work took. `device_seconds` is attributed by share of the tokens where jobs ran together."""
+    """The cost of some work. If jobs ran together, `device_seconds` are divided by their share of the tokens."""
 
     prompt_tokens: int = 0
     completion_tokens: int = 0
@@ -281,7 +294,7 @@ class Completion(Value):
 
 
 class Progress(Value):
-    """How far a training job is; `loss` in nats a label token."""
+    """Progress of a training job; `loss` in nats per label token."""
 
     step: int
     total_steps: int
@@ -299,7 +312,8 @@ class TrainingResult(Value):
 
 
 class Retention(Value):
-    """What a model lost on what it could do: accuracies in [0, 1] over the `kept` queries that the base gets right."""
+    """Accuracies in [0, 1] over the `kept` queries: those of the suite that the base model answers right, and the
+    earlier ones that the baseline answers right."""
 
     kept: int
     accuracy_before: float
@@ -323,24 +337,50 @@ class EarlyStopping(Value):
 
     to_beat: float | None = Field(None, ge=0, le=1)
     confidence: float = Field(0.95, gt=0.5, lt=1)
-    interval: int = Field(4, ge=1, le=MOST)
+    interval: int = Field(4, ge=1, le=limits.INT32)
+
+
+class EvaluationRequest(Value):
+    """What an evaluation asks and measures. The subject is the policy with `adapter`, its baseline the policy alone;
+    without an adapter they are the policy and the base model."""
+
+    policy: Policy
+    adapter: AdapterRef | None = None
+    queries: tuple[Query, ...] = Field((), max_length=limits.QUERIES)
+    """Asked of subject and baseline; may be empty if only retention or divergence is measured."""
+    earlier_queries: tuple[Query, ...] = Field((), max_length=limits.QUERIES)
+    """Of contexts learned earlier: those that the baseline answers right are part of the retention. They are asked in
+    full whether or not the evaluation stops early."""
+    sampling: Sampling
+    judge: str = Field(min_length=1, max_length=256)
+    retention_queries: tuple[Query, ...] = Field((), max_length=limits.QUERIES)
+    """The retention suite: those that the base model answers right are asked of subject and baseline."""
+    retention_limit: int = Field(0, ge=0, le=limits.INT32)
+    """At most this many of the suite's queries that the base model answers right are used, in order; 0: all."""
+    measure_divergence: bool = False
+    """Measure KL(base || subject) too, if the backend can."""
+    early_stopping: EarlyStopping | None = None
+    """None: every query is asked."""
+    fresh: bool = False
+    """Use no cache, not even for the baseline (for reruns)."""
 
 
 class Evaluation(Value):
-    """A subject's verdicts beside its baseline's, in the order of the queries."""
+    """Verdicts of a subject and of its baseline, in the order of the queries."""
 
     verdicts: tuple[Verdict, ...]
     baseline_verdicts: tuple[Verdict, ...]
-    baseline_cached: bool
     retention: Retention | None = None
     divergence: Divergence | None = None
     stopped_early: bool = False
     batch_variant_rate: float = 0.0
     judge_version: str = ""
     usage: Usage = Usage()
+    """Of this request: all answers of subject and baseline, also to the retention suite, but cached ones count for the
+    request that first asked. Of divergence and judge, only the time, in `wall_seconds`."""
 
 
 def accuracy(verdicts: tuple[Verdict, ...]) -> float | None:
-    """Share of the graded verdicts that are correct, in [0, 1]; None where none was graded."""
+    """Share of the graded verdicts that are correct, in [0, 1]; None if none was graded."""
     graded = [v for v in verdicts if v.outcome is not Outcome.UNGRADED]
     return sum(v.outcome is Outcome.CORRECT for v in graded) / len(graded) if graded else None

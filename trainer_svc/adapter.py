@@ -1,4 +1,4 @@
-"""Adapters in the engine: one that trains, with its optimiser state; one that is frozen; and several side by side."""
+"""Adapters in the engine: trained ones with their optimiser state, frozen ones, and stacks of several."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from trainer_svc.plan import generator_of
 
 
 def initial_weights(config: LoraConfig, linears: Mapping[str, nn.Linear], seed: int) -> LoraWeights:
-    """Fresh weights as PEFT draws them: A uniform in ±1/sqrt(in) (Kaiming with a = sqrt(5)), B zero. Each A depends on
-    the seed and its own path alone, not on which other layers are targets."""
+    """Initial weights as in PEFT: A uniform in ±1/sqrt(in) (Kaiming with a = sqrt(5)), B zero. Each A depends only on
+    the seed and its own path, not on which other layers are targets."""
     tensors = {}
     for path, linear in linears.items():
         bound = 1 / math.sqrt(linear.in_features)
@@ -29,8 +29,8 @@ def initial_weights(config: LoraConfig, linears: Mapping[str, nn.Linear], seed: 
 
 
 class AdapterBatch:
-    """Adapters of one layout side by side, as products see them: `values` [adapters, size] in the dtype of the
-    products, and the scaling of each."""
+    """Stacked adapters of one layout, for matrix products: `values` [adapters, size] in the dtype of the products, and
+    the scaling of each."""
 
     def __init__(self, layout: Layout, values: Tensor, scalings: Sequence[float]) -> None:
         self.layout, self.values = layout, values
@@ -39,7 +39,7 @@ class AdapterBatch:
         self._views: dict[tuple[int, bool], tuple[Views, ...]] = {}
 
     def views(self, group: int, *, apart: bool = False) -> tuple[Views, ...]:
-        """The matrices at a group of linears; with `apart` each linear's by themselves."""
+        """The matrices at a group of linears; with `apart` separately for each linear."""
         views = self._views.get((group, apart))
         if views is None:
             views = self._views[group, apart] = self.layout.views(group, self.values, apart=apart)
@@ -47,8 +47,8 @@ class AdapterBatch:
 
 
 class Gradients:
-    """What a step leaves for the adapters of a stack, matrix by matrix. One adapter's matrices are written where they
-    stay; those of several are put together at the end."""
+    """Gradients of a step for the adapters of a stack, matrix by matrix. One adapter's gradients are written in place;
+    those of several are assembled at the end."""
 
     def __init__(self, layout: Layout, like: Tensor, adapters: int) -> None:
         self._layout, self._like, self._adapters = layout, like, adapters
@@ -57,11 +57,11 @@ class Gradients:
         self._groups: set[int] = set()
 
     def begin(self) -> None:
-        """Starts a step; one that was not ended is forgotten."""
+        """Starts a step; discards one that was not ended."""
         self._pieces, self._groups = {}, set()
 
     def add(self, group: int, start: int, left: Tensor, right: Tensor) -> None:
-        """Adds left @ right, [adapters, rows, columns], to the matrix that lies at `start`."""
+        """Adds left @ right, [adapters, rows, columns], to the matrix at offset `start`."""
         self._groups.add(group)
         piece = self._pieces.get(start)
         if piece is None and self._flat is None:
@@ -79,7 +79,7 @@ class Gradients:
             piece.add_(torch.bmm(left, right))
 
     def end(self) -> Sequence[Tensor]:
-        """Each adapter's gradient [size]; zero where no token went through a layer."""
+        """Each adapter's gradient [size]; zero for layers that no token went through."""
         spans = enumerate(self._layout.spans)
         missing = [span for group, span in spans if group not in self._groups and span[0] < span[1]]
         pieces, self._pieces = self._pieces, {}
@@ -94,7 +94,7 @@ class Gradients:
 
 @dataclass(eq=False)
 class FrozenAdapter:
-    """A policy adapter as it lies under trial adapters."""
+    """A frozen policy adapter, applied below trial adapters."""
 
     stack: AdapterBatch
 
@@ -107,8 +107,8 @@ class FrozenAdapter:
 
 @dataclass(eq=False)
 class TrainableAdapter:
-    """An adapter that trains. Master weights, gradient and Adam's moments are flat and in float32 (float64 on a float64
-    base); `compute` is a copy in the dtype of the products, or the masters where that is the same."""
+    """An adapter in training. Master weights, gradient and Adam's moments are flat and in float32 (float64 on a float64
+    base); `compute` is a copy in the dtype of the products, or the master weights if that is the same."""
 
     config: LoraConfig
     optimisation: Optimisation
@@ -130,8 +130,8 @@ class TrainableAdapter:
         device: torch.device,
         dtype: torch.dtype,
     ) -> TrainableAdapter:
-        """`dtype`: of the products. Takes 3 values of the master dtype for each weight, a fourth in a step, and one of
-        `dtype` where it is another; may raise torch.OutOfMemoryError."""
+        """`dtype`: of the products. Needs 3 values of the master dtype for each weight, a fourth in a step, and one of
+        `dtype` if it differs. May raise torch.OutOfMemoryError."""
         exact = torch.float64 if dtype == torch.float64 else torch.float32
         layout = Layout.of(weights.tensors, groups)
         master = layout.flatten(weights.tensors).to(device, exact)
@@ -158,7 +158,7 @@ class TrainableAdapter:
         return bool(self.master.isfinite().all())
 
     def alone(self) -> Training:
-        """This adapter in a step by itself; nothing is copied, and it is kept."""
+        """This adapter alone in a step; nothing is copied, and the result is cached."""
         if self._alone is None:
             stack = AdapterBatch(self.layout, self.compute[None], [self.scaling])
             self._alone = Training((self,), stack, Gradients(self.layout, self.master, 1))
@@ -166,7 +166,7 @@ class TrainableAdapter:
 
 
 class Training(NamedTuple):
-    """Adapters that train side by side in a step."""
+    """Adapters that are trained together in a step."""
 
     adapters: tuple[TrainableAdapter, ...]
     stack: AdapterBatch
@@ -174,7 +174,7 @@ class Training(NamedTuple):
 
     @classmethod
     def of(cls, adapters: Sequence[TrainableAdapter]) -> Training:
-        """All of one layout."""
+        """All adapters must have one layout."""
         first = adapters[0]
         if len(adapters) == 1:
             training = first.alone()
@@ -185,6 +185,6 @@ class Training(NamedTuple):
         return cls(tuple(adapters), stack, Gradients(first.layout, first.master, len(adapters)))
 
     def end(self) -> None:
-        """Leaves each adapter its gradient."""
+        """Writes each adapter's gradient."""
         for adapter, gradient in zip(self.adapters, self.gradients.end(), strict=True):
             adapter.gradient = gradient

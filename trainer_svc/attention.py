@@ -1,4 +1,4 @@
-"""Attention over packed sequences: many sequences in one row of tokens, none sees another."""
+"""Attention over packed sequences: many sequences in one row of tokens, without attention between them."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ def packed_attention(
     **_: Any,
 ) -> tuple[Tensor, None]:
     """Causal attention within each segment. `query` [1, heads, tokens, dim], `key` and `value` [1, kv heads, tokens,
-    dim]; `segment_lengths` sum to `tokens`. Neighbours of equal length go through one call.
+    dim]; `segment_lengths` sum to `tokens`. Neighbouring segments of equal length are computed in one call.
 
-    Returns [1, tokens, heads, dim], as transformers' attention interface wants it.
+    Returns [1, tokens, heads, dim], as transformers' attention interface requires.
     """
     runs = [(length, len(list(group))) for length, group in groupby(segment_lengths)]
     sizes = [length * count for length, count in runs]

@@ -1,4 +1,4 @@
-"""The trainer put together from its settings."""
+"""Builds the trainer from its settings."""
 
 from __future__ import annotations
 
@@ -27,24 +27,25 @@ class Built:
 
 
 def build(settings: TrainerSettings) -> Built:
-    """Loads the model and starts the engine; blocks meanwhile. Raises InvalidModel, InvalidConfig, Unavailable."""
+    """Loads the model and starts the engine; blocking. Raises InvalidModel, InvalidConfig, Unavailable."""
     store = AdapterStore(settings.store_url)
     if store.folder is not None:
         metrics.watch_disk("store", store.folder)
     keep_freed_memory()
     loading = Loading(settings.four_bit, settings.device_map)
-    # Of one job alone, the last bit is known too.
-    loaded = load_model(settings, loading).telling(company=str(settings.max_jobs))
+    # A manifest records it, because only with 1 are results reproducible to the last bit.
+    loaded = load_model(settings, loading).with_build(max_jobs=str(settings.max_jobs))
     model = PackedModel(loaded.model, checkpoint=settings.checkpoint)
     engine = Engine(
         model,
         encode(loaded.tokenizer, TrainingExample(text=PROBE_TEXT), append_eos=True).last_label_only(),
         max_jobs=settings.max_jobs,
         max_waiting=settings.max_waiting,
-        # A CPU is busy with a thousand rows, and each costs memory: 1.5 MB a token with SmolLM2-135M.
+        # A thousand rows saturate a CPU, and each costs memory: 1.5 MB a token with SmolLM2-135M.
+        target_bytes=settings.target_mib << 20,
         step_tokens=settings.step_tokens or (8192 if model.device.type == "cuda" else 1024),
     )
-    # Asked for when it is scraped: it costs a step nothing.
+    # Read when it is scraped, so it costs nothing in a step.
     metrics.TRAINER_PEAK_MEMORY.set_function(partial(peak_memory_bytes, model.device))
     watch_gpus()
     engine.start()

@@ -1,4 +1,4 @@
-"""Gradient checkpointing (arXiv 1604.06174): a layer's activations are computed again when its gradient is."""
+"""Gradient checkpointing (arXiv 1604.06174): a layer's activations are recomputed for its gradient."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from transformers import PreTrainedModel
 
 
 class Checkpointed:
-    """The decoder layers of `model`, wrapped in place: while `on`, a step keeps each layer's input only and computes
-    the rest twice. `possible` is False where the model has no list of layers."""
+    """The decoder layers of `model`, wrapped in place: while `on`, a step stores only each layer's input and computes
+    the rest twice. `possible` is False if the model has no list of layers."""
 
     def __init__(self, model: PreTrainedModel, *, on: bool) -> None:
         self.on = on

@@ -1,4 +1,4 @@
-"""Training examples as tokens: which tokens a sequence has, and which of them carry loss."""
+"""Encodes training examples: the tokens of each sequence, and which of them carry loss."""
 
 from __future__ import annotations
 
@@ -16,36 +16,60 @@ from sealkit.types import Prompt, PromptLoss, TrainingExample, TrainingSpec
 @dataclass(frozen=True)
 class Encoded:
     """One sequence. `labels` are the positions (≥ 1, ascending) of the tokens that carry loss; each is predicted from
-    the position before it, so a sequence's first token never does."""
+    the position before it, so a sequence's first token never does. `teacher`: for a distilled sequence, the same label
+    tokens after the teacher's prompt."""
 
     ids: tuple[int, ...]
     labels: tuple[int, ...]
+    teacher: Encoded | None = None
 
     def last_label_only(self) -> Encoded:
-        """The same tokens, with the last label alone."""
+        """The same tokens, with only the last label."""
         return Encoded(self.ids, self.labels[-1:])
 
 
 def encode_spec(tokenizer: PreTrainedTokenizerBase, spec: TrainingSpec, context_length: int) -> tuple[Encoded, ...]:
-    """The sequences of `spec`, examples before rehearsal; those without a label are left out.
+    """The sequences of `spec`, examples before rehearsal, without those that have no label.
 
-    Raises ExampleTooLong for a sequence of more than `context_length` tokens, NothingToLearn if no label is left.
+    Raises ExampleTooLong for a sequence of more than `context_length` tokens, the teacher's included; NothingToLearn if
+    no label is left; InvalidInput for a distilled example whose prompt carries loss.
     """
-    encoded = [encode(tokenizer, example, append_eos=spec.append_eos) for example in (*spec.examples, *spec.rehearsal)]
-    for index, sequence in enumerate(encoded):
-        if len(sequence.ids) > context_length:
-            raise ExampleTooLong(
-                f"example {index} has {len(sequence.ids)} tokens, the limit is {context_length}; shorten or split it",
-                metadata={"index": str(index), "tokens": str(len(sequence.ids)), "limit": str(context_length)},
-            )
-    kept = tuple(sequence for sequence in encoded if sequence.labels)
+    kept = _encoded(tokenizer, (*spec.examples, *spec.rehearsal), "example", spec.append_eos, context_length)
     if not kept:
         raise NothingToLearn("no token of the examples carries loss; give longer texts or wider loss_spans")
     return kept
 
 
+def encode_anchors(tokenizer: PreTrainedTokenizerBase, spec: TrainingSpec, context_length: int) -> tuple[Encoded, ...]:
+    """The anchors of `spec`: prompts with the base model's own answers, without an end-of-sequence token. Raises
+    ExampleTooLong."""
+    plain = [anchor.model_copy(update={"teacher_prompt": None}) for anchor in spec.anchors]
+    return _encoded(tokenizer, plain, "anchor", False, context_length)
+
+
+def _encoded(
+    tokenizer: PreTrainedTokenizerBase,
+    examples: Sequence[TrainingExample],
+    what: str,
+    append_eos: bool,
+    context_length: int,
+) -> tuple[Encoded, ...]:
+    encoded = [encode(tokenizer, example, append_eos=append_eos) for example in examples]
+    for index, sequence in enumerate(encoded):
+        longest = max(len(sequence.ids), len(sequence.teacher.ids) if sequence.teacher else 0)
+        if longest > context_length:
+            raise ExampleTooLong(
+                f"{what} {index} has {longest} tokens, the limit is {context_length}; shorten or split it",
+                metadata={"index": str(index), "tokens": str(longest), "limit": str(context_length)},
+            )
+    return tuple(sequence for sequence in encoded if sequence.labels)
+
+
 def encode(tokenizer: PreTrainedTokenizerBase, example: TrainingExample, *, append_eos: bool) -> Encoded:
-    """Tokens of the rendered prompt, then of the text; with `append_eos` the eos token is the last label."""
+    """Tokens of the rendered prompt, then of the text; with `append_eos` the eos token is the last label. Raises
+    InvalidInput if a distilled example's prompt carries loss."""
+    if example.teacher_prompt and example.prompt_loss is not PromptLoss.NONE:
+        raise InvalidInput("an example with a teacher_prompt is distilled only on its text: leave prompt_loss unset")
     prompt, labels = _prompt(tokenizer, example.prompt, example.prompt_loss) if example.prompt else ([], [])
     text: Any = tokenizer(
         example.text,
@@ -62,11 +86,23 @@ def encode(tokenizer: PreTrainedTokenizerBase, example: TrainingExample, *, appe
     if append_eos:
         labels.append(len(ids))
         ids.append(int(tokenizer.eos_token_id))
-    return Encoded(tuple(ids), tuple(label for label in labels if label > 0))
+    labels = [label for label in labels if label > 0]
+    teacher = None
+    if example.teacher_prompt:
+        shown, _ = _prompt(tokenizer, example.teacher_prompt, PromptLoss.NONE)
+        first = len(ids) - len(text.input_ids) - append_eos + (0 if example.prompt else _leading(text))
+        behind = ids[first:]
+        teacher = Encoded((*shown, *behind), tuple(len(shown) + label - first for label in labels))
+    return Encoded(tuple(ids), tuple(labels), teacher)
+
+
+def _leading(text: Any) -> int:
+    """Special tokens before a text without a prompt."""
+    return next((at for at, special in enumerate(text.special_tokens_mask) if not special), 0)
 
 
 def _prompt(tokenizer: PreTrainedTokenizerBase, prompt: Prompt, loss: PromptLoss) -> tuple[list[int], list[int]]:
-    """Tokens of a rendered prompt, and which of them carry loss. Raises InvalidInput where a shot cannot be found."""
+    """Tokens of a rendered prompt, and which of them carry loss. Raises InvalidInput if a shot cannot be found."""
     text, special = rendered_text(tokenizer, prompt)
     encoded: Any = tokenizer(text, add_special_tokens=special, return_offsets_mapping=loss is PromptLoss.SHOTS)
     ids = list(encoded.input_ids)
@@ -77,7 +113,7 @@ def _prompt(tokenizer: PreTrainedTokenizerBase, prompt: Prompt, loss: PromptLoss
 
 
 def _answers(text: str, prompt: Prompt) -> list[tuple[int, int]]:
-    """Where the shots' answers stand in a rendered prompt. Templates may trim what they are given."""
+    """Positions of the shots' answers in a rendered prompt. Templates may trim whitespace."""
     system = prompt.system.strip()
     spans, end = [], text.find(system) + len(system) if system in text else 0
     for shot in prompt.shots:

@@ -1,8 +1,8 @@
-"""The continuous batch of training jobs: jobs join and leave at step boundaries, each as if it trained alone.
+"""The continuous batch of training jobs: jobs join and leave at step boundaries, each as if it were trained alone.
 
-    scheduler   who takes part in the next step
+    scheduler   chooses the jobs of the next step
     packed      one forward and one backward pass for all of them
-    job         what a step means to one job: its optimiser, its progress, its end
+    job         the state of one job: its optimiser, its progress, its result
 
 Torch runs in the engine's own thread and nowhere else.
 """
@@ -25,29 +25,39 @@ from sealkit.observability import metrics
 from sealkit.types import Progress
 from trainer_svc.adapter import FrozenAdapter, TrainableAdapter, initial_weights
 from trainer_svc.encoding import Encoded
-from trainer_svc.job import Job, JobSpec
+from trainer_svc.job import Job, JobSpec, Targets
 from trainer_svc.optimiser import commit
 from trainer_svc.packed import PackedModel
 from trainer_svc.scheduler import Scheduler, next_to_join
+from trainer_svc.teacher import Teacher
 
-ENGINE_VERSION = "2"
-"""Part of every adapter's digest: changes when the same request would give other weights."""
+ENGINE_VERSION = "3"
+"""Part of every adapter's digest; increment it when the same request would give different weights."""
 
 log = structlog.get_logger(__name__)
 
 
 class Engine:
-    """Trains jobs on one frozen base. `probe` is the prompt whose last logits are kept of each finished adapter."""
+    """Trains jobs on one frozen base. `probe`: the prompt whose last logits are stored with each finished adapter."""
 
     def __init__(
-        self, model: PackedModel, probe: Encoded, *, max_jobs: int = 16, max_waiting: int = 256, step_tokens: int = 4096
+        self,
+        model: PackedModel,
+        probe: Encoded,
+        *,
+        max_jobs: int = 16,
+        max_waiting: int = 256,
+        step_tokens: int = 4096,
+        target_bytes: int = 1 << 28,
     ) -> None:
+        """`target_bytes`: size of the cache of soft targets."""
         self.model = model
         self._probe = probe
         self._max_jobs = max_jobs
         self._max_waiting = max_waiting
         self._step_tokens = step_tokens
         self._scheduler = Scheduler()
+        self._teacher = Teacher(model, limit=target_bytes)
         self._policies: WeakValueDictionary[str, FrozenAdapter] = WeakValueDictionary()
         self._waiting: list[Job] = []
         self._running: list[Job] = []
@@ -56,7 +66,7 @@ class Engine:
         self._dead: BaseException | None = None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="engine")
         self._loop: Future[None] | None = None
-        self._charged = 0.0  # until when the engine's time is on somebody's bill
+        self._charged = 0.0  # until when the engine's time has been charged to jobs
 
     def start(self) -> None:
         """Starts the engine's thread."""
@@ -64,17 +74,17 @@ class Engine:
         self._loop.add_done_callback(self._ended)
 
     def submit(self, spec: JobSpec, on_progress: Callable[[Progress], None] | None = None) -> Job:
-        """Puts a job in line; `on_progress` is called in the engine's thread after each optimiser step.
+        """Queues a job; `on_progress` is called in the engine's thread after each optimiser step.
 
-        Its `result` raises Cancelled, NonFiniteLoss, GpuMemory, UnknownTargetModule. Raises QueueFull when too many
-        wait, Unavailable when the engine has stopped.
+        Its `result` raises Cancelled, NonFiniteLoss, GpuMemory, UnknownTargetModule. Raises QueueFull if too many jobs
+        wait, Unavailable if the engine has stopped.
         """
         with self._changed:
             if self._dead or self._closing:
                 raise Unavailable(f"the trainer's engine has stopped ({self._dead or 'closing'}); restart the trainer")
             if len(self._waiting) + len(self._running) >= self._max_waiting + self._max_jobs:
                 raise QueueFull(
-                    f"{len(self._waiting)} training jobs wait already; try again later or add a trainer",
+                    f"{len(self._waiting)} training jobs are already waiting; try again later or add a trainer",
                     metadata={"waiting": str(len(self._waiting)), "limit": str(self._max_waiting)},
                     retry_after=5.0,
                 )
@@ -85,24 +95,24 @@ class Engine:
         return job
 
     def cancel(self, job: Job) -> None:
-        """Drops a job: its slot is free at the next step."""
+        """Cancels a job; its slot is free at the next step."""
         job.cancel()
         with self._changed:
             self._changed.notify()
 
     async def ended(self) -> None:
-        """Returns once the engine was closed; raises what its thread died of."""
+        """Returns once the engine is closed; raises the error that its thread crashed with."""
         assert self._loop is not None, "the engine ends once it has started"
         await asyncio.shield(asyncio.wrap_future(self._loop))
 
     def close(self) -> None:
-        """Stops after the step under way; jobs that are left end with Unavailable. Blocks until then."""
+        """Stops after the current step; remaining jobs end with Unavailable. Blocks until then."""
         with self._changed:
             self._closing = True
             self._changed.notify()
         self._thread.shutdown(wait=True)
 
-    # --- what runs in the engine's thread -----------------------------------------------------------------------------
+    # --- in the engine's thread ---------------------------------------------------------------------------------------
 
     def _run(self) -> None:
         while True:
@@ -121,7 +131,7 @@ class Engine:
             metrics.TRAINER_BUSY_SECONDS.inc(time.monotonic() - began)
 
     def _ended(self, loop: Future[None]) -> None:
-        """The thread is over: nobody may wait for it any longer."""
+        """The thread has ended: fails all remaining jobs."""
         with self._changed:
             self._dead = loop.exception()
             left = self._waiting + self._running
@@ -140,11 +150,12 @@ class Engine:
         while self._waiting and len(self._running) < self._max_jobs:
             job = next_to_join(self._waiting, self._running)
             try:
-                job.begin(self._make_adapter(job.spec), self._policy(job.spec))
+                policy = self._policy(job.spec)
+                job.begin(self._make_adapter(job.spec), policy, self._targets(job.spec, policy))
             except torch.OutOfMemoryError as error:
                 if self._running:
-                    return  # it fits when others have left
-                self._fail(job, _too_big(f"its adapter of rank {job.spec.lora.rank}", error))
+                    return  # retried when others have left
+                self._fail(job, _too_big(f"an adapter of rank {job.spec.lora.rank} with its targets", error))
                 continue
             except SealError as error:
                 job.charge(self._lap())
@@ -171,14 +182,23 @@ class Engine:
             policy = self._policies[digest] = self.model.frozen(weights)
         return policy
 
+    def _targets(self, spec: JobSpec, policy: FrozenAdapter | None) -> Targets:
+        """The soft targets of the job's sequences and anchors."""
+        asks, anchors = spec.asks()
+        wanted = [ask for ask in asks if ask is not None]
+        policies = {"": None, spec.policy.digest: policy} if spec.policy else {"": None}
+        found, tokens = self._teacher.targets([*wanted, *anchors], policies, step_tokens=self._step_tokens)
+        said = iter(found)
+        return Targets([next(said) if ask is not None else None for ask in asks], list(said), tokens)
+
     def _step(self) -> None:
-        """One forward and backward pass for the next micro-batches of those whose turn it is; then each takes its own
-        step. They share the device time by tokens."""
+        """One forward and backward pass for the next micro-batches of the scheduled jobs; then each takes its own
+        optimiser step. The device time is divided by tokens."""
         budget = self._step_tokens
         jobs = self._scheduler.fill(self._running, budget)
         tokens = [job.tokens for job in jobs]
         losses = self._losses(jobs)
-        # A loss that is not finite needs no look at its gradient.
+        # If the loss is not finite, the gradient is not checked.
         stepping = [job for job, loss in zip(jobs, losses, strict=True) if isinstance(loss, float) and isfinite(loss)]
         committed = dict(zip(stepping, commit([job.update() for job in stepping]), strict=True))
         failed: list[tuple[Job, SealError]] = []
@@ -203,13 +223,14 @@ class Engine:
             self._finish(job)
 
     def _losses(self, jobs: Sequence[Job]) -> list[float | SealError]:
-        """The jobs' losses, their gradients left in their adapters; a step that does not fit is taken in halves."""
+        """The jobs' losses; gradients are written to their adapters. A step that does not fit in memory is split in
+        half."""
         tokens = sum(job.tokens for job in jobs)
         try:
             return list(self.model.forward_backward([job.part(self.model) for job in jobs]))
         except torch.OutOfMemoryError as error:
             fault = _too_big(f"a micro-batch of {tokens} tokens", error)
-        # Outside the handler, so that what the failed step held is free again.
+        # Outside the handler, so that the memory of the failed step is free again.
         if self.model.device.type == "cuda":
             torch.cuda.empty_cache()
         if len(jobs) == 1:
@@ -220,8 +241,8 @@ class Engine:
         return self._losses(jobs[:half]) + self._losses(jobs[half:])
 
     def _alone(self, job: Job, fault: GpuMemory) -> list[float | SealError]:
-        """A job whose micro-batch does not fit alone gets one more try, with gradient checkpointing; where that helps
-        it stays on, since what came once comes again."""
+        """A job whose micro-batch does not fit alone is retried once with gradient checkpointing, which stays on if
+        that helps."""
         checkpointed = self.model.checkpointed
         if checkpointed.on or not checkpointed.possible:
             return [fault]
@@ -245,7 +266,7 @@ class Engine:
         job.fail(error)
 
     def _leave(self, job: Job, result: str) -> None:
-        """Takes the job off the books, before its caller hears of it."""
+        """Removes the job, before its caller gets the result."""
         with self._changed:
             for jobs in (self._waiting, self._running):
                 if job in jobs:
@@ -257,13 +278,13 @@ class Engine:
             metrics.TRAINER_TRAIN_SECONDS.observe(time.monotonic() - job.began)
 
     def _lap(self) -> float:
-        """Seconds that nobody was charged for yet."""
+        """Seconds since the last charge."""
         now = time.monotonic()
         seconds, self._charged = now - self._charged, now
         return seconds
 
     def _measure(self) -> None:
-        """Called with the lock held, so that the last word is the latest."""
+        """Sets the gauges; called with the lock held, so that the last value is the current one."""
         metrics.TRAINER_JOBS.labels("running").set(len(self._running))
         metrics.TRAINER_JOBS.labels("waiting").set(len(self._waiting))
         metrics.TRAINER_SLOT_OCCUPANCY.set(len(self._running) / self._max_jobs)

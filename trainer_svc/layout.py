@@ -1,4 +1,5 @@
-"""Where the matrices of an adapter lie in one flat tensor, so that all are copied, stepped and stacked at once."""
+"""The layout of an adapter's matrices in one flat tensor, so that all are copied, updated and stacked in one
+operation."""
 
 from __future__ import annotations
 
@@ -11,14 +12,14 @@ import torch
 from torch import Tensor
 
 Groups = tuple[tuple[str, ...], ...]
-"""The linear layers of a model by path, those that take the same input together, in the model's order."""
+"""The linear layers of a model by path, grouped by common input, in the model's order."""
 
 Shapes = tuple[tuple[str, torch.Size, torch.Size], ...]
 
 
 class Member(NamedTuple):
-    """One adapted linear of a group: its place among the group's linears, its columns of the group's down-product, and
-    its B [adapters, out, rank]."""
+    """One adapted linear of a group: its index in the group, its columns of the group's product with A, and its B
+    [adapters, out, rank]."""
 
     place: int
     columns: slice
@@ -26,8 +27,8 @@ class Member(NamedTuple):
 
 
 class Views(NamedTuple):
-    """The matrices of stacked adapters at one group: A of its adapted linears, one above the other, [adapters, ranks,
-    in], and the linears. `starts`: where A lies in the flat tensor, and each member's B."""
+    """The matrices of stacked adapters at one group: the concatenated A of its adapted linears, [adapters, ranks, in],
+    and the linears. `starts`: offsets of A and of each member's B in the flat tensor."""
 
     group: int
     a: Tensor
@@ -37,8 +38,8 @@ class Views(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Layout:
-    """Group by group, in `spans`: A of each adapted linear, then B of each. One object for all adapters of the same
-    shapes: those whose layouts are the same object can be stacked."""
+    """Group by group, in `spans`: A of each adapted linear, then B of each. All adapters of the same shapes share one
+    object; adapters that share a layout can be stacked."""
 
     groups: Groups
     shapes: dict[str, tuple[torch.Size, torch.Size]]
@@ -69,7 +70,7 @@ class Layout:
         }
 
     def views(self, group: int, values: Tensor, *, apart: bool) -> tuple[Views, ...]:
-        """The matrices at a group, of `values` [adapters, size]; with `apart` each linear's by themselves."""
+        """The matrices at a group, of `values` [adapters, size]; with `apart` separately for each linear."""
         paths = [path for path in self.groups[group] if path in self.shapes]
         sets = [[path] for path in paths] if apart else [paths] if paths else []
         return tuple(self._views(group, some, values) for some in sets)

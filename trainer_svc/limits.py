@@ -1,4 +1,4 @@
-"""What one job may ask for."""
+"""Limits of one job."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from sealkit.types import Value
 
 
 class Limits(Value):
-    """Bounds of one job; a job that asks for more is refused with the limit named."""
+    """Limits of one job; a job over a limit is refused with its name."""
 
     max_examples: int = Field(10_000, ge=1, description="Examples, rehearsal included.")
     max_tokens: int = Field(2_000_000, ge=1, description="Tokens of one pass over the examples.")
@@ -23,7 +23,7 @@ class Limits(Value):
             allowed = getattr(self, limit)
             if amount > allowed:
                 raise LimitExceeded(
-                    f"the job asks for {amount} {limit.removeprefix('max_')}, the trainer's {limit} is {allowed}; "
-                    f"ask for less or raise SEAL_TRAINER_LIMITS__{limit.upper()}",
+                    f"the job has {amount} {limit.removeprefix('max_')}, but the trainer's {limit} is {allowed}; "
+                    f"reduce it or raise SEAL_TRAINER_LIMITS__{limit.upper()}",
                     metadata={"limit": limit, "allowed": str(allowed), "asked": str(amount)},
                 )

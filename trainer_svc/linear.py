@@ -19,9 +19,9 @@ from trainer_svc.rows import Rows
 
 @dataclass(eq=False)
 class Applied:
-    """Adapters on the rows of their jobs, one block of rows each; `gradients` where they train. `dropout` (of one
-    adapter alone) is drawn from `generator`, the job's own; a mask is drawn once in a step, so that a layer that runs
-    again sees the same."""
+    """Adapters on the rows of their jobs, one block of rows each; `gradients` if they are trained. `dropout` (only for
+    a single adapter) is drawn from `generator`, the job's own; a mask is drawn once in a step, so that a recomputed
+    layer gets the same."""
 
     rows: Rows
     stack: AdapterBatch
@@ -31,12 +31,12 @@ class Applied:
     masks: dict[tuple[int, int], Tensor] = field(default_factory=dict)
 
     def input(self, x: Tensor, views: Views) -> Tensor:
-        """What the adapters' A sees of x [rows of the step, in]: [blocks, width, in]."""
+        """The input of the adapters' A, from x [rows of the step, in]: [blocks, width, in]."""
         seen = self.rows.of(x)
         return seen * self.mask(seen, views) if self.dropout else seen
 
     def mask(self, seen: Tensor, views: Views) -> Tensor:
-        """0 where an input is dropped, else 1 / (1 - dropout)."""
+        """0 for a dropped input, else 1 / (1 - dropout)."""
         key = (views.group, views.starts[0])
         if key not in self.masks:
             drawn = torch.rand(seen.shape, generator=self.generator, device=seen.device)
@@ -46,13 +46,13 @@ class Applied:
 
 @dataclass(frozen=True, eq=False)
 class Step:
-    """What the linear layers need to know of the step under way. `dtype`: of the products, None: the input's."""
+    """The current step, for the linear layers. `dtype`: of the products; None: the input's."""
 
     applied: Sequence[Applied]
     dtype: torch.dtype | None
 
     def at(self, group: int) -> Iterator[tuple[Applied, Views]]:
-        """What is applied at a group of linears. In PEFT each linear has a dropout of its own."""
+        """The adapters to apply at a group of linears. As in PEFT, each linear has its own dropout."""
         for applied in self.applied:
             for views in applied.stack.views(group, apart=applied.dropout > 0):
                 yield applied, views
@@ -62,10 +62,11 @@ IDLE = Step((), None)
 
 
 class PackedLinear(nn.Linear):
-    """Takes an `nn.Linear`'s place and weight; each job's LoRA is added to its own rows, as its group's `step` says."""
+    """Replaces an `nn.Linear` and uses its weight; each job's LoRA is added to its own rows, according to the group's
+    `step`."""
 
     def __init__(self, linear: nn.Linear) -> None:
-        nn.Module.__init__(self)  # the weight is the given one, so none is drawn
+        nn.Module.__init__(self)  # no new weight is initialised
         self.in_features, self.out_features = linear.in_features, linear.out_features
         self.weight, self.bias = linear.weight, linear.bias
         self.group = Group(0, (self,))
@@ -85,9 +86,9 @@ class PackedLinear(nn.Linear):
 
 
 class Group:
-    """Linears that take the same input, as q, k and v do: one node of the graph, one product with all of their A.
+    """Linears with the same input, such as q, k and v: one node of the graph, one product with all of their A.
 
-    Set `step` before a forward pass and leave it alone until the backward pass is done."""
+    Set `step` before a forward pass and do not change it until the backward pass is done."""
 
     def __init__(self, index: int, linears: Sequence[PackedLinear]) -> None:
         self.index, self.linears = index, tuple(linears)
@@ -102,7 +103,8 @@ class Group:
         self.step, self._input, self._outputs = step, None, {}
 
     def output(self, linear: PackedLinear, x: Tensor) -> Tensor:
-        """One linear's output; those of the others are ready when they ask for theirs with the same input."""
+        """One linear's output; the others' outputs are computed with it and returned when they are called with the same
+        input."""
         if self._input is not x or linear not in self._outputs:
             self._outputs = dict(zip(self.linears, self._run(x), strict=True))
             self._input = x
@@ -120,8 +122,8 @@ class Group:
 
 
 class _PackedLora(torch.autograd.Function):
-    """For each linear of a group y = W x + bias + Σ scaling · B A dropout(x), on the rows of each adapter; W and bias
-    get no gradient, A and B get theirs written into their stack, not through autograd."""
+    """For each linear of a group y = W x + bias + Σ scaling · B A dropout(x), on the rows of each adapter. W and bias
+    get no gradient; those of A and B are written to their stack, not returned to autograd."""
 
     @staticmethod
     def forward(
@@ -164,7 +166,7 @@ class _PackedLora(torch.autograd.Function):
 def _adapter_backward(
     each: Applied, views: Views, rows: Tensor, down: Tensor, dys: Sequence[Tensor], dx: Tensor | None
 ) -> None:
-    """Leaves the gradients of A and B, and adds the adapters' share to `dx`."""
+    """Writes the gradients of A and B, and adds the adapters' share to `dx`."""
     d_down = rows.new_empty(each.rows.blocks, each.rows.width, views.a.shape[1])
     for (place, columns, b), start in zip(views.members, views.starts[1:], strict=True):
         dy = each.rows.of(dys[place])

@@ -1,4 +1,4 @@
-"""How much memory training took, and keeping it between steps."""
+"""Peak memory of training, and an allocator setting."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
 
 
 def peak_memory_bytes(device: torch.device) -> int:
-    """High-water mark since the process began: of the tensors on a GPU, or of the whole process on a CPU."""
+    """Peak since the process started: of the tensors on a GPU, or of the whole process on a CPU, in bytes."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -21,11 +21,11 @@ def peak_memory_bytes(device: torch.device) -> int:
 
 
 def keep_freed_memory() -> None:
-    """Has glibc keep what a step frees for the next: given back to the kernel, each page of each tensor costs a fault
-    again. Of the whole process; does nothing on another C library."""
+    """Makes glibc keep memory that a step frees, because after a return to the kernel each page costs a page fault
+    again. Affects the whole process; no effect with another C library."""
     libc = ctypes.CDLL(None)
     if not hasattr(libc, "mallopt"):
         return
-    libc.mallopt(_M_MMAP_THRESHOLD, 32 << 20)  # the highest that glibc takes
+    libc.mallopt(_M_MMAP_THRESHOLD, 32 << 20)  # the highest that glibc accepts
     libc.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
-    libc.mallopt(_M_ARENA_MAX, 1)  # the heaps of other threads are 64 MB each and always trimmed
+    libc.mallopt(_M_ARENA_MAX, 1)  # heaps of other threads are 64 MB each and always trimmed

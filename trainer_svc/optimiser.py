@@ -15,7 +15,7 @@ from trainer_svc.adapter import TrainableAdapter
 
 
 class Update(NamedTuple):
-    """What to do with the gradient that a micro-batch left in an adapter: step, where it `closes` an optimiser step."""
+    """What to do with an adapter's gradient after a micro-batch: an optimiser step if the micro-batch `closes` one."""
 
     adapter: TrainableAdapter
     closes: bool
@@ -23,8 +23,8 @@ class Update(NamedTuple):
 
 
 def commit(updates: Sequence[Update]) -> list[bool]:
-    """Takes the gradients of the micro-batches that just ran. False for an adapter, and its weights left alone, where
-    the norm of its gradient is not finite."""
+    """Applies the gradients of the last micro-batches. False for an adapter whose gradient norm is not finite; its
+    weights are not changed."""
     if not updates:
         return []
     gradients = [_with_accumulated(update.adapter) for update in updates]
@@ -39,7 +39,7 @@ def commit(updates: Sequence[Update]) -> list[bool]:
         adapter.accumulated = None
         limit = adapter.optimisation.max_grad_norm
         if limit and norm + 1e-6 > limit:
-            gradient.mul_(limit / (norm + 1e-6))  # as torch's clip_grad_norm_
+            gradient.mul_(limit / (norm + 1e-6))  # like torch's clip_grad_norm_
         closing[rate, adapter.optimisation.weight_decay].append((adapter, gradient))
     for (rate, decay), stepping in closing.items():
         _step([adapter for adapter, _ in stepping], [gradient for _, gradient in stepping], rate, decay)
@@ -61,7 +61,7 @@ def _norm(gradient: Tensor) -> Tensor:
 
 
 def _step(adapters: Sequence[TrainableAdapter], gradients: list[Tensor], rate: float, decay: float) -> None:
-    # torch.optim.AdamW's own function, without what the class does around it: with small models that is the half.
+    # torch.optim.AdamW's own function, without the overhead of the class, which is half of the time with small models.
     adamw(
         [adapter.master for adapter in adapters],
         gradients,

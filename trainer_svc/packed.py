@@ -19,14 +19,14 @@ from trainer_svc.checkpoint import Checkpointed
 from trainer_svc.encoding import Encoded
 from trainer_svc.layout import Groups
 from trainer_svc.linear import IDLE, Group, PackedLinear, Step
-from trainer_svc.loss import Goal, head_gradient, logits_gradient
+from trainer_svc.loss import Goal, Soft, States, head_gradient, head_top_k, logits_gradient, logits_top_k
 from trainer_svc.step import Pack, Part, apply_adapters, lay_out
 
 
 class PackedModel:
-    """A frozen causal language model whose linear layers are wrapped, in place, to serve many adapters at once.
+    """A frozen causal language model whose linear layers are wrapped, in place, to apply many adapters in one pass.
 
-    Raises InvalidModel where the architecture cannot take packed sequences: sequences must not see each other.
+    Raises InvalidModel if the architecture does not support packed sequences without attention between them.
     """
 
     def __init__(self, model: PreTrainedModel, *, checkpoint: bool = False) -> None:
@@ -35,7 +35,7 @@ class PackedModel:
         self.model = model
         self.device: torch.device = model.device
         self.dtype: torch.dtype = model.dtype
-        # On a CPU that is slow at it bfloat16 saves memory only: weights are widened one product at a time.
+        # On a CPU with slow bfloat16, it only saves memory: weights are converted to float32 for each product.
         narrow = self.dtype == torch.bfloat16 and not good_at_bfloat16(self.device)
         self._product_dtype = torch.float32 if narrow else self.dtype
         self.target_names = target_names(model)
@@ -51,11 +51,11 @@ class PackedModel:
         self._check_apart()
 
     def find_targets(self, names: Iterable[str]) -> dict[str, nn.Linear]:
-        """The linear layers that `names` mean, by path. Raises UnknownTargetModule."""
+        """The linear layers that match `names`, by path. Raises UnknownTargetModule."""
         return find_targets(self.model, names)
 
     def trainable(self, weights: LoraWeights, optimisation: Optimisation) -> TrainableAdapter:
-        """An adapter of this model that trains. May raise torch.OutOfMemoryError."""
+        """An adapter of this model for training. May raise torch.OutOfMemoryError."""
         return TrainableAdapter.of(weights, optimisation, self.groups, self.device, self._product_dtype)
 
     def frozen(self, weights: LoraWeights) -> FrozenAdapter:
@@ -63,23 +63,36 @@ class PackedModel:
         return FrozenAdapter.of(weights, self.groups, self.device, self._product_dtype)
 
     def forward_backward(self, parts: Sequence[Part]) -> list[float]:
-        """Runs one step: leaves each trial adapter's gradient in it and returns each part's mean cross-entropy, in nats
-        a label token. A part whose loss is not finite leaves every other part's gradient as it would be without it."""
+        """Runs one step: writes each trial adapter's gradient to it and returns each part's reported loss, in nats a
+        label token. A part whose loss is not finite does not change the gradients of other parts."""
         runs = lay_out(parts, self.device)
         pack = Pack.of(runs, self.device)
-        goal = self._goal(pack.parts, pack)
         applied, trainings = apply_adapters(runs, self.device)
         with self._step(Step(applied, self._product_dtype)):
             states = self._states(pack)
             predictors = pack.predictors.to(states.device)
             rows = states.detach()[0].index_select(0, predictors)
-            entropies, gradient = self._gradient(rows, goal)
+            losses, gradient = self._gradient(rows, pack)
             into = torch.zeros_like(states[0]).index_copy_(0, predictors, gradient)
             states.backward(into.unsqueeze(0))  # type: ignore[no-untyped-call]
         for training in trainings:
             training.end()
-        means = torch.stack([entropy.mean() for entropy in pack.by_part(entropies, parts)])
-        return [float(mean) for mean in means.tolist()]
+        shown = zip(parts, pack.shown(losses, parts), strict=True)
+        return [float(loss) for loss in torch.stack([values.sum() / part.share for part, values in shown]).tolist()]
+
+    @torch.no_grad()
+    def soft_targets(self, parts: Sequence[Part], top_k: int) -> list[Soft]:
+        """Soft targets from the model with the parts' adapters, at the label positions of each: the `top_k` most likely
+        tokens and the rest, or, for 0, the hidden states that give the full distribution."""
+        with self._packed(parts) as pack:
+            states = self._states(pack)
+        said = states[0].index_select(0, pack.predictors.to(states.device))
+        rows = pack.by_part(said, parts)
+        if not top_k:
+            return [States(values.clone()) for values in rows]
+        if self._head is None:
+            return [logits_top_k(values, top_k) for values in rows]
+        return [head_top_k(values, *self._head_weights(), top_k) for values in rows]
 
     @torch.no_grad()
     def logits(self, parts: Sequence[Part]) -> Tensor:
@@ -89,7 +102,8 @@ class PackedModel:
         return torch.cat(pack.by_part(output.logits[0], parts))
 
     def _states(self, pack: Pack) -> Tensor:
-        """What the output head sees, [1, tokens, features]; or the logits, where the head does more than multiply."""
+        """The inputs of the output head, [1, tokens, features]; or the logits, if the head is more than a matrix
+        product."""
         if self._head is None:
             logits: Tensor = self.model(**pack.inputs, use_cache=False).logits
             return logits
@@ -101,43 +115,31 @@ class PackedModel:
         decoder: nn.Module = self.model.get_decoder()  # type: ignore[no-untyped-call]
         return decoder
 
-    def _gradient(self, rows: Tensor, goal: Goal) -> tuple[Tensor, Tensor]:
-        """Cross-entropy of each of `rows`, picked from `_states`, and the goal's gradient by them."""
+    def _gradient(self, rows: Tensor, pack: Pack) -> tuple[Tensor, Tensor]:
+        """The loss of each of `rows`, selected from `_states`, and the gradient with respect to them. Rows with soft
+        targets of one form are computed together."""
+        exact = torch.float64 if self.dtype == torch.float64 else torch.float32
+        losses = rows.new_empty(len(rows), dtype=exact)
+        gradient = torch.empty_like(rows)
+        for where, goal in pack.goals(exact):
+            of = slice(None) if where is None else where.to(rows.device)
+            losses[of], gradient[of] = self._loss(rows[of], goal)
+        return losses, gradient
+
+    def _loss(self, rows: Tensor, goal: Goal) -> tuple[Tensor, Tensor]:
         if self._head is None:
             return logits_gradient(rows, goal)
+        return head_gradient(rows, *self._head_weights(), goal)
+
+    def _head_weights(self) -> tuple[Tensor, Tensor | None]:
+        assert self._head is not None
         weight, bias = self._head.weight, self._head.bias
         dtype = self._product_dtype
-        return head_gradient(rows, weight.to(dtype), None if bias is None else bias.to(dtype), goal)
-
-    def _goal(self, parts: Sequence[Part], pack: Pack) -> Goal:
-        """What the step minimises; `parts` are in the order of the pack."""
-        sizes = torch.tensor([part.labels for part in parts])
-        exact = torch.float64 if self.dtype == torch.float64 else torch.float32
-        weights = torch.tensor([part.share / part.labels for part in parts], dtype=exact)
-        betas = torch.tensor([part.kl_beta for part in parts], dtype=exact)
-        each, kl = (values.repeat_interleave(sizes).to(self.device) for values in (weights, weights * betas))
-        return Goal(pack.targets, each, kl, self._reference(parts))
-
-    @torch.no_grad()
-    def _reference(self, parts: Sequence[Part]) -> Tensor | None:
-        """What the same model says with the trial adapters off, in the rows of the parts that ask for a KL term."""
-        bare = [Part(part.sequences, policy=part.policy) for part in parts if part.kl_beta]
-        if not bare:
-            return None
-        with self._packed(bare) as pack:
-            states = self._states(pack)
-        said = states[0].index_select(0, pack.predictors.to(states.device))
-        said = torch.cat(pack.by_part(said, bare))
-        if len(bare) == len(parts):
-            return said
-        rows = torch.cat([torch.full((part.labels,), bool(part.kl_beta)) for part in parts])
-        reference = said.new_zeros(len(rows), said.shape[1])
-        reference[rows.to(said.device)] = said
-        return reference
+        return weight.to(dtype), None if bias is None else bias.to(dtype)
 
     @contextmanager
     def _packed(self, parts: Sequence[Part]) -> Iterator[Pack]:
-        """The parts' adapters in place, without training."""
+        """Applies the parts' adapters, without training."""
         runs = lay_out(parts, self.device)
         with self._step(Step(apply_adapters(runs, self.device)[0], self._product_dtype)):
             yield Pack.of(runs, self.device)
@@ -154,8 +156,8 @@ class PackedModel:
 
     @torch.no_grad()
     def _find_groups(self) -> Groups:
-        """Sees which linears take the same input, and whether the output head multiplies and does no more."""
-        seen: list[tuple[str, Tensor]] = []  # holds the inputs, so that no two share an address
+        """Finds out which linears have the same input, and whether the output head is only a matrix product."""
+        seen: list[tuple[str, Tensor]] = []  # keeps the inputs alive, so that no two have the same address
         hooks = [
             packed.register_forward_pre_hook(lambda _, inputs, path=path: seen.append((path, inputs[0])))
             for path, packed in self._linears.items()
@@ -187,7 +189,7 @@ class PackedModel:
         scale = alone.float().abs().max()
         if not (together - alone).abs().max() <= 0.05 * scale:
             raise InvalidModel(
-                f"{type(self.model).__name__} lets packed sequences see each other; it cannot be trained here"
+                f"{type(self.model).__name__} has attention between packed sequences, so it cannot be trained here"
             )
 
     def _probe(self, length: int) -> Encoded:

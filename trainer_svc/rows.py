@@ -1,4 +1,4 @@
-"""Rows of a step that belong to jobs: blocks of one width side by side, so that one batched product takes them all."""
+"""Rows of a step that belong to jobs: adjacent blocks of one width, which one batched product can process."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 class Rows(NamedTuple):
-    """`blocks` blocks of `width` rows each, one after the other from row `start` of the step on."""
+    """`blocks` adjacent blocks of `width` rows each, from row `start` of the step."""
 
     start: int
     blocks: int
@@ -22,8 +22,8 @@ class Rows(NamedTuple):
 
 
 def alike(lengths: Sequence[int], *, padding: bool) -> Iterator[slice]:
-    """Cuts `lengths`, ascending, into runs that may share a width. Without `padding` they are equal in a run; with it,
-    cut is where filling up would cost more than another call does."""
+    """Splits `lengths`, ascending, into runs of a common width. Without `padding`, lengths in a run are equal; with it,
+    a run ends where padding would cost more than another call."""
     start = 0
     for i, length in enumerate(lengths):
         longest = lengths[start] * 1.25 + 8 if padding else lengths[start]

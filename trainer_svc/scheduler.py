@@ -1,4 +1,4 @@
-"""Who trains next: fair between owners, then between an owner's jobs; nobody starves."""
+"""Chooses the jobs of the next step: fair between owners, then between an owner's jobs, without starvation."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from trainer_svc.job import Job
 
 
 class Scheduler:
-    """Fills steps by tokens served (start-time fair queueing): the owner served least goes first, and of its jobs the
-    one that waited longest. One that does not fit is not overtaken by its owner's others, and who is first in line gets
-    its step however big it is; so no job waits for ever."""
+    """Fills steps by tokens served (start-time fair queuing): the owner with the fewest tokens goes first, and of its
+    jobs the one that waited longest. A job that does not fit is not overtaken by its owner's others, and the first job
+    gets its step whatever its size, so no job starves."""
 
     def __init__(self) -> None:
         self._served: dict[str, int] = {}
@@ -19,7 +19,7 @@ class Scheduler:
         self._clock = 0
 
     def fill(self, running: Sequence[Job], budget: int) -> list[Job]:
-        """Jobs whose next micro-batches make up a step of at most `budget` tokens, or the first in line alone."""
+        """Jobs whose next micro-batches have at most `budget` tokens together, or the first job alone."""
         self._clock += 1
         self._forget_absent(running)
         chosen: list[Job] = []
@@ -40,7 +40,7 @@ class Scheduler:
     def _forget_absent(self, running: Sequence[Job]) -> None:
         owners = {job.spec.owner for job in running}
         self._served = {owner: tokens for owner, tokens in self._served.items() if owner in owners}
-        # A newcomer starts level with the least served: what others got before it came is not its to claim.
+        # A new owner starts at the smallest count: it has no claim on service before its arrival.
         level = min(self._served.values(), default=0)
         for owner in owners:
             self._served.setdefault(owner, level)
@@ -48,6 +48,6 @@ class Scheduler:
 
 
 def next_to_join(waiting: Sequence[Job], running: Sequence[Job]) -> Job:
-    """Which waiting job takes a free slot: an urgent one, else of the owner with fewest running, the oldest."""
+    """The waiting job for a free slot: an urgent one, else the oldest of the owner with the fewest running jobs."""
     slots = Counter(job.spec.owner for job in running)
     return min(waiting, key=lambda job: (not job.spec.urgent, slots[job.spec.owner], job.submitted))

@@ -1,4 +1,4 @@
-"""`seal.trainer.v1.TrainerService`: protobufs in, protobufs out; the work is the trainer's."""
+"""`seal.trainer.v1.TrainerService`: converts messages and calls the trainer."""
 
 from __future__ import annotations
 
@@ -10,19 +10,10 @@ from typing import Any
 
 import grpc
 from seal.trainer.v1 import trainer_pb2, trainer_pb2_grpc
+from seal.type.v1 import model_pb2
 
-from sealkit.rpc.convert import (
-    adapter_ref_to_pb,
-    lora_config_from_pb,
-    model_info_to_pb,
-    optimisation_from_pb,
-    policy_example_from_pb,
-    policy_from_pb,
-    progress_to_pb,
-    training_result_to_pb,
-    training_spec_from_pb,
-)
-from sealkit.types import AdapterRef, Progress
+from sealkit.rpc.mapping import from_pb, to_pb
+from sealkit.types import AdapterRef, LoraConfig, Optimisation, Policy, PolicyExample, Progress, TrainingSpec
 from trainer_svc.build import Built, build
 from trainer_svc.engine import ENGINE_VERSION
 from trainer_svc.settings import TrainerSettings
@@ -43,7 +34,7 @@ class TrainerService(trainer_pb2_grpc.TrainerServiceServicer):
         self._built = await asyncio.to_thread(build, self._settings)
 
     async def work(self) -> None:
-        """As long as the engine lives; raises what it died of."""
+        """Returns when the engine ends; raises the error that it crashed with."""
         assert self._built is not None, "it works once it has started"
         await self._built.engine.ended()
 
@@ -59,23 +50,23 @@ class TrainerService(trainer_pb2_grpc.TrainerServiceServicer):
     async def TrainAdapter(
         self, request: trainer_pb2.TrainAdapterRequest, _context: grpc.aio.ServicerContext[Any, Any]
     ) -> AsyncIterator[trainer_pb2.TrainAdapterResponse]:
-        policy, spec = policy_from_pb(request.policy), training_spec_from_pb(request.spec)
+        policy, spec = from_pb(request.policy, Policy), from_pb(request.spec, TrainingSpec)
         updates = self._trainer.train_adapter(policy, spec, request.owner, retrain=request.retrain)
         async with aclosing(updates):
             async for update in updates:
                 if isinstance(update, Progress):
-                    yield trainer_pb2.TrainAdapterResponse(progress=progress_to_pb(update))
+                    yield trainer_pb2.TrainAdapterResponse(progress=to_pb(update, trainer_pb2.Progress))
                 else:
-                    yield trainer_pb2.TrainAdapterResponse(result=training_result_to_pb(update))
+                    yield trainer_pb2.TrainAdapterResponse(result=to_pb(update, trainer_pb2.TrainingResult))
 
     async def TrainPolicy(
         self, request: trainer_pb2.TrainPolicyRequest, _context: grpc.aio.ServicerContext[Any, Any]
     ) -> AsyncIterator[trainer_pb2.TrainPolicyResponse]:
         updates = self._trainer.train_policy(
-            policy_from_pb(request.parent),
-            tuple(policy_example_from_pb(example) for example in request.examples),
-            lora_config_from_pb(request.lora),
-            optimisation_from_pb(request.optimisation),
+            from_pb(request.parent, Policy),
+            tuple(from_pb(example, PolicyExample) for example in request.examples),
+            from_pb(request.lora, LoraConfig),
+            from_pb(request.optimisation, Optimisation),
             from_parent=request.from_parent,
             seed=request.seed,
             owner=request.owner,
@@ -83,22 +74,22 @@ class TrainerService(trainer_pb2_grpc.TrainerServiceServicer):
         async with aclosing(updates):
             async for update in updates:
                 if isinstance(update, Progress):
-                    yield trainer_pb2.TrainPolicyResponse(progress=progress_to_pb(update))
+                    yield trainer_pb2.TrainPolicyResponse(progress=to_pb(update, trainer_pb2.Progress))
                 else:
-                    yield trainer_pb2.TrainPolicyResponse(result=training_result_to_pb(update))
+                    yield trainer_pb2.TrainPolicyResponse(result=to_pb(update, trainer_pb2.TrainingResult))
 
     async def JoinAdapters(
         self, request: trainer_pb2.JoinAdaptersRequest, _context: grpc.aio.ServicerContext[Any, Any]
     ) -> trainer_pb2.JoinAdaptersResponse:
-        over = AdapterRef(digest=request.adapter.digest, uri=request.adapter.uri)
-        joined = await self._trainer.join_adapters(policy_from_pb(request.policy), over)
-        return trainer_pb2.JoinAdaptersResponse(adapter=adapter_ref_to_pb(joined))
+        policy, adapter = from_pb(request.policy, Policy), from_pb(request.adapter, AdapterRef)
+        joined = await self._trainer.join_adapters(policy, adapter)
+        return trainer_pb2.JoinAdaptersResponse(adapter=to_pb(joined, model_pb2.AdapterRef))
 
     async def GetTrainerInfo(
         self, _request: trainer_pb2.GetTrainerInfoRequest, _context: grpc.aio.ServicerContext[Any, Any]
     ) -> trainer_pb2.GetTrainerInfoResponse:
         return trainer_pb2.GetTrainerInfoResponse(
-            base_model=model_info_to_pb(self._trainer.info),
+            base_model=to_pb(self._trainer.info, model_pb2.BaseModel),
             target_modules=self._trainer.target_modules,
             engine_version=ENGINE_VERSION,
             max_concurrent_jobs=self._settings.max_jobs,

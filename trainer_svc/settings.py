@@ -17,17 +17,22 @@ class TrainerSettings(ServerSettings, ModelSettings):
 
     listen: Address = "127.0.0.1:50052"
     store_url: str = Field(description="fsspec URL of the adapter store.")
-    max_jobs: int = Field(16, ge=1, description="Jobs that train in company at most.")
-    max_waiting: int = Field(256, ge=0, description="Jobs that may wait; one more gets QUEUE_FULL.")
+    max_jobs: int = Field(16, ge=1, description="Most jobs that are trained together.")
+    max_waiting: int = Field(256, ge=0, description="Most waiting jobs; one more gets QUEUE_FULL.")
     step_tokens: int = Field(
-        0, ge=0, description="Tokens of one step at most, 0: 8192 on a GPU, 1024 on a CPU; out-of-memory lowers it."
+        0,
+        ge=0,
+        description="Most tokens of one step; 0: 8192 on a GPU, 1024 on a CPU. Running out of memory lowers it.",
     )
+    target_mib: int = Field(256, ge=0, description="Size of the cache of soft targets on the device, in MiB.")
     checkpoint: bool = Field(
         False,
-        description="Gradient checkpointing: less memory, about a third more time. Without it, it comes on by itself "
-        "once a micro-batch does not fit.",
+        description="Gradient checkpointing: less memory, about a third more time. If false, it is turned on once a "
+        "micro-batch does not fit.",
     )
     four_bit: bool = Field(False, description="Keeps the base in 4 bits (NF4); needs the package bitsandbytes.")
-    device_map: str = Field("", description="accelerate's, to lay the base over several GPUs: `auto`, `balanced`, …")
-    policy_first: bool = Field(True, description="Whether the M-step goes before waiting trials.")
+    device_map: str = Field(
+        "", description="accelerate's device_map, to split the base model over GPUs: `auto`, `balanced`, …"
+    )
+    policy_first: bool = Field(True, description="Whether the M-step is admitted before waiting trials.")
     limits: Limits = Limits()

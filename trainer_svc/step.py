@@ -1,11 +1,11 @@
-"""One step of the engine as tensors: whose rows lie where, and which adapters they go through."""
+"""One step of the engine as tensors: the rows of each job, and the adapters on them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -13,24 +13,37 @@ from torch import Tensor
 from trainer_svc.adapter import FrozenAdapter, TrainableAdapter, Training
 from trainer_svc.encoding import Encoded
 from trainer_svc.linear import Applied
+from trainer_svc.loss import Goal, Soft, States, joined
 from trainer_svc.rows import Rows, alike
 
 _STACKED_ON_CPU = 1 << 18
-"""Values of an adapter up to which a CPU does better to copy several side by side than to take them one by one; on a
-GPU each kernel costs a launch, so there they are always stacked."""
+"""Largest adapter, in values, for which stacking several is faster on a CPU than applying them one by one. On a GPU
+they are always stacked, because each kernel costs a launch."""
+
+
+class Term(NamedTuple):
+    """The loss terms of a sequence: `ce` and `kl` are the weights of both terms of each label token's loss; `soft` has
+    a row for each label if `kl` is not 0. `shown`: whether the sequence is part of the reported loss."""
+
+    ce: float
+    kl: float = 0.0
+    soft: Soft | None = None
+    shown: bool = True
 
 
 @dataclass(frozen=True)
 class Part:
-    """What one job puts into a step: a micro-batch, the adapters it goes through, and how its loss counts.
+    """One job's part of a step: a micro-batch, its adapters and its loss.
 
-    The gradient is that of share · (mean CE + kl_beta · mean KL) over the label tokens. `generator` draws dropout."""
+    The gradient is that of Σ ce · CE + kl · KL over the label tokens, with the `terms` of their sequences; without
+    terms that of the mean cross-entropy. `share`: the micro-batch's share of its optimiser step, by which the reported
+    loss is divided. `generator` draws dropout."""
 
     sequences: tuple[Encoded, ...]
     trial: TrainableAdapter | None = None
     policy: FrozenAdapter | None = None
+    terms: tuple[Term, ...] = ()
     share: float = 1.0
-    kl_beta: float = 0.0
     generator: torch.Generator | None = None
 
     @property
@@ -42,8 +55,13 @@ class Part:
         return sum(len(sequence.labels) for sequence in self.sequences)
 
     @property
+    def weighed(self) -> tuple[Term, ...]:
+        """The terms of each sequence."""
+        return self.terms or (Term(1 / max(1, self.labels)),) * len(self.sequences)
+
+    @property
     def kind(self) -> tuple[int, int, bool]:
-        """Parts of one kind may have their adapters applied in one product."""
+        """Adapters of parts of the same kind can be applied in one product."""
         if self.trial is None:
             return id(self.policy), 0, False
         return id(self.policy), id(self.trial.layout), self.trial.config.dropout > 0
@@ -51,8 +69,8 @@ class Part:
 
 @dataclass(frozen=True)
 class Block:
-    """A part on `width` rows of a step; what its tokens leave is padding behind its last one. Causal attention keeps
-    real tokens from seeing it, and no gradient comes out of it."""
+    """A part on `width` rows of a step; rows after its last token are padding. Causal attention hides the padding from
+    real tokens, and it has no gradient."""
 
     part: Part
     start: int
@@ -60,7 +78,7 @@ class Block:
 
 
 def lay_out(parts: Sequence[Part], device: torch.device) -> list[list[Block]]:
-    """The parts one after the other: neighbours are of one kind, those in one list of one width as well."""
+    """The parts in order: neighbours are of the same kind, and those in one list have the same width."""
     rows = 0
     runs = []
     ordered = sorted(parts, key=lambda part: (part.kind, part.tokens))
@@ -74,7 +92,7 @@ def lay_out(parts: Sequence[Part], device: torch.device) -> list[list[Block]]:
 
 
 def apply_adapters(runs: Sequence[Sequence[Block]], device: torch.device) -> tuple[list[Applied], list[Training]]:
-    """The adapters on their rows, each policy's before the trials'; and those that train."""
+    """The adapters on their rows, each policy's before the trials'; and those in training."""
     applied, trainings = [], []
     for policy, neighbours in groupby(runs, key=lambda run: run[0].part.policy):
         blocks = [block for run in neighbours for block in run]
@@ -101,13 +119,48 @@ def _side_by_side(part: Part, device: torch.device) -> bool:
 
 @dataclass(frozen=True)
 class Pack:
-    """The sequences of a step end to end: `inputs` of the model; `predictors` [labels] are the rows that predict
+    """The concatenated sequences of a step: `inputs` of the model; `predictors` [labels] are the rows that predict
     `targets` [labels], in the order of `parts`."""
 
     parts: tuple[Part, ...]
     inputs: dict[str, Any]
     predictors: Tensor
     targets: Tensor
+
+    def goals(self, dtype: torch.dtype) -> Iterator[tuple[Tensor | None, Goal]]:
+        """The objectives of the label rows: which rows (None: all), and their goal; one for each form of soft targets,
+        so that rows without soft targets cost nothing extra."""
+        device = self.targets.device
+        terms = [
+            (term, len(s.labels)) for part in self.parts for s, term in zip(part.sequences, part.weighed, strict=True)
+        ]
+        forms: dict[object, list[int]] = {}
+        for index, (term, _) in enumerate(terms):
+            forms.setdefault(_form(term), []).append(index)
+        sizes = torch.tensor([size for _, size in terms])
+        starts = sizes.cumsum(0) - sizes
+        for form, members in forms.items():
+            some, counts = [terms[i][0] for i in members], sizes[members]
+            ce, kl = (
+                torch.tensor(values, dtype=dtype).repeat_interleave(counts).to(device)
+                for values in ([term.ce for term in some], [term.kl for term in some])
+            )
+            where = None
+            if len(forms) > 1:
+                where = torch.cat([torch.arange(int(starts[i]), int(starts[i]) + int(sizes[i])) for i in members])
+            targets = self.targets if where is None else self.targets[where.to(device)]
+            soft = joined([term.soft for term in some if term.soft is not None]) if form is not None else None
+            yield where, Goal(targets, ce, kl, soft)
+
+    def shown(self, losses: Tensor, parts: Sequence[Part]) -> list[Tensor]:
+        """The reported losses [labels] of each of `parts`, in their order."""
+        sizes = [len(sequence.labels) for part in self.parts for sequence in part.sequences]
+        flags = [term.shown for part in self.parts for term in part.weighed]
+        if not all(flags):
+            counts = torch.tensor(flags).repeat_interleave(torch.tensor(sizes)).to(losses.device)
+            # A loss that is not finite must be reported, also of sequences that are not shown.
+            losses = torch.where(counts | ~losses.isfinite(), losses, losses.new_zeros(()))
+        return self.by_part(losses, parts)
 
     def by_part(self, values: Tensor, parts: Sequence[Part]) -> list[Tensor]:
         """`values` [labels, …] of each of `parts`, in their order."""
@@ -145,3 +198,10 @@ class Pack:
             torch.tensor(predictors, device=device),
             torch.tensor(targets, device=device),
         )
+
+
+def _form(term: Term) -> object:
+    """Terms of one form have targets that can be concatenated."""
+    if term.soft is None or not term.kl:
+        return None
+    return "states" if isinstance(term.soft, States) else term.soft.tokens.shape[1]

@@ -1,6 +1,6 @@
-"""From a request to an adapter in the store: looked up, encoded, checked, trained in company, saved.
+"""From a request to an adapter in the store: look up, encode, validate, train (batched with others), save.
 
-The asyncio side of the trainer. The engine has the torch thread; the store and the tokenizer work in others.
+The asyncio side of the trainer. Torch runs in the engine's thread; the store and the tokenizer run in others.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from sealkit.types import (
     Usage,
     digest_of,
 )
-from trainer_svc.encoding import Encoded, encode_spec
+from trainer_svc.encoding import Encoded, encode_anchors, encode_spec
 from trainer_svc.engine import ENGINE_VERSION, Engine
 from trainer_svc.job import Frozen, JobSpec, Trained
 from trainer_svc.limits import Limits
@@ -42,13 +42,13 @@ from trainer_svc.limits import Limits
 log = structlog.get_logger(__name__)
 
 PROGRESS_SECONDS = 0.2
-"""Least time between two words of progress to one caller."""
+"""Shortest time between two progress updates to one caller."""
 
 
 @dataclass(frozen=True)
 class Request:
-    """What determines an adapter, and for whom it is made. `under`: the frozen adapter below; `start`: the adapter
-    whose weights it begins with; `retrain`: train it even where the store has it."""
+    """What determines an adapter, and its owner. `under`: the frozen adapter below; `start`: the adapter whose weights
+    it starts with; `retrain`: train it even if the store has it."""
 
     spec: TrainingSpec
     owner: str
@@ -60,7 +60,7 @@ class Request:
 
 @dataclass(eq=False)
 class _InFlight:
-    """An adapter in the making, and how many callers wait for it."""
+    """An adapter in training, and the number of callers that wait for it."""
 
     task: asyncio.Task[TrainingResult] | None = None
     progress: Progress | None = None
@@ -68,13 +68,13 @@ class _InFlight:
 
 
 class Trainer:
-    """Trains adapters on one base model into one store; each at most once, however many ask."""
+    """Trains adapters on one base model into one store; concurrent requests for the same adapter share one training."""
 
     def __init__(
         self, loaded: LoadedModel, engine: Engine, store: AdapterStore, *, limits: Limits, policy_first: bool = True
     ) -> None:
         self.info = loaded.info
-        self._tokenizer = loaded.tokenizer
+        self.tokenizer = loaded.tokenizer
         self._engine = engine
         self._store = store
         self._limits = limits
@@ -85,8 +85,9 @@ class Trainer:
     def train_adapter(
         self, policy: Policy, spec: TrainingSpec, owner: str, *, retrain: bool = False
     ) -> AsyncGenerator[Progress | TrainingResult, None]:
-        """Trains an adapter on `spec` over the policy's frozen adapter: words of progress, the result last. With
-        `retrain` also where the store has it; the store keeps what it has, and the result tells which weights came out.
+        """Trains an adapter on `spec` over the policy's frozen adapter: yields progress, and the result last. With
+        `retrain` also if the store has it; the store keeps what it has, and the result has the digest of the new
+        weights.
 
         Raises UnknownTargetModule, ExampleTooLong, NothingToLearn, LimitExceeded, AdapterNotFound, AdapterCorrupt,
         AdapterMismatch, NonFiniteLoss, QueueFull, GpuMemory, Unavailable. Closing the iterator stops the job, unless
@@ -106,7 +107,8 @@ class Trainer:
         owner: str,
     ) -> AsyncGenerator[Progress | TrainingResult, None]:
         """The M-step: SFT on (prompt, self-edit) with loss on the self-edit and its end. The new adapter replaces the
-        parent's; with `from_parent` it starts from the parent's weights. Raises as `train_adapter`, and ShapeMismatch.
+        parent's; with `from_parent` it starts from the parent's weights. Raises what `train_adapter` raises, and
+        ShapeMismatch.
         """
         spec = TrainingSpec(
             examples=tuple(TrainingExample(text=example.completion, prompt=example.prompt) for example in examples),
@@ -118,8 +120,8 @@ class Trainer:
         return self._train(Request(spec, owner, start=start, urgent=self._policy_first))
 
     async def join_adapters(self, policy: Policy, adapter: AdapterRef) -> AdapterRef:
-        """One adapter that does exactly what the policy's and the one over it do together; that one itself where the
-        policy has none. Raises AdapterNotFound, AdapterCorrupt, AdapterMismatch, LimitExceeded, Unavailable."""
+        """One adapter with exactly the sum of the policy's adapter and `adapter`; `adapter` itself if the policy has
+        none. Raises AdapterNotFound, AdapterCorrupt, AdapterMismatch, LimitExceeded, Unavailable."""
         return await asyncio.to_thread(self._join, policy.adapter, adapter)
 
     @property
@@ -127,7 +129,7 @@ class Trainer:
         return self._engine.model.target_names
 
     def digest(self, request: Request) -> str:
-        """The name of the adapter: everything that determines its weights."""
+        """The name of the adapter: a digest of everything that determines its weights."""
         base = [self.info.digest, self.info.dtype]
         others = [ref.digest if ref else "" for ref in (request.under, request.start)]
         return digest_of("adapter", ENGINE_VERSION, base, others, request.spec)
@@ -154,23 +156,23 @@ class Trainer:
         finally:
             flight.callers -= 1
             if not flight.callers and not task.done():
-                self._in_flight.pop(key, None)  # whoever asks from now on starts anew
+                self._in_flight.pop(key, None)  # later callers start a new training
                 task.cancel()
         wall = time.monotonic() - began
         if first:
             yield result.model_copy(update={"usage": result.usage.model_copy(update={"wall_seconds": wall})})
-        else:  # the work is on the first caller's bill
+        else:  # the usage is charged to the first caller
             yield result.model_copy(update={"cached": True, "usage": Usage(wall_seconds=wall)})
 
     @staticmethod
     async def _follow(flight: _InFlight, task: asyncio.Task[TrainingResult]) -> AsyncGenerator[Progress, None]:
-        """The flight's progress as it comes, at most every PROGRESS_SECONDS, to its end."""
-        told: Progress | None = None
+        """Progress of the training, at most every PROGRESS_SECONDS, until it ends."""
+        last: Progress | None = None
         while not task.done():
             await asyncio.wait((task,), timeout=PROGRESS_SECONDS)
-            if flight.progress is not None and flight.progress != told:
-                told = flight.progress
-                yield told
+            if flight.progress is not None and flight.progress != last:
+                last = flight.progress
+                yield last
 
     # --- one adapter --------------------------------------------------------------------------------------------------
 
@@ -203,9 +205,10 @@ class Trainer:
     async def _prepare(self, request: Request) -> JobSpec:
         """Checks the request and turns it into tokens and weights."""
         spec = request.spec
-        self._limits.check(examples=len(spec.examples) + len(spec.rehearsal), rank=spec.lora.rank)
+        asked = len(spec.examples) + len(spec.rehearsal) + len(spec.anchors)
+        self._limits.check(examples=asked, rank=spec.lora.rank)
         self._engine.model.find_targets(spec.lora.target_modules)
-        sequences = await asyncio.to_thread(self._encode, spec)
+        sequences, anchors = await asyncio.to_thread(self._encode, spec)
         under = await asyncio.to_thread(self._load, request.under) if request.under else None
         start = await asyncio.to_thread(self._load, request.start) if request.start else None
         if start is not None:
@@ -220,8 +223,12 @@ class Trainer:
             policy=Frozen(request.under.digest, under) if request.under and under else None,
             start=start,
             urgent=request.urgent,
+            anchors=anchors,
+            distillation=spec.distillation,
+            anchoring=spec.anchoring,
         )
-        self._limits.check(tokens=sum(len(s.ids) for s in sequences), steps=job.steps)
+        tokens = sum(len(s.ids) + (len(s.teacher.ids) if s.teacher else 0) for s in (*sequences, *anchors))
+        self._limits.check(tokens=tokens, steps=job.steps)
         return job
 
     async def _run(self, spec: JobSpec, flight: _InFlight) -> Trained:
@@ -240,9 +247,11 @@ class Trainer:
             if began is not None:
                 tracing.past("train", began, ended)
 
-    def _encode(self, spec: TrainingSpec) -> tuple[Encoded, ...]:
+    def _encode(self, spec: TrainingSpec) -> tuple[tuple[Encoded, ...], tuple[Encoded, ...]]:
+        """Examples and anchors."""
         with self._tokenizing:
-            return encode_spec(self._tokenizer, spec, self.info.context_length)
+            length = self.info.context_length
+            return encode_spec(self.tokenizer, spec, length), encode_anchors(self.tokenizer, spec, length)
 
     def _load(self, ref: AdapterRef) -> LoraWeights:
         weights = load_adapter(self._store.fetch(ref.digest))
@@ -250,7 +259,11 @@ class Trainer:
         return weights
 
     def _save(self, digest: str, request: Request, trained: Trained) -> TrainingResult:
-        usage = Usage(train_tokens=trained.train_tokens, device_seconds=trained.device_seconds)
+        usage = Usage(
+            prompt_tokens=trained.teacher_tokens,
+            train_tokens=trained.train_tokens,
+            device_seconds=trained.device_seconds,
+        )
         manifest = {
             "engine_version": ENGINE_VERSION,
             "base_model": self.info.model_dump(mode="json"),
@@ -269,15 +282,15 @@ class Trainer:
         return _result(ref, files, manifest, usage, cached=False)
 
     def _recall(self, digest: str) -> TrainingResult | None:
-        """What was trained before; its files are checked, since a result vouches for them. What rotted in the store is
-        removed and None comes back: the same training gives the same adapter again."""
+        """The result of an earlier training, after its files were verified. A corrupt adapter is deleted and None is
+        returned: the same training gives the same adapter again."""
         if not self._store.has(digest):
             return None
         try:
             manifest = self._store.manifest(digest)
             files = self._store.fetch(digest)
         except AdapterCorrupt as error:
-            log.warning("adapter is trained anew", digest=digest, message=error.message)
+            log.warning("adapter will be trained again", digest=digest, message=error.message)
             with suppress(AdapterNotFound):  # another trainer was faster
                 self._store.delete(digest)
             return None
@@ -291,7 +304,7 @@ class Trainer:
         files = dump_adapter(concatenate(self._load(under), self._load(over)), self.info.name)
         manifest = {"base_model": self.info.model_dump(mode="json"), "joined": [under.digest, over.digest]}
         if above.get("policy_digest") == under.digest and "probe" in above:
-            # They were taken with the lower adapter in place.
+            # They were measured with the lower adapter applied.
             manifest |= {name: above[name] for name in ("probe", "probe_top") if name in above}
         return self._store.put(digest, files, manifest)
 
@@ -314,10 +327,11 @@ def _check_shape(start: LoraWeights, lora: LoraConfig) -> None:
     have, want = start.config, lora
     if (have.rank, sorted(have.target_modules)) != (want.rank, sorted(want.target_modules)):
         raise ShapeMismatch(
-            f"the parent has rank {have.rank} on {sorted(have.target_modules)}, the request wants rank {want.rank} on "
-            f"{sorted(want.target_modules)}; ask for the parent's shape, or set from_parent to false"
+            f"the parent has rank {have.rank} on {sorted(have.target_modules)}, but the request has rank {want.rank} "
+            f"on {sorted(want.target_modules)}; use the parent's shape, or set from_parent to false"
         )
     if have.alpha / have.rank != want.alpha / want.rank:
         raise ShapeMismatch(
-            f"the parent's alpha is {have.alpha}, the request's {want.alpha}; the same weights would mean another model"
+            f"the parent's alpha is {have.alpha}, the request's {want.alpha}; with another scaling the same weights "
+            "are another model"
         )

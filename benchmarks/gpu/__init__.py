@@ -1,1 +1,1 @@
-"""Benchmarks that want a GPU. Each runs on a CPU too, on a tiny model, to show that it runs."""
+"""Benchmarks that need a GPU. Each also runs on a CPU with a tiny model, as a smoke test."""

@@ -1,16 +1,16 @@
 """The inner loop on a GPU: `python -m benchmarks.gpu.inner_loop [--shape 7b] [--targets q_proj v_proj]`.
 
 Qwen2.5-7B's shape in bfloat16 with random weights (nothing is downloaded), SEAL's settings: rank 32, alpha 64, batch 1,
-learning rate 1e-3; 8.7 sequences of 49 tokens a trial. Times are of `--epochs` epochs, scaled to SEAL's ten.
+learning rate 1e-3; 8.7 sequences of 49 tokens per trial. Times are for `--epochs` epochs, scaled to SEAL's ten.
 
-    C   ours, with 1, 8, 16 and 50 trials in company
+    C   ours, with 1, 8, 16 and 50 jobs in one batch
     B   PEFT and a torch loop, one trial at a time, unpadded
     A   the same padded to 2,048 tokens with loss on the padding, as in SEAL; a few steps, scaled up
 
-Model-flops utilisation counts 4 products a frozen weight and token (forward, and the gradient by the input) and 6 a
-LoRA weight, against `--peak` FLOP/s (790e12: an H200 in bfloat16, dense, as measured by others).
+Model-flops utilisation counts 4 FLOPs per frozen weight and token (forward, and the gradient of the input) and 6 per
+LoRA weight, relative to `--peak` FLOP/s (790e12: an H200 in bfloat16, dense, as measured by others).
 
-No figure of this benchmark has been measured yet. `--shape tiny --device cpu` shows that it runs.
+This benchmark has not been run on a GPU yet. `--shape tiny --device cpu` shows that it runs.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ SHAPES: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class Run:
-    """What is asked for. `peak`: FLOP/s of the device."""
+    """The settings. `peak`: FLOP/s of the device."""
 
     shape: str
     device: torch.device
@@ -65,7 +65,7 @@ class Run:
         torch.manual_seed(0)
         dtype = torch.bfloat16 if self.device.type == "cuda" else torch.float32
         before = torch.get_default_dtype()
-        torch.set_default_dtype(dtype)  # drawn in place: float32 first would need twice the memory
+        torch.set_default_dtype(dtype)  # initialised in this dtype: float32 first would need twice the memory
         try:
             with self.device:
                 model = Qwen2ForCausalLM(Qwen2Config(**SHAPES[self.shape], max_position_embeddings=4096))
@@ -75,7 +75,7 @@ class Run:
         return model
 
     def trials(self, count: int) -> list[tuple[Encoded, ...]]:
-        """`count` trials whose sequences number and measure what SEAL's do on average."""
+        """`count` trials with the average number and length of SEAL's sequences."""
         draw, vocabulary = random.Random(0), SHAPES[self.shape]["vocab_size"]
         trials = []
         for trial in range(count):
@@ -94,7 +94,7 @@ def tokens_of(trials: Sequence[Sequence[Encoded]]) -> int:
 
 @contextmanager
 def timed(device: torch.device, into: list[float]) -> Iterator[None]:
-    """Adds the seconds until the device is done, and forgets earlier peaks of its memory."""
+    """Adds the seconds until the device is done, and resets its peak memory."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         torch.cuda.synchronize(device)
@@ -105,10 +105,10 @@ def timed(device: torch.device, into: list[float]) -> Iterator[None]:
     into.append(time.perf_counter() - began)
 
 
-def ours(run: Run, model: PackedModel, company: int) -> float:
-    """Seconds of a trial at ten epochs."""
-    trials, seconds = run.trials(company), list[float]()
-    engine = Engine(model, Encoded((1, 2, 3), (2,)), max_jobs=company, step_tokens=8192)
+def ours(run: Run, model: PackedModel, batch: int) -> float:
+    """Seconds per trial at ten epochs."""
+    trials, seconds = run.trials(batch), list[float]()
+    engine = Engine(model, Encoded((1, 2, 3), (2,)), max_jobs=batch, step_tokens=8192)
     optimisation = Optimisation(learning_rate=1e-3, epochs=run.epochs)
     jobs = [engine.submit(JobSpec(trial, run.lora, optimisation, seed)) for seed, trial in enumerate(trials)]
     with timed(run.device, seconds):
@@ -116,7 +116,7 @@ def ours(run: Run, model: PackedModel, company: int) -> float:
         for job in jobs:
             job.result.result()
     engine.close()
-    return seconds[0] / company * SEAL_EPOCHS / run.epochs
+    return seconds[0] / batch * SEAL_EPOCHS / run.epochs
 
 
 def plain(run: Run, model: peft.PeftModel, rows: Sequence[Sequence[int]]) -> float:
@@ -139,7 +139,7 @@ def plain(run: Run, model: peft.PeftModel, rows: Sequence[Sequence[int]]) -> flo
 
 
 def flops(run: Run, model: PackedModel, tokens: float) -> float:
-    """Of training on so many tokens, attention left out."""
+    """FLOPs of training on `tokens`, without attention."""
     linears = model.find_targets(model.target_names).values()
     frozen = sum(linear.weight.numel() for linear in linears) + model.model.get_output_embeddings().weight.numel()  # type: ignore[no-untyped-call]
     adapted = model.find_targets(run.lora.target_modules).values()
@@ -147,11 +147,11 @@ def flops(run: Run, model: PackedModel, tokens: float) -> float:
     return float(tokens * (4 * frozen + 6 * lora))
 
 
-def profile(run: Run, model: PackedModel, company: int) -> None:
-    """Prints where a step goes, by operation."""
+def profile(run: Run, model: PackedModel, batch: int) -> None:
+    """Prints the time of a step by operation."""
     targets = model.find_targets(run.lora.target_modules)
-    trials = run.trials(company)
-    adapters = [model.trainable(initial_weights(run.lora, targets, seed), Optimisation()) for seed in range(company)]
+    trials = run.trials(batch)
+    adapters = [model.trainable(initial_weights(run.lora, targets, seed), Optimisation()) for seed in range(batch)]
 
     def step() -> None:
         model.forward_backward([Part((t[0],), each) for t, each in zip(trials, adapters, strict=True)])
@@ -172,7 +172,7 @@ def main() -> None:
     parser.add_argument("--shape", choices=[*SHAPES], default="7b")
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--targets", nargs="+", default=["q_proj", "v_proj"], help="`all` for all seven projections")
-    parser.add_argument("--company", type=int, nargs="+", default=[1, 8, 16, 50])
+    parser.add_argument("--jobs", type=int, nargs="+", default=[1, 8, 16, 50])
     parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--padded-steps", type=int, default=3)
     parser.add_argument("--peak", type=float, default=790e12)
@@ -180,7 +180,9 @@ def main() -> None:
     targets = LoraConfig().target_modules if arguments.targets == ["all"] else tuple(arguments.targets)
     lora = LoraConfig(rank=32, alpha=64, target_modules=targets)
     run = Run(arguments.shape, torch.device(arguments.device), lora, arguments.epochs, arguments.peak)
-    print(f"{run.shape} on {run.device}, targets {', '.join(targets)}\n{'way':10} {'s/trial':>9} {'MFU':>7} {'GiB':>7}")
+    print(
+        f"{run.shape} on {run.device}, targets {', '.join(targets)}\n{'method':10} {'s/trial':>9} {'MFU':>7} {'GiB':>7}"
+    )
 
     def show(way: str, measure: Callable[[], float]) -> None:
         seconds = measure()
@@ -189,9 +191,9 @@ def main() -> None:
 
     packed = PackedModel(run.model())
     ours(run, packed, 1)  # warm-up
-    for company in arguments.company:
-        show(f"C{company}", lambda company=company: ours(run, packed, company))  # type: ignore[misc]
-    profile(run, packed, max(arguments.company))
+    for batch in arguments.jobs:
+        show(f"C{batch}", lambda batch=batch: ours(run, packed, batch))  # type: ignore[misc]
+    profile(run, packed, max(arguments.jobs))
     config = peft.LoraConfig(r=lora.rank, lora_alpha=int(lora.alpha), target_modules=list(targets))
     model = peft.get_peft_model(run.model(), config)
     trial = run.trials(1)[0]

@@ -1,16 +1,16 @@
-"""The inner loop, timed: the same trials and the same weights out, by
+"""Times the inner loop: the same trials, the same resulting weights, by
 
     A   SEAL's way: HF Trainer and PEFT, one trial at a time, padded to 2,048 (and 512) tokens; two steps, scaled up
     T   the same, unpadded
-    B   a good plain way: PEFT and a torch loop, one trial at a time, unpadded
-    C   ours, with 1, 4 and 16 trials in company
+    B   a good plain loop: PEFT and torch, one trial at a time, unpadded
+    C   ours, with 1, 4 and 16 jobs in one batch
 
 Trials are SEAL's recorded self-edits through `training_sequences`, and the demo's passages; LoRA rank 32 on all seven
-projections, batch 1. Each way runs in a process of its own, pinned to as many cores as it has threads. Seconds are CPU
+projections, batch 1. Each way runs in a separate process, pinned to as many cores as it has threads. Seconds are CPU
 time with one thread, wall time with more, scaled to SEAL's ten epochs; repeats are interleaved, medians are reported.
 
     --quick   micro and tiny against B, within a minute; exit status 0 only if their goals hold
-    --all     what docs/results/inner_loop.md shows: about twelve minutes on two idle cores
+    --all     the tables of docs/results/inner_loop.md: about twelve minutes on two idle cores
 """
 
 from __future__ import annotations
@@ -40,17 +40,17 @@ Job = tuple[str, str, int, str, Extent]  # model, dtype, threads, data, extent
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="micro and tiny against B alone")
+    parser.add_argument("--quick", action="store_true", help="only micro and tiny against B")
     parser.add_argument("--all", action="store_true", help="everything that the results page shows")
     parser.add_argument("--models", nargs="+", choices=[*EXTENTS], default=["micro", "tiny"])
     parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16"])
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--data", default="recorded", choices=["recorded", "demo"])
-    parser.add_argument("--limit", type=int, default=0, help="tokens of a sequence at most")
+    parser.add_argument("--limit", type=int, default=0, help="most tokens of a sequence")
     parser.add_argument("--smollm2", type=Path, default=Path(".seal/models/smollm2-135m-instruct"), help="its folder")
-    parser.add_argument("--out", type=Path, help="writes OUT.md and OUT.json, after each model")
+    parser.add_argument("--out", type=Path, help="write OUT.md and OUT.json, after each model")
     arguments = parser.parse_args()
-    # Before a thread pool stands; the children set their own number.
+    # Before a thread pool is started; the children set their own number.
     os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = "1"
     warnings.filterwarnings("ignore", category=FutureWarning)
     disable_progress_bar()  # type: ignore[no-untyped-call]

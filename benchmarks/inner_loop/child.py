@@ -1,4 +1,5 @@
-"""One way in a process of its own, so that its memory is its own and nothing that it sets helps or hurts another."""
+"""One way in a separate process, so that its memory is measured separately and its settings do not affect the
+others."""
 
 from __future__ import annotations
 
@@ -18,14 +19,14 @@ from benchmarks.inner_loop.ways import Ours, Timing, make_way
 
 
 class Memory(NamedTuple):
-    """Of the process, MiB: with the model loaded, and the peak. 0 where the system does not say."""
+    """Memory of the process in MiB: with the model loaded, and the peak. 0 if the system does not report it."""
 
     loaded: int
     peak: int
 
 
 class Child:
-    """Forked, so that it need not import anything. Ends with `close`."""
+    """Forked, to save the imports. Ends with `close`."""
 
     def __init__(self, way: str, bench: Bench) -> None:
         self._pipe, theirs = multiprocessing.Pipe()
@@ -39,7 +40,7 @@ class Child:
         return timing
 
     def profile(self) -> dict[str, float]:
-        """Of our engine: where a step's CPU time goes, by torch operation."""
+        """For our engine: CPU time of a step by torch operation."""
         self._pipe.send("profile")
         shares: dict[str, float] = self._pipe.recv()
         return shares
@@ -61,7 +62,7 @@ def _serve(pipe: Connection, way: str, bench: Bench) -> None:
     for task in iter(lambda: _next(pipe, parent), None):
         if isinstance(task, list):
             pipe.send(trainer.train(task))
-            peak = _mib("VmHWM")  # a profile takes memory of its own
+            peak = _mib("VmHWM")  # profiling uses additional memory
         elif isinstance(trainer, Ours):
             pipe.send(trainer.profile())
     pipe.send(Memory(loaded, peak))
@@ -69,7 +70,7 @@ def _serve(pipe: Connection, way: str, bench: Bench) -> None:
 
 
 def _next(pipe: Connection, parent: int) -> object:
-    """The next task; ends the process when its parent is gone: the pipe, which siblings inherit, would stay open."""
+    """The next task; ends the process if its parent has died: siblings inherit the pipe, so it would stay open."""
     while not pipe.poll(1):
         if os.getppid() != parent:
             raise SystemExit(1)

@@ -1,4 +1,4 @@
-"""All ways on one model, in turns, so that whatever else the machine does falls on each of them."""
+"""All ways on one model, interleaved, so that other load on the machine affects all of them."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from benchmarks.inner_loop.trials import Bench, Trial
 from benchmarks.inner_loop.ways import Timing
 
 GOALS = {"micro": {"B": 3.0}, "tiny": {"B": 1.4}, "smollm2": {"B": 1.25, "A@2048": 100.0, "A@512": 13.0}}
-"""How many times as fast as each way sixteen in company are to be."""
+"""Goals: the speed-up of sixteen jobs in one batch over each way."""
 
 
 @dataclass(frozen=True)
 class Extent:
-    """How much is run: `repeats` of B and ours, `single` trials of B and of ours alone in each, `rounds` of all trials
-    sixteen in company; the padded ways and HF Trainer once, or not at all."""
+    """Amount of work: `repeats` of B and ours, in each `single` trials of B and of ours one at a time, `rounds` of all
+    trials with sixteen in one batch; the padded ways and HF Trainer once, or not at all."""
 
     repeats: int
     single: int
@@ -27,7 +27,7 @@ class Extent:
 
 @dataclass
 class Measured:
-    """What came out for one model: by way the timings of its repeats, and its memory."""
+    """The results of one model: by way the timings of its repeats, and its memory."""
 
     bench: Bench
     data: str
@@ -36,12 +36,12 @@ class Measured:
     profile: dict[str, float] = field(default_factory=dict)
 
     def seconds(self, way: str) -> float:
-        """Of an average trial: the median repeat's CPU time with one thread, wall time with more."""
+        """Seconds of an average trial: the median repeat's CPU time with one thread, wall time with more."""
         each = self.timings[way]
         return median(timing.cpu for timing in each) if self.bench.threads == 1 else median(t.wall for t in each)
 
     def ratio(self, way: str) -> float:
-        """How many times as fast as `way` sixteen in company are: the median over repeats run side by side."""
+        """Speed-up of sixteen jobs in one batch over `way`: the median over interleaved repeats."""
         theirs, ours = self.timings[way], self.timings["C16"]
         if len(theirs) != len(ours):
             return self.seconds(way) / self.seconds("C16")
@@ -55,7 +55,7 @@ class Measured:
         return max(abs(self.timings[way][0].loss - b) / b for way in ("C1", "C4", "C16") if way in self.timings)
 
     def missed(self) -> list[str]:
-        """The goals that are."""
+        """The missed goals."""
         goals = GOALS[self.bench.name].items()
         missed = [
             f"{self.bench.title}: {self.ratio(way):.2f} × {way}, goal {goal:g}"
@@ -86,7 +86,8 @@ def measure(bench: Bench, extent: Extent, data: str) -> Measured:
 
 
 def _share(way: str, trials: Sequence[Trial], repeat: int, extent: Extent) -> list[Trial]:
-    """What a way trains in one repeat. Those that train one at a time take other trials in each, the first first."""
+    """The trials of a way in one repeat. Ways that train one at a time use different trials in each, starting with the
+    first."""
     if way == "C16":
         return [*trials] * extent.rounds
     count = 8 if way == "C4" else extent.single

@@ -1,4 +1,4 @@
-"""What was measured, as a table in markdown and as JSON."""
+"""The results as a Markdown table and as JSON."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ _NAMES = {
     "T": "HF Trainer, unpadded",
     "B": "B, plain PEFT loop",
     "C1": "ours, one at a time",
-    "C4": "ours, 4 in company",
-    "C16": "ours, 16 in company",
+    "C4": "ours, 4 in one batch",
+    "C16": "ours, 16 in one batch",
 }
 
 
 def markdown(measured: Sequence[Measured]) -> str:
-    """A section for each model."""
+    """One section per model."""
     return "\n".join(_section(each) for each in measured)
 
 
@@ -33,7 +33,7 @@ def _section(measured: Measured) -> str:
         f"{bench.sequences:.1f} sequences and {bench.tokens:.0f} tokens a trial, {SEAL_EPOCHS} epochs; {clock} seconds."
         f" Last-epoch loss of B and ours differs by {measured.loss_gap:.1e}.",
         "",
-        "| way | s a trial | trials a minute | 16 in company is | peak memory (model loaded) |",
+        "| way | s per trial | trials per minute | speed-up of 16 in one batch | peak memory (model loaded) |",
         "|---|---|---|---|---|",
     ]
     for way, name in _NAMES.items():
@@ -46,12 +46,12 @@ def _section(measured: Measured) -> str:
         )
     if measured.profile:
         shares = ", ".join(f"{name} {share:.0%}" for name, share in measured.profile.items())
-        lines += ["", f"A step with 16 in company, by torch operation: {shares}."]
+        lines += ["", f"A step with 16 jobs, by torch operation: {shares}."]
     return "\n".join([*lines, ""])
 
 
 def as_json(measured: Sequence[Measured]) -> str:
-    """All repeats, for who wants to count again."""
+    """All repeats, as raw data."""
     return json.dumps(
         [
             {

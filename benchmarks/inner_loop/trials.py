@@ -1,4 +1,4 @@
-"""Which models are trained, and the sequences of each trial."""
+"""The models, and the sequences of each trial."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ DEMO = Path("configs/demo/passages.json")
 
 @dataclass(frozen=True)
 class Bench:
-    """A model in one dtype, its trials, and how many epochs of them are run; times are scaled to SEAL's ten."""
+    """A model in one dtype, its trials, and the number of epochs; times are scaled to SEAL's ten."""
 
     name: str
     folder: Path
@@ -44,12 +44,12 @@ class Bench:
 
     @property
     def tokens(self) -> float:
-        """Of the average trial, one epoch."""
+        """Tokens of the average trial in one epoch."""
         return tokens_of(self.trials) / len(self.trials)
 
     @property
     def sequences(self) -> float:
-        """Of the average trial."""
+        """Sequences of the average trial."""
         return sum(len(trial) for trial in self.trials) / len(self.trials)
 
 
@@ -60,8 +60,8 @@ def tokens_of(trials: Sequence[Trial]) -> int:
 def make_bench(
     name: str, *, dtype: str, threads: int, epochs: int, data: str, smollm2: Path, scratch: Path, limit: int = 0
 ) -> Bench:
-    """`data`: recorded (SEAL's own self-edits, or texts of like length where the file is missing) or demo; `limit`: of
-    the tokens of a sequence."""
+    """`data`: recorded (SEAL's own self-edits, or texts of similar length if the file is missing) or demo; `limit`:
+    most tokens of a sequence."""
     texts = demo_texts() if data == "demo" else recorded_texts()
     if name in SHAPES:
         folder = make_tiny_model(scratch / name, "qwen2", context=2048, **SHAPES[name])  # type: ignore[arg-type]
@@ -90,7 +90,7 @@ def recorded_texts() -> list[list[str]]:
 
 
 def demo_texts() -> list[list[str]]:
-    """The demo's passages, with each sentence as a note: what a self-edit of the demo looks like."""
+    """The demo's passages, with each sentence as a note, like a self-edit of the demo."""
     passages = json.loads(DEMO.read_text())
     texts = []
     for passage in passages:
@@ -100,7 +100,7 @@ def demo_texts() -> list[list[str]]:
 
 
 def hashed(text: str, vocabulary: int) -> Encoded:
-    """A text for a random model: pieces of words as ids, about as many as a trained tokenizer would make."""
+    """A text for a random model: pieces of words as ids, about as many as from a trained tokenizer."""
     ids = tuple(zlib.crc32(piece.encode()) % (vocabulary - 3) + 3 for piece in re.findall(r"\w{1,5}|[^\w\s]", text))
     return Encoded((*ids, 2), tuple(range(1, len(ids) + 1)))
 

@@ -1,4 +1,4 @@
-"""The ways to train a trial. Each holds its model; each call trains some trials and says how long that took."""
+"""The ways to train a trial. Each has its own model; a call trains some trials and returns the time."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from trainer_svc.plan import generator_of
 from trainer_svc.step import Part
 
 PADDED_STEPS = 2
-"""Steps that are run of a way that pads; all of its steps cost the same."""
+"""Steps that are run of a padding way; all of its steps cost the same."""
 
 
 class Timing(NamedTuple):
@@ -54,31 +54,31 @@ class _Clock:
 
 
 class Ours:
-    """C: the engine with `company` slots. A free slot is taken at once while trials wait, as in a run."""
+    """C: the engine with `jobs` slots. A free slot is filled at once while trials wait, as in a run."""
 
-    def __init__(self, bench: Bench, company: int) -> None:
+    def __init__(self, bench: Bench, jobs: int) -> None:
         keep_freed_memory()
-        self._bench, self._company = bench, company
+        self._bench, self._jobs = bench, jobs
         settings = ModelSettings(model=str(bench.folder), dtype=bench.dtype)
         self._model = PackedModel(load_model(settings).model)
 
     def train(self, trials: Sequence[Trial]) -> Timing:
-        engine = Engine(self._model, Encoded((1, 2, 3), (2,)), max_jobs=self._company, step_tokens=1024)
+        engine = Engine(self._model, Encoded((1, 2, 3), (2,)), max_jobs=self._jobs, step_tokens=1024)
         optimisation = Optimisation(epochs=self._bench.epochs)
         jobs = deque(engine.submit(JobSpec(trial, LORA, optimisation, seed)) for seed, trial in enumerate(trials))
         losses: list[tuple[float, ...]] = []
         clock = _Clock()
         with clock.running():
             engine.start()
-            while jobs:  # a job goes with its weights as soon as it is done: the trainer keeps none either
+            while jobs:  # a job and its weights are dropped as soon as it is done, as in the trainer
                 losses.append(jobs.popleft().result.result().losses)
         engine.close()
         return clock.timing(_scale(self._bench, trials), _last_epoch(losses[0], trials[0]))
 
     def profile(self) -> dict[str, float]:
-        """Share of the CPU time of a step with all slots taken, by torch operation, the largest first."""
+        """Share of the CPU time of a step with all slots in use, by torch operation, the largest first."""
         targets = self._model.find_targets(LORA.target_modules)
-        trials = self._bench.trials[: self._company]
+        trials = self._bench.trials[: self._jobs]
         adapters = [
             self._model.trainable(initial_weights(LORA, targets, seed), Optimisation()) for seed in range(len(trials))
         ]
@@ -125,7 +125,7 @@ class Plain:
 
 class HfTrainer:
     """A: HF Trainer and PEFT, one trial at a time, padded to `width` with the end-of-sequence token, which carries loss
-    as in SEAL. With width 0 it does not pad."""
+    as in SEAL. Width 0: no padding."""
 
     def __init__(self, bench: Bench, width: int) -> None:
         self._bench, self._width = bench, width
@@ -152,7 +152,7 @@ class HfTrainer:
 
 
 def make_way(name: str, bench: Bench) -> Ours | Plain | HfTrainer:
-    """B, T, A@<width> or C<company>."""
+    """B, T, A@<width> or C<jobs>."""
     if name == "B":
         return Plain(bench)
     if name == "T":
@@ -162,7 +162,7 @@ def make_way(name: str, bench: Bench) -> Ours | Plain | HfTrainer:
 
 
 def _scale(bench: Bench, trials: Sequence[Trial]) -> float:
-    """From the seconds of `trials` to those of the average trial at ten epochs, by tokens."""
+    """Scales the seconds of `trials` to the average trial at ten epochs, by tokens."""
     return bench.tokens / tokens_of(trials) * SEAL_EPOCHS / bench.epochs
 
 
@@ -178,7 +178,7 @@ def _peft_model(bench: Bench) -> Any:
 
 
 def _same_start(model: Any, seed: int) -> None:
-    """The weights that our engine begins with."""
+    """Our engine's initial weights."""
     layers = {
         path.removeprefix("base_model.model."): layer
         for path, layer in model.named_modules()

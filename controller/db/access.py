@@ -1,9 +1,9 @@
-"""What a caller may see: everything, or what belongs to one tenant. Whatever the database does for a caller takes an
-`AccessScope` (to read) or a `ChangeRequest` (to change something), so no query can forget to ask whose a row is. A row
-outside the scope is reported as not existing.
+"""Access: a caller sees everything, or one tenant's rows. Every function that a caller's request reaches takes an
+`AccessScope` (to read) or a `ChangeRequest` (to write), so no query can omit the check. A row outside the scope is
+reported as not existing.
 
-A run has a tenant; trials, contexts, policies, events and reruns have their run's. An alias has its own, for it is
-named within a tenant.
+A run has a tenant; its trials, contexts, policies, events and reruns belong to the same one. An alias has its own
+tenant, because its name is unique per tenant.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from sealkit.observability import tracing
 
 @dataclass(frozen=True, slots=True)
 class AccessScope:
-    """`tenant`: whose rows are visible; None: everybody's."""
+    """`tenant`: the tenant whose rows are visible; None: all rows."""
 
     tenant: str | None
 
     @classmethod
     def of(cls, caller: Caller) -> AccessScope:
-        """Its tenant's; everything for an admin who acts for none."""
+        """The rows of the caller's tenant; all rows for an admin that acts for no tenant."""
         return cls(None if caller.role is Role.ADMIN and not caller.tenant else caller.tenant)
 
     @property
     def home(self) -> str:
-        """The tenant of what is made, and the one in which aliases and request ids are looked up."""
+        """The tenant of new rows, and the one in which aliases and request ids are looked up."""
         return self.tenant or ""
 
     @property
@@ -50,13 +50,13 @@ class AccessScope:
 
 
 FULL_ACCESS = AccessScope(None)
-"""The controller's own."""
+"""The scope of the controller itself."""
 
 
 @dataclass(frozen=True, slots=True)
 class ChangeRequest:
-    """A change that a caller asks for: `action` is the rpc's name, `resource` the thing's, `request_id` may be empty;
-    `trace` is its place in a trace, if it is traced."""
+    """A change that a caller asks for: `action` is the rpc's name, `resource` the name of the resource, `request_id`
+    may be empty, `trace` is the trace context, if any."""
 
     caller: Caller
     action: str

@@ -1,8 +1,8 @@
-"""Aliases: names, within a tenant, that point to policies which passed the gate. Moves are only ever added, so the
-history is whole.
+"""Aliases: names, unique per tenant, of policies that passed the gate. Moves are only inserted, so the history is
+complete.
 
-A roll-back is a move too; it `restores` an earlier one. Rolling back again goes on from that one, further back: two
-roll-backs never swing to and fro between the last two policies.
+A roll-back is a move too; it `restores` an earlier one. Rolling back again continues from the restored move, further
+back; it does not alternate between the last two policies.
 """
 
 from __future__ import annotations
@@ -23,12 +23,13 @@ from sealkit.types import digest_of
 
 
 def get(connection: Connection, scope: AccessScope, alias: str) -> Alias:
-    """One alias, by the last part of its name; who reaches everything means that of no tenant. Raises UnknownAlias."""
+    """One alias, by the last part of its name; for a caller with full access, that of no tenant. Raises
+    UnknownAlias."""
     return _alias(scope.home, alias, _moves(connection, scope.home, alias))
 
 
 def page(connection: Connection, scope: AccessScope, size: int, token: str) -> Page[Alias]:
-    """Aliases by name, those of one name by tenant. Raises InvalidInput on a bad token."""
+    """Aliases by name, then by tenant. Raises InvalidInput on a bad token."""
     key = aliases.c.alias, aliases.c.tenant
     query = select(*key).where(scope.aliases).distinct().order_by(*key).limit(size_of(size) + 1)
     if last := key_of(token, str, str):
@@ -44,7 +45,7 @@ def page(connection: Connection, scope: AccessScope, size: int, token: str) -> P
 def point(
     connection: Connection, tenant: str, alias: str, policy: str, reason: str, *, restores: int | None = None
 ) -> None:
-    """Makes the alias point to a policy, whatever it is; nothing where it points there already."""
+    """Points the alias to a policy without checks; no effect if it points there already."""
     last = connection.execute(
         select(aliases.c.sequence, aliases.c.policy)
         .where(aliases.c.tenant == tenant, aliases.c.alias == alias)
@@ -66,7 +67,7 @@ def set_to(connection: Connection, change: ChangeRequest, policy: str, reason: s
     if row is None:
         raise UnknownPolicy(f"there is no policy {policy}", metadata={"policy": policy})
     if row.gate != GateState.PASSED:
-        why = row.gate_reason if row.gate == GateState.REFUSED else "what it forgot was never measured"
+        why = row.gate_reason if row.gate == GateState.REFUSED else "its forgetting was never measured"
         raise GateRefused(
             f"{policy} did not pass the gate: {why}. Point the alias to one that passed (`seal policies list`)",
             metadata={"policy": policy, "gate": row.gate},
@@ -87,7 +88,7 @@ def roll_back(connection: Connection, change: ChangeRequest, reason: str) -> Ali
     here = _origin(moves[max(moves)])
     if here == 1:
         raise NothingToRollBack(
-            f"aliases/{alias} has pointed to nothing before {moves[1].policy}", metadata={"alias": alias_name(alias)}
+            f"aliases/{alias} has no policy before {moves[1].policy}", metadata={"alias": alias_name(alias)}
         )
     before = _origin(moves[here - 1])
     words = reason or f"rolled back from {moves[max(moves)].policy}"
@@ -96,7 +97,7 @@ def roll_back(connection: Connection, change: ChangeRequest, reason: str) -> Ali
 
 
 def _origin(move: Row[Any]) -> int:
-    """The move that made the alias point where this one does, for the first time."""
+    """The original move of a chain of roll-backs."""
     return int(move.restores or move.sequence)
 
 
@@ -113,7 +114,7 @@ def _moves(connection: Connection, tenant: str, alias: str) -> list[Row[Any]]:
         own = aliases.c.tenant == tenant
         known = connection.scalar(select(func.count(aliases.c.alias.distinct())).where(own)) or 0
         raise UnknownAlias(
-            f"there is no alias aliases/{alias}; `seal alias list` shows the {known} there are",
+            f"there is no alias aliases/{alias}; `seal alias list` shows the {known} that exist",
             metadata={"alias": alias_name(alias)},
         )
     return list(rows)

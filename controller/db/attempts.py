@@ -1,9 +1,10 @@
-"""A worker's attempt at a trial: taken under a lease, kept, ended or given back. Every write is fenced by the lease's
-token, so a trial may be delivered twice and takes effect once.
+"""A worker's attempt at a trial: taken under a lease, saved, finished or given back. Every write is fenced by the
+lease's token, so a trial may be delivered twice but takes effect once.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
@@ -13,16 +14,17 @@ from sqlalchemy import Connection, Row, and_, bindparam, or_, select, update
 
 from controller.db import budgets, events, quotas, states, tables
 from controller.db.leases import HEAD, HEAD_LOCKED, TrialLease
+from controller.db.manifest import Manifest, read_manifest
 from controller.db.tables import now, policies, runs, trials
 from controller.db.trials import NO_VERDICTS, Plan, from_row, queue_again
 from sealkit.domains.base import Context
-from sealkit.errors import DeliveriesExhausted
+from sealkit.errors import DeliveriesExhausted, NotReproducible
 from sealkit.faults import fault_of
 from sealkit.names import id_of, run_id_of
 from sealkit.resources import Fault, Trial, TrialFinished, TrialPhase, TrialState
 from sealkit.types import AdapterRef, Divergence, Policy, Retention, Usage, Value, Verdict
 
-# What is asked for every trial is put together once: building a statement costs more than SQLite takes to answer it.
+# Statements that run for every trial are built once: building one costs more than SQLite needs to execute it.
 _RUNNING = trials.c.state == TrialState.RUNNING
 _HELD = and_(trials.c.name == bindparam("held_name"), trials.c.token == bindparam("held_token"), _RUNNING)
 _NAMED = trials.c.name == bindparam("trial")
@@ -42,8 +44,25 @@ _LOCK = select(runs.c.tenant).where(runs.c.run_id == bindparam("run")).with_for_
 _HELD_BY = select(trials.c.run_id, trials.c.name, trials.c.token).where(_RUNNING, trials.c.worker == bindparam("by"))
 
 
+class Spent(Value):
+    """Usage of all attempts at a trial so far, by stage."""
+
+    stage_seconds: dict[str, float] = Field(default_factory=dict)
+    stage_usage: dict[str, Usage] = Field(default_factory=dict)
+
+    @classmethod
+    def of_row(cls, row: Row[Any]) -> Spent:
+        """From the row of a trial."""
+        return cls.from_stored({"stage_seconds": row.stage_seconds, "stage_usage": row.stage_usage})
+
+    def columns(self) -> dict[str, Any]:
+        """As columns of the trial's row."""
+        usage = sum(self.stage_usage.values(), Usage())
+        return {**self.model_dump(mode="json"), "usage": usage.model_dump(mode="json")}
+
+
 class Result(Value):
-    """How a trial ended; also what a failed one found out before it failed."""
+    """How a trial ended; for a failed one also what it measured before."""
 
     state: TrialState
     rejection: str = ""
@@ -60,15 +79,18 @@ class Result(Value):
     reward: float | None = None
     verdicts: tuple[Verdict, ...] = ()
     baseline_verdicts: tuple[Verdict, ...] = ()
-    stage_seconds: dict[str, float]
-    stage_usage: dict[str, Usage] = Field(default_factory=dict)
-    usage: Usage = Usage()
-    manifest: dict[str, Any] = Field(default_factory=dict)
+    spent: Spent = Spent()
+    manifest: Manifest | None = None
+
+    def columns(self) -> dict[str, Any]:
+        """As columns of the trial's row."""
+        found = self.model_dump(mode="json", exclude={"spent"})
+        return {**found, **self.spent.columns(), "manifest": found["manifest"] or {}}
 
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """A trial that a worker may bring to its end, with what it is about and the policy that it is tried under."""
+    """A trial that a worker may execute, with its context and policy."""
 
     lease: TrialLease
     plan: Plan
@@ -76,10 +98,11 @@ class Taken:
     policy: Policy
     attempts: int
     completion: str | None
-    stage_seconds: dict[str, float]
-    stage_usage: dict[str, Usage]
-    manifest: dict[str, Any]
-    """Of a rerun: that of the trial to make again. Empty otherwise."""
+    teacher_answers: tuple[str, ...] | None
+    """The teacher's answers; None: not sampled yet."""
+    spent: Spent
+    manifest: Manifest | None
+    """For a rerun, the manifest of the original trial; else None."""
 
 
 class Untaken(Enum):
@@ -87,19 +110,20 @@ class Untaken(Enum):
 
     SETTLED = "it has ended, or another worker has it"
     HELD_BACK = "its run is paused, or has no budget left; it stays queued, and its message is put back on resume"
-    DEAD_LETTER = "this was one delivery too many; it is FAILED now"
+    DEAD_LETTER = "it was delivered too often; it is FAILED now"
+    UNREADABLE = "a rerun of a manifest that this version cannot read; it is FAILED now"
 
 
 def take(
     connection: Connection, name: str, worker_id: str, *, previous: str | None, max_deliveries: int
 ) -> Taken | Untaken:
-    """Takes a trial that waits, or that the message's `previous` consumer left behind."""
+    """Takes a queued trial, or a running one of the message's `previous` consumer."""
     run_id = run_id_of(name)
-    room = _room(connection, run_id)
+    may_start = _may_start(connection, run_id)
     row = connection.execute(_FREE, {"trial": name, "previous": previous}).one_or_none()
     if row is None:
         return Untaken.SETTLED
-    if not room and row.phase != TrialPhase.RERUN:
+    if not may_start and row.phase != TrialPhase.RERUN:
         connection.execute(queue_again(trials.c.name == name))
         return Untaken.HELD_BACK
     lease = TrialLease(run_id, name, row.token + 1)
@@ -107,12 +131,17 @@ def take(
     dead_letter = row.attempts >= max_deliveries
     attempts = row.attempts if dead_letter else row.attempts + 1
     connection.execute(_WRITE, {**taken, "attempts": attempts, "trial": name})
+    spent = Spent.of_row(row)
     if dead_letter:
-        fault = fault_of(DeliveriesExhausted(f"handed to a worker {row.attempts} times, and none finished it"))
-        spent = {"stage_seconds": row.stage_seconds, "stage_usage": row.stage_usage, "usage": row.usage}
-        finish(connection, lease, Result(state=TrialState.FAILED, error=fault, **spent))
+        error = DeliveriesExhausted(f"taken by workers {row.attempts} times, and never finished")
+        finish(connection, lease, Result(state=TrialState.FAILED, error=fault_of(error), spent=spent))
         return Untaken.DEAD_LETTER
-    adapter = AdapterRef.model_validate(row.policy_adapter) if row.policy_adapter else None
+    try:
+        manifest = read_manifest(row.rerun_of, row.manifest) if row.phase == TrialPhase.RERUN else None
+    except NotReproducible as unreadable:
+        finish(connection, lease, Result(state=TrialState.FAILED, error=fault_of(unreadable), spent=spent))
+        return Untaken.UNREADABLE
+    adapter = AdapterRef.from_stored(row.policy_adapter) if row.policy_adapter else None
     return Taken(
         lease=lease,
         plan=_plan(row),
@@ -120,50 +149,43 @@ def take(
         policy=Policy(name=row.policy, adapter=adapter),
         attempts=attempts,
         completion=row.completion,
-        stage_seconds=row.stage_seconds,
-        stage_usage={stage: Usage.model_validate(usage) for stage, usage in row.stage_usage.items()},
-        manifest=row.manifest,
+        teacher_answers=None if row.teacher_answers is None else tuple(row.teacher_answers),
+        spent=spent,
+        manifest=manifest,
     )
 
 
-def save_completion(
-    connection: Connection, lease: TrialLease, text: str, stage_seconds: dict[str, float], stage_usage: dict[str, Usage]
+def save_sampled(
+    connection: Connection, lease: TrialLease, completion: str, teacher_answers: Sequence[str] | None, spent: Spent
 ) -> bool:
-    """Keeps what was sampled, so that a second attempt goes on from it. False where the lease is over."""
-    values = {
-        "completion": text,
-        "stage_seconds": stage_seconds,
-        "stage_usage": {stage: usage.model_dump() for stage, usage in stage_usage.items()},
-        "usage": sum(stage_usage.values(), Usage()).model_dump(),
-    }
-    return bool(connection.execute(_SAVE, {**values, **_holding(lease)}).rowcount)
+    """Stores the self-edit and the teacher's answers, if any, so that a second attempt continues from them. False: the
+    lease was lost."""
+    answers = None if teacher_answers is None else list(teacher_answers)
+    sampled = {"completion": completion, "teacher_answers": answers}
+    return bool(connection.execute(_SAVE, {**sampled, **spent.columns(), **_holding(lease)}).rowcount)
 
 
 def finish(connection: Connection, lease: TrialLease, result: Result) -> Trial | None:
-    """Brings a trial to its end. A late result (another worker has it, or it has ended) changes nothing but the count
-    of late results, and None comes back."""
-    # The run's row first, as everywhere: two transactions that lock in different orders would wait for each other.
+    """Ends a trial. A late result (another worker has the trial, or it has ended) only increments the count of late
+    results, and returns None."""
+    # The run's row is locked first, as everywhere: transactions with different orders could deadlock.
     tenant = connection.execute(_LOCK, {"run": lease.run_id}).scalar_one()
-    values = result.model_dump(mode="json")
-    row = connection.execute(_END, {**values, "end_time": now(), **_holding(lease)}).one_or_none()
+    row = connection.execute(_END, {**result.columns(), "end_time": now(), **_holding(lease)}).one_or_none()
     if row is None:
         connection.execute(_LATE, {"trial": lease.name})
         return None
     trial = from_row(row)
-    quotas.spend(connection, tenant, result.usage.device_seconds)
+    quotas.spend(connection, tenant, trial.usage.device_seconds)
     if trial.phase is TrialPhase.RERUN:
         return trial
-    tokens, seconds = budgets.tokens(result.usage), result.usage.device_seconds
-    run = events.append_trial(
-        connection, TrialFinished(trial=trial), run_id=lease.run_id, tokens=tokens, seconds=seconds
-    )
+    run = events.append_trial(connection, TrialFinished(trial=trial), run_id=lease.run_id)
     if budgets.over(connection, run):
         budgets.settle(connection, run, more=budgets.wants_more(connection, lease.run_id))
     return trial
 
 
 def give_back(connection: Connection, lease: TrialLease, *, counts: bool) -> bool:
-    """Queues a taken trial again. `counts`: whether this delivery counts as an attempt. False: the lease is over."""
+    """Queues a taken trial again. `counts`: whether this delivery counts as an attempt. False: the lease was lost."""
     attempts = trials.c.attempts if counts else trials.c.attempts - 1
     return bool(connection.execute(queue_again(_HELD).values(attempts=attempts), _holding(lease)).rowcount)
 
@@ -174,13 +196,13 @@ def held_by(connection: Connection, worker_id: str) -> set[TrialLease]:
     return {TrialLease(row.run_id, row.name, row.token) for row in rows}
 
 
-def _room(connection: Connection, run_id: str) -> bool:
+def _may_start(connection: Connection, run_id: str) -> bool:
     """Whether one more trial of the run may start. With a limit on trials the run's row is locked, so that two workers
-    never start the last one both."""
+    cannot both start the last one."""
     row = connection.execute(HEAD, {"run": run_id}).one()
     if budgets.in_force(row).trials:
         row = connection.execute(HEAD_LOCKED, {"run": run_id}).one()
-    return budgets.room(connection, row)
+    return budgets.may_start(connection, row)
 
 
 def _holding(lease: TrialLease) -> dict[str, Any]:

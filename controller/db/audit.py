@@ -1,5 +1,5 @@
-"""The audit log: who changed what, and whose change was refused. A change and its entry are one transaction. Entries
-are only ever added. They hold names, numbers and reasons: no text of a dataset, a config or an error about one.
+"""The audit log of changes and refused changes. A change and its entry are one transaction. Entries are only inserted.
+They contain names, numbers and reasons, but no text of a dataset or config and no error message that quotes one.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from sealkit.names import is_of_run, run_id_of, run_name
 from sealkit.resources import AuditEntry
 
 DONE = "OK"
-"""Outcome of a change that was made."""
+"""Outcome of a change that took effect."""
 _DETAIL_LENGTH = 200
 
 
 def enter(connection: Connection, change: ChangeRequest, *, outcome: str = DONE, detail: str = "") -> None:
-    """Enters a change, in the transaction that makes it."""
+    """Enters a change, in its transaction."""
     _add(
         connection,
         caller=change.caller.name,
@@ -36,21 +36,21 @@ def enter(connection: Connection, change: ChangeRequest, *, outcome: str = DONE,
 
 
 def enter_refusal(connection: Connection, change: ChangeRequest, error: SealError) -> None:
-    """Enters a change that was refused. What a message about bad input quotes stays out."""
+    """Enters a change that was refused, without text that the error quotes from the input."""
     detail = "" if isinstance(error, InvalidInput) else error.message
     enter(connection, change, outcome=error.reason, detail=detail)
 
 
 def enter_of_run(connection: Connection, run_id: str, **entry: str) -> None:
-    """Enters what a run did by itself: `tenant`, `action`, `resource`, `detail`."""
+    """Enters a change by a run itself: `tenant`, `action`, `resource`, `detail`."""
     _add(connection, caller=run_name(run_id), role="run", request_id="", outcome=DONE, **entry)
 
 
 def page(
     connection: Connection, scope: AccessScope, size: int, token: str, *, resource: str = "", caller: str = ""
 ) -> Page[AuditEntry]:
-    """Entries, newest first: all, or those on a resource and what lies under its name, or those of a caller. Raises
-    InvalidInput on a bad token."""
+    """Entries, newest first: all, or those of a resource and its children, or those of a caller. Raises InvalidInput on
+    a bad token."""
     query = select(audit).order_by(audit.c.number.desc()).limit(size_of(size) + 1)
     if scope.tenant is not None:
         query = query.where(audit.c.tenant == scope.tenant)
@@ -68,7 +68,7 @@ def page(
 
 
 def _tenant(connection: Connection, change: ChangeRequest) -> str:
-    """Whose the changed thing is: where an admin reaches everything, that of the run."""
+    """The tenant of the changed resource: that of the run if the caller is an admin."""
     if change.scope.tenant is None and is_of_run(change.resource):
         of_run = runs.c.run_id == run_id_of(change.resource)
         return connection.scalar(select(runs.c.tenant).where(of_run)) or ""

@@ -1,10 +1,9 @@
-"""What a run may take, and that it is paused once that is spent: its own budget, or its tenant's quota of device
-seconds (`quotas`), whichever ends first.
+"""Budgets: a run is paused once its own budget or its tenant's quota of device seconds (`quotas`) is used up.
 
-What was spent is counted on the run's row as trials end, so nothing is summed up again. A run over a limit is paused
-when more would have to start: trials under way come to their end and count, and a run whose last trial met the limit
-succeeds. Time under way is told in steps of the driver's own steady clock (`tick`): no clock that can be set matters,
-and time in which nobody drove the run is free.
+Usage is added to counters in the run's row as trials end. A run over a limit is paused when something more would have
+to start: trials in progress finish and count, and a run whose last trial reached the limit succeeds. Active time is
+counted in steps of the driver's monotonic clock (`tick`), so clock changes do not matter, and time without a driver is
+free.
 """
 
 from __future__ import annotations
@@ -29,38 +28,33 @@ _SPENT = {
     "device_seconds": runs.c.spent_device_seconds,
     "wall_seconds": runs.c.active_seconds,
 }
-"""What each limit is compared with."""
+"""The counter of each limit."""
 ALL = frozenset(_SPENT)
 BUT_TRIALS = ALL - {"trials"}
-"""What holds up work that is no trial, too: the M-step, the scoring of a policy."""
+"""Limits that also stop work other than trials: the M-step, the scoring of a policy."""
 WALL = frozenset({"wall_seconds"})
 _DEVICE = frozenset({"device_seconds"})
 
 
-def tokens(usage: Usage) -> int:
-    """Tokens read, sampled and trained on."""
-    return usage.prompt_tokens + usage.completion_tokens + usage.train_tokens
-
-
 def more_spent(usage: Usage) -> dict[str, Any]:
-    """How the run's counters change by some work, for an UPDATE of its row."""
+    """The run's counters plus this usage, for an UPDATE of its row."""
     return {
-        "spent_tokens": runs.c.spent_tokens + tokens(usage),
+        "spent_tokens": runs.c.spent_tokens + usage.tokens,
         "spent_device_seconds": runs.c.spent_device_seconds + usage.device_seconds,
     }
 
 
 def less_spent(usage: Usage) -> dict[str, Any]:
-    """The counters without some work, which is counted again where it comes to an end."""
+    """The run's counters minus this usage, which is added again when the retried trial ends."""
     return {
-        "spent_tokens": runs.c.spent_tokens - tokens(usage),
+        "spent_tokens": runs.c.spent_tokens - usage.tokens,
         "spent_device_seconds": runs.c.spent_device_seconds - usage.device_seconds,
     }
 
 
 def over(connection: Connection, row: Row[Any], limits: Collection[str] = ALL) -> Fault | None:
-    """Which of these limits the run of this row has met, and by how much; None: it may go on. A quota of device seconds
-    is a limit on them too."""
+    """A fault that names which of these limits the run has reached; None: it may continue. Its tenant's quota of device
+    seconds is checked too."""
     fault = _over_own(row, limits)
     return quotas.over(connection, row.tenant) if fault is None and "device_seconds" in limits else fault
 
@@ -74,17 +68,17 @@ def _over_own(row: Row[Any], limits: Collection[str]) -> Fault | None:
     ]
     if not said:
         return None
-    message = f"the budget is spent: {', '.join(said)}; resume the run with a larger one to go on"
+    message = f"the budget is used up: {', '.join(said)}; resume the run with a larger one to continue"
     return fault_of(BudgetExhausted(message))
 
 
 def in_force(row: Row[Any]) -> Budget:
-    """The config's budget, or what ResumeRun gave in its place."""
-    return Budget.model_validate(row.budget or {})
+    """The current budget: the config's, or the one that ResumeRun replaced it with."""
+    return Budget.from_stored(row.budget or {})
 
 
-def room(connection: Connection, row: Row[Any]) -> bool:
-    """Whether one more trial of this running run may start; with a limit on trials, those under way count."""
+def may_start(connection: Connection, row: Row[Any]) -> bool:
+    """Whether one more trial of this running run may start; with a limit on trials, those in progress count."""
     if row.state != RunState.RUNNING or over(connection, row):
         return False
     limit = in_force(row).trials
@@ -92,14 +86,14 @@ def room(connection: Connection, row: Row[Any]) -> bool:
 
 
 def wants_more(connection: Connection, run_id: str) -> bool:
-    """Whether a trial of the run waits to start."""
+    """Whether a trial of the run is queued."""
     query = select(exists().where(*_own(run_id), trials.c.state == TrialState.QUEUED))
     return bool(connection.scalar(query))
 
 
 def settle(connection: Connection, row: Row[Any], limits: Collection[str] = ALL, *, more: bool = True) -> bool:
-    """Pauses the run where `more` is to start and one of these limits is met, and says whether it did; brings the words
-    of a pause for that reason up to date."""
+    """Pauses the run if `more` has to start and one of these limits is reached; returns whether it did. Updates the
+    message of a run that is paused for the same reason."""
     fault = over(connection, row, limits)
     if fault is None:
         return False
@@ -112,8 +106,7 @@ def settle(connection: Connection, row: Row[Any], limits: Collection[str] = ALL,
 
 
 def tick(connection: Connection, lease: RunLease, seconds: float) -> None:
-    """Counts time under way; also pauses a run that another one of its tenant left no device seconds to. Raises
-    LeaseLost."""
+    """Adds active time; also pauses the run if other runs used up its tenant's device seconds. Raises LeaseLost."""
     hold(connection, lease)
     row = connection.execute(
         update(runs)
@@ -126,7 +119,7 @@ def tick(connection: Connection, lease: RunLease, seconds: float) -> None:
 
 
 def pause(connection: Connection, run_id: str, fault: Fault | None = None) -> None:
-    """Takes the run out of its driver's hands; trials under way come to their end, the others stay queued."""
+    """Pauses the run and takes its lease away; trials in progress finish, the others stay queued."""
     error = fault.model_dump(mode="json") if fault else None
     paused = connection.execute(
         update(runs)
@@ -139,7 +132,7 @@ def pause(connection: Connection, run_id: str, fault: Fault | None = None) -> No
 
 
 def check_resumable(connection: Connection, run_id: str) -> None:
-    """Raises BudgetExhausted where a run that was queued again could start nothing."""
+    """Raises BudgetExhausted if the run could start nothing after it was queued again."""
     row = connection.execute(select(*RUN_HEAD).where(runs.c.run_id == run_id)).one()
     if fault := _over_own(row, ALL if wants_more(connection, run_id) else BUT_TRIALS):
         raise BudgetExhausted(f"runs/{run_id}: {fault.message}", metadata={"run": run_name(run_id)})

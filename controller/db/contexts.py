@@ -1,4 +1,4 @@
-"""The contexts of a run: its dataset, checked, in the order of the records."""
+"""The contexts of a run: its validated dataset, in the order of the records."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def of_split(connection: Connection, run_id: str, split: str) -> list[Context]:
 
 
 def learned_before(connection: Connection, run_id: str, round_index: int, count: int) -> list[Context]:
-    """The contexts that the run learned something from before a round, the last learned first, at most `count`."""
+    """The contexts that the run learned before a round, newest first, at most `count`."""
     kept = and_(trials.c.run_id == run_id, trials.c.selected, trials.c.round < round_index)
     query = (
         select(trials.c.context_id)

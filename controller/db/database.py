@@ -1,9 +1,8 @@
-"""The record's database: SQLite (the default) or PostgreSQL, by URL.
+"""The database: SQLite (the default) or PostgreSQL, by URL.
 
-One unit of work is a plain function whose first parameter is the Connection; `read` and `write` run it as one
-transaction in a thread, off the event loop. SQLite knows one writer at a time, so there one thread does it all and
-other processes wait their turn; a write takes its lock when it begins, since a lock that is upgraded later can fail
-with no way to wait.
+A unit of work is a plain function whose first parameter is the Connection; `read` and `write` run it as one transaction
+in a thread, off the event loop. SQLite allows one writer at a time, so it gets one thread, and other processes wait. A
+write takes its lock at the start, because upgrading a lock later can fail without waiting.
 """
 
 from __future__ import annotations
@@ -35,31 +34,31 @@ _POSTGRESQL_THREADS = 8
 
 
 class Database:
-    """The record. `bell` rings in this process after each write."""
+    """The database. `notifier` notifies waiters in this process after each write."""
 
     def __init__(self, url: str) -> None:
         """Connects at the first use. Raises InvalidConfig on a URL of another kind."""
         self._url = _parsed(url)
         self._lite = self._url.get_backend_name() == "sqlite"
         self.folder = Path(self._url.database).expanduser().parent if self._lite and self._url.database else None
-        """Where SQLite's file lies."""
+        """The folder of SQLite's file."""
         threads = 1 if self._lite else _POSTGRESQL_THREADS
         self._threads = ThreadPoolExecutor(max_workers=threads, thread_name_prefix="record")
         engine = _sqlite_engine(self._url) if self._lite else _postgresql_engine(self._url)
-        # One snapshot for all statements of a read, as SQLite gives anyway.
+        # One snapshot for all statements of a read, as SQLite has by default.
         reading = engine if self._lite else engine.execution_options(isolation_level="REPEATABLE READ")
         self._engine = {"read": reading, "write": engine}
         self.notifier = Notifier()
 
     async def start(self) -> None:
-        """Brings the tables to this version's form; safe when several processes start at once.
+        """Migrates the tables; safe if several processes start at once.
 
-        Raises Unavailable where the database does not answer.
+        Raises Unavailable if the database does not answer.
         """
         await self.write(migrate)
 
     async def close(self) -> None:
-        """Waits for what is under way and closes the connections."""
+        """Waits for running transactions and closes the connections."""
         await asyncio.to_thread(self._threads.shutdown)
         self._engine["write"].dispose()
 
@@ -68,7 +67,7 @@ class Database:
         return await self._transact("read", work, args, kwargs)
 
     async def write(self, work: Callable[Concatenate[Connection, P], T], /, *args: P.args, **kwargs: P.kwargs) -> T:
-        """Runs `work(connection, ...)` in one transaction: all of it takes effect, or nothing. Raises Unavailable."""
+        """Runs `work(connection, ...)` in one transaction. Raises Unavailable."""
         result = await self._transact("write", work, args, kwargs)
         self.notifier.notify()
         return result
@@ -86,15 +85,20 @@ class Database:
                 ) from error
             except (DataError, OverflowError, UnicodeEncodeError) as error:
                 raise InvalidInput(
-                    "a text or number here is none that a database holds: NUL, half of a surrogate pair, or more than "
+                    "a text or number here cannot be stored in a database: NUL, half of a surrogate pair, or more than "
                     "64 bits; leave it out"
                 ) from error
 
         return await asyncio.get_running_loop().run_in_executor(self._threads, transact)
 
 
+def storable(text: str) -> str:
+    """A text without NUL, which not every database can store."""
+    return text.replace("\0", "\N{REPLACEMENT CHARACTER}")
+
+
 def insert_new(connection: Connection, table: Table, *rows: dict[str, Any]) -> list[Any]:
-    """Inserts the rows whose key is not there yet; the first column of the keys of those, in no order."""
+    """Inserts the rows whose key does not exist yet; returns the first key column of the inserted ones, in no order."""
     if not rows:
         return []
     return list(connection.scalars(_insert_new(connection.dialect.name, table), list(rows)))
@@ -111,8 +115,8 @@ def _parsed(url: str) -> URL:
         parsed = make_url(url)
     except (ArgumentError, ValueError):
         raise InvalidConfig(
-            "SEAL_CONTROLLER_DATABASE_URL is not a database URL; sqlite:///PATH or postgresql+psycopg://USER:PASSWORD@"
-            "HOST/NAME is, with characters like / and @ in the password written %2F and %40"
+            "SEAL_CONTROLLER_DATABASE_URL is not a database URL; use sqlite:///PATH or postgresql+psycopg://USER:PASSWORD@"
+            "HOST/NAME, with characters like / and @ in the password written as %2F and %40"
         ) from None  # the cause may quote the password
     if parsed.drivername == "postgresql":
         parsed = parsed.set(drivername="postgresql+psycopg")
@@ -139,17 +143,17 @@ def _sqlite_engine(url: URL) -> Engine:
 
     @event.listens_for(engine, "connect")
     def set_up(connection: sqlite3.Connection, _record: Any) -> None:
-        connection.isolation_level = None  # transactions begin where `Database` says, not where the driver guesses
+        connection.isolation_level = None  # `Database` begins transactions, not the driver
         _write_ahead(connection)
-        connection.execute("PRAGMA synchronous = NORMAL")  # safe against any death of a process
+        connection.execute("PRAGMA synchronous = NORMAL")  # survives a crash of the process
         connection.execute("PRAGMA foreign_keys = ON")
 
     return engine
 
 
 def _write_ahead(connection: sqlite3.Connection) -> None:
-    """Switches the file to a write-ahead log. A new file is switched by whichever process is first, and while that one
-    migrates, SQLite refuses the others at once: the switch upgrades a read lock, so the busy timeout does not apply."""
+    """Switches the file to a write-ahead log. The first process switches a new file, and while it migrates, SQLite
+    refuses the others at once: the switch upgrades a read lock, so the busy timeout does not apply."""
     give_up = monotonic() + _BUSY_SECONDS
     while True:
         try:

@@ -1,4 +1,4 @@
-"""The events of a run, numbered from 1 in the transaction of the change they tell of: none is lost or out of order."""
+"""The events of a run, numbered from 1 in the transaction of the change itself: none is lost or out of order."""
 
 from __future__ import annotations
 
@@ -51,16 +51,17 @@ def append(
     trial: str | None = None,
     changes: Mapping[str, Any] | None = None,
 ) -> Row[Any]:
-    """Adds an event, with what it changes in the run's row (by column); the row's head as it is then. The row stays
-    locked to the end of the transaction, so numbers are seen in their order."""
+    """Adds an event and updates columns of the run's row; returns the row's new head. The row stays locked to the end
+    of the transaction, so events become visible in their order."""
     run = connection.execute(_NEXT.values(**changes or {}), {"run": run_id}).one()
     _insert(connection, run, kind, trial)
     return run
 
 
-def append_trial(connection: Connection, kind: TrialFinished, *, run_id: str, tokens: int, seconds: float) -> Row[Any]:
-    """Adds the event of a trial's end, and counts the trial with what it took; else as `append`."""
-    spent = {"more_tokens": tokens, "more_seconds": seconds}
+def append_trial(connection: Connection, kind: TrialFinished, *, run_id: str) -> Row[Any]:
+    """Adds the event of a trial's end, and adds the trial and its usage to the run's counters; else like `append`."""
+    usage = kind.trial.usage
+    spent = {"more_tokens": usage.tokens, "more_seconds": usage.device_seconds}
     run = connection.execute(_NEXT_TRIAL, {"run": run_id, **spent}).one()
     _insert(connection, run, kind, kind.trial.name)
     return run
@@ -82,9 +83,9 @@ def _insert(connection: Connection, run: Row[Any], kind: EventKind, trial: str |
 def after(
     connection: Connection, scope: AccessScope, run_id: str, cursor: str, *, limit: int
 ) -> tuple[list[Event], bool]:
-    """The next events after a cursor, and whether nothing more will come unless someone resumes the run.
+    """The next events after a cursor, and whether they are the last ones (unless the run is resumed).
 
-    Raises UnknownRun; InvalidCursor where the run never gave that cursor.
+    Raises UnknownRun; InvalidCursor if the cursor is not one of this run.
     """
     run = connection.execute(
         select(runs.c.state, runs.c.events).where(runs.c.run_id == run_id, scope.runs)
@@ -103,15 +104,15 @@ def after(
 
 
 def ended_trials(connection: Connection, run_id: str, seen: int) -> tuple[list[str], int]:
-    """Names of the trials that ended after event number `seen`, and the number to go on from. One that is tried again
-    since has not ended."""
+    """Names of the trials that ended after event number `seen`, and the number to continue from. Trials that have been
+    queued again since are left out."""
     rows = connection.execute(_ENDED, {"run": run_id, "seen": seen}).all()
     ended = [row.trial for row in rows if row.state and TrialState(row.state).terminal]
     return ended, rows[-1].sequence if rows else seen
 
 
 def progress_of(run: Row[Any]) -> RunProgress:
-    """How far the run of this row is."""
+    """Progress of the run of this row."""
     return RunProgress(
         stage=run.stage,
         rounds_done=run.rounds_done,
@@ -125,7 +126,7 @@ def _sequence(cursor: str, last: int) -> int:
     sequence = int(cursor) if cursor.isascii() and cursor.isdigit() else -1 if cursor else 0
     if not 0 <= sequence <= last:
         raise InvalidCursor(
-            f"{cursor!r} is no cursor of this run; use the last event's, or none to begin at the first",
+            f"{cursor!r} is not a cursor of this run; use the last event's, or none to start from the first event",
             fields=(("cursor", "not a cursor of this run"),),
         )
     return sequence
@@ -135,6 +136,6 @@ def _event(row: Row[Any]) -> Event:
     return Event(
         cursor=str(row.sequence),
         time=row.time,
-        progress=RunProgress.model_validate(row.progress),
-        kind=_KINDS[row.kind].model_validate(row.body),
+        progress=RunProgress.from_stored(row.progress),
+        kind=_KINDS[row.kind].from_stored(row.body),
     )

@@ -1,4 +1,5 @@
-"""Leases: who may write what. A lease is a fencing token that SQL counts up whenever the thing changes hands."""
+"""Leases: the right to write to a run or trial. A lease has a fencing token, which SQL increments at every change of
+holder."""
 
 from __future__ import annotations
 
@@ -15,7 +16,7 @@ from sealkit.resources import RunState
 
 
 class LeaseLost(Exception):
-    """Somebody else has it now, or it was cancelled: the holder stops, and nothing it wrote since took effect."""
+    """The run or trial was taken over or cancelled. The holder must stop; its writes since then had no effect."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,22 +42,22 @@ class TrialLease:
 
 
 def hold(connection: Connection, lease: RunLease, *, lock: bool = True) -> Row[Any]:
-    """The head of the run's row; with `lock` nobody else writes it before the transaction ends. Raises LeaseLost where
-    the lease is over."""
+    """The head of the run's row; with `lock` the row is locked until the transaction ends. Raises LeaseLost."""
     row = connection.execute(HEAD_LOCKED if lock else HEAD, {"run": lease.run_id}).one()
     if row.driver_token != lease.token or row.state != RunState.RUNNING:
         raise LeaseLost(lease.run)
     return row
 
 
-# What is asked for every trial is put together once: building a statement costs more than SQLite takes to answer it.
+# Statements that run for every trial are built once: building one costs more than SQLite needs to execute it.
 HEAD = select(*RUN_HEAD).where(runs.c.run_id == bindparam("run"))
 """The head of a run's row."""
 HEAD_LOCKED = HEAD.with_for_update()
 
 
 def beat(connection: Connection, worker_id: str) -> None:
-    """A worker's sign of life. Its absence, not a clock's time, ends what the worker holds."""
+    """Increments a worker's heartbeat counter. A worker whose counter stops loses what it holds; no clock is
+    compared."""
     if not connection.execute(
         update(workers).where(workers.c.worker_id == worker_id).values(beat=workers.c.beat + 1)
     ).rowcount:
@@ -64,15 +65,15 @@ def beat(connection: Connection, worker_id: str) -> None:
 
 
 def beats(connection: Connection) -> dict[str, int]:
-    """The last beat of each worker that has not left."""
+    """The heartbeat counter of each worker that is signed on."""
     return {row.worker_id: row.beat for row in connection.execute(select(workers))}
 
 
-def gone(holder: Column[str], dead: Collection[str]) -> ColumnElement[bool]:
-    """Whether nobody alive holds it: nobody at all, one of the `dead`, or one that was struck off."""
+def unheld(holder: Column[str], dead: Collection[str]) -> ColumnElement[bool]:
+    """Whether no living worker holds it: the holder is empty, one of the `dead`, or signed off."""
     return or_(holder.in_(["", *dead]), holder.not_in(select(workers.c.worker_id)))
 
 
 def leave(connection: Connection, worker_ids: list[str]) -> None:
-    """Strikes workers off: what they hold is free at once."""
+    """Signs workers off: what they hold is free at once."""
     connection.execute(delete(workers).where(workers.c.worker_id.in_(worker_ids)))

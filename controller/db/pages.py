@@ -1,4 +1,4 @@
-"""Pages of a listing. A token says after which row the next page begins, so rows that come or go shift nothing."""
+"""Pages of a listing. A token names the row before the next page, so inserted and deleted rows do not shift pages."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+from sealkit import limits
 from sealkit.errors import InvalidInput
 
 T = TypeVar("T")
 
 DEFAULT_SIZE = 50
-MAX_SIZE = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,8 +26,8 @@ class Page(Generic[T]):
 
 
 def size_of(asked: int) -> int:
-    """The rows of a page: 0 means the default; never more than the maximum."""
-    return min(asked or DEFAULT_SIZE, MAX_SIZE)
+    """The number of rows of a page: 0 means the default; never more than the maximum."""
+    return min(asked or DEFAULT_SIZE, limits.PAGE_ROWS)
 
 
 def token_after(key: Sequence[str | int]) -> str:
@@ -36,7 +36,7 @@ def token_after(key: Sequence[str | int]) -> str:
 
 
 def key_of(token: str, *kinds: type[str] | type[int]) -> list[str | int] | None:
-    """The key within a token; None for an empty one. Raises InvalidInput on a token that this listing never gave."""
+    """The key in a token; None for an empty token. Raises InvalidInput if the token is not one of this listing."""
     if not token:
         return None
     try:
@@ -45,7 +45,7 @@ def key_of(token: str, *kinds: type[str] | type[int]) -> list[str | int] | None:
         key = None
     if not isinstance(key, list) or [type(part) for part in key] != list(kinds):
         raise InvalidInput(
-            "page_token is not one that this listing gave; begin again without one",
+            "page_token is not a token of this listing; start again without one",
             fields=(("page_token", "not a token of this listing"),),
         )
     return key

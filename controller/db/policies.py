@@ -14,7 +14,7 @@ from controller.db.pages import Page, key_of, size_of, token_after
 from controller.db.tables import now, policies, rounds, runs
 from sealkit.errors import ModelMismatch, UnknownPolicy
 from sealkit.names import alias_name, policy_name, round_name, run_name
-from sealkit.resources import GateState, PolicyTrained, PolicyVersion, RoundFinished
+from sealkit.resources import PolicyTrained, PolicyVersion, RoundFinished
 from sealkit.types import Usage
 
 _MEASURED = ("retention", "divergence", "forgetting", "scores", "gate", "gate_reason", "usage")
@@ -46,21 +46,21 @@ def of_run(connection: Connection, run_id: str) -> list[PolicyVersion]:
 
 
 def after_rounds(connection: Connection, run_id: str) -> list[str]:
-    """Names of the policies that the finished rounds of a run ended with, in their order."""
+    """Names of θ_{t+1} of the finished rounds of a run, in order."""
     query = select(rounds.c.next_policy).where(rounds.c.run_id == run_id, rounds.c.next_policy.is_not(None))
     return [name or "" for name in connection.scalars(query.order_by(rounds.c.round))]
 
 
 def begin(connection: Connection, lease: RunLease, *, start_policy: str, base_model: str) -> PolicyVersion:
-    """θ_0 of a run, `policies/{run}-0`: the base model, or the policy that the run starts from under the run's own
-    name, so that its scores are this run's. Raises LeaseLost; ModelMismatch where it stands on another base model."""
+    """θ_0 of a run, `policies/{run}-0`: the base model, or a copy of the policy that the run starts from, so that it
+    has its own scores. Raises LeaseLost; ModelMismatch if that policy has another base model."""
     hold(connection, lease)
     adapter = None
     if start_policy:
-        start = _row(connection, FULL_ACCESS, start_policy)  # whether it may be named was asked when it was
+        start = _row(connection, FULL_ACCESS, start_policy)  # access was checked when the run was created
         if start.base_model != base_model:
             raise ModelMismatch(
-                f"{start_policy} was trained on base model {start.base_model}, the services hold {base_model}; "
+                f"{start_policy} was trained on base model {start.base_model}, but the services have {base_model}; "
                 "start the services with that model, or the run from another policy"
             )
         adapter = start.adapter
@@ -82,7 +82,7 @@ def begin(connection: Connection, lease: RunLease, *, start_policy: str, base_mo
 
 
 def begin_round(connection: Connection, lease: RunLease, round_index: int, policy: str) -> str | None:
-    """Opens a round under policy θ_t; name of θ_{t+1} where its M-step is done already. Raises LeaseLost."""
+    """Opens a round under policy θ_t; returns the name of θ_{t+1} if its M-step is already done. Raises LeaseLost."""
     hold(connection, lease)
     key = {"run_id": lease.run_id, "round": round_index}
     insert_new(connection, rounds, {**key, "policy": policy, "next_policy": None, "kept": 0})
@@ -93,18 +93,17 @@ def end_round(
     connection: Connection,
     lease: RunLease,
     round_index: int,
-    theta: PolicyVersion,
     made: PolicyVersion,
+    following: PolicyVersion,
     *,
     kept: int,
     alias: str = "",
     fewer_trials: int = 0,
 ) -> PolicyVersion:
-    """Ends a round with θ_{t+1}: what was `made`, or θ_t where that is θ_t itself or the gate refused it; a refused one
-    stays in the record. What passed is published under `alias`, if any; `fewer_trials` of the planned ones are not
-    needed. Doing it again changes nothing. Raises LeaseLost."""
+    """Closes a round with θ_{t+1}, the `following` policy; the policy that was `made` is stored even if the gate
+    refused it. θ_{t+1} is published under `alias`, if any; `fewer_trials`: planned trials that are not needed.
+    Idempotent: a second call changes nothing. Raises LeaseLost."""
     row = hold(connection, lease)
-    following = theta if made.gate is GateState.REFUSED else made
     this_round = and_(rounds.c.run_id == lease.run_id, rounds.c.round == round_index)
     open_round = and_(this_round, rounds.c.next_policy.is_(None))
     if not connection.execute(update(rounds).where(open_round).values(next_policy=following.name, kept=kept)).rowcount:
@@ -122,7 +121,7 @@ def end_round(
         .values(budgets.more_spent(usage))
     )
     quotas.spend(connection, row.tenant, usage.device_seconds)
-    if alias and following.name != theta.name:
+    if alias:
         aliases.point(connection, row.tenant, alias, following.name, round_name(lease.run_id, round_index))
         set_it = {"action": "SetAlias", "resource": alias_name(alias), "detail": following.name}
         audit.enter_of_run(connection, lease.run_id, tenant=row.tenant, **set_it)
@@ -132,7 +131,7 @@ def end_round(
 
 
 def measured(connection: Connection, lease: RunLease, theta: PolicyVersion) -> PolicyVersion:
-    """Keeps what was measured of a policy that is in the record. Raises LeaseLost."""
+    """Stores what was measured of a stored policy. Raises LeaseLost."""
     hold(connection, lease)
     found = theta.model_dump(mode="json", include=set(_MEASURED))
     connection.execute(update(policies).where(policies.c.name == theta.name).values(**found))
@@ -140,7 +139,7 @@ def measured(connection: Connection, lease: RunLease, theta: PolicyVersion) -> P
 
 
 def score(connection: Connection, lease: RunLease, name: str, held_out: float | None) -> None:
-    """Keeps how good a policy's self-edits are on held-out contexts. Raises LeaseLost."""
+    """Stores the score of a policy's self-edits on held-out contexts. Raises LeaseLost."""
     hold(connection, lease)
     connection.execute(update(policies).where(policies.c.name == name).values(held_out_accuracy=held_out))
 
@@ -155,4 +154,4 @@ def _row(connection: Connection, scope: AccessScope, name: str) -> Row[Any]:
 
 def _policy(row: Row[Any]) -> PolicyVersion:
     stored = {field: row._mapping[field] for field in PolicyVersion.model_fields if field != "run"}
-    return PolicyVersion(**stored, run=run_name(row.run_id))
+    return PolicyVersion.from_stored({**stored, "run": run_name(row.run_id)})

@@ -1,8 +1,8 @@
-"""What tenants may have and take, and what they have taken today.
+"""Quotas of tenants and their usage today.
 
-The callers file says the quotas; the API tells the record (`tell`), for workers, who see no callers file, heed them
-too. Device seconds are counted on the tenant's row as trials and M-steps end. Whoever locks that row and a run's locks
-the run's first.
+Quotas are set in the callers file. The API writes them to the database (`replace`), because workers have no callers
+file. Device seconds are added to the tenant's row as trials and M-steps end. A transaction that locks both that row and
+a run's row locks the run's row first.
 """
 
 from __future__ import annotations
@@ -18,32 +18,33 @@ from controller.db.tables import now, runs, tenants, trials
 from sealkit.errors import QuotaExceeded
 from sealkit.resources import Fault, Quotas, RunState, TrialPhase
 
-_WAY_OUT = {
+_ADVICE = {
     "runs_at_once": "wait for a run to end, or pause or cancel one",
     "trials_in_run": "plan fewer trials (`seal run --dry-run` counts them)",
-    "device_seconds_a_day": "go on after 00:00 UTC",
+    "device_seconds_a_day": "continue after 00:00 UTC",
     "highest_priority": "lower scheduling.priority",
 }
 _OPEN = runs.c.state.in_([RunState.QUEUED, RunState.RUNNING])
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
-    """What a tenant is to be allowed: a run with so many trials at this priority. `opens`: it was not under way."""
+class QuotaRequest:
+    """What to check a tenant's quotas for: a run with so many trials at this priority. `opens`: the run was not
+    active."""
 
     trials: int
     priority: int
     opens: bool = True
 
     @classmethod
-    def of(cls, connection: Connection, run: Row[Any], *, opens: bool, more: int = 0) -> Wish:
-        """To go on with a run, with `more` reruns."""
+    def of(cls, connection: Connection, run: Row[Any], *, opens: bool, more: int = 0) -> QuotaRequest:
+        """The request to continue a run, with `more` reruns."""
         reruns = select(func.count()).where(trials.c.run_id == run.run_id, trials.c.phase == TrialPhase.RERUN)
         return cls(run.trials_total + (connection.scalar(reruns) or 0) + more, run.priority, opens)
 
 
-def tell(connection: Connection, quotas: Mapping[str, Quotas]) -> None:
-    """Takes over the quotas of the callers file, all of them: a tenant that it does not name has none."""
+def replace(connection: Connection, quotas: Mapping[str, Quotas]) -> None:
+    """Replaces all stored quotas by those of the callers file."""
     known = {row.tenant: row.quotas for row in connection.execute(select(tenants.c.tenant, tenants.c.quotas))}
     for tenant in sorted({*known, *quotas}):
         values = quotas.get(tenant, Quotas()).model_dump()
@@ -52,24 +53,26 @@ def tell(connection: Connection, quotas: Mapping[str, Quotas]) -> None:
             connection.execute(update(tenants).where(tenants.c.tenant == tenant).values(quotas=values))
 
 
-def check(connection: Connection, tenant: str, wish: Wish) -> None:
-    """Raises QuotaExceeded where the tenant may not have that too. Until the transaction ends no other is checked."""
+def check(connection: Connection, tenant: str, request: QuotaRequest) -> None:
+    """Raises QuotaExceeded if the request exceeds a quota. Locks the tenant's row, so checks are serialised."""
     row = connection.execute(select(tenants).where(tenants.c.tenant == tenant).with_for_update()).one_or_none()
     if row is None:
         return
-    quotas = Quotas.model_validate(row.quotas)
-    if (limit := quotas.runs_at_once) and wish.opens and (under_way := _under_way(connection, tenant)) >= limit:
-        raise _exceeded(tenant, "runs_at_once", f"{under_way} of {limit} are under way")
-    if (limit := quotas.trials_in_run) and wish.trials > limit:
-        raise _exceeded(tenant, "trials_in_run", f"the run has {wish.trials:,} of at most {limit:,}, reruns included")
+    quotas = Quotas.from_stored(row.quotas)
+    if (limit := quotas.runs_at_once) and request.opens and (under_way := _under_way(connection, tenant)) >= limit:
+        raise _exceeded(tenant, "runs_at_once", f"{under_way} of {limit} are active")
+    if (limit := quotas.trials_in_run) and request.trials > limit:
+        raise _exceeded(
+            tenant, "trials_in_run", f"the run has {request.trials:,} of at most {limit:,}, reruns included"
+        )
     if fault := _spent(row):
         raise _exceeded(tenant, "device_seconds_a_day", fault)
-    if (limit := quotas.highest_priority) and wish.priority > limit:
-        raise _exceeded(tenant, "highest_priority", f"the run has {wish.priority}, which is above {limit}")
+    if (limit := quotas.highest_priority) and request.priority > limit:
+        raise _exceeded(tenant, "highest_priority", f"the run has {request.priority}, which is above {limit}")
 
 
 def spend(connection: Connection, tenant: str, device_seconds: float) -> None:
-    """Counts what a tenant's work took; negative for what is counted again later."""
+    """Adds device seconds to a tenant's usage; negative if they will be added again later."""
     if not (tenant and device_seconds):
         return
     today = _today()
@@ -81,7 +84,7 @@ def spend(connection: Connection, tenant: str, device_seconds: float) -> None:
 
 
 def over(connection: Connection, tenant: str) -> Fault | None:
-    """Why no more of the tenant's work may start today; None: it may."""
+    """Why no more of the tenant's work may start today; None if it may."""
     if not tenant:
         return None
     row = connection.execute(select(tenants).where(tenants.c.tenant == tenant)).one_or_none()
@@ -92,7 +95,7 @@ def over(connection: Connection, tenant: str) -> Fault | None:
 
 
 def used(connection: Connection, tenant: str) -> Quotas:
-    """What a tenant has and takes now."""
+    """The tenant's current usage."""
     row = connection.execute(select(tenants).where(tenants.c.tenant == tenant)).one_or_none()
     most = select(func.max(runs.c.trials_total), func.max(runs.c.priority)).where(runs.c.tenant == tenant, _OPEN)
     trials_total, priority = connection.execute(most).one()
@@ -109,8 +112,8 @@ def _under_way(connection: Connection, tenant: str) -> int:
 
 
 def _spent(row: Row[Any]) -> str:
-    """How much of today's device seconds, where none is left."""
-    limit, taken = Quotas.model_validate(row.quotas).device_seconds_a_day, _today_of(row)
+    """A message if today's device seconds are used up, else empty."""
+    limit, taken = Quotas.from_stored(row.quotas).device_seconds_a_day, _today_of(row)
     return f"{taken:,.1f} of {limit:,.1f} are used today" if limit and taken >= limit else ""
 
 
@@ -128,7 +131,7 @@ def _blank(tenant: str) -> dict[str, Any]:
 
 def _exceeded(tenant: str, quota: str, said: str) -> QuotaExceeded:
     return QuotaExceeded(
-        f"quota {quota} of tenant {tenant}: {said}; {_WAY_OUT[quota]}, or ask the operator for more",
+        f"quota {quota} of tenant {tenant}: {said}; {_ADVICE[quota]}, or ask the operator for more",
         metadata={"tenant": tenant, "quota": quota},
         fields=((quota, said),),
     )

@@ -1,7 +1,7 @@
-"""What trials took lately: the measured rates that an estimate rests on.
+"""Measured rates of recent trials, for estimates.
 
-They are taken from the trials of all tenants, so that a tenant's first run can be estimated too: seconds, tokens and
-counts, added up. No name, text or score of another tenant gets into an estimate; how busy all were together does.
+They come from the trials of all tenants, so that a tenant's first run can be estimated too: totals of seconds, tokens
+and counts. An estimate reveals no name, text or score of another tenant, only the total load.
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ from controller.db import runs as runs_record
 from controller.db.access import AccessScope
 from controller.db.runs import NewRun
 from controller.db.tables import policies, runs, trials
-from sealkit.config import RunConfig, parse_config
-from sealkit.names import policy_name, run_name
+from sealkit.config import RunConfig, read_stored_config
+from sealkit.names import policy_name
 from sealkit.resources import Editor, TrialPhase, TrialState
 from sealkit.types import Usage
 
 _RUNS = 20
-"""Runs that are looked at, the newest first."""
+"""Number of runs that are read, newest first."""
 _TRIALS = 500
-"""Trials that rates are taken from, the newest first."""
+"""Number of trials that rates are taken from, newest first."""
 _SCORED = (TrialState.SUCCEEDED, TrialState.REJECTED)
 
 
 @dataclass(frozen=True, slots=True)
 class Took:
-    """What one trial took; `queries` were asked, those of its context and of the retention suite (0: not known)."""
+    """Usage of one trial; `queries`: number of queries of its context and of the retention suite (0: unknown)."""
 
     config: RunConfig
     editor: str
@@ -40,7 +40,7 @@ class Took:
 
 @dataclass(frozen=True, slots=True)
 class Taught:
-    """What one M-step took, on `examples` self-edits."""
+    """Usage of one M-step, on `examples` self-edits."""
 
     config: RunConfig
     usage: Usage
@@ -49,8 +49,8 @@ class Taught:
 
 @dataclass(frozen=True, slots=True)
 class Rates:
-    """The newest trials of one domain on one base model, and of the runs that made them: M-steps, the share of E-step
-    self-edits that was kept, seconds under way, device seconds, trials done."""
+    """The newest trials of one domain on one base model, and totals of their runs: M-steps, the share of E-step
+    self-edits that was kept, active seconds, device seconds, trials done."""
 
     base_model: str
     runs: int
@@ -63,11 +63,10 @@ class Rates:
 
 
 def rates_for(connection: Connection, scope: AccessScope, new: NewRun) -> Rates | None:
-    """The rates of the run's domain on the base model that it was last tried on; None where none was measured. Raises
-    UnknownPolicy where the run is to start from one that is not there, or out of reach."""
-    runs_record.check_start(connection, scope, new.start_policy)
-    domain = new.config["domain"]["name"]
-    of_domain = select(runs).where(runs.c.config["domain"]["name"].as_string() == domain)
+    """The rates of the run's domain on the base model that it was last used with; None if there are none. Raises
+    UnknownPolicy if the run's start policy does not exist or is not accessible."""
+    runs_record.check_start(connection, scope, new.config.start_policy)
+    of_domain = select(runs).where(runs.c.config["domain"]["name"].as_string() == new.config.domain.name)
     newest = connection.execute(of_domain.order_by(runs.c.create_time.desc()).limit(_RUNS)).all()
     first = select(policies.c.run_id, policies.c.base_model).where(
         policies.c.name.in_([policy_name(row.run_id, 0) for row in newest])
@@ -75,9 +74,10 @@ def rates_for(connection: Connection, scope: AccessScope, new: NewRun) -> Rates 
     bases = {row.run_id: row.base_model for row in connection.execute(first)}
     base = next((bases[row.run_id] for row in newest if row.run_id in bases and row.trials_done), None)
     alike = {row.run_id: row for row in newest if base is not None and bases.get(row.run_id) == base}
+    configs = {run_id: config for run_id, row in alike.items() if (config := _config(row)) is not None}
     scored = connection.execute(
         select(trials)
-        .where(trials.c.run_id.in_(alike), trials.c.state.in_(_SCORED), trials.c.phase != TrialPhase.RERUN)
+        .where(trials.c.run_id.in_(configs), trials.c.state.in_(_SCORED), trials.c.phase != TrialPhase.RERUN)
         .order_by(trials.c.end_time.desc())
         .limit(_TRIALS)
     ).all()
@@ -85,12 +85,11 @@ def rates_for(connection: Connection, scope: AccessScope, new: NewRun) -> Rates 
     if base is None or not took:
         return None
     used = {run_id: alike[run_id] for run_id in {row.run_id for row in took.values()}}
-    configs = {run_id: parse_config(row.config, source=run_name(run_id)) for run_id, row in used.items()}
     return Rates(
         base_model=base,
         runs=len(used),
         trials=tuple(_took(row, configs[row.run_id]) for row in took.values()),
-        m_steps=tuple(_m_steps(connection, configs)),
+        m_steps=tuple(_m_steps(connection, {run_id: configs[run_id] for run_id in used})),
         kept=_kept(connection, list(used)),
         seconds=sum(row.active_seconds for row in used.values()),
         device_seconds=sum(row.spent_device_seconds for row in used.values()),
@@ -98,11 +97,17 @@ def rates_for(connection: Connection, scope: AccessScope, new: NewRun) -> Rates 
     )
 
 
+def _config(row: Row[Any]) -> RunConfig | None:
+    """The config of a run, without keys that this version does not have; None if this version rejects a value."""
+    stored = read_stored_config(row.config)
+    return None if stored.invalid else stored.config
+
+
 def _took(row: Row[Any], config: RunConfig) -> Took:
     return Took(
         config=config,
         editor=row.editor,
-        stages={stage: Usage.model_validate(usage) for stage, usage in row.stage_usage.items()},
+        stages={stage: Usage.from_stored(usage) for stage, usage in row.stage_usage.items()},
         queries=len(row.verdicts) + int((row.retention or {}).get("kept", 0)) if row.verdicts else 0,
     )
 
@@ -111,7 +116,7 @@ def _m_steps(connection: Connection, configs: Mapping[str, RunConfig]) -> list[T
     rows = connection.execute(
         select(policies.c.run_id, policies.c.usage, policies.c.trials).where(policies.c.run_id.in_(configs))
     )
-    return [Taught(configs[row.run_id], Usage.model_validate(row.usage), len(row.trials)) for row in rows if row.trials]
+    return [Taught(configs[row.run_id], Usage.from_stored(row.usage), len(row.trials)) for row in rows if row.trials]
 
 
 def _kept(connection: Connection, run_ids: Sequence[str]) -> float:

@@ -1,6 +1,6 @@
-"""Requests that changed something: the same one again, by its id, changes nothing more. Ids are each tenant's own.
+"""Idempotent requests: a repeated request with the same id changes nothing. Ids are unique per tenant.
 
-Every change passes through here, in its own transaction; so this is also where it is entered in the audit log.
+Every change by a caller goes through here, in its transaction, so it is entered in the audit log here too.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from sealkit.errors import RequestIdReused
 
 def first_time(connection: Connection, change: ChangeRequest, digest: str, detail: str = "") -> bool:
     """Whether this request is new; one without an id always is. A new one is entered in the audit log, with `detail`.
-    Raises RequestIdReused where its id came before with other content."""
+    Raises RequestIdReused if its id was used before with other content."""
     if change.request_id and not _is_new(connection, change, digest):
         return False
     audit.enter(connection, change, detail=detail)
@@ -29,7 +29,7 @@ def _is_new(connection: Connection, change: ChangeRequest, digest: str) -> bool:
         return True
     if connection.scalar(select(requests.c.digest).filter_by(**key)) != digest:
         raise RequestIdReused(
-            f"request_id {change.request_id!r} came before with other content; make a new id for a new request",
+            f"request_id {change.request_id!r} was used before with other content; use a new id for a new request",
             metadata={"request_id": change.request_id},
         )
     return False

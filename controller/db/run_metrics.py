@@ -1,7 +1,7 @@
-"""What the record says of the newest runs, for Prometheus: rewards, acceptance, forgetting and cost by run and round.
+"""Prometheus metrics of the newest runs: rewards, acceptance, forgetting and cost by run and round.
 
-These come from the record and not from a worker's memory, so they survive restarts and count nothing twice; replicas
-of the API all tell the same. Only the newest runs are told, which bounds the labels.
+They are read from the database, not counted in memory, so they survive restarts and count nothing twice, and all
+replicas of the API report the same values. Only the newest runs are reported, which limits the number of labels.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from sealkit.resources import Editor, GateState, RunState, TrialPhase, TrialStat
 
 log = structlog.get_logger(__name__)
 
-_RUNS_TOLD = 20
-_CONTEXTS_TOLD = 32
+_RUNS_REPORTED = 20
+_CONTEXTS_REPORTED = 32
 _EVERY_SECONDS = 10.0
 _OPEN = (TrialState.QUEUED, TrialState.RUNNING)
 
@@ -42,7 +42,7 @@ class Sample:
 
 
 class RunMetrics(Collector):
-    """Registered while the API runs; reads only the runs in which something happened since it last looked."""
+    """Registered while the API runs; reads only the runs that changed since the last refresh."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -51,19 +51,18 @@ class RunMetrics(Collector):
         self._states: list[Sample] = []
 
     def collect(self) -> Iterable[Metric]:
-        """The families, from what was read last."""
+        """The families, from the last refresh."""
         families = {name: GaugeMetricFamily(name, text, labels=labels) for name, (text, labels) in RUN_GAUGES.items()}
-        for sample in [*self._states, *(s for told in list(self._samples.values()) for s in told)]:
+        for sample in [*self._states, *(s for samples in list(self._samples.values()) for s in samples)]:
             families[sample.family].add_metric(sample.labels, sample.value)
         return families.values()
 
     def describe(self) -> Iterable[Metric]:
-        """Nothing ahead of time: the registry would ask before anything was read, and refuse a second API in one
-        process."""
+        """Empty: else the registry would collect before the first refresh, and refuse a second API in one process."""
         return ()
 
     async def keep(self) -> None:
-        """Reads again and again; never returns. A record that is away leaves what was read last."""
+        """Refreshes periodically; never returns. While the database is unavailable, the last values stay."""
         REGISTRY.register(self)
         try:
             while True:
@@ -76,14 +75,14 @@ class RunMetrics(Collector):
             REGISTRY.unregister(self)
 
     async def refresh(self) -> None:
-        """Reads what changed. Raises Unavailable."""
+        """Reads the runs that changed. Raises Unavailable."""
         self._states, newest = await self._database.read(_overview)
         for run_id, events in newest.items():
             if self._events.get(run_id) != events:
                 self._samples[run_id] = await self._database.read(_of_run, run_id)
                 self._events[run_id] = events
-        for gone in self._samples.keys() - newest.keys():
-            del self._samples[gone], self._events[gone]
+        for old in self._samples.keys() - newest.keys():
+            del self._samples[old], self._events[old]
 
 
 def _overview(connection: Connection) -> tuple[list[Sample], dict[str, int]]:
@@ -92,7 +91,7 @@ def _overview(connection: Connection) -> tuple[list[Sample], dict[str, int]]:
         row.state: row.n for row in connection.execute(select(runs.c.state, func.count().label("n")).group_by("state"))
     }
     states = [Sample("seal_runs", (state.value,), counted.get(state, 0)) for state in RunState]
-    newest = select(runs.c.run_id, runs.c.events).order_by(runs.c.create_time.desc()).limit(_RUNS_TOLD)
+    newest = select(runs.c.run_id, runs.c.events).order_by(runs.c.create_time.desc()).limit(_RUNS_REPORTED)
     return states, {row.run_id: row.events for row in connection.execute(newest)}
 
 
@@ -195,10 +194,9 @@ def _policies(connection: Connection, run_id: str) -> Iterator[Sample]:
 
 
 def _continual(run_id: str, scores: Sequence[dict[str, float]]) -> Iterator[Sample]:
-    """R[i,j] by commit and by context's place in the order of learning, of the first contexts; nothing but for runs
-    that keep it."""
+    """R[i,j] by commit and by position of the context, for the first contexts; empty for runs that do not measure R."""
     places = {context: place for place, context in enumerate(dict.fromkeys(c for row in scores for c in row))}
     for commit, row in enumerate(scores):
         for context, accuracy in row.items():
-            if places[context] < _CONTEXTS_TOLD:
+            if places[context] < _CONTEXTS_REPORTED:
                 yield Sample("seal_run_continual_accuracy", (run_id, str(commit), str(places[context])), accuracy)

@@ -1,5 +1,4 @@
-"""Runs in the record: accepted, taken up by a driver, paused, cancelled, resumed, ended. Their states, and the moves
-between them, are in `states`."""
+"""Runs in the database: create, drive, pause, cancel, resume, end. Their states and transitions are in `states`."""
 
 from __future__ import annotations
 
@@ -12,13 +11,13 @@ from sqlalchemy import Connection, Row, and_, func, insert, or_, select, update
 from controller.db import budgets, events, quotas, states, trials
 from controller.db.access import FULL_ACCESS, AccessScope, ChangeRequest
 from controller.db.database import insert_new
-from controller.db.leases import RunLease, gone, hold
+from controller.db.leases import RunLease, hold, unheld
 from controller.db.pages import Page, key_of, size_of, token_after
-from controller.db.quotas import Wish
+from controller.db.quotas import QuotaRequest
 from controller.db.requests import first_time
 from controller.db.states import Move
 from controller.db.tables import RUN_HEAD, contexts, now, policies, runs
-from sealkit.config import SchedulingConfig
+from sealkit.config import RunConfig, StoredConfig, read_stored_config
 from sealkit.domains.base import Context
 from sealkit.errors import RequestIdReused, RunNotResumable, UnknownPolicy, UnknownRun
 from sealkit.names import run_name
@@ -27,41 +26,65 @@ from sealkit.resources import Budget, Fault, Run, RunState, RunStateChanged, Sta
 from sealkit.types import Value, digest_of
 
 
+class PlannedTrials(Value):
+    """Planned trials of a run, if every round makes a new policy.
+
+    Attributes:
+        groups: Groups of the E-steps; a group is a context in a round.
+        edits: Self-edits, of E-steps and of the scoring of policies.
+        passages: Passage-only trials.
+    """
+
+    groups: int
+    edits: int
+    passages: int
+
+    @property
+    def total(self) -> int:
+        """All of them."""
+        return self.edits + self.passages
+
+
 class NewRun(Value):
-    """A run to journal; `digest` tells whether the same request id comes with the same content."""
+    """A run to insert; `digest` is that of its content, to detect a reused request id."""
 
     run_id: str
     digest: str
     display_name: str
-    config: dict[str, Any]
+    config: RunConfig
     retention: tuple[dict[str, str], ...]
-    start_policy: str
+    anchors: tuple[dict[str, str], ...] = ()
+    """The anchors that were drawn: {id, prompt}."""
     rounds_total: int
-    trials_total: int
+    planned: PlannedTrials
 
 
 @dataclass(frozen=True, slots=True)
 class RunPlan:
-    """What a driver or a worker needs of a run; but for `trace`, to which later calls are added, it never changes."""
+    """What a driver or a worker needs of a run. Constant, except `trace`, to which later calls are added, and
+    `base_answers`, which are None until the base model has answered."""
 
     run_id: str
-    config: Mapping[str, Any]
+    config: RunConfig
     retention: Sequence[Mapping[str, str]]
-    start_policy: str
     trace: str = ""
+    anchors: Sequence[Mapping[str, str]] = ()
+    base_answers: Mapping[str, Any] | None = None
 
 
 def create(connection: Connection, change: ChangeRequest, new: NewRun, run_contexts: Sequence[Context]) -> Run:
-    """Journals a run of the caller's tenant; the same request again returns the run it made. Raises RequestIdReused,
+    """Inserts a run for the caller's tenant; the same request again returns the same run. Raises RequestIdReused,
     UnknownPolicy, QuotaExceeded."""
     scope = change.scope
-    if not first_time(connection, change, new.digest, f"{new.trials_total} trials"):
+    if not first_time(connection, change, new.digest, f"{new.planned.total} trials"):
         return get(connection, scope, new.run_id)
-    check_start(connection, scope, new.start_policy)
-    scheduling = SchedulingConfig.model_validate(new.config.get("scheduling", {}))
-    quotas.check(connection, scope.home, Wish(new.trials_total, scheduling.priority))
+    config = new.config
+    check_start(connection, scope, config.start_policy)
+    quotas.check(connection, scope.home, QuotaRequest(new.planned.total, config.scheduling.priority))
     row = {
-        **new.model_dump(mode="json", exclude={"digest"}),
+        **new.model_dump(mode="json", exclude={"digest", "planned"}),
+        "start_policy": config.start_policy,
+        "trials_total": new.planned.total,
         "tenant": scope.home,
         "trace": change.trace,
         "state": RunState.QUEUED,
@@ -72,12 +95,12 @@ def create(connection: Connection, change: ChangeRequest, new: NewRun, run_conte
         "events": 0,
         "driver": "",
         "driver_token": 0,
-        "budget": new.config.get("budget"),
-        "priority": scheduling.priority,
-        "share": scheduling.share,
+        "budget": config.budget.model_dump(mode="json"),
+        "priority": config.scheduling.priority,
+        "share": config.scheduling.share,
     }
     if not insert_new(connection, runs, row):
-        raise RequestIdReused(f"request_id {change.request_id!r} gives a name that is taken; make a new id")
+        raise RequestIdReused(f"request_id {change.request_id!r} gives a name that exists; use a new id")
     rows = [{"run_id": new.run_id, "position": i, **c.model_dump(mode="json")} for i, c in enumerate(run_contexts)]
     connection.execute(insert(contexts), rows)
     events.append(connection, new.run_id, RunStateChanged(state=RunState.QUEUED))
@@ -85,11 +108,11 @@ def create(connection: Connection, change: ChangeRequest, new: NewRun, run_conte
 
 
 def check_start(connection: Connection, scope: AccessScope, start_policy: str) -> None:
-    """Raises UnknownPolicy where a run is to start from a policy that is not there; empty: from the base model."""
+    """Raises UnknownPolicy if the start policy does not exist; empty: the base model."""
     named = and_(policies.c.name == start_policy, scope.of_run(policies.c.run_id))
     if start_policy and not connection.scalar(select(policies.c.name).where(named)):
         raise UnknownPolicy(
-            f"start_policy {start_policy!r} is not in the record; ListPolicies says which there are",
+            f"start_policy {start_policy!r} does not exist; ListPolicies lists those that do",
             metadata={"policy": start_policy},
         )
 
@@ -113,14 +136,20 @@ def page(connection: Connection, scope: AccessScope, size: int, token: str) -> P
 
 
 def plan(connection: Connection, run_id: str) -> RunPlan:
-    """What the run is to do. Raises UnknownRun."""
+    """The run's plan. Raises UnknownRun, ConfigOutdated."""
     row = _row(connection, FULL_ACCESS, run_id)
-    return RunPlan(row.run_id, row.config, row.retention, row.start_policy, row.trace)
+    config = read_stored_config(row.config).in_full(run_name(run_id))
+    return RunPlan(run_id, config, row.retention, row.trace, row.anchors, row.base_answers)
+
+
+def stored_config(connection: Connection, run_id: str) -> StoredConfig:
+    """The run's config, as far as this version can read it."""
+    return read_stored_config(connection.scalars(select(runs.c.config).where(runs.c.run_id == run_id)).one())
 
 
 @dataclass(frozen=True, slots=True)
 class RunStream:
-    """A run whose trials may start; those of a higher `priority` go first, among equals by `share`."""
+    """A run whose trials may start; a higher `priority` goes first, within a priority by `share`."""
 
     run_id: str
     priority: int
@@ -128,13 +157,13 @@ class RunStream:
 
 
 def streams(connection: Connection) -> list[RunStream]:
-    """The runs that workers take trials of: under way, with budget left."""
+    """The runs whose trials workers may take: running, with budget left."""
     rows = connection.execute(select(*RUN_HEAD).where(runs.c.state == RunState.RUNNING)).all()
-    return [RunStream(row.run_id, row.priority, row.share) for row in rows if budgets.room(connection, row)]
+    return [RunStream(row.run_id, row.priority, row.share) for row in rows if budgets.may_start(connection, row)]
 
 
 def unsettled(connection: Connection) -> set[str]:
-    """Ids of the runs whose trials may yet want doing: under way, or paused."""
+    """Ids of the runs that may still have trials to execute: not ended."""
     open_states = [RunState.QUEUED, RunState.RUNNING, RunState.PAUSED]
     return set(connection.scalars(select(runs.c.run_id).where(runs.c.state.in_(open_states))))
 
@@ -143,7 +172,7 @@ def unsettled(connection: Connection) -> set[str]:
 def free(connection: Connection, dead: Collection[str]) -> list[str]:
     """Ids of the unfinished runs that no living worker drives."""
     unfinished = runs.c.state.in_(states.TAKE_RUN.sources)
-    return list(connection.scalars(select(runs.c.run_id).where(unfinished, gone(runs.c.driver, dead))))
+    return list(connection.scalars(select(runs.c.run_id).where(unfinished, unheld(runs.c.driver, dead))))
 
 
 def take_free(connection: Connection, worker_id: str, dead: Collection[str]) -> list[RunLease]:
@@ -170,15 +199,15 @@ def _take(connection: Connection, worker_id: str, run_id: str, token: int, state
 
 
 def release(connection: Connection, lease: RunLease) -> None:
-    """Lets go of a run that is not at its end, for another driver to take at once."""
+    """Releases a run that has not ended, so that another driver can take it at once."""
     connection.execute(
         update(runs).where(runs.c.run_id == lease.run_id, runs.c.driver_token == lease.token).values(driver="")
     )
 
 
 def stage(connection: Connection, lease: RunLease, round_index: int, name: str) -> None:
-    """Says what begins; saying it again, after a take-over, changes nothing. A run whose budget is spent is paused
-    here instead. Raises LeaseLost."""
+    """Records that a stage begins; idempotent. If the run's budget is used up, the run is paused instead. Raises
+    LeaseLost."""
     row = hold(connection, lease)
     if budgets.settle(connection, row, budgets.BUT_TRIALS):
         return
@@ -188,8 +217,14 @@ def stage(connection: Connection, lease: RunLease, round_index: int, name: str) 
         events.append(connection, lease.run_id, StageStarted(round=round_index, stage=name))
 
 
+def keep_base_answers(connection: Connection, lease: RunLease, answers: Mapping[str, Any]) -> None:
+    """Stores the base model's answers for all trainings of the run. Raises LeaseLost."""
+    hold(connection, lease)
+    connection.execute(update(runs).where(runs.c.run_id == lease.run_id).values(base_answers=dict(answers)))
+
+
 def succeed(connection: Connection, lease: RunLease) -> None:
-    """Brings the run to its good end. Raises LeaseLost."""
+    """Ends the run as succeeded. Raises LeaseLost."""
     hold(connection, lease)
     _end(connection, lease.run_id, states.SUCCEED_RUN)
 
@@ -214,9 +249,9 @@ def _end(connection: Connection, run_id: str, move: Move, error: Fault | None = 
         events.append(connection, run_id, RunStateChanged(state=state, error=error), changes=changes)
 
 
-# --- the caller's say -------------------------------------------------------------------------------------------------
+# --- changes by callers -----------------------------------------------------------------------------------------------
 def pause(connection: Connection, change: ChangeRequest) -> Run:
-    """Lets a run's trials under way come to their end and starts no more. Raises UnknownRun, RequestIdReused."""
+    """Pauses a run: trials in progress finish, and no more start. Raises UnknownRun, RequestIdReused."""
     _row(connection, change.scope, change.id, lock=True)
     if first_time(connection, change, digest_of("pause", change.id)):
         budgets.pause(connection, change.id)
@@ -224,7 +259,7 @@ def pause(connection: Connection, change: ChangeRequest) -> Run:
 
 
 def cancel(connection: Connection, change: ChangeRequest) -> Run:
-    """Ends a run that has not ended, and its trials with it. Raises UnknownRun, RequestIdReused."""
+    """Cancels a run that has not ended, and its trials. Raises UnknownRun, RequestIdReused."""
     _row(connection, change.scope, change.id, lock=True)
     if first_time(connection, change, digest_of("cancel", change.id)):
         _end(connection, change.id, states.CANCEL_RUN)
@@ -234,8 +269,8 @@ def cancel(connection: Connection, change: ChangeRequest) -> Run:
 def resume(connection: Connection, change: ChangeRequest, budget: Budget | None = None) -> Run:
     """Queues a paused, failed or cancelled run again, with those of its trials that failed or were cancelled.
 
-    Only where they can still count: a round whose M-step is done has taught its policy, and stays as it was.
-    `budget` takes the place of the one in force. Raises UnknownRun, RunNotResumable, BudgetExhausted, QuotaExceeded,
+    Trials of a round whose M-step is done are not queued again, because they cannot change its policy. `budget`
+    replaces the current one. Raises UnknownRun, RunNotResumable, ConfigOutdated, BudgetExhausted, QuotaExceeded,
     RequestIdReused.
     """
     run_id, row = change.id, _row(connection, change.scope, change.id, lock=True)
@@ -247,6 +282,7 @@ def resume(connection: Connection, change: ChangeRequest, budget: Budget | None 
             f"runs/{run_id} is {row.state}; only a paused, failed or cancelled run can be resumed",
             metadata={"state": row.state},
         )
+    read_stored_config(row.config).in_full(run_name(run_id))
     if budget is not None:
         connection.execute(update(runs).where(runs.c.run_id == run_id).values(budget=budget.model_dump()))
     _link(connection, row, change)
@@ -255,11 +291,11 @@ def resume(connection: Connection, change: ChangeRequest, budget: Budget | None 
 
 
 def retry(connection: Connection, change: ChangeRequest, names: Sequence[str]) -> tuple[Run, int]:
-    """Queues failed trials of a run again, all of them or those of these names, and the run with them where it has
-    ended; one under way is begun from the top, which finds all that was done. With it, how many trials.
+    """Queues failed trials of a run again, all of them or those of these names, and also the run if it has ended. A
+    running run is started again from the top and skips what is done. Returns the run and the number of trials.
 
-    Raises UnknownRun, UnknownTrial, BudgetExhausted, QuotaExceeded, RequestIdReused; RunNotResumable where none can
-    still count.
+    Raises UnknownRun, UnknownTrial, ConfigOutdated, BudgetExhausted, QuotaExceeded, RequestIdReused; RunNotResumable if
+    none of the trials can still count.
     """
     run_id, row = change.id, _row(connection, change.scope, change.id, lock=True)
     named = f"{len(names)} trials named" if names else "all that failed"
@@ -268,14 +304,15 @@ def retry(connection: Connection, change: ChangeRequest, names: Sequence[str]) -
     again = trials.retryable(connection, run_id, names or None)
     if not again:
         raise RunNotResumable(
-            f"runs/{run_id} has no failed trial that can still count: a round whose M-step is done stays as it is",
+            f"runs/{run_id} has no failed trial that can still count: a round whose M-step is done does not change",
             metadata={"state": row.state},
         )
+    read_stored_config(row.config).in_full(run_name(run_id))
     _link(connection, row, change)
     if row.state in states.REOPEN_RUN.sources:
         _try_again(connection, row, again, states.REOPEN_RUN)
     else:
-        quotas.check(connection, row.tenant, Wish.of(connection, row, opens=False))
+        quotas.check(connection, row.tenant, QuotaRequest.of(connection, row, opens=False))
         trials.reset(connection, run_id, again)
         values = {"trials_done": trials.count_done(run_id), "driver": "", "driver_token": runs.c.driver_token + 1}
         connection.execute(update(runs).where(runs.c.run_id == run_id).values(**values))
@@ -283,7 +320,7 @@ def retry(connection: Connection, change: ChangeRequest, names: Sequence[str]) -
 
 
 def _link(connection: Connection, run: Row[Any], change: ChangeRequest) -> None:
-    """The run goes on in its own trace, with a link to the call that took it up again."""
+    """Links the run's trace to the call that resumed it."""
     if change.trace:
         trace = tracing.followed_by(run.trace, change.trace)
         connection.execute(update(runs).where(runs.c.run_id == run.run_id).values(trace=trace))
@@ -291,7 +328,7 @@ def _link(connection: Connection, run: Row[Any], change: ChangeRequest) -> None:
 
 def _try_again(connection: Connection, run: Row[Any], names: Sequence[str], move: Move) -> None:
     run_id = run.run_id
-    quotas.check(connection, run.tenant, Wish.of(connection, run, opens=True))
+    quotas.check(connection, run.tenant, QuotaRequest.of(connection, run, opens=True))
     trials.reset(connection, run_id, names)
     changes = {"state": move.target, "end_time": None, "error": None, "stage": "queued"}
     connection.execute(
@@ -320,7 +357,8 @@ def _run(row: Row[Any]) -> Run:
         create_time=row.create_time,
         start_time=row.start_time,
         end_time=row.end_time,
-        error=row.error,
+        error=Fault.from_stored(row.error) if row.error else None,
         progress=events.progress_of(row),
         tenant=row.tenant,
+        unread_config=read_stored_config(row.config).unread,
     )

@@ -1,6 +1,6 @@
-"""The tables of the record. Their history is in `migrations`; a test holds the two together.
+"""The database's tables. Migrations are in `migrations`; a test checks that they give the same schema.
 
-JSON columns hold the JSON form of the `sealkit` value named beside them.
+JSON columns contain the JSON form of the `sealkit` value in their comment.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ from sqlalchemy import (
 metadata = MetaData()
 
 RERUNS = text("rerun_of != ''")
-"""Which trials are reruns. They are few and looked for often, so they have an index of their own."""
+"""The condition for reruns. They are few and often queried, so they have a partial index."""
 
 
 class UtcTime(TypeDecorator[datetime]):
-    """A time that comes back with its zone (UTC) from SQLite too, which forgets it."""
+    """A time that is read with its zone (UTC) from SQLite too, which does not store zones."""
 
     impl = DateTime(timezone=True)
     cache_ok = True
@@ -44,7 +44,7 @@ class UtcTime(TypeDecorator[datetime]):
 
 
 def now() -> datetime:
-    """The time that rows carry (UTC). No lease hangs on it: leases count heartbeats, so a clock may jump."""
+    """The time for rows (UTC). No lease depends on it, so a clock may jump."""
     return datetime.now(UTC)
 
 
@@ -71,22 +71,26 @@ runs = Table(
     Column("trials_done", Integer, nullable=False),
     Column("trials_total", Integer, nullable=False),
     Column("events", Integer, nullable=False),  # sequence number of the last event
-    Column("driver", String(128), nullable=False),  # worker that drives it; empty: nobody
-    Column("driver_token", Integer, nullable=False),  # fencing token: the driver before writes no more
-    Column("priority", Integer, nullable=False, server_default="0"),  # trials of a higher one go first
-    Column("share", Float, nullable=False, server_default="1"),  # among runs of one priority
-    Column("budget", JSON(none_as_null=True)),  # Budget in force: the config's, or what ResumeRun gave
-    Column("active_seconds", Float, nullable=False, server_default="0"),  # driven so far, by its drivers' steady clocks
+    Column("driver", String(128), nullable=False),  # worker that drives it; empty: none
+    Column("driver_token", Integer, nullable=False),  # fencing token: writes of earlier drivers are refused
+    Column("priority", Integer, nullable=False, server_default="0"),  # higher ones go first
+    Column("share", Float, nullable=False, server_default="1"),  # among runs of the same priority
+    Column("budget", JSON(none_as_null=True)),  # current Budget: the config's, or ResumeRun's
+    Column(
+        "active_seconds", Float, nullable=False, server_default="0"
+    ),  # active time so far, by its drivers' monotonic clocks
     Column("spent_tokens", BigInteger, nullable=False, server_default="0"),
     Column("spent_device_seconds", Float, nullable=False, server_default="0"),
-    Column("tenant", String(64), nullable=False, server_default=""),  # whose it is; empty: nobody's but the admins'
-    Column("trace", Text, nullable=False, server_default=""),  # of CreateRun and of what took it up again, if traced
+    Column("tenant", String(64), nullable=False, server_default=""),  # owning tenant; empty: only admins
+    Column("trace", Text, nullable=False, server_default=""),  # trace contexts of CreateRun and of resumes, if any
+    Column("anchors", JSON, nullable=False, server_default="[]"),  # [{id, prompt}]
+    Column("base_answers", JSON(none_as_null=True)),  # BaseAnswers; unset until the base model has answered
     Index("runs_by_time", "create_time", "run_id"),
     Index("runs_by_tenant", "tenant", "create_time", "run_id"),
 )
 
-RUN_HEAD = [column for column in runs.c if column.name not in ("config", "retention")]
-"""A run's row without what is long and never changes."""
+RUN_HEAD = [column for column in runs.c if column.name not in ("config", "retention", "anchors", "base_answers")]
+"""A run's row without the long columns."""
 
 contexts = Table(
     "contexts",
@@ -121,13 +125,14 @@ trials = Table(
     Column("index", Integer, nullable=False),
     Column("policy", String(256), nullable=False),
     Column("state", String(16), nullable=False),
-    Column("token", Integer, nullable=False),  # fencing token: a result under an older one is refused
-    Column("worker", String(128), nullable=False),  # who has it; empty: nobody
+    Column("token", Integer, nullable=False),  # fencing token: results with an older one are refused
+    Column("worker", String(128), nullable=False),  # worker that has it; empty: none
     Column("attempts", Integer, nullable=False),
     Column("late_results", Integer, nullable=False),  # results refused
-    Column("target_characters", Integer),  # passage-only: what its group trained on, on average
+    Column("target_characters", Integer),  # passage-only: the group's average
     Column("trained_characters", Integer),  # characters of its spec times epochs
     Column("completion", Text),  # unset until sampled
+    Column("teacher_answers", JSON(none_as_null=True)),  # [teacher's answer]; unset until sampled
     Column("rejection", Text, nullable=False),
     Column("adapter", JSON(none_as_null=True)),  # AdapterRef
     Column("accuracy", Float),
@@ -147,7 +152,7 @@ trials = Table(
     Column("stopped_early", Boolean, nullable=False, server_default=false()),
     Column("batch_variant_rate", Float, nullable=False, server_default="0"),
     Column("stage_usage", JSON, nullable=False, server_default="{}"),  # {stage: Usage}
-    Column("manifest", JSON, nullable=False, server_default="{}"),  # all that reruns it
+    Column("manifest", JSON, nullable=False, server_default="{}"),  # Manifest
     Column("rerun_of", String(300), nullable=False, server_default=""),
     Index("trials_of_run", "run_id", "round", "name"),
     Index("trials_by_state", "run_id", "state"),
@@ -161,9 +166,9 @@ policies = Table(
     Column("name", String(256), primary_key=True),  # `policies/{id}`
     _run_id(),
     Column("base_model", String(64), nullable=False),  # digest of the base model
-    Column("version", Integer, nullable=False, server_default="0"),  # of its run, from 0
+    Column("version", Integer, nullable=False, server_default="0"),  # version in its run, from 0
     Column("parent", String(256), nullable=False),
-    Column("round", Integer),  # that made it; unset for a base model
+    Column("round", Integer),  # round that made it; unset for a base model
     Column("adapter", JSON(none_as_null=True)),  # AdapterRef
     Column("trials", JSON, nullable=False),
     Column("forgetting", Float),
@@ -182,11 +187,11 @@ aliases = Table(
     metadata,
     Column("tenant", String(64), primary_key=True),
     Column("alias", String(64), primary_key=True),
-    Column("sequence", Integer, primary_key=True),  # from 1; the highest is where it points
+    Column("sequence", Integer, primary_key=True),  # from 1; the highest is the current one
     Column("policy", String(256), nullable=False),  # `policies/{id}`
     Column("reason", Text, nullable=False),
     Column("time", UtcTime, nullable=False),
-    Column("restores", Integer),  # the move that a roll-back went back to
+    Column("restores", Integer),  # the move that a roll-back restores
 )
 
 events = Table(
@@ -207,7 +212,7 @@ requests = Table(
     Column("tenant", String(64), primary_key=True),
     Column("request_id", String(128), primary_key=True),
     Column("digest", String(64), nullable=False),  # of method and content
-    Column("run_id", Text, nullable=False),  # what it was about: a run, a trial or an alias
+    Column("run_id", Text, nullable=False),  # the resource: a run, a trial or an alias
     Column("create_time", UtcTime, nullable=False),
 )
 
@@ -216,7 +221,7 @@ tenants = Table(
     metadata,
     Column("tenant", String(64), primary_key=True),
     Column("quotas", JSON, nullable=False),  # Quotas
-    Column("day", String(10), nullable=False),  # the day (UTC) that the next column is about
+    Column("day", String(10), nullable=False),  # the day (UTC) of the next column
     Column("device_seconds", Float, nullable=False),
 )
 
@@ -241,5 +246,5 @@ workers = Table(
     "workers",
     metadata,
     Column("worker_id", String(128), primary_key=True),
-    Column("beat", Integer, nullable=False),  # goes up while the worker lives
+    Column("beat", Integer, nullable=False),  # heartbeat counter
 )

@@ -1,5 +1,5 @@
-"""Trials in the record: planned, chosen from, queued again, read. A trial's row is there before its message; its end is
-one fenced transaction, in `attempts`. Its states, and the moves between them, are in `states`.
+"""Trials in the database: plan, select, queue again, read. A trial's row is written before its message is queued; its
+end is one fenced transaction, in `attempts`. States and transitions are in `states`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Row, ScalarSelect, Update, and_, delete, func
 from controller.db import budgets, quotas, states
 from controller.db.access import AccessScope
 from controller.db.database import insert_new
-from controller.db.leases import RunLease, gone, hold
+from controller.db.leases import RunLease, hold, unheld
 from controller.db.pages import Page, key_of, size_of, token_after
 from controller.db.tables import now, rounds, runs, trials
 from sealkit.errors import UnknownRun, UnknownTrial
@@ -22,15 +22,15 @@ from sealkit.types import Usage, Value, Verdict
 
 _OPEN = states.CANCEL_TRIAL.sources
 _OWN = trials.c.phase != TrialPhase.RERUN
-"""What belongs to its run: reruns count for nothing."""
+"""The condition for a run's own trials, without reruns."""
 NO_VERDICTS = [column for column in trials.c if column.name not in ("verdicts", "baseline_verdicts", "manifest")]
-"""A trial's row without what is long."""
+"""A trial's row without the long columns."""
 _CHUNK = 500
-"""Names in one IN list: databases bound the number of parameters of a statement."""
+"""Names in one IN list: databases limit the number of parameters of a statement."""
 
 
 class Plan(Value):
-    """A trial to make. `target_characters`: what its spec is to train on in all, where that is given."""
+    """A trial to execute. `target_characters`: the total amount of text that its spec should train on, if set."""
 
     run_id: str
     round: int
@@ -50,7 +50,7 @@ class Plan(Value):
 
 # --- the driver's side ------------------------------------------------------------------------------------------------
 def add(connection: Connection, lease: RunLease, plans: Sequence[Plan]) -> list[str]:
-    """Writes the rows that are not there yet; the names of those. Raises LeaseLost."""
+    """Inserts the rows that do not exist yet; returns their names. Raises LeaseLost."""
     run = hold(connection, lease)
     fixed = blank()
     rows = [{"name": plan.name, **plan.model_dump(mode="json", exclude={"trial_id"}), **fixed} for plan in plans]
@@ -61,7 +61,7 @@ def add(connection: Connection, lease: RunLease, plans: Sequence[Plan]) -> list[
 
 
 def blank() -> dict[str, Any]:
-    """What stands in the row of a trial that nobody has taken yet, beside what it is to be."""
+    """The columns of a new trial, besides its plan."""
     return {
         "state": TrialState.QUEUED,
         "token": 0,
@@ -99,7 +99,7 @@ def ended(connection: Connection, names: Sequence[str]) -> list[str]:
 
 
 def mean_trained_characters(connection: Connection, names: Sequence[str]) -> int | None:
-    """What the succeeded ones among these trials trained on, on average; None where none succeeded."""
+    """Average `trained_characters` of the succeeded ones of these trials; None if none succeeded."""
     mean = connection.scalar(
         select(func.avg(trials.c.trained_characters)).where(
             trials.c.name.in_(names), trials.c.state == TrialState.SUCCEEDED
@@ -111,7 +111,7 @@ def mean_trained_characters(connection: Connection, names: Sequence[str]) -> int
 def paired_verdicts(connection: Connection, name: str) -> tuple[tuple[Verdict, ...], tuple[Verdict, ...]]:
     """A trial's verdicts and its baseline's, in the order of the queries."""
     row = connection.execute(select(trials.c.verdicts, trials.c.baseline_verdicts).where(trials.c.name == name)).one()
-    return tuple(map(Verdict.model_validate, row.verdicts)), tuple(map(Verdict.model_validate, row.baseline_verdicts))
+    return tuple(map(Verdict.from_stored, row.verdicts)), tuple(map(Verdict.from_stored, row.baseline_verdicts))
 
 
 def choose(connection: Connection, lease: RunLease, round_index: int, kept: Sequence[str]) -> None:
@@ -135,17 +135,17 @@ def chosen(connection: Connection, run_id: str, *, from_round: int, to_round: in
 
 
 def unfinished(connection: Connection, run_id: str, dead: Collection[str]) -> tuple[list[str], list[str]]:
-    """Names of the run's trials that wait for a worker, and of those that a dead worker had."""
+    """Names of the run's queued trials, and of those that a dead worker had."""
     of_run = and_(trials.c.run_id == run_id, _OWN)
     waiting = select(trials.c.name).where(of_run, trials.c.state == TrialState.QUEUED).order_by(trials.c.create_time)
-    orphaned = select(trials.c.name).where(of_run, trials.c.state == TrialState.RUNNING, gone(trials.c.worker, dead))
+    orphaned = select(trials.c.name).where(of_run, trials.c.state == TrialState.RUNNING, unheld(trials.c.worker, dead))
     return list(connection.scalars(waiting)), list(connection.scalars(orphaned))
 
 
 def put_back(connection: Connection, lease: RunLease, dead: Collection[str]) -> None:
-    """Queues the run's trials again that a dead worker had; what it may still find out is late. Raises LeaseLost."""
+    """Queues the run's trials of dead workers again; their results will be late. Raises LeaseLost."""
     hold(connection, lease)
-    orphaned = and_(trials.c.run_id == lease.run_id, _OWN, gone(trials.c.worker, dead))
+    orphaned = and_(trials.c.run_id == lease.run_id, _OWN, unheld(trials.c.worker, dead))
     connection.execute(queue_again(orphaned))
 
 
@@ -156,12 +156,12 @@ def orphaned_of_paused(connection: Connection, dead: Collection[str]) -> bool:
 
 
 def put_back_of_paused(connection: Connection, dead: Collection[str]) -> None:
-    """Queues the trials of paused runs again that a dead worker had: nobody drives those runs."""
+    """Queues the trials of paused runs again that a dead worker had, because no driver does it."""
     connection.execute(queue_again(_of_paused(dead)))
 
 
 def queue_again(which: Any) -> Update:
-    """Queues those of these trials again that a worker has; what it may still find out is late."""
+    """Queues those of these trials again that are running; their workers' results will be late."""
     had = and_(which, trials.c.state.in_(states.GIVE_BACK_TRIAL.sources))
     back = {"state": states.GIVE_BACK_TRIAL.target, "worker": "", "token": trials.c.token + 1}
     return update(trials).where(had).values(**back)
@@ -169,12 +169,12 @@ def queue_again(which: Any) -> Update:
 
 def _of_paused(dead: Collection[str]) -> Any:
     paused = select(runs.c.run_id).where(runs.c.state == RunState.PAUSED)
-    return and_(trials.c.run_id.in_(paused), gone(trials.c.worker, dead))
+    return and_(trials.c.run_id.in_(paused), unheld(trials.c.worker, dead))
 
 
 # --- with the run -----------------------------------------------------------------------------------------------------
 def cancel(connection: Connection, run_id: str) -> None:
-    """Ends every trial of a run that has not ended; results that still come are late."""
+    """Cancels every trial of a run that has not ended; later results will be late."""
     unfinished = and_(trials.c.run_id == run_id, _OWN, trials.c.state.in_(_OPEN))
     values = {"state": states.CANCEL_TRIAL.target, "worker": "", "token": trials.c.token + 1, "end_time": now()}
     connection.execute(update(trials).where(unfinished).values(**values))
@@ -182,7 +182,7 @@ def cancel(connection: Connection, run_id: str) -> None:
 
 def retryable(connection: Connection, run_id: str, names: Collection[str] | None = None) -> list[str]:
     """The failed and cancelled trials of a run that can still count: not those of E-steps whose M-step is done. With
-    `names`, of the failed ones only those. Raises UnknownTrial where the run has no such trial."""
+    `names`, only those of the failed ones. Raises UnknownTrial if the run has no such trial."""
     done = select(rounds.c.round).where(rounds.c.run_id == run_id, rounds.c.next_policy.is_not(None))
     counts = or_(trials.c.phase == TrialPhase.HELD_OUT, trials.c.round.not_in(done))
     again = and_(trials.c.run_id == run_id, _OWN, trials.c.state.in_(states.RETRY_TRIAL.sources), counts)
@@ -196,9 +196,9 @@ def retryable(connection: Connection, run_id: str, names: Collection[str] | None
 
 
 def reset(connection: Connection, run_id: str, names: Sequence[str]) -> None:
-    """Queues these of a run's trials again, and takes what they had spent off its count: they bring it along.
+    """Queues these of a run's trials again, and subtracts their usage, which is added again when they end.
 
-    The passage-only trial of a group that goes on is struck: its budget is the group's, which may change.
+    The passage-only trial of such a group is deleted, because its budget is that of the group, which may change.
     """
     back = {"state": states.RETRY_TRIAL.target, "attempts": 0, "worker": "", "error": None, "end_time": None}
     values = {**back, "token": trials.c.token + 1}
@@ -206,7 +206,7 @@ def reset(connection: Connection, run_id: str, names: Sequence[str]) -> None:
         these = trials.c.name.in_(names[start : start + _CHUNK])
         rows = connection.execute(select(*NO_VERDICTS).where(these)).all()
         connection.execute(update(trials).where(these).values(**values))
-        spent = sum((Usage.model_validate(row.usage) for row in rows if row.state == TrialState.FAILED), Usage())
+        spent = sum((Usage.from_stored(row.usage) for row in rows if row.state == TrialState.FAILED), Usage())
         counted = update(runs).where(runs.c.run_id == run_id).values(**budgets.less_spent(spent))
         tenant = connection.execute(counted.returning(runs.c.tenant)).scalar_one()
         quotas.spend(connection, tenant, -spent.device_seconds)
@@ -217,7 +217,7 @@ def reset(connection: Connection, run_id: str, names: Sequence[str]) -> None:
 
 
 def count_done(run_id: str) -> ScalarSelect[int]:
-    """How many trials of a run have ended, as a subquery."""
+    """The number of trials of a run that have ended, as a subquery."""
     return (
         select(func.count())
         .select_from(trials)
@@ -237,7 +237,7 @@ def get(connection: Connection, scope: AccessScope, name: str) -> Trial:
 
 
 def of_run(connection: Connection, run_id: str) -> list[Trial]:
-    """All trials of a run but reruns, without verdicts, in the order of their names."""
+    """All trials of a run except reruns, without verdicts, in the order of their names."""
     query = select(*NO_VERDICTS).where(trials.c.run_id == run_id, _OWN).order_by(trials.c.round, trials.c.name)
     return [from_row(row) for row in connection.execute(query)]
 
@@ -266,6 +266,10 @@ def page(
 
 def from_row(row: Row[Any], verdicts: Sequence[Any] = (), manifest: Mapping[str, Any] | None = None) -> Trial:
     """The trial of a row that may be without verdicts and manifest."""
-    own = ("completion", "verdicts", "manifest")
-    taken = {field: row._mapping[field] for field in Trial.model_fields if field not in own}
-    return Trial(**taken, completion=row.completion or "", verdicts=tuple(verdicts), manifest=dict(manifest or {}))
+    own = {
+        "completion": row.completion or "",
+        "teacher_answers": row.teacher_answers or (),
+        "verdicts": verdicts,
+        "manifest": manifest or {},
+    }
+    return Trial.from_stored({field: row._mapping[field] for field in Trial.model_fields if field not in own} | own)

@@ -1,1 +1,1 @@
-"""What a run found, cost and would take."""
+"""Reports, costs and estimates of runs."""

@@ -1,7 +1,8 @@
-"""What a run of commits learned and forgot: R, and the numbers that the literature takes from it.
+"""What an adaptation learned and forgot: the matrix R and the usual measures of continual learning.
 
-R[i, j] is the accuracy on context j after commit i, row 0 that of the model before any. BWT as Lopez-Paz & Ranzato
-(arXiv 1706.08840), forgetting as Chaudhry et al. (arXiv 1801.10112): the best a context ever was, less the end.
+R[i, j] is the accuracy on context j after commit i; row 0 is that of the model before any commit. BWT is that of
+Lopez-Paz & Ranzato (arXiv 1706.08840), forgetting that of Chaudhry et al. (arXiv 1801.10112): the best accuracy on a
+context minus its last.
 """
 
 from __future__ import annotations
@@ -13,11 +14,11 @@ from sealkit.stats import mean_estimate
 
 
 def continual(contexts: Sequence[str], rows: Sequence[Mapping[str, float]]) -> Continual:
-    """The record of `rows`, accuracies by context id: row 0, then one after each commit, in the order of `contexts`.
+    """The measures of `rows`, accuracies by context id: row 0, then one after each commit, in the order of `contexts`.
 
-    Where the run is not at its end there are fewer rows; contexts not yet learned count for nothing then. Means are
-    over contexts, with their intervals. The last context learned has had nothing after it, so it is left out of BWT
-    and forgetting.
+    A run that has not ended has fewer rows; contexts not yet learned are ignored. Means are over contexts, with
+    confidence intervals. The context learned last is left out of BWT and forgetting, because nothing was learned after
+    it.
     """
     last = len(rows) - 1
     learned = [
@@ -37,8 +38,8 @@ def continual(contexts: Sequence[str], rows: Sequence[Mapping[str, float]]) -> C
 
 
 def with_continual(report: RunReport, contexts: Sequence[str], after_rounds: Sequence[str]) -> RunReport:
-    """The report of an adaptation: with R and what it comes to, and with the sentence on it in place of that on the RL
-    step. `contexts` in the order they are learned; `after_rounds`: names of the policies that the rounds ended with."""
+    """The report of an adaptation: adds R and its measures, and replaces the verdict on the RL step. `contexts`: in the
+    order of learning; `after_rounds`: names of θ_{t+1} of the rounds."""
     if not report.policies:
         return report
     by_name = {policy.name: policy for policy in report.policies}
@@ -54,11 +55,11 @@ def with_continual(report: RunReport, contexts: Sequence[str], after_rounds: Seq
         words.append(f"BWT {found.bwt.mean:+.2f} [{found.bwt.low:+.2f}, {found.bwt.high:+.2f}]")
     if last.retention:
         words.append(f"{last.gate_reason}")
-    return report.model_copy(update={"continual": found, "rl_gain": None, "verdict": "; ".join(words) + "."})
+    return report.changed(continual=found, rl_gain=None, verdict="; ".join(words) + ".")
 
 
 class _Column:
-    """One context's way through the commits."""
+    """The accuracies on one context after each commit."""
 
     def __init__(self, scores: Sequence[float], just_learned: float) -> None:
         self.just_learned = just_learned
@@ -67,7 +68,7 @@ class _Column:
 
     @classmethod
     def of(cls, rows: Sequence[Mapping[str, float]], context: str, learned_at: int) -> _Column | None:
-        """None where it was not asked, or not graded, when it had just been learned or at the end."""
+        """None if it was not measured, or not graded, just after learning or at the end."""
         then, now = rows[learned_at].get(context), rows[-1].get(context)
         if then is None or now is None:
             return None

@@ -1,4 +1,4 @@
-"""What a run cost, by stage and by round, and for what it brought."""
+"""The cost of a run, by stage and by round, and per point of gain."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from sealkit.types import Usage
 
 M_STEP = "m_step"
 UNSPLIT = "unsplit"
-"""Of trials that a version without usage by stage made."""
+"""Usage of trials of older versions, which did not store it by stage."""
 _MILLION, _HOUR, _POINT = 1e6, 3600.0, 0.01
 
 
 def cost_of(trials: Sequence[Trial], policies: Sequence[PolicyVersion], prices: CostConfig) -> Cost:
-    """What these trials and these M-steps cost. `policies`: oldest first; reruns count for nothing.
+    """The cost of these trials and M-steps. `policies`: oldest first; reruns are excluded.
 
     A point of gain is 0.01 of the accuracy that the last policy's self-edits have over no adapter, averaged over
-    contexts, held-out ones where there are any; without gain there is nothing to divide by.
+    contexts (held-out ones if there are any). Without gain there is no cost per point.
     """
     own = [trial for trial in trials if trial.phase is not TrialPhase.RERUN]
     stages = _stages(own, policies)
@@ -39,8 +39,8 @@ def cost_of(trials: Sequence[Trial], policies: Sequence[PolicyVersion], prices: 
 
 
 def round_costs(trials: Sequence[Trial], policies: Sequence[PolicyVersion], prices: CostConfig) -> dict[int, Cost]:
-    """The cost of each round, by its index: its trials and the M-step that ended it. The scoring of a policy is filed
-    under the round that made it."""
+    """The cost of each round, by its index: its trials and its M-step. The scoring of a policy belongs to the round
+    that made it."""
     of_trials: dict[int, list[Trial]] = defaultdict(list)
     for trial in trials:
         of_trials[trial.round].append(trial)
@@ -53,7 +53,7 @@ def round_costs(trials: Sequence[Trial], policies: Sequence[PolicyVersion], pric
 
 
 def arm_costs(trials: Sequence[Trial], prices: CostConfig) -> dict[str, Cost]:
-    """The cost of each editor's self-edits, with what it took to try them; M-steps are nobody's."""
+    """The cost of each editor's self-edits and of trying them, without M-steps."""
     own = [trial for trial in trials if trial.phase is not TrialPhase.RERUN]
     editors = sorted({trial.editor for trial in own})
     return {editor: cost_of([trial for trial in own if trial.editor == editor], (), prices) for editor in editors}
@@ -71,7 +71,7 @@ def _stages(trials: Iterable[Trial], policies: Iterable[PolicyVersion]) -> dict[
 
 def _gain(trials: Sequence[Trial], policies: Sequence[PolicyVersion]) -> float | None:
     """Mean over contexts of accuracy with the last policy's adapters minus accuracy without. A rejected self-edit
-    gains nothing, which is why it is not left out."""
+    counts as zero gain."""
     held_out = [trial for trial in trials if trial.phase is TrialPhase.HELD_OUT]
     scored = [t for t in held_out or trials if t.editor == Editor.POLICY and t.baseline_accuracy is not None]
     order = {policy.name: index for index, policy in enumerate(policies)}
@@ -88,7 +88,7 @@ def _gain(trials: Sequence[Trial], policies: Sequence[PolicyVersion]) -> float |
 
 
 def _money(trials: Iterable[Trial], total: Usage, prices: CostConfig) -> float | None:
-    """None where the config has no price."""
+    """None if the config has no price."""
     if not prices.device_hour and not prices.editors:
         return None
     spent = total.device_seconds / _HOUR * prices.device_hour

@@ -1,9 +1,9 @@
-"""What a run would take, from what trials like its own took. Nothing is started, and no service is asked.
+"""Estimates the cost of a run from recent trials of the same kind. Nothing is started, and no service is called.
 
-Each measured trial is scaled to the new settings, stage by stage, before the mean is taken: writing by `max_tokens`
-(where it was the limit that ended a text, or would be now), training by epochs, asking by the number of questions.
-What is not scaled: the length of contexts and of what is trained on, rank, and the device. So an estimate is as good as
-the runs that it rests on are alike, and it says which those were.
+Each measured trial is scaled to the new settings, stage by stage, before the mean is taken: generation by `max_tokens`
+(if it was the limit that ended a text, or would be now), training by epochs, evaluation by the number of questions. Not
+scaled are the lengths of contexts and training texts, a teacher's answers, rank, and the device. So an estimate is only
+good for similar runs, and it names the runs that it uses.
 """
 
 from __future__ import annotations
@@ -21,39 +21,38 @@ from sealkit.resources import Editor, RunEstimate
 from sealkit.types import Usage
 
 _ASKED_OF = 20
-"""Contexts whose questions are counted; the mean stands for all."""
+"""Number of contexts whose questions are counted; the mean is used for all."""
 
 
 def estimate_run(new: NewRun, contexts: Sequence[Context], rates: Rates | None, plugins: Sequence[str]) -> RunEstimate:
-    """The estimate of a run that could be accepted. Without `rates`: the number of trials alone."""
-    setup = make_setup(RunPlan(new.run_id, new.config, new.retention, new.start_policy), plugins)
-    config = setup.config
+    """The estimate of a valid run. Without `rates`: only the number of trials."""
+    setup = make_setup(RunPlan(new.run_id, new.config, new.retention, anchors=new.anchors), plugins)
+    config, planned = setup.config, new.planned
     if rates is None:
-        basis = f"No trial of the domain {config.domain.name} is in the record yet, so only trials can be counted."
-        return RunEstimate(trials=new.trials_total, usage=Usage(), wall_seconds=0.0, based_on=0, basis=basis)
+        basis = f"There is no trial of the domain {config.domain.name} yet, so only the number of trials is known."
+        return RunEstimate(trials=planned.total, usage=Usage(), wall_seconds=0.0, based_on=0, basis=basis)
     queries = _queries(setup, contexts)
-    passages = _passages(config, contexts)
-    usage = _times(_mean(rates, config, queries, passage=False), new.trials_total - passages)
-    usage += _times(_mean(rates, config, queries, passage=True), passages)
-    usage += _m_steps(rates, config, contexts)
+    usage = _times(_mean(rates, config, queries, passage=False), planned.edits)
+    usage += _times(_mean(rates, config, queries, passage=True), planned.passages)
+    usage += _m_steps(rates, config, planned.groups)
     return RunEstimate(
-        trials=new.trials_total,
+        trials=planned.total,
         usage=usage,
-        wall_seconds=_wall_seconds(rates, usage, new.trials_total),
+        wall_seconds=_wall_seconds(rates, usage, planned.total),
         based_on=len(rates.trials),
         basis=f"The newest {len(rates.trials)} trials of {rates.runs} run{'s' * (rates.runs != 1)} of the domain "
         f"{config.domain.name} on the base model {rates.base_model[:12]}, scaled to this run's settings; the wall time "
-        "is theirs, as busy as the services were then.",
+        "assumes the same load of the services as then.",
     )
 
 
 def _mean(rates: Rates, config: RunConfig, queries: float, *, passage: bool) -> Usage:
-    """What one trial of a kind takes; where none of that kind was measured, the other kind stands for it."""
+    """The usage of one trial of a kind; if none of that kind was measured, that of the other kind."""
     alike = [took for took in rates.trials if (took.editor == Editor.PASSAGE_ONLY) is passage] or rates.trials
     total = Usage()
     for took in alike:
         for stage, usage in took.stages.items():
-            if not (passage and stage == "generate"):
+            if not (passage and stage in ("generate", "teach")):
                 total += _scaled(stage, usage, took, config, queries)
     return _times(total, 1 / len(alike))
 
@@ -64,49 +63,40 @@ def _scaled(stage: str, usage: Usage, took: Took, config: RunConfig, queries: fl
         tokens, limit = usage.completion_tokens, config.editor.sampling.max_tokens
         ended_by_limit = tokens >= was.editor.sampling.max_tokens
         factor = limit / tokens if tokens and (ended_by_limit or limit < tokens) else 1.0
-        return _times(usage, factor).model_copy(update={"prompt_tokens": usage.prompt_tokens})
+        return _times(usage, factor).changed(prompt_tokens=usage.prompt_tokens)
     if stage == "train":
         return _times(usage, config.inner_loop.optimisation.epochs / was.inner_loop.optimisation.epochs)
+    if stage == "teach":
+        return usage
     return _times(usage, queries / took.queries if took.queries else 1.0)
 
 
-def _m_steps(rates: Rates, config: RunConfig, contexts: Sequence[Context]) -> Usage:
-    """Of all rounds; each self-edit that is kept is trained on once, or in every later round where θ starts anew."""
+def _m_steps(rates: Rates, config: RunConfig, groups: int) -> Usage:
+    """The usage of all M-steps; each kept self-edit is trained on once, or in every later round if M-steps start from
+    the base model."""
     if not rates.m_steps:
         return Usage()
     each = Usage()
     for step in rates.m_steps:
         epochs = config.m_step.optimisation.epochs / step.config.m_step.optimisation.epochs
         each += _times(step.usage, epochs / step.examples / len(rates.m_steps))
-    kept = rates.kept * _tried(config, contexts) * config.editor.k
+    kept = rates.kept * groups * config.editor.k
     return _times(each, kept * ((config.rounds + 1) / 2 if config.m_step.start_from == "base" else 1.0))
 
 
 def _wall_seconds(rates: Rates, usage: Usage, trials: int) -> float:
-    """By device seconds, at the rate at which those runs used them; by trials, where no device was timed."""
+    """Wall seconds, from device seconds at the rate of the measured runs; from trials, if no device seconds are
+    known."""
     if rates.device_seconds and usage.device_seconds:
         return rates.seconds * usage.device_seconds / rates.device_seconds
     return rates.seconds * trials / max(1, rates.trials_done)
 
 
 def _queries(setup: Setup, contexts: Sequence[Context]) -> float:
-    """Questions that a trial is asked, on average."""
+    """Average number of questions of a trial."""
     own = fmean(len(setup.domain.queries(context)) for context in contexts[:_ASKED_OF])
     limit = setup.config.evaluation.retention_limit
     return own + min(limit or len(setup.retention), len(setup.retention))
-
-
-def _passages(config: RunConfig, contexts: Sequence[Context]) -> int:
-    """Passage-only trials of the whole run, as `planned_trials` counts them."""
-    scored = config.task == "rest_em" and config.held_out.samples
-    held_out = sum(context.split == "heldout" for context in contexts) if scored else 0
-    return int(config.passage_only) * (_tried(config, contexts) + held_out)
-
-
-def _tried(config: RunConfig, contexts: Sequence[Context]) -> int:
-    """Groups that the E-steps of the whole run try; an adaptation tries every train context once."""
-    train = sum(context.split == "train" for context in contexts)
-    return train if config.task == "adapt" else config.rounds * min(config.contexts_per_round, train)
 
 
 def _times(usage: Usage, factor: float) -> Usage:

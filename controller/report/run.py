@@ -1,18 +1,16 @@
-"""What a run found, from its record: accuracies of every arm, what was kept, forgetting, and whether the RL step paid.
+"""The report of a run: accuracies of every arm, kept trials, forgetting, and the effect of the RL step.
 
-Every accuracy is averaged over the samples of a context first and over contexts then, so n counts contexts. A
-rejected self-edit trains nothing, so it counts as the baseline of its context: leaving it out would flatter an
-editor that often fails.
+`controller.rules.scores` averages accuracies and defines how a rejected self-edit counts.
 """
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from statistics import fmean
 
 from controller.report.cost import arm_costs, cost_of, round_costs
+from controller.rules.scores import Scores, baselines, policy_scores, scores_of
 from sealkit.config import CostConfig
 from sealkit.resources import (
     Editor,
@@ -32,23 +30,8 @@ from sealkit.types import Usage
 _SPLITS = {TrialPhase.E_STEP: "train", TrialPhase.HELD_OUT: "held_out"}
 
 
-@dataclass
-class Arm:
-    """The scores of one policy's self-edits (or of the raw passages) by context, in [0, 1]."""
-
-    by_context: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
-
-    def means(self) -> dict[str, float]:
-        """Mean score of each context."""
-        return {context: fmean(scores) for context, scores in sorted(self.by_context.items())}
-
-    def bests(self) -> dict[str, float]:
-        """Best score of each context, on the very questions that chose it: an upper bound, not an expectation."""
-        return {context: max(scores) for context, scores in sorted(self.by_context.items())}
-
-
-def build_report(run: Run, trials: Sequence[Trial], policies: Sequence[PolicyVersion]) -> RunReport:
-    """The report of a run, so far or in the end. `policies`: those of the run, oldest first, the start included."""
+def build_report(run: Run, trials: Sequence[Trial], policies: Sequence[PolicyVersion], prices: CostConfig) -> RunReport:
+    """The report of a run, finished or not. `policies`: those of the run, oldest first, with θ_0."""
     order = {policy.name: index for index, policy in enumerate(policies)}
     variant = max((trial.batch_variant_rate for trial in trials), default=0.0)
     rows = [_widened(row, variant) for phase in _SPLITS for row in _split_rows(phase, trials, order)]
@@ -57,10 +40,9 @@ def build_report(run: Run, trials: Sequence[Trial], policies: Sequence[PolicyVer
     refused = [policy for policy in policies if policy.gate is GateState.REFUSED and policy.round is not None]
     if refused and len(refused) == len(policies) - 1:
         verdict = (
-            f"The gate refused every policy that was trained, so the policy did not move: {refused[-1].gate_reason}."
+            f"The gate refused every policy that was trained, so the policy did not change: {refused[-1].gate_reason}."
         )
     against, sentences = _against_others(trials, order)
-    prices = CostConfig.model_validate(run.config.get("cost", {}))
     ends = run.end_time or max((t.end_time for t in trials if t.end_time), default=run.create_time)
     return RunReport(
         rows=tuple(rows),
@@ -84,23 +66,22 @@ def _split_rows(phase: TrialPhase, trials: Sequence[Trial], order: Mapping[str, 
     """Rows of one split: base, passage-only, the other arms, then the self-edits of each policy."""
     split = _SPLITS[phase]
     here = [trial for trial in trials if trial.phase is phase]
-    base = _baselines(here)
+    base = baselines(here)
     first: dict[str, float] = {}
     for policy, context in sorted(base, key=lambda key: order.get(key[0], len(order))):
         first.setdefault(context, base[policy, context])
     yield from _row("base", "no adapter", split, mean_estimate(list(first.values())))
-    passage = _arm(here, base, Editor.PASSAGE_ONLY)
-    yield from _row("passage_only", "passage only", split, mean_estimate(list(passage.means().values())))
+    passage = scores_of(here, base, Editor.PASSAGE_ONLY)
+    yield from _row("passage_only", "passage only", split, passage.mean())
     for editor in sorted({trial.editor for trial in here} - {Editor.POLICY, Editor.PASSAGE_ONLY}):
-        yield from _arm_rows(_arm(here, base, editor), f"{editor}.self_edit", f"self-edits by {editor}", split)
+        yield from _arm_rows(scores_of(here, base, editor), f"{editor}.self_edit", f"self-edits by {editor}", split)
     for name, index in order.items():
-        arm = _arm([t for t in here if t.policy == name], base, Editor.POLICY)
-        yield from _arm_rows(arm, f"theta_{index}.self_edit", f"self-edits by θ_{index}", split)
+        yield from _arm_rows(policy_scores(here, name), f"theta_{index}.self_edit", f"self-edits by θ_{index}", split)
 
 
-def _arm_rows(arm: Arm, key: str, who: str, split: str) -> Iterable[ReportRow]:
-    """Mean and, where there were several, best."""
-    yield from _row(f"{key}.mean", f"{who}, mean", split, mean_estimate(list(arm.means().values())))
+def _arm_rows(arm: Scores, key: str, who: str, split: str) -> Iterable[ReportRow]:
+    """Mean and, if a context has several, best."""
+    yield from _row(f"{key}.mean", f"{who}, mean", split, arm.mean())
     if any(len(scores) > 1 for scores in arm.by_context.values()):
         k = max(len(scores) for scores in arm.by_context.values())
         yield from _row(f"{key}.best", f"{who}, best of {k}", split, mean_estimate(list(arm.bests().values())))
@@ -112,62 +93,47 @@ def _row(key: str, label: str, split: str, accuracy: Estimate | None) -> Iterabl
 
 
 def _widened(row: ReportRow, variant: float) -> ReportRow:
-    """With an interval that holds the answers that depend on their company too."""
-    return row.model_copy(update={"accuracy": widened(row.accuracy, variant)})
-
-
-def _baselines(trials: Iterable[Trial]) -> dict[tuple[str, str], float]:
-    """Score without an adapter by (policy, context)."""
-    return {(t.policy, t.context_id): t.baseline_accuracy for t in trials if t.baseline_accuracy is not None}
-
-
-def _arm(trials: Iterable[Trial], base: Mapping[tuple[str, str], float], editor: str) -> Arm:
-    arm = Arm()
-    for trial in trials:
-        score = base.get((trial.policy, trial.context_id)) if trial.state is TrialState.REJECTED else trial.accuracy
-        if trial.editor == editor and score is not None:
-            arm.by_context[trial.context_id].append(score)
-    return arm
+    """The row with its interval widened by the share of answers that depend on the batch."""
+    return row.changed(accuracy=widened(row.accuracy, variant))
 
 
 def _rl_step(trials: Sequence[Trial], order: Mapping[str, int]) -> tuple[Estimate | None, str]:
-    """Whether the last policy writes better self-edits than the first, on held-out contexts, and the sentence on it."""
+    """How much better the last policy's self-edits are than the first's, on held-out contexts, and a sentence."""
     held_out = [trial for trial in trials if trial.phase is TrialPhase.HELD_OUT]
-    base = _baselines(held_out)
-    arms = {name: _arm([t for t in held_out if t.policy == name], base, Editor.POLICY).means() for name in order}
+    arms = {name: policy_scores(held_out, name).means() for name in order}
     scored = [name for name in order if arms[name]]
     if len(order) < 2:
-        return None, "No self-edit was kept, so the policy did not move and the RL step cannot have paid."
+        return None, "No self-edit was kept, so the policy did not change and the RL step had no effect."
     if len(scored) < 2:
         return (
             None,
-            "The policies were not scored on the same held-out contexts, so nothing can be said of the RL step.",
+            "The policies were not scored on the same held-out contexts, so the effect of the RL step is unknown.",
         )
     gain = _paired(arms[scored[0]], arms[scored[-1]], held_out)
     if gain is None:
         return (
             None,
-            "The policies were not scored on the same held-out contexts, so nothing can be said of the RL step.",
+            "The policies were not scored on the same held-out contexts, so the effect of the RL step is unknown.",
         )
     figures = _figures(gain)
     if gain.low > 0:
-        return gain, f"The RL step paid: θ_{order[scored[-1]]} against θ_0 is {figures}."
+        return gain, f"The RL step improved the self-edits: θ_{order[scored[-1]]} minus θ_0 is {figures}."
     if gain.high < 0:
-        return gain, f"The RL step did harm: θ_{order[scored[-1]]} against θ_0 is {figures}."
-    return gain, f"The RL step did not measurably pay on this run: θ_{order[scored[-1]]} against θ_0 is {figures}."
+        return gain, f"The RL step made the self-edits worse: θ_{order[scored[-1]]} minus θ_0 is {figures}."
+    return gain, f"The RL step had no measurable effect in this run: θ_{order[scored[-1]]} minus θ_0 is {figures}."
 
 
 def _against_others(trials: Sequence[Trial], order: Mapping[str, int]) -> tuple[dict[str, Estimate], list[str]]:
-    """The last policy's self-edits on held-out contexts minus those of every other editor, and a sentence on each."""
+    """The last policy's score on held-out contexts minus that of every other editor, and a sentence on each."""
     held_out = [trial for trial in trials if trial.phase is TrialPhase.HELD_OUT]
-    base = _baselines(held_out)
-    arms = {name: _arm([t for t in held_out if t.policy == name], base, Editor.POLICY).means() for name in order}
+    base = baselines(held_out)
+    arms = {name: policy_scores(held_out, name).means() for name in order}
     last = next((name for name in reversed(list(order)) if arms[name]), None)
     gains: dict[str, Estimate] = {}
     if last is None:
         return gains, []
     for editor in sorted({trial.editor for trial in held_out} - {Editor.POLICY, Editor.PASSAGE_ONLY}):
-        gain = _paired(_arm(held_out, base, editor).means(), arms[last], held_out)
+        gain = _paired(scores_of(held_out, base, editor).means(), arms[last], held_out)
         if gain is not None:
             gains[editor] = gain
     who = f"θ_{order[last]}"
@@ -179,15 +145,16 @@ def _standing(who: str, editor: str, gain: Estimate) -> str:
         return f"{who} writes better self-edits than {editor}"
     if gain.high < 0:
         return f"{who} writes worse self-edits than {editor}"
-    return f"{who} and {editor} cannot be told apart"
+    return f"{who} and {editor} do not differ measurably"
 
 
 def _paired(first: Mapping[str, float], last: Mapping[str, float], trials: Iterable[Trial]) -> Estimate | None:
-    """Scores by context, `last` minus `first`, on the contexts that both have; as wide as the answers' variant ask."""
+    """Scores by context, `last` minus `first`, on the contexts that both have. The interval is widened by the share of
+    answers that depend on the batch."""
     shared = sorted(first.keys() & last.keys())
     gain = paired_difference([first[c] for c in shared], [last[c] for c in shared])
     variant = max((trial.batch_variant_rate for trial in trials), default=0.0)
-    return widened(gain, 2 * variant, low=-1.0) if gain else None  # both sides were answered
+    return widened(gain, 2 * variant, low=-1.0) if gain else None  # twice: on both sides
 
 
 def _figures(gain: Estimate) -> str:
@@ -195,7 +162,7 @@ def _figures(gain: Estimate) -> str:
 
 
 def _outcome(trial: Trial) -> str:
-    """State, with the reason where the trial has no score; a trial that early stopping stopped is counted apart."""
+    """State, with the reason if the trial has no score; trials that early stopping stopped are counted separately."""
     if trial.state is TrialState.REJECTED:
         return f"rejected: {trial.rejection.partition(':')[0]}"
     if trial.state is TrialState.FAILED and trial.error:

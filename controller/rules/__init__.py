@@ -1,1 +1,1 @@
-"""What decides: selection, reward, gate, arms, rehearsal; no database write and no call but what is handed in."""
+"""Decisions: selection, reward, gate, arms, rehearsal. No database access, and only the calls that are passed in."""

@@ -1,4 +1,4 @@
-"""Consolidation: one training on all that was kept, so that later texts do not write over earlier ones."""
+"""Consolidation: one training on everything that was kept, so that later texts do not overwrite earlier ones."""
 
 from __future__ import annotations
 
@@ -7,48 +7,54 @@ from collections.abc import Sequence
 from controller.db.trials import Plan
 from controller.rules.seeds import inner_seed
 from controller.rules.setup import Setup
-from sealkit.domains.base import Context
+from sealkit import limits
+from sealkit.domains.base import Context, spec_of
 from sealkit.errors import LimitExceeded
 from sealkit.names import id_of
 from sealkit.resources import Trial
 from sealkit.types import TrainingSpec, seed_of
 
-_MAX_EXAMPLES = 10_000  # of a TrainingSpec
-
 
 def consolidated(setup: Setup, contexts: Sequence[Context], kept: Sequence[Trial], t: int) -> TrainingSpec:
-    """The spec of one adapter on the examples of all `kept` trials, oldest first, and the run's rehearsal. Shape and
-    hyper-parameters are the config's own: those that single self-edits chose for themselves were for them alone.
+    """The spec of one adapter on the examples of all `kept` trials, oldest first, with the run's rehearsal and anchors.
+    A teacher's answers are those of the trials. Shape and hyper-parameters are the config's, not those that single
+    self-edits chose.
 
-    Raises LimitExceeded where there are more examples than one spec may hold.
+    Raises LimitExceeded if there are more examples than one spec may have.
     """
     by_id = {context.context_id: context for context in contexts}
     examples = [
         example
         for trial in kept
-        for example in setup.domain.compile(
-            by_id[trial.context_id], trial.completion, inner_seed(setup.config.seed, _plan(setup, trial))
+        for example in spec_of(
+            setup.domain,
+            by_id[trial.context_id],
+            trial.completion,
+            trial.teacher_answers,
+            inner_seed(setup.config.seed, _plan(setup, trial)),
         ).examples
     ]
-    if len(examples) > _MAX_EXAMPLES:
+    if len(examples) > limits.EXAMPLES:
         raise LimitExceeded(
-            f"what was learned makes {len(examples)} examples, one adapter takes {_MAX_EXAMPLES}; start a new run, or "
-            'commit by joining (adapt.commit = "join")',
-            metadata={"limit": "examples", "allowed": str(_MAX_EXAMPLES), "asked": str(len(examples))},
+            f"the kept trials have {len(examples)} examples, but an adapter has at most {limits.EXAMPLES}; start a new "
+            'run, or commit by joining (adapt.commit = "join")',
+            metadata={"limit": "examples", "allowed": str(limits.EXAMPLES), "asked": str(len(examples))},
         )
     inner = setup.config.inner_loop
-    return TrainingSpec(
-        examples=tuple(examples),
-        rehearsal=setup.rehearsal,
-        lora=inner.lora,
-        optimisation=inner.optimisation,
-        append_eos=inner.append_eos,
-        seed=seed_of(setup.config.seed, "consolidation", t),
+    return setup.mixed(
+        TrainingSpec(
+            examples=tuple(examples),
+            lora=inner.lora,
+            optimisation=inner.optimisation,
+            distillation=inner.distillation,
+            append_eos=inner.append_eos,
+            seed=seed_of(setup.config.seed, "consolidation", t),
+        )
     )
 
 
 def _plan(setup: Setup, trial: Trial) -> Plan:
-    """The plan that the trial was made by, as far as its seed goes."""
+    """The fields of the trial's plan that its seed derives from."""
     return Plan(
         run_id=setup.run_id,
         round=trial.round,

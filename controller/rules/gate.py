@@ -1,9 +1,9 @@
-"""The gate: what a policy forgot is measured before it is published; what forgot too much stays unpublished."""
+"""The gate: a policy's forgetting is measured before it is published; a policy that forgot too much is not
+published."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from controller.retry import gather_or_cancel
 from controller.rules.setup import Setup
@@ -12,55 +12,55 @@ from sealkit.domains.base import Context
 from sealkit.observability.metrics import GATE
 from sealkit.resources import GateState, PolicyVersion, Trial
 from sealkit.rpc.protocols import Evaluator
-from sealkit.types import Evaluation, Policy, Query, Retention, accuracy
-
-_BASE: dict[str, Any] = {"forgetting": 0.0, "gate": GateState.PASSED, "gate_reason": "the base model itself"}
+from sealkit.types import Evaluation, EvaluationRequest, Policy, Query, Retention, accuracy
 
 
 async def measured(
     theta: PolicyVersion, setup: Setup, evaluator: Evaluator, contexts: Sequence[Context] = ()
 ) -> PolicyVersion:
-    """The policy with what it forgot of the retention suite and how far it moved, both against the base model, what the
-    gate says to that, and its accuracy on each of `contexts`. Raises what the evaluator raises."""
+    """The policy with its forgetting on the retention suite and its KL, both against the base model, the gate's
+    decision, and its accuracy on each of `contexts`. Raises the evaluator's errors."""
     config, subject = setup.config.evaluation, Policy(name=theta.name, adapter=theta.adapter)
 
     async def ask(queries: Sequence[Query], *, whole: bool = False) -> Evaluation:
-        return await evaluator.evaluate(
-            subject,
-            None,
-            queries,
+        request = EvaluationRequest(
+            policy=subject,
+            queries=tuple(queries),
             sampling=config.sampling,
             judge=setup.judge,
             retention_queries=setup.retention if whole else (),
             retention_limit=config.retention_limit,
             measure_divergence=whole and config.divergence,
         )
+        return await evaluator.evaluate(request)
 
     rows = [ask(setup.domain.queries(context)) for context in contexts]
     if theta.adapter is None:
-        answers, found = await gather_or_cancel(*rows), _BASE
+        answers = await gather_or_cancel(*rows)
+        found = theta.changed(forgetting=0.0, gate=GateState.PASSED, gate_reason="the base model itself")
     else:
         whole, *answers = await gather_or_cancel(ask((), whole=True), *rows)
         state, reason = verdict(whole.retention, setup.config.gate)
         GATE.labels(state.value).inc()
-        found = {
-            "retention": whole.retention,
-            "divergence": whole.divergence,
-            "forgetting": whole.retention.forgetting if whole.retention else None,
-            "gate": state,
-            "gate_reason": reason,
-            "usage": theta.usage + whole.usage,
-        }
+        found = theta.changed(
+            retention=whole.retention,
+            divergence=whole.divergence,
+            forgetting=whole.retention.forgetting if whole.retention else None,
+            gate=state,
+            gate_reason=reason,
+            usage=theta.usage + whole.usage,
+        )
     scores = {c.context_id: accuracy(answer.verdicts) for c, answer in zip(contexts, answers, strict=True)}
-    usage = sum((answer.usage for answer in answers), found.get("usage", theta.usage))
-    known = {context: score for context, score in scores.items() if score is not None}
-    return theta.model_copy(update={**found, "usage": usage, "scores": known})
+    return found.changed(
+        usage=sum((answer.usage for answer in answers), found.usage),
+        scores={context: score for context, score in scores.items() if score is not None},
+    )
 
 
 def verdict(retention: Retention | None, config: GateConfig) -> tuple[GateState, str]:
-    """Refused where forgetting lies above the limit with confidence: where all of its 95 % interval does."""
+    """The decision and its reason: refused if the whole 95 % interval of forgetting is above the limit."""
     if retention is None:
-        return GateState.UNMEASURED, "no retention suite was asked"
+        return GateState.UNMEASURED, "there is no retention suite"
     found = (
         f"it forgot {retention.forgetting:.2f} [{retention.forgetting_low:.2f}, {retention.forgetting_high:.2f}] of "
         f"{retention.kept} retention questions"
@@ -70,6 +70,11 @@ def verdict(retention: Retention | None, config: GateConfig) -> tuple[GateState,
     return GateState.PASSED, found
 
 
+def next_policy(theta: PolicyVersion, made: PolicyVersion) -> PolicyVersion:
+    """θ_{t+1}: the policy that round t made, or θ_t if that is θ_t itself or the gate refused it."""
+    return theta if made.gate is GateState.REFUSED else made
+
+
 def within_gate(trial: Trial, config: GateConfig) -> bool:
-    """Whether a trial by itself forgot little enough to be committed; one whose retention is not known may be."""
+    """Whether a single trial forgot little enough to be committed; true if its retention was not measured."""
     return verdict(trial.retention, config)[0] is not GateState.REFUSED

@@ -1,7 +1,7 @@
-"""Rehearsal against forgetting: examples of what the model could do before, mixed into every training.
+"""Rehearsal against forgetting: questions of the retention suite, mixed into every training.
 
-The retention suite is split once a run, by seed: what is rehearsed is never measured, so that a model cannot look as if
-it remembered by having just been told. The answers are the suite's own, or the base model's: self-synthesized
+The suite is split once per run, by seed: rehearsed questions are never measured, because a model that was just trained
+on a question does not show whether it remembers. The answers are the suite's own, or the base model's: self-synthesized
 rehearsal (arXiv 2403.01244) on given questions.
 """
 
@@ -13,8 +13,8 @@ from sealkit.types import Query, TrainingExample, seed_of
 
 
 def split(suite: Sequence[Query], count: int, seed: int) -> tuple[tuple[Query, ...], tuple[Query, ...]]:
-    """(to rehearse, to measure): `count` queries that the seed and their ids alone decide, and the rest; each in the
-    order of the suite."""
+    """(to rehearse, to measure): `count` queries, drawn by seed and id, and the rest; each in the order of the
+    suite."""
     drawn = sorted(suite, key=lambda query: seed_of(seed, "rehearsal", query.query_id))[:count]
     rehearsed = {query.query_id for query in drawn}
     return (
@@ -24,8 +24,8 @@ def split(suite: Sequence[Query], count: int, seed: int) -> tuple[tuple[Query, .
 
 
 def examples_of(queries: Sequence[Query], answers: Mapping[str, str] | None = None) -> tuple[TrainingExample, ...]:
-    """What to train on: each question with the suite's answer, or with that of `answers` by query id; an empty answer
-    teaches nothing and is left out."""
+    """Training examples: each question with the suite's answer, or with that of `answers` by query id; questions with
+    an empty answer are left out."""
     said = {query.query_id: query.gold for query in queries} if answers is None else answers
     return tuple(
         TrainingExample(text=said[query.query_id], prompt=query.prompt)

@@ -11,7 +11,7 @@ def reward(gain: float, forgetting: float | None, divergence: Divergence | None,
     (λ = μ = 0).
 
     `gain` and `forgetting` are differences of accuracies, in [-1, 1]; KL is KL(base || adapted) on the fixed text, in
-    nats a token, 0 or more. What was not measured weighs nothing.
+    nats a token, 0 or more. A quantity that was not measured counts as 0.
     """
     kl = divergence.on_fixed_text if divergence is not None else 0.0
     return gain - config.forgetting_weight * (forgetting or 0.0) - config.divergence_weight * kl

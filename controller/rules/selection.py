@@ -1,6 +1,7 @@
-"""Selection: which trials of a group teach the next policy: the config's rule, then the conditions on what it kept.
+"""Selection: which trials of a group the next policy is trained on: the config's rule, then conditions on the kept
+ones.
 
-Each rule is a pure function from scores to kept indices.
+Each rule is a pure function from scores to kept indices; `RULES` has all of them by name.
 
 `best_of_k` is SEAL's rule for passages (the best of five by mean accuracy), `positive` its binary ReST^EM rule for
 ARC (arXiv 2506.10943), and `significant` keeps what beats the baseline beyond chance: McNemar's exact paired test on
@@ -9,7 +10,7 @@ the verdicts of the same questions, with Holm's step-down over the completions o
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import isnan
 
@@ -30,7 +31,7 @@ class PairedVerdicts:
 
     Attributes:
         adapter: Whether the adapter answered each question right; None where the judge gave no verdict.
-        baseline: The same for the policy without the adapter.
+        baseline: The same for the same model without the adapter.
 
     Raises:
         ValueError: The two differ in length.
@@ -45,7 +46,7 @@ class PairedVerdicts:
 
     @property
     def won(self) -> int:
-        """Questions that only the adapter got right; a question without both verdicts tells nothing."""
+        """Questions that only the adapter got right; questions without both verdicts are ignored."""
         return sum(a is True and b is False for a, b in zip(self.adapter, self.baseline, strict=True))
 
     @property
@@ -83,7 +84,7 @@ def positive(rewards: Sequence[float | None]) -> list[int]:
 
 
 def _scored(rewards: Sequence[float | None]) -> list[tuple[int, float]]:
-    """Pair each present reward with its index; NaN would make a choice that depends on the order."""
+    """Pair each reward that is not None with its index; with NaN the choice would depend on the order."""
     scored = [(index, reward) for index, reward in enumerate(rewards) if reward is not None]
     for index, reward in scored:
         if isnan(reward):
@@ -118,29 +119,55 @@ def significant(trials: Sequence[PairedVerdicts | None], *, alpha: float = 0.05)
 
 
 @dataclass(frozen=True, slots=True)
+class Candidates:
+    """What a rule chooses from, one entry a trial, in the group's order. `rewards`: None for a trial that was rejected
+    or not graded. `verdicts`: the trial's beside the baseline's, None without a reward; empty unless the rule needs
+    them."""
+
+    rewards: Sequence[float | None]
+    verdicts: Sequence[PairedVerdicts | None] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """A selection rule. `kept` returns the indices of the kept trials; `needs_verdicts`: whether it reads
+    `Candidates.verdicts`, which are stored apart from the trials."""
+
+    kept: Callable[[Candidates, SelectionConfig], list[int]]
+    needs_verdicts: bool = False
+
+
+RULES = {
+    "best_of_k": Rule(lambda group, _: best_of_k(group.rewards)),
+    "positive": Rule(lambda group, _: positive(group.rewards)),
+    "significant": Rule(
+        lambda group, config: significant(group.verdicts, alpha=config.significance), needs_verdicts=True
+    ),
+}
+"""By the name in `selection.rule`."""
+
+
+@dataclass(frozen=True, slots=True)
 class Group:
-    """The trials of one context in one round, ended, in the order of their index; `passage` is its passage-only one."""
+    """The ended trials of one context in one round, in the order of their index; `passage` is the passage-only one."""
 
     edits: Sequence[Trial]
     passage: Trial | None
 
 
 def chosen(group: Group, config: SelectionConfig, verdicts: dict[str, BothVerdicts]) -> list[Trial]:
-    """The trials of a group that are kept. `verdicts` by trial name, a trial's and its baseline's, are needed by the
-    `significant` rule alone. Only a trial with a reward is ever kept: none that was rejected, failed, cancelled or
-    stopped early; and none of an arm that is there to compare."""
+    """The trials of a group that are kept. `verdicts`: by trial name, a trial's and its baseline's; may be empty for a
+    rule that does not need them. Only trials with a reward are kept, so none that was rejected, failed, cancelled or
+    stopped early; and only those of arms to learn from."""
+    rule = RULES[config.rule]
     edits = [trial for trial in group.edits if trial.editor in config.learn_from]
     rewards = [trial.reward if trial.state is TrialState.SUCCEEDED else None for trial in edits]
-    if config.rule == "best_of_k":
-        indices = best_of_k(rewards)
-    elif config.rule == "positive":
-        indices = positive(rewards)
-    else:
-        pairs = [
-            None if reward is None else _paired(*verdicts[trial.name])
-            for trial, reward in zip(edits, rewards, strict=True)
-        ]
-        indices = significant(pairs, alpha=config.significance)
+    pairs = [
+        None if reward is None else _paired(*verdicts[trial.name])
+        for trial, reward in zip(edits, rewards, strict=True)
+        if rule.needs_verdicts
+    ]
+    indices = rule.kept(Candidates(rewards, pairs), config)
     kept = [edits[i] for i in indices if passes(edits[i], group.passage, config)]
     SELECTED.labels("kept").inc(len(kept))
     SELECTED.labels("dropped").inc(len(edits) - len(kept))
@@ -148,8 +175,8 @@ def chosen(group: Group, config: SelectionConfig, verdicts: dict[str, BothVerdic
 
 
 def passes(trial: Trial, passage: Trial | None, config: SelectionConfig) -> bool:
-    """Whether a trial does better than the baseline and than training on the raw context, where the config asks for
-    that. A passage-only trial without a reward cannot be beaten: better has to be shown."""
+    """Whether a trial is better than the baseline and than training on the raw context, if the config asks for that. A
+    passage-only trial without a reward cannot be beaten: there is nothing to compare with."""
     if config.must_gain and not (trial.accuracy or 0.0) > (trial.baseline_accuracy or 0.0):
         return False
     if not config.must_beat_passage_only:

@@ -1,27 +1,52 @@
-"""What a run needs beside its trials: its config, its domain, its retention suite; all from the record."""
+"""A run's setup: its config, domain and retention suite, all from the database."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
+from pydantic import Field
+
+from controller.db.database import storable
 from controller.db.runs import RunPlan
 from controller.retry import retry_until_available
-from controller.rules.arms import count_edits
+from controller.rules.anchors import anchors_of, answering
 from controller.rules.rehearsal import examples_of, split
 from controller.rules.seeds import shuffled
-from sealkit.config import RunConfig, parse_config
+from sealkit.config import RunConfig
 from sealkit.domains.base import Context, Domain, load_domain
-from sealkit.names import run_name
-from sealkit.resources import TrialPhase
+from sealkit.resources import Editor
 from sealkit.rpc.protocols import Generator
-from sealkit.types import Policy, Prompt, Query, TrainingExample, digest_of, seed_of
+from sealkit.types import (
+    Anchoring,
+    Policy,
+    Prompt,
+    Query,
+    Sampling,
+    TrainingExample,
+    TrainingSpec,
+    Value,
+    digest_of,
+    seed_of,
+)
+
+BASE = Policy(name=Editor.BASE)
+"""The bare base model as a policy."""
+
+
+class BaseAnswers(Value):
+    """The base model's own answers, by id, to rehearsed questions and to anchors. Sampled once per run and stored in
+    the database, so that every process trains on the same texts."""
+
+    rehearsal: dict[str, str] = Field(default_factory=dict)
+    anchors: dict[str, str] = Field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """A run's fixed parts. `retention` is what is measured of the suite, `rehearsed` the rest; `rehearsal` is mixed in
-    with every training, and empty until the base model's own answers are known (`with_rehearsal_answers`)."""
+    """A run's fixed parts. `retention`: the measured part of the suite; `rehearsed` and `anchored` (prompts by id) are
+    never measured. `rehearsal` and `anchors` are the examples mixed into every training; they are incomplete until the
+    base model has answered (`asks_base`)."""
 
     run_id: str
     config: RunConfig
@@ -30,35 +55,74 @@ class Setup:
     retention_digest: str
     rehearsed: tuple[Query, ...]
     rehearsal: tuple[TrainingExample, ...]
-    start_policy: str
+    anchored: Mapping[str, Prompt] = field(default_factory=dict)
+    anchors: tuple[TrainingExample, ...] = ()
+    asks_base: bool = False
+    """Whether `base_answers` are needed before any training."""
     earlier: tuple[Query, ...] = ()
-    """Of contexts learned earlier: a trial's retention suite has them too (`retention.with_earlier`)."""
+    """Queries of contexts learned earlier in the run, which are part of a trial's retention (`with_earlier`)."""
 
     @property
     def judge(self) -> str:
-        """Who grades the answers."""
+        """The judge that grades the answers."""
         return self.config.evaluation.judge or self.domain.judge
 
+    def started_from(self, policy: Policy) -> Policy:
+        """The policy that the adapter of a self-edit by `policy` is trained and evaluated on."""
+        return BASE if self.config.inner_loop.start_from == "base" else policy
+
+    def mixed(self, spec: TrainingSpec) -> TrainingSpec:
+        """A spec with the run's rehearsal and anchors."""
+        anchoring = self.config.inner_loop.anchors.anchoring if self.anchors else Anchoring()
+        return spec.changed(rehearsal=self.rehearsal, anchors=self.anchors, anchoring=anchoring)
+
     def contexts_of_round(self, train: Sequence[Context], round_index: int) -> list[Context]:
-        """The next `contexts_per_round` of the shuffled train split, going round; a context comes once a round."""
+        """The next `contexts_per_round` of the shuffled train split, cyclically; a context occurs once in a round."""
         order = shuffled(train, self.config.seed)
         size = min(self.config.contexts_per_round, len(order))
         return [order[(round_index * size + i) % len(order)] for i in range(size)]
 
 
 def make_setup(plan: RunPlan, plugins: Sequence[str]) -> Setup:
-    """Raises InvalidConfig or UnknownDomain where this process cannot do what the record says."""
-    config = parse_config(plan.config, source=run_name(plan.run_id))
+    """Raises InvalidConfig or UnknownDomain if this process does not support the run's config."""
+    config = plan.config
     domain = load_domain(config.domain.name, plugins=plugins)(config.domain.options, config.inner_loop)
-    # Suites are written kind by kind, and `retention_limit` takes the first that the base answers right.
+    # Suites are sorted by kind, and `retention_limit` takes the first ones that the base model answers right.
     mixed = sorted(plan.retention, key=lambda record: seed_of(config.seed, "order of retention", record["id"]))
-    rehearsed, retention = split(tuple(map(retention_query, mixed)), config.rehearsal.examples, config.seed)
-    rehearsal = examples_of(rehearsed) if config.rehearsal.source == "suite" else ()
-    return Setup(plan.run_id, config, domain, retention, digest_of(*retention), rehearsed, rehearsal, plan.start_policy)
+    suite = tuple(map(retention_query, mixed))
+    _, retention = split(suite, set_aside(config), config.seed)
+    rehearsed, _ = split(suite, config.rehearsal.examples, config.seed)
+    setup = Setup(
+        run_id=plan.run_id,
+        config=config,
+        domain=domain,
+        retention=retention,
+        retention_digest=digest_of(*retention),
+        rehearsed=rehearsed,
+        rehearsal=examples_of(rehearsed) if config.rehearsal.source == "suite" else (),
+        anchored=_anchored(config, suite, plan.anchors),
+    )
+    if plan.base_answers is not None:
+        return with_base_answers(setup, BaseAnswers.from_stored(plan.base_answers))
+    own_words = bool(rehearsed) and config.rehearsal.source == "model"
+    return replace(setup, asks_base=own_words or bool(setup.anchored))
+
+
+def set_aside(config: RunConfig) -> int:
+    """Number of questions of the retention suite that are trained on, and so never measured."""
+    anchors = config.inner_loop.anchors
+    return max(config.rehearsal.examples, anchors.count if anchors.source == "suite" else 0)
+
+
+def _anchored(config: RunConfig, suite: Sequence[Query], drawn: Sequence[Mapping[str, str]]) -> dict[str, Prompt]:
+    anchors = config.inner_loop.anchors
+    if anchors.source == "suite":
+        return {query.query_id: query.prompt for query in split(suite, anchors.count, config.seed)[0]}
+    return {record["id"]: Prompt(user=record["prompt"]) for record in drawn}
 
 
 def with_earlier(setup: Setup, contexts: Sequence[Context]) -> Setup:
-    """The setup of a trial that is asked the queries of these contexts again, learned earlier in the run."""
+    """The setup of a trial that also asks the queries of these contexts, which the run learned earlier."""
     earlier = tuple(query for context in contexts for query in setup.domain.queries(context))
     return replace(setup, earlier=earlier, retention_digest=digest_of(*earlier, *setup.retention))
 
@@ -69,30 +133,34 @@ def retention_query(record: Mapping[str, str]) -> Query:
     return Query(query_id=record["id"], question=question, gold=record["answer"], prompt=Prompt(user=question))
 
 
-def planned_trials(config: RunConfig, *, train: int, held_out: int, ready: Collection[str] = ()) -> int:
-    """Trials of a whole run in which every round moves the policy; a round that does not takes its own off. An
-    adaptation tries every train context once, and no held-out one. `ready`: editors whose self-edits the domain has."""
-    passage = int(config.passage_only)
-    group = count_edits(config, TrialPhase.E_STEP, ready, first=True) + passage
-    if config.task == "adapt":
-        return train * group
-    each_round = min(config.contexts_per_round, train) * group
-    first, later = (count_edits(config, TrialPhase.HELD_OUT, ready, first=first) for first in (True, False))
-    scored = held_out * (first + passage + later * config.rounds) if config.held_out.samples else 0
-    return config.rounds * each_round + scored
+async def base_answers(setup: Setup, generator: Generator) -> BaseAnswers:
+    """The base model's answers to the anchors, and to the rehearsed questions if the config asks for them. They are
+    sampled greedily; an unavailable generator is waited for."""
+    own_words = setup.rehearsed if setup.config.rehearsal.source == "model" else ()
+    greedy = setup.config.evaluation.sampling.changed(temperature=0.0, seed=0)
+    asked = {query.query_id: query.prompt for query in own_words}
+
+    async def ask(prompts: Mapping[str, Prompt], sampling: Sampling) -> dict[str, str]:
+        if not prompts:
+            return {}
+        wanted = [(name, prompt, [0]) for name, prompt in prompts.items()]
+        return {said.context_id: storable(said.text) async for said in generator.sample(BASE, wanted, sampling)}
+
+    async def ask_both() -> BaseAnswers:
+        return BaseAnswers(
+            rehearsal=await ask(asked, greedy),
+            anchors=await ask(setup.anchored, answering(setup.config.inner_loop.anchors)),
+        )
+
+    return await retry_until_available(ask_both, doing="sampling answers of the base model")
 
 
-async def with_rehearsal_answers(setup: Setup, generator: Generator) -> Setup:
-    """The setup with what the base model itself answers to rehearse, where the config asks for that. Answers are
-    greedy, so every process that asks gets the same wherever texts do not depend on the batch."""
-    if setup.config.rehearsal.source != "model" or not setup.rehearsed or setup.rehearsal:
-        return setup
-    greedy = setup.config.evaluation.sampling.model_copy(update={"temperature": 0.0, "seed": 0})
-    prompts = [(query.query_id, query.prompt, [0]) for query in setup.rehearsed]
-
-    async def ask() -> dict[str, str]:
-        base = Policy(name="base")
-        return {said.context_id: said.text async for said in generator.sample(base, prompts, greedy)}
-
-    answers = await retry_until_available(ask, doing="asking the base model what to rehearse")
-    return replace(setup, rehearsal=examples_of(setup.rehearsed, answers))
+def with_base_answers(setup: Setup, answers: BaseAnswers) -> Setup:
+    """The setup with the base model's answers."""
+    own_words = setup.config.rehearsal.source == "model"
+    return replace(
+        setup,
+        rehearsal=examples_of(setup.rehearsed, answers.rehearsal) if own_words else setup.rehearsal,
+        anchors=anchors_of(setup.anchored, answers.anchors),
+        asks_base=False,
+    )

@@ -1,1 +1,1 @@
-"""How a run goes: its rounds, the steps they are made of, and who drives it."""
+"""The execution of runs: rounds, their steps, and the driver."""

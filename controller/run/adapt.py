@@ -1,13 +1,13 @@
-"""Adaptation: the contexts learned one after the other, each committed for good, on one screen.
+"""Adaptation: learns the contexts in sequence and commits each.
 
     for each context i, in the order of the dataset:
         E-step   sample k self-edits under θ_i; train an adapter on each; reward it on held-out queries
-        commit   the best of those that forgot little enough, on top of θ_i or by consolidation, gives θ_{i+1}
+        commit   the best of those that forgot little enough, joined to θ_i or by consolidation, gives θ_{i+1}
         measure  what θ_{i+1} forgot, and its accuracy on every context of the run: row i + 1 of R
-        gate     published, or refused: then θ_i stays, and the refused version stays in the record
+        gate     θ_{i+1} is published, or refused: then θ_i stays, and the refused version stays in the database
 
-A context is a round of the record, so that an adaptation can be stopped at any line and begun again from the top, as
-`round.rest_em` can. What is not kept: held-out contexts; nothing here learns to write better self-edits.
+A context is one round in the database, so an adaptation can stop at any line and be started again from the top, like
+`rest_em`. There are no held-out contexts: nothing here learns to write better self-edits.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ async def adapt(run: RunSteps) -> None:
 
 
 async def learn(run: RunSteps, t: int, theta: PolicyVersion, context: Context) -> PolicyVersion:
-    """One context; θ_{t+1}, or θ_t where nothing helped or what did was refused."""
+    """One context; returns θ_{t+1}, or θ_t if no trial helped or the gate refused."""
     await run.stage(t, "E-step")
     group = await group_of(run, t, TrialPhase.E_STEP, theta, context)
     run.check_any_worked([group])
@@ -40,8 +40,8 @@ async def learn(run: RunSteps, t: int, theta: PolicyVersion, context: Context) -
 
 
 async def best_of(run: RunSteps, group: Group) -> list[Trial]:
-    """The trial to commit: of those within the gate that selection keeps, the one with the highest reward, the first on
-    ties; none where there is none."""
+    """The trial to commit: the one with the highest reward (the first on ties) of those within the gate that selection
+    keeps; an empty list if there is none."""
     safe = Group([trial for trial in group.edits if within_gate(trial, run.config.gate)], group.passage)
     kept = chosen(safe, run.selection, await run.verdicts_of(safe))
     return sorted(kept, key=lambda trial: -(trial.reward or 0.0))[:1]

@@ -1,8 +1,7 @@
-"""Drives runs: takes over each unfinished run that nobody alive drives, and brings it to its end.
+"""Drives runs: takes each unfinished run that no living worker drives, and executes it.
 
-A run has one driver at a time, by a fenced lease in SQL. A driver that dies is replaced once its worker's lease ran
-out; the next one begins `rest_em`, or `adapt`, from the top, and the record makes it go on from where the last one
-stopped.
+A run has one driver at a time, by a fenced lease in SQL. A driver that dies is replaced once its worker's lease has
+expired. The next driver starts `rest_em` or `adapt` from the top; steps that the database shows as done are skipped.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from controller.db.leases import LeaseLost, RunLease
 from controller.db.runs import RunPlan
 from controller.heartbeats import Heartbeats
 from controller.retry import backoff, retry_until_available, run_with_background
-from controller.rules.setup import make_setup, with_rehearsal_answers
+from controller.rules.setup import base_answers, make_setup, with_base_answers
 from controller.run.adapt import adapt
 from controller.run.rest_em import rest_em
 from controller.run.steps import RunSteps
@@ -34,7 +33,7 @@ from sealkit.resources import Fault
 
 log = structlog.get_logger(__name__)
 
-_LOOK_SECONDS = 0.25
+_POLL_SECONDS = 0.25
 _RECONCILES_A_LEASE = 4
 
 
@@ -58,7 +57,7 @@ class Driver:
         self._driven: dict[RunLease, asyncio.Task[None]] = {}
 
     async def run(self) -> None:
-        """Drives until it is cancelled, then lets go of its runs."""
+        """Drives runs until it is cancelled, then releases them."""
         every, tidied = self._heartbeats.lease_seconds / _RECONCILES_A_LEASE, -float("inf")
         try:
             while True:
@@ -69,9 +68,9 @@ class Driver:
                         tidied = steady()
                 except Unavailable as error:
                     log.warning("waiting", doing="looking for runs", message=error.message)
-                await asyncio.sleep(min(_LOOK_SECONDS, every))
+                await asyncio.sleep(min(_POLL_SECONDS, every))
         finally:
-            await self._let_go()
+            await self._release()
 
     async def _take_free_runs(self) -> None:
         dead = await self._heartbeats.dead()
@@ -83,8 +82,8 @@ class Driver:
             task.add_done_callback(partial(self._stopped, lease))
 
     async def _tidy(self) -> None:
-        """What no driver does, since nobody drives those runs: trials of paused runs whose worker died wait again, and
-        the streams of runs that have ended go."""
+        """Work for runs that have no driver: queues the trials of paused runs again whose worker died, and deletes the
+        streams of runs that have ended."""
         dead = await self._heartbeats.dead()
         if await self._database.read(trials.orphaned_of_paused, dead):
             await self._database.write(trials.put_back_of_paused, dead)
@@ -92,7 +91,7 @@ class Driver:
         await self._queue.drop(sorted(over))
 
     async def _drive(self, lease: RunLease) -> None:
-        """Brings a run to its end, whatever is away meanwhile."""
+        """Executes a run to its end; waits while a dependency is unavailable."""
         with bound_contextvars(run=lease.run):
             log.info("driving", token=lease.token)
             pause = backoff()
@@ -101,9 +100,9 @@ class Driver:
                     await self._once(lease)
                     return
                 except LeaseLost:
-                    log.info("run is in other hands or was cancelled")
+                    log.info("run was taken over or cancelled")
                     return
-                except Unavailable as error:  # the record: services are waited for where they are called
+                except Unavailable as error:  # the database; calls to services are retried in the steps
                     log.warning("waiting", doing="driving", message=error.message)
                     await asyncio.sleep(next(pause))
 
@@ -123,9 +122,13 @@ class Driver:
 
     async def _drive_by(self, plan: RunPlan, lease: RunLease) -> None:
         setup = make_setup(plan, self._plugins)
+        if setup.asks_base:
+            answers = await base_answers(setup, self._services.generator)
+            await self._database.write(runs.keep_base_answers, lease, answers.model_dump())
+            setup = with_base_answers(setup, answers)
         drive = RunSteps(
             lease,
-            await with_rehearsal_answers(setup, self._services.generator),
+            setup,
             database=self._database,
             queue=self._queue,
             services=self._services,
@@ -137,8 +140,8 @@ class Driver:
         await run_with_background(task, drive.follow(), drive.reconcile(every), clock)
 
     async def _keep_time(self, lease: RunLease, every_seconds: float) -> None:
-        """Counts the time under way, on this process's steady clock; never returns. A process that stood still counts
-        one lease at most: whoever took the run over then counts its own. Raises LeaseLost."""
+        """Counts the active time by this process's monotonic clock; never returns. A process that was suspended counts
+        at most one lease: another driver counts the time after it took over. Raises LeaseLost."""
         before = steady()
         while True:
             await asyncio.sleep(every_seconds)
@@ -154,7 +157,7 @@ class Driver:
         self._driven.pop(lease, None)
         if task.cancelled() or (error := task.exception()) is None:
             return
-        # A bug: the run ends with it, loudly, instead of hanging.
+        # A bug: the run fails instead of hanging.
         log.error("driver crashed", run=lease.run, exc_info=error)
         self._driven[lease] = asyncio.create_task(self._fail(lease, fault_of(error)))
 
@@ -162,10 +165,10 @@ class Driver:
         try:
             await retry_until_available(lambda: self._database.write(runs.fail, lease, fault), doing="ending a run")
         except LeaseLost:
-            log.info("run is in other hands or was cancelled", run=lease.run)
+            log.info("run was taken over or cancelled", run=lease.run)
         self._driven.pop(lease, None)
 
-    async def _let_go(self) -> None:
+    async def _release(self) -> None:
         driven = dict(self._driven)
         for task in driven.values():
             task.cancel()
@@ -174,4 +177,4 @@ class Driver:
             for lease in driven:
                 await self._database.write(runs.release, lease)
         except Unavailable as error:
-            log.warning("runs not released; they are free when the lease is over", message=error.message)
+            log.warning("runs not released; they are free once the lease expires", message=error.message)

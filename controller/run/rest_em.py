@@ -1,12 +1,12 @@
-"""ReST^EM over self-edits (SEAL, arXiv 2506.10943, algorithm 1), on one screen.
+"""ReST^EM over self-edits (SEAL, arXiv 2506.10943, algorithm 1).
 
     for each round t:
         E-step   sample k self-edits for each context under θ_t; train an adapter on each; reward it on held-out queries
         M-step   SFT on the self-edits that selection keeps gives θ_{t+1}, unless it forgot too much
 
-Beside it two things that the paper does not have: training on the raw passage with each group's budget, and the score
-of every policy on contexts that never teach it. What is here can be stopped at any line and begun again from the top:
-each step of `RunSteps` finds in the record what was done before, and goes on from there.
+Two additions to the paper: training on the raw passage with each group's budget, and the score of every policy on
+held-out contexts. The run can stop at any line and be started again from the top: each step of `RunSteps` finds in the
+database what was done before, and continues from there.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ async def rest_em(run: RunSteps) -> None:
     """All rounds of a run."""
     theta = await run.first_policy()
     for t in range(run.config.rounds):
-        # The scoring of θ_t needs nothing of round t, so it fills what room the E-step leaves in the services.
+        # The scoring of θ_t does not depend on round t, so it uses the capacity that the E-step leaves in the services.
         following, _ = await gather_or_cancel(one_round(run, t, theta), score(run, theta))
         theta = following or theta
     await run.stage(run.config.rounds - 1, "scoring the last policy")
@@ -30,13 +30,13 @@ async def rest_em(run: RunSteps) -> None:
 
 
 async def one_round(run: RunSteps, t: int, theta: PolicyVersion) -> PolicyVersion:
-    """One E-step and one M-step; θ_{t+1}."""
+    """One E-step and one M-step; returns θ_{t+1}."""
     following = await run.open_round(t, theta)
     return following or await m_step(run, t, theta, await e_step(run, t, theta))
 
 
 async def e_step(run: RunSteps, t: int, theta: PolicyVersion) -> list[Trial]:
-    """Tries k self-edits for each context of the round; the trials that selection keeps."""
+    """Tries k self-edits for each context of the round; returns the trials that selection keeps."""
     await run.stage(t, "E-step")
     contexts = run.contexts_of_round(t)
     groups = await gather_or_cancel(*(group_of(run, t, TrialPhase.E_STEP, theta, context) for context in contexts))
@@ -45,14 +45,15 @@ async def e_step(run: RunSteps, t: int, theta: PolicyVersion) -> list[Trial]:
 
 
 async def group_of(run: RunSteps, t: int, phase: TrialPhase, theta: PolicyVersion, context: Context) -> Group:
-    """A context's group: its self-edits, then, matched to what they trained on, the raw passage."""
+    """A context's group: its self-edits, then the raw passage with the amount of text that they trained on."""
     edits = await run.tried(run.self_edits(t, phase, theta, context))
     passage = await run.tried(await run.passage_only(t, phase, theta, context, edits))
     return Group(edits, passage[0] if passage else None)
 
 
 async def m_step(run: RunSteps, t: int, theta: PolicyVersion, kept: list[Trial]) -> PolicyVersion:
-    """SFT on the kept (prompt, self-edit) pairs, then the gate; nothing kept or too much lost: the policy stays."""
+    """SFT on the kept (prompt, self-edit) pairs, then the gate. The policy stays if nothing was kept or it forgot too
+    much."""
     await run.stage(t, "M-step")
     await run.select(t, kept)
     made = await run.measured(await run.train_policy(t, theta)) if kept else theta
@@ -60,7 +61,7 @@ async def m_step(run: RunSteps, t: int, theta: PolicyVersion, kept: list[Trial])
 
 
 async def score(run: RunSteps, theta: PolicyVersion) -> None:
-    """How good θ's self-edits are on contexts that never teach it, seeds being the same for every θ."""
+    """Scores θ's self-edits on held-out contexts, with the same seeds for every θ."""
     t = run.round_that_made(theta)
     groups = await gather_or_cancel(
         *(group_of(run, t, TrialPhase.HELD_OUT, theta, context) for context in run.held_out)

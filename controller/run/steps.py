@@ -1,7 +1,7 @@
-"""One run under way: the steps that `round.py` is written in, each of which can be done again and changes nothing then.
+"""The steps that `rest_em.py` and `adapt.py` are written in. Each step is idempotent.
 
-The record remembers what was done; trials go to whatever worker is free, through the queue; what they found is awaited
-here. A drive holds the run's lease: every write is refused once somebody else took the run over or it was cancelled.
+The database records what was done. Trials go through the queue to any free worker; their results are awaited here. A
+driver has the run's lease: every write is refused once another driver took the run over or it was cancelled.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from controller.db.leases import RunLease, hold
 from controller.db.tables import now
 from controller.db.trials import Plan
 from controller.heartbeats import Heartbeats
-from controller.report.run import build_report
 from controller.retry import last, retry_until_available
 from controller.rules import gate
-from controller.rules.arms import count_edits, edits_of_group
+from controller.rules.arms import edits_of_group, scoring_trials
 from controller.rules.consolidation import consolidated
-from controller.rules.selection import BothVerdicts, Group
+from controller.rules.scores import policy_scores
+from controller.rules.selection import RULES, BothVerdicts, Group
 from controller.rules.setup import Setup
 from controller.services import Services
 from sealkit.config import RunConfig, SelectionConfig
@@ -40,11 +40,11 @@ from sealkit.types import AdapterRef, Policy, PolicyExample, Progress, TrainingR
 log = structlog.get_logger(__name__)
 
 _POLL_SECONDS = 0.5
-_BREATH_SECONDS = 0.02
+_COLLECT_SECONDS = 0.02
 
 
 class RunSteps:
-    """A run in the hands of its driver. Every method raises LeaseLost once the run is in other hands."""
+    """A run and its driver. Every method raises LeaseLost once the run was taken over or cancelled."""
 
     def __init__(
         self,
@@ -66,12 +66,12 @@ class RunSteps:
         """Contexts to learn from, in the order of the dataset."""
         self._ended: dict[str, asyncio.Event] = {}
         self.held_out: list[Context] = []
-        """Held-out contexts; none where the config leaves the scoring out."""
+        """Held-out contexts; none if the config disables the scoring."""
 
     # --- the run ------------------------------------------------------------------------------------------------------
     @property
     def config(self) -> RunConfig:
-        """What the run is to do."""
+        """The run's config."""
         return self._setup.config
 
     @property
@@ -80,8 +80,8 @@ class RunSteps:
         return self.config.selection
 
     async def first_policy(self) -> PolicyVersion:
-        """θ_0, measured. Raises ModelMismatch where the services, or the policy to start from, disagree on the base
-        model."""
+        """θ_0, measured. Raises ModelMismatch if the services, or the policy to start from, have different base
+        models."""
         self.train = await self._database.read(contexts.of_split, self._lease.run_id, "train")
         if self.config.held_out.samples:
             self.held_out = await self._database.read(contexts.of_split, self._lease.run_id, "heldout")
@@ -92,37 +92,41 @@ class RunSteps:
         asked = partial(self._services.base_model, policy_moves=moves, divergence=weighed)
         base = await retry_until_available(asked, doing="asking for the base model")
         theta = await self._database.write(
-            policies.begin, self._lease, start_policy=self._setup.start_policy, base_model=base.digest
+            policies.begin, self._lease, start_policy=self.config.start_policy, base_model=base.digest
         )
         if theta.gate is not GateState.UNMEASURED:
             return theta
         return await self._database.write(policies.measured, self._lease, await self.measured(theta))
 
     async def stage(self, t: int, name: str) -> None:
-        """Says what begins."""
+        """Records that a stage begins."""
         log.info("stage", round=t, stage=name)
         await self._database.write(runs.stage, self._lease, t, name)
 
     async def open_round(self, t: int, theta: PolicyVersion) -> PolicyVersion | None:
-        """Begins round t under θ_t; θ_{t+1} where the round was done before."""
+        """Opens round t under θ_t; returns θ_{t+1} if the round is done."""
         following = await self._database.write(policies.begin_round, self._lease, t, theta.name)
         return await self._database.read(policies.get, FULL_ACCESS, following) if following else None
 
     async def close_round(self, t: int, theta: PolicyVersion, made: PolicyVersion, *, kept: int) -> PolicyVersion:
-        """Ends round t; θ_{t+1} is what was `made`, or θ_t where that is θ_t itself or the gate refused it. A policy
-        that stays needs no second scoring."""
-        stays = made.name == theta.name or made.gate is GateState.REFUSED
-        again = count_edits(self.config, TrialPhase.HELD_OUT, (), first=False)
-        fewer = len(self.held_out) * again if stays else 0
-        alias = self.config.gate.alias
+        """Closes round t with θ_{t+1}. If the policy stays, it is not published or scored again."""
+        following = gate.next_policy(theta, made)
+        moves = following.name != theta.name
         following = await self._database.write(
-            policies.end_round, self._lease, t, theta, made, kept=kept, alias=alias, fewer_trials=fewer
+            policies.end_round,
+            self._lease,
+            t,
+            made,
+            following,
+            kept=kept,
+            alias=self.config.gate.alias if moves else "",
+            fewer_trials=0 if moves else scoring_trials(self.config, len(self.held_out)),
         )
         log.info("round done", round=t, kept=kept, policy=following.name, gate=made.gate_reason)
         return following
 
     def round_that_made(self, theta: PolicyVersion) -> int:
-        """The round under which a policy's scoring is filed: the one that made it, the first for θ_0."""
+        """The round that a policy's scoring belongs to: the one that made it; the first for θ_0."""
         return theta.round or 0
 
     # --- the E-step ---------------------------------------------------------------------------------------------------
@@ -131,8 +135,7 @@ class RunSteps:
         return self._setup.contexts_of_round(self.train, t)
 
     def self_edits(self, t: int, phase: TrialPhase, theta: PolicyVersion, context: Context) -> list[Plan]:
-        """The trials of a context's self-edits: k to learn from, `held_out.samples` to score a policy with; of every
-        arm."""
+        """The trials of a context's self-edits, of every arm: k to learn from, `held_out.samples` to score a policy."""
         ready = self._setup.domain.ready_made(context)
         arms = edits_of_group(self.config, phase, ready, first=self._is_first(theta))
         return [self._plan(t, phase, theta, context, editor, i) for editor, count in arms for i in range(count)]
@@ -140,24 +143,24 @@ class RunSteps:
     async def passage_only(
         self, t: int, phase: TrialPhase, theta: PolicyVersion, context: Context, edits: Sequence[Trial]
     ) -> list[Plan]:
-        """The trial of the raw passage, with the budget that the group's self-edits had on average; on held-out
-        contexts under θ_0 alone; none where the config leaves it out."""
+        """The trial of the raw passage, with the average budget of the group's self-edits; on held-out contexts only
+        under θ_0; none if the config disables it."""
         if not self.config.passage_only or (phase is TrialPhase.HELD_OUT and not self._is_first(theta)):
             return []
         names = [trial.name for trial in edits]
         budget = await self._database.read(trials.mean_trained_characters, names)
         plan = self._plan(t, phase, theta, context, Editor.PASSAGE_ONLY, 0)
-        return [plan.model_copy(update={"target_characters": budget})]
+        return [plan.changed(target_characters=budget)]
 
     async def tried(self, plans: Sequence[Plan]) -> list[Trial]:
-        """Has the trials made, and returns them when all have ended. Rows come first, messages then; a message that
-        Redis does not take now is put there later (`reconcile`)."""
+        """Queues the trials, and returns them when all have ended. Rows are written first, then messages; if Redis is
+        unavailable, `reconcile` queues the messages later."""
         names = [plan.name for plan in plans]
         new = await self._database.write(trials.add, self._lease, plans)
         try:
             await self._put(new)
         except Unavailable as error:
-            log.warning("trials wait for the queue", trials=len(new), message=error.message)
+            log.warning("trials not queued yet", trials=len(new), message=error.message)
         heard = [self._ended.setdefault(name, asyncio.Event()) for name in names]
         for name in await self._database.read(trials.ended, names):
             self._ended[name].set()
@@ -172,28 +175,28 @@ class RunSteps:
             await self._queue.put(self._lease.run_id, names, trace=place)
 
     def check_any_worked(self, groups: Sequence[Group]) -> None:
-        """Raises FailedPrecondition where every self-edit of an E-step failed: more rounds would only fail likewise."""
+        """Raises FailedPrecondition if every self-edit of an E-step failed, because later rounds would fail too."""
         edits = [trial for group in groups for trial in group.edits]
         if edits and all(trial.state is TrialState.FAILED for trial in edits):
             error = edits[0].error
             why = f"{error.reason}: {error.message}" if error else "for no recorded reason"
             raise FailedPrecondition(
-                f"all {len(edits)} trials of the E-step failed, the first with {why}; mend that, then resume the run"
+                f"all {len(edits)} trials of the E-step failed, the first with {why}; fix that, then resume the run"
             )
 
     async def verdicts_of(self, group: Group) -> dict[str, BothVerdicts]:
-        """What the `significant` rule compares; nothing for the other rules."""
-        if self.selection.rule != "significant":
+        """The verdicts of the group's trials, by name; empty if the selection rule does not need them."""
+        if not RULES[self.selection.rule].needs_verdicts:
             return {}
         return {t.name: await self._database.read(trials.paired_verdicts, t.name) for t in group.edits}
 
     # --- the M-step, or a commit --------------------------------------------------------------------------------------
     async def select(self, t: int, kept: Sequence[Trial]) -> None:
-        """Marks what selection kept of round t."""
+        """Marks the trials of round t that selection kept."""
         await self._database.write(trials.choose, self._lease, t, [trial.name for trial in kept])
 
     async def train_policy(self, t: int, theta: PolicyVersion) -> PolicyVersion:
-        """θ_{t+1} from what was kept in round t, or in all rounds so far where the config starts from the base."""
+        """θ_{t+1} from the trials kept in round t, or in all rounds so far if the config trains from the base model."""
         from_base = self.config.m_step.start_from == "base"
         kept = await self._database.read(
             trials.chosen, self._lease.run_id, from_round=0 if from_base else t, to_round=t
@@ -203,24 +206,25 @@ class RunSteps:
         return self._version(t, theta, result.adapter, kept, result.usage)
 
     async def commit(self, t: int, theta: PolicyVersion, best: Trial) -> PolicyVersion:
-        """θ_{t+1} from the trial of round t that is to be committed: its adapter on top of θ_t's, which is what was
-        scored; or, where the config consolidates, one adapter over θ_0 trained on all that was kept so far."""
+        """θ_{t+1} from the trial of round t that is to be committed: its adapter joined to θ_t's, as it was scored; or,
+        if the config consolidates, one adapter over the policy that trials start from, trained on all that was kept."""
         if self.config.adapt.commit == "join" and best.adapter is not None:
-            return self._version(t, theta, await self._joined(theta, best.adapter), [best], Usage())
+            return self._version(t, theta, await self._joined(_policy(theta), best.adapter), [best], Usage())
         kept = await self._database.read(trials.chosen, self._lease.run_id, from_round=0, to_round=t)
         spec = await asyncio.to_thread(consolidated, self._setup, self.train, kept, t)
         first = await self._database.read(policies.get, FULL_ACCESS, policy_name(self._lease.run_id, 0))
+        below = self._setup.started_from(_policy(first))
 
         async def train() -> TrainingResult:
-            return await _last(self._services.trainer.train_adapter(_policy(first), spec, owner=self._lease.run))
+            return await _last(self._services.trainer.train_adapter(below, spec, owner=self._lease.run))
 
         with tracing.span("consolidation", attributes={"seal.round": t}):
             result = await retry_until_available(train, doing="consolidation")
-            joined = await self._joined(first, result.adapter)
+            joined = await self._joined(below, result.adapter)
         return self._version(t, theta, joined, kept, result.usage)
 
     async def measured(self, theta: PolicyVersion) -> PolicyVersion:
-        """The policy with what it forgot and what the gate says to that; in an adaptation also with its row of R."""
+        """The policy with what it forgot and the gate's decision; in an adaptation also with its row of R."""
         contexts = self.train if self.config.task == "adapt" else ()
         with tracing.span("measure policy"):
             return await retry_until_available(
@@ -228,9 +232,9 @@ class RunSteps:
                 doing="measuring a policy",
             )
 
-    async def _joined(self, theta: PolicyVersion, adapter: AdapterRef) -> AdapterRef:
+    async def _joined(self, below: Policy, adapter: AdapterRef) -> AdapterRef:
         return await retry_until_available(
-            lambda: self._services.trainer.join_adapters(_policy(theta), adapter), doing="joining adapters"
+            lambda: self._services.trainer.join_adapters(below, adapter), doing="joining adapters"
         )
 
     def _version(
@@ -267,11 +271,9 @@ class RunSteps:
     # --- the score of a policy ----------------------------------------------------------------------------------------
     async def keep_score(self, theta: PolicyVersion, groups: Sequence[Group]) -> None:
         """Records a policy's mean accuracy on held-out contexts, as the report counts it."""
-        run = await self._database.read(runs.get, FULL_ACCESS, self._lease.run_id)
         tried = [t for g in groups for t in (*g.edits, *([g.passage] if g.passage else ()))]
-        rows = {row.key: row.accuracy.mean for row in build_report(run, tried, [theta]).rows}
-        held_out = rows.get("held_out.theta_0.self_edit.mean")
-        await self._database.write(policies.score, self._lease, theta.name, held_out)
+        found = policy_scores(tried, theta.name).mean()
+        await self._database.write(policies.score, self._lease, theta.name, found.mean if found else None)
 
     def _is_first(self, theta: PolicyVersion) -> bool:
         return theta.round is None
@@ -288,22 +290,22 @@ class RunSteps:
             policy=theta.name,
         )
 
-    # --- beside the rounds --------------------------------------------------------------------------------------------
+    # --- in the background --------------------------------------------------------------------------------------------
     async def follow(self) -> None:
-        """Hears of the trials that end, in whatever process; never returns. Raises LeaseLost."""
+        """Watches for trials that end, in any process; never returns. Raises LeaseLost."""
         seen = 0
         while True:
             heard = self._database.notifier.subscribe()
             names, seen = await self._database.read(_news, self._lease, seen)
             for name in names:
-                if awaited := self._ended.get(name):  # what nobody awaits yet is looked up when somebody does
+                if awaited := self._ended.get(name):  # a trial that is awaited later is read from the database then
                     awaited.set()
             await self._database.notifier.wait(heard, seconds=_POLL_SECONDS)
-            await asyncio.sleep(_BREATH_SECONDS)
+            await asyncio.sleep(_COLLECT_SECONDS)
 
     async def reconcile(self, every_seconds: float) -> None:
-        """Puts back what the record says is unfinished and the queue has lost, and what dead workers had; never
-        returns. Raises LeaseLost."""
+        """Queues unfinished trials again that the queue has lost or that dead workers had; never returns. Raises
+        LeaseLost."""
         while True:
             try:
                 await self._reconcile()
@@ -318,11 +320,12 @@ class RunSteps:
             log.warning("workers died", trials=len(orphaned))
             await self._database.write(trials.put_back, self._lease, dead)
         unfinished = [*orphaned, *waiting]
-        # Redis tells idleness by a clock that may be set back: what the dead have may never look idle to it.
+        # Redis measures idle time by the wall clock, which may be set back: a dead worker's message may never look
+        # idle.
         queued = await self._queue.bodies(self._lease.run_id, but_of=dead) if unfinished else set()
         missing = [name for name in unfinished if name not in queued]
         if missing:
-            log.warning("queue had lost trials", trials=len(missing))
+            log.warning("queue has lost trials", trials=len(missing))
             await self._put(missing)
 
 
@@ -331,7 +334,7 @@ def _policy(version: PolicyVersion) -> Policy:
 
 
 async def _last(updates: AsyncIterator[Progress | TrainingResult]) -> TrainingResult:
-    """The result that a training ends with. Raises Unavailable where there is none."""
+    """The last update's result of a training. Raises Unavailable if there is none."""
     result = await last(updates)
     if not isinstance(result, TrainingResult):
         raise Unavailable("the trainer ended the stream without a result")

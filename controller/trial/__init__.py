@@ -1,1 +1,1 @@
-"""How a trial goes: taken from the queue, made, and ended under a fenced lease."""
+"""The execution of trials: taken from the queue, executed, and finished under a fenced lease."""

@@ -1,6 +1,6 @@
-"""How much a worker keeps in flight: less each time that a service says it is full, slowly more as trials come to their
-end. Additive increase, multiplicative decrease, as in TCP's congestion avoidance (RFC 5681): workers that share a
-service settle on fair parts of it without talking to each other."""
+"""How many trials a worker has in progress: fewer each time that a service reports that it is full, slowly more as
+trials end. Additive increase, multiplicative decrease, as in TCP's congestion avoidance (RFC 5681): workers that share
+a service converge to equal shares without communication."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from collections.abc import Callable
 
 _DECREASE = 0.7
 _PAUSE_SECONDS = 1.0
-"""One refusal in so long counts: those of one moment tell of the same thing."""
+"""Only one refusal in this time counts, because refusals at the same moment have the same cause."""
 
 
 class ConcurrencyLimit:
-    """`limit` is between 1 and `most` trials in flight."""
+    """`limit` is between 1 and `most` trials in progress."""
 
     def __init__(self, most: int, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._most = most
@@ -23,15 +23,15 @@ class ConcurrencyLimit:
 
     @property
     def limit(self) -> int:
-        """Trials to have in flight now."""
+        """Most trials in progress now."""
         return int(self._now)
 
     def full(self) -> None:
-        """A service had no room."""
+        """Call this if a service had no capacity."""
         if self._clock() - self._lowered >= _PAUSE_SECONDS:
             self._lowered = self._clock()
             self._now = max(1.0, self._now * _DECREASE)
 
     def ended(self) -> None:
-        """A trial came to its end: after as many as there are in flight, one more may be."""
+        """Call this when a trial ended. After as many calls as the limit, the limit is one more."""
         self._now = min(float(self._most), self._now + 1 / self._now)

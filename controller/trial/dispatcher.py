@@ -1,7 +1,7 @@
-"""What a worker takes next, of all the runs whose trials may start, and what it leaves in the queue.
+"""Decides which trials a worker takes next, of all the runs whose trials may start.
 
-Every run has a stream of its own, so a run that is paused or out of budget waits where it is and costs no worker
-anything. Which streams are open the record says; whose turn it is, `FairShare`.
+Every run has its own stream, so workers do not read that of a paused run. The database says which streams are open, and
+`FairShare` which is next.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from sealkit.queue import Delivery, Depth, Queue
 RERUNS = RunStream("+reruns", priority=0, share=1.0)
 """The stream of reruns: their runs may have ended long ago. No run has such an id."""
 _STREAMS_SECONDS = 0.25
-"""How old the list of open streams may be: so long a paused run's trials may still start."""
+"""Maximum age of the list of open streams; trials of a paused run may still start for this long."""
 
 
 class Dispatcher:
-    """The streams as one worker takes from them."""
+    """Takes trials from the streams, for one worker."""
 
     def __init__(self, database: Database, queue: Queue, lease_seconds: float) -> None:
         self._database = database
@@ -31,14 +31,14 @@ class Dispatcher:
         self._lease_seconds = lease_seconds
         self._fair = FairShare()
         self._streams: dict[str, RunStream] = {}
-        self._looked = self._looked_for_idle = -float("inf")
+        self._refreshed = self._claimed_idle = -float("inf")
         self._charged: dict[str, tuple[RunStream, float, float]] = {}
 
     async def next(self, free: int) -> list[Delivery]:
-        """At most `free` deliveries (one more of each stream where all were empty until now), waiting a moment for the
-        first. What a dead worker left, looked for twice a lease, comes before what is new. Raises Unavailable."""
+        """Up to `free` deliveries (up to one of each stream, if all were empty), after a short wait for the first.
+        Twice a lease, messages of dead workers are looked for, and they come before new ones. Raises Unavailable."""
         streams = await self._open_streams()
-        found = await self._left_behind(list(self._streams), free) or await self._new(streams, free)
+        found = await self._take_idle(list(self._streams), free) or await self._take_new(streams, free)
         if not found:
             found = await self._queue.wait(list(self._streams), seconds=min(_STREAMS_SECONDS, self._lease_seconds / 4))
             for delivery in found:
@@ -49,35 +49,35 @@ class Dispatcher:
         return found
 
     def finished(self, delivery: Delivery) -> None:
-        """The delivery's slot is free again."""
+        """Call this when the delivery's slot is free again."""
         if charged := self._charged.pop(delivery.key, None):
             stream, charge, began = charged
             self._fair.finished(stream, charged=charge, seconds=time.monotonic() - began)
 
     async def depth(self) -> Depth:
-        """How full the open streams are. Raises Unavailable."""
+        """The depth of the open streams. Raises Unavailable."""
         return await self._queue.depth(list(self._streams))
 
     async def _open_streams(self) -> list[RunStream]:
-        """Those of a higher priority first."""
-        if time.monotonic() - self._looked > _STREAMS_SECONDS:
+        """The open streams, those of a higher priority first."""
+        if time.monotonic() - self._refreshed > _STREAMS_SECONDS:
             found = [*await self._database.read(runs.streams), RERUNS]
             self._streams = {stream.run_id: stream for stream in sorted(found, key=lambda stream: -stream.priority)}
             self._fair.keep(found)
-            self._looked = time.monotonic()
+            self._refreshed = time.monotonic()
         return list(self._streams.values())
 
-    async def _left_behind(self, streams: list[str], free: int) -> list[Delivery]:
-        if time.monotonic() - self._looked_for_idle < self._lease_seconds / 2:
+    async def _take_idle(self, streams: list[str], free: int) -> list[Delivery]:
+        if time.monotonic() - self._claimed_idle < self._lease_seconds / 2:
             return []
         found = await self._queue.take_idle(streams, free, idle_seconds=self._lease_seconds)
-        if len(found) < free:  # else there may be more, and trials behind those that had ended
-            self._looked_for_idle = time.monotonic()
+        if len(found) < free:  # otherwise there may be more
+            self._claimed_idle = time.monotonic()
         for delivery in found:
             self._took(delivery.stream, asked=1, got=1)
         return found
 
-    async def _new(self, streams: list[RunStream], free: int) -> list[Delivery]:
+    async def _take_new(self, streams: list[RunStream], free: int) -> list[Delivery]:
         found: list[Delivery] = []
         for _, equals in groupby(streams, key=lambda stream: stream.priority):
             waiting = list(equals)

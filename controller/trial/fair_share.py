@@ -1,10 +1,10 @@
-"""Who is next: weighted fair queuing over the runs of one worker.
+"""Weighted fair queuing over the runs of one worker.
 
-Strict between priorities: no trial of a lower one is taken while one of a higher one waits. Among equals, start-time
-fair queuing (Goyal et al. 1996): each run has a virtual time that moves on by what its trials take of this worker's
-slots, in seconds, divided by the run's share; the run that is furthest behind is next. So shares hold for time and not
-for numbers, ten thousand waiting trials of one run do not delay another's, and a run that had nothing to do comes back
-at the present, without a claim on what it left to others. Nothing here is drawn by chance or read from a clock.
+Priorities are strict: no trial is taken while one of a higher priority waits. Within a priority, start-time fair
+queuing (Goyal et al. 1996): each run has a virtual time that advances by the slot-seconds of its trials divided by the
+run's share; the run with the smallest virtual time is next. So shares are shares of time, not of trials; ten thousand
+waiting trials of one run do not delay another's; and a run that was idle continues at the current virtual time, without
+credit for its idle time. The module is deterministic and reads no clock.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from collections.abc import Iterable, Sequence
 from controller.db.runs import RunStream
 
 _NEWEST = 0.2
-"""Weight of the newest trial in a run's mean."""
+"""Weight of the newest trial in a run's moving average."""
 _LEAST_SECONDS = 1e-3
-"""What a trial counts for at least, so that instant ones take turns too."""
+"""Smallest charge of a trial, so that runs with instant trials alternate too."""
 
 
 class FairShare:
-    """Plans what to take, and keeps account of what was taken."""
+    """Plans which trials to take, and accounts for them."""
 
     def __init__(self) -> None:
         self._now = 0.0
@@ -38,7 +38,7 @@ class FairShare:
         self._idle &= ids
 
     def plan(self, streams: Sequence[RunStream], free: int) -> dict[str, int]:
-        """How many trials of each of these runs, all of one priority, to ask for where `free` can start."""
+        """How many trials to take of each of these runs, all of one priority, if `free` can start."""
         heap = [(self._present(stream.run_id), stream.run_id, self.charge(stream)) for stream in streams]
         heapq.heapify(heap)
         asked: Counter[str] = Counter()
@@ -49,12 +49,12 @@ class FairShare:
         return dict(asked)
 
     def charge(self, stream: RunStream) -> float:
-        """What a trial of this run is charged when it starts: what they took so far on average, by the run's share."""
+        """The charge of a trial when it starts: the run's average slot-seconds so far, divided by its share."""
         known = self._seconds.values()
         return self._seconds.get(stream.run_id, sum(known) / len(known) if known else 1.0) / stream.share
 
     def took(self, stream: RunStream, *, asked: int, got: int) -> None:
-        """Accounts for the trials that were got of those asked for; fewer mean that the run has no more waiting."""
+        """Accounts for `got` trials taken; fewer than `asked` means that the run has no more waiting."""
         present = self._present(stream.run_id)
         if got:
             self._now = max(self._now, present)
@@ -64,7 +64,7 @@ class FairShare:
             self._idle.add(stream.run_id)
 
     def finished(self, stream: RunStream, *, charged: float, seconds: float) -> None:
-        """Corrects a trial's charge by the slot-seconds that it really took."""
+        """Replaces a trial's charge by its actual slot-seconds."""
         if stream.run_id in self._time:
             seconds = max(seconds, _LEAST_SECONDS)
             self._time[stream.run_id] += seconds / stream.share - charged
@@ -72,7 +72,7 @@ class FairShare:
             self._seconds[stream.run_id] = mean + _NEWEST * (seconds - mean)
 
     def _present(self, run_id: str) -> float:
-        """A run's virtual time; no less than the present where it is new or had nothing waiting."""
+        """A run's virtual time; at least the current one if the run is new or was idle."""
         time = self._time.get(run_id)
         if time is None:
             return self._now

@@ -1,15 +1,15 @@
-"""A trial's manifest: all that makes it again, what came out, and the versions that made it. Written with its result.
+"""Builds the parts of a trial's manifest (`controller.db.manifest`) from its run's setup and its results.
 
-`TrialWork` makes a trial from `Instructions` alone and its run's own fixed parts (context, retention suite), whose
-digests the manifest holds; a rerun takes the instructions out of the manifest instead of the config, so what is
-written down is what is enough. No text stands in it: the completion is in the trial's row, the manifest has its digest.
+`TrialWork` needs only the `Instructions` and the run's fixed parts (context, retention suite), whose digests are in the
+manifest. A rerun takes the instructions from the manifest instead of the config, so the manifest is sufficient.
 """
 
 from __future__ import annotations
 
 import hashlib
-from typing import Any
+from collections.abc import Sequence
 
+from controller.db.manifest import Found, Instructions
 from controller.db.trials import Plan
 from controller.rules.seeds import group_sampling, inner_seed
 from controller.rules.setup import Setup
@@ -21,65 +21,20 @@ from sealkit.types import (
     EarlyStopping,
     Evaluation,
     Policy,
-    Sampling,
     TrainingResult,
     TrainingSpec,
-    Value,
     Verdict,
     digest_of,
     seed_of,
 )
 
 
-class Instructions(Value):
-    """What makes a trial. `sampling` is the generator's, without a schema (`constrained` says to take the domain's);
-    None where nothing is sampled. `row_seed` is what the generator makes of its seed for this very completion."""
-
-    policy: Policy
-    editor: str
-    context_id: str
-    index: int
-    domain: str
-    options: dict[str, Any]
-    sampling: Sampling | None
-    row_seed: int | None
-    constrained: bool
-    inner_seed: int
-    target_characters: int | None
-    answering: Sampling
-    judge: str
-    retention_limit: int
-    divergence: bool
-    early_stopping: EarlyStopping | None
-
-
-class Found(Value):
-    """What came out, as digests (SHA-256); empty where there was no such thing."""
-
-    completion: str = ""
-    spec: str = ""
-    adapter: str = ""
-    weights_sha256: str = ""
-    verdicts: str = ""
-    baseline: str = ""
-    steps: int = 0
-    final_loss: float | None = None
-
-
-class Manifest(Value):
-    """`material`: digests of the fixed parts; `versions`: of services, domain and judge, as they were."""
-
-    instructions: Instructions
-    material: dict[str, str]
-    found: Found
-    versions: dict[str, str]
-
-
 def instructions(setup: Setup, plan: Plan, policy: Policy) -> Instructions:
-    """Those of a trial that is made for the first time."""
+    """The instructions of a trial's first execution."""
     config = setup.config
     written = plan.editor != Editor.PASSAGE_ONLY
     sampling = group_sampling(config, plan) if written else None
+    seed, below = inner_seed(config.seed, plan), setup.started_from(policy)
     return Instructions(
         policy=policy,
         editor=plan.editor,
@@ -90,22 +45,25 @@ def instructions(setup: Setup, plan: Plan, policy: Policy) -> Instructions:
         sampling=sampling,
         row_seed=seed_of(sampling.seed, plan.context_id, plan.index) if sampling else None,
         constrained=config.editor.constrained,
-        inner_seed=inner_seed(config.seed, plan),
+        inner_seed=seed,
         target_characters=plan.target_characters,
         answering=config.evaluation.sampling,
         judge=setup.judge,
         retention_limit=config.evaluation.retention_limit,
         divergence=config.evaluation.divergence,
         early_stopping=_early_stopping(config, plan) if written else None,
+        start_from=None if below == policy else below,
+        teaching=config.inner_loop.teaching.changed(seed=seed),
     )
 
 
 def material(setup: Setup, context: Context) -> dict[str, str]:
-    """Digests of what the instructions are applied to."""
+    """Digests of the run's fixed parts that the instructions are applied to."""
     return {
         "context": digest_of(context),
         "inner_loop": digest_of(setup.config.inner_loop),
         "rehearsal": digest_of(setup.config.rehearsal),
+        "anchors": digest_of(*setup.anchors) if setup.anchors else "",
         "retention": setup.retention_digest,
         "earlier": digest_of(*setup.earlier) if setup.earlier else "",
     }
@@ -113,13 +71,15 @@ def material(setup: Setup, context: Context) -> dict[str, str]:
 
 def found(
     completion: str | None,
+    teacher_answers: Sequence[str] | None,
     spec: TrainingSpec | None,
     trained: TrainingResult | None,
     evaluation: Evaluation | None,
 ) -> Found:
-    """Digests of what has come out; None: it never came to that."""
+    """Digests of the results; None: the trial did not get that far."""
     return Found(
         completion=hashlib.sha256(completion.encode()).hexdigest() if completion is not None else "",
+        teacher_answers=digest_of(*teacher_answers) if teacher_answers else "",
         spec=digest_of(spec) if spec else "",
         adapter=_digest(trained.adapter) if trained else "",
         weights_sha256=trained.weights_sha256 if trained else "",
@@ -131,7 +91,7 @@ def found(
 
 
 def _early_stopping(config: RunConfig, plan: Plan) -> EarlyStopping | None:
-    """Only what selection chooses among may be left half asked: a policy's score is to be the whole truth."""
+    """Early stopping only for trials that selection chooses from: the score of a policy needs every query."""
     evaluation = config.evaluation
     if plan.phase is not TrialPhase.E_STEP or not evaluation.early_stopping_confidence:
         return None

@@ -1,4 +1,4 @@
-"""What the worker tells Prometheus."""
+"""The worker's Prometheus metrics."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from sealkit.resources import Trial, TrialState
 
 
 def count_delivery(delivery: Delivery) -> None:
-    """A message came, for the first time or after its worker was lost."""
+    """Counts a delivery, first or repeated."""
     DELIVERIES.labels("first" if delivery.previous is None else "again").inc()
 
 
 def count_trial(trial: Trial) -> None:
-    """A trial ended."""
+    """Records a trial that ended."""
     TRIALS.labels(trial.state.value).inc()
     for stage, seconds in trial.stage_seconds.items():
         TRIAL_SECONDS.labels(stage).observe(seconds)
@@ -45,19 +45,19 @@ def count_trial(trial: Trial) -> None:
 
 
 def count_untaken(why: Untaken) -> None:
-    """A delivered trial was not begun."""
+    """Counts a delivered trial that was not started."""
     if why is Untaken.DEAD_LETTER:
         DEAD_LETTERS.inc()
         TRIALS.labels(TrialState.FAILED.value).inc()
 
 
 def count_late() -> None:
-    """A result came when the trial was in other hands, or had ended."""
+    """Counts a result that came after the trial was taken over or had ended."""
     LATE_RESULTS.inc()
 
 
 def show_depth(depth: Depth) -> None:
-    """How full the queue is."""
+    """Sets the depth of the queue."""
     QUEUE_DEPTH.labels("trials").set(depth.waiting + depth.under_way)
     QUEUE_LAG.labels("trials").set(depth.waiting)
     QUEUE_OLDEST.labels("trials").set(depth.oldest_seconds)

@@ -1,7 +1,7 @@
-"""Reruns: a trial made again from its manifest, and what came out otherwise.
+"""Reruns: a trial made again from its manifest, and the differences.
 
-`TrialWork` makes a rerun like any trial, but from the recorded instructions: the self-edit is sampled anew, the
-adapter is trained again though the store has it, and nothing is taken from the evaluator's cache.
+`TrialWork` executes a rerun like any trial, but with the recorded instructions: the self-edit is sampled again, the
+adapter is trained again even if the store has it, and the evaluator uses no cache.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import structlog
 
 from controller.db import reruns
 from controller.db.database import Database
+from controller.db.reruns import Tried
 from controller.heartbeats import Heartbeats
 from controller.trial.dispatcher import RERUNS
 from controller.trial.versions import changes
@@ -24,21 +25,22 @@ from sealkit.types import Verdict
 
 log = structlog.get_logger(__name__)
 
-_LOOK_SECONDS = 0.5
+_POLL_SECONDS = 0.5
 _SHOWN = 160
-"""Characters of a text that a difference shows."""
+"""Most characters that a difference shows of a text."""
 _BEFORE = 20
+_FOUND = ("spec", "adapter", "weights_sha256", "steps", "final_loss")
 _SCORES = ("accuracy", "baseline_accuracy", "forgetting", "divergence", "reward", "stopped_early")
 
 
 async def requeue_reruns(database: Database, queue: Queue, heartbeats: Heartbeats) -> None:
-    """Puts each rerun that waits into the queue, also where Redis lost it; never returns.
+    """Queues each waiting rerun, also after Redis lost it; never returns.
 
-    The run of a rerun may have ended long ago, so no driver does it. Where two workers put the same one, one delivery
-    finds nothing to do.
+    The run of a rerun may have ended long ago, so no driver does this. If two workers queue the same rerun, one of the
+    deliveries finds nothing to do.
     """
     while True:
-        await asyncio.sleep(_LOOK_SECONDS)
+        await asyncio.sleep(_POLL_SECONDS)
         try:
             await _put_missing(database, queue, heartbeats)
         except Unavailable as error:
@@ -54,29 +56,33 @@ async def _put_missing(database: Database, queue: Queue, heartbeats: Heartbeats)
         await queue.put(RERUNS.run_id, [name for name in waiting if name not in queued])
 
 
-def compare(rerun: Trial, original: Trial) -> Rerun:
-    """A rerun beside its original; what differs is told once the rerun has ended."""
-    if not rerun.state.terminal:
-        return Rerun(trial=rerun, original=original.name)
+def compare(rerun: Tried, original: Tried) -> Rerun:
+    """Compares a rerun with its original; the differences are empty until the rerun has ended."""
+    if not rerun.trial.state.terminal:
+        return Rerun(trial=rerun.trial, original=original.trial.name)
     found = tuple(_differences(original, rerun))
-    return Rerun(trial=rerun, original=original.name, identical=not found, differences=found)
+    return Rerun(trial=rerun.trial, original=original.trial.name, identical=not found, differences=found)
 
 
-def _differences(was: Trial, now: Trial) -> Iterator[Difference]:
-    """In the order in which a trial is made: the first one is the likeliest cause of the others."""
-    yield from _one("state", _ended(was), _ended(now))
-    yield from _one("completion", was.completion, now.completion)
-    yield from _one("rejection", was.rejection, now.rejection)
-    if not (now.manifest and was.manifest):  # it failed, and the state has said why
+def _differences(was: Tried, now: Tried) -> Iterator[Difference]:
+    """In the order of a trial's stages, because the first difference is the likely cause of the others."""
+    yield from _one("state", _ended(was.trial), _ended(now.trial))
+    yield from _one("completion", was.trial.completion, now.trial.completion)
+    recorded, again = (dict(enumerate(one.trial.teacher_answers)) for one in (was, now))
+    yield from _all("teacher_answers", recorded, again, "teacher_answers[{}]")
+    yield from _one("rejection", was.trial.rejection, now.trial.rejection)
+    if was.manifest is None or now.manifest is None:  # it failed; the difference in state shows the error
         return
-    for name in ("spec", "adapter", "weights_sha256", "steps", "final_loss"):
-        yield from _one(name, _text(was.manifest["found"].get(name)), _text(now.manifest["found"].get(name)))
-    yield from _verdict_differences(was.verdicts, now.verdicts)
-    yield from _one("baseline_verdicts", was.manifest["found"]["baseline"], now.manifest["found"]["baseline"])
+    for name in _FOUND:
+        if name not in was.manifest.found.model_fields_set:  # the version that made the trial did not record it
+            continue
+        yield from _one(name, _text(getattr(was.manifest.found, name)), _text(getattr(now.manifest.found, name)))
+    yield from _verdict_differences(was.trial.verdicts, now.trial.verdicts)
+    yield from _one("baseline_verdicts", was.manifest.found.baseline, now.manifest.found.baseline)
     for name in _SCORES:
-        yield from _one(name, _text(getattr(was, name)), _text(getattr(now, name)))
-    yield from _all("material", was.manifest["material"], now.manifest["material"])
-    for fact, before, after in changes(was.manifest["versions"], now.manifest["versions"]):
+        yield from _one(name, _text(getattr(was.trial, name)), _text(getattr(now.trial, name)))
+    yield from _all("material", was.manifest.material, now.manifest.material)
+    for fact, before, after in changes(was.manifest.versions, now.manifest.versions):
         yield from _one(f"versions.{fact}", _text(before), _text(after))
 
 
@@ -85,7 +91,7 @@ def _verdict_differences(was: tuple[Verdict, ...], now: tuple[Verdict, ...]) -> 
     yield from _all("verdicts", before, after, "verdicts[{}]")
 
 
-def _all(part: str, was: Mapping[str, Any], now: Mapping[str, Any], form: str = "{part}.{}") -> Iterator[Difference]:
+def _all(part: str, was: Mapping[Any, Any], now: Mapping[Any, Any], form: str = "{part}.{}") -> Iterator[Difference]:
     for name in dict.fromkeys([*was, *now]):
         yield from _one(form.format(name, part=part), _text(was.get(name)), _text(now.get(name)))
 
@@ -98,7 +104,7 @@ def _one(field: str, was: str, now: str) -> Iterator[Difference]:
 
 
 def _from(text: str, first: int) -> str:
-    """What is shown of a text that differs from its `first` character on."""
+    """The part to show of a text whose first difference is at character `first`."""
     begin = max(0, first - _BEFORE) if len(text) > _SHOWN else 0
     shown = text[begin : begin + _SHOWN]
     return f"{'…' if begin else ''}{shown}{'…' if begin + _SHOWN < len(text) else ''}"

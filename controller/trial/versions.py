@@ -1,4 +1,4 @@
-"""Which versions of what a trial is made with, as the three model services tell them."""
+"""The versions that a trial is made with, as reported by the three model services."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from sealkit.types import ModelInfo
 
 _SERVICES = ("generator", "trainer", "evaluator")
 _SECONDS = 10.0
-"""For so long an answer is taken for true: trials by the hundred a second must not ask each time."""
+"""How long an answer is cached: hundreds of trials a second must not each ask."""
 
 
 class Versions:
-    """Asks the services, at most every `_SECONDS`. Where there are replicas, it is one of them that answers."""
+    """Asks the services, at most every `_SECONDS`. With replicas, one of them answers."""
 
     def __init__(self, services: Services, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._services = services
@@ -27,9 +27,9 @@ class Versions:
         self._known: dict[str, dict[str, str]] = {}
 
     async def get(self) -> dict[str, str]:
-        """What all say alike under its own name (`torch`), what they say differently by service (`trainer.torch`).
+        """A fact with the same value everywhere by its own name (`torch`), others by service (`trainer.torch`).
 
-        A service that is away is taken to be what it was; one that was never there is waited for.
+        The last answer of a service stands for it while it is unavailable; a first answer is waited for.
         """
         async with self._asking:
             if self._clock() - self._asked > _SECONDS:
@@ -55,7 +55,8 @@ class Versions:
 
 
 def changes(was: Mapping[str, str], now: Mapping[str, str]) -> Iterator[tuple[str, str | None, str | None]]:
-    """(fact, before, after) of what two answers of `Versions.get` differ in; by service, unless all changed alike."""
+    """(fact, before, after) for each difference of two answers of `Versions.get`; by service, unless all changed to the
+    same value."""
     for fact in dict.fromkeys(name.rpartition(".")[2] for name in (*was, *now)):
         sides = {
             service: tuple(side.get(f"{service}.{fact}", side.get(fact)) for side in (was, now))

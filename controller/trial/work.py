@@ -1,27 +1,28 @@
 """A trial: one self-edit → adapter → evaluation → reward.
 
-Every step can be done again: the completion is kept as soon as it is sampled, seeds derive from names, and the trainer
-returns the adapter of a spec that it has trained before.
+Every step is idempotent: sampled texts (the self-edit, a teacher's answers) are stored at once, seeds derive from
+names, and the trainer returns the adapter of a spec that it has trained before.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
-from typing import Any, TypeVar
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeVar
 
-from controller.db.attempts import Result, Taken
+from controller.db.attempts import Result, Spent, Taken
+from controller.db.database import storable
+from controller.db.manifest import Instructions, Manifest
 from controller.retry import last, retry_until_available
 from controller.rules.arms import WRITERS, outside_editor
-from controller.rules.retention import with_earlier
 from controller.rules.reward import reward
-from controller.rules.setup import Setup
+from controller.rules.setup import BASE, Setup
 from controller.services import Services
-from controller.trial.manifest import Found, Instructions, Manifest, found, instructions, material
+from controller.trial.manifest import found, instructions, material
 from controller.trial.versions import Versions
 from sealkit.config import RunConfig
-from sealkit.domains.base import Rejected
+from sealkit.domains.base import Rejected, Study, spec_of, study_of
 from sealkit.errors import AdapterNotFound, NotReproducible, SealError, TooManyUngraded, Unavailable
 from sealkit.faults import fault_of
 from sealkit.names import run_name
@@ -30,8 +31,8 @@ from sealkit.resources import Editor, Fault, TrialState
 from sealkit.types import (
     NOT_ASKED,
     Evaluation,
+    EvaluationRequest,
     Outcome,
-    Policy,
     Sampling,
     TrainingExample,
     TrainingResult,
@@ -42,56 +43,68 @@ from sealkit.types import (
 
 T = TypeVar("T")
 
-KeepCompletion = Callable[[str, dict[str, float], dict[str, Usage]], Awaitable[None]]
+KeepSampled = Callable[[str, Sequence[str] | None, Spent], Awaitable[None]]
 
 
 class TrialWork:
-    """A trial under way. Made anew for each attempt; what earlier ones took is counted on."""
+    """One attempt at a trial; usage of earlier attempts is added."""
 
-    def __init__(self, taken: Taken, services: Services, versions: Versions, keep: KeepCompletion) -> None:
-        """`keep` stores a completion with what it took."""
+    def __init__(self, taken: Taken, services: Services, versions: Versions, keep: KeepSampled) -> None:
+        """`keep` stores a completion, the teacher's answers, if any, and their usage."""
         self._plan = taken.plan
         self._context = taken.context
         self._policy = taken.policy
         self._completion = taken.completion
-        self._rerun = Manifest.model_validate(taken.manifest) if taken.manifest else None
+        self._teacher_answers = taken.teacher_answers
+        self._rerun = taken.manifest
         self._services = services
         self._versions = versions
         self._keep = keep
-        self._seconds = dict(taken.stage_seconds)
-        self._usage = dict(taken.stage_usage)
+        self._seconds = dict(taken.spent.stage_seconds)
+        self._usage = dict(taken.spent.stage_usage)
         self._characters: int | None = None
 
     async def bring_to_end(self, setup: Setup) -> Result:
-        """generate → compile → train → evaluate → reward. Raises what a service raises that waiting does not mend;
-        NotReproducible where the policy of a rerun is gone."""
+        """generate → teach → compile → train → evaluate → reward. Raises the services' errors that a retry does not
+        fix; NotReproducible if the policy of a rerun no longer exists."""
         how = self._rerun.instructions if self._rerun else instructions(setup, self._plan, self._policy)
         try:
             return await self._make(setup, how)
         except AdapterNotFound as error:
-            if self._rerun and how.policy.adapter and how.policy.adapter.digest in error.message:
-                raise NotReproducible(f"{how.policy.name} is gone from the adapter store: {error.message}") from error
+            lost = error.metadata.get("digest")
+            if self._rerun and how.policy.adapter and how.policy.adapter.digest == lost:
+                raise NotReproducible(
+                    f"{how.policy.name} is no longer in the adapter store: {error.message}"
+                ) from error
             raise
 
     async def _make(self, setup: Setup, how: Instructions) -> Result:
         try:
             spec = await self._compile(setup, how)
         except Rejected as rejected:
-            # It trains nothing, so it is worth what the policy knows by itself.
+            # It trains nothing, so its accuracy is that of the model that the adapter would be on.
             known = await self._stage("evaluate", lambda: self._without_adapter(setup, how))
-            manifest = await self._manifest(setup, how, found(self._completion, None, None, known), known)
-            before = accuracy(known.verdicts)
-            return self._result(
-                TrialState.REJECTED, rejection=str(rejected), baseline_accuracy=before, manifest=manifest
+            manifest = await self._manifest(setup, how, None, None, known)
+            return Result(
+                state=TrialState.REJECTED,
+                rejection=str(rejected),
+                baseline_accuracy=accuracy(known.verdicts),
+                manifest=manifest,
+                spent=self._spent(),
             )
         trained = await self._stage("train", lambda: self._train(spec, how))
         evaluation = await self._stage("evaluate", lambda: self._evaluate(setup, trained, how))
-        manifest = await self._manifest(setup, how, found(self._completion, spec, trained, evaluation), evaluation)
+        manifest = await self._manifest(setup, how, spec, trained, evaluation)
         return self._scored(setup.config, trained, evaluation, manifest)
 
     def failed(self, error: SealError) -> Result:
-        """The end of a trial that an error ended."""
-        return self._result(TrialState.FAILED, error=fault_of(error))
+        """The result of a trial that failed with `error`."""
+        return Result(
+            state=TrialState.FAILED,
+            error=fault_of(error),
+            trained_characters=self._characters,
+            spent=self._spent(),
+        )
 
     async def _compile(self, setup: Setup, how: Instructions) -> TrainingSpec:
         domain = setup.domain
@@ -100,8 +113,10 @@ class TrialWork:
             spec = with_budget(spec, how.target_characters)
         else:
             completion = await self._self_edit(setup, how, how.sampling)
-            spec = await asyncio.to_thread(domain.compile, self._context, completion, how.inner_seed)
-        spec = spec.model_copy(update={"rehearsal": setup.rehearsal})
+            study = await asyncio.to_thread(study_of, domain, self._context, completion)
+            answers = await self._taught(how, study) if study else ()
+            spec = await asyncio.to_thread(spec_of, domain, self._context, completion, answers, how.inner_seed)
+        spec = setup.mixed(spec)
         self._characters = trained_characters(spec)
         return spec
 
@@ -112,32 +127,49 @@ class TrialWork:
             if text is None:
                 outside = outside_editor(how.editor, ready)
                 text = await self._stage("generate", lambda: self._generate(setup, how, sampling, outside))
-            self._completion = text.replace("\0", "\N{REPLACEMENT CHARACTER}")  # no database stores NUL in text
-            await self._keep(self._completion, self._seconds, self._usage)
+            self._completion = storable(text)
+            await self._keep(self._completion, None, self._spent())
         return self._completion
+
+    async def _taught(self, how: Instructions, study: Study) -> tuple[str, ...]:
+        """The teacher's answers to a study, in the order of its items."""
+        if self._teacher_answers is None:
+            answers = await self._stage("teach", lambda: self._teach(how, study))
+            self._teacher_answers = tuple(map(storable, answers))
+            await self._keep(self._completion or "", self._teacher_answers, self._spent())
+        return self._teacher_answers
 
     async def _generate(self, setup: Setup, how: Instructions, sampling: Sampling, outside: str) -> tuple[str, Usage]:
         if how.constrained:
-            sampling = sampling.model_copy(update={"json_schema": setup.domain.completion_schema})
+            sampling = sampling.changed(json_schema=setup.domain.completion_schema)
         prompts = [(how.context_id, setup.domain.prompt(self._context), [how.index])]
-        writer = Policy(name=Editor.BASE) if how.editor == Editor.BASE else how.policy
+        writer = BASE if how.editor == Editor.BASE else how.policy
         written = await last(self._services.generator.sample(writer, prompts, sampling, editor=outside))
         if written is None:
             raise Unavailable("the generator ended the stream without the completion")
         return written.text, written.usage
 
+    async def _teach(self, how: Instructions, study: Study) -> tuple[list[str], Usage]:
+        """One request for all prompts, which the generator batches."""
+        prompts = [(f"question-{number}", item.teacher_prompt, [0]) for number, item in enumerate(study.items)]
+        said = {c.context_id: c async for c in self._services.generator.sample(how.below, prompts, how.teaching)}
+        if len(said) < len(prompts):
+            raise Unavailable(f"the generator ended the stream with {len(said)} of {len(prompts)} answers")
+        return [said[name].text for name, _, _ in prompts], sum((one.usage for one in said.values()), Usage())
+
     async def _train(self, spec: TrainingSpec, how: Instructions) -> tuple[TrainingResult, Usage]:
         owner, again = run_name(self._plan.run_id), self._rerun is not None
-        trained = await last(self._services.trainer.train_adapter(how.policy, spec, owner=owner, retrain=again))
+        trained = await last(self._services.trainer.train_adapter(how.below, spec, owner=owner, retrain=again))
         if not isinstance(trained, TrainingResult):
             raise Unavailable("the trainer ended the stream without a result")
         return trained, trained.usage
 
     async def _evaluate(self, setup: Setup, trained: TrainingResult, how: Instructions) -> tuple[Evaluation, Usage]:
-        evaluation = await self._services.evaluator.evaluate(
-            how.policy,
-            trained.adapter,
-            setup.domain.queries(self._context),
+        request = EvaluationRequest(
+            policy=how.below,
+            adapter=trained.adapter,
+            queries=tuple(setup.domain.queries(self._context)),
+            earlier_queries=setup.earlier,
             sampling=how.answering,
             judge=how.judge,
             retention_queries=setup.retention,
@@ -146,32 +178,22 @@ class TrialWork:
             early_stopping=how.early_stopping,
             fresh=self._rerun is not None,
         )
-        if not setup.earlier:
-            return evaluation, evaluation.usage
-        again = await self._services.evaluator.evaluate(
-            how.policy,
-            trained.adapter,
-            setup.earlier,
-            sampling=how.answering,
-            judge=how.judge,
-            fresh=self._rerun is not None,
-        )
-        usage = evaluation.usage + again.usage
-        return evaluation.model_copy(update={"retention": with_earlier(evaluation.retention, again)}), usage
+        evaluation = await self._services.evaluator.evaluate(request)
+        return evaluation, evaluation.usage
 
     async def _without_adapter(self, setup: Setup, how: Instructions) -> tuple[Evaluation, Usage]:
-        evaluation = await self._services.evaluator.evaluate(
-            how.policy,
-            None,
-            setup.domain.queries(self._context),
+        request = EvaluationRequest(
+            policy=how.below,
+            queries=tuple(setup.domain.queries(self._context)),
             sampling=how.answering,
             judge=how.judge,
             fresh=self._rerun is not None,
         )
+        evaluation = await self._services.evaluator.evaluate(request)
         return evaluation, evaluation.usage
 
     async def _stage(self, name: str, call: Callable[[], Awaitable[tuple[T, Usage]]]) -> T:
-        """One stage, waited for patiently; the seconds are those of the try that came through."""
+        """Executes one stage with retries; its seconds are those of the successful try."""
 
         async def timed() -> tuple[T, Usage]:
             began = time.monotonic()
@@ -185,73 +207,75 @@ class TrialWork:
         return value
 
     async def _manifest(
-        self, setup: Setup, how: Instructions, came_out: Found, evaluation: Evaluation
-    ) -> dict[str, Any]:
+        self,
+        setup: Setup,
+        how: Instructions,
+        spec: TrainingSpec | None,
+        trained: TrainingResult | None,
+        evaluation: Evaluation,
+    ) -> Manifest:
         versions = {
             **await self._versions.get(),
             "domain": f"{setup.domain.name} {setup.domain.version}",
             "judge": f"{how.judge} {evaluation.judge_version}".strip(),
         }
-        manifest = Manifest(
-            instructions=how, material=material(setup, self._context), found=came_out, versions=versions
-        )
-        return manifest.model_dump(mode="json")
+        came_out = found(self._completion, self._teacher_answers, spec, trained, evaluation)
+        return Manifest(instructions=how, material=material(setup, self._context), found=came_out, versions=versions)
 
-    def _scored(
-        self, config: RunConfig, trained: TrainingResult, evaluation: Evaluation, manifest: dict[str, Any]
-    ) -> Result:
+    def _scored(self, config: RunConfig, trained: TrainingResult, evaluation: Evaluation, manifest: Manifest) -> Result:
+        """The result of an evaluated trial: failed if too many answers are ungraded, else with its accuracies. A trial
+        that was stopped early has no reward."""
+        fault = ungraded_fault(evaluation, config.evaluation.max_ungraded)
         after, before = accuracy(evaluation.verdicts), accuracy(evaluation.baseline_verdicts)
         forgetting = evaluation.retention.forgetting if evaluation.retention else None
-        came_out = {
-            "adapter": trained.adapter,
-            "forgetting": forgetting,
-            "retention": evaluation.retention,
-            "divergence": evaluation.divergence,
-            "stopped_early": evaluation.stopped_early,
-            "batch_variant_rate": evaluation.batch_variant_rate,
-            "verdicts": evaluation.verdicts,
-            "baseline_verdicts": evaluation.baseline_verdicts,
-            "manifest": manifest,
-        }
-        fault = ungraded_fault(evaluation, config.evaluation.max_ungraded)
-        if fault or after is None or before is None:
-            return self._result(TrialState.FAILED, error=fault, **came_out)
-        came_out |= {"accuracy": after, "baseline_accuracy": before}
-        if not evaluation.stopped_early:  # what was not asked to the end has no reward
-            came_out["reward"] = reward(after - before, forgetting, evaluation.divergence, config.reward)
-        return self._result(TrialState.SUCCEEDED, **came_out)
-
-    def _result(self, state: TrialState, **came_out: Any) -> Result:
+        gain = None if after is None or before is None else after - before
+        earned = None
+        if fault is None and gain is not None and not evaluation.stopped_early:
+            earned = reward(gain, forgetting, evaluation.divergence, config.reward)
         return Result(
-            state=state,
-            stage_seconds=self._seconds,
-            stage_usage=self._usage,
-            usage=sum(self._usage.values(), Usage()),
+            state=TrialState.FAILED if fault else TrialState.SUCCEEDED,
+            error=fault,
+            adapter=trained.adapter,
             trained_characters=self._characters,
-            **came_out,
+            accuracy=None if fault else after,
+            baseline_accuracy=None if fault else before,
+            forgetting=forgetting,
+            retention=evaluation.retention,
+            divergence=evaluation.divergence,
+            stopped_early=evaluation.stopped_early,
+            batch_variant_rate=evaluation.batch_variant_rate,
+            reward=earned,
+            verdicts=evaluation.verdicts,
+            baseline_verdicts=evaluation.baseline_verdicts,
+            spent=self._spent(),
+            manifest=manifest,
         )
+
+    def _spent(self) -> Spent:
+        """The usage of all attempts so far."""
+        return Spent(stage_seconds=self._seconds, stage_usage=self._usage)
 
 
 def trained_characters(spec: TrainingSpec) -> int:
-    """Characters that go through the model in a training: those of one pass, times epochs."""
+    """Characters that a training processes: those of one epoch times the number of epochs."""
     return sum(map(_characters, spec.examples)) * spec.optimisation.epochs
 
 
 def with_budget(spec: TrainingSpec, target_characters: int | None) -> TrainingSpec:
-    """The spec with as many epochs as come nearest to `target_characters`, at least one.
+    """The spec with the number of epochs (at least 1) that is nearest to `target_characters`.
 
-    Characters stand for tokens: both texts are of one language and tokenizer, so the ratio is nearly the same; and
-    unlike the tokens that a trainer reports they do not depend on what it had cached.
+    Characters stand for tokens: both texts have the same language and tokenizer, so the ratio is nearly the same; and
+    unlike the tokens that a trainer reports, they do not depend on its cache.
     """
     if target_characters is None:
         return spec
     epochs = max(1, round(target_characters / sum(map(_characters, spec.examples))))
-    return spec.model_copy(update={"optimisation": spec.optimisation.model_copy(update={"epochs": epochs})})
+    return spec.changed(optimisation=spec.optimisation.changed(epochs=epochs))
 
 
 def ungraded_fault(evaluation: Evaluation, limit: float) -> Fault | None:
-    """A fault where the judge failed on more than `limit` (a share) of the answers, or on all of one side's: nothing
-    can be said of such a trial."""
+    """A fault if the judge failed on more than `limit` (a share) of the answers, or on all answers of the subject or of
+    the baseline: such a trial has no valid score."""
     sides = [
         tuple(v for v in side if v.reason != NOT_ASKED) for side in (evaluation.verdicts, evaluation.baseline_verdicts)
     ]

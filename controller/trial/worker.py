@@ -1,14 +1,14 @@
-"""A worker: takes trials from the queue, keeps several in flight, and brings each to its end under a fenced lease.
+"""A worker: takes trials from the queue, executes several concurrently, and finishes each under a fenced lease.
 
-While a trial is under way its message is renewed in Redis and its lease checked in SQL; once the lease is over (the run
-was cancelled, or the worker was thought dead) the trial is stopped here, which stops the calls to the services too.
+While a trial is in progress its message is renewed in Redis and its lease checked in SQL. If the lease is lost (the run
+was cancelled, or the worker was considered dead), the trial is cancelled here, which cancels the calls to the services.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Concatenate, ParamSpec, TypeVar
@@ -18,13 +18,13 @@ from sqlalchemy import Connection
 from structlog.contextvars import bound_contextvars
 
 from controller.db import attempts, contexts, runs
-from controller.db.attempts import Result, Taken, Untaken
+from controller.db.attempts import Result, Spent, Taken, Untaken
 from controller.db.database import Database
 from controller.db.leases import TrialLease
 from controller.db.trials import Plan
 from controller.heartbeats import Heartbeats
 from controller.retry import backoff, retry_until_available, run_with_background
-from controller.rules.setup import Setup, make_setup, with_earlier, with_rehearsal_answers
+from controller.rules.setup import Setup, base_answers, make_setup, with_base_answers, with_earlier
 from controller.services import Services
 from controller.trial.concurrency_limit import ConcurrencyLimit
 from controller.trial.dispatcher import Dispatcher
@@ -38,7 +38,6 @@ from sealkit.names import run_name
 from sealkit.observability import tracing
 from sealkit.queue import Delivery, Queue
 from sealkit.resources import TrialPhase, TrialState
-from sealkit.types import Usage
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -48,25 +47,25 @@ log = structlog.get_logger(__name__)
 _CHECK_SECONDS = 0.5
 _SETUPS_KEPT = 32
 _GIVE_BACK_SECONDS = 5.0
-_MADE_ANEW = (AdapterNotFound, AdapterCorrupt)
-"""What another attempt mends: the trainer makes an adapter again that the store lost."""
+_RETRIED = (AdapterNotFound, AdapterCorrupt)
+"""Errors that another attempt fixes: the trainer makes an adapter again that the store lost."""
 
 
 @dataclass(slots=True)
 class InFlight:
-    """A delivery in flight; `lease` is there once the record gave the trial to this worker."""
+    """A delivery in progress; `lease` is set once this worker has taken the trial in the database."""
 
     delivery: Delivery
     task: asyncio.Task[None]
     lease: TrialLease | None = None
     place: str = ""
-    """Of its span."""
+    """Trace context of its span."""
     settling: bool = False
-    """Its last write to the record is under way."""
+    """Its last write to the database is in progress."""
 
 
 class Worker:
-    """Brings trials to their end, `concurrency` at a time."""
+    """Executes trials, `concurrency` at a time."""
 
     def __init__(
         self,
@@ -80,7 +79,7 @@ class Worker:
         plugins: tuple[str, ...] = (),
         limit: ConcurrencyLimit | None = None,
     ) -> None:
-        """`limit` is told by the services' clients when one of them is full."""
+        """The services' clients report to `limit` when a service is full."""
         self._database = database
         self._queue = queue
         self._services = services
@@ -92,13 +91,13 @@ class Worker:
         self._plugins = plugins
         self._setups: dict[str, Setup] = {}
         self._in_flight: dict[str, InFlight] = {}
-        self._orphans: set[TrialLease] = set()
+        self._suspected: set[TrialLease] = set()
 
     async def run(self) -> None:
-        """Works until it is cancelled, then gives back what it has. A part of it that dies ends it all."""
+        """Works until it is cancelled, then gives its trials back. A crash of one of its tasks ends it."""
         try:
             reruns = requeue_reruns(self._database, self._queue, self._heartbeats)
-            await run_with_background(self._pull(), self._watch_over(), reruns)
+            await run_with_background(self._pull(), self._maintain_leases(), reruns)
         finally:
             await self._give_all_back()
 
@@ -108,7 +107,7 @@ class Worker:
         while True:
             while len(self._in_flight) >= self._limit.limit:
                 await asyncio.wait([f.task for f in self._in_flight.values()], return_when=asyncio.FIRST_COMPLETED)
-                await asyncio.sleep(0)  # lets the flight that landed be struck off
+                await asyncio.sleep(0)  # lets `_on_done` run
             try:
                 for delivery in await self._dispatcher.next(self._limit.limit - len(self._in_flight)):
                     self._start(delivery)
@@ -120,7 +119,7 @@ class Worker:
 
     def _start(self, delivery: Delivery) -> None:
         if delivery.key in self._in_flight:
-            return  # this process stood still for so long that its own messages looked left behind
+            return  # this process was suspended for so long that its own messages looked idle
         count_delivery(delivery)
         task = asyncio.create_task(self._execute(delivery))
         self._in_flight[delivery.key] = InFlight(delivery, task)
@@ -131,10 +130,10 @@ class Worker:
         self._dispatcher.finished(delivery)
         if task.cancelled() or (error := task.exception()) is None:
             return
-        # A bug, here or in a domain plug-in: the trial ends with it, and the worker goes on.
+        # A bug, here or in a domain plug-in: the trial fails, and the worker continues.
         log.error("trial crashed", trial=delivery.body, exc_info=error)
         if flight is not None and flight.lease is not None:
-            result = Result(state=TrialState.FAILED, error=fault_of(error), stage_seconds={})
+            result = Result(state=TrialState.FAILED, error=fault_of(error))
             ending = asyncio.create_task(self._end(flight.lease, result, delivery))
             self._in_flight[delivery.key] = InFlight(delivery, ending, flight.lease, settling=True)
             ending.add_done_callback(lambda _: self._in_flight.pop(delivery.key, None))
@@ -150,7 +149,7 @@ class Worker:
         )
         if isinstance(taken, Untaken):
             count_untaken(taken)
-            await self._forget(delivery)
+            await self._acknowledge(delivery)
             return
         flight = self._in_flight[delivery.key]
         flight.lease = taken.lease
@@ -162,23 +161,23 @@ class Worker:
             result = await self._result(taken)
             flight.settling = True
             if result is None:
-                await self._again(taken.lease, delivery, counts=True, place=place)
+                await self._requeue(taken.lease, delivery, counts=True, place=place)
             else:
                 tracing.note({"seal.state": result.state.value})
                 await self._end(taken.lease, result, delivery)
 
     async def _result(self, taken: Taken) -> Result | None:
-        """How the trial ended; None where another attempt is worth it."""
+        """How the trial ended; None if it should be tried again."""
 
-        async def keep(text: str, seconds: dict[str, float], usage: dict[str, Usage]) -> None:
-            await self._record(attempts.save_completion, taken.lease, text, seconds, usage)
+        async def keep(text: str, teacher_answers: Sequence[str] | None, spent: Spent) -> None:
+            await self._record(attempts.save_sampled, taken.lease, text, teacher_answers, spent)
 
         work = TrialWork(taken, self._services, self._versions, keep)
         try:
             return await work.bring_to_end(await self._with_earlier(await self._setup(taken.plan.run_id), taken.plan))
         except SealError as error:
-            if isinstance(error, _MADE_ANEW) and taken.attempts < self._max_deliveries:
-                log.warning("trial is made anew", reason=error.reason, message=error.message)
+            if isinstance(error, _RETRIED) and taken.attempts < self._max_deliveries:
+                log.warning("trial will be retried", reason=error.reason, message=error.message)
                 return None
             return work.failed(error)
 
@@ -187,11 +186,13 @@ class Worker:
             if len(self._setups) >= _SETUPS_KEPT:
                 self._setups.pop(next(iter(self._setups)))
             setup = make_setup(await self._record(runs.plan, run_id), self._plugins)
-            self._setups[run_id] = await with_rehearsal_answers(setup, self._services.generator)
+            if setup.asks_base:  # usually the driver has stored them; not one of an older version
+                setup = with_base_answers(setup, await base_answers(setup, self._services.generator))
+            self._setups[run_id] = setup
         return self._setups[run_id]
 
     async def _with_earlier(self, setup: Setup, plan: Plan) -> Setup:
-        """The setup of a trial: contexts that its run learned earlier are asked again, where the config says so."""
+        """The setup of a trial, with the queries of contexts that its run learned earlier, if the config says so."""
         if not (count := setup.config.evaluation.earlier_contexts) or not plan.round:
             return setup
         learned = await self._record(contexts.learned_before, plan.run_id, plan.round, count)
@@ -208,34 +209,34 @@ class Worker:
                 count_trial(trial)
             error = trial.error.message if trial.error else None
             log.info("trial ended", state=trial.state, reward=trial.reward, rejection=trial.rejection, error=error)
-        await self._forget(delivery)
+        await self._acknowledge(delivery)
 
-    async def _again(self, lease: TrialLease, delivery: Delivery, *, counts: bool, place: str = "") -> None:
-        """Queues the trial again, here and in Redis; where Redis is away the run's driver sees to it later. `place`:
-        this try's, to which the next one's span is linked."""
+    async def _requeue(self, lease: TrialLease, delivery: Delivery, *, counts: bool, place: str = "") -> None:
+        """Queues the trial again, in SQL and in Redis; if Redis is unavailable, the run's driver does it later.
+        `place`: the trace context of this attempt, to link the next one's span to."""
         given = await self._record(attempts.give_back, lease, counts=counts)
         try:
             again = tracing.followed_by(delivery.trace, place)
             await self._queue.put(delivery.stream, [lease.name] if given else [], trace=again)
         except Unavailable as error:
-            log.warning("trial waits for the queue", message=error.message)
-        await self._forget(delivery)
+            log.warning("trial not queued yet", message=error.message)
+        await self._acknowledge(delivery)
 
-    async def _forget(self, delivery: Delivery) -> None:
-        """Takes the message off; where Redis is away it comes again later, and the record says that it is settled."""
+    async def _acknowledge(self, delivery: Delivery) -> None:
+        """Deletes the message; if Redis is unavailable, it is delivered again later and found to be settled."""
         try:
             await self._queue.done([delivery])
         except Unavailable as error:
-            log.warning("message stays", message=error.message)
+            log.warning("message not deleted", message=error.message)
 
     async def _record(self, work: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         return await retry_until_available(
-            lambda: self._database.write(work, *args, **kwargs), doing="writing to the record"
+            lambda: self._database.write(work, *args, **kwargs), doing="writing to the database"
         )
 
     # --- leases -------------------------------------------------------------------------------------------------------
-    async def _watch_over(self) -> None:
-        """Stops what this worker may no longer end, gives signs of life for the rest, settles what got lost."""
+    async def _maintain_leases(self) -> None:
+        """Cancels trials whose lease was lost, renews the others' messages, and gives back orphaned leases."""
         renewed = time.monotonic()
         while True:
             await asyncio.sleep(_CHECK_SECONDS)
@@ -253,14 +254,14 @@ class Worker:
         held = await self._database.read(attempts.held_by, self._heartbeats.worker_id)
         for flight in in_flight:
             if flight.lease not in held and not flight.settling:
-                log.info("lease is over", trial=flight.delivery.body)
+                log.info("lease lost", trial=flight.delivery.body)
                 flight.task.cancel()
-                await self._forget(flight.delivery)
-        # A take whose answer got lost leaves a trial with this worker that it knows nothing of.
+                await self._acknowledge(flight.delivery)
+        # If the answer to a take was lost, this worker holds a trial that it does not know of.
         orphans = held - {flight.lease for flight in self._in_flight.values()}
-        for lease in orphans & self._orphans:
-            await self._again(lease, Delivery(lease.run_id, "0-0", lease.name), counts=False)
-        self._orphans = orphans
+        for lease in orphans & self._suspected:
+            await self._requeue(lease, Delivery(lease.run_id, "0-0", lease.name), counts=False)
+        self._suspected = orphans
 
     async def _give_all_back(self) -> None:
         in_flight = list(self._in_flight.values())
@@ -271,9 +272,9 @@ class Worker:
             async with asyncio.timeout(_GIVE_BACK_SECONDS):
                 for flight in in_flight:
                     if flight.lease is not None:
-                        await self._again(flight.lease, flight.delivery, counts=False, place=flight.place)
+                        await self._requeue(flight.lease, flight.delivery, counts=False, place=flight.place)
         except TimeoutError:
-            log.warning("trials not given back; they are free when the lease is over")
+            log.warning("trials not given back; they are free once the lease expires")
 
 
 def _span(taken: Taken, delivery: Delivery) -> AbstractContextManager[str]:

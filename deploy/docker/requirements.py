@@ -1,4 +1,4 @@
-"""Prints what some extras of the project need, so that an image can install that before the code is copied in."""
+"""Prints the requirements of some extras of the project, so that an image can install them before copying the code."""
 
 import sys
 import tomllib

@@ -1,4 +1,4 @@
-"""Draws the dashboards from what a Prometheus answers, without a Grafana: for the docs, and to look at a run later.
+"""Draws the dashboards from a Prometheus, without Grafana: for the docs, and to view a run later.
 
 python -m deploy.grafana.draw --prometheus http://127.0.0.1:9090 --board seal-runs --out docs/pictures [--minutes 60]
 """
@@ -23,13 +23,13 @@ from deploy.grafana.panel import Board, Panel, Query
 from deploy.grafana.picture import Line, draw
 
 POINTS = 240
-"""Of a line at most; Grafana asks for about as many as a panel has pixels."""
+"""Most points of a line; Grafana requests about as many as a panel has pixels."""
 _ASK_SECONDS = 30
 
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """From when to when (Unix seconds), and how far apart the points are. `rate`: over how many seconds a rate is."""
+    """Start and end (Unix seconds), and the step between points. `rate`: the window of a rate in seconds."""
 
     start: float
     end: float
@@ -41,18 +41,18 @@ class Span:
 
 
 class Refused(Exception):
-    """Prometheus does not answer, or not to this query."""
+    """Prometheus does not answer, or rejects the query."""
 
 
 class Source:
-    """A Prometheus over a span of time."""
+    """A Prometheus over a time range."""
 
     def __init__(self, url: str, span: Span) -> None:
         self._url = url.rstrip("/")
         self.span = span
 
     def lines(self, panel: Panel) -> list[Line]:
-        """What the panel's queries answer; values that are no numbers are left out. Raises Refused."""
+        """Results of the panel's queries; values that are not numbers are left out. Raises Refused."""
         return [line for query in panel.queries for line in self._answer(query, instant=panel.kind == "table")]
 
     def _answer(self, query: Query, *, instant: bool) -> list[Line]:
@@ -87,7 +87,7 @@ class Source:
 
 
 def legend(pattern: str, labels: dict[str, str]) -> str:
-    """What Grafana writes for `{{label}}`."""
+    """Fills in `{{label}}` as Grafana does."""
     return re.sub(r"\{\{\s*(\w+)\s*\}\}", lambda found: labels.get(found[1], ""), pattern).strip()
 
 
@@ -98,13 +98,13 @@ def picture(board: Board, source: Source) -> bytes:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Draws the boards that are named, or all; the exit code."""
+    """Draws the named boards, or all; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m deploy.grafana.draw", description=__doc__)
     parser.add_argument("--prometheus", default="http://127.0.0.1:9090", help="its URL")
     parser.add_argument("--board", action="append", choices=[board.uid for board in BOARDS], help="all, unless named")
     parser.add_argument("--out", type=Path, default=Path("docs/pictures"), help="folder for the pictures")
-    parser.add_argument("--minutes", type=float, default=60, help="how much time they show")
-    parser.add_argument("--end", type=float, default=None, help="until when, in Unix seconds; now, unless given")
+    parser.add_argument("--minutes", type=float, default=60, help="length of the time range")
+    parser.add_argument("--end", type=float, default=None, help="end of the time range, in Unix seconds; default: now")
     parser.add_argument("--rate-seconds", type=int, default=60, help="$__rate_interval: at least four scrapes")
     given = parser.parse_args(arguments)
     end = time.time() if given.end is None else given.end

@@ -1,4 +1,5 @@
-"""Makes the dashboards' JSON: `python -m deploy.grafana.generate [--check]`; with --check it only says what differs."""
+"""Makes the dashboards' JSON: `python -m deploy.grafana.generate [--check]`; with --check it only reports what
+differs."""
 
 from __future__ import annotations
 
@@ -82,7 +83,7 @@ def _panel(panel: Panel) -> Any:
 
 
 def main(arguments: list[str]) -> int:
-    """Writes the files, or with `--check` says which are not as they should be; the exit code."""
+    """Writes the files, or with `--check` reports which are out of date; returns the exit code."""
     wanted = {FOLDER / f"{board.uid}.json": render(board) for board in BOARDS}
     return settle(wanted, arguments, command="python -m deploy.grafana.generate", beside=FOLDER.glob("*.json"))
 

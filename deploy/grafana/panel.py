@@ -1,4 +1,4 @@
-"""What a dashboard is made of, as data. `generate.py` makes Grafana's JSON of it; a test runs every query."""
+"""The parts of a dashboard, as data. `generate.py` converts them to Grafana's JSON; a test runs every query."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ GREEN, YELLOW, RED = "green", "yellow", "red"
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """A PromQL expression and what its lines are called (`{{label}}` is filled in by Grafana).
+    """A PromQL expression and the legend of its lines (`{{label}}` is filled in by Grafana).
 
-    `needs`: what has to have happened before it has an answer, where an ordinary run does not show it.
+    `needs`: what must have happened before the query has a result, if an ordinary run does not do it.
     """
 
     expr: str

@@ -29,7 +29,7 @@ _LEGENDS, _LEGEND_LENGTH, _TABLE_ROWS = 8, 44, 12
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One series: what the legend says, its labels, and its (Unix seconds, value)."""
+    """One series: its legend, its labels, and its points (Unix seconds, value)."""
 
     name: str
     labels: dict[str, str]
@@ -39,7 +39,7 @@ class Line:
 def draw(
     title: str, rows: Sequence[tuple[str, Sequence[tuple[Panel, list[Line]]]]], *, start: float, end: float
 ) -> bytes:
-    """The board as a PNG; `rows` are headings with their panels and what these show."""
+    """The board as a PNG; `rows` are headings with their panels and series."""
     placed, height = _placed(rows)
     width = COLUMNS * _INCH_A_COLUMN
     figure = Figure(figsize=(width, height), dpi=_DPI, facecolor="#f4f5f5")
@@ -59,7 +59,7 @@ def draw(
 
 @dataclass(frozen=True, slots=True)
 class _Placed:
-    """Headings and panels with their place from the top, in inches; panels also with their column."""
+    """Headings and panels with their distance from the top, in inches; panels also with their column."""
 
     headings: list[tuple[str, float]]
     panels: list[tuple[Panel, list[Line], int, float]]
@@ -92,7 +92,7 @@ def _card(
     size: tuple[float, float],
     span: tuple[float, float],
 ) -> None:
-    """A white card with the panel's title, and below it what it shows."""
+    """A white card with the panel's title above its content."""
     left, top, gap = place[0] * _INCH_A_COLUMN, place[1], 0.05
     width, height = panel.width * _INCH_A_COLUMN, panel.height * _INCH_A_UNIT
     card = figure.add_axes(_share(left + gap, top + gap, width - 2 * gap, height - 2 * gap, size))
@@ -131,7 +131,7 @@ def _card(
 
 
 def _share(left: float, top: float, width: float, height: float, size: tuple[float, float]) -> Any:
-    """Inches from the top left as matplotlib's shares from the bottom left."""
+    """Inches from the top left to matplotlib's fractions from the bottom left."""
     return left / size[0], 1 - (top + height) / size[1], width / size[0], height / size[1]
 
 
@@ -159,7 +159,7 @@ def _lines(axes: Axes, panel: Panel, lines: list[Line], *, inches: float) -> Non
 
 
 def _limits(axes: Axes, panel: Panel, unit: _Unit) -> None:
-    """The panel's own, else those of the lines: from 0 where they come near it, and never without height."""
+    """The panel's own limits, or those of the lines: from 0 if they are near it, and never empty."""
     low, high = axes.get_ylim()
     if panel.low == 0 and panel.high == 1:
         axes.set_ylim(-0.03 / unit.size, 1.03 / unit.size)
@@ -173,7 +173,7 @@ def _limits(axes: Axes, panel: Panel, unit: _Unit) -> None:
 
 
 def _with_gaps(points: tuple[tuple[float, float], ...]) -> tuple[Any, Any]:
-    """Times and values, with a hole where points are missing: a line must not tell of what nobody saw."""
+    """Times and values, with NaN where points are missing, so that the line has a gap there."""
     times, values = (np.array(side) for side in zip(*points, strict=True))
     steps = np.diff(times)
     holes = np.flatnonzero(steps > 2.5 * steps.min(initial=np.inf)) + 1
@@ -189,7 +189,7 @@ def _legend_columns(lines: list[Line]) -> int:
 
 
 def _heat(axes: Axes, panel: Panel, lines: list[Line]) -> None:
-    """Buckets from the bottom up, each less the one below: Prometheus's are cumulative."""
+    """Buckets from the bottom up, each minus the one below: Prometheus's are cumulative."""
     ordered = sorted(lines, key=lambda line: float(line.labels["le"]))
     times = sorted({at for line in ordered for at, _ in line.points})
     place = {at: number for number, at in enumerate(times)}
@@ -242,13 +242,13 @@ def _dress(axes: Axes, span: tuple[float, float]) -> None:
 
 
 def _tick_seconds(span: float) -> int:
-    """Between two times on the axis: a number of minutes that people count in, six ticks or fewer."""
+    """Step of the time axis: a round number of minutes with at most six ticks."""
     return next((60 * n for n in (1, 2, 3, 5, 10, 15, 30, 60, 120, 180, 360, 720) if span / (60 * n) <= 6), 86400)
 
 
 @dataclass(frozen=True, slots=True)
 class _Unit:
-    """What a value is divided by, and what is written behind it."""
+    """The divisor of a value, and its suffix."""
 
     size: float
     name: str
@@ -268,7 +268,7 @@ _SCALES = {
 
 
 def _scale(unit: str, most: float) -> _Unit:
-    """The size in which `most` is at least two."""
+    """The largest unit in which `most` is at least two."""
     sizes = _SCALES[unit]
     return next((size for size in sizes if most >= 2 * size.size), sizes[-1])
 

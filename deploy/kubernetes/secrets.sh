@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# The stack's Secrets as manifests, from secrets/, which is filled where it lacks something (scripts/secrets.sh):
+# The stack's Secrets as manifests, from secrets/, which is completed if something is missing (scripts/secrets.sh):
 #     deploy/kubernetes/secrets.sh | kubectl apply -f -
 # --without-certificates   leaves those to cert-manager (deploy/kubernetes/certificates)
 # SEAL_HOST                one more name that callers dial, for the controller's certificate
-# DATABASE_URL, REDIS_URL  a PostgreSQL and a Redis of yours; those of deploy/kubernetes/databases otherwise
+# DATABASE_URL, REDIS_URL  your own PostgreSQL and Redis; default: those of deploy/kubernetes/databases
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 at=${SEAL_SECRETS:-secrets}
@@ -19,7 +19,7 @@ secret() { # NAME KEY=FILE…
   kubectl -n seal create secret generic "$name" "${@/#/--from-file=}" --dry-run=client -o yaml
   echo ---
 }
-# By way of files: no list of processes shows a password.
+# Through files, so that no process list shows a password.
 record=$(mktemp -d)
 trap 'rm -r "$record"' EXIT
 printf '%s' "${DATABASE_URL:-$(cat "$at/controller_database_url")}" > "$record/database"

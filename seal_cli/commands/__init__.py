@@ -1,1 +1,1 @@
-"""One file a command group. Each imports what is heavy inside its commands, so that `--help` stays quick."""
+"""One file per command group. Heavy imports are inside the commands, so `--help` stays fast."""

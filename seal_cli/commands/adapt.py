@@ -39,7 +39,7 @@ def adapt(
     address: Address = "",
     data: Data = DEFAULT_DATA,
 ) -> None:
-    """Learn documents one after the other: what helps and forgets little enough is committed, the rest is not."""
+    """Learn documents one after the other. What helps and forgets little enough is committed; the rest is not."""
     from seal_cli.console import out
     from seal_cli.recipe import load_recipe
 

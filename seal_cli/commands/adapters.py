@@ -1,4 +1,4 @@
-"""`seal adapters`: list, verify, gc. The first two read the store alone, so they work while no service runs."""
+"""`seal adapters`: list, verify, gc. The first two read only the store, so they work without a running service."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ if TYPE_CHECKING:
 
     from sealkit.store import AdapterStore
 
-app = typer.Typer(help="Look at the adapter store.", no_args_is_help=True)
+app = typer.Typer(help="Inspect and clean the adapter store.", no_args_is_help=True)
 
 Store = Annotated[
-    str, typer.Option("--store", envvar="SEAL_STORE_URL", help="URL of a store. Default: that of the data folder.")
+    str, typer.Option("--store", envvar="SEAL_STORE_URL", help="URL of a store. Default: the one in the data folder.")
 ]
 
 
 @app.command("list")
 def list_adapters(store: Store = "", data: Data = DEFAULT_DATA) -> None:
-    """Digests of the adapters, with where each lies where that is a folder of this machine."""
+    """Digests of the adapters, and the folder of each if the store is on this machine."""
     from seal_cli.console import out
 
     opened = _open(store, data)
@@ -33,11 +33,11 @@ def list_adapters(store: Store = "", data: Data = DEFAULT_DATA) -> None:
 
 @app.command()
 def verify(
-    digests: Annotated[list[str] | None, typer.Argument(help="Which; default: every one.")] = None,
+    digests: Annotated[list[str] | None, typer.Argument(help="Which ones. Default: all.")] = None,
     store: Store = "",
     data: Data = DEFAULT_DATA,
 ) -> None:
-    """Check every byte of adapters against their digests; exit code 1 where one is not whole, 2 where none is."""
+    """Check every byte of adapters against their digests; exit code 1 if one is corrupt, 2 if there is none."""
     from seal_cli.console import fail, out
 
     opened = _open(store, data)
@@ -49,22 +49,22 @@ def verify(
         except SealError as error:
             code = max(code, fail(error))
             faulty += 1
-    out.print(f"{len(chosen) - faulty} of {len(chosen)} adapters are whole", markup=False)
+    out.print(f"{len(chosen) - faulty} of {len(chosen)} adapters are intact", markup=False)
     if code:
         raise typer.Exit(code)
 
 
 @app.command()
 def gc(
-    grace: Annotated[str, typer.Option(help="Leave adapters alone that are younger: 30m, 24h, 7d.")] = "24h",
+    grace: Annotated[str, typer.Option(help="Keep adapters that are younger than this: 30m, 24h, 7d.")] = "24h",
     delete: Annotated[bool, typer.Option("--delete", help="Delete them. Without it they are only listed.")] = False,
     store: Store = "",
     address: Address = "",
     data: Data = DEFAULT_DATA,
 ) -> None:
-    """List adapters that no trial and no policy of the controller names, and delete them if told so.
+    """List adapters that no trial and no policy of the controller references; with --delete, delete them.
 
-    A store that several controllers share must not be cleaned this way: each knows its own adapters alone.
+    Do not use this on a store that several controllers share: each knows only its own adapters.
     """
     from seal_cli.console import out
     from seal_cli.garbage import find_garbage
@@ -72,18 +72,18 @@ def gc(
     seconds, opened = _seconds(grace), _open(store, data)
     with connect(address, data) as client:
         found = find_garbage(opened, client, seconds)
-    gone = [one for one in found if not delete or _delete(opened, one.digest, seconds)]
-    for one in gone:
+    removed = [one for one in found if not delete or _delete(opened, one.digest, seconds)]
+    for one in removed:
         out.print(
             f"{one.digest}  {one.age_seconds / 3600:.1f} h  {one.bytes / 1e6:.1f} MB", markup=False, soft_wrap=True
         )
-    size = sum(one.bytes for one in gone) / 1e6
+    size = sum(one.bytes for one in removed) / 1e6
     ending = "deleted" if delete else "would be deleted; --delete does it"
-    out.print(f"{len(gone)} adapters, {size:.1f} MB, {ending}", markup=False)
+    out.print(f"{len(removed)} adapters, {size:.1f} MB, {ending}", markup=False)
 
 
 def _delete(store: AdapterStore, digest: str, grace_seconds: float) -> bool:
-    """Whether it was deleted: not where it has been put again meanwhile."""
+    """Whether it was deleted; False if it was stored again in the meantime."""
     if store.age_seconds(digest) <= grace_seconds:
         return False
     store.delete(digest)

@@ -13,7 +13,7 @@ from sealkit.names import full_name
 if TYPE_CHECKING:
     from sealkit.resources import Alias
 
-app = typer.Typer(help="Names that point to published policies, and can be rolled back.", no_args_is_help=True)
+app = typer.Typer(help="Names that point to published policies and can be rolled back.", no_args_is_help=True)
 
 Name = Annotated[str, typer.Argument(help="The alias: small letters, digits and -.")]
 Reason = Annotated[str, typer.Option(help="Why, for the history.")]
@@ -27,22 +27,22 @@ def set_alias(
     address: Address = "",
     data: Data = DEFAULT_DATA,
 ) -> None:
-    """Point an alias to a policy; it is made where there is none of that name."""
+    """Point an alias to a policy. The alias is created if it does not exist."""
     policy = full_name("policies", policy)
     with connect(address, data) as client:
-        _say(client.set_alias(full_name("aliases", name), policy, reason=reason))
+        _print_alias(client.set_alias(full_name("aliases", name), policy, reason=reason))
 
 
 @app.command()
 def rollback(name: Name, reason: Reason = "", address: Address = "", data: Data = DEFAULT_DATA) -> None:
-    """Point an alias to the policy it pointed to before; again: further back."""
+    """Point an alias to its previous policy. Each further call goes one step further back."""
     with connect(address, data) as client:
-        _say(client.roll_back_alias(full_name("aliases", name), reason=reason))
+        _print_alias(client.roll_back_alias(full_name("aliases", name), reason=reason))
 
 
 @app.command()
 def show(name: Name, address: Address = "", data: Data = DEFAULT_DATA) -> None:
-    """Where an alias points and has pointed, newest first."""
+    """Current and earlier policies of an alias, newest first."""
     from seal_cli.console import moment
     from seal_cli.tables import print_listing
 
@@ -66,7 +66,7 @@ def list_aliases(limit: Limit = 20, address: Address = "", data: Data = DEFAULT_
     )
 
 
-def _say(alias: Alias) -> None:
+def _print_alias(alias: Alias) -> None:
     from seal_cli.console import out
 
     out.print(f"{alias.name} → {alias.policy}", markup=False)

@@ -30,7 +30,7 @@ _CHANGES = (
     "evaluation.retention_limit=1",
     "evaluation.divergence=false",
 )
-"""What makes a run of a config try the oracle's toolkit once on every task, and nothing else."""
+"""Overrides that make a run try the oracle's toolkit once on every task, and nothing else."""
 
 
 @app.command("filter")
@@ -47,7 +47,7 @@ def filter_tasks(
     address: Address = "",
     data: Data = DEFAULT_DATA,
 ) -> None:
-    """Find the tasks that the model of the running services can learn: trains the oracle's toolkit on each."""
+    """Find the tasks that the services' model can learn: trains once on each task with the oracle's toolkit."""
     from seal_cli.console import out
     from seal_cli.recipe import load_recipe
 
@@ -56,7 +56,7 @@ def filter_tasks(
     with connect(address, data) as client:
         tasks = _all_to_learn(recipe)
         several = recipe.config.model_copy(update={"contexts_per_round": len(tasks)})
-        run = client.create_run(several, tasks, recipe.retention, display_name="arc filter")
+        run = client.create_run(several, tasks, recipe.retention, anchors=recipe.anchors, display_name="arc filter")
         out.print(f"{run.name}: {len(tasks)} tasks", markup=False)
         follow_to_end(client, run.name, None if address else data)
         _print_solved(client.list_trials(run.name), _ARM)
@@ -65,22 +65,22 @@ def filter_tasks(
 @app.command()
 def solved(
     run: Annotated[str, typer.Argument(help="runs/…, of the domain arc.")],
-    arm: Annotated[str, typer.Option(help="Whose self-edits count: oracle, policy, base …")] = _ARM,
+    arm: Annotated[str, typer.Option(help="The arm whose self-edits count: oracle, policy, base …")] = _ARM,
     address: Address = "",
     data: Data = DEFAULT_DATA,
 ) -> None:
-    """Tasks that a run's adapters solved, to be put into a config."""
+    """Tasks that a run's adapters solved, as a line for a config."""
     with connect(address, data) as client:
         _print_solved(client.list_trials(full_name("runs", run)), arm)
 
 
 def _all_to_learn(recipe: Recipe) -> list[dict[str, object]]:
-    """Every task that is wanted; none is held out here."""
+    """Every selected task; none is held out here."""
     return [{**record, "split": "train"} for record in recipe.records[: recipe.config.dataset.limit or None]]
 
 
 def _print_solved(trials: Iterable[Trial], arm: str) -> None:
-    """The ids, as a line of TOML, with a word on the others."""
+    """Prints the ids as a line of TOML, and the counts on stderr."""
     import json
 
     from seal_cli.console import out

@@ -14,13 +14,13 @@ app = typer.Typer(help="The audit log: who changed what, and whose change was re
 
 @app.command("list")
 def list_entries(
-    resource: Annotated[str, typer.Option(help="Only on this thing (runs/…, aliases/…) and what is under it.")] = "",
-    caller: Annotated[str, typer.Option(help="Only of this caller; a run (runs/…) is one too.")] = "",
+    resource: Annotated[str, typer.Option(help="Only on this resource (runs/…, aliases/…) and those below it.")] = "",
+    caller: Annotated[str, typer.Option(help="Only by this caller; a run (runs/…) is a caller too.")] = "",
     limit: Limit = 50,
     address: Address = "",
     data: Data = DEFAULT_DATA,
 ) -> None:
-    """Entries, newest first: an admin's of all tenants, an operator's of its own."""
+    """Entries, newest first. An admin sees all tenants, an operator its own."""
     from seal_cli.console import moment
     from seal_cli.tables import print_listing
 

@@ -14,42 +14,42 @@ from sealkit.errors import InvalidInput
 
 app = typer.Typer(no_args_is_help=True, help="Certificates and tokens for TLS.")
 
-Folder = Annotated[Path, typer.Argument(help="Folder of the authority; made where there is none.")]
+Folder = Annotated[Path, typer.Argument(help="Folder of the authority; created if missing.")]
 
 
 @app.command()
 def make(
     folder: Folder = Path("secrets/tls"),
-    name: Annotated[list[str] | None, typer.Option(help="For whom; default: the services and one operator.")] = None,
+    name: Annotated[
+        list[str] | None, typer.Option(help="Issue for these names. Default: the services and one operator.")
+    ] = None,
     host: Annotated[
         list[str] | None,
-        typer.Option(help="A name or address that is dialled; for the controller, unless --name says for whom."),
+        typer.Option(help="A host name or address that callers dial; for the controller, unless --name is given."),
     ] = None,
-    days: Annotated[int, typer.Option(min=1, max=825, help="How long they are valid.")] = 397,
-    renew: Annotated[bool, typer.Option("--renew", help="New ones also where the old ones are good.")] = False,
+    days: Annotated[int, typer.Option(min=1, max=825, help="Days of validity.")] = 397,
+    renew: Annotated[bool, typer.Option("--renew", help="Also replace certificates that are still valid.")] = False,
 ) -> None:
-    """Issues what is missing or ends within a month. Running services take up new files by themselves."""
+    """Issue what is missing or expires within a month. Running services reload new files by themselves."""
     from seal_cli import certs
 
     issued = certs.make(folder, name or ["controller"], hosts=host or [], days=days, renew=renew)
-    if not name:  # nobody else is called from outside: its certificate is to be of no use there
+    if not name:  # only the controller is called from outside; the others' certificates must not be usable there
         others = [service for service in certs.SERVICES if service != "controller"]
         issued += certs.make(folder, [*others, "operator"], hosts=[], days=days, renew=renew)
-    out.print(f"issued for {', '.join(issued)} in {folder}" if issued else f"all in {folder} are good")
+    out.print(f"issued for {', '.join(issued)} in {folder}" if issued else f"all certificates in {folder} are valid")
 
 
 @app.command()
 def token(
-    file: Annotated[Path, typer.Argument(help="Where the token is written, readable by you alone.")],
+    file: Annotated[Path, typer.Argument(help="File that the token is written to, readable only by you.")],
 ) -> None:
-    """Makes a bearer token, and prints the digest that the callers file wants."""
+    """Create a bearer token, and print its digest for the callers file."""
     made = secrets.token_urlsafe(32)
     file.parent.mkdir(parents=True, exist_ok=True)
     try:
         file.touch(mode=0o600, exist_ok=False)
     except FileExistsError as error:
-        raise InvalidInput(
-            f"{file} is there already; name another file, or remove it if its token is not used"
-        ) from error
+        raise InvalidInput(f"{file} exists; name another file, or remove it if its token is not in use") from error
     file.write_text(made + "\n", encoding="utf-8")
     out.print(f'token_sha256 = "{hashlib.sha256(made.encode()).hexdigest()}"', soft_wrap=True)

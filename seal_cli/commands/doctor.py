@@ -1,4 +1,4 @@
-"""`seal doctor`: what is wrong with a set-up, before a run finds out."""
+"""`seal doctor`: checks a set-up before a run does."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ def doctor(
     data: Data = DEFAULT_DATA,
     json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
 ) -> None:
-    """Check services, models, engines, editors, judge, Redis, SQL, store, clock, GPU and certificates; exit code 1 when
-    something is bad. Reads the SEAL_* variables of this shell, or the stack in the data folder."""
+    """Check services, models, engines, editors, judge, Redis, SQL, store, clock, GPU and certificates; exit code 1 if a
+    check fails. Reads the SEAL_* variables of this shell, or the stack in the data folder."""
     import asyncio
 
     from rich.markup import escape
@@ -40,8 +40,8 @@ def doctor(
         for line in lines:
             mark = "[green]ok [/]" if line.good else "[bold red]bad[/]"
             out.print(f"{mark} [bold]{escape(line.what)}[/]: {escape(line.found)}", soft_wrap=True)
-            if not line.good and line.mend:
-                out.print(f"      → {escape(line.mend)}", soft_wrap=True)
+            if not line.good and line.fix:
+                out.print(f"      → {escape(line.fix)}", soft_wrap=True)
         bad = sum(not line.good for line in lines)
         out.print(f"{bad} of {len(lines)} are bad" if bad else f"all {len(lines)} are good")
     if not all(line.good for line in lines):
@@ -77,7 +77,7 @@ async def _check(data: Path, config: RunConfig | None) -> list[Line]:
         identity = own_identity()
         found = await services.check_services(settings, identity, config)
     except InvalidConfig as error:
-        found = [Line("services", False, f"not asked: {error.message}", "mend SEAL_TLS_CA, _CERT and _KEY first")]
+        found = [Line("services", False, f"not asked: {error.message}", "fix SEAL_TLS_CA, _CERT and _KEY first")]
     rest = await asyncio.gather(
         infrastructure.check_redis(settings), infrastructure.check_sql(settings), infrastructure.check_stores(settings),
         infrastructure.check_gpu(settings), endpoints.check_endpoints(settings),

@@ -1,4 +1,4 @@
-"""`seal health`: what a container's health check asks."""
+"""`seal health`: the health check of a container."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def health(
     service: Annotated[str, typer.Option(help="A gRPC service's full name. Default: the whole server.")] = "",
     timeout: Annotated[float, typer.Option(min=0.1, help="Seconds to wait.")] = 2.0,
 ) -> None:
-    """Ask a service whether it is ready; exit code 0 if so, else 1."""
+    """Ask a service whether it is ready; exit code 0 if it is, else 1."""
     from seal_cli.console import out
     from seal_cli.health import is_serving
     from seal_cli.options import own_identity

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from sealkit.judges.agreement import Ranking
     from sealkit.judges.calibration import Calibration
 
-app = typer.Typer(help="See how far a judge is to be trusted.", no_args_is_help=True)
+app = typer.Typer(help="Measure how well a judge agrees with recorded verdicts.", no_args_is_help=True)
 
 
 @app.command("calibrate")
@@ -22,13 +22,13 @@ def calibrate_judge(
     verdicts: Annotated[
         Path, typer.Option(help="Recorded verdicts: JSON lines {question, gold, answer, verdict}, gzipped or not.")
     ],
-    judge: Annotated[str, typer.Option(help="The judge's name; `model` is set by SEAL_EVALUATOR_JUDGE_*.")] = "content",
+    judge: Annotated[str, typer.Option(help="The judge's name; `model` reads SEAL_EVALUATOR_JUDGE_*.")] = "content",
     selection: Annotated[
         Path | None, typer.Option(help="Recorded selection: JSON lines {title, completions: [{run_verdicts}]}.")
     ] = None,
     limit: Annotated[int, typer.Option(min=0, help="Judge only this many, drawn evenly from the file; 0: all.")] = 0,
 ) -> None:
-    """Compare a judge with recorded verdicts, and say what selecting by it would have cost."""
+    """Compare a judge with recorded verdicts, and report what selecting by it would have cost."""
     from seal_cli.tables import print_listing
 
     try:

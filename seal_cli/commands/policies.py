@@ -10,7 +10,7 @@ import typer
 from seal_cli.options import DEFAULT_DATA, Address, Data, Limit, connect
 from sealkit.names import full_name
 
-app = typer.Typer(help="Look at policies: the versions of the model that writes self-edits.", no_args_is_help=True)
+app = typer.Typer(help="Show policies: the versions of the model that writes self-edits.", no_args_is_help=True)
 
 
 @app.command("list")
@@ -40,23 +40,23 @@ def list_policies(limit: Limit = 20, address: Address = "", data: Data = DEFAULT
 def show(
     name: Annotated[str, typer.Argument(help="policies/…")], address: Address = "", data: Data = DEFAULT_DATA
 ) -> None:
-    """One policy in words: where it comes from, what taught it, what it forgot, what the gate said."""
+    """One policy in words: its parent, the trials that trained it, what it forgot, the gate's decision."""
     from seal_cli.console import moment, out, share
 
     with connect(address, data) as client:
         policy = client.get_policy(full_name("policies", name))
-    kl = f"{policy.divergence.on_fixed_text:.4f} nats a token from the base" if policy.divergence else ""
+    kl = f"{policy.divergence.on_fixed_text:.4f} nats per token" if policy.divergence else ""
     facts = {
         "policy": policy.name,
         "from": policy.parent or "the base model",
         "round": "" if policy.round is None else f"{policy.round} of {policy.run}",
         "adapter": policy.adapter.digest if policy.adapter else "none",
-        "taught by": ", ".join(policy.trials),
+        "trained on": ", ".join(policy.trials),
         "gate": f"{policy.gate.value}: {policy.gate_reason}".removesuffix(": "),
-        "moved": kl,
+        "KL to the base": kl,
         "held-out accuracy": share(policy.held_out_accuracy),
         "accuracy": ", ".join(f"{context} {score:.2f}" for context, score in policy.scores.items()),
-        "made": moment(policy.create_time),
+        "created": moment(policy.create_time),
     }
     for label, value in facts.items():
         if value:
@@ -67,7 +67,7 @@ def show(
 def get(
     name: Annotated[str, typer.Argument(help="policies/…")], address: Address = "", data: Data = DEFAULT_DATA
 ) -> None:
-    """One policy with all that is known of it, as JSON."""
+    """One policy with all of its fields, as JSON."""
     from seal_cli.console import out
 
     with connect(address, data) as client:

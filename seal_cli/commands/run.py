@@ -1,4 +1,4 @@
-"""`seal run`: create a run, follow it to its end, show what it found."""
+"""`seal run`: create a run, follow it until it ends, show its report."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def run(
     address: Address = "",
     data: Data = DEFAULT_DATA,
 ) -> None:
-    """Start a run and follow it: self-edits are written, tried and chosen, and the policy learns from them."""
+    """Start a run and follow it: self-edits are sampled, tried and selected, and the policy is trained on them."""
     from seal_cli.console import out
     from seal_cli.recipe import load_recipe
 
@@ -71,7 +71,11 @@ def create_run(client: SealClient, recipe: Recipe, name: str) -> Run:
     """Creates the run of a recipe. Raises InvalidDataset that names the file, InvalidConfig."""
     with _dataset_named(recipe):
         return client.create_run(
-            recipe.config, recipe.records, recipe.retention, display_name=name or recipe.config.name
+            recipe.config,
+            recipe.records,
+            recipe.retention,
+            anchors=recipe.anchors,
+            display_name=name or recipe.config.name,
         )
 
 
@@ -83,7 +87,7 @@ def _estimate(client: SealClient, recipe: Recipe) -> None:
     from seal_cli.cost import estimate_facts
 
     with _dataset_named(recipe):
-        estimate = client.estimate_run(recipe.config, recipe.records)
+        estimate = client.estimate_run(recipe.config, recipe.records, anchors=recipe.anchors)
     table = Table.grid(padding=(0, 2))
     for label, value in estimate_facts(estimate):
         table.add_row(f"[dim]{label}[/]", escape(value))
@@ -92,7 +96,7 @@ def _estimate(client: SealClient, recipe: Recipe) -> None:
 
 @contextmanager
 def _dataset_named(recipe: Recipe) -> Iterator[None]:
-    """Names the file in an InvalidDataset: the controller never sees it."""
+    """Adds the file's name to an InvalidDataset: the controller never sees the file."""
     from sealkit.errors import InvalidDataset
 
     try:
@@ -104,23 +108,23 @@ def _dataset_named(recipe: Recipe) -> Iterator[None]:
 def follow_to_end(client: SealClient, name: str, data: Path | None, *, cancel_on_interrupt: bool = False) -> None:
     """Follows a run, prints its report; exits with 1 unless it succeeded, with 130 on Ctrl-C.
 
-    `data` is the embedded stack's data folder; None where the controller is another one.
+    `data` is the embedded stack's data folder; None for any other controller.
     """
     from seal_cli.console import err
     from seal_cli.follow import follow
-    from seal_cli.liveness import lookout
+    from seal_cli.liveness import report_dead_services
     from seal_cli.report import print_report
     from sealkit.resources import RunState
 
     try:
-        with lookout(data):
+        with report_dead_services(data):
             follow(client.watch_run(name))
     except KeyboardInterrupt as interrupt:
         if cancel_on_interrupt:
             client.cancel_run(name)
-            err.print(f"\n{name} is cancelled; take it up again with: seal runs resume {name}", markup=False)
+            err.print(f"\n{name} is cancelled; resume it with: seal runs resume {name}", markup=False)
         else:
-            err.print(f"\n{name} goes on without you.", markup=False)
+            err.print(f"\n{name} continues in the background.", markup=False)
             err.print(f"  watch it:  seal runs watch {name}\n  stop it:   seal runs cancel {name}", markup=False)
         raise typer.Exit(130) from interrupt
     ended = client.get_run(name)
@@ -128,5 +132,5 @@ def follow_to_end(client: SealClient, name: str, data: Path | None, *, cancel_on
     if ended.state is not RunState.SUCCEEDED:
         if ended.error:
             err.print(f"error {ended.error.message}", markup=False)
-        err.print(f"{name} {ended.state.value}; take it up again with: seal runs resume {name}", markup=False)
+        err.print(f"{name} {ended.state.value}; resume it with: seal runs resume {name}", markup=False)
         raise typer.Exit(1)

@@ -11,7 +11,7 @@ from seal_cli.commands.run import follow_to_end
 from seal_cli.options import DEFAULT_DATA, Address, Data, Limit, connect, embedded_store
 from sealkit.names import full_name
 
-app = typer.Typer(help="Look at runs, and steer them.", no_args_is_help=True)
+app = typer.Typer(help="Show runs; pause, cancel and resume them.", no_args_is_help=True)
 
 Name = Annotated[str, typer.Argument(help="runs/…, as `seal runs list` shows it.")]
 
@@ -27,7 +27,7 @@ def list_runs(limit: Limit = 20, address: Address = "", data: Data = DEFAULT_DAT
             (
                 run.name,
                 run.display_name,
-                run.state.value,
+                f"{run.state.value}, outdated config" if run.unread_config else run.state.value,
                 _progress(run.progress.trials_done, run.progress.trials_total),
                 moment(run.create_time),
                 run.tenant,
@@ -48,14 +48,14 @@ def get(name: Name, address: Address = "", data: Data = DEFAULT_DATA) -> None:
 
 @app.command()
 def watch(name: Name, address: Address = "", data: Data = DEFAULT_DATA) -> None:
-    """Follow a run from its beginning to its end."""
+    """Follow a run from its start until it ends."""
     with connect(address, data) as client:
         follow_to_end(client, full_name("runs", name), None if address else data)
 
 
 @app.command()
 def cancel(name: Name, address: Address = "", data: Data = DEFAULT_DATA) -> None:
-    """Stop a run. What it has found so far stays."""
+    """Stop a run. Its results so far are kept."""
     from seal_cli.console import out
 
     with connect(address, data) as client:
@@ -65,7 +65,7 @@ def cancel(name: Name, address: Address = "", data: Data = DEFAULT_DATA) -> None
 
 @app.command()
 def pause(name: Name, address: Address = "", data: Data = DEFAULT_DATA) -> None:
-    """Start no more trials of a run; those under way come to their end."""
+    """Start no more trials of a run; those in progress finish."""
     from seal_cli.console import out
 
     with connect(address, data) as client:
@@ -79,12 +79,14 @@ def resume(
     trials: Annotated[int | None, typer.Option(min=1, help="New budget: trials in all.")] = None,
     tokens: Annotated[int | None, typer.Option(min=1, help="New budget: tokens in all.")] = None,
     device_seconds: Annotated[float | None, typer.Option(min=0, help="New budget: device seconds in all.")] = None,
-    wall_seconds: Annotated[float | None, typer.Option(min=0, help="New budget: seconds under way in all.")] = None,
+    wall_seconds: Annotated[
+        float | None, typer.Option(min=0, help="New budget: seconds of running time in all.")
+    ] = None,
     unlimited: Annotated[bool, typer.Option("--unlimited", help="New budget: none.")] = False,
     address: Address = "",
     data: Data = DEFAULT_DATA,
 ) -> None:
-    """Take a paused, failed or cancelled run up where it stopped. A new budget replaces the old one as a whole."""
+    """Resume a paused, failed or cancelled run. A new budget replaces the whole old one."""
     from seal_cli.console import out
     from sealkit.resources import Budget
 
@@ -102,7 +104,7 @@ def report(
     address: Address = "",
     data: Data = DEFAULT_DATA,
 ) -> None:
-    """What a run found, so far or in the end."""
+    """The report of a run, finished or not."""
     from seal_cli.console import out
     from seal_cli.report import print_report
 

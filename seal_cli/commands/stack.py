@@ -27,15 +27,18 @@ def up(
         typer.Option(envvar="SEAL_MODEL", help="Folder, .gguf file or hub id. Default: SmolLM2-135M-Instruct."),
     ] = "",
     port: Annotated[
-        int | None, typer.Option(min=0, max=65535, help="Port of the controller. Default: 50050, else a free one.")
+        int | None,
+        typer.Option(min=0, max=65535, help="Port of the controller. Default: 50050, or a free one if that is in use."),
     ] = None,
-    foreground: Annotated[bool, typer.Option("--foreground", help="Stay, and stop all on Ctrl-C.")] = False,
+    foreground: Annotated[
+        bool, typer.Option("--foreground", help="Stay in the foreground; Ctrl-C stops all services.")
+    ] = False,
     timeout: Annotated[float, typer.Option(min=1, help="Seconds to wait until all is ready.")] = 300,
     data: Data = DEFAULT_DATA,
 ) -> None:
     """Start the stack on this machine: Valkey, generator, trainer, evaluator, controller.
 
-    Returns when all of it is ready and leaves it running; what runs already is kept.
+    Returns when all services are ready, and leaves them running. Services that run already are kept.
     """
     from seal_cli.console import out, say
 
@@ -66,7 +69,7 @@ def up(
 
 
 def down(data: Data = DEFAULT_DATA) -> None:
-    """Stop the stack. What is recorded stays, and the next `seal up` goes on from there."""
+    """Stop the stack. Its data is kept, and the next `seal up` continues from there."""
     from seal_cli.console import say
 
     with _needs_embedded():
@@ -77,10 +80,10 @@ def down(data: Data = DEFAULT_DATA) -> None:
 
 
 def status(
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing; the exit code tells.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing; only set the exit code.")] = False,
     data: Data = DEFAULT_DATA,
 ) -> None:
-    """Each service of the stack as it is now; exit code 0 if all are ready, else 1."""
+    """Current state of each service of the stack; exit code 0 if all are ready, else 1."""
     from datetime import datetime
 
     from seal_cli.console import moment, say
@@ -113,7 +116,7 @@ def status(
 
 
 def fetch(data: Data = DEFAULT_DATA) -> None:
-    """Get the default model, SmolLM2-135M-Instruct, so that `seal up` needs no network."""
+    """Download the default model, SmolLM2-135M-Instruct, so that `seal up` needs no network."""
     from seal_cli.console import out, say
 
     with _needs_embedded():
@@ -125,7 +128,7 @@ def fetch(data: Data = DEFAULT_DATA) -> None:
 
 @contextmanager
 def _needs_embedded() -> Iterator[None]:
-    """Says which extra is missing, where one is."""
+    """Turns an ImportError into an error that names the missing extra."""
     try:
         yield
     except ImportError as error:
@@ -136,7 +139,7 @@ def _needs_embedded() -> Iterator[None]:
 
 @contextmanager
 def _sigterm_interrupts() -> Iterator[None]:
-    """SIGTERM ends `seal up` as Ctrl-C does: what was started is stopped."""
+    """SIGTERM ends `seal up` as Ctrl-C does: it stops what it started."""
 
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt

@@ -1,4 +1,4 @@
-"""`seal trials`: list, retry, get."""
+"""`seal trials`: list, retry, get, rerun."""
 
 from __future__ import annotations
 
@@ -13,13 +13,15 @@ from sealkit.names import full_name
 if TYPE_CHECKING:
     from sealkit.resources import Trial, TrialState
 
-app = typer.Typer(help="Look at trials: one self-edit, its adapter and its score each.", no_args_is_help=True)
+app = typer.Typer(
+    help="Show trials (a self-edit, its adapter and its score each); retry and rerun them.", no_args_is_help=True
+)
 
 
 @app.command("list")
 def list_trials(
     parent: Annotated[str, typer.Argument(help="runs/…, or runs/…/rounds/…")],
-    state: Annotated[str, typer.Option(help="Only those in this state: failed, say.")] = "",
+    state: Annotated[str, typer.Option(help="Only trials in this state, for example failed.")] = "",
     limit: Limit = 100,
     address: Address = "",
     data: Data = DEFAULT_DATA,
@@ -54,12 +56,12 @@ def retry(
     address: Address = "",
     data: Data = DEFAULT_DATA,
 ) -> None:
-    """Try failed trials again where they can still count; a run that had ended is taken up with them."""
+    """Retry failed trials that can still count. A run that had ended is resumed for them."""
     from seal_cli.console import out
 
     with connect(address, data) as client:
         found, retried = client.retry_trials(full_name("runs", run), names or ())
-    out.print(f"{found.name}: {retried} trials are tried again; the run is {found.state.value}", markup=False)
+    out.print(f"{found.name}: {retried} trials are retried; the run is {found.state.value}", markup=False)
 
 
 @app.command()
@@ -82,13 +84,13 @@ def rerun(
     address: Address = "",
     data: Data = DEFAULT_DATA,
 ) -> None:
-    """Make a trial again from its manifest and say what differs. Exit code 0: nothing does."""
+    """Make a trial again from its manifest and print what differs. Exit code 0 if nothing does."""
     from seal_cli.console import err, out
     from seal_cli.tables import print_listing
 
     with connect(address, data) as client:
         started = client.rerun_trial(name)
-        err.print(f"{started.name} is made; waiting for it", markup=False)
+        err.print(f"waiting for {started.name}", markup=False)
         found = client.wait_rerun(started.name)
     if as_json:
         out.print_json(found.model_dump_json())
@@ -98,7 +100,9 @@ def rerun(
         rows = [(d.field, _on_one_line(d.recorded), _on_one_line(d.rerun)) for d in found.differences]
         print_listing(("what", "recorded", "rerun"), rows)
         if rows[0][0] == "weights_sha256":
-            err.print("the same training, other last bits: jobs in company round otherwise; see docs/rerun.md")
+            err.print(
+                "same training, different last bits: jobs trained in one batch round differently; see docs/rerun.md"
+            )
     if not found.identical:
         raise typer.Exit(1)
 
@@ -112,7 +116,7 @@ def _outcome(trial: Trial) -> str:
 
 
 def _state(name: str) -> TrialState | None:
-    """Raises InvalidInput where there is no such state."""
+    """Raises InvalidInput if there is no such state."""
     from sealkit.errors import InvalidInput
     from sealkit.resources import TrialState
 

@@ -13,7 +13,7 @@ def register(app: typer.Typer) -> None:
 
 
 def whoami(address: Address = "", data: Data = DEFAULT_DATA) -> None:
-    """Who you are to the controller: name, role, tenant, its quotas and what is used of them."""
+    """Your name, role and tenant at the controller, and the tenant's quotas with their use."""
     from seal_cli.console import out
 
     with connect(address, data) as client:

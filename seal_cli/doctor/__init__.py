@@ -1,1 +1,1 @@
-"""`seal doctor`'s room: what a set-up needs, checked line by line from where the command runs."""
+"""`seal doctor`: checks a set-up line by line, from the machine that the command runs on."""

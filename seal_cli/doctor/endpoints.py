@@ -1,4 +1,4 @@
-"""HTTP endpoints: serving engines, outside editors, the judge. Keys are used and never shown."""
+"""HTTP endpoints: serving engines, outside editors, the judge. Keys are used but never printed."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ _QUICK: dict[str, Any] = {"answer_seconds": 10, "deadline_seconds": 20, "retries
 
 
 async def check_endpoints(settings: Settings) -> list[Line]:
-    """All that the settings name."""
+    """Checks every endpoint that the settings name."""
     lines = [line for service in ("generator", "evaluator") for line in await _backend(settings, service)]
     try:
         entries = read_entries(settings.get("GENERATOR_EDITORS_FILE"))
     except SealError as error:
-        lines.append(Line("editors", False, error.message, "mend the file in SEAL_GENERATOR_EDITORS_FILE"))
+        lines.append(Line("editors", False, error.message, "fix the file in SEAL_GENERATOR_EDITORS_FILE"))
         entries = ()
     for entry in entries:
         options = entry.model_copy(update=_QUICK)
         lines.append(await _model(f"editor {entry.name}", options, entry.model))
     offered = {name.strip() for name in settings.get("CONTROLLER_EDITORS").split(",") if name.strip()}
     if unknown := offered - {entry.name for entry in entries}:
-        mend = "list them in the generator's editors file, or take them out of SEAL_CONTROLLER_EDITORS"
-        lines.append(Line("editors", False, f"{', '.join(sorted(unknown))}: offered and not listed", mend))
+        fix = "list them in the generator's editors file, or take them out of SEAL_CONTROLLER_EDITORS"
+        lines.append(Line("editors", False, f"{', '.join(sorted(unknown))}: offered and not listed", fix))
     if settings.get("EVALUATOR_JUDGE_URL"):
         lines.append(await _judge(settings))
     return lines
@@ -42,7 +42,7 @@ async def _judge(settings: Settings) -> Line:
     try:
         options = EndpointOptions(**{name: settings.get(f"EVALUATOR_JUDGE_{name.upper()}") for name in names}, **_QUICK)
     except ValidationError as error:
-        return Line("judge", False, error.errors()[0]["msg"], "mend SEAL_EVALUATOR_JUDGE_URL")
+        return Line("judge", False, error.errors()[0]["msg"], "fix SEAL_EVALUATOR_JUDGE_URL")
     return await _model("judge", options, settings.get("EVALUATOR_JUDGE_MODEL"))
 
 
@@ -52,15 +52,15 @@ async def _backend(settings: Settings, service: str) -> list[Line]:
     what = f"{service}'s {backend}"
     lines = []
     if service == "evaluator" and backend in ("openai", "tgi"):
-        mend = "set SEAL_EVALUATOR_BACKEND to vllm or transformers"
-        lines.append(Line(what, False, "it loads no adapter while it runs, and every trial brings one", mend))
+        fix = "set SEAL_EVALUATOR_BACKEND to vllm or transformers"
+        lines.append(Line(what, False, "it loads no adapter at run time, and every trial needs one", fix))
     if backend == "transformers":
         return lines
     names = {name: settings.get(f"{prefix}_ENDPOINT_{name.upper()}") for name in ("url", "api_key_env", "api_key_file")}
     try:
         options = EndpointOptions(**names, **_QUICK)
     except ValidationError as error:
-        return [*lines, Line(what, False, error.errors()[0]["msg"], f"mend SEAL_{prefix}_ENDPOINT_URL")]
+        return [*lines, Line(what, False, error.errors()[0]["msg"], f"fix SEAL_{prefix}_ENDPOINT_URL")]
     if backend == "tgi":
         return [*lines, await _asked(what, options, lambda endpoint: _tgi(endpoint))]
     model = settings.get(f"{prefix}_ENDPOINT_MODEL")
@@ -81,7 +81,7 @@ async def _model(what: str, options: EndpointOptions, model: str) -> Line:
         return (
             False,
             f"does not serve {model!r}; it serves {', '.join(served[:8]) or 'nothing'}",
-            "mend the model's name",
+            "fix the model's name",
         )
 
     return await _asked(what, options, ask)
@@ -104,10 +104,10 @@ async def _tokens(endpoint: Endpoint, model: str, folder: Path) -> tuple[bool, s
     theirs = (reply.get("choices") or [{}])[0].get("prompt_token_ids")
     count = (reply.get("usage") or {}).get("prompt_tokens")
     if theirs == ours or (theirs is None and count in (None, len(ours))):
-        return True, "reads text in the same tokens", ""
+        return True, "tokenizes text like the trainer", ""
     return (
         False,
-        "reads text in other tokens than the trainer's base model",
+        "tokenizes text differently from the trainer's base model",
         "serve the model that SEAL_TRAINER_MODEL names",
     )
 
@@ -116,10 +116,10 @@ async def _run_time_lora(endpoint: Endpoint) -> tuple[bool, str, str]:
     try:
         await endpoint.text("POST", "/load_lora_adapter", {"lora_name": "seal-doctor", "lora_path": "/seal-doctor"})
     except EndpointRefused as error:
-        if "detail" not in error.message:  # vLLM's own error says that no adapter is there: that is the good one
-            return True, "takes adapters while it runs", ""
-    mend = "start vLLM with --enable-lora and VLLM_ALLOW_RUNTIME_LORA_UPDATING=True"
-    return False, "takes no adapters while it runs", mend
+        if "detail" not in error.message:  # vLLM's own error, that the adapter does not exist: run-time loading is on
+            return True, "takes adapters at run time", ""
+    fix = "start vLLM with --enable-lora and VLLM_ALLOW_RUNTIME_LORA_UPDATING=True"
+    return False, "takes no adapters at run time", fix
 
 
 async def _asked(
@@ -130,11 +130,11 @@ async def _asked(
     except SealError as error:
         return Line(what, False, error.message, "set the variable or file that the key is in")
     try:
-        good, found, mend = await ask(endpoint)
-        return Line(what, good, f"{endpoint.url} {found}", mend)
+        good, found, fix = await ask(endpoint)
+        return Line(what, good, f"{endpoint.url} {found}", fix)
     except EndpointDenied as error:
-        return Line(what, False, error.message, "give it a key that it takes")
+        return Line(what, False, error.message, "give it a valid key")
     except SealError as error:
-        return Line(what, False, error.message, "start it, or mend its URL")
+        return Line(what, False, error.message, "start it, or fix its URL")
     finally:
         await endpoint.close()

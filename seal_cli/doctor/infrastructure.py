@@ -1,4 +1,4 @@
-"""What lies beneath the services: Redis, SQL, the store, disk, GPU, clocks, certificates."""
+"""The infrastructure of the services: Redis, SQL, the store, disk, GPU, clocks, certificates."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _DAY = 86400.0
 
 
 async def check_redis(settings: Settings) -> list[Line]:
-    """Whether it answers, and whether its clock is this machine's."""
+    """Whether Redis answers, and whether its clock agrees with this machine's."""
     url = settings.get("CONTROLLER_REDIS_URL")
     shown = without_password(url)
     try:
@@ -38,7 +38,7 @@ async def check_redis(settings: Settings) -> list[Line]:
         finally:
             await close(client)
     except (RedisError, OSError, InvalidConfig) as error:
-        return [Line("redis", False, f"{shown}: {error}", "start it, or mend SEAL_CONTROLLER_REDIS_URL")]
+        return [Line("redis", False, f"{shown}: {error}", "start it, or fix SEAL_CONTROLLER_REDIS_URL")]
     skew = seconds + micros / 1e6 - now
     return [
         Line("redis", True, shown),
@@ -47,12 +47,12 @@ async def check_redis(settings: Settings) -> list[Line]:
 
 
 async def check_sql(settings: Settings) -> list[Line]:
-    """Whether the record's database answers."""
+    """Whether the database answers."""
     url = settings.get("CONTROLLER_DATABASE_URL")
     try:
         shown = make_url(url).render_as_string(hide_password=True)
     except SQLAlchemyError:
-        return [Line("sql", False, "SEAL_CONTROLLER_DATABASE_URL is no URL of a database", "see docs/operations.md")]
+        return [Line("sql", False, "SEAL_CONTROLLER_DATABASE_URL is not a database URL", "see docs/operations.md")]
 
     def ask() -> None:
         engine = create_engine(url)
@@ -66,13 +66,13 @@ async def check_sql(settings: Settings) -> list[Line]:
         await asyncio.to_thread(ask)
     except (SQLAlchemyError, OSError, ImportError) as error:
         said = str(getattr(error, "orig", None) or error).splitlines()[0]
-        mend = "start the database, or mend SEAL_CONTROLLER_DATABASE_URL; SQLite's folder must be there and writable"
-        return [Line("sql", False, f"{shown}: {said}", mend)]
+        fix = "start the database, or fix SEAL_CONTROLLER_DATABASE_URL; SQLite's folder must exist and be writable"
+        return [Line("sql", False, f"{shown}: {said}", fix)]
     return [Line("sql", True, shown)]
 
 
 async def check_stores(settings: Settings) -> list[Line]:
-    """Whether the services' stores are one, can be written, and have room."""
+    """Whether the services share one store, and whether it is writable and has free space."""
     urls = {name: settings.get(f"{name.upper()}_STORE_URL") for name in MODEL_SERVICES}
     named = {name: url for name, url in urls.items() if url}
     if not named:
@@ -80,7 +80,7 @@ async def check_stores(settings: Settings) -> list[Line]:
     lines = [await asyncio.to_thread(_store, url) for url in sorted(set(named.values()))]
     if len(set(named.values())) > 1:
         shown = ", ".join(f"{name} {url}" for name, url in named.items())
-        lines.append(Line("store", False, f"not one: {shown}", "give all SEAL_*_STORE_URL the same URL"))
+        lines.append(Line("store", False, f"not the same: {shown}", "give all SEAL_*_STORE_URL the same URL"))
     return lines
 
 
@@ -92,36 +92,36 @@ def _store(url: str) -> Line:
         fs.pipe_file(place, b"ok")
         fs.rm_file(place)
     except (OSError, ValueError, ImportError) as error:
-        return Line("store", False, f"{url}: {error}", "make it a folder or bucket that the services may write to")
+        return Line("store", False, f"{url}: {error}", "use a folder or bucket that the services can write to")
     if "file" not in (fs.protocol if isinstance(fs.protocol, tuple) else (fs.protocol,)):
-        return Line("store", True, f"{url} can be written")
+        return Line("store", True, f"{url} is writable")
     free = shutil.disk_usage(root).free
     good = free > _LEFT_BYTES
     return Line(
-        "store", good, f"{url} can be written; {free / (1 << 30):.1f} GiB free",
+        "store", good, f"{url} is writable; {free / (1 << 30):.1f} GiB free",
         "" if good else "free some disk, or move the store",
     )  # fmt: skip
 
 
 async def check_gpu(settings: Settings) -> list[Line]:
-    """What nvidia-smi says, and whether a service was given a GPU that is not there."""
+    """What nvidia-smi reports, and whether a service is configured for a GPU that does not exist."""
     wanted = [name for name in MODEL_SERVICES if settings.get(f"{name.upper()}_DEVICE").startswith("cuda")]
     try:
         query = ["nvidia-smi", "--query-gpu=name,memory.free", "--format=csv,noheader"]
-        told = await asyncio.to_thread(subprocess.run, query, capture_output=True, text=True, timeout=10, check=False)
-        found = "; ".join(told.stdout.split("\n")).strip("; ") if told.returncode == 0 else ""
+        reply = await asyncio.to_thread(subprocess.run, query, capture_output=True, text=True, timeout=10, check=False)
+        found = "; ".join(reply.stdout.split("\n")).strip("; ") if reply.returncode == 0 else ""
     except (OSError, subprocess.TimeoutExpired):
         found = ""
     if found:
         return [Line("gpu", True, f"{found} free")]
     if wanted:
-        mend = "install the driver, or set SEAL_*_DEVICE to cpu or auto"
-        return [Line("gpu", False, f"none here, and {', '.join(wanted)} should use one", mend)]
+        fix = "install the driver, or set SEAL_*_DEVICE to cpu or auto"
+        return [Line("gpu", False, f"none here, but {', '.join(wanted)} should use one", fix)]
     return [Line("gpu", True, "none here; the services decode and train on the CPU")]
 
 
 def check_certificates(settings: Settings) -> Iterable[Line]:
-    """One's own certificate and those of the services, where TLS is on."""
+    """The caller's certificate and those of the services, if TLS is on."""
     for who in ("", "CONTROLLER_", *(f"{name.upper()}_" for name in MODEL_SERVICES)):
         parts = [settings.get(f"{who}TLS_{part}") for part in ("CA", "CERT", "KEY")]
         what = f"certificate of {who.rstrip('_').lower() or 'this caller'}"
@@ -134,7 +134,9 @@ def check_certificates(settings: Settings) -> Iterable[Line]:
                 continue
             days = (identity.expiry() - time.time()) / _DAY
         except InvalidConfig as error:
-            yield Line(what, False, error.message, f"mend SEAL_{who}TLS_CA, _CERT and _KEY")
+            yield Line(what, False, error.message, f"fix SEAL_{who}TLS_CA, _CERT and _KEY")
             continue
-        ends = f"ends in {days:.0f} days" if days > 0 else f"ended {-days:.0f} days ago"
-        yield Line(what, days > _DAYS, f"{parts[1]} {ends}", "" if days > _DAYS else "`seal certs` makes a new one")
+        ends = f"expires in {days:.0f} days" if days > 0 else f"expired {-days:.0f} days ago"
+        yield Line(
+            what, days > _DAYS, f"{parts[1]} {ends}", "" if days > _DAYS else "`seal certs make` issues a new one"
+        )

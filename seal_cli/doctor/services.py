@@ -1,4 +1,4 @@
-"""The model services: reachable, of one base model, able to do what runs ask."""
+"""The model services: reachable, with the same base model, able to do what runs need."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _SECONDS = 8.0
 
 
 async def check_services(settings: Settings, identity: Identity | None, config: RunConfig | None) -> list[Line]:
-    """All that the services tell of themselves."""
+    """Checks everything that the services report."""
     asked = await asyncio.gather(
         *(_ask(name, address, identity) for name, address in settings.addresses.items()), return_exceptions=False
     )
@@ -30,7 +30,7 @@ async def check_services(settings: Settings, identity: Identity | None, config: 
     if (info := held.get("generator")) and info.build.get("adapters") == "fixed":
         lines.append(
             Line(
-                "adapters", False, "the generator takes none while it runs",
+                "adapters", False, "the generator takes none at run time",
                 "runs that train the policy need backend vllm or transformers (SEAL_GENERATOR_BACKEND)",
             )
         )  # fmt: skip
@@ -43,8 +43,8 @@ async def _ask(name: str, address: str, identity: Identity | None) -> tuple[Line
         async with asyncio.timeout(_SECONDS):
             info = await client.info()
     except (SealError, TimeoutError) as error:
-        mend = f"start it, or set SEAL_CONTROLLER_{name.upper()} to where it listens; its log says why it ended"
-        return Line(name, False, f"{address}: {str(error) or 'no answer'}", mend), None
+        fix = f"start it, or set SEAL_CONTROLLER_{name.upper()} to its address; its log says why it stopped"
+        return Line(name, False, f"{address}: {str(error) or 'no answer'}", fix), None
     finally:
         await client.close()
     return Line(name, True, f"{address}: {info.name} in {info.dtype} on {info.device}"), info
@@ -64,7 +64,7 @@ def _one_model(held: Mapping[str, ModelInfo]) -> Iterable[Line]:
 def _context(held: Mapping[str, ModelInfo], config: RunConfig) -> Line:
     reads = min(info.context_length for info in held.values())
     writes = max(config.editor.sampling.max_tokens, config.evaluation.sampling.max_tokens)
-    found = f"{reads} tokens; the config samples {writes}"
+    found = f"{reads} tokens; the config samples up to {writes}"
     return Line(
         "context length", writes < reads, found,
         "" if writes < reads else "lower max_tokens, or serve the model with a longer context (--max-model-len)",

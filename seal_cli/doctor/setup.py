@@ -1,4 +1,4 @@
-"""What is checked: the settings of all services, as their environment variables say, or of the embedded stack."""
+"""The settings to check: from the services' environment variables, or of the embedded stack."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ _DEFAULTS = {
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One thing that was checked: what it is, whether it is good, what was found, and what to mend."""
+    """One check: what was checked, whether it is good, what was found, and how to fix it."""
 
     what: str
     good: bool
     found: str
-    mend: str = ""
+    fix: str = ""
 
 
 @dataclass(frozen=True)
@@ -38,17 +38,17 @@ class Settings:
     values: Mapping[str, str]
 
     def get(self, name: str) -> str:
-        """A setting, else the services' own default for it, else empty."""
+        """A setting, or else the services' own default, or else empty."""
         return self.values.get(name) or _DEFAULTS.get(name, "")
 
     @property
     def addresses(self) -> dict[str, str]:
-        """Where the controller looks for the three model services."""
+        """Addresses of the three model services, as the controller has them."""
         return {name: self.get(f"CONTROLLER_{name.upper()}") for name in MODEL_SERVICES}
 
 
 def read_settings(data: Path) -> Settings:
-    """The environment's; what it leaves open is that of the stack in `data`, where one was started."""
+    """The environment's settings; those that are not set come from the stack in `data`, if one was started."""
     values = {key.removeprefix("SEAL_"): value for key, value in os.environ.items() if key.startswith("SEAL_")}
     layout = Layout.at(data)
     state = layout.read_state()
@@ -67,6 +67,6 @@ def read_settings(data: Path) -> Settings:
 
 
 def as_json(lines: list[Line]) -> str:
-    """For scripts."""
-    fields = [{"what": line.what, "good": line.good, "found": line.found, "mend": line.mend} for line in lines]
+    """The checks as JSON, for scripts."""
+    fields = [{"what": line.what, "good": line.good, "found": line.found, "fix": line.fix} for line in lines]
     return json.dumps(fields, indent=1, ensure_ascii=False)

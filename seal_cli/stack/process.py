@@ -1,4 +1,5 @@
-"""Processes by pid and start time: started in a session of their own, recognised later, stopped for certain."""
+"""Processes, identified by pid and start time: each is started in its own session and can be recognised and stopped
+later."""
 
 from __future__ import annotations
 
@@ -18,7 +19,7 @@ _POLL = 0.05
 
 
 class Identified(Protocol):
-    """Anything that names a process by pid and start time."""
+    """Anything that identifies a process by pid and start time."""
 
     @property
     def pid(self) -> int: ...
@@ -27,7 +28,7 @@ class Identified(Protocol):
 
 
 def spawn(command: Sequence[str], *, env: Mapping[str, str], log: Path, cwd: Path) -> tuple[int, float]:
-    """Starts `command` away from this terminal, its output in `log` (the last start's log is kept beside it).
+    """Starts `command` detached from this terminal, with its output in `log` (the previous log is kept beside it).
 
     Returns pid and start time. Raises OSError.
     """
@@ -50,7 +51,7 @@ def spawn(command: Sequence[str], *, env: Mapping[str, str], log: Path, cwd: Pat
 
 
 def is_alive(process: Identified) -> bool:
-    """Whether that very process still runs: same pid, same start time, not merely waiting to be reaped."""
+    """Whether this process still runs: same pid, same start time, not a zombie."""
     try:
         found = psutil.Process(process.pid)
         same = abs(found.create_time() - process.started) <= _START_TIME_SLACK
@@ -74,8 +75,7 @@ def stop(processes: Iterable[Identified], grace: float) -> None:
 
 
 def _signal(process: Identified, number: signal.Signals) -> None:
-    # It may end, and its pid go to another program, between the look and the signal; a pid is not given out again
-    # that fast.
+    # The process may end between the check and the signal, but its pid is not reused that fast.
     if not is_alive(process):
         return
     try:

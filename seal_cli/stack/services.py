@@ -1,4 +1,4 @@
-"""What each process of the stack is: its command, its environment, its share of the cores."""
+"""The processes of the stack: command, environment and threads of each."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ HEALTH_NAMES = {
 MODEL_SERVICES = (GENERATOR, TRAINER, EVALUATOR)
 START_ORDER = (VALKEY, *MODEL_SERVICES, CONTROLLER)
 STOP_ORDER = ((CONTROLLER,), MODEL_SERVICES, (VALKEY,))
-"""What calls others stops before what it calls."""
+"""Callers stop before the services they call."""
 
-COMPANY = 6
-"""Jobs that train together here. More gain little on a CPU, and all would end at once: the evaluator would idle first
-and be swamped then."""
+BATCHED_JOBS = 6
+"""Jobs that the trainer batches. More gain little on a CPU, and all would end at once: the evaluator would first idle
+and then be overloaded."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Launch:
 
 
 def thread_shares(cores: int) -> dict[str, int]:
-    """Torch threads by service. Training takes most of a trial, so the trainer gets what the others leave."""
+    """Torch threads by service. Training takes most of a trial's time, so the trainer gets the remaining threads."""
     helper = max(1, cores // 4)
     return {GENERATOR: helper, EVALUATOR: helper, TRAINER: max(1, cores - 2 * helper)}
 
@@ -57,7 +57,7 @@ def usable_cores() -> int:
 
 
 def plan(layout: Layout, state: StackState, controller_port: int) -> list[Launch]:
-    """The launches of a whole stack. A service that was started here before keeps its addresses."""
+    """The launches of all services. A service that was started here before keeps its addresses."""
     ports = iter(free_ports(2 * len(START_ORDER)))
     known = {record.name: record for record in state.services}
     addresses = {name: _address(known.get(name), next(ports)) for name in HEALTH_NAMES}
@@ -69,7 +69,7 @@ def plan(layout: Layout, state: StackState, controller_port: int) -> list[Launch
     for name in MODEL_SERVICES:
         env = _service_env(name, addresses[name], metrics[name]) | _model_env(name, state.model, layout, shares[name])
         if name == TRAINER:
-            env = {"SEAL_TRAINER_MAX_JOBS": str(COMPANY)} | env
+            env = {"SEAL_TRAINER_MAX_JOBS": str(BATCHED_JOBS)} | env
         command = [sys.executable, "-m", f"{name}_svc"]
         launches.append(Launch(name, command, env, addresses[name], metrics[name]))
     env = _service_env(CONTROLLER, addresses[CONTROLLER], metrics[CONTROLLER]) | _controller_env(layout, addresses)
@@ -93,7 +93,7 @@ def _service_env(name: str, address: str, metrics: str) -> dict[str, str]:
 
 def _model_env(name: str, model: str, layout: Layout, threads: int) -> dict[str, str]:
     prefix = f"SEAL_{name.upper()}_"
-    # Who sets the threads by hand (to measure, say) means it.
+    # An explicit setting of the threads (for a measurement, say) is kept.
     threads = int(os.environ.get(f"{prefix}THREADS") or threads)
     env = {
         f"{prefix}MODEL": model,
@@ -103,7 +103,7 @@ def _model_env(name: str, model: str, layout: Layout, threads: int) -> dict[str,
         "TOKENIZERS_PARALLELISM": "false",
     }
     if Path(model).exists():
-        # A model that lies here needs no hub, and asking one would only wait for a network that may be missing.
+        # A local model needs no hub, and a request to it would wait for a network that may be missing.
         env["HF_HUB_OFFLINE"] = "1"
     return env
 

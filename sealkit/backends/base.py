@@ -1,4 +1,4 @@
-"""What a backend is: "sample text, with this adapter". One row a call; batching is the backend's own business."""
+"""The backend interface: "sample text with this adapter". One row per call; the backend does the batching."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ class Generation(Value):
 
 
 class Backend(Protocol):
-    """Samples text from one base model under any policy and adapter, named in every call, never ambient."""
+    """Samples text from one base model. Every call names its policy and adapter; there is no current one."""
 
     name: str
     batch_variant_rate: float
-    """Share of texts that come out another in company than alone, in [0, 1]; valid after `start`. 0 where a text does
-    not depend on its company, or where nothing is known of it."""
+    """Share of texts that differ when decoded in a batch instead of alone, in [0, 1]; valid after `start`. 0 if texts
+    do not depend on the batch, or if the rate is unknown."""
 
     async def start(self) -> None:
         """Loads the model. Raises InvalidModel."""
         ...
 
     async def close(self) -> None:
-        """Finishes what runs, refuses what waits, frees the model."""
+        """Finishes running rows, rejects waiting ones, frees the model."""
         ...
 
     @property
     def info(self) -> ModelInfo:
-        """The base model held; valid after `start`."""
+        """The loaded base model; valid after `start`."""
         ...
 
     async def generate(
@@ -42,8 +42,8 @@ class Backend(Protocol):
     ) -> Generation:
         """One completion. `policy` None means the bare base model; `adapter` goes on top of the policy.
 
-        The same call gives the same text whatever runs beside it. Cancelling the task frees its row.
-        Raises AdapterNotFound, AdapterCorrupt, PromptTooLong, QueueFull (with `retry_after`).
+        The same call gives the same text whatever else is decoded. Cancelling the task frees its row. Raises
+        AdapterNotFound, AdapterCorrupt, PromptTooLong, QueueFull (with `retry_after`).
         """
         ...
 
@@ -55,8 +55,8 @@ class Backend(Protocol):
         adapter: AdapterRef | None = None,
     ) -> list[float] | None:
         """KL(base || subject) of each text, in nats a token: the mean over all positions of a text of the divergence
-        between what the bare base model and the subject (the policy with `adapter` on top) expect next. A prompt is
-        read as it is rendered, a plain text with the special tokens that the tokenizer puts before it. None where the
-        backend cannot tell. Raises InvalidInput on a text without tokens, and as `generate`.
+        between the next-token distributions of the bare base model and of the subject (the policy with `adapter` on
+        top). A prompt is rendered first; a plain text gets the tokenizer's special tokens in front. None if the backend
+        has no full distributions. Raises InvalidInput on a text without tokens, and what `generate` raises.
         """
         ...

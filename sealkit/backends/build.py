@@ -1,4 +1,4 @@
-"""What decides over the last bit of a number beside the model: versions, processor, threads."""
+"""The facts, besides the model, that determine results to the last bit: versions, processor, threads."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import torch
 
 
 def build_facts(device: torch.device) -> dict[str, str]:
-    """Of this process, as it is now. Two processes with the same facts, dtype and device give the same numbers, where
-    their settings are the same."""
+    """The current facts of this process. Two processes with the same facts, dtype, device and settings compute the same
+    numbers."""
     return {
         "suite": version("seal-suite"),
         "python": platform.python_version(),

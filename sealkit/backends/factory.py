@@ -1,4 +1,4 @@
-"""Which backend a service decodes with. The one place that knows them all."""
+"""Selects the backend of a service; the only module that knows all of them."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ _USE_VLLM = "decode with vLLM (backend vllm) or in process (backend transformers
 
 
 class EndpointSettings(BaseModel):
-    """Where a backend on a server finds it, and how adapters get there."""
+    """Settings of backends that use a server: its address, and how adapters get there."""
 
     endpoint_url: str = Field("", description="Base URL: of an OpenAI-compatible API with its `/v1`, of TGI without.")
     endpoint_model: str = Field("", description="Name under which the server serves the model.")
     endpoint_api_key_env: str = Field("", description="Environment variable that holds the API key; empty: none.")
     endpoint_api_key_file: str = Field("", description="File that holds the API key; empty: none.")
-    endpoint_concurrency: int = Field(64, ge=1, description="Requests under way at once; the server batches them.")
+    endpoint_concurrency: int = Field(64, ge=1, description="Concurrent requests; the server batches them.")
     endpoint_seconds: float = Field(600, gt=0, description="Longest wait for one answer.")
     vllm_folder: str = Field("", description="Folder, shared with vLLM, that adapters are written to.")
     vllm_folder_there: str = Field("", description="The same folder as vLLM sees it; empty: the same path.")
     vllm_owner: str = Field(
         "",
-        description="Name of this replica, one of its own: what it left on the server goes first. Empty: the service.",
+        description="Unique name of this replica; it removes what it left on the server. Empty: the service's name.",
     )
     vllm_slots: int = Field(8, ge=1, description="Adapters on the server at once.")
     vllm_max_rank: int = Field(64, ge=1, description="The server's --max-lora-rank.")
@@ -54,23 +54,23 @@ class BackendSettings(ModelSettings, EndpointSettings):
     max_rows: int = Field(32, ge=1, le=1024, description="Texts that are sampled at once.")
     max_waiting: int = Field(16384, ge=1, description="Texts that may wait; one more gets QUEUE_FULL.")
     deterministic: Literal["auto", "on", "off"] = Field(
-        "auto", description="Texts that company cannot change, to the bit; `auto` is on in half precision."
+        "auto", description="Batch-invariant decoding, to the bit; `auto` is on in half precision."
     )
-    adapter_mib: int = Field(2048, ge=1, description="Memory for adapters that may be needed again, in MiB.")
+    adapter_mib: int = Field(2048, ge=1, description="Memory of the adapter cache, in MiB.")
 
 
 def make_backend(settings: BackendSettings, *, service: str = "seal", new_adapters: bool = False) -> Backend:
-    """The backend that `settings` name, not started, for this service. `new_adapters`: whether it will be asked for
-    adapters that are trained while it runs. Raises InvalidConfig where the store cannot be opened, a setting that the
-    backend needs is missing or wrong, or the backend cannot load adapters and must."""
+    """The backend that `settings` name for this service, not yet started. `new_adapters`: whether it must load adapters
+    that are trained while it runs. Raises InvalidConfig if the store cannot be opened, a required setting is missing or
+    wrong, or the backend cannot load adapters but must."""
     store = AdapterStore(settings.store_url)
     if store.folder is not None:
         watch_disk("store", store.folder)
     if settings.backend != "transformers":
         if new_adapters and settings.backend != "vllm":
             raise InvalidConfig(
-                f"the {service} is asked for adapters that are trained while it runs, and backend {settings.backend} "
-                f"cannot load any: {_USE_VLLM}"
+                f"the {service} must load adapters that are trained while it runs, but backend {settings.backend} "
+                f"cannot: {_USE_VLLM}"
             )
         return _on_a_server(settings, store, service)
     return TransformersBackend(
@@ -87,7 +87,7 @@ def _on_a_server(settings: BackendSettings, store: AdapterStore, service: str) -
     needed = ["endpoint_url", "endpoint_model", *(["vllm_folder"] if settings.backend == "vllm" else [])]
     missing = [name for name in needed if not getattr(settings, name)]
     if missing:
-        raise InvalidConfig(f"backend {settings.backend} needs {', '.join(missing)}; set the variables of those names")
+        raise InvalidConfig(f"backend {settings.backend} needs {', '.join(missing)}; set these variables")
     try:
         options = endpoint_options(settings)
         model = ServedModel(model=settings.model, served_as=settings.endpoint_model)
@@ -105,7 +105,7 @@ def _on_a_server(settings: BackendSettings, store: AdapterStore, service: str) -
 
 
 def endpoint_options(settings: EndpointSettings) -> EndpointOptions:
-    """How a backend's server is asked. Raises pydantic's ValidationError."""
+    """Endpoint options of a backend's server. Raises pydantic's ValidationError."""
     return EndpointOptions(
         url=settings.endpoint_url,
         api_key_env=settings.endpoint_api_key_env,

@@ -1,4 +1,4 @@
-"""How a base model lies in memory, beyond its dtype: in 4 bits, over several devices."""
+"""How a base model is stored in memory, beyond its dtype: in 4 bits, over several devices."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Loading:
     device_map: str = ""
 
     def options(self, dtype: torch.dtype, device: torch.device) -> dict[str, Any]:
-        """What `from_pretrained` is to be told; empty for a plain model. Raises InvalidConfig where a package is
+        """Keyword arguments for `from_pretrained`; empty for a plain model. Raises InvalidConfig if a package is
         missing."""
         if self.device_map or self.four_bit:
             _require("accelerate", "pip install accelerate")
@@ -34,7 +34,7 @@ class Loading:
         return options if self.device_map or self.four_bit else {}
 
     def dtype_name(self, dtype: torch.dtype) -> str:
-        """As it names the model in what depends on its weights."""
+        """Suffix of the model's name in values that depend on its weights."""
         name = str(dtype).removeprefix("torch.")
         return f"{name}-nf4" if self.four_bit else name
 

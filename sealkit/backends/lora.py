@@ -14,16 +14,15 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from sealkit import limits
 from sealkit.errors import AdapterCorrupt, AdapterMismatch, LimitExceeded, UnknownTargetModule
 from sealkit.types import LoraConfig
 
 WEIGHTS_FILE = "adapter_model.safetensors"
 CONFIG_FILE = "adapter_config.json"
-MAX_RANK = 1024
-"""What `LoraConfig` allows, and how much the decoder holds on top of one another."""
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 _PREFIX = "base_model.model."
-# PEFT features that change what the two matrices mean; an adapter that uses one would be applied wrongly in silence.
+# PEFT features that change the meaning of the two matrices; an adapter with one would silently be applied wrongly.
 _UNSUPPORTED = ("use_dora", "rank_pattern", "alpha_pattern", "modules_to_save", "layer_replication", "fan_in_fan_out")
 
 
@@ -47,8 +46,8 @@ def load_adapter(files: Mapping[str, bytes]) -> LoraWeights:
     """
     if pickles := [name for name in sorted(files) if name.endswith(_PICKLES)]:
         raise AdapterCorrupt(
-            f"the adapter holds {pickles[0]}, a pickle, which can run code when it is read; convert it to safetensors, "
-            "which alone are read, and leave the pickle out"
+            f"the adapter contains {pickles[0]}, a pickle, which can run code when it is read; convert it to "
+            "safetensors, the only format that is read, and remove the pickle"
         )
     try:
         stored = json.loads(files[CONFIG_FILE])
@@ -58,7 +57,7 @@ def load_adapter(files: Mapping[str, bytes]) -> LoraWeights:
     except (ValueError, RecursionError, SafetensorError) as fault:
         raise AdapterCorrupt(f"the adapter's files cannot be read: {fault}") from fault
     if not isinstance(stored, dict):
-        raise AdapterCorrupt(f"{CONFIG_FILE} is no JSON object")
+        raise AdapterCorrupt(f"{CONFIG_FILE} is not a JSON object")
     used = [name for name in _UNSUPPORTED if stored.get(name)] + [f"bias={b}" for b in _bias(stored)]
     if used:
         raise AdapterCorrupt(f"the adapter uses PEFT features that are not supported here: {', '.join(used)}")
@@ -70,7 +69,7 @@ def load_adapter(files: Mapping[str, bytes]) -> LoraWeights:
 
 
 def dump_adapter(weights: LoraWeights, base_name: str) -> dict[str, bytes]:
-    """The adapter's files in PEFT's format, by name; `peft.PeftModel.from_pretrained` and vLLM load them as they are.
+    """The adapter's files in PEFT's format, by name; `peft.PeftModel.from_pretrained` and vLLM load them unchanged.
     Equal weights give equal bytes."""
     flat = {}
     for path, (a, b) in sorted(weights.tensors.items()):
@@ -100,17 +99,18 @@ def dump_adapter(weights: LoraWeights, base_name: str) -> dict[str, bytes]:
 
 
 def concatenate(policy: LoraWeights, trial: LoraWeights) -> LoraWeights:
-    """One adapter that adds exactly what both add together: A stacked, B side by side, each scaling folded into its B,
-    so that alpha / rank is 1. A module that only one of them has is filled up with zeros to the common rank.
+    """One adapter with exactly the sum of both updates: the A concatenated along the rank, the B too, each scaling
+    folded into its B, so that alpha / rank is 1. A module that only one of them has is padded with zeros to the common
+    rank.
 
-    Raises LimitExceeded where the ranks together are more than an adapter may have.
+    Raises LimitExceeded if the sum of the ranks exceeds the limit of an adapter.
     """
     rank = policy.config.rank + trial.config.rank
-    if rank > MAX_RANK:
+    if rank > limits.RANK:
         raise LimitExceeded(
-            f"ranks {policy.config.rank} and {trial.config.rank} make {rank}, and an adapter has {MAX_RANK} at most; "
+            f"ranks {policy.config.rank} and {trial.config.rank} make {rank}, but at most {limits.RANK} is allowed; "
             'consolidate what was learned into one adapter (adapt.commit = "consolidate")',
-            metadata={"limit": "rank", "allowed": str(MAX_RANK), "asked": str(rank)},
+            metadata={"limit": "rank", "allowed": str(limits.RANK), "asked": str(rank)},
         )
     tensors = {}
     for path in sorted({*policy.tensors, *trial.tensors}):
@@ -125,13 +125,13 @@ def concatenate(policy: LoraWeights, trial: LoraWeights) -> LoraWeights:
 
 
 def target_names(model: nn.Module) -> tuple[str, ...]:
-    """Names that `target_modules` may take: last parts of the paths of all linear layers but the output head."""
+    """Valid names for `target_modules`: the last parts of the paths of all linear layers except the output head."""
     return tuple(sorted({path.rpartition(".")[2] for path, _ in _linears(model)}))
 
 
 def find_targets(model: nn.Module, names: Iterable[str]) -> dict[str, nn.Linear]:
-    """The linear layers that `names` mean, by module path, in the model's order. As in PEFT a name matches the end of
-    a path (`q_proj`, `layers.0.mlp.up_proj`). Raises UnknownTargetModule, listing the names there are."""
+    """The linear layers that match `names`, by module path, in the model's order. As in PEFT a name matches the end of
+    a path (`q_proj`, `layers.0.mlp.up_proj`). Raises UnknownTargetModule, which lists the valid names."""
     linears = _linears(model)
     found: dict[str, nn.Linear] = {}
     for name in names:
@@ -139,7 +139,7 @@ def find_targets(model: nn.Module, names: Iterable[str]) -> dict[str, nn.Linear]
         if not hits:
             known = ", ".join(target_names(model))
             raise UnknownTargetModule(
-                f"the model has no linear layer named {name!r}; target_modules may take: {known}",
+                f"the model has no linear layer named {name!r}; valid target_modules: {known}",
                 metadata={"target_module": name, "known": known},
                 fields=(("lora.target_modules", f"{name!r} is not one of: {known}"),),
             )
@@ -149,12 +149,14 @@ def find_targets(model: nn.Module, names: Iterable[str]) -> dict[str, nn.Linear]
 
 
 def check_fit(weights: LoraWeights, model: nn.Module) -> None:
-    """Raises AdapterMismatch where a tensor of the adapter has no linear of its shape in `model`."""
+    """Raises AdapterMismatch if `model` has no linear of the shape of one of the adapter's tensors."""
     linears = dict(_linears(model))
     for path, (a, b) in weights.tensors.items():
         linear = linears.get(path)
         if linear is None:
-            raise AdapterMismatch(f"the adapter targets {path}, which this model has not; it is of another base model")
+            raise AdapterMismatch(
+                f"the adapter targets {path}, which this model does not have; it belongs to another base model"
+            )
         if (b.shape[0], a.shape[1]) != (linear.out_features, linear.in_features):
             want = f"{linear.in_features} → {linear.out_features}"
             raise AdapterMismatch(f"the adapter maps {a.shape[1]} → {b.shape[0]} at {path}, the model {want}")
@@ -186,11 +188,11 @@ def _pair(flat: Mapping[str, Tensor]) -> dict[str, tuple[Tensor, Tensor]]:
 def _config(stored: Mapping[str, Any], tensors: Mapping[str, tuple[Tensor, Tensor]]) -> LoraConfig:
     rank = int(stored["r"])
     if any(a.shape[0] != rank for a, _ in tensors.values()):
-        raise AdapterCorrupt(f"{CONFIG_FILE} says rank {rank}, the weights another")
+        raise AdapterCorrupt(f"{CONFIG_FILE} says rank {rank}, but the weights have another")
     targets = stored["target_modules"]
-    if isinstance(targets, str):  # a pattern; what it matched is in the weights
+    if isinstance(targets, str):  # a pattern; the modules that it matched are in the weights
         targets = {path.rpartition(".")[2] for path in tensors}
-    # rsLoRA scales by alpha / sqrt(rank); folded into alpha there is one scaling rule left.
+    # rsLoRA scales by alpha / sqrt(rank); folded into alpha, one scaling rule is left.
     alpha = float(stored["lora_alpha"]) * (math.sqrt(rank) if stored.get("use_rslora") else 1.0)
     return LoraConfig(
         rank=rank, alpha=alpha, dropout=stored.get("lora_dropout") or 0.0, target_modules=tuple(sorted(targets))

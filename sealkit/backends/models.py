@@ -44,18 +44,18 @@ _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 _PART = re.compile(r"[\w.-]+\.safetensors")
 _HUB_FILES = ["*.safetensors", "*.json", "*.jinja", "*.txt", "tokenizer.model"]
 _LOAD_FAULTS = (OSError, ValueError, KeyError, RuntimeError, SafetensorError, ImportError, struct.error)
-"""What transformers, tokenizers and safetensors raise on a folder or file that is not a whole model."""
+"""What transformers, tokenizers and safetensors raise on a folder or file that is not a complete model."""
 
 
 class ModelSettings(BaseModel):
-    """Which base model a process holds, and where. Mixed into the settings of each service with a model."""
+    """Which base model a process loads, and where. Mixed into the settings of each service with a model."""
 
     model: str = Field(description="A Hugging Face folder, a hub id or a .gguf file.")
-    device: str = Field("auto", description="`cpu`, `cuda:0`, …; `auto` takes a GPU where there is one.")
+    device: str = Field("auto", description="`cpu`, `cuda:0`, …; `auto` takes a GPU if there is one.")
     dtype: Literal["auto", "float32", "bfloat16", "float16", "float64"] = Field(
-        "auto", description="Element type in memory; `auto` is bfloat16 where the device is good at it, else float32."
+        "auto", description="Element type in memory; `auto` is bfloat16 where it is faster, else float32."
     )
-    threads: int = Field(0, ge=0, description="CPU threads of torch; 0 leaves torch's own choice.")
+    threads: int = Field(0, ge=0, description="CPU threads of torch; 0 keeps torch's default.")
 
 
 @dataclass(frozen=True)
@@ -67,17 +67,17 @@ class LoadedModel:
     info: ModelInfo
     path: Path
 
-    def telling(self, **facts: str) -> LoadedModel:
+    def with_build(self, **facts: str) -> LoadedModel:
         """The same, with more facts in its `info.build`."""
         return replace(self, info=self.info.model_copy(update={"build": self.info.build | facts}))
 
 
 def load_model(settings: ModelSettings, loading: Loading | None = None) -> LoadedModel:
-    """Loads the model that `settings` name, in memory as `loading` says. Sets torch's CPU threads when
-    `settings.threads` > 0.
+    """Loads the model that `settings` name, stored as `loading` says. Sets torch's CPU threads if `settings.threads` >
+    0.
 
-    Only safetensors and GGUF weights are read, and no code from the model's folder runs.
-    Raises InvalidModel, saying what was looked for and where; InvalidConfig where `loading` cannot be done.
+    Only safetensors and GGUF weights are read, and no code from the model's folder runs. Raises InvalidModel with the
+    missing file and its place; InvalidConfig if `loading` is not possible here.
     """
     loading = loading or Loading()
     if settings.threads:
@@ -96,7 +96,6 @@ def load_model(settings: ModelSettings, loading: Loading | None = None) -> Loade
         digest=_weights_digest(path, tokenizer_digest),
         tokenizer_digest=tokenizer_digest,
         context_length=int(getattr(model.config, "max_position_embeddings", 0) or 2048),
-        has_chat_template=bool(tokenizer.chat_template),
         dtype=loading.dtype_name(dtype),
         device=str(device),
         build=build_facts(device),
@@ -105,22 +104,21 @@ def load_model(settings: ModelSettings, loading: Loading | None = None) -> Loade
 
 
 def describe_model(model: str, *, dtype: str) -> tuple[PreTrainedTokenizerBase, ModelInfo]:
-    """Tokenizer and description of a model that a server holds elsewhere, from the copy that `model` names here: the
-    digests are those of `load_model`; no weights are loaded. Raises InvalidModel."""
+    """Tokenizer and description of a model that a server has loaded, from the local copy `model`. The digests are those
+    of `load_model`; no weights are loaded. Raises InvalidModel."""
     path = locate(model)
     folder, options = (path.parent, {"gguf_file": path.name}) if path.is_file() else (path, {})
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True, **options)
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True, **options)
     except _LOAD_FAULTS as fault:
-        raise InvalidModel(f"{path} holds no tokenizer and config that can be read: {fault}") from fault
+        raise InvalidModel(f"{path} has no readable tokenizer and config: {fault}") from fault
     tokenizer_digest = _tokenizer_digest(tokenizer)
     return tokenizer, ModelInfo(
         name=path.name if Path(model).exists() else model,
         digest=_weights_digest(path, tokenizer_digest),
         tokenizer_digest=tokenizer_digest,
         context_length=int(getattr(config, "max_position_embeddings", 0) or 2048),
-        has_chat_template=bool(tokenizer.chat_template),
         dtype=dtype,
         device="served",
     )
@@ -129,8 +127,8 @@ def describe_model(model: str, *, dtype: str) -> tuple[PreTrainedTokenizerBase, 
 def export_model(source: str, folder: Path, dtype: str = "bfloat16") -> Path:
     """Writes the model that `source` names (GGUF, folder or hub id) as a Hugging Face folder with safetensors.
 
-    The folder appears whole or not at all: it is written beside its place and renamed. One that is there already is
-    left as it is. Raises InvalidModel.
+    The folder is created atomically: written beside its place, then renamed. An existing one is left as it is. Raises
+    InvalidModel.
     """
     folder = Path(folder)
     if (folder / "config.json").is_file():
@@ -143,7 +141,9 @@ def export_model(source: str, folder: Path, dtype: str = "bfloat16") -> Path:
         tokenizer.save_pretrained(scratch)
         scratch.chmod(0o755)
         for file in scratch.iterdir():
-            file.chmod(0o644)  # safetensors are written for their owner alone, and a container runs as somebody else
+            file.chmod(
+                0o644
+            )  # safetensors writes files readable by their owner only, but containers run as another user
         scratch.rename(folder)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
@@ -151,22 +151,21 @@ def export_model(source: str, folder: Path, dtype: str = "bfloat16") -> Path:
 
 
 def render_prompt(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> list[int]:
-    """Token ids of `prompt`, ending where the completion begins; the same in training and in sampling. Raises as
-    `rendered_text`."""
+    """Token ids of `prompt`, up to where the completion begins; the same in training and in sampling. Raises what
+    `rendered_text` raises."""
     text, special = rendered_text(tokenizer, prompt)
     return list(tokenizer(text, add_special_tokens=special).input_ids)
 
 
 def rendered_text(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> tuple[str, bool]:
-    """`prompt` as text, and whether the tokenizer is to add its special tokens to it.
+    """`prompt` as text, and whether the tokenizer must add its special tokens to it.
 
     CHAT: the tokenizer's chat template with its generation prompt, each shot as two turns; PLAIN: system text, shots
-    (request, then answer) and user text, a blank line between, with the special tokens that the tokenizer puts before
-    a text. AUTO is CHAT where there is a template.
-    Raises InvalidInput when the template is missing or refuses the messages.
+    (request, then answer) and user text, separated by blank lines, with the tokenizer's special tokens in front. AUTO
+    is CHAT if there is a template. Raises InvalidInput if the template is missing or rejects the messages.
     """
     if prompt.format is PromptFormat.CHAT and not tokenizer.chat_template:
-        raise InvalidInput("the prompt asks for a chat template, and this model's tokenizer has none; use format plain")
+        raise InvalidInput("the prompt needs a chat template, but this model's tokenizer has none; use format plain")
     if prompt.format is PromptFormat.PLAIN or not tokenizer.chat_template:
         shots = [f"{shot.user}{shot.assistant}" for shot in prompt.shots]
         text = "\n\n".join([*([prompt.system] if prompt.system else []), *shots, prompt.user])
@@ -178,12 +177,12 @@ def rendered_text(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> tuple[s
     try:
         text = str(tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False))
     except TemplateError as fault:
-        raise InvalidInput(f"the model's chat template refuses the prompt: {fault}") from fault
+        raise InvalidInput(f"the model's chat template rejects the prompt: {fault}") from fault
     return text, False
 
 
 def locate(model: str) -> Path:
-    """The folder or .gguf file of `model`; a hub id is looked up in the local cache and downloaded if need be.
+    """The folder or .gguf file of `model`; a hub id is taken from the local cache or downloaded.
 
     Raises InvalidModel.
     """
@@ -207,18 +206,18 @@ def locate(model: str) -> Path:
         return Path(snapshot_download(model, allow_patterns=_HUB_FILES))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as fault:
         reason = str(fault).splitlines()[0]
-        raise InvalidModel(f"no folder named {model!r} here, and the hub did not give it: {reason}") from fault
+        raise InvalidModel(f"no folder named {model!r} here, and the hub does not provide it: {reason}") from fault
 
 
 def _check_parts(folder: Path) -> None:
-    """Refuses an index that sends the loader to anything but safetensors in the same folder. Raises InvalidModel."""
+    """Raises InvalidModel if the index names anything but safetensors in the same folder."""
     index = folder / "model.safetensors.index.json"
     if not index.is_file():
         return
     try:
         parts = set(map(str, json.loads(index.read_text("utf-8"))["weight_map"].values()))
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as fault:
-        raise InvalidModel(f"{index} is no index of safetensors files") from fault
+        raise InvalidModel(f"{index} is not an index of safetensors files") from fault
     if strange := sorted(part for part in parts if not _PART.fullmatch(part)):
         raise InvalidModel(
             f"{index} names {strange[0][:200]!r}; only *.safetensors of the same folder are read, because a pickle can "
@@ -230,13 +229,15 @@ def _read(
     path: Path, dtype: torch.dtype, loading: Mapping[str, Any]
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     if loading and path.is_file():
-        raise InvalidConfig(f"{path} is a GGUF file, which is loaded whole and dense; export it to a folder first")
-    disable_progress_bar()  # type: ignore[no-untyped-call]  # a service's log is no terminal
+        raise InvalidConfig(
+            f"{path} is a GGUF file, which is always loaded dense on one device; export it to a folder first"
+        )
+    disable_progress_bar()  # type: ignore[no-untyped-call]  # a service's log is not a terminal
     try:
         model, tokenizer = _read_gguf(path, dtype) if path.is_file() else _read_folder(path, dtype, loading)
     except _LOAD_FAULTS as fault:
         reason = str(fault).strip().splitlines()[0] if str(fault).strip() else type(fault).__name__
-        raise InvalidModel(f"{path} holds no causal language model that can be loaded: {reason}") from fault
+        raise InvalidModel(f"{path} has no causal language model that can be loaded: {reason}") from fault
     if tokenizer.eos_token_id is None:
         raise InvalidModel(f"the tokenizer of {path} has no end-of-sequence token; set eos_token in its config")
     return model, tokenizer
@@ -257,7 +258,8 @@ def _read_gguf(path: Path, dtype: torch.dtype) -> tuple[PreTrainedModel, PreTrai
     dense = GgufConfig(gguf_file=path.name, dequantize=True)
     packed = AutoModelForCausalLM.from_pretrained(path.parent, dtype=dtype, quantization_config=dense, **options)
     config = {key: value for key, value in packed.config.to_dict().items() if key != "quantization_config"}
-    # transformers refuses to save a model that came from GGUF, so the weights move into a plain one of the same class.
+    # transformers does not save a model that was loaded from GGUF, so the weights move to a plain one of the same
+    # class.
     model = type(packed)(type(packed.config)(**config))
     torch.nn.Module.to(model, dtype)
     model.load_state_dict(packed.state_dict())
@@ -282,7 +284,7 @@ def _dtype(name: str, device: torch.device) -> torch.dtype:
 
 
 def good_at_bfloat16(device: torch.device) -> bool:
-    """Whether products in bfloat16 are the faster ones on `device`."""
+    """Whether bfloat16 products are faster than float32 ones on `device`."""
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     # Measured on Emerald Rapids with AMX hidden: avx512_bf16 products run at half the speed of float32 ones.

@@ -1,8 +1,8 @@
 """The backend on an OpenAI-compatible server: vLLM, SGLang, llama.cpp's server, `transformers serve`, hosted ones.
 
 Prompts are rendered here, exactly as the trainer renders them, and sent as token ids; so the server's tokenizer and
-chat template cannot make the model read something else than it was trained on. Batching is the server's business.
-Schema: https://platform.openai.com/docs/api-reference/completions, and vLLM's additions to it.
+chat template cannot change what the model reads. The server does the batching. Schema:
+https://platform.openai.com/docs/api-reference/completions, and vLLM's additions to it.
 """
 
 from __future__ import annotations
@@ -31,21 +31,21 @@ from sealkit.errors import (
 from sealkit.types import AdapterRef, FinishReason, ModelInfo, Policy, Prompt, Sampling, Usage
 
 AGREEMENT = "Tokens agree where “quotes”, 1,234.5 and naïve words agree.\n"
-"""A text that tokenizers part ways at."""
+"""A text that different tokenizers split differently."""
 FIXED_ADAPTERS = {"adapters": "fixed"}
-"""Of a model's build facts: it answers with the adapters that its server was started with, and takes no others."""
+"""A build fact of a model: its server has only the adapters that it was started with."""
 NO_DIVERGENCE = {"divergence": "none"}
-"""Of a model's build facts: what answers for it tells no KL."""
+"""A build fact of a model: its server gives no KL."""
 _NOT_FOUND = "404"
 
 
 class ServedModel(BaseModel):
-    """Which model, here and there. `model` is the local copy that the trainer holds too: its tokenizer renders the
-    prompts, its digest says which model is meant."""
+    """The model, here and on the server. `model` is a local copy of the trainer's model: its tokenizer renders the
+    prompts, its digest identifies the model."""
 
     model: str
     served_as: str = Field(min_length=1, description="Name under which the server serves it.")
-    dtype: str = Field("served", description="What the server computes in, for the record.")
+    dtype: str = Field("served", description="The server's dtype, for information.")
 
 
 class OpenAIBackend:
@@ -56,7 +56,7 @@ class OpenAIBackend:
     def __init__(
         self, model: ServedModel, options: EndpointOptions, adapters: AdapterHost, *, name: str = "openai"
     ) -> None:
-        """Raises InvalidConfig on an endpoint that is none."""
+        """Raises InvalidConfig on an invalid endpoint."""
         self.name = name
         self._model = model
         self._endpoint = Endpoint(options)
@@ -64,13 +64,13 @@ class OpenAIBackend:
         self._served: Served | None = None
         self._context_length = 0
         self._time = SharedTime()
-        # One thread, because tokenizers are not made for several.
+        # One thread, because tokenizers are not thread-safe.
         self._rendering = ThreadPoolExecutor(1, thread_name_prefix="render")
 
     async def start(self) -> None:
-        """Reads the tokenizer, and checks that the server serves the model and reads the same tokens.
+        """Loads the tokenizer, and checks that the server serves the model and tokenizes alike.
 
-        Raises InvalidModel where it does not, and what an Endpoint raises.
+        Raises InvalidModel if it does not, and what an Endpoint raises.
         """
         tokenizer, info = await asyncio.to_thread(describe_model, self._model.model, dtype=self._model.dtype)
         served = Served(self._endpoint, self._model.served_as, tokenizer, info)
@@ -101,8 +101,8 @@ class OpenAIBackend:
         room = self._context_length - len(tokens)
         if room < 1:
             raise PromptTooLong(
-                f"the prompt has {len(tokens)} tokens and the server reads {self._context_length}, with at least one "
-                "of them to be sampled; shorten the prompt",
+                f"the prompt has {len(tokens)} tokens, but the server's context has {self._context_length}, with at "
+                "least one for the completion; shorten the prompt",
                 metadata={"prompt_tokens": str(len(tokens)), "context_length": str(self._context_length)},
             )
         refs = [ref for ref in (policy.adapter if policy else None, adapter) if ref is not None]
@@ -128,7 +128,7 @@ class OpenAIBackend:
         policy: Policy | None = None,  # noqa: ARG002
         adapter: AdapterRef | None = None,  # noqa: ARG002
     ) -> list[float] | None:
-        """None: the API tells a few probabilities of each token, not all."""
+        """None: the API returns a few probabilities per token, not all."""
         return None
 
     async def _complete(self, name: str, body: Mapping[str, Any]) -> dict[str, Any]:
@@ -143,7 +143,7 @@ class OpenAIBackend:
             raise QueueFull(error.message, retry_after=error.retry_after) from error
 
     async def _longest(self, name: str, default: int) -> int:
-        """How many tokens the server reads. Raises InvalidModel where it does not serve the model."""
+        """The server's context length in tokens. Raises InvalidModel if it does not serve the model."""
         models = (await self._endpoint.json("GET", "/models", repeatable=True)).get("data") or []
         for model in models:
             if model.get("id") == name:
@@ -152,7 +152,8 @@ class OpenAIBackend:
         raise InvalidModel(f"{self._endpoint.url} does not serve {name!r}; it serves {known}")
 
     async def _check_tokens(self, served: Served) -> None:
-        """The server must read a text as the tokenizer here does: token for token where it shows them, or by count."""
+        """Checks that the server tokenizes like the local tokenizer: token for token if it returns them, else by
+        count."""
         ours = list(served.tokenizer(AGREEMENT).input_ids)
         body = {"model": served.name, "prompt": AGREEMENT, "max_tokens": 1, "temperature": 0, "return_token_ids": True}
         reply = await self._endpoint.json("POST", "/completions", body, repeatable=True)
@@ -160,14 +161,14 @@ class OpenAIBackend:
         count = (reply.get("usage") or {}).get("prompt_tokens")
         if (theirs is not None and list(theirs) != ours) or (theirs is None and count not in (None, len(ours))):
             raise InvalidModel(
-                f"{self._endpoint.url} reads text in other tokens than {self._model.model} does; serve the model that "
-                "the trainer holds, with its tokenizer"
+                f"{self._endpoint.url} tokenizes differently from {self._model.model}; serve the trainer's model, "
+                "with its tokenizer"
             )
 
     @property
     def _held(self) -> Served:
         if self._served is None:
-            raise Unavailable("the backend was not started, or it is closed")
+            raise Unavailable("the backend is not started, or is closed")
         return self._served
 
 
@@ -183,11 +184,11 @@ def completion_request(name: str, tokens: Sequence[int], sampling: Sampling, roo
 
 
 def read_completion(reply: Mapping[str, Any], url: str) -> tuple[str, FinishReason, int]:
-    """Text, why it ended, tokens sampled. Raises Unavailable on what is no completion."""
+    """Text, finish reason, tokens sampled. Raises Unavailable if the reply is not a completion."""
     try:
         choice = reply["choices"][0]
         text, ended = str(choice["text"]), choice.get("finish_reason")
         sampled = token_count((reply.get("usage") or {}).get("completion_tokens"))
     except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
-        raise Unavailable(f"{url} answered with what is no completion: {str(reply)[:200]}") from error
+        raise Unavailable(f"{url} did not answer with a completion: {str(reply)[:200]}") from error
     return text, FinishReason.LENGTH if ended == "length" else FinishReason.STOP, sampled

@@ -1,5 +1,5 @@
-"""The logit probe: what an adapter says to one fixed text. The trainer keeps it with the adapter, and whoever answers
-with the adapter compares: file hashes prove that bytes are whole, the probe that the model in memory is the one meant.
+"""The logit probe: an adapter's logits after one fixed text. The trainer stores it with the adapter, and a service that
+loads the adapter compares: file hashes prove that the bytes are intact, the probe that the right model is in memory.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _TOLERANCE = {"float64": 5e-4, "float32": 5e-4, "bfloat16": 0.04, "float16": 0.0
 
 
 def probe_tokens(tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """The fixed text as the model reads it."""
+    """The tokens of the fixed text."""
     return list(tokenizer(PROBE_TEXT).input_ids)
 
 
@@ -33,8 +33,8 @@ def probe_of(logits: Tensor) -> tuple[float, ...]:
 
 
 def top_of(logits: Tensor) -> tuple[tuple[int, float], ...]:
-    """The likeliest tokens after the probe and their log-probabilities, the likeliest first: what a serving engine
-    tells of itself too, which tells no logits."""
+    """The most likely tokens after the probe and their log-probabilities, in descending order: serving engines return
+    these, but not logits."""
     values, tokens = log_softmax(logits.float(), -1).topk(min(_TOP, len(logits)))
     return tuple((int(token), round(float(value), 4)) for token, value in zip(tokens, values, strict=True))
 
@@ -45,9 +45,9 @@ class _Base(BaseModel):
 
 
 class Provenance(BaseModel):
-    """What an adapter's manifest says of where it comes from; adapters made by others say nothing.
+    """The origin of an adapter, from its manifest; empty for adapters of other origin.
 
-    `probe` was taken over the adapter `policy_digest` where there is one.
+    `probe` was taken over the adapter `policy_digest`, if there is one.
     """
 
     base_model: _Base = _Base()
@@ -65,17 +65,17 @@ class Provenance(BaseModel):
             raise AdapterCorrupt(f"adapter {digest}: {where} of its manifest cannot be read; train it again") from fault
 
     def check_base(self, digest: str, held: str) -> None:
-        """Compares the base model that it was trained on with the one `held`. Raises AdapterMismatch."""
+        """Compares the adapter's base model with the loaded one, `held`. Raises AdapterMismatch."""
         base = self.base_model.digest
         if base not in ("", held):
             raise AdapterMismatch(
-                f"adapter {digest} was trained on base model {base}, this process holds {held}",
+                f"adapter {digest} was trained on base model {base}, this process has {held}",
                 metadata={"digest": digest, "expected": base, "found": held},
             )
 
     def check(self, digest: str, found: Sequence[float], dtype: str) -> None:
-        """Compares the logits `found`, in element type `dtype`, with the probe, as closely as the coarser of both
-        types allows. A shift of all logits alike does not count: it changes no text. Raises AdapterMismatch."""
+        """Compares the logits `found`, in element type `dtype`, with the probe, to the precision of the coarser of both
+        types. A constant shift of all logits is ignored: it changes no text. Raises AdapterMismatch."""
         tolerance = max(_TOLERANCE.get(name, 0.0) for name in (dtype, self.base_model.dtype))
         if len(self.probe) == len(found):
             gaps = [f - e for f, e in zip(found, self.probe, strict=True)]
@@ -84,7 +84,7 @@ class Provenance(BaseModel):
             if off <= tolerance:  # never true of NaN
                 return
         raise AdapterMismatch(
-            f"the weights under digest {digest} are not those that were trained: to the probe text the trainer saw "
+            f"the weights under digest {digest} are not the trained ones: for the probe text the trainer got "
             f"logits {_shown(self.probe)}, this model gives {_shown(found)}. Delete the adapter and train it again",
             metadata={"digest": digest, "expected": _shown(self.probe), "found": _shown(found)},
         )
@@ -92,7 +92,7 @@ class Provenance(BaseModel):
 
 def probe_gap(stored: Sequence[tuple[int, float]], found: Mapping[int, float]) -> float:
     """Root mean square gap, in nats, of the stored tokens' log-probabilities to those found; a token that is not among
-    the likeliest there counts as the least likely of them, which makes the gap too small rather than too large."""
+    the most likely ones there counts as the least likely of them, so the gap is never too large."""
     least = min(found.values(), default=-math.inf)
     gaps = [found.get(token, min(least, logprob)) - logprob for token, logprob in stored]
     return math.sqrt(sum(gap * gap for gap in gaps) / len(gaps))

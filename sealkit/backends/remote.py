@@ -1,4 +1,4 @@
-"""What backends share that ask a server: which adapters it serves, and what of its time a request had."""
+"""Shared parts of backends that use a server: the adapters on it, and the share of its time per request."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from sealkit.schema import read_schema
 from sealkit.types import AdapterRef, ModelInfo, Sampling
 
 SEEDS = 2**31
-"""Servers take signed 32-bit seeds, or more."""
+"""Servers accept signed 32-bit seeds at least."""
 
 
 def options(sampling: Sampling) -> dict[str, Any]:
-    """How to sample, as OpenAI's API has it; without length and seed, which not every server takes alike. Raises
-    InvalidInput on a schema that is none."""
+    """Sampling parameters of OpenAI's API, without length and seed, which differ between servers. Raises InvalidInput
+    on an invalid schema."""
     body: dict[str, Any] = {"temperature": sampling.temperature, "top_p": sampling.top_p}
     if sampling.stop:
         body["stop"] = list(sampling.stop)
@@ -33,7 +33,7 @@ def options(sampling: Sampling) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """A model on a server: how to reach it, the name it is served under, and how its prompts are rendered."""
+    """A model on a server: its endpoint, its name there, and its tokenizer."""
 
     endpoint: Endpoint
     name: str
@@ -42,25 +42,25 @@ class Served:
 
 
 class AdapterHost(Protocol):
-    """Puts adapters on a server and takes them off again."""
+    """Loads adapters on a server and unloads them."""
 
     fixed: bool
-    """Whether it can do no such thing."""
+    """True if the server cannot load adapters."""
 
     async def start(self, served: Served) -> None:
         """Before the first `hold`. Raises what an Endpoint raises."""
         ...
 
     def hold(self, refs: Sequence[AdapterRef]) -> AbstractAsyncContextManager[str]:
-        """The name to ask for while the block runs: the model with these adapters on it, the policy's first."""
+        """The model name to use while the block runs: the model with these adapters, the policy's first."""
         ...
 
     def lost(self, name: str) -> None:
-        """The server does not know the name any more."""
+        """Called when the server no longer knows the name."""
         ...
 
     async def close(self) -> None:
-        """Takes all off."""
+        """Unloads all adapters."""
         ...
 
 
@@ -70,7 +70,7 @@ class NoAdapters:
     fixed = True
 
     def __init__(self, why: str) -> None:
-        """`why`: what a person can do about it."""
+        """`why`: how to fix it, for the error message."""
         self._why = why
         self._name = ""
 
@@ -80,7 +80,7 @@ class NoAdapters:
     @asynccontextmanager
     async def hold(self, refs: Sequence[AdapterRef]) -> AsyncIterator[str]:
         if refs:
-            raise Unsupported(f"this backend cannot put an adapter on its server: {self._why}")
+            raise Unsupported(f"this backend cannot load an adapter on its server: {self._why}")
         yield self._name
 
     def lost(self, name: str) -> None: ...
@@ -89,18 +89,18 @@ class NoAdapters:
 
 
 class SharedTime:
-    """A server's time by who used it: at any moment shared equally among the requests under way. The shares add up to
-    the time in which there were any."""
+    """A server's time, split among requests: at any moment equally among the running ones. The shares add up to the
+    time in which any request ran."""
 
     def __init__(self) -> None:
         self._running = 0
         self._share = 0.0
-        """Seconds that a request has been charged which was there all along."""
+        """Seconds charged to a request that ran since the start."""
         self._since = 0.0
 
     @contextmanager
     def request(self) -> Iterator[list[float]]:
-        """The list that is given holds the request's seconds once the block is left."""
+        """The yielded list holds the request's seconds once the block is left."""
         self._advance(+1)
         began, charged = self._share, [0.0]
         try:

@@ -1,8 +1,8 @@
 """The backend on Hugging Face's Text Generation Inference, through `huggingface_hub`'s client.
 
-TGI puts no adapter on while it runs: it serves the model that it was started with (a policy may be merged into it) and
-the adapters that it was started with. Asked for an adapter that it does not have it answers 200 with the base model's
-words (its issue 2505), so each is proven at the start. It is in maintenance mode: prefer vLLM for what is new.
+TGI loads no adapter at run time: it serves the model that it was started with (a policy may be merged into it) and the
+adapters that it was started with. For an adapter that it does not have it answers 200 with the base model's text (its
+issue 2505), so each is verified at the start. TGI is in maintenance mode: prefer vLLM for new deployments.
 https://huggingface.co/docs/text-generation-inference
 """
 
@@ -34,7 +34,7 @@ from sealkit.types import AdapterRef, FinishReason, ModelInfo, Policy, Prompt, S
 log = structlog.get_logger(__name__)
 
 _TOP = 5
-"""Most likely tokens that TGI tells, as it is set up by default."""
+"""Number of likely tokens that TGI returns by default."""
 
 
 class TgiOptions(BaseModel):
@@ -44,19 +44,19 @@ class TgiOptions(BaseModel):
         default_factory=dict, description="By digest: the adapter_id under which TGI has it, from --lora-adapters."
     )
     merged: str = Field("", description="Digest of the policy's adapter that is merged into the served model.")
-    tolerance: float = Field(0.4, gt=0, description="How far an adapter's probe may be off, in nats.")
-    wait_seconds: float = Field(600, ge=0, description="How long the server may take to load its model.")
+    tolerance: float = Field(0.4, gt=0, description="Largest difference of an adapter's probe, in nats.")
+    wait_seconds: float = Field(600, ge=0, description="Seconds that the server may take to load its model.")
 
 
 class TgiBackend:
-    """Implements `sealkit.backends.base.Backend`. `generate` raises Unsupported where an adapter was asked for that TGI
-    was not started with, and what the client raises."""
+    """Implements `sealkit.backends.base.Backend`. `generate` raises Unsupported for an adapter that TGI was not started
+    with, and what the client raises."""
 
     name = "tgi"
     batch_variant_rate = 0.0
 
     def __init__(self, model: ServedModel, options: EndpointOptions, tgi: TgiOptions, store: AdapterStore) -> None:
-        """Raises InvalidConfig where the key that was named is not there."""
+        """Raises InvalidConfig if the key is missing."""
         self._model = model
         self._tgi = tgi
         self._store = store
@@ -67,9 +67,9 @@ class TgiBackend:
         self._rendering = ThreadPoolExecutor(1, thread_name_prefix="render")
 
     async def start(self) -> None:
-        """Waits for the model, and checks that it is the one meant, reads the same tokens, and has the adapters.
+        """Waits for the model, and checks that it is the right one, tokenizes alike, and has the adapters.
 
-        Raises InvalidModel, AdapterMismatch, AdapterNotFound, Unavailable once `wait_seconds` are over.
+        Raises InvalidModel, AdapterMismatch, AdapterNotFound, and Unavailable after `wait_seconds`.
         """
         tokenizer, info = await asyncio.to_thread(describe_model, self._model.model, dtype=self._model.dtype)
         await self._client.wait(self._tgi.wait_seconds)
@@ -107,12 +107,12 @@ class TgiBackend:
         room = self._most_tokens - count
         if room < 1 or count > self._most_prompt:
             raise PromptTooLong(
-                f"the prompt has {count} tokens; TGI reads {self._most_prompt} and {self._most_tokens} with what is "
-                "sampled; shorten the prompt",
+                f"the prompt has {count} tokens; TGI takes {self._most_prompt}, and {self._most_tokens} with the "
+                "completion; shorten the prompt",
                 metadata={"prompt_tokens": str(count), "context_length": str(self._most_tokens)},
             )
         if len(sampling.stop) > self._most_stops:
-            raise InvalidInput(f"TGI takes {self._most_stops} stop strings, {len(sampling.stop)} were asked for")
+            raise InvalidInput(f"TGI takes {self._most_stops} stop strings, not {len(sampling.stop)}")
         with self._time.request() as seconds:
             reply = await self._client.generate(text, **parameters(sampling, room), adapter_id=adapter_id)
         said, finish, sampled = read_output(reply, sampling.stop)
@@ -131,11 +131,11 @@ class TgiBackend:
         policy: Policy | None = None,  # noqa: ARG002
         adapter: AdapterRef | None = None,  # noqa: ARG002
     ) -> list[float] | None:
-        """None: TGI tells a few probabilities of each token, not all."""
+        """None: TGI returns a few probabilities per token, not all."""
         return None
 
     def _adapter_id(self, refs: Sequence[AdapterRef]) -> str | None:
-        """The name of these adapters; None where the served model has them in it."""
+        """TGI's id of these adapters; None if they are merged into the served model."""
         digests = [ref.digest for ref in refs]
         if digests == ([self._tgi.merged] if self._tgi.merged else []):
             return None
@@ -143,70 +143,68 @@ class TgiBackend:
             return self._tgi.adapters[digests[0]]
         wanted = " with ".join(digests) or "the bare base model"
         raise Unsupported(
-            f"this TGI was not started with {wanted}, and it loads nothing while it runs; decode with vLLM (backend "
+            f"this TGI was not started with {wanted}, and it loads nothing at run time; decode with vLLM (backend "
             "vllm) or in process (backend transformers)"
         )
 
     async def _check_tokens(self, tokenizer: PreTrainedTokenizerBase) -> None:
-        """The server must read a text as the tokenizer here does, where it shows how it does."""
+        """Checks that the server tokenizes like the local tokenizer, if it returns its tokens."""
         reply = await self._client.generate(AGREEMENT, details=True, decoder_input_details=True, max_new_tokens=1)
         theirs = [token.id for token in reply.details.prefill] if reply.details else []
         if not theirs:
-            log.warning("TGI does not show how it reads text; start it with --enable-prefill-logprobs to check tokens")
+            log.warning("TGI does not return its tokens; start it with --enable-prefill-logprobs to check them")
         elif theirs != list(tokenizer(AGREEMENT).input_ids):
             raise InvalidModel(
-                f"{self._client.url} reads text in other tokens than {self._model.model} does; serve the model that "
-                "the trainer holds, with its tokenizer"
+                f"{self._client.url} tokenizes differently from {self._model.model}; serve the trainer's model, "
+                "with its tokenizer"
             )
 
     async def _prove(self, digest: str, adapter_id: str | None, info: ModelInfo) -> None:
-        """Compares what the server says under this name with what the trainer saw. Raises AdapterMismatch."""
+        """Compares the server's probe under this name with the trainer's. Raises AdapterMismatch."""
         origin = Provenance.of(digest, await asyncio.to_thread(self._store.manifest, digest))
         origin.check_base(digest, info.digest)
         if not origin.probe_top or origin.policy_digest:
             raise AdapterMismatch(
-                f"adapter {digest} has no probe of its own, so nothing proves that TGI has it; serve one that this "
-                "trainer made and joined with what is under it",
+                f"adapter {digest} has no probe, so TGI's copy cannot be verified; serve one that this trainer "
+                "made and joined with the adapter under it",
                 metadata={"digest": digest},
             )
         said = await self._client.generate(
             PROBE_TEXT, details=True, max_new_tokens=1, top_n_tokens=_TOP, adapter_id=adapter_id
         )
-        top: Any = (
-            said.details.top_tokens if said.details else None
-        )  # the client leaves what is nested this deep as JSON
+        top: Any = said.details.top_tokens if said.details else None  # the client does not parse this level of nesting
         if not top:
-            raise Unavailable(f"{self._client.url} tells no likely tokens; start it with --max-top-n-tokens {_TOP}")
+            raise Unavailable(f"{self._client.url} returns no likely tokens; start it with --max-top-n-tokens {_TOP}")
         gap = probe_gap(origin.probe_top, {token["id"]: token["logprob"] for token in top[0]})
         if not gap <= self._tgi.tolerance:
             under = f"under the adapter id {adapter_id!r}" if adapter_id else "as the merged model"
             raise AdapterMismatch(
-                f"{self._client.url} answers as another model than adapter {digest} {under}: the probe is {gap:.2f} "
-                "nats off. Start TGI with it: --lora-adapters ID=FOLDER, or the merged model",
+                f"{self._client.url} does not answer as adapter {digest} {under}: the probe differs by {gap:.2f} "
+                "nats. Start TGI with it: --lora-adapters ID=FOLDER, or the merged model",
                 metadata={"digest": digest, "gap": f"{gap:.4f}"},
             )
 
     @property
     def _loaded(self) -> tuple[PreTrainedTokenizerBase, ModelInfo]:
         if self._held is None:
-            raise Unavailable("the backend was not started, or it is closed")
+            raise Unavailable("the backend is not started, or is closed")
         return self._held
 
 
 def plain_text(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> tuple[str, int]:
-    """The prompt as a text that becomes the trainer's tokens once special tokens are put before it, as TGI does, and
-    how many they are. Raises Unsupported where no text does."""
+    """The prompt as a text that TGI, which adds special tokens in front, turns into the trainer's tokens, and their
+    number. Raises Unsupported if there is no such text."""
     text, _ = rendered_text(tokenizer, prompt)
     wanted = render_prompt(tokenizer, prompt)
     begin = str(tokenizer.bos_token or "")
     for one in (text, text.removeprefix(begin) if begin else text):
         if list(tokenizer(one).input_ids) == wanted:
             return one, len(wanted)
-    raise Unsupported("TGI takes text, and none becomes this prompt's tokens there; decode with vLLM or in process")
+    raise Unsupported("TGI takes text, and no text gives this prompt's tokens there; decode with vLLM or in process")
 
 
 def parameters(sampling: Sampling, room: int) -> dict[str, Any]:
-    """Those of `POST /generate`. TGI takes a temperature above 0 and a top_p below 1 only."""
+    """Parameters of `POST /generate`. TGI takes only a temperature above 0 and a top_p below 1."""
     drawn = sampling.temperature > 0
     return {
         "details": True,
@@ -222,7 +220,7 @@ def parameters(sampling: Sampling, room: int) -> dict[str, Any]:
 
 
 def read_output(reply: TextGenerationOutput, stops: Sequence[str]) -> tuple[str, FinishReason, int]:
-    """Text without the stop string that TGI leaves at its end, why it ended, tokens sampled."""
+    """Text without the stop string that TGI leaves at its end, finish reason, tokens sampled."""
     text, details = reply.generated_text, reply.details
     places = [place for stop in stops if (place := text.find(stop)) >= 0]
     text = text[: min(places)] if places else text

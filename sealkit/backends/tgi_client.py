@@ -32,7 +32,7 @@ from sealkit.errors import (
 )
 
 _NO_KEY = "none"
-"""Sent as the token where no key was named: with nothing at all the client sends the login of whoever started it."""
+"""Sent as the token if no key is set: without a token the client sends the login of the user who started it."""
 _POLL_SECONDS = 2.0
 _SHOWN = 300
 
@@ -40,12 +40,12 @@ T = TypeVar("T")
 
 
 class TgiClient:
-    """Calls one server. Its calls raise Unavailable (away, or the model failed: 424, 5xx), DeadlineExceeded, QueueFull
-    (429 after all retries), EndpointDenied (401, 403), EndpointRefused (422 and any other 4xx), InvalidConfig where
-    HF_HUB_OFFLINE forbids the call."""
+    """Calls one server. Its calls raise Unavailable (not reachable, or the model failed: 424, 5xx), DeadlineExceeded,
+    QueueFull (429 after all retries), EndpointDenied (401, 403), EndpointRefused (422 and any other 4xx), InvalidConfig
+    if HF_HUB_OFFLINE forbids the call."""
 
     def __init__(self, options: EndpointOptions) -> None:
-        """Sends nothing yet. Raises InvalidConfig where the key that was named is not there."""
+        """Sends nothing yet. Raises InvalidConfig if the key is missing."""
         self.url = options.url.rstrip("/")
         self._options = options
         key = read_api_key(options)
@@ -61,7 +61,7 @@ class TgiClient:
         await self._client.close()  # type: ignore[no-untyped-call]
 
     async def wait(self, seconds: float) -> None:
-        """Until the server says that its model is ready. Raises Unavailable where it does not within `seconds`."""
+        """Waits until the server's model is ready. Raises Unavailable after `seconds`."""
         ends = time.monotonic() + seconds
         while True:
             try:
@@ -86,7 +86,7 @@ class TgiClient:
         return reply
 
     async def _retried(self, call: Callable[[], Awaitable[T]]) -> T:
-        """What may pass is tried again, after a wait with full jitter."""
+        """Retries transient errors, after a wait with full jitter."""
         options = self._options
         for attempt in range(options.retries + 1):
             try:
@@ -124,7 +124,7 @@ class TgiClient:
         except (TextGenerationError, HfHubHTTPError, httpx.HTTPError) as error:
             raise self._typed(error) from error
         except (KeyError, TypeError, ValueError) as error:
-            raise Unavailable(f"{self.url} answered with what is no answer of TGI: {self._shown(error)}") from error
+            raise Unavailable(f"{self.url} did not answer as TGI does: {self._shown(error)}") from error
 
     def _typed(self, error: Exception) -> SealError:
         said = f"{self.url}: {self._shown(error)}"

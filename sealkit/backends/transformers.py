@@ -1,4 +1,4 @@
-"""The backend in process: any causal language model of transformers, all rows in one continuous batch."""
+"""The in-process backend: any causal language model of transformers, all rows in one continuous batch."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Literal, TypeVar
 
 import torch
 
+from sealkit import limits
 from sealkit.backends.base import Generation
 from sealkit.backends.decoding.adapters import AdapterCache
 from sealkit.backends.decoding.batch_invariance import GREEDY, measure_batch_variance
@@ -28,8 +29,6 @@ from sealkit.observability.metrics import DECODE_BATCH_VARIANT_RATE
 from sealkit.store import AdapterStore
 from sealkit.types import AdapterRef, FinishReason, ModelInfo, Policy, Prompt, Sampling, Usage
 
-_MAX_RANK = 1024
-
 T = TypeVar("T")
 
 
@@ -37,9 +36,9 @@ class TransformersBackend:
     """Implements `sealkit.backends.base.Backend`.
 
     `max_rows` rows decode at once and `max_waiting` more may wait; adapters of at most `adapter_bytes` stay in memory.
-    The element type `auto` means float32 on a CPU, where texts must not depend on company, and the model loader's
-    choice elsewhere. With `deterministic` on a row is the same to the bit in any company (see `decoding/stable.py`);
-    `auto` means on in half precision and off otherwise. Half precision with it off has its flip rate measured at the
+    The dtype `auto` means float32 on a CPU, where texts must not depend on the batch, and the model loader's choice
+    elsewhere. With `deterministic` on, a row is bitwise the same in any batch (see `decoding/stable.py`); `auto` means
+    on in half precision and off otherwise. In half precision with it off, the batch-variant rate is measured at the
     start.
     """
 
@@ -65,7 +64,7 @@ class TransformersBackend:
         self._loaded: LoadedModel | None = None
         self._adapters: AdapterCache | None = None
         self._grammars: Grammars | None = None
-        # One thread, because tokenizers are not made for several, and rendering must not hold up the event loop.
+        # One thread, because tokenizers are not thread-safe, and rendering must not block the event loop.
         self._rendering = ThreadPoolExecutor(1, thread_name_prefix="render")
 
     async def start(self) -> None:
@@ -95,8 +94,8 @@ class TransformersBackend:
         room = context - len(tokens)
         if room < 1:
             raise PromptTooLong(
-                f"the prompt has {len(tokens)} tokens and the model reads {context}, with at least one of them to be "
-                "sampled; shorten the prompt",
+                f"the prompt has {len(tokens)} tokens, but the model's context has {context}, with at least one for "
+                "the completion; shorten the prompt",
                 metadata={"prompt_tokens": str(len(tokens)), "context_length": str(context)},
             )
         on_top = await self._adapters_of(policy, adapter)
@@ -125,17 +124,17 @@ class TransformersBackend:
         context = context_length(self._held)
         for place, tokens in enumerate(read):
             if not tokens:
-                raise InvalidInput(f"text {place} has no tokens; leave it out")
+                raise InvalidInput(f"text {place} has no tokens; remove it")
             if len(tokens) > context:
                 raise PromptTooLong(
-                    f"text {place} has {len(tokens)} tokens and the model reads {context}; shorten or split it",
+                    f"text {place} has {len(tokens)} tokens, but the model's context has {context}; shorten it",
                     metadata={"prompt_tokens": str(len(tokens)), "context_length": str(context)},
                 )
         on_top = await self._adapters_of(policy, adapter)
         found: dict[int, float] = {}
         for part in parts_of(read, self._held.model.config.vocab_size):
             some = [read[place] for place in part]
-            # An errand a part, so that rows that decode wait for one part at most, and a caller who leaves for none.
+            # One errand per part, so that decoding rows wait for one part at most, and a cancelled call stops early.
             said = await asyncio.wrap_future(self._loop.do(partial(divergences, texts=some, adapters=on_top)))
             found.update(zip(part, said, strict=True))
         return [found[place] for place in range(len(read))]
@@ -158,25 +157,25 @@ class TransformersBackend:
         assert self._adapters is not None
         refs = [ref for ref in (policy.adapter if policy else None, adapter) if ref is not None]
         if len({ref.digest for ref in refs}) < len(refs):
-            raise InvalidInput(f"adapter {refs[0].digest} is the policy's own already; name it once")
+            raise InvalidInput(f"adapter {refs[0].digest} is the policy's own adapter; name it once")
         return tuple([await self._adapters.get(ref) for ref in refs])
 
     @property
     def _held(self) -> LoadedModel:
         if self._loaded is None:
-            raise Unavailable("the decoder holds no model: it was not started, or it is closed")
+            raise Unavailable("the decoder has no model: it is not started, or is closed")
         return self._loaded
 
     def _load(self) -> Engine:
-        """In the decoding thread, so that torch's settings are made where it works."""
+        """Runs in the decoding thread, so that torch's settings apply there."""
         settings = self._settings
         on_cpu = settings.device == "cpu" or (settings.device == "auto" and not torch.cuda.is_available())
         if settings.dtype == "auto" and on_cpu:
             settings = ModelSettings.model_validate(settings.model_dump() | {"dtype": "float32"})
         self._loaded = load_model(settings)
         on = self._deterministic == "on" or (self._deterministic == "auto" and self._in_half_precision)
-        self._loaded = self._loaded.telling(deterministic="yes" if on else "no")
-        return (StableEngine if on else Engine)(self._loaded, max_rows=self._max_rows, max_rank=_MAX_RANK)
+        self._loaded = self._loaded.with_build(deterministic="yes" if on else "no")
+        return (StableEngine if on else Engine)(self._loaded, max_rows=self._max_rows, max_rank=limits.RANK)
 
     @property
     def _in_half_precision(self) -> bool:
@@ -187,6 +186,6 @@ class TransformersBackend:
 
 
 def context_length(held: LoadedModel) -> int:
-    """Tokens of prompt and completion together. A sliding window bounds it: up to there the window changes nothing."""
+    """Most tokens of prompt and completion together. At most the sliding window: within it the window has no effect."""
     window = getattr(held.model.config, "sliding_window", None)
     return min(held.info.context_length, window or held.info.context_length)

@@ -1,7 +1,7 @@
-"""Adapters on a vLLM server at run time: loaded when first asked for, proven, counted, taken off again.
+"""Adapters on a vLLM server at run time: loaded at first use, verified, reference-counted, unloaded.
 
-vLLM holds one adapter a request, so a policy's and a trial's are joined exactly first. The server must run with
-`--enable-lora`, VLLM_ALLOW_RUNTIME_LORA_UPDATING=True, and see the folder that adapters are written to.
+vLLM applies one adapter per request, so a policy's and a trial's are first joined exactly. The server must run with
+`--enable-lora` and VLLM_ALLOW_RUNTIME_LORA_UPDATING=True, and see the folder that adapters are written to.
 https://docs.vllm.ai/en/latest/features/lora.html
 """
 
@@ -30,21 +30,24 @@ from sealkit.types import AdapterRef, digest_of
 log = structlog.get_logger(__name__)
 
 _ASKED = 20
-"""Most likely tokens that a vLLM server tells, as it is set up by default."""
+"""Number of likely tokens that a vLLM server returns by default."""
 _GOODBYE_SECONDS = 20.0
-"""How long a server that hangs is waited for when an adapter goes."""
+"""Seconds to wait for a hanging server when an adapter is unloaded."""
 
 
 class VllmOptions(BaseModel):
     """How adapters get to the server."""
 
-    folder: str = Field(description="Where adapters are written for the server to read.")
+    folder: str = Field(description="Folder that adapters are written to for the server.")
     folder_there: str = Field("", description="The same folder as the server sees it; empty: the same path.")
-    owner: str = Field("seal", pattern=r"^[a-z0-9-]{1,40}$", description="Whose adapters these are, on the server.")
+    owner: str = Field(
+        "seal", pattern=r"^[a-z0-9-]{1,40}$", description="Owner of these adapters; part of their names on the server."
+    )
     slots: int = Field(8, ge=1, description="Adapters on the server at once.")
     max_rank: int = Field(64, ge=1, description="The server's --max-lora-rank.")
     tolerance: float = Field(0.4, gt=0, description="Largest root mean square gap of the probe, in nats.")
-    """On SmolLM2-135M served in bfloat16 an adapter is at most .29 off its own probe, two adapters .61 or more."""
+    """On SmolLM2-135M served in bfloat16 an adapter differs from its own probe by at most .29, two adapters by .61 or
+    more."""
 
 
 @dataclass(slots=True)
@@ -56,9 +59,9 @@ class _Slot:
 
 
 class VllmAdapters:
-    """Implements `sealkit.backends.remote.AdapterHost`. `hold` raises InvalidInput where an adapter is named twice,
-    AdapterNotFound, AdapterCorrupt, AdapterMismatch, LimitExceeded where ranks are more than the server takes, and what
-    an Endpoint raises."""
+    """Implements `sealkit.backends.remote.AdapterHost`. `hold` raises InvalidInput if an adapter is named twice,
+    AdapterNotFound, AdapterCorrupt, AdapterMismatch, LimitExceeded if the rank is above the server's limit, and what an
+    Endpoint raises."""
 
     fixed = False
 
@@ -68,12 +71,12 @@ class VllmAdapters:
         self._folder = Path(options.folder)
         self._slots: OrderedDict[str, _Slot] = OrderedDict()
         self._leaving: dict[str, asyncio.Task[None]] = {}
-        """Adapters on their way off, by key; whoever asked for it may be gone."""
+        """Unload tasks by key; the request that started one may have ended."""
         self._freed = asyncio.Event()
         self._held: Served | None = None
 
     async def start(self, served: Served) -> None:
-        """Takes off what an earlier process of this owner left there."""
+        """Unloads what an earlier process of this owner left on the server."""
         self._held = served
         await asyncio.to_thread(self._folder.mkdir, parents=True, exist_ok=True)
         for model in (await served.endpoint.json("GET", "/models", repeatable=True)).get("data") or []:
@@ -101,21 +104,21 @@ class VllmAdapters:
             self._freed.set()
 
     def lost(self, name: str) -> None:
-        """The next who asks loads it again."""
+        """The next request loads it again."""
         for key, slot in list(self._slots.items()):
             if slot.name == name and slot.loading is not None and slot.loading.done():
                 del self._slots[key]
         self._freed.set()
 
     async def close(self) -> None:
-        """Takes all off; a server that is away has nothing left to take off."""
+        """Unloads all adapters; a server that is not reachable is skipped."""
         for key in list(self._slots):
             self._evict(key)
         await asyncio.gather(*self._leaving.values())
 
     # --- slots --------------------------------------------------------------------------------------------------------
     async def _take(self, refs: Sequence[AdapterRef]) -> _Slot:
-        """The slot of these adapters with one more user: theirs, a free one, or that of the one unused for longest."""
+        """The slot of these adapters with one more user: their own, a free one, or the least recently used one."""
         key = "+".join(ref.digest for ref in refs)
         while key not in self._slots:
             if key not in self._leaving and len(self._slots) + len(self._leaving) < self._options.slots:
@@ -135,17 +138,17 @@ class VllmAdapters:
         name = f"seal-{self._options.owner}-{digest_of(key)[:16]}"
         slot = _Slot(name, folder=self._folder / name)
         slot.loading = asyncio.create_task(self._load(key, slot, list(refs)))
-        slot.loading.add_done_callback(lambda task: task.cancelled() or task.exception())  # those who wait raise it
+        slot.loading.add_done_callback(lambda task: task.cancelled() or task.exception())  # the waiters raise it
         return slot
 
     async def _load(self, key: str, slot: _Slot, refs: list[AdapterRef]) -> None:
-        """Brings it to the server and proves it there; where that fails nothing is left behind."""
+        """Loads it on the server and verifies it there; on failure it is unloaded again."""
         try:
             origin = await asyncio.to_thread(self._write, slot.folder, refs)
             await self._put_on(slot.name)
             await self._prove(slot.name, refs, origin)
         except BaseException:
-            # Its slot is free once it is off: a second load under the same name must not meet the first.
+            # Its slot is free only after the unload: a second load under the same name must not overlap the first.
             await asyncio.shield(self._take_off(slot))
             if self._slots.get(key) is slot:
                 del self._slots[key]
@@ -168,8 +171,8 @@ class VllmAdapters:
         self._leaving[key].add_done_callback(left)
 
     async def _put_on(self, name: str) -> None:
-        """Loads what lies in the folder of that name. One that is there under it already is of an earlier life, or of
-        a request whose answer was lost: it goes first."""
+        """Loads the adapter from the folder of that name. One that the server has under this name already is from an
+        earlier process, or from a request whose reply was lost: it is unloaded first."""
         there = Path(self._options.folder_there or self._options.folder) / name
         body = {"lora_name": name, "lora_path": str(there)}
         try:
@@ -177,8 +180,8 @@ class VllmAdapters:
         except EndpointRefused as error:
             if error.metadata.get("status") == "404":
                 raise EndpointRefused(
-                    f"{error.message}; vLLM must see what is written to {self._options.folder}, as {there.parent}, and "
-                    "run with --enable-lora and VLLM_ALLOW_RUNTIME_LORA_UPDATING=True",
+                    f"{error.message}; vLLM must see {self._options.folder} as {there.parent}, and run with "
+                    " --enable-lora and VLLM_ALLOW_RUNTIME_LORA_UPDATING=True",
                     metadata=error.metadata,
                 ) from error
             if error.metadata.get("status") != "400":
@@ -187,7 +190,7 @@ class VllmAdapters:
             await self._served.endpoint.text("POST", "/load_lora_adapter", body)
 
     async def _take_off(self, slot: _Slot) -> None:
-        """From the server and from the folder. A server that cannot be asked keeps it until the next start."""
+        """Removes it from the server and from the folder. An unreachable server keeps it until the next start."""
         try:
             async with asyncio.timeout(_GOODBYE_SECONDS):
                 await self._unload(slot.name)
@@ -200,12 +203,12 @@ class VllmAdapters:
         try:
             await self._served.endpoint.text("POST", "/unload_lora_adapter", {"lora_name": name}, repeatable=True)
         except EndpointRefused as error:
-            if error.metadata.get("status") != "404":  # it is not there: that is what was wanted
+            if error.metadata.get("status") != "404":  # not loaded there: nothing to do
                 raise
 
     # --- an adapter ---------------------------------------------------------------------------------------------------
     def _write(self, folder: Path, refs: Sequence[AdapterRef]) -> Provenance:
-        """The adapters as one, in PEFT's files; where the last of them comes from."""
+        """The adapters joined into one, as PEFT's files, and the origin of the last of them."""
         origins = [Provenance.of(ref.digest, self._store.manifest(ref.digest)) for ref in refs]
         for ref, origin in zip(refs, origins, strict=True):
             origin.check_base(ref.digest, self._served.info.digest)
@@ -214,8 +217,8 @@ class VllmAdapters:
             weights = concatenate(weights, load_adapter(self._store.fetch(ref.digest)))
         if weights.config.rank > self._options.max_rank:
             raise LimitExceeded(
-                f"the adapter has rank {weights.config.rank} and the server takes {self._options.max_rank}; start vLLM "
-                f"with --max-lora-rank {weights.config.rank} or more and set the backend's max rank likewise",
+                f"the adapter has rank {weights.config.rank}, but the server takes {self._options.max_rank}; start "
+                f"vLLM with --max-lora-rank {weights.config.rank} or more, and set the backend's max rank to the same",
                 metadata={"limit": "rank", "allowed": str(self._options.max_rank), "asked": str(weights.config.rank)},
             )
         folder.mkdir(parents=True, exist_ok=True)
@@ -224,18 +227,18 @@ class VllmAdapters:
         return origins[-1]
 
     async def _prove(self, name: str, refs: Sequence[AdapterRef], origin: Provenance) -> None:
-        """Compares what the server says to the probe text with what the trainer saw. A server that answers 200 with
-        other weights than were asked for is caught here. Raises AdapterMismatch."""
+        """Compares the server's probe with the trainer's. This detects a server that answers 200 with the wrong
+        weights. Raises AdapterMismatch."""
         digest = refs[-1].digest
         if not origin.probe_top or origin.policy_digest != "".join(ref.digest for ref in refs[:-1]):
-            log.warning("no probe was taken of these adapters, so only digests prove them", digest=digest)
+            log.warning("these adapters have no probe; verified by digest only", digest=digest)
             return
         gap = probe_gap(origin.probe_top, await self._likely(name))
         if not gap <= self._options.tolerance:
             raise AdapterMismatch(
-                f"{self._served.endpoint.url} answers as another model than adapter {digest} under the name {name}: "
-                f"the probe is {gap:.2f} nats off. Check that the server reads {self._options.folder} and serves the "
-                "trainer's base model",
+                f"{self._served.endpoint.url} does not answer as adapter {digest} under the name {name}: "
+                f"the probe differs by {gap:.2f} nats. Check that the server reads {self._options.folder} and serves "
+                "the trainer's base model",
                 metadata={"digest": digest, "gap": f"{gap:.4f}"},
             )
 
@@ -253,21 +256,21 @@ class VllmAdapters:
         except EndpointRefused as error:
             if error.metadata.get("status") != "404":
                 raise
-            raise Unavailable(f"the server does not know {name}, which it was just given; did it restart?") from error
+            raise Unavailable(f"the server does not know {name}, which was just loaded; did it restart?") from error
 
     def _ours(self, name: str) -> bool:
         return re.fullmatch(rf"seal-{re.escape(self._options.owner)}-[0-9a-f]{{16}}", name) is not None
 
     @property
     def _served(self) -> Served:
-        assert self._held is not None, "start comes first"
+        assert self._held is not None, "call start first"
         return self._held
 
 
 def read_likely(reply: Mapping[str, Any]) -> dict[int, float]:
-    """The most likely next tokens and their log-probabilities. Raises Unavailable where the server does not tell."""
+    """The most likely next tokens and their log-probabilities. Raises Unavailable if the server returns none."""
     try:
         top = reply["choices"][0]["logprobs"]["top_logprobs"][0]
         return {int(token.removeprefix("token_id:")): float(logprob) for token, logprob in top.items()}
     except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
-        raise Unavailable(f"the server tells no log-probabilities: {str(reply)[:200]}") from error
+        raise Unavailable(f"the server returns no log-probabilities: {str(reply)[:200]}") from error

@@ -1,1 +1,1 @@
-"""Data that ships with the package: `retention.jsonl`, the default retention suite."""
+"""Data files of the package: `retention.jsonl`, the default retention suite."""

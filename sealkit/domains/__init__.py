@@ -1,1 +1,1 @@
-"""One plug-in a domain: contexts, prompts, compilation to a TrainingSpec, held-out queries, grading."""
+"""Domain plug-ins. Each defines contexts, prompts, compilation to a TrainingSpec, held-out queries and the judge."""

@@ -1,4 +1,5 @@
-"""What a domain is: five things behind one protocol. A plug-in is one file or folder; nothing else changes for it."""
+"""The domain interface, with two optional methods for domains whose self-edits say what to study. A plug-in is one file
+or folder; adding one changes nothing else."""
 
 from __future__ import annotations
 
@@ -8,6 +9,9 @@ from functools import cache
 from importlib import metadata
 from typing import Any, Protocol, cast, runtime_checkable
 
+from pydantic import Field
+
+from sealkit import limits
 from sealkit.errors import UnknownDomain
 from sealkit.types import Prompt, Query, TrainingSpec, Value
 
@@ -21,12 +25,25 @@ class Context(Value):
 
 
 class Rejected(Exception):
-    """A completion that compiles to no TrainingSpec; the trial ends REJECTED with this reason. Not an error."""
+    """A completion that does not compile to a TrainingSpec; the trial ends REJECTED with this reason. Not an error."""
 
     def __init__(self, reason: str, detail: str = "") -> None:
         super().__init__(f"{reason}: {detail}" if detail else reason)
         self.reason = reason
         self.detail = detail
+
+
+class StudyItem(Value):
+    """One item of a study: the student's prompt, and the teacher's prompt, which also contains the text."""
+
+    prompt: Prompt
+    teacher_prompt: Prompt
+
+
+class Study(Value):
+    """The questions of a self-edit: the teacher answers each item, and the adapter is trained on the answers."""
+
+    items: tuple[StudyItem, ...] = Field(min_length=1, max_length=limits.PROMPTS)
 
 
 @runtime_checkable
@@ -38,18 +55,18 @@ class Domain(Protocol):
     judge: str
     """Name of the judge that grades answers (see `sealkit.judges`)."""
     completion_schema: str
-    """JSON Schema of a completion, where completions are JSON; else empty."""
+    """JSON Schema of completions, if they are JSON; else empty."""
 
     def contexts(self, records: Sequence[Mapping[str, Any]]) -> list[Context]:
-        """Checks records and makes contexts of them. Raises InvalidDataset naming every fault."""
+        """Validates records and converts them to contexts. Raises InvalidDataset with every fault."""
         ...
 
     def prompt(self, context: Context) -> Prompt:
-        """What the editor is asked."""
+        """The editor's prompt."""
         ...
 
     def compile(self, context: Context, completion: str, seed: int) -> TrainingSpec:
-        """A completion's TrainingSpec. Raises Rejected with the reason where it has none."""
+        """A completion's TrainingSpec. Raises Rejected with the reason if there is none."""
         ...
 
     def context_only(self, context: Context, seed: int) -> TrainingSpec:
@@ -57,12 +74,41 @@ class Domain(Protocol):
         ...
 
     def queries(self, context: Context) -> list[Query]:
-        """The held-out queries: what they ask for stands in none of their prompts."""
+        """The held-out queries; their answers are in none of their prompts."""
         ...
 
     def ready_made(self, context: Context) -> Mapping[str, str]:
-        """Completions that nobody has to sample, by the name of their editor: `oracle`, say. None, as a rule."""
+        """Completions that are not sampled, by the name of their editor: `oracle`, say. Usually none."""
         ...
+
+
+@runtime_checkable
+class Studies(Protocol):
+    """Additional methods of a domain with a teacher: the model that the adapter will be on, with the text in its
+    prompt. Only such a domain supports `inner_loop.objective = "distil"`."""
+
+    def study(self, context: Context, completion: str) -> Study | None:
+        """The study of a completion; None if it asks the teacher nothing, and `compile` makes the spec. Raises
+        Rejected."""
+        ...
+
+    def teach(self, context: Context, study: Study, answers: Sequence[str], seed: int) -> TrainingSpec:
+        """The TrainingSpec of a study, with the teacher's answers to its items, in order. Raises Rejected if no answer
+        is usable."""
+        ...
+
+
+def study_of(domain: Domain, context: Context, completion: str) -> Study | None:
+    """The study for the teacher to answer before `spec_of`; None if there is none. Raises Rejected."""
+    return domain.study(context, completion) if isinstance(domain, Studies) else None
+
+
+def spec_of(domain: Domain, context: Context, completion: str, answers: Sequence[str], seed: int) -> TrainingSpec:
+    """A completion's TrainingSpec, with the teacher's `answers` to its study, if it has one. Raises Rejected."""
+    study = study_of(domain, context, completion)
+    if study is None:
+        return domain.compile(context, completion, seed)
+    return cast(Studies, domain).teach(context, study, answers, seed)
 
 
 class DomainFactory(Protocol):
@@ -72,8 +118,8 @@ class DomainFactory(Protocol):
 
 
 def load_domain(ref: str, *, plugins: Sequence[str] = ()) -> DomainFactory:
-    """A domain factory by entry-point name (group `seal.domains`), or by `module:OBJECT` where the operator named that
-    very reference among `plugins`: a caller must not choose what the controller imports. Raises UnknownDomain."""
+    """A domain factory by entry-point name (group `seal.domains`), or by `module:OBJECT` if the operator listed exactly
+    that reference in `plugins`: a caller must not choose what the controller imports. Raises UnknownDomain."""
     known = _registered()
     try:
         if ref in known:
@@ -91,5 +137,5 @@ def load_domain(ref: str, *, plugins: Sequence[str] = ()) -> DomainFactory:
 
 @cache
 def _registered() -> dict[str, metadata.EntryPoint]:
-    """Entry points by name, looked up once: it reads the metadata of every installed distribution."""
+    """Entry points by name; cached, because the lookup reads the metadata of every installed distribution."""
     return {entry.name: entry for entry in metadata.entry_points(group="seal.domains")}

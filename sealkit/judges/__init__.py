@@ -18,7 +18,7 @@ __all__ = ["Answer", "Judge", "Judgement", "check_judge", "close_judge", "judge_
 
 
 def _model(settings: JudgeSettings | None) -> Judge:
-    # It needs an HTTP client and SQL, which those who only name judges do without.
+    # It needs an HTTP client and SQL, which callers that only list judges do not have.
     from sealkit.judges.model import ModelJudge
     from sealkit.judges.settings import JudgeSettings
 
@@ -39,23 +39,23 @@ def judge_names() -> list[str]:
 
 
 def check_judge(name: str) -> None:
-    """Make sure that there is a judge of that name.
+    """Check that a judge of that name exists.
 
     Raises:
-        UnknownJudge: No judge has the name; the message lists those there are.
+        UnknownJudge: No judge has the name; the message lists the valid ones.
     """
     if name not in _JUDGES:
         raise UnknownJudge(
-            f"no judge is named {name!r}; there are {', '.join(judge_names())}", metadata={"judge": name}
+            f"unknown judge {name!r}; valid judges: {', '.join(judge_names())}", metadata={"judge": name}
         )
 
 
 def load_judge(name: str, settings: JudgeSettings | None = None) -> Judge:
-    """Return the judge of that name, made by `settings`, else by the environment.
+    """Return the judge of that name, configured by `settings`, or else by the environment.
 
     Raises:
-        UnknownJudge: No judge has the name; the message lists those there are.
-        InvalidConfig: The judge lacks a setting.
+        UnknownJudge: No judge has the name; the message lists the valid ones.
+        InvalidConfig: A setting of the judge is missing.
     """
     check_judge(name)
     return _JUDGES[name](settings)
@@ -67,6 +67,6 @@ class _Closable(Protocol):
 
 
 async def close_judge(judge: Judge) -> None:
-    """End what the judge holds open; most hold nothing."""
+    """Close the judge's connections, if it has any."""
     if isinstance(judge, _Closable):
         await judge.close()

@@ -1,4 +1,4 @@
-"""How far two judges agree: on single answers, and on which of several subjects is the better one."""
+"""Agreement of two judges: on single answers, and on the ranking of several subjects."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _SUBJECTS = 3
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
-    """A judge's verdicts against recorded ones, as counts."""
+    """Counts of a judge's verdicts by recorded verdict."""
 
     both: int
     only_judge: int
@@ -30,24 +30,24 @@ class Agreement:
 
     @property
     def kappa(self) -> float:
-        """Cohen's kappa (1960): agreement beyond what the two rates of "right" give by chance."""
+        """Cohen's kappa (1960): agreement beyond what the two rates of "correct" give by chance."""
         judged, recorded = self.both + self.only_judge, self.both + self.only_reference
         chance = (judged * recorded + (self.n - judged) * (self.n - recorded)) / self.n**2
         return (self.accuracy - chance) / (1 - chance) if chance < 1 else 1.0
 
     @property
     def precision(self) -> float:
-        """Of what the judge calls right, the share that the record calls right."""
+        """Share of the judge's correct verdicts that are correct in the recorded ones."""
         return self.both / max(1, self.both + self.only_judge)
 
     @property
     def recall(self) -> float:
-        """Of what the record calls right, the share that the judge calls right."""
+        """Share of the recorded correct verdicts that are correct for the judge."""
         return self.both / max(1, self.both + self.only_reference)
 
 
 def agreement(pairs: Iterable[tuple[bool, bool]]) -> Agreement | None:
-    """Counts (judge, reference) verdict pairs; None where there is none."""
+    """Counts (judge, reference) verdict pairs; None without any."""
     counts = {(judged, recorded): 0 for judged in (True, False) for recorded in (True, False)}
     for pair in pairs:
         counts[pair] += 1
@@ -57,14 +57,14 @@ def agreement(pairs: Iterable[tuple[bool, bool]]) -> Agreement | None:
 
 @dataclass(frozen=True, slots=True)
 class Ranking:
-    """A judge's order within groups against the recorded one.
+    """A judge's ranking within groups, compared with the recorded one.
 
     Attributes:
-        groups: Groups that count: three subjects or more, which the record does not hold all for equal.
+        groups: Groups that count: three subjects or more, with at least two different recorded scores.
         spearman: Mean over groups of Spearman's rank correlation, ties at their mean rank; 0 for a group whose
-            subjects the judge holds for equal.
-        gain_kept: What is gained over a random choice by taking each group's best by the judge, as a share of what is
-            gained by taking its best by the record. Of equals the first is taken, as SEAL does.
+            subjects all have the same score from the judge.
+        gain_kept: Gain over a random choice from taking each group's best by the judge, as a share of the gain from
+            taking its best by the recorded scores. Ties take the first, as SEAL does.
     """
 
     groups: int
@@ -73,7 +73,7 @@ class Ranking:
 
 
 def ranking(groups: Iterable[Sequence[tuple[float, float]]]) -> Ranking | None:
-    """Compares scores (judge, reference) within groups of subjects; None where no group counts."""
+    """Compares scores (judge, reference) within groups of subjects; None if no group counts."""
     counted = [group for group in groups if len(group) >= _SUBJECTS and len({recorded for _, recorded in group}) > 1]
     if not counted:
         return None
@@ -94,6 +94,6 @@ def _spearman(group: Sequence[tuple[float, float]]) -> float:
 
 
 def _ranks(values: Sequence[float]) -> list[float]:
-    """From 1 for the least; equals share the mean of their ranks."""
+    """Ranks from 1 for the smallest; ties get their mean rank."""
     ordered = sorted(values)
     return [ordered.index(value) + (ordered.count(value) + 1) / 2 for value in values]

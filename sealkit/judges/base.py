@@ -1,4 +1,4 @@
-"""What a judge is: whether a free-form answer to a question agrees with the gold answer."""
+"""The judge interface: whether a free-form answer to a question agrees with the gold answer."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from sealkit.types import Outcome
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What the model said to one way of asking. `view`: the label of `sealkit.types.View`, empty for the query's own
+    """The model's answer to one form of the query. `view`: the label of `sealkit.types.View`, empty for the query's own
     prompt."""
 
     text: str
@@ -21,10 +21,10 @@ class Judgement:
     """One verdict.
 
     Attributes:
-        outcome: CORRECT, INCORRECT, or UNGRADED where the judge could not tell; the last is counted apart, never
-            taken for wrong.
-        reason: One short phrase for a person; not part of any contract.
-        answer: What was judged, where several answers were made one; empty: the first answer.
+        outcome: CORRECT, INCORRECT, or UNGRADED if the judge could not decide. Ungraded verdicts are counted
+            separately, never as incorrect.
+        reason: A short explanation; not part of any contract.
+        answer: The judged answer, if several were merged into one; empty: the first answer.
     """
 
     outcome: Outcome
@@ -40,12 +40,12 @@ class Judge(Protocol):
 
     @property
     def name(self) -> str:
-        """What `load_judge` knows it by."""
+        """The name for `load_judge`."""
         ...
 
     @property
     def version(self) -> str:
-        """Changes with whatever changes an outcome."""
+        """Changes whenever outcomes can change."""
         ...
 
     async def judge(self, question: str, gold: str, answers: Sequence[Answer]) -> Judgement:

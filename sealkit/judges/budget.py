@@ -1,4 +1,4 @@
-"""What a judge may ask: so many requests a minute, so many tokens, so much money."""
+"""Limits of a judge: requests per minute, tokens, money."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ _MILLION = 1_000_000
 
 
 class Pace:
-    """At most `per_minute` starts a minute, evenly spaced after a burst of a second's worth; 0: no limit. For one event
-    loop."""
+    """At most `per_minute` starts per minute, evenly spaced after a burst of one second's worth; 0: no limit. For one
+    event loop."""
 
     def __init__(
         self,
@@ -37,10 +37,10 @@ class Pace:
 
 
 class Budget:
-    """Tokens and money spent, with what is under way reserved, so that company never overspends."""
+    """Tokens and money spent. Running requests are reserved, so that concurrent ones never exceed the limit."""
 
     def __init__(self, *, tokens: int, money: float, prompt_price: float, completion_price: float) -> None:
-        """Limits, 0 for none; prices of a million tokens."""
+        """Limits, 0 for none; prices per million tokens."""
         self._token_limit = tokens
         self._money_limit = money
         self._prices = (prompt_price, completion_price)
@@ -48,7 +48,7 @@ class Budget:
         self._money = 0.0
 
     def reserve(self, prompt: int, completion: int) -> None:
-        """Takes what a request may need out of what is left. Raises ResourceExhausted where less is left."""
+        """Reserves the most that a request may use. Raises ResourceExhausted if less is left."""
         if self._token_limit and self._tokens + prompt + completion > self._token_limit:
             raise ResourceExhausted(f"the judge's limit of {self._token_limit} tokens is reached")
         if self._money_limit and self._money + self._cost(prompt, completion) > self._money_limit:
@@ -56,7 +56,7 @@ class Budget:
         self._add(prompt, completion)
 
     def settle(self, reserved: tuple[int, int], used: tuple[int, int]) -> None:
-        """Replaces what was reserved (prompt, completion tokens) by what was used."""
+        """Replaces a reservation (prompt, completion tokens) by the actual use."""
         self._add(used[0] - reserved[0], used[1] - reserved[1])
 
     def _add(self, prompt: int, completion: int) -> None:

@@ -1,4 +1,4 @@
-"""Verdicts that were paid for, kept in SQL: SQLite by default, PostgreSQL by URL."""
+"""Cache of paid verdicts in SQL: SQLite by default, PostgreSQL by URL."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ _VERDICTS = Table(
 
 
 class VerdictCache:
-    """Verdicts by the digest of all that determines them. Several processes may share one."""
+    """Verdicts by the digest of all that determines them. Several processes may share one cache."""
 
     def __init__(self, url: str) -> None:
-        """Connects at the first use. Raises InvalidConfig where the URL is of another kind."""
+        """Connects at the first use. Raises InvalidConfig on an unsupported URL."""
         try:
             parsed = make_url(url)
-            # One thread does it all, so that a connection in memory is one, and SQLite has one writer here.
+            # One thread for all queries, so that an in-memory database has one connection, and SQLite one writer.
             lite = parsed.get_backend_name() == "sqlite"
             options = {"poolclass": StaticPool, "connect_args": {"check_same_thread": False}} if lite else {}
             if lite and parsed.database:
@@ -49,21 +49,21 @@ class VerdictCache:
         except (ArgumentError, NoSuchModuleError, OSError, ImportError) as error:
             raise InvalidConfig(
                 f"the judge's cache URL cannot be used ({type(error).__name__}); "
-                "it is sqlite:///PATH or postgresql://HOST/DATABASE"
+                "use sqlite:///PATH or postgresql://HOST/DATABASE"
             ) from error
         self._name = parsed.render_as_string(hide_password=True)
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="verdicts")
         self._ready = False
 
     async def get(self, key: str) -> Outcome | None:
-        """The verdict kept under `key`. Raises Unavailable."""
+        """The verdict cached under `key`. Raises Unavailable."""
         found = await self._transact(
             lambda connection: connection.scalar(select(_VERDICTS.c.outcome).where(_VERDICTS.c.key == key))
         )
         return Outcome(found) if found else None
 
     async def put(self, key: str, outcome: Outcome, judge: str) -> None:
-        """Keeps a verdict; one that is there already stays. Raises Unavailable."""
+        """Stores a verdict, unless there is one. Raises Unavailable."""
         row = {"key": key, "outcome": outcome.value, "judge": judge, "create_time": datetime.now(UTC)}
 
         def keep(connection: Connection) -> None:

@@ -1,4 +1,4 @@
-"""A judge against recorded verdicts: how often it agrees, and what selecting by it would have cost.
+"""A judge compared with recorded verdicts: how often it agrees, and what selecting by it would have cost.
 
 A verdicts file holds JSON lines {question, gold, answer, verdict}, optionally with `title` and `source` (whose answer
 it is: rank is compared among sources that were asked the same questions) and `n` (how often the answer came). A
@@ -31,7 +31,7 @@ _AT_ONCE = 256
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """A judge against recorded verdicts. What cannot be told from the records is None."""
+    """A judge compared with recorded verdicts. What the recorded data cannot answer is None."""
 
     judge: str
     version: str
@@ -43,12 +43,12 @@ class Calibration:
 
     @property
     def ungraded_share(self) -> float:
-        """Share of the answers that the judge could not grade; they count nowhere else."""
+        """Share of the answers that the judge could not grade; they are excluded from everything else."""
         return self.ungraded / self.n
 
 
 async def calibrate(judge: Judge, verdicts: Sequence[Record], selection: Sequence[Record] = ()) -> Calibration:
-    """Has `judge` judge every recorded answer. Raises InvalidDataset for records that lack what is needed."""
+    """Runs `judge` on every recorded answer. Raises InvalidDataset for records with missing fields."""
     graded = await grade(judge, verdicts)
     return Calibration(
         judge=judge.name,
@@ -62,7 +62,7 @@ async def calibrate(judge: Judge, verdicts: Sequence[Record], selection: Sequenc
 
 
 async def grade(judge: Judge, verdicts: Sequence[Record]) -> list[tuple[Record, bool]]:
-    """The records that `judge` could grade, each with what it said. Raises InvalidDataset."""
+    """The records that `judge` could grade, each with its verdict. Raises InvalidDataset."""
     _check(verdicts, {"question": str, "gold": str, "answer": str, "verdict": bool | int})
     outcomes: list[Outcome] = []
     for start in range(0, len(verdicts), _AT_ONCE):
@@ -77,8 +77,8 @@ async def grade(judge: Judge, verdicts: Sequence[Record]) -> list[tuple[Record, 
 
 
 def by_source(graded: Sequence[tuple[Record, bool]]) -> list[list[tuple[float, float]]]:
-    """Groups of sources that were asked the same questions about one title: each source's accuracy by the judge and
-    by the record."""
+    """Groups of sources that were asked the same questions about one title: each source's accuracy by the judge and by
+    the recorded verdicts."""
     sources: dict[tuple[str, str], list[tuple[Record, bool]]] = defaultdict(list)
     for record, right in graded:
         if "title" in record and "source" in record:
@@ -97,10 +97,10 @@ def imagined_selection(
 ) -> list[list[tuple[float, float]]]:
     """Groups of completions, scored as this judge might have and as recorded, over many draws.
 
-    The selection file keeps verdicts without the answers, so that the judge cannot be asked. Instead each question of
-    a passage is given the rates of error that the judge has on a question drawn from the verdicts, of the same title
-    where there is one, and every recorded verdict on it is passed or turned by those. Errors that belong to a question
-    hit all completions alike, as they do in fact. Passages without verdicts are left out.
+    The selection file has verdicts without answers, so the judge cannot be run on it. Instead each question of a
+    passage gets the error rates of the judge on a question drawn from the verdicts (of the same title if there is one),
+    and every recorded verdict on it is kept or inverted at those rates. So errors that belong to a question affect all
+    completions alike, as they do in reality. Passages without verdicts are left out.
 
     Raises InvalidDataset.
     """
@@ -130,8 +130,8 @@ def _score(
 
 
 def _question_rates(graded: Sequence[tuple[Record, bool]]) -> dict[str, list[tuple[float, float]]]:
-    """By title, for each question, how often the judge calls right what the record calls right, and what it calls
-    wrong; both drawn towards the judge's rates as a whole by the weight of one answer."""
+    """By title, for each question: how often the judge says correct where the recorded verdict is correct, and where it
+    is incorrect; both shrunk towards the judge's overall rates with the weight of one answer."""
     said: dict[bool, list[bool]] = {True: [], False: []}
     questions: dict[tuple[str, str], dict[bool, list[bool]]] = defaultdict(lambda: {True: [], False: []})
     for record, right in graded:
@@ -146,7 +146,7 @@ def _question_rates(graded: Sequence[tuple[Record, bool]]) -> dict[str, list[tup
 
 
 def read_records(path: Path) -> list[dict[str, Any]]:
-    """JSON lines, gzipped or plain. Raises InvalidDataset where the file is not there, or holds anything else."""
+    """JSON lines, gzipped or plain. Raises InvalidDataset if the file is missing or is not JSON lines."""
     try:
         raw = path.read_bytes()
         text = gzip.decompress(raw) if raw.startswith(b"\x1f\x8b") else raw
@@ -156,7 +156,7 @@ def read_records(path: Path) -> list[dict[str, Any]]:
     except (OSError, EOFError, ValueError) as error:
         raise InvalidDataset(f"{path} cannot be read as JSON lines: {error}") from error
     if not records or not all(isinstance(record, dict) for record in records):
-        raise InvalidDataset(f"{path} holds no records; a line each, a JSON object")
+        raise InvalidDataset(f"{path} has no records; expected one JSON object per line")
     return records
 
 

@@ -1,15 +1,15 @@
-"""The local judge: does the answer hold what the gold answer adds to the question?
+"""The local judge: does the answer contain what the gold answer adds to the question?
 
-Calls no model, so it is free, instant and repeatable. It stands in for SEAL's GPT-4.1 judge; how far they agree is
-measured by `benchmarks/reference_parity.py judge` and stated in the docs. The rule, in order:
+Calls no model, so it is free, fast and deterministic. It replaces SEAL's GPT-4.1 judge; their agreement is measured by
+ `benchmarks/reference_parity.py judge` and stated in the docs. The rule, in order:
 
-1. only content words of the gold that the question does not already give away are asked for;
+1. only the content words of the gold that are not in the question are required;
 2. a yes/no or either/or question is decided by which side the answer takes;
-3. a date may be given less exactly, by its year alone, unless the question wants the day;
-4. every number asked for must be there, and 60 % of all the words asked for.
+3. a date may be given less exactly, by its year alone, unless the question asks for the day;
+4. every required number must be there, and 60 % of all the required words.
 
-It does not parse: an answer that names the gold in passing while saying something else is taken for right. What was
-tried on the recorded verdicts and left out is in docs/judges.md.
+It does not parse: an answer that mentions the gold but states something else counts as correct. Variants that were
+tried on the recorded verdicts and rejected are in docs/judges.md.
 """
 
 import re
@@ -22,8 +22,8 @@ from sealkit.types import Outcome
 
 _RECALL = 0.6
 _LONGEST = 10_000
-"""Characters of a question or a gold answer; of a model's answer so many are read. Much longer ones would hold up a
-service: every word is compared with every other."""
+"""Characters of a question or a gold answer; of a model's answer at most this many are read. Much longer ones would
+block a service: every word is compared with every other."""
 _YEAR = re.compile(r"(?:1\d|20)\d\d")
 _ASKS_DAY = re.compile(r"\b(?:day|date)\b")
 _ASKS_YES_NO = re.compile(r"(?:is|are|was|were|do|does|did|has|have|had|can|could|will|would|should)\b")
@@ -48,7 +48,7 @@ class ContentJudge:
     version: str = "3"
 
     async def judge(self, question: str, gold: str, answers: Sequence[Answer]) -> Judgement:
-        """Judge the first answer by the rule above; UNGRADED only where the gold holds no word at all."""
+        """Judge the first answer by the rule above; UNGRADED only if the gold has no word."""
         return decide(question, gold, answers[0].text)
 
 
@@ -61,7 +61,7 @@ def decide(question: str, gold: str, answer: str) -> Judgement:
         return Judgement(Outcome.UNGRADED, "the gold answer holds no word")
     if _squeezed(gold) == _squeezed(answer):
         return _verdict(True, "the gold as it stands")
-    answer = _LIST_MARK.sub("", answer)  # "1. " before a line is no number of the answer's
+    answer = _LIST_MARK.sub("", answer)  # "1. " before a line is not a number of the answer
     side = _side_taken(question, gold, answer)
     if side is not None:
         return side
@@ -78,7 +78,7 @@ def decide(question: str, gold: str, answer: str) -> Judgement:
 
 
 def _is_less_exact_date(question: str, asked: list[str], given: set[str]) -> bool:
-    """Tell whether the gold is a date of which the answer gives the year, and no other day, month or end."""
+    """Whether the gold is a date and the answer gives its year, and no other day, month or end."""
     years = {word for word in asked if _YEAR.fullmatch(word)}
     is_date = bool(years) and all(is_number(word) or word in _DATE_WORDS for word in asked)
     if not is_date or not years <= given or _ASKS_DAY.search(plain(question)):
@@ -87,14 +87,14 @@ def _is_less_exact_date(question: str, asked: list[str], given: set[str]) -> boo
 
 
 def _asked_for(question: str, gold: str) -> list[str]:
-    """Content words of the gold that the question lacks; all of them when it lacks none. Brackets are optional."""
+    """Content words of the gold that are not in the question, or all of them if all are. Brackets are optional."""
     words = list(dict.fromkeys(content_words(_BRACKETS.sub(" ", gold)) or content_words(gold)))
     known = set(content_words(question))
     return [word for word in words if word not in known] or words
 
 
 def _side_taken(question: str, gold: str, answer: str) -> Judgement | None:
-    """Decide a yes/no or either/or question by the side taken; None where gold or answer takes none."""
+    """Decide a yes/no or either/or question by the side taken; None if gold or answer takes none."""
     asked, wanted, said = plain(question).strip(), plain(gold), plain(answer)
     if _ASKS_YES_NO.match(asked) and (_YES_OR_NO.match(wanted.strip(" .")) or _NEGATION.search(wanted)):
         first_sentence = re.split(r"(?<=[.!?])\s", said.strip(), maxsplit=1)[0]
@@ -114,12 +114,12 @@ def _side_taken(question: str, gold: str, answer: str) -> Judgement | None:
 
 
 def _position(word: str, text: str) -> int | None:
-    """Where the word first stands among the content words of the text."""
+    """The first index of the word among the content words of the text."""
     return next((at for at, other in enumerate(content_words(text)) if same_word(word, other)), None)
 
 
 def _counts_differently(question: str, asked: list[str], answer: str) -> bool:
-    """Tell whether a gold number that the question also holds is answered with a number that is neither."""
+    """Whether a gold number that is also in the question is answered with a number that is in neither."""
     known = set(content_words(question))
     if not all(is_number(word) and word in known for word in asked):
         return False

@@ -20,14 +20,14 @@ class ExactJudge:
     """The answer is the gold, up to case, accents, punctuation, a leading article and the spelling of numbers.
 
     A sign or a decimal point is part of a number: "-5" is not "5", nor "1.5" "15". The first non-empty line of the
-    answer counts, because models that were asked for one word like to go on.
+    answer counts, because models often continue after a one-word answer.
     """
 
     name: str = "exact"
     version: str = "3"
 
     async def judge(self, question: str, gold: str, answers: Sequence[Answer]) -> Judgement:  # noqa: ARG002 - protocol
-        """Compare the first answer with `gold`; the question plays no part. UNGRADED where the gold is empty."""
+        """Compare the first answer with `gold`; the question is not used. UNGRADED if the gold is empty."""
         answer = answers[0].text[:_LONGEST]
         wanted = normalised(gold)
         if not wanted:
@@ -40,6 +40,6 @@ class ExactJudge:
 
 def normalised(text: str) -> str:
     """Return the comparable form of a short answer."""
-    # An underscore parts words here, but is a letter to the regular expressions below.
+    # An underscore separates words here, but is a letter for the regular expressions below.
     bare = _NO_SIGN.sub(" ", _NOT_TEXT.sub(" ", plain(text.replace("_", " "))))
     return _ARTICLE.sub("", " ".join(bare.split()))

@@ -1,4 +1,5 @@
-"""Grids: each view's answer is turned back, all of them vote, and the two with most votes are the two attempts."""
+"""Grids: the transform of each view's answer is inverted, all answers vote, and the two grids with most votes are the
+two attempts."""
 
 from __future__ import annotations
 
@@ -13,11 +14,11 @@ from sealkit.types import Outcome
 
 
 class GridJudge:
-    """ARC's rule: a task is solved where one of `attempts` grids is the gold one, cell by cell.
+    """ARC's rule: a task is solved if one of `attempts` grids equals the gold one, cell by cell.
 
-    A view's label is the name of the transform that it was asked under, and after a slash what else was done. An answer
-    that is no grid has no vote; where none is a grid the verdict is wrong, and says what the first one lacks. A gold
-    answer that is no JSON list is text, of the retention suite's questions, and the judge `content` grades it.
+    A view's label is the name of its transform, and after a slash any other change. An answer that is not a grid has no
+    vote; if none is a grid, the verdict is incorrect, with the first answer's fault. A gold answer that is not a JSON
+    list is the text of a retention question, and is graded by the judge `content`.
     """
 
     name = "grid"
@@ -28,7 +29,7 @@ class GridJudge:
         self.version = f"1-{attempts}-{self._text.version}"
 
     async def judge(self, question: str, gold: str, answers: Sequence[Answer]) -> Judgement:
-        """UNGRADED where the gold answer is a broken grid or a view has a name that is not known."""
+        """UNGRADED if the gold answer is a malformed grid or a view has an unknown name."""
         if not gold.lstrip().startswith("["):
             return await self._text.judge(question, gold, answers)
         votes: Counter[str] = Counter()
@@ -45,7 +46,7 @@ class GridJudge:
                 votes[_turned_back(answer.text, turn)] += 1
             except MalformedGrid as fault:
                 faults.append(str(fault))
-        # The first to be given wins a tie: the plain view is asked first.
+        # On a tie the first answer wins: the plain view is asked first.
         attempts = votes.most_common(self._attempts)
         if not attempts:
             return Judgement(Outcome.INCORRECT, f"malformed: {faults[0]}")
@@ -56,5 +57,5 @@ class GridJudge:
 
 
 def _turned_back(text: str, turn: Transform) -> str:
-    """The grid that was meant, as JSON. Raises MalformedGrid."""
+    """The answer with its view's transform inverted, as JSON. Raises MalformedGrid."""
     return to_text(turn.inverse(from_text(text)), GridStyle.LIST)

@@ -1,8 +1,8 @@
 """A language model as the judge, over any OpenAI-compatible endpoint.
 
-It is asked for one word, at temperature 0; what is no such word is asked for once more and then ungraded. Whatever
-fails, the endpoint or a limit, is ungraded with the reason, never wrong. Verdicts are kept by the digest of all that
-determines them, so that an answer is paid for once.
+It is asked for one word, at temperature 0. Any other reply is retried once, then ungraded. Failures of the endpoint or
+a limit are ungraded with the reason, never incorrect. Verdicts are cached by the digest of all that determines them, so
+that an answer is paid for once.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from sealkit.types import Outcome, digest_of
 log = structlog.get_logger(__name__)
 
 PROMPT_VERSION = "1"
-"""Changes with any word of the prompt below, and with how the reply is read."""
+"""Changes with the prompt below and with the parsing of the reply."""
 
 _SYSTEM = """\
 You grade short answers to quiz questions. You are given a question, the reference answer, and a student's answer.
@@ -42,19 +42,19 @@ _WORDS = {"yes": Outcome.CORRECT, "no": Outcome.INCORRECT, "ungraded": Outcome.U
 _SAMPLING = {"temperature": 0, "max_tokens": 8, "seed": 0}
 _KEPT = 50_000
 _LONGEST_ANSWER = 8_000
-_CHARACTERS_A_TOKEN = 3  # a cautious guess, for reservations; what the endpoint counts is what is spent
+_CHARACTERS_A_TOKEN = 3  # a conservative estimate, for reservations; the endpoint's count is charged
 _FRAME_TOKENS = 32
 
 Message = dict[str, str]
 
 
 class ModelJudge:
-    """Grades the first answer. For one event loop; `close` ends its connections."""
+    """Grades the first answer. For one event loop; `close` closes its connections."""
 
     name = "model"
 
     def __init__(self, settings: JudgeSettings) -> None:
-        """Sends nothing yet. Raises InvalidConfig where the endpoint, the key or the cache is not usable."""
+        """Sends nothing yet. Raises InvalidConfig if the endpoint, the key or the cache is not usable."""
         self._model = settings.judge_model
         self._endpoint = Endpoint(_endpoint_options(settings))
         self._cache = VerdictCache(settings.judge_cache_url)
@@ -73,7 +73,7 @@ class ModelJudge:
         return f"{self._model}/prompt-{PROMPT_VERSION}"
 
     async def judge(self, question: str, gold: str, answers: Sequence[Answer]) -> Judgement:
-        """Judge the first answer; UNGRADED with the reason where the gold is empty, a limit is reached, the endpoint
+        """Judge the first answer; UNGRADED with the reason if the gold is empty, a limit is reached, the endpoint
         fails, or its reply is none of the three words."""
         answer = answers[0].text[:_LONGEST_ANSWER]
         if not any(char.isalnum() for char in gold):
@@ -89,7 +89,7 @@ class ModelJudge:
         return Judgement(outcome, f"{self._model} says so")
 
     async def close(self) -> None:
-        """Ends the connections to the endpoint and the cache."""
+        """Closes the connections to the endpoint and the cache."""
         await self._endpoint.close()
         await self._cache.close()
 
@@ -121,7 +121,7 @@ class ModelJudge:
         try:
             await self._pace.turn()
             said = await self._endpoint.chat({"model": self._model, "messages": messages, **_SAMPLING})
-            # An endpoint that does not count is charged the guess.
+            # Without the endpoint's count the estimate is charged.
             used = (said.prompt_tokens, said.completion_tokens) if said.prompt_tokens else reserved
         finally:
             self._budget.settle(reserved, used)
@@ -130,7 +130,7 @@ class ModelJudge:
         return said.text
 
     async def _kept(self, key: str) -> Outcome | None:
-        """A cache that fails costs money, not verdicts: the limits bound what it can cost."""
+        """A failing cache costs money, not verdicts, and the limits bound the cost."""
         try:
             return await self._cache.get(key)
         except Unavailable as error:
@@ -161,7 +161,7 @@ def _endpoint_options(settings: JudgeSettings) -> EndpointOptions:
         )
     except ValueError as error:
         raise InvalidConfig(
-            "SEAL_EVALUATOR_JUDGE_URL is no http(s) URL, or carries a user, query or fragment"
+            "SEAL_EVALUATOR_JUDGE_URL is not an http(s) URL, or has a user, query or fragment"
         ) from error
 
 
@@ -175,6 +175,6 @@ def _user(content: str) -> Message:
 
 
 def _word(reply: str) -> str | None:
-    """The word, up to case, surrounding space and a full stop; None for anything else."""
+    """The verdict of a reply, up to case, surrounding space and a full stop; None for anything else."""
     word = reply.strip().removesuffix(".").lower()
     return word if word in _WORDS else None

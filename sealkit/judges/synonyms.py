@@ -1,8 +1,8 @@
-"""Words that a judge takes for the same: a country and its people, a faith and its people, and everyday synonyms.
+"""Words that a judge treats as equal: a country and its people, a religion and its people, and everyday synonyms.
 
-Plain English. Written after reading errors on the half of the recorded data that the judge is tuned on, never on the
-other half; words that often mean something else are left out. Each line is one meaning; the first word stands for all
-of them. Words are compared as stems, so inflections need not be listed unless they are irregular.
+Plain English. Written after reading errors on the tuning half of the recorded data, never on the held-out half; words
+that often mean something else are left out. Each line is one meaning; the first word stands for all of them. Words are
+compared as stems, so inflections need not be listed unless they are irregular.
 """
 
 _MEANINGS = """

@@ -1,7 +1,8 @@
-"""Text to comparable words: what the local judges mean by "the same word".
+"""Text to comparable words: what "the same word" means for the local judges.
 
-Accents, case, possessives and thousands separators go; number words, ordinals and "million" become digits; everything
-else becomes its English Snowball stem (Porter 2001) and then the word that stands for its meaning (`synonyms`).
+Accents, case, possessives and thousands separators are removed; number words, ordinals and "million" become digits;
+everything else becomes its English Snowball stem (Porter 2001) and then the representative of its synonyms
+(`synonyms`).
 """
 
 import re
@@ -28,7 +29,7 @@ eighteen nineteen
 _ORDINAL_LIST = """
 third fourth fifth sixth seventh eighth ninth tenth eleventh twelfth thirteenth fourteenth fifteenth sixteenth
 seventeenth eighteenth nineteenth twentieth
-"""  # not first and second: those are seldom meant as numbers
+"""  # not first and second: they are rarely meant as numbers
 _TENS_LIST = "twenty thirty forty fifty sixty seventy eighty ninety"
 _STOP = frozenset(_STOP_LIST.split())
 _UNITS = {word: number for number, word in enumerate(_UNIT_LIST.split())}
@@ -49,7 +50,8 @@ _MOST_DIGITS = 64
 
 def plain(text: str) -> str:
     """Fold case and accents, straighten apostrophes, drop possessives, and write every number in plain digits."""
-    # Folded after decomposing, which turns styled letters such as U+1D400 into plain capitals, and decomposed again.
+    # Case-folded after decomposing, which turns styled letters such as U+1D400 into plain capitals; then decomposed
+    # again.
     decomposed = unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", text).casefold())
     text = "".join(char for char in decomposed if not unicodedata.combining(char)).replace("’", "'")
     text = text.replace("%", " percent ").replace("&", " and ")
@@ -64,13 +66,13 @@ def plain(text: str) -> str:
 def content_words(text: str) -> tuple[str, ...]:
     """Return the canonical content words of the text, in order, repeats kept; numbers stay digits."""
     words = _WORD.findall(_SCALED.sub(_multiplied, _ORDINAL_WORD.sub(lambda m: str(_ORDINALS[m[1]]), plain(text))))
-    # A lone letter is an initial or the rest of a contraction.
+    # A single letter is an initial or the rest of a contraction.
     return tuple(w if is_number(w) else _canonical(w) for w in words if w not in _STOP and (is_number(w) or len(w) > 1))
 
 
 @lru_cache(maxsize=65536)
 def same_word(one: str, other: str) -> bool:
-    """Tell whether two canonical words are one, misspelt or inflected; numbers must be equal."""
+    """Whether two canonical words are the same up to misspelling or inflection; numbers must be equal."""
     if one == other:
         return True
     short, long = sorted((one, other), key=len)
@@ -79,12 +81,12 @@ def same_word(one: str, other: str) -> bool:
     if len(short) >= _SHORTEST_PREFIX and long.startswith(short) and len(long) - len(short) <= _LONGEST_SUFFIX:
         return True
     if len(long) > _LONGEST_FUZZY:
-        return False  # no word: comparing such takes the square of its length and more
+        return False  # not a word: the comparison takes at least the square of its length
     return SequenceMatcher(None, short, long, autojunk=False).ratio() >= _SAME_WORD_RATIO
 
 
 def is_number(word: str) -> bool:
-    """Tell a number from a word."""
+    """Whether a canonical word is a number."""
     return word[0].isdecimal()
 
 
@@ -93,7 +95,7 @@ def _multiplied(match: re.Match[str]) -> str:
     number = Decimal(match[1])
     for scale in re.findall(r"[a-z]+", match[2]):
         if number.adjusted() > _MOST_DIGITS:
-            return match[0]  # nobody means that as a number
+            return match[0]  # not meant as a number
         number *= _SCALES[scale]
     return format(number.normalize(), "f")
 

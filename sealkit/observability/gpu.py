@@ -1,7 +1,7 @@
-"""The GPUs of this machine, for Prometheus, read from NVIDIA's management library (NVML) when it asks.
+"""The GPUs of this machine, for Prometheus, read from NVIDIA's management library (NVML) at each scrape.
 
-For processes that hold a model. Without an NVIDIA driver, or the package nvidia-ml-py, there is nothing to tell.
-Whatever NVML refuses (MIG slices tell no utilisation, some boards no power) costs that sample alone, never the scrape.
+For processes with a model. Without an NVIDIA driver or the package nvidia-ml-py nothing is exported. A value that NVML
+does not provide (utilisation of MIG slices, power of some boards) is left out; the scrape never fails.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ log = structlog.get_logger(__name__)
 
 @cache
 def watch_gpus() -> bool:
-    """Has Prometheus told of the GPUs from now on; whether NVML is there. Only the first call does anything."""
+    """Registers the GPU metrics; returns whether NVML is available. Only the first call has an effect."""
     try:
         nvml = import_module("pynvml")
     except ImportError:
         return False
     try:
         nvml.nvmlInit()
-    except nvml.NVMLError as error:  # no driver, mostly
-        log.debug("no GPU is watched", message=str(error))
+    except nvml.NVMLError as error:  # usually: no driver
+        log.debug("no GPU metrics", message=str(error))
         return False
     REGISTRY.register(GpuMetrics(nvml))
     return True
@@ -44,7 +44,7 @@ class GpuMetrics(Collector):
         self._nvml = nvml
 
     def collect(self) -> Iterable[Metric]:
-        """The families of `GPU_GAUGES`; those that have nothing to tell are empty."""
+        """The families of `GPU_GAUGES`; those without values are empty."""
         families = {name: GaugeMetricFamily(name, text, labels=("gpu", "uuid")) for name, text in GPU_GAUGES.items()}
         for index in range(self._asked(self._nvml.nvmlDeviceGetCount) or 0):
             handle = self._asked(self._nvml.nvmlDeviceGetHandleByIndex, index)
@@ -56,7 +56,7 @@ class GpuMetrics(Collector):
         return families.values()
 
     def describe(self) -> Iterable[Metric]:
-        """Nothing ahead of time: registering must not ask the GPUs."""
+        """Empty, so that registering does not query the GPUs."""
         return ()
 
     def _values(self, handle: Any) -> Iterator[tuple[str, float]]:
@@ -72,9 +72,9 @@ class GpuMetrics(Collector):
             yield "seal_gpu_temperature_celsius", celsius
 
     def _asked(self, call: Callable[..., Any], *arguments: Any) -> Any:
-        """NVML's answer; None where it refuses."""
+        """NVML's answer; None on an NVML error."""
         try:
             return call(*arguments)
         except self._nvml.NVMLError as error:
-            log.debug("NVML refuses", call=getattr(call, "__name__", str(call)), message=str(error))
+            log.debug("NVML error", call=getattr(call, "__name__", str(call)), message=str(error))
             return None

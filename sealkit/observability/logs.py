@@ -12,8 +12,8 @@ from sealkit.observability import tracing
 
 
 def configure_logging(service: str, level: str = "INFO", fmt: Literal["json", "console"] = "json") -> None:
-    """Sends structlog's and the standard library's records to stderr in one shape, a line each: time, level, service,
-    the event, the run, round and trial ids that are bound, and where traces are on the trace and span."""
+    """Sends structlog's and the standard library's records to stderr in one format, one line each: time, level,
+    service, event, the bound run, round and trial ids, and the trace and span ids if traces are on."""
 
     def name_service(_: object, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
         return {**event, "service": service}
@@ -44,7 +44,7 @@ def configure_logging(service: str, level: str = "INFO", fmt: Literal["json", "c
         )
     )
     logging.basicConfig(level=level, handlers=[handler], force=True)
-    logging.getLogger("httpx2").setLevel(logging.WARNING)  # a line for every request, otherwise
+    logging.getLogger("httpx2").setLevel(logging.WARNING)  # otherwise one line per request
     structlog.configure(
         processors=[
             structlog.stdlib.filter_by_level,

@@ -1,4 +1,4 @@
-"""The spans of `tracing`, made by OpenTelemetry and sent by OTLP over HTTP. Imported where tracing is on."""
+"""The spans of `tracing`, by OpenTelemetry, sent by OTLP over HTTP. Imported only if tracing is on."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ _READER = TraceContextTextMapPropagator()
 
 
 class OpenTelemetry:
-    """One process's tracing."""
+    """Tracing of one process."""
 
     def __init__(self, service: str, endpoint: str, ratio: float) -> None:
-        # It would log every batch and every span that it loses; `_Exporter` says it once.
+        # It would log every lost batch and span; `_Exporter` logs the first.
         logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)
         name = {"service.name": f"seal-{service}", "service.instance.id": f"{socket.gethostname()}-{os.getpid()}"}
         sampler = ParentBased(TraceIdRatioBased(ratio))
@@ -44,7 +44,7 @@ class OpenTelemetry:
         self._tracer = self._provider.get_tracer("sealkit")
 
     def close(self) -> None:
-        """Sends what is left; blocks meanwhile."""
+        """Sends the remaining spans; blocks."""
         self._provider.shutdown()
 
     @contextmanager
@@ -80,7 +80,7 @@ class OpenTelemetry:
         finally:
             made.end()
             if token is not None:
-                with suppress(ValueError):  # a stream that its reader left is closed elsewhere: this context is gone
+                with suppress(ValueError):  # a stream that its reader left is closed in another context
                     _around.reset(token)
 
     def past(self, name: str, began: float, ended: float) -> None:
@@ -109,7 +109,7 @@ class OpenTelemetry:
 
 
 class _Exporter(SpanExporter):
-    """OTLP over HTTP; one line in the log when spans are not taken, and one when they are again."""
+    """OTLP over HTTP; logs one line when the collector stops accepting spans, and one when it accepts them again."""
 
     def __init__(self, endpoint: str) -> None:
         self._endpoint = endpoint
@@ -121,9 +121,9 @@ class _Exporter(SpanExporter):
         result = self._inner.export(spans)
         failing = result is not SpanExportResult.SUCCESS
         if failing and not self._failing:
-            log.warning("traces are not taken, and dropped", endpoint=self._endpoint)
+            log.warning("traces not accepted; dropping them", endpoint=self._endpoint)
         elif self._failing and not failing:
-            log.info("traces are taken again", endpoint=self._endpoint)
+            log.info("traces accepted again", endpoint=self._endpoint)
         self._failing = failing
         return result
 
@@ -132,7 +132,7 @@ class _Exporter(SpanExporter):
 
 
 def _fail(made: Span, error: BaseException) -> None:
-    """Notes what ended the block, by its code. A call that its caller let go of is no error."""
+    """Records the error code that ended the block. A cancelled call is not an error."""
     if isinstance(error, asyncio.CancelledError | GeneratorExit):
         made.set_attribute("seal.cancelled", True)
         return
@@ -142,7 +142,7 @@ def _fail(made: Span, error: BaseException) -> None:
 
 
 def _ids() -> dict[str, str]:
-    """The run and trial that are bound to the log."""
+    """The bound run and trial ids."""
     bound = structlog.contextvars.get_contextvars()
     return {f"seal.{key}": str(bound[key]) for key in ("run", "trial") if key in bound}
 
@@ -156,6 +156,6 @@ def _traceparent(context: SpanContext) -> str:
 
 
 def _places(trace: str) -> list[Span]:
-    """The places that the traceparents name; what is none is passed over (https://www.w3.org/TR/trace-context/)."""
+    """The span contexts of the traceparents; invalid ones are skipped (https://www.w3.org/TR/trace-context/)."""
     found = (get_current_span(_READER.extract({"traceparent": one}, Context())) for one in trace.split())
     return [place for place in found if place.get_span_context().is_valid]

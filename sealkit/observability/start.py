@@ -1,4 +1,4 @@
-"""Turns tracing on in a process, as its environment says."""
+"""Turns tracing on in a process, as configured by its environment."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sealkit.errors import InvalidConfig
 from sealkit.observability import tracing
 
 _STOP_SECONDS = 2.0
-"""How long a process that ends waits for its last spans to be taken."""
+"""Seconds that an ending process waits to send its last spans."""
 
 
 def _url(value: str) -> str:
@@ -30,20 +30,20 @@ class TracingSettings(BaseSettings):
     endpoint: Annotated[str, AfterValidator(_url)] = ""
     """OTLP over HTTP: `http://collector:4318`; empty: off. Headers come from OTEL_EXPORTER_OTLP_HEADERS."""
     ratio: float = Field(1.0, ge=0, le=1)
-    """Share of the traces that are kept. Decided where a trace begins: a run is traced as a whole, or not at all."""
+    """Share of the traces that are sampled. Decided where a trace begins: a run is traced completely or not at all."""
 
 
 def start_tracing(service: str, settings: TracingSettings) -> Callable[[], None]:
-    """Turns tracing on in this process, where the settings say so; returns what sends the last spans and turns it off.
-    Spans go out in a thread of their own: an endpoint that is away costs them, and nothing else. Raises InvalidConfig
-    where OpenTelemetry is not installed."""
+    """Turns tracing on in this process if the settings say so; returns the function that sends the last spans and turns
+    it off. Spans are sent by a separate thread: an unreachable collector only loses spans. Raises InvalidConfig if
+    OpenTelemetry is not installed."""
     if not settings.endpoint:
         return lambda: None
     try:
         from sealkit.observability.otel import OpenTelemetry
     except ImportError as error:
         raise InvalidConfig(
-            f"SEAL_TRACES_ENDPOINT is set, and {error.name} is not installed: pip install 'seal-suite[tracing]'"
+            f"SEAL_TRACES_ENDPOINT is set, but {error.name} is not installed: pip install 'seal-suite[tracing]'"
         ) from error
     on = OpenTelemetry(service, settings.endpoint, settings.ratio)
     tracing.switch(on)

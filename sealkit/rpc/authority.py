@@ -1,6 +1,6 @@
-"""Who may call what. A caller is known by the name in its certificate, or by a bearer token; its role says what it may
-do, its tenant what it may see (`controller.db.access`). Without TLS there are no names, and everybody is let in as
-an admin: that is for one machine.
+"""Authentication and authorization. A caller is identified by the name in its certificate or by a bearer token. Its
+role says what it may do, its tenant what it may see (`controller.db.access`). Without TLS there are no names, and every
+caller is an admin: for a single machine only.
 """
 
 from __future__ import annotations
@@ -25,25 +25,25 @@ log = structlog.get_logger(__name__)
 
 
 TENANT_KEY = "seal-tenant"
-"""Key of the metadata by which an admin names the tenant that it acts for."""
+"""Metadata key of the tenant that an admin acts for."""
 _NOT_FOR_VIEWERS = frozenset({"ListAuditEntries"})
 _TENANT = r"[a-z0-9][a-z0-9-]{0,62}"
 
 
 class Authority(Protocol):
-    """Decides at the door: first who it is, then whether that one may."""
+    """Used by the interceptor: first authenticates a caller, then authorizes the call."""
 
     @property
     def quotas(self) -> Mapping[str, Quotas]:
-        """What tenants may have and take, by name; one that is missing has no limits."""
+        """Quotas by tenant; a missing tenant has no limits."""
         ...
 
     def identify(self, names: Iterable[str], token: str) -> Caller:
-        """`names`: those of the peer's certificate. Raises Unauthenticated, PermissionDenied."""
+        """`names`: the names in the peer's certificate. Raises Unauthenticated, PermissionDenied."""
         ...
 
     def permit(self, caller: Caller, method: str, tenant: str) -> Caller:
-        """The caller as it may act now: for `tenant`, where it names one. `method` is `/package.Service/Method`.
+        """The caller as it acts in this call: for `tenant`, if it names one. `method` is `/package.Service/Method`.
 
         Raises PermissionDenied, UnknownTenant, InvalidInput.
         """
@@ -51,7 +51,7 @@ class Authority(Protocol):
 
 
 class Everyone:
-    """For one machine, without TLS: anybody, acting for whatever tenant it names."""
+    """For one machine, without TLS: every caller is allowed, for any tenant it names."""
 
     quotas: Mapping[str, Quotas] = {}
 
@@ -60,21 +60,21 @@ class Everyone:
         return NOBODY_KNOWN
 
     def permit(self, caller: Caller, method: str, tenant: str) -> Caller:  # noqa: ARG002
-        """Anything. Raises InvalidInput on what is no tenant's name."""
+        """Allows every call. Raises InvalidInput on an invalid tenant name."""
         if tenant and not re.fullmatch(_TENANT, tenant):
-            raise InvalidInput(f"{TENANT_KEY} {tenant!r} is no tenant's name: small letters, digits and -")
+            raise InvalidInput(f"{TENANT_KEY} {tenant!r} is not a tenant's name: use lower-case letters, digits and -")
         return replace(caller, tenant=tenant)
 
 
 @dataclass(frozen=True, slots=True)
 class Peers:
-    """Certificates of these names; for services that only the controller calls."""
+    """Allows certificates with these names; for services that only the controller calls."""
 
     allowed: frozenset[str]
 
     @property
     def quotas(self) -> Mapping[str, Quotas]:
-        """None: these services know no tenants."""
+        """Empty: these services have no tenants."""
         return {}
 
     def identify(self, names: Iterable[str], token: str) -> Caller:  # noqa: ARG002
@@ -136,7 +136,7 @@ class _File(BaseModel):
 
 
 class CallersFile:
-    """The callers that a TOML file lists; read again when it changes. A file gone bad leaves the old list in force.
+    """The callers of a TOML file; reloaded when it changes. While the file is invalid the old list stays in force.
 
     [[caller]]
     name = "nightly"            # in logs and the audit
@@ -145,7 +145,7 @@ class CallersFile:
     certificate = "nightly"     # common name or DNS name of its certificate, or
     token_sha256 = "…"          # SHA-256, in hexadecimal digits, of its bearer token
 
-    [[tenant]]                  # only where a tenant has quotas; each may be left out: no limit
+    [[tenant]]                  # only for a tenant with quotas; each may be left out: no limit
     name = "team-a"
     runs_at_once = 2
     trials_in_run = 500
@@ -154,18 +154,18 @@ class CallersFile:
     """
 
     def __init__(self, path: Path) -> None:
-        """Raises InvalidConfig where the file is not there or not valid."""
+        """Raises InvalidConfig if the file is missing or invalid."""
         self._path = path
         self._seen = self._stamp()
         self._read = read_callers(path)
 
     @property
     def quotas(self) -> Mapping[str, Quotas]:
-        """Those of the file, as it is now."""
+        """The quotas in the current file."""
         return self._current().quotas
 
     def identify(self, names: Iterable[str], token: str) -> Caller:
-        """Whoever the file lists."""
+        """A caller that the file lists."""
         found = list(names)
         digest = hashlib.sha256(token.encode()).hexdigest() if token else ""
         for entry in self._current().caller:
@@ -179,14 +179,14 @@ class CallersFile:
         )
 
     def permit(self, caller: Caller, method: str, tenant: str) -> Caller:
-        """What its role allows, for its own tenant; an admin for any that the file knows."""
+        """Allows what the role allows, for the caller's own tenant; for an admin, any tenant in the file."""
         action = method.rpartition("/")[2]
         if caller.role < Role.OPERATOR and (not reads(action) or action in _NOT_FOR_VIEWERS):
             raise PermissionDenied(f"{caller.name} is a viewer and may not call {action}; ask for the role operator")
         if tenant in ("", caller.tenant):
             return caller
         if caller.role < Role.ADMIN:
-            raise PermissionDenied(f"{caller.name} belongs to {caller.tenant} and may act for no other tenant")
+            raise PermissionDenied(f"{caller.name} belongs to {caller.tenant} and may not act for another tenant")
         if tenant not in self._current().tenants:
             raise UnknownTenant(f"no tenant {tenant!r} is in the callers file", metadata={"tenant": tenant})
         return replace(caller, tenant=tenant)
@@ -195,9 +195,9 @@ class CallersFile:
         try:
             if (now := self._stamp()) != self._seen:
                 self._read, self._seen = read_callers(self._path), now
-                log.info("callers read again", callers=len(self._read.caller))
+                log.info("callers reloaded", callers=len(self._read.caller))
         except InvalidConfig as error:
-            log.error("callers not read again", message=error.message)
+            log.error("callers not reloaded", message=error.message)
         return self._read
 
     def _stamp(self) -> tuple[int, ...]:
@@ -209,7 +209,7 @@ class CallersFile:
 
 
 def read_callers(path: Path) -> _File:
-    """What the file says. Raises InvalidConfig naming what is wrong."""
+    """The parsed file. Raises InvalidConfig with the faults."""
     try:
         return _File.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
     except ValidationError as error:

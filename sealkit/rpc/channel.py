@@ -1,4 +1,4 @@
-"""Where channels and ports are opened: message sizes, keepalive, and the one place that credentials go to."""
+"""Opens channels and ports: message sizes, keepalive, credentials."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sealkit.rpc.tls import Identity
 _MIB = 1024 * 1024
 _HANDSHAKE_MS = 20_000
 _STREAMS = 1024
-"""Of one connection; one more waits at its client until another has ended."""
+"""Concurrent streams per connection; further ones wait at the client."""
 
 
 def _common(max_message_mib: int) -> list[tuple[str, int | str]]:
@@ -26,21 +26,21 @@ def _common(max_message_mib: int) -> list[tuple[str, int | str]]:
 
 
 def client_options(max_message_mib: int) -> list[tuple[str, int | str]]:
-    """Options of every channel: a restarted service is found again within seconds, and several replicas behind one
-    DNS name share the calls."""
+    """Options of every channel: reconnects to a restarted service within seconds, and balances calls over the replicas
+    of one DNS name."""
     return [
         *_common(max_message_mib),
         ("grpc.initial_reconnect_backoff_ms", 200),
         ("grpc.max_reconnect_backoff_ms", 5_000),
         ("grpc.lb_policy_name", "round_robin"),
-        # The services of a stack reach each other directly; an http_proxy meant for the web breaks loopback.
+        # The services of a stack connect directly; an http_proxy for the web would break loopback.
         ("grpc.enable_http_proxy", 0),
     ]
 
 
 def server_options(max_message_mib: int) -> list[tuple[str, int | str]]:
-    """Options of every server: quiet streams (a long training step) may be pinged, a port has one owner, and a peer
-    that connects and says nothing, or opens streams without end, takes no room from the others."""
+    """Options of every server: idle streams (a long training step) may be pinged, a port has one owner, and a peer that
+    connects and stays silent, or opens streams without end, does not block others."""
     return [
         *_common(max_message_mib),
         ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
@@ -59,9 +59,9 @@ def open_channel(
     token: str = "",
     server_name: str = "",
 ) -> grpc.aio.Channel:
-    """A channel for asyncio; to be opened within the event loop that uses it. `server_name`: what the server's
-    certificate must be for, where that is not the host. Raises InvalidConfig on TLS files that cannot be read, and
-    where a token would go over the wire in the clear."""
+    """A channel for asyncio; to be opened within the event loop that uses it. `server_name`: the name that the server's
+    certificate must have, if not the host. Raises InvalidConfig on unreadable TLS files, and if a token would be sent
+    without TLS."""
     options = client_options(max_message_mib)
     if identity is None:
         _refuse_open(token)
@@ -74,7 +74,7 @@ def open_channel(
 def open_sync_channel(
     address: str, *, max_message_mib: int = 64, identity: Identity | None = None, token: str = ""
 ) -> grpc.Channel:
-    """A channel for blocking calls. Raises as `open_channel`."""
+    """A channel for blocking calls. Raises what `open_channel` raises."""
     options = client_options(max_message_mib)
     if identity is None:
         _refuse_open(token)
@@ -88,11 +88,11 @@ def _called(server_name: str) -> list[tuple[str, int | str]]:
 
 def _refuse_open(token: str) -> None:
     if token:
-        raise InvalidConfig("a token is only sent over TLS; name the CA's file too (SEAL_TLS_CA)")
+        raise InvalidConfig("a token is only sent over TLS; set the CA's file too (SEAL_TLS_CA)")
 
 
 def bind(server: grpc.aio.Server, address: str, credentials: grpc.ServerCredentials | None = None) -> int:
-    """Binds the server and returns its port. Raises Unavailable naming the address where it cannot be had."""
+    """Binds the server and returns its port. Raises Unavailable with the address if that fails."""
     try:
         if not address.startswith("unix:"):
             _probe(address)
@@ -100,12 +100,12 @@ def bind(server: grpc.aio.Server, address: str, credentials: grpc.ServerCredenti
     except (OSError, RuntimeError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise Unavailable(
-            f"cannot listen on {address}: {reason}. Stop what holds that port, or choose another address"
+            f"cannot listen on {address}: {reason}. Stop the program on that port, or choose another address"
         ) from error
 
 
 def _probe(address: str) -> None:
-    """Tries the port with a plain socket first: the operating system says why it refuses, gRPC does not."""
+    """Tries the port with a plain socket first, because gRPC does not report the operating system's error."""
     host, _, port = address.rpartition(":")
     family, kind, protocol, _, where = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM)[0]
     with socket.socket(family, kind, protocol) as probe:

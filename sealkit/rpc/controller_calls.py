@@ -1,4 +1,4 @@
-"""The controller's calls as values: the method, the request, and what its response means.
+"""The controller's calls as values: the method, the request, and how to convert its response.
 
 The blocking and the asyncio client (`sealkit.client`) share them and differ only in how they wait.
 """
@@ -32,8 +32,7 @@ from sealkit.resources import (
     Trial,
     TrialState,
 )
-from sealkit.rpc import convert_controller as convert
-from sealkit.rpc import convert_report
+from sealkit.rpc.mapping import enum_to_pb, from_pb, to_pb
 from sealkit.rpc.struct import struct_to_pb
 
 T = TypeVar("T")
@@ -43,7 +42,7 @@ _TRIALS_PAGE = 500
 
 @dataclass(frozen=True)
 class Call(Generic[T]):
-    """`method` of the stub, its request, and how to read its response. Safe to send twice."""
+    """`method` of the stub, its request, and how to convert its response. Idempotent."""
 
     method: str
     request: Any
@@ -63,27 +62,34 @@ def create_run(
     records: Sequence[Mapping[str, Any]],
     retention: Sequence[Mapping[str, Any]],
     *,
+    anchors: Sequence[Mapping[str, Any]] = (),
     display_name: str,
     request_id: str | None,
 ) -> Call[Run]:
-    """Raises InvalidInput naming the path of what cannot be sent as JSON."""
+    """Raises InvalidInput with the path of a value that is not JSON."""
     request = pb2.CreateRunRequest(
         request_id=request_id or uuid.uuid4().hex,
         display_name=display_name,
         config=struct_to_pb(_plain(config), what="config"),
         records=[struct_to_pb(record, what=f"records[{i}]") for i, record in enumerate(records)],
         retention=[struct_to_pb(record, what=f"retention[{i}]") for i, record in enumerate(retention)],
+        anchors=[struct_to_pb(record, what=f"anchors[{i}]") for i, record in enumerate(anchors)],
     )
     return Call("CreateRun", request, _run)
 
 
-def estimate_run(config: RunConfig | Mapping[str, Any], records: Sequence[Mapping[str, Any]]) -> Call[RunEstimate]:
-    """Raises as `create_run`."""
+def estimate_run(
+    config: RunConfig | Mapping[str, Any],
+    records: Sequence[Mapping[str, Any]],
+    anchors: Sequence[Mapping[str, Any]] = (),
+) -> Call[RunEstimate]:
+    """Raises what `create_run` raises."""
     request = pb2.EstimateRunRequest(
         config=struct_to_pb(_plain(config), what="config"),
         records=[struct_to_pb(record, what=f"records[{i}]") for i, record in enumerate(records)],
+        anchors=[struct_to_pb(record, what=f"anchors[{i}]") for i, record in enumerate(anchors)],
     )
-    return Call("EstimateRun", request, lambda r: convert_report.run_estimate_from_pb(r.estimate))
+    return Call("EstimateRun", request, lambda r: from_pb(r.estimate, RunEstimate))
 
 
 def get_run(name: str) -> Call[Run]:
@@ -100,7 +106,7 @@ def pause_run(name: str) -> Call[Run]:
 
 def resume_run(name: str, budget: Budget | None) -> Call[Run]:
     request = pb2.ResumeRunRequest(
-        name=name, request_id=uuid.uuid4().hex, budget=convert.budget_to_pb(budget) if budget else None
+        name=name, request_id=uuid.uuid4().hex, budget=to_pb(budget, pb2_resources.Budget) if budget else None
     )
     return Call("ResumeRun", request, _run)
 
@@ -111,47 +117,45 @@ def retry_trials(name: str, names: Sequence[str]) -> Call[tuple[Run, int]]:
 
 
 def report(name: str) -> Call[RunReport]:
-    return Call(
-        "GetRunReport", pb2.GetRunReportRequest(name=name), lambda r: convert_report.run_report_from_pb(r.report)
-    )
+    return Call("GetRunReport", pb2.GetRunReportRequest(name=name), lambda r: from_pb(r.report, RunReport))
 
 
 def get_trial(name: str) -> Call[Trial]:
-    return Call("GetTrial", pb2.GetTrialRequest(name=name), lambda r: convert.trial_from_pb(r.trial))
+    return Call("GetTrial", pb2.GetTrialRequest(name=name), lambda r: from_pb(r.trial, Trial))
 
 
 def rerun_trial(name: str, request_id: str | None) -> Call[Trial]:
     request = pb2.RerunTrialRequest(name=name, request_id=request_id or uuid.uuid4().hex)
-    return Call("RerunTrial", request, lambda r: convert.trial_from_pb(r.trial))
+    return Call("RerunTrial", request, lambda r: from_pb(r.trial, Trial))
 
 
 def get_rerun(name: str) -> Call[Rerun]:
-    return Call("GetRerun", pb2.GetRerunRequest(name=name), lambda r: convert_report.rerun_from_pb(r.rerun))
+    return Call("GetRerun", pb2.GetRerunRequest(name=name), lambda r: from_pb(r.rerun, Rerun))
 
 
 def get_policy(name: str) -> Call[PolicyVersion]:
-    return Call("GetPolicy", pb2.GetPolicyRequest(name=name), lambda r: convert.policy_version_from_pb(r.policy))
+    return Call("GetPolicy", pb2.GetPolicyRequest(name=name), lambda r: from_pb(r.policy, PolicyVersion))
 
 
 def list_runs(token: str) -> Call[Page[Run]]:
     def read(response: pb2.ListRunsResponse) -> Page[Run]:
-        return Page([convert.run_from_pb(run) for run in response.runs], response.next_page_token)
+        return Page([from_pb(run, Run) for run in response.runs], response.next_page_token)
 
     return Call("ListRuns", pb2.ListRunsRequest(page_token=token), read)
 
 
 def list_trials(parent: str, token: str, state: TrialState | None) -> Call[Page[Trial]]:
     def read(response: pb2.ListTrialsResponse) -> Page[Trial]:
-        return Page([convert.trial_from_pb(trial) for trial in response.trials], response.next_page_token)
+        return Page([from_pb(trial, Trial) for trial in response.trials], response.next_page_token)
 
-    number = convert.TRIAL_STATES[state] if state else pb2_resources.TRIAL_STATE_UNSPECIFIED
+    number = enum_to_pb(state, pb2_resources.TrialState) if state else pb2_resources.TRIAL_STATE_UNSPECIFIED
     request = pb2.ListTrialsRequest(parent=parent, page_size=_TRIALS_PAGE, page_token=token, state=number)
     return Call("ListTrials", request, read)
 
 
 def list_policies(token: str) -> Call[Page[PolicyVersion]]:
     def read(response: pb2.ListPoliciesResponse) -> Page[PolicyVersion]:
-        return Page([convert.policy_version_from_pb(p) for p in response.policies], response.next_page_token)
+        return Page([from_pb(p, PolicyVersion) for p in response.policies], response.next_page_token)
 
     return Call("ListPolicies", pb2.ListPoliciesRequest(page_token=token), read)
 
@@ -171,7 +175,7 @@ def get_alias(name: str) -> Call[Alias]:
 
 def list_aliases(token: str) -> Call[Page[Alias]]:
     def read(response: pb2.ListAliasesResponse) -> Page[Alias]:
-        return Page([convert.alias_from_pb(alias) for alias in response.aliases], response.next_page_token)
+        return Page([from_pb(alias, Alias) for alias in response.aliases], response.next_page_token)
 
     return Call("ListAliases", pb2.ListAliasesRequest(page_token=token), read)
 
@@ -182,35 +186,35 @@ def roll_back_alias(name: str, reason: str, request_id: str | None) -> Call[Alia
 
 
 def get_caller() -> Call[CallerInfo]:
-    return Call("GetCaller", pb2.GetCallerRequest(), lambda r: convert.caller_info_from_pb(r.caller))
+    return Call("GetCaller", pb2.GetCallerRequest(), lambda r: from_pb(r.caller, CallerInfo))
 
 
 def list_audit_entries(token: str, resource: str, caller: str) -> Call[Page[AuditEntry]]:
     def read(response: pb2.ListAuditEntriesResponse) -> Page[AuditEntry]:
-        return Page([convert.audit_entry_from_pb(entry) for entry in response.entries], response.next_page_token)
+        return Page([from_pb(entry, AuditEntry) for entry in response.entries], response.next_page_token)
 
     request = pb2.ListAuditEntriesRequest(page_token=token, resource=resource, caller=caller)
     return Call("ListAuditEntries", request, read)
 
 
 def _alias(response: Any) -> Alias:
-    return convert.alias_from_pb(response.alias)
+    return from_pb(response.alias, Alias)
 
 
 def _run(response: Any) -> Run:
-    return convert.run_from_pb(response.run)
+    return from_pb(response.run, Run)
 
 
 class Watch:
-    """Where a watcher stands: the cursor to go on from, and whether there is anything left to wait for."""
+    """The state of a watcher: the cursor to continue from, and whether more events can come."""
 
     longest_pause = 5.0
-    """Seconds between two tries at most."""
+    """Longest wait between two attempts, in seconds."""
 
-    def __init__(self, name: str, cursor: str, patience: float) -> None:
+    def __init__(self, name: str, cursor: str, reconnect_seconds: float) -> None:
         self.name = name
         self._cursor = cursor
-        self._patience = patience
+        self._reconnect_seconds = reconnect_seconds
         self._failures = 0
         self._lost_at = 0.0
         self._last_state: RunState | None = None
@@ -218,13 +222,13 @@ class Watch:
         self._empty = True
 
     def request(self) -> pb2.WatchRunRequest:
-        """Asks for the stream after the last event seen."""
+        """A request for the stream after the last event."""
         self._empty = True
         return pb2.WatchRunRequest(name=self.name, cursor=self._cursor)
 
     def seen(self, response: pb2.WatchRunResponse) -> Event:
-        """The event; from now on the watch goes on after it."""
-        event = convert.event_from_pb(response.event)
+        """Converts an event and advances the cursor past it."""
+        event = from_pb(response.event, Event)
         self._cursor, self._failures, self._empty = event.cursor, 0, False
         if isinstance(event.kind, RunStateChanged):
             self._last_state = event.kind.state
@@ -232,25 +236,25 @@ class Watch:
 
     @property
     def done(self) -> bool:
-        """Whether a stream that the server has closed was the last: it told of the run's end, or it told nothing though
-        the run had ended before it was opened."""
+        """Whether a stream that the server closed was the last one: it contained the run's end, or it was empty
+        although the run had ended before."""
         ended = self._last_state is not None and self._last_state.terminal
         return ended or (self._run_is_over and self._empty)
 
     def closed_early(self, run: Run) -> Unavailable:
-        """Takes note of the run's state after the server closed a stream that was not the last."""
+        """Stores the run's state after the server closed a stream that was not the last."""
         self._run_is_over = run.state.terminal
-        return Unavailable(f"the controller keeps closing the stream of {self.name}, whose end it has not told")
+        return Unavailable(f"the controller keeps closing the stream of {self.name}, before the run's end")
 
     def pause(self, error: Unavailable) -> float:
-        """Seconds to wait before the next try: 0.2, doubling to `longest_pause`.
+        """Seconds to wait before the next attempt: 0.2, doubling to `longest_pause`.
 
-        Raises the error once `patience` seconds have gone by since the stream was lost.
+        Raises the error once `reconnect_seconds` have passed since the stream was lost.
         """
         now = time.monotonic()
         if not self._failures:
             self._lost_at = now
-        if now - self._lost_at > self._patience:
+        if now - self._lost_at > self._reconnect_seconds:
             raise error
         self._failures += 1
         return float(min(self.longest_pause, 0.1 * 2 ** min(self._failures, 6)))

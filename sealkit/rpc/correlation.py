@@ -1,5 +1,5 @@
-"""Run and trial ids, and the place in a trace, carried from process to process: structlog's contextvars and
-`sealkit.observability.tracing` on either side, gRPC metadata between."""
+"""Propagation of run and trial ids and of the span context between processes: structlog's contextvars and
+`sealkit.observability.tracing` on both sides, gRPC metadata in between."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ TRACEPARENT = "traceparent"
 
 
 def to_metadata(traceparent: str = "") -> tuple[tuple[str, str], ...]:
-    """The ids bound here, and the call's traceparent, for an outgoing call."""
+    """The bound ids and the call's traceparent, as metadata of an outgoing call."""
     bound = contextvars.get_contextvars()
     ids = tuple((header, str(bound[key])) for key, header in KEYS.items() if key in bound)
     return (*ids, (TRACEPARENT, traceparent)) if traceparent else ids
 
 
 def bind_from_metadata(metadata: Iterable[tuple[str, str | bytes]] | None) -> None:
-    """Binds the ids of an incoming call; an id is a resource name, so whatever is longer than one is cut."""
+    """Binds the ids of an incoming call; an id is a resource name, so longer values are truncated."""
     sent = dict(metadata or ())
     found = {key: str(sent[header])[:256] for key, header in KEYS.items() if header in sent}
     contextvars.bind_contextvars(**found)

@@ -1,5 +1,5 @@
-"""What happens around every call of our services, so that handlers stay short: ids bound to the log, the request
-checked, errors turned into a rich Status, the call counted, whoever is refused at the door told in the log.
+"""The server interceptor around every call, so that handlers stay short: binds ids to the log, authenticates and
+authorizes the caller, validates the request, turns errors into a rich Status, counts the call, logs refused callers.
 
 Handlers are `async def` (unary-unary) or async generators (unary-stream) and raise `sealkit.errors`.
 """
@@ -36,27 +36,28 @@ _TRACEPARENT_LENGTH = 55
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 
 _BIG = 64 * 1024
-"""Bytes from which a request is checked in a thread: at 64 MiB that takes seconds, in which others want answers."""
+"""Requests from this many bytes on are validated in a thread: at 64 MiB it takes seconds, which would block other
+calls."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Malformed:
-    """What came in a request's place."""
+    """A request that could not be parsed."""
 
     why: str
 
 
 @runtime_checkable
 class Remembers(Protocol):
-    """A service that keeps what it refused to callers it knows."""
+    """A service that records calls that it refused to known callers."""
 
     async def refused(self, method: str, request: Message, error: SealError) -> None:
-        """Called before the caller gets the error; who that is, is in `CALLER`. Raises nothing."""
+        """Called before the error is sent; the caller is in `CALLER`. Raises nothing."""
         ...
 
 
 def check(message: Message) -> None:
-    """Checks a message against its proto's rules. Raises InvalidInput with the path of every faulty field."""
+    """Validates a message against its proto's rules. Raises InvalidInput with the path of every faulty field."""
     fields = tuple((_path(v.proto.field), v.proto.message) for v in protovalidate.collect_violations(message))
     if fields:
         first = "; ".join(f"{path}: {description}" for path, description in fields[:5])
@@ -65,8 +66,8 @@ def check(message: Message) -> None:
 
 
 def _path(field: Any) -> str:
-    """A protovalidate FieldPath as a person writes it: `spec.examples[3].text`, `labels["x"]`; a rule on the whole
-    message has no path."""
+    """A protovalidate FieldPath as text: `spec.examples[3].text`, `labels["x"]`; a rule on the whole message has no
+    path."""
     parts = []
     for element in field.elements if field else ():
         key = element.subscript.value if element.subscript else None
@@ -76,8 +77,8 @@ def _path(field: Any) -> str:
 
 
 class CallInterceptor(grpc.aio.ServerInterceptor):
-    """Wraps the handlers of the services in `full_names`; health and reflection pass as they are. A caller may have
-    `max_calls` under way, streams among them, however many connections it opens."""
+    """Wraps the handlers of the services in `full_names`; health and reflection are not wrapped. A caller may have
+    `max_calls` concurrent calls, streams included, over all its connections."""
 
     def __init__(
         self,
@@ -93,7 +94,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         self._max_calls = max_calls
         self._under_way: Counter[str] = Counter()
         self.ready = False
-        """Whether calls are let in: not before the service has started."""
+        """Whether calls are accepted: not before the service has started."""
 
     async def intercept_service(
         self,
@@ -117,7 +118,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         async def stream(request: Message, context: Context) -> AsyncIterator[Any]:
             async with self._around(method, request, context), aclosing(inner(request, context)) as responses:
                 async for response in responses:
-                    self._open(method, context)  # a stream may outlast its caller's right to it
+                    self._open(method, context)  # the caller may lose its permission during a stream
                     yield response
 
         make, wrapped = (
@@ -156,13 +157,13 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             code = grpc.StatusCode.INTERNAL
             error_id = uuid.uuid4().hex[:12]
             log.exception("internal error", method=method, error_id=error_id)
-            await _abort(context, SealError(f"internal error {error_id}; the service's log tells more"))
+            await _abort(context, SealError(f"internal error {error_id}; see the service's log"))
         finally:
             GRPC_REQUESTS.labels(method, code.name).inc()
             GRPC_SECONDS.labels(method).observe(time.perf_counter() - started)
 
     def _open(self, method: str, context: Context) -> None:
-        """Lets the caller in; `CALLER` says who it is. Raises what the authority raises."""
+        """Authenticates and authorizes the caller and sets `CALLER`. Raises what the authority raises."""
         sent = _sent(context, "authorization")
         token = sent.removeprefix("Bearer ") if sent.startswith("Bearer ") else ""
         try:
@@ -179,8 +180,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
     def _counted(self, caller: str) -> Iterator[None]:
         if self._under_way[caller] >= self._max_calls:
             raise ResourceExhausted(
-                f"{caller} has {self._max_calls} calls under way, which is the limit for one caller; end some, or wait "
-                "until they have ended",
+                f"{caller} has {self._max_calls} calls in progress, the limit for one caller; end some, or wait",
                 retry_after=1,
             )
         self._under_way[caller] += 1
@@ -195,7 +195,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
 
 def _reader(read: Callable[[bytes], Message] | None) -> Callable[[bytes], Message | _Malformed] | None:
-    """The deserializer, made to say what is wrong: gRPC would answer UNKNOWN for one that raises."""
+    """The deserializer, wrapped to return its error: gRPC would answer UNKNOWN if it raised."""
 
     def reading(data: bytes) -> Message | _Malformed:
         assert read is not None
@@ -213,7 +213,7 @@ def _sent(context: Context, header: str) -> str:
 
 
 def _span(method: str, context: Context) -> AbstractContextManager[str]:
-    """The call's span, under the caller's. A call that only reads begins no trace."""
+    """The call's span, under the caller's. A read-only call begins no trace."""
     service, _, action = method.lstrip("/").partition("/")
     about = {"rpc.system": "grpc", "rpc.service": service, "rpc.method": action}
     place = _sent(context, correlation.TRACEPARENT)[:_TRACEPARENT_LENGTH]

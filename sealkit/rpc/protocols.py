@@ -1,6 +1,6 @@
-"""What the controller needs of the three model services, without generated code: tests put fakes in here.
+"""Interfaces of the three model services as the controller uses them, without generated code; tests use fakes.
 
-Every method raises `sealkit.errors` classes; `Unavailable` where the service does not answer.
+Every method raises `sealkit.errors` classes; `Unavailable` if the service does not answer.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from typing import Protocol
 from sealkit.types import (
     AdapterRef,
     Completion,
-    EarlyStopping,
     Evaluation,
+    EvaluationRequest,
     LoraConfig,
     ModelInfo,
     Optimisation,
@@ -20,7 +20,6 @@ from sealkit.types import (
     PolicyExample,
     Progress,
     Prompt,
-    Query,
     Sampling,
     TrainingResult,
     TrainingSpec,
@@ -29,7 +28,7 @@ from sealkit.types import (
 
 
 class TrainerInfo(Value):
-    """What a trainer holds and allows; `target_modules` are the names that a LoraConfig may take."""
+    """A trainer's model and limits; `target_modules` are the valid names for a LoraConfig."""
 
     model: ModelInfo
     target_modules: tuple[str, ...]
@@ -48,8 +47,8 @@ class Generator(Protocol):
         *,
         editor: str = "",
     ) -> AsyncIterator[Completion]:
-        """Completions as they are done, in no set order; `prompts` are (context id, prompt, indices to sample). An
-        `editor` is an outside model that writes in the policy's place."""
+        """Yields completions as they finish, in no fixed order; `prompts` are (context id, prompt, indices to sample).
+        An `editor` is an outside model that writes instead of the policy."""
         ...
 
     async def info(self) -> ModelInfo: ...
@@ -58,13 +57,13 @@ class Generator(Protocol):
 
 
 class Trainer(Protocol):
-    """Trains adapters. Both streams give Progress any number of times, then one TrainingResult, which is the last."""
+    """Trains adapters. Both streams yield any number of Progress values, then one TrainingResult at the end."""
 
     def train_adapter(
         self, policy: Policy, spec: TrainingSpec, *, owner: str, retrain: bool = False
     ) -> AsyncIterator[Progress | TrainingResult]:
-        """A trial's adapter, over the policy's frozen one. Closing the iterator stops the job. `retrain`: also where
-        the store has it; what it has stays, and the result tells the weights' SHA-256."""
+        """A trial's adapter, over the policy's frozen one. Closing the iterator stops the job. `retrain`: train even if
+        the store has it; the stored one is kept, and the result has the weights' SHA-256."""
         ...
 
     def train_policy(
@@ -82,7 +81,7 @@ class Trainer(Protocol):
         ...
 
     async def join_adapters(self, policy: Policy, adapter: AdapterRef) -> AdapterRef:
-        """One adapter that does exactly what the policy's and the trial's do together."""
+        """One adapter that equals the sum of the policy's and the trial's."""
         ...
 
     async def info(self) -> ModelInfo: ...
@@ -95,22 +94,8 @@ class Trainer(Protocol):
 class Evaluator(Protocol):
     """Scores a policy, or an adapter on it."""
 
-    async def evaluate(
-        self,
-        policy: Policy,
-        adapter: AdapterRef | None,
-        queries: Sequence[Query],
-        *,
-        sampling: Sampling,
-        judge: str,
-        retention_queries: Sequence[Query] = (),
-        retention_limit: int = 0,
-        measure_divergence: bool = False,
-        early_stopping: EarlyStopping | None = None,
-        fresh: bool = False,
-    ) -> Evaluation:
-        """Verdicts beside the baseline's, in the order of the queries, and retention where a suite is given. With
-        `early_stopping`, queries that no longer matter are not asked. `fresh`: nothing is taken from a cache."""
+    async def evaluate(self, request: EvaluationRequest) -> Evaluation:
+        """Verdicts and the baseline's, in the order of the queries, and the other measurements of the request."""
         ...
 
     async def info(self) -> ModelInfo: ...

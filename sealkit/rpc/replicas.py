@@ -1,12 +1,12 @@
-"""The replicas of one service: found by name, each with a channel of its own, the least loaded called next.
+"""The replicas of one service: found by name, one channel each; calls go to the least loaded one.
 
 A target is `host:port`, several of them separated by commas, or `unix:PATH`; a host may be a DNS name with many
-addresses (a compose service, a headless Kubernetes service), which is asked again every few seconds, so replicas come
-and go while a run goes on. gRPC's own `round_robin` does not do: it looks a name up again only when a connection
-breaks, counts calls and not load, and knows nothing of a replica that is full.
+addresses (a compose service, a headless Kubernetes service), which is resolved again every few seconds, so replicas can
+be added and removed during a run. gRPC's own `round_robin` is not enough: it resolves a name again only when a
+connection breaks, balances calls and not load, and ignores that a replica is full.
 
-A replica is called once it has told its base model and that is the others' model; it is left out from the call that
-finds it dead until it answers again.
+A replica gets calls once it has reported its base model and the model is the others'. After a failed call it is left
+out until it answers again.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ from sealkit.types import ModelInfo
 log = structlog.get_logger(__name__)
 
 _RESOLVE_SECONDS = 3.0
-_LOOK_SECONDS = 0.5
+_POLL_SECONDS = 0.5
 _FULL_SECONDS = 0.5
 
 
 @dataclass(eq=False, slots=True)
 class Replica:
-    """One address; `ready` once it may be called."""
+    """One address; `ready` once it may get calls."""
 
     address: str
     channel: grpc.aio.Channel
@@ -49,7 +49,7 @@ class Replica:
     full_until: float = -float("inf")
     turn: int = 0
     gone: bool = False
-    """No longer among the name's addresses: its calls end, and it gets no new one."""
+    """No longer among the name's addresses: running calls finish, and it gets no new ones."""
 
 
 Ask = Callable[[Replica], Awaitable[ModelInfo]]
@@ -58,7 +58,7 @@ Resolve = Callable[[str], Awaitable["Found"]]
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """The addresses behind a target; not `complete` where a name could not be looked up."""
+    """The addresses of a target; not `complete` if a name could not be resolved."""
 
     addresses: frozenset[str]
     complete: bool = True
@@ -66,8 +66,8 @@ class Found:
 
 @dataclass(eq=False)
 class Replicas:
-    """All replicas of a service. For one event loop. `stub` is the class of its stubs, `ask` asks a replica for its
-    base model."""
+    """All replicas of a service. For one event loop. `stub` is the class of its stubs, `ask` queries a replica's base
+    model."""
 
     service: str
     target: str
@@ -85,12 +85,12 @@ class Replicas:
 
     @property
     def server_name(self) -> str:
-        """Whom a replica's certificate must be for: addresses change, the service's name does not."""
+        """The name in a replica's certificate: addresses change, the service's name does not."""
         return self.service if self.identity else ""
 
     @property
     def peer(self) -> str:
-        """The service as a person reads it."""
+        """The service, for messages."""
         return f"{self.service} at {self.target}"
 
     async def close(self) -> None:
@@ -104,7 +104,7 @@ class Replicas:
     @asynccontextmanager
     async def one(self, tried: set[str]) -> AsyncIterator[Replica]:
         """The least loaded replica that is ready, not full and not in `tried`, for one call; its address is added to
-        `tried`. Raises Unavailable where none is."""
+        `tried`. Raises Unavailable if there is none."""
         replica = await self._pick(tried)
         tried.add(replica.address)
         replica.calls += 1
@@ -124,17 +124,16 @@ class Replicas:
                 await replica.channel.close()
 
     def others(self, tried: set[str]) -> bool:
-        """Whether a replica is ready and not full that is not in `tried`."""
+        """Whether there is a replica that is ready, not full and not in `tried`."""
         return bool(self._free(tried))
 
     async def model(self) -> ModelInfo:
-        """The base model that the replicas hold. Raises ModelMismatch where they differ; Unavailable where none
-        answers."""
+        """The base model of the replicas. Raises ModelMismatch if they differ, Unavailable if none answers."""
         await self._look(everyone=True)
         held = {replica.address: replica.model for replica in self._known.values() if replica.model}
         if len({model.digest for model in held.values()}) > 1:
-            shown = ", ".join(f"{address} holds {model.name} ({model.digest[:12]})" for address, model in held.items())
-            raise ModelMismatch(f"replicas of the {self.service} hold different base models: {shown}")
+            shown = ", ".join(f"{address} has {model.name} ({model.digest[:12]})" for address, model in held.items())
+            raise ModelMismatch(f"replicas of the {self.service} have different base models: {shown}")
         for replica in self._known.values():
             if replica.ready and replica.model:
                 return replica.model
@@ -142,7 +141,7 @@ class Replicas:
 
     async def _pick(self, tried: set[str]) -> Replica:
         if self._looking is None or self._looking.done():
-            # Not in the caller's context: its run and trial are no part of what is logged there.
+            # Not in the caller's context, so that its run and trial ids are not in these log lines.
             self._looking = asyncio.create_task(self._keep_looking(), context=Context())
         if not any(replica.ready for replica in self._known.values()):
             await self._look()
@@ -164,18 +163,18 @@ class Replicas:
                 return replica.error
         return Unavailable(f"{self.peer} has no address; is the name right, and is it running?")
 
-    # --- who there is -------------------------------------------------------------------------------------------------
+    # --- discovery ----------------------------------------------------------------------------------------------------
     async def _keep_looking(self) -> None:
         while True:
-            await asyncio.sleep(_LOOK_SECONDS)
+            await asyncio.sleep(_POLL_SECONDS)
             try:
                 await self._look()
             except SealError as error:
-                log.warning("replicas not looked for", service=self.service, message=error.message)
+                log.warning("replicas not resolved", service=self.service, message=error.message)
 
     async def _look(self, *, everyone: bool = False) -> None:
-        """Looks the names up again, where that was some seconds ago, and asks those that are not ready; or everyone:
-        one that was started again since its last call may hold another model."""
+        """Resolves the names again if the last time was some seconds ago, and checks the replicas that are not ready;
+        or all of them: one that was restarted since its last call may have another model."""
         async with self._look_lock:
             if time.monotonic() - self._resolved > _RESOLVE_SECONDS:
                 await self._update(await self.resolve(self.target))
@@ -187,11 +186,11 @@ class Replicas:
         if self.identity is not None and self._known:
             try:
                 self.identity.channel_credentials()
-            except InvalidConfig as error:  # being replaced at this moment: those that are open go on
+            except InvalidConfig as error:  # being replaced at this moment: open channels stay in use
                 log.error("certificate not replaced", service=self.service, message=error.message)
                 return
         if self.identity is not None and (stamp := self.identity.stamp()) != self._stamp:
-            await self._drop(set(self._known))  # channels keep the certificate that they were opened with
+            await self._drop(set(self._known))  # channels keep the certificate they were opened with
             self._stamp = stamp
         for address in found.addresses - self._known.keys():
             channel = open_channel(
@@ -202,16 +201,16 @@ class Replicas:
             await self._drop(self._known.keys() - found.addresses)
 
     async def _drop(self, addresses: Set[str]) -> None:
-        """Calls none of these any more; what is under way there comes to its end."""
+        """Sends these no more calls; running ones finish."""
         for address in addresses:
             replica = self._known.pop(address)
             replica.gone = True
-            log.info("replica is gone", service=self.service, address=address)
+            log.info("replica removed", service=self.service, address=address)
             if not replica.calls:
                 await replica.channel.close()
 
     async def _admit(self, replica: Replica) -> None:
-        """Asks a replica for its model: it is ready where it answers and holds what the others do."""
+        """Checks a replica's model: it is ready if it answers and has the others' model."""
         was_ready = replica.ready
         try:
             replica.model = await self.ask(replica)
@@ -224,7 +223,7 @@ class Replicas:
         replica.error = None
         if not replica.ready:
             name, digest = replica.model.name, replica.model.digest[:12]
-            message = f"{self.service} at {replica.address} holds {name} ({digest}), which the others do not"
+            message = f"{self.service} at {replica.address} has {name} ({digest}), not the others' model"
             replica.error = ModelMismatch(message)
             log.error("replica left out", service=self.service, address=replica.address, message=message)
         elif not was_ready:
@@ -232,7 +231,7 @@ class Replicas:
 
 
 async def resolved(target: str) -> Found:
-    """The addresses behind a target, `ip:port` or `unix:path`: IPv4 where a name has any, else IPv6."""
+    """The addresses of a target, `ip:port` or `unix:path`: IPv4 if a name has any, else IPv6."""
     parts = [part.strip() for part in target.split(",") if part.strip()]
     found = await asyncio.gather(*map(_addresses, parts))
     return Found(frozenset[str]().union(*(one or () for one in found)), complete=None not in found)
@@ -245,7 +244,7 @@ async def _addresses(part: str) -> set[str] | None:
     try:
         answers = await asyncio.get_running_loop().getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM)
     except OSError as error:
-        log.warning("name not found", host=host, message=str(error))
+        log.warning("name not resolved", host=host, message=str(error))
         return None
     four = {f"{answer[4][0]}:{port}" for answer in answers if answer[0] == socket.AF_INET}
     return four or {f"[{answer[4][0]}]:{port}" for answer in answers}

@@ -1,6 +1,6 @@
-"""How every service runs: gRPC with health, reflection and our interceptor, metrics, and an orderly end.
+"""How every service runs: gRPC with health, reflection and our interceptor, metrics, graceful shutdown.
 
-Health (overall and per service) is NOT_SERVING until the service has started and from the moment it is told to stop.
+Health (overall and per service) is NOT_SERVING until the service has started, and again from the stop signal on.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
 
 class Service(Protocol):
-    """What a process offers. `full_names` are its gRPC services, `seal.trainer.v1.TrainerService` for example."""
+    """The gRPC services of a process. `full_names`: `seal.trainer.v1.TrainerService` for example."""
 
     @property
     def full_names(self) -> tuple[str, ...]: ...
@@ -50,26 +50,26 @@ class Service(Protocol):
         ...
 
     async def start(self) -> None:
-        """Makes ready (loads the model). Health is NOT_SERVING until it returns."""
+        """Prepares the service (loads the model). Health is NOT_SERVING until it returns."""
         ...
 
     async def close(self) -> None:
-        """Called after the drain, where `start` had returned."""
+        """Called after the drain, if `start` had returned."""
         ...
 
 
 @runtime_checkable
 class Drains(Protocol):
-    """A service whose calls may wait for something that need not come (watch streams)."""
+    """A service with calls that may wait indefinitely (watch streams)."""
 
     async def drain(self) -> None:
-        """Called when the drain begins: ends those calls, so that it need not last the whole grace period."""
+        """Called when the drain begins: ends those calls, so that the drain does not take the whole grace period."""
         ...
 
 
 @runtime_checkable
 class Guarded(Protocol):
-    """A service that decides itself who may call it; the others let in the peers that their settings name."""
+    """A service with its own authority; the others allow the peers in their settings."""
 
     @property
     def authority(self) -> Authority: ...
@@ -77,19 +77,19 @@ class Guarded(Protocol):
 
 @runtime_checkable
 class Works(Protocol):
-    """A service with work of its own beside its calls (an engine's thread)."""
+    """A service with background work (an engine's thread)."""
 
     async def work(self) -> None:
-        """Lasts as long as that work does. The process ends with it, with what it raised."""
+        """Runs as long as that work. When it ends, the process ends with its error."""
         ...
 
 
 class ServiceDied(Exception):
-    """A service's own work ended by itself: it can serve no more."""
+    """A service's background work ended unexpectedly: it can no longer serve."""
 
 
 class GrpcServer:
-    """A service behind a port of this machine. `serve` runs one to the end of a process; tests drive it by hand."""
+    """A service on a port of this machine. `serve` runs it for a whole process; tests call the methods directly."""
 
     def __init__(self, service: Service, settings: ServerSettings) -> None:
         self._service = service
@@ -104,16 +104,16 @@ class GrpcServer:
         )
         self._started = False
         self.address = settings.listen
-        """Where it listens; with the real port once `listen` has returned."""
+        """The listen address; with the actual port once `listen` has returned."""
 
     async def listen(self) -> None:
-        """Opens the port; from now on health answers. Raises Unavailable where the port cannot be had, InvalidConfig
-        where other machines would reach it without TLS."""
+        """Opens the port; from now on health answers. Raises Unavailable if the port cannot be bound, InvalidConfig if
+        other machines could reach it without TLS."""
         settings = self._settings
         if settings.identity is None and not settings.local and not settings.plaintext:
             raise InvalidConfig(
-                f"{settings.listen} is reached from other machines, and without TLS anybody there may do anything: set "
-                "tls_ca, tls_cert and tls_key, or listen on 127.0.0.1 (or set plaintext, where the network is closed)"
+                f"{settings.listen} is reachable from other machines, and without TLS anyone there is an admin: set "
+                "tls_ca, tls_cert and tls_key, or listen on 127.0.0.1 (or set plaintext on a closed network)"
             )
         names = (*self._service.full_names, health.SERVICE_NAME)
         await self._set_health(_NOT_SERVING)
@@ -132,7 +132,7 @@ class GrpcServer:
         log.info("listening", address=self.address)
 
     async def start(self) -> None:
-        """Starts the service and lets calls in."""
+        """Starts the service and accepts calls."""
         await self._service.start()
         self._started = True
         self._interceptor.ready = True
@@ -140,7 +140,7 @@ class GrpcServer:
         log.info("serving", address=self.address)
 
     async def stop(self, grace: float | None = None) -> None:
-        """Says NOT_SERVING at once, takes no new call, gives those under way `grace` seconds, closes the service."""
+        """Reports NOT_SERVING at once, accepts no new calls, gives running ones `grace` seconds, closes the service."""
         await self._health.enter_graceful_shutdown()
         if self._started and isinstance(self._service, Drains):
             await self._service.drain()
@@ -158,22 +158,22 @@ class GrpcServer:
 async def serve(service: Service, settings: ServerSettings) -> None:
     """Runs the service until SIGTERM or SIGINT, then drains it; a second signal ends the process at once.
 
-    Raises what `service.start` raises, Unavailable where a port cannot be had, and ServiceDied where the service's own
-    work ended: it is drained first, so that Health says NOT_SERVING and a supervisor starts another.
+    Raises what `service.start` raises, Unavailable if a port cannot be bound, and ServiceDied if the service's
+    background work ended: it is drained first, so that health reports NOT_SERVING and a supervisor restarts it.
     """
-    told = asyncio.Event()
+    stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, _on_signal, number, told)
+        loop.add_signal_handler(number, _on_signal, number, stop)
     metrics = _serve_metrics(settings.metrics_listen)
     server = GrpcServer(service, settings)
     try:
         await server.listen()
-        await _start_until(server, told)
-        if isinstance(service, Works) and not told.is_set():
-            await _work_until(service, told)
+        await _start_until(server, stop)
+        if isinstance(service, Works) and not stop.is_set():
+            await _work_until(service, stop)
         else:
-            await told.wait()
+            await stop.wait()
     finally:
         await server.stop()
         metrics()
@@ -182,8 +182,8 @@ async def serve(service: Service, settings: ServerSettings) -> None:
 
 
 def run(make: Callable[[], tuple[Service, ServerSettings]]) -> int:
-    """A service's whole process; returns the exit code: 0 after a clean stop, 1 where it could not start or its own
-    work died (one line on stderr says why), 2 on bad settings."""
+    """A service's whole process; returns the exit code: 0 after a clean stop, 1 if it could not start or its background
+    work died (with one line on stderr), 2 on bad settings."""
     try:
         service, settings = make()
         traces = TracingSettings()
@@ -210,24 +210,24 @@ def run(make: Callable[[], tuple[Service, ServerSettings]]) -> int:
     return 0
 
 
-async def _start_until(server: GrpcServer, told: asyncio.Event) -> None:
-    """Starts the server, unless it is told to stop before it has started."""
+async def _start_until(server: GrpcServer, stop: asyncio.Event) -> None:
+    """Starts the server, unless the stop signal comes before."""
     starting = asyncio.ensure_future(server.start())
-    if await _first(starting, told):
+    if await _first(starting, stop):
         starting.result()
 
 
-async def _work_until(service: Works, told: asyncio.Event) -> None:
-    """Waits until the service is told to stop; raises ServiceDied where its work ends before that."""
+async def _work_until(service: Works, stop: asyncio.Event) -> None:
+    """Waits for the stop signal; raises ServiceDied if the background work ends before."""
     working = asyncio.ensure_future(service.work())
-    if await _first(working, told) and not told.is_set():
+    if await _first(working, stop) and not stop.is_set():
         error = working.exception()
-        raise ServiceDied(f"{type(error).__name__}: {error}" if error else "its work ended by itself") from error
+        raise ServiceDied(f"{type(error).__name__}: {error}" if error else "its background work ended") from error
 
 
-async def _first(task: asyncio.Future[None], told: asyncio.Event) -> bool:
-    """Whether the task is done; where it is told to stop before that, the task is cancelled."""
-    waiting = asyncio.ensure_future(told.wait())
+async def _first(task: asyncio.Future[None], stop: asyncio.Event) -> bool:
+    """Whether the task is done; if the stop signal comes first, the task is cancelled."""
+    waiting = asyncio.ensure_future(stop.wait())
     try:
         await asyncio.wait((task, waiting), return_when=asyncio.FIRST_COMPLETED)
         return task.done()
@@ -250,15 +250,15 @@ def _expiry(identity: Identity) -> float:
         return nan
 
 
-def _on_signal(number: signal.Signals, told: asyncio.Event) -> None:
-    if told.is_set():
+def _on_signal(number: signal.Signals, stop: asyncio.Event) -> None:
+    if stop.is_set():
         os._exit(128 + number)
     log.info("stopping", signal=number.name)
-    told.set()
+    stop.set()
 
 
 def _serve_metrics(address: str) -> Callable[[], None]:
-    """Opens the Prometheus endpoint and returns what closes it."""
+    """Opens the Prometheus endpoint and returns the function that closes it."""
     if not address:
         return lambda: None
     host, _, port = address.rpartition(":")
@@ -266,7 +266,7 @@ def _serve_metrics(address: str) -> Callable[[], None]:
         server, thread = prometheus_client.start_http_server(int(port), host.strip("[]"))
     except OSError as error:
         raise Unavailable(
-            f"cannot serve metrics on {address}: {error.strerror}. Stop what holds that port, or choose another address"
+            f"cannot serve metrics on {address}: {error.strerror}. Stop the program on that port, or change the address"
         ) from error
 
     def close() -> None:

@@ -1,6 +1,6 @@
-"""Clients of the three model services, in `sealkit.types` only. To be made within the event loop that uses them.
+"""Clients of the three model services, in terms of `sealkit.types`. Create them within the event loop that uses them.
 
-Run and trial ids bound to the log travel with every call. Errors come out as `sealkit.errors` classes.
+The bound run and trial ids are sent with every call. Errors are raised as `sealkit.errors` classes.
 """
 
 from __future__ import annotations
@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from seal.evaluator.v1 import evaluator_pb2, evaluator_pb2_grpc
 from seal.generator.v1 import generator_pb2, generator_pb2_grpc
 from seal.trainer.v1 import trainer_pb2, trainer_pb2_grpc
+from seal.type.v1 import model_pb2, text_pb2, training_pb2
 
 from sealkit.errors import DeadlineExceeded, QueueFull, SealError, Unavailable
 from sealkit.observability import tracing
-from sealkit.rpc import convert, correlation
+from sealkit.rpc import correlation
+from sealkit.rpc.mapping import from_pb, to_pb
 from sealkit.rpc.protocols import TrainerInfo
 from sealkit.rpc.replicas import Replica, Replicas
 from sealkit.rpc.status import rpc_errors
@@ -23,8 +25,8 @@ from sealkit.rpc.tls import Identity
 from sealkit.types import (
     AdapterRef,
     Completion,
-    EarlyStopping,
     Evaluation,
+    EvaluationRequest,
     LoraConfig,
     ModelInfo,
     Optimisation,
@@ -32,7 +34,6 @@ from sealkit.types import (
     PolicyExample,
     Progress,
     Prompt,
-    Query,
     Sampling,
     TrainingResult,
     TrainingSpec,
@@ -45,15 +46,15 @@ _INFO_SECONDS = 5.0
 
 
 class _ServiceClient:
-    """What the three have in common: the replicas, a deadline in seconds for each call, errors that name the peer.
+    """Common base: the replicas, a deadline in seconds for each call, errors that name the peer.
 
-    A call that finds its replica dead or full goes to another at once; `on_full` is told where all are full.
+    A call whose replica is dead or full is retried at another at once; `on_full` is called if all are full.
     """
 
     _service: ClassVar[str]
     _stub_class: ClassVar[Any]
     _ask: ClassVar[tuple[str, Any]]
-    """Method that tells the base model, and its request."""
+    """The method that reports the base model, and its request."""
 
     def __init__(
         self,
@@ -82,14 +83,14 @@ class _ServiceClient:
         await self._replicas.close()
 
     async def info(self) -> ModelInfo:
-        """The base model that every replica holds. Raises ModelMismatch where they differ."""
+        """The base model of all replicas. Raises ModelMismatch if they differ."""
         return await self._replicas.model()
 
     async def _held_model(self, replica: Replica) -> ModelInfo:
         method, request = self._ask
         with rpc_errors(f"{self._service} at {replica.address}"):
             answer = await getattr(replica.stub, method)(request, timeout=_INFO_SECONDS)
-        return convert.model_info_from_pb(answer.base_model)
+        return from_pb(answer.base_model, ModelInfo)
 
     async def _call(self, method: str, request: Any, deadline: float | None = None) -> Any:
         tried: set[str] = set()
@@ -104,8 +105,8 @@ class _ServiceClient:
                 self._raise_unless_others(error, tried)
 
     async def _stream(self, method: str, request: Any) -> AsyncGenerator[Any, None]:
-        """The responses; the call is cancelled where the reader stops before the end. One that broke goes to another
-        replica as long as nothing has come of it."""
+        """The responses; the call is cancelled if the reader stops before the end. A broken call is retried at another
+        replica as long as it has yielded nothing."""
         tried: set[str] = set()
         while True:
             began = False
@@ -160,18 +161,18 @@ class GeneratorClient(_ServiceClient):
         editor: str = "",
     ) -> AsyncIterator[Completion]:
         contexts = [
-            generator_pb2.ContextPrompt(context_id=context_id, prompt=convert.prompt_to_pb(prompt), indices=indices)
+            generator_pb2.ContextPrompt(context_id=context_id, prompt=to_pb(prompt, text_pb2.Prompt), indices=indices)
             for context_id, prompt, indices in prompts
         ]
         request = generator_pb2.SampleSelfEditsRequest(
-            policy=convert.policy_to_pb(policy),
+            policy=to_pb(policy, model_pb2.Policy),
             contexts=contexts,
-            sampling=convert.sampling_to_pb(sampling),
+            sampling=to_pb(sampling, text_pb2.Sampling),
             editor=editor,
         )
         async with aclosing(self._stream("SampleSelfEdits", request)) as responses:
             async for response in responses:
-                yield convert.completion_from_pb(response)
+                yield from_pb(response, Completion)
 
 
 class TrainerClient(_ServiceClient):
@@ -185,7 +186,10 @@ class TrainerClient(_ServiceClient):
         self, policy: Policy, spec: TrainingSpec, *, owner: str, retrain: bool = False
     ) -> AsyncIterator[Progress | TrainingResult]:
         request = trainer_pb2.TrainAdapterRequest(
-            policy=convert.policy_to_pb(policy), spec=convert.training_spec_to_pb(spec), owner=owner, retrain=retrain
+            policy=to_pb(policy, model_pb2.Policy),
+            spec=to_pb(spec, training_pb2.TrainingSpec),
+            owner=owner,
+            retrain=retrain,
         )
         return self._train("TrainAdapter", request)
 
@@ -201,10 +205,10 @@ class TrainerClient(_ServiceClient):
         owner: str,
     ) -> AsyncIterator[Progress | TrainingResult]:
         request = trainer_pb2.TrainPolicyRequest(
-            parent=convert.policy_to_pb(parent),
-            examples=[convert.policy_example_to_pb(e) for e in examples],
-            lora=convert.lora_config_to_pb(lora),
-            optimisation=convert.optimisation_to_pb(optimisation),
+            parent=to_pb(parent, model_pb2.Policy),
+            examples=[to_pb(e, trainer_pb2.PolicyExample) for e in examples],
+            lora=to_pb(lora, training_pb2.LoraConfig),
+            optimisation=to_pb(optimisation, training_pb2.Optimisation),
             from_parent=from_parent,
             seed=seed,
             owner=owner,
@@ -217,26 +221,28 @@ class TrainerClient(_ServiceClient):
             async for response in responses:
                 finished = response.WhichOneof("update") == "result"
                 if finished:
-                    yield convert.training_result_from_pb(response.result)
+                    yield from_pb(response.result, TrainingResult)
                 else:
-                    yield convert.progress_from_pb(response.progress)
+                    yield from_pb(response.progress, Progress)
         if not finished:
             raise Unavailable(f"{self._replicas.peer} ended the call without a result")
 
     async def join_adapters(self, policy: Policy, adapter: AdapterRef) -> AdapterRef:
         request = trainer_pb2.JoinAdaptersRequest(
-            policy=convert.policy_to_pb(policy), adapter=convert.adapter_ref_to_pb(adapter)
+            policy=to_pb(policy, model_pb2.Policy), adapter=to_pb(adapter, model_pb2.AdapterRef)
         )
         joined = await self._call("JoinAdapters", request)
-        return AdapterRef(digest=joined.adapter.digest, uri=joined.adapter.uri)
+        return from_pb(joined.adapter, AdapterRef)
 
     async def trainer_info(self) -> TrainerInfo:
         try:
             answer = await self._call("GetTrainerInfo", trainer_pb2.GetTrainerInfoRequest(), _INFO_SECONDS)
-        except DeadlineExceeded as error:  # cut off: who does not say who it is within seconds is away
+        except (
+            DeadlineExceeded
+        ) as error:  # cut off: a peer that does not report its model within seconds is unavailable
             raise Unavailable(error.message) from error
         return TrainerInfo(
-            model=convert.model_info_from_pb(answer.base_model),
+            model=from_pb(answer.base_model, ModelInfo),
             target_modules=tuple(answer.target_modules),
             engine_version=answer.engine_version,
             max_concurrent_jobs=answer.max_concurrent_jobs,
@@ -250,30 +256,6 @@ class EvaluatorClient(_ServiceClient):
     _stub_class = evaluator_pb2_grpc.EvaluatorServiceStub
     _ask = ("GetEvaluatorInfo", evaluator_pb2.GetEvaluatorInfoRequest())
 
-    async def evaluate(
-        self,
-        policy: Policy,
-        adapter: AdapterRef | None,
-        queries: Sequence[Query],
-        *,
-        sampling: Sampling,
-        judge: str,
-        retention_queries: Sequence[Query] = (),
-        retention_limit: int = 0,
-        measure_divergence: bool = False,
-        early_stopping: EarlyStopping | None = None,
-        fresh: bool = False,
-    ) -> Evaluation:
-        request = evaluator_pb2.EvaluateRequest(
-            policy=convert.policy_to_pb(policy),
-            adapter=convert.adapter_ref_to_pb(adapter),
-            queries=[convert.query_to_pb(q) for q in queries],
-            sampling=convert.sampling_to_pb(sampling),
-            judge=judge,
-            retention_queries=[convert.query_to_pb(q) for q in retention_queries],
-            retention_limit=retention_limit,
-            measure_divergence=measure_divergence,
-            early_stopping=convert.early_stopping_to_pb(early_stopping) if early_stopping else None,
-            fresh=fresh,
-        )
-        return convert.evaluation_from_pb(await self._call("Evaluate", request))
+    async def evaluate(self, request: EvaluationRequest) -> Evaluation:
+        message = to_pb(request, evaluator_pb2.EvaluateRequest)
+        return from_pb(await self._call("Evaluate", message), Evaluation)

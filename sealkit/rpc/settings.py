@@ -1,4 +1,4 @@
-"""Where a service listens and how it runs; the environment says it. Each service subclasses this with its prefix."""
+"""Settings of a service process, from the environment. Each service subclasses this with its prefix."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _SECRETS = Path("/run/secrets")
 
 
 def split(value: object) -> object:
-    """A list as an environment variable holds it: separated by commas."""
+    """A list in an environment variable, separated by commas."""
     return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
 
 
@@ -44,29 +44,30 @@ def _upper(value: object) -> object:
 
 
 class ServerSettings(BaseSettings):
-    """What every service has; addresses are `host:port`, port 0 takes a free one."""
+    """Settings of every service; addresses are `host:port`, port 0 takes a free one."""
 
-    # Secrets come as files named like their variables, which Docker and Kubernetes mount there.
+    # Secrets are files named like their variables; Docker and Kubernetes mount them there.
     model_config = SettingsConfigDict(frozen=True, extra="ignore", secrets_dir=_SECRETS if _SECRETS.is_dir() else None)
 
     listen: Address = "127.0.0.1:0"
     metrics_listen: Annotated[str, AfterValidator(lambda value: value and _address(value))] = ""
     """Address of the Prometheus endpoint; empty: off."""
     grace_seconds: float = Field(20, ge=0)
-    """How long calls under way may take to end once the service was told to stop."""
+    """Seconds that running calls may take to end after the stop signal."""
     log_level: Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR"], BeforeValidator(_upper)] = "INFO"
     log_format: Literal["json", "console"] = "json"
     max_message_mib: int = Field(64, ge=1, le=1024)
     max_calls: int = Field(2000, ge=1)
-    """Calls that one caller may have under way at once; one more gets RESOURCE_EXHAUSTED."""
+    """Concurrent calls of one caller; one more gets RESOURCE_EXHAUSTED."""
     tls_ca: str = ""
-    """PEM file of the authorities that callers and called services must come from. Empty: no TLS, for one machine."""
+    """PEM file of the authorities for the certificates of callers and called services. Empty: no TLS, for one
+    machine."""
     tls_cert: str = ""
     tls_key: str = ""
     plaintext: bool = False
-    """Whether to listen without TLS where other machines reach it: anybody there may then do anything."""
+    """Whether to listen without TLS on an address that other machines reach: anyone there is then an admin."""
     tls_client_certificates: bool = True
-    """Whether a caller must show a certificate; without, callers are known by their tokens."""
+    """Whether a caller must present a certificate; without, callers are identified by their tokens."""
     tls_peers: Annotated[tuple[str, ...], NoDecode, BeforeValidator(split)] = ("controller", "worker", "operator")
     """Names of the certificates that may call a model service, separated by commas."""
 
@@ -78,12 +79,12 @@ class ServerSettings(BaseSettings):
 
     @property
     def identity(self) -> Identity | None:
-        """Who this process is; None without TLS. Raises InvalidConfig where the settings are not whole."""
+        """This process's identity; None without TLS. Raises InvalidConfig if the settings are incomplete."""
         return identity_of(self.tls_ca, self.tls_cert, self.tls_key)
 
 
 def explain(error: ValidationError) -> str:
-    """Faulty settings by the names of their environment variables, for a person."""
+    """A message that lists the faulty settings by their environment variables."""
     prefix = next((s.model_config.get("env_prefix", "") for s in _subclasses() if s.__name__ == error.title), "")
     faults = ((prefix + "__".join(str(part) for part in e["loc"])).upper() + f": {e['msg']}" for e in error.errors())
     return "; ".join(faults)

@@ -1,7 +1,7 @@
-"""The rich Status that carries an error of `sealkit.errors` over gRPC, and the way back.
+"""Conversion between the errors of `sealkit.errors` and the rich gRPC Status.
 
-A Status holds one ErrorInfo{reason, domain "seal", metadata}, BadRequest for faulty fields (QuotaFailure
-for used up quotas), RetryInfo where waiting helps (google.rpc error model, AIP-193).
+A Status holds one ErrorInfo{reason, domain "seal", metadata}, BadRequest for faulty fields (QuotaFailure for used up
+quotas), RetryInfo if waiting helps (google.rpc error model, AIP-193).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ DOMAIN = "seal"
 
 _GRPC_CODES = {code.value[0]: code for code in grpc.StatusCode}
 
-# gRPC clients refuse trailers above 8 KiB unless told otherwise; the message travels in them twice.
+# gRPC clients reject trailers above 8 KiB by default; the message is in them twice.
 _MESSAGE_BYTES = 1200
 _TRAILER_BYTES = 7000
 
@@ -37,8 +37,8 @@ def grpc_code_of(error_class: type[SealError]) -> grpc.StatusCode:
 
 
 def status_of(error: SealError) -> status_pb2.Status:
-    """The rich Status of an error, small enough for any gRPC client: where very many fields are faulty, the last
-    violation says how many more there are."""
+    """The rich Status of an error, small enough for any gRPC client: with very many faulty fields, the last violation
+    gives the number of omitted ones."""
     status = status_of_fault(fault_of(error), error.metadata)
     status.message = _clip(status.message)
     if error.retry_after is not None:
@@ -62,12 +62,12 @@ def status_of_fault(fault: Fault, metadata: dict[str, str] | None = None) -> sta
 
 
 def fault_from_status(status: status_pb2.Status) -> Fault:
-    """A Status as a recorded error; the reason is empty where the Status carries none of ours."""
+    """A Status as a recorded error; the reason is empty if the Status has no ErrorInfo of ours."""
     return Fault(code=status.code, reason=_error_info(status).reason, message=status.message)
 
 
 def error_from_status(status: status_pb2.Status) -> SealError:
-    """The error that a Status carries: its class by reason, or by code where the reason is none of ours."""
+    """The error of a Status: its class by reason, or by code if the reason is unknown."""
     info, bad_request, retry = _error_info(status), error_details_pb2.BadRequest(), error_details_pb2.RetryInfo()
     quota, has_retry = error_details_pb2.QuotaFailure(), False
     for detail in status.details:
@@ -87,7 +87,7 @@ def error_from_status(status: status_pb2.Status) -> SealError:
 
 
 def error_from_rpc(error: grpc.Call | grpc.aio.AioRpcError, peer: str) -> SealError:
-    """The error behind a failed call to `peer` (service and address, as a person reads it)."""
+    """The error of a failed call to `peer` (service and address, for the message)."""
     status = rpc_status.from_call(cast(grpc.Call, error))
     if status is not None:
         return error_from_status(status)
@@ -95,14 +95,14 @@ def error_from_rpc(error: grpc.Call | grpc.aio.AioRpcError, peer: str) -> SealEr
     message = {
         grpc.StatusCode.UNAVAILABLE: f"{peer} does not answer; is it running? ({details})",
         grpc.StatusCode.DEADLINE_EXCEEDED: f"{peer} did not answer within the deadline",
-        grpc.StatusCode.UNIMPLEMENTED: f"{peer} does not know this call; is it the service meant? ({details})",
+        grpc.StatusCode.UNIMPLEMENTED: f"{peer} does not have this method; is it the right service? ({details})",
     }.get(code, f"{peer}: {details or code.name}")
     return error_from_status(status_pb2.Status(code=code.value[0], message=message))
 
 
 @contextmanager
 def rpc_errors(peer: str) -> Iterator[None]:
-    """Turns a failed call's RpcError, sync or async, into the SealError behind it."""
+    """Converts a failed call's RpcError, sync or async, to its SealError."""
     try:
         yield
     except grpc.RpcError as error:
@@ -115,7 +115,7 @@ _BY_CODE: dict[int, type[SealError]] = {code: cls for cls, code in reversed(CODE
 
 
 def _by_reason() -> dict[str, type[SealError]]:
-    """Every error class by its reason. Looked up at each call: a plug-in may bring classes of its own."""
+    """Every error class by its reason. Computed at each call: a plug-in may define more classes."""
     found: dict[str, type[SealError]] = {}
     waiting = [SealError]
     while waiting:
@@ -140,7 +140,7 @@ def _error_info(status: status_pb2.Status) -> error_details_pb2.ErrorInfo:
 
 
 def _bad_request(fields: tuple[tuple[str, str], ...], room: int) -> error_details_pb2.BadRequest:
-    """The violations that fit into `room` bytes, all of them unless there are very many."""
+    """The violations that fit into `room` bytes; usually all."""
     bad_request = error_details_pb2.BadRequest()
     for done, (path, description) in enumerate(fields):
         if bad_request.ByteSize() + len(path.encode()) + len(description.encode()) > room:

@@ -1,7 +1,7 @@
-"""JSON-like values to `google.protobuf.Struct` and back, integers kept.
+"""JSON-like values to `google.protobuf.Struct` and back, preserving integers.
 
-A Struct knows doubles only: on the way back whole numbers become int again, and an integer that a double cannot hold
-travels as its decimal string (pydantic takes that for an int).
+A Struct has only doubles: on the way back whole numbers become int again, and an integer that a double cannot represent
+is sent as its decimal string (pydantic parses it as an int).
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def struct_to_pb(value: Mapping[str, Any], *, what: str = "value") -> struct_pb2.Struct:
-    """Raises InvalidInput naming the path of what JSON has no form for."""
+    """Raises InvalidInput with the path of a value that JSON cannot represent."""
     return struct_pb2.Struct(fields={_text(str(k), what): _value_to_pb(v, f"{what}.{k}") for k, v in value.items()})
 
 
 def struct_from_pb(pb: struct_pb2.Struct) -> dict[str, Any]:
-    """Raises InvalidInput on NaN and infinity, for which JSON has no form."""
+    """Raises InvalidInput on NaN and infinity, which JSON cannot represent."""
     return {key: _value_from_pb(value) for key, value in pb.fields.items()}
 
 
@@ -45,14 +45,18 @@ def _value_to_pb(value: Any, path: str) -> struct_pb2.Value:
         case list() | tuple():
             items = [_value_to_pb(item, f"{path}[{i}]") for i, item in enumerate(value)]
             return struct_pb2.Value(list_value=struct_pb2.ListValue(values=items))
-    fault = f"{value!r} has no form in JSON" if isinstance(value, float) else f"{type(value).__name__} is not JSON"
+    fault = (
+        f"{value!r} cannot be represented in JSON"
+        if isinstance(value, float)
+        else f"{type(value).__name__} is not JSON"
+    )
     raise InvalidInput(f"{path}: {fault}", fields=((path, fault),))
 
 
 def _text(value: str, path: str) -> str:
-    """JSON can spell half a surrogate pair; UTF-8 cannot."""
+    """JSON can contain half a surrogate pair; UTF-8 cannot."""
     if _LONE_SURROGATE.search(value):
-        fault = "holds half a surrogate pair, which is no character"
+        fault = "contains half a surrogate pair, which is not a character"
         raise InvalidInput(f"{path}: {fault}", fields=((path, fault),))
     return value
 
@@ -62,7 +66,7 @@ def _value_from_pb(pb: struct_pb2.Value) -> Any:
         case "number_value":
             number = pb.number_value
             if number - number != 0:
-                raise InvalidInput(f"{number} has no form in JSON; send a finite number, a text or null")
+                raise InvalidInput(f"{number} cannot be represented in JSON; send a finite number, a text or null")
             return int(number) if number.is_integer() and abs(number) <= _EXACT else number
         case "string_value":
             return pb.string_value

@@ -1,4 +1,4 @@
-"""TLS both ways: who a process is, and whom it trusts, as three PEM files that may be replaced while it runs."""
+"""Mutual TLS: a process's identity and its trusted authorities, as three PEM files that may be replaced at run time."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ Stamp = tuple[int, ...]
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """`ca`: certificates of the authorities that the other side must come from (two of them while one replaces the
-    other); `cert` with `key`: one's own, the chain included; a client that is known by a token has none."""
+    """`ca`: certificates of the authorities for the other side (two of them during a replacement); `cert` with `key`:
+    the process's own, with its chain; a client with a token has none."""
 
     ca: Path
     cert: Path | None = None
     key: Path | None = None
 
     def channel_credentials(self, token: str = "") -> grpc.ChannelCredentials:
-        """For a client, with a bearer token where it has one. Raises InvalidConfig where a file cannot be read."""
+        """For a client, with its bearer token if it has one. Raises InvalidConfig if a file cannot be read."""
         ca, cert, key = self._read()
         credentials = grpc.ssl_channel_credentials(ca, key, cert)
         if not token:
@@ -35,13 +35,13 @@ class Identity:
         return grpc.composite_channel_credentials(credentials, grpc.access_token_call_credentials(token))
 
     def server_credentials(self, *, client_certificates: bool = True) -> grpc.ServerCredentials:
-        """For a server; with `client_certificates` it lets nobody in without one. The files are read again once they
-        have changed, so a certificate is replaced without a restart; files that went bad leave the old ones in force.
+        """For a server; with `client_certificates` every client needs one. Changed files are reloaded, so a certificate
+        is replaced without a restart; while the files are invalid, the old ones stay in use.
 
-        Raises InvalidConfig where a file cannot be read at the start, or there is no certificate.
+        Raises InvalidConfig if a file cannot be read at the start, or there is no certificate.
         """
         if self.cert is None:
-            raise InvalidConfig("a server needs a certificate of its own: set tls_cert and tls_key")
+            raise InvalidConfig("a server needs its own certificate: set tls_cert and tls_key")
         seen = self.stamp()
         first = self._configuration()
 
@@ -58,12 +58,12 @@ class Identity:
             log.info("certificate replaced", file=str(self.cert))
             return configuration
 
-        # gRPC's own stubs forget that the fetcher returns None while nothing has changed.
+        # gRPC's type stubs omit that the fetcher may return None if nothing has changed.
         fetch = cast("Callable[[], grpc.ServerCertificateConfiguration]", changed)
         return grpc.dynamic_ssl_server_credentials(first, fetch, require_client_authentication=client_certificates)
 
     def stamp(self) -> Stamp:
-        """Changes when a file does. Raises InvalidConfig where one is not there."""
+        """Changes when a file does. Raises InvalidConfig if one is missing."""
         try:
             found = [path.stat() for path in self._files()]
         except OSError as error:
@@ -71,8 +71,8 @@ class Identity:
         return tuple(number for one in found for number in (one.st_mtime_ns, one.st_ino, one.st_size))
 
     def expiry(self) -> float:
-        """When one's own certificate expires, in seconds since the epoch. Raises InvalidConfig."""
-        from cryptography import x509  # the command line and the client do without it
+        """Expiry of the process's own certificate, in seconds since the epoch. Raises InvalidConfig."""
+        from cryptography import x509  # not a dependency of the command line and the client
 
         _, cert, _ = self._read()
         try:
@@ -94,7 +94,7 @@ class Identity:
 
 
 def identity_of(ca: str, cert: str, key: str) -> Identity | None:
-    """The identity of three settings; None where none is set. Raises InvalidConfig where only a part is."""
+    """The identity from three settings; None if none is set. Raises InvalidConfig if only some are."""
     if not (ca or cert or key):
         return None
     if not ca or bool(cert) != bool(key):

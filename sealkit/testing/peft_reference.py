@@ -1,4 +1,4 @@
-"""PEFT's own answers, one prompt and one setting of adapters at a time: what the decoder is compared with."""
+"""PEFT's own answers, one prompt and one set of adapters at a time: the reference for the decoder."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class PeftReference:
             return {file: Path(scratch, name, file).read_bytes() for file in (CONFIG_FILE, WEIGHTS_FILE)}
 
     def answer(self, prompt: Prompt, adapters: Sequence[str], max_tokens: int) -> str:
-        """The greedy text with `adapters` on together, or the base model's."""
+        """The greedy text with all `adapters`, or the base model's."""
         return self.answers([prompt], adapters, max_tokens)[0]
 
     def answers(self, prompts: Sequence[Prompt], adapters: Sequence[str], max_tokens: int) -> list[str]:
@@ -58,7 +58,7 @@ class PeftReference:
         return float(torch.nn.functional.kl_div(subject, base, reduction="none", log_target=True).sum(-1).mean())
 
     def logits(self, text: Prompt | str, adapters: Sequence[str]) -> torch.Tensor:
-        """What is expected next at every position, [tokens, vocabulary]."""
+        """Next-token log-probabilities at every position, [tokens, vocabulary]."""
         with self._with(adapters), torch.inference_mode():
             return cast(torch.Tensor, self._model(input_ids=self._ids(text)).logits[0])
 
@@ -67,7 +67,7 @@ class PeftReference:
         return torch.tensor([ids])
 
     def _with(self, adapters: Sequence[str]) -> AbstractContextManager[object]:
-        """Puts `adapters` on; without any, the base model while the context lasts."""
+        """Activates `adapters` while the context lasts; without any, the base model."""
         if not adapters:
             return cast(AbstractContextManager[object], self._model.disable_adapter())
         self._model.base_model.set_adapter(list(adapters))

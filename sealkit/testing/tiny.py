@@ -62,7 +62,7 @@ def make_tiny_model(
         "bos_token_id": None,
         "eos_token_id": tokenizer.eos_token_id,
         "tie_word_embeddings": arch == "llama",
-        # Wider than the usual 0.02: at this size logits would else be flat and greedy texts all alike.
+        # Larger than the usual 0.02: otherwise logits would be flat at this size and all greedy texts alike.
         "initializer_range": 0.2,
     }
     with torch.random.fork_rng(devices=[]):

@@ -29,7 +29,7 @@ from sealkit.rpc.server import GrpcServer, ServerSettings
 from sealkit.rpc.status import error_from_rpc
 from sealkit.rpc.struct import struct_to_pb
 from tests.unit.controller.changes import change, operator
-from tests.unit.controller.controller_fakes import DOMAIN, RETENTION, records, tiny_config
+from tests.unit.controller.controller_fakes import DOMAIN, RETENTION, manifest, records, tiny_config
 
 METHODS = {method.name: method for method in pb.DESCRIPTOR.services_by_name["ControllerService"].methods}
 _numbers = itertools.count()
@@ -70,7 +70,7 @@ async def furnish(database: Database, tenant: str, *, request_id: str = "made", 
     (trial,) = await database.write(trials.add, lease, [plan])
     taken = await database.write(attempts.take, trial, "worker", previous=None, max_deliveries=3)
     assert isinstance(taken, attempts.Taken)
-    result = Result(state=TrialState.SUCCEEDED, stage_seconds={}, manifest={"found": {}})
+    result = Result(state=TrialState.SUCCEEDED, manifest=manifest())
     await database.write(attempts.finish, taken.lease, result)
     rerun = await database.write(reruns.add, change(trial, f"{request_id} rerun", who))
     await database.write(aliases.set_to, change(f"aliases/{alias}", f"{request_id} alias", who), theta.name, "")

@@ -176,7 +176,7 @@ async def test_watch_outlives_the_controller(controller: FakeController) -> None
 
 @pytest.mark.parametrize("kind", ["async", "sync"])
 async def test_nobody_there_is_said_with_the_address(kind: str) -> None:
-    client = Client(kind, "127.0.0.1:1", patience=0)
+    client = Client(kind, "127.0.0.1:1", reconnect_seconds=0)
     with pytest.raises(Unavailable, match=r"controller at 127\.0\.0\.1:1 does not answer; is it running\?"):
         await client.call("get_run", "runs/x")
     with pytest.raises(Unavailable, match=r"127\.0\.0\.1:1"):

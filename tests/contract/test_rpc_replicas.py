@@ -12,15 +12,18 @@ import grpc
 import pytest
 from seal.evaluator.v1 import evaluator_pb2, evaluator_pb2_grpc
 from seal.trainer.v1 import trainer_pb2, trainer_pb2_grpc
+from seal.type.v1 import model_pb2
 
 from sealkit.errors import ModelMismatch, QueueFull, Unavailable
-from sealkit.rpc import convert, replicas
+from sealkit.rpc import replicas
+from sealkit.rpc.mapping import to_pb
 from sealkit.rpc.replicas import Found, resolved
 from sealkit.rpc.server import GrpcServer
 from sealkit.rpc.services import EvaluatorClient, TrainerClient
 from sealkit.rpc.settings import ServerSettings
 from sealkit.types import (
     AdapterRef,
+    EvaluationRequest,
     LoraConfig,
     ModelInfo,
     Optimisation,
@@ -32,7 +35,7 @@ from sealkit.types import (
 )
 
 MODEL = ModelInfo(
-    name="tiny", digest="ab" * 32, tokenizer_digest="cd" * 32, context_length=64, has_chat_template=False,
+    name="tiny", digest="ab" * 32, tokenizer_digest="cd" * 32, context_length=64,
     dtype="float32", device="cpu",
 )  # fmt: skip
 SPEC = TrainingSpec(
@@ -42,6 +45,7 @@ SPEC = TrainingSpec(
     seed=0,
 )
 POLICY = Policy(name="policies/p-0")
+REQUEST = EvaluationRequest(policy=POLICY, sampling=Sampling(temperature=0.0, max_tokens=1), judge="exact")
 
 
 class Replica(trainer_pb2_grpc.TrainerServiceServicer, evaluator_pb2_grpc.EvaluatorServiceServicer):
@@ -76,20 +80,18 @@ class Replica(trainer_pb2_grpc.TrainerServiceServicer, evaluator_pb2_grpc.Evalua
 
     async def TrainAdapter(self, request: Any, context: Any) -> AsyncIterator[Any]:
         await self._came()
-        result = TrainingResult(
-            adapter=AdapterRef(digest="ef" * 32, uri="memory://x"), cached=False, steps=1, first_loss=1, final_loss=1
-        )
-        yield trainer_pb2.TrainAdapterResponse(result=convert.training_result_to_pb(result))
+        result = TrainingResult(adapter=AdapterRef(digest="ef" * 32), cached=False, steps=1, first_loss=1, final_loss=1)
+        yield trainer_pb2.TrainAdapterResponse(result=to_pb(result, trainer_pb2.TrainingResult))
 
     async def GetTrainerInfo(self, request: Any, context: Any) -> Any:
-        return trainer_pb2.GetTrainerInfoResponse(base_model=convert.model_info_to_pb(self.model))
+        return trainer_pb2.GetTrainerInfoResponse(base_model=to_pb(self.model, model_pb2.BaseModel))
 
     async def Evaluate(self, request: Any, context: Any) -> Any:
         await self._came()
         return evaluator_pb2.EvaluateResponse()
 
     async def GetEvaluatorInfo(self, request: Any, context: Any) -> Any:
-        return evaluator_pb2.GetEvaluatorInfoResponse(base_model=convert.model_info_to_pb(self.model))
+        return evaluator_pb2.GetEvaluatorInfoResponse(base_model=to_pb(self.model, model_pb2.BaseModel))
 
 
 @asynccontextmanager
@@ -119,7 +121,7 @@ async def started(several: list[Replica], calls: int) -> None:
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(replicas, "_LOOK_SECONDS", 0.02)
+    monkeypatch.setattr(replicas, "_POLL_SECONDS", 0.02)
     monkeypatch.setattr(replicas, "_RESOLVE_SECONDS", 0.02)
 
 
@@ -219,9 +221,8 @@ async def test_a_replica_with_another_model_is_never_called() -> None:
 
         client._replicas.resolve = resolve
         await asyncio.sleep(0.2)
-        sampling = Sampling(temperature=0.0, max_tokens=1)
         for _ in range(4):
-            await client.evaluate(POLICY, None, (), sampling=sampling, judge="exact")
+            await client.evaluate(REQUEST)
         assert (right.calls, wrong.calls) == (4, 0)
         with pytest.raises(ModelMismatch, match=second[0].address):
             await client.info()
@@ -244,10 +245,9 @@ async def test_a_cancelled_call_is_cancelled_at_the_replica_within_a_second() ->
     one.opened.clear()
     async with serving(one) as servers:
         trainer, evaluator = TrainerClient(target(servers)), EvaluatorClient(target(servers))
-        sampling = Sampling(temperature=0.0, max_tokens=1)
         calls = [
             asyncio.create_task(train(trainer)),
-            asyncio.create_task(evaluator.evaluate(POLICY, None, (), sampling=sampling, judge="exact")),
+            asyncio.create_task(evaluator.evaluate(REQUEST)),
         ]
         await started([one], 2)
         for call in calls:

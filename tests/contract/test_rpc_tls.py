@@ -30,7 +30,6 @@ MODEL = ModelInfo(
     digest="d",
     tokenizer_digest="t",
     context_length=8,
-    has_chat_template=False,
     dtype="float32",
     device="cpu",
 )
@@ -296,7 +295,7 @@ def test_a_host_that_callers_dial_is_the_controllers_alone(tmp_path: Path) -> No
 
     assert "worker" in make()
     assert make("--host", "gpu1.example").startswith("issued for controller in")  # it was not for that name
-    assert "are good" in " ".join(make("--host", "gpu1.example").split())
+    assert "are valid" in " ".join(make("--host", "gpu1.example").split())
     for_host = {
         path.parent.name
         for path in (tmp_path / "tls").glob("*/tls.crt")

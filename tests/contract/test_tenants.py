@@ -40,8 +40,8 @@ async def built(tmp_path: Path) -> AsyncIterator[Harness]:
 # --- every call -------------------------------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class Said:
-    """What a method answered of team-a's things: to another tenant, to that one of things that never were, and to
-    their owner. `names` says whether the request names any of them."""
+    """What a method answered of team-a's things: to another tenant, to that one of things that never were, and to their
+    owner. `names` says whether the request names any of them."""
 
     names: bool
     foreign: Answer

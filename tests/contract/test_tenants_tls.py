@@ -121,7 +121,7 @@ async def test_quotas_of_the_file_hold_and_change_with_it(harness: Harness) -> N
         first = await a.create_run(tiny_config(), records())
         with pytest.raises(QuotaExceeded) as caught:
             await a.create_run(tiny_config(), records())
-        assert caught.value.fields == (("runs_at_once", "1 of 1 are under way"),)  # through QuotaFailure
+        assert caught.value.fields == (("runs_at_once", "1 of 1 are active"),)  # through QuotaFailure
         await b.create_run(tiny_config(), records())
         harness.write(listed(quotas='\n[[tenant]]\nname = "team-a"\nruns_at_once = 2\ntrials_in_run = 30\n'))
         await a.create_run(tiny_config(), records())

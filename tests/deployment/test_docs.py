@@ -21,9 +21,10 @@ from tests.deployment.test_observability import unknown
 from trainer_svc.settings import TrainerSettings
 
 ROOT = Path(__file__).parents[2]
-PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("configs/*.toml")])
+MAPS = [ROOT / package / "README.md" for package in ("controller", "trainer_svc", "evaluator_svc")]
+PAGES = sorted([*ROOT.glob("*.md"), *MAPS, *ROOT.glob("docs/**/*.md"), *ROOT.glob("configs/*.toml")])
 CHANGES = ROOT / "CHANGELOG.md"
-PAGES.remove(CHANGES)  # it tells of what is gone
+PAGES.remove(CHANGES)  # it names what no longer exists
 _FREE = ("domain.options", "dataset.options", "cost.editors")
 """Keys below these are a domain's, a source's, a name's."""
 

@@ -51,6 +51,7 @@ VALID: dict[str, Message] = {
     ),
     "Evaluate": evaluator_pb2.EvaluateRequest(
         policy=POLICY, queries=[QUERY], sampling=SAMPLING, judge="content", retention_queries=[QUERY],
+        earlier_queries=[QUERY],
         early_stopping=evaluator_pb2.EarlyStopping(confidence=0.9, interval=1),
     ),
     "TrainAdapter": trainer_pb2.TrainAdapterRequest(

@@ -25,10 +25,12 @@ with atheris.instrument_imports(include=["sealkit.judges", "sealkit.domains", "s
 
 def self_edits(text: str) -> None:
     """What a model wrote, in both domains."""
-    domain = KnowledgeDomain({}, InnerLoopConfig())
     payload = {"title": "t", "context": "c", "questions": [{"question": "q", "answer": "a"}]}
+    context = Context(context_id="c", split="train", payload=payload)
     with contextlib.suppress(Rejected):
-        domain.compile(Context(context_id="c", split="train", payload=payload), text, 0)
+        KnowledgeDomain({}, InnerLoopConfig()).compile(context, text, 0)
+    with contextlib.suppress(Rejected):
+        KnowledgeDomain({"style": "questions"}, InnerLoopConfig()).study(context, text)
     with contextlib.suppress(Rejected):
         read_toolkit(text)
 

@@ -25,7 +25,7 @@ from sealkit.rpc.struct import struct_to_pb
 from sealkit.store import MANIFEST, AdapterStore
 from sealkit.testing.tiny import make_tiny_model
 from sealkit.types import LoraConfig
-from tests.security.calls import SERVICES, VALID, call
+from tests.security.calls import SERVICES, call
 from tests.security.harness import ROOT, Harness
 
 DIGEST = "ab" * 32
@@ -66,22 +66,6 @@ def test_an_adapters_file_has_a_plain_name(store: AdapterStore, name: str) -> No
         store.put(DIGEST, {name: b""}, {})
 
 
-@pytest.mark.parametrize(
-    "uri", ["file:///etc/passwd", "../../x", "s3://bucket/x", "http://127.0.0.1:1/x", "\0", "x" * 100_000]
-)
-@pytest.mark.parametrize("name", ["trainer", "generator", "evaluator"])
-def test_the_uri_of_an_adapter_is_not_followed(services: Harness, name: str, uri: str) -> None:
-    method = {"trainer": "TrainAdapter", "generator": "SampleSelfEdits", "evaluator": "Evaluate"}[name]
-    request: Any = type(VALID[method])()
-    request.CopyFrom(VALID[method])
-    request.policy.adapter.digest, request.policy.adapter.uri = DIGEST, uri
-    service = SERVICES[name]
-    with grpc.insecure_channel(services.addresses[name]) as channel:
-        code, said = call(channel, service, service.methods_by_name[method], request.SerializeToString())
-    assert code == "NOT_FOUND"
-    assert DIGEST in said
-
-
 @pytest.mark.parametrize("name", ["/etc/passwd", "../../../secret", "a/../../b", "..", "x\0y", ""])
 def test_a_manifest_names_no_file_outside_its_folder(store: AdapterStore, name: str) -> None:
     folder = stored(store)
@@ -117,7 +101,7 @@ def test_a_file_larger_than_its_manifest_says_is_not_read(store: AdapterStore) -
     folder = stored(store)
     with (folder / WEIGHTS_FILE).open("ab") as file:
         file.truncate(1 << 40)  # a terabyte, of holes
-    with pytest.raises(AdapterCorrupt, match="bytes at most"):
+    with pytest.raises(AdapterCorrupt, match=r"at most .* bytes"):
         store.fetch(DIGEST)
 
 

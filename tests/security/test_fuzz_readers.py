@@ -22,7 +22,7 @@ from sealkit.backends.openai import read_completion
 from sealkit.backends.vllm import read_likely
 from sealkit.config import InnerLoopConfig, load_config
 from sealkit.domains.arc.grids import MalformedGrid, from_text
-from sealkit.domains.base import Rejected, load_domain
+from sealkit.domains.base import Rejected, load_domain, spec_of, study_of
 from sealkit.endpoint import Endpoint, EndpointOptions
 from sealkit.errors import AdapterCorrupt, AdapterMismatch, InvalidConfig, InvalidDataset, InvalidInput, Unavailable
 from sealkit.judges import Answer, load_judge
@@ -176,6 +176,12 @@ def test_self_edits(completion: str) -> None:
             domain.compile(context, completion.replace("\0", "\ufffd"), 0)
         except Rejected as rejected:
             str(rejected).encode()
+    asking = load_domain("knowledge")({"style": "questions"}, InnerLoopConfig())
+    (context,) = asking.contexts([records["knowledge"]])
+    with contextlib.suppress(Rejected):
+        study = study_of(asking, context, completion)
+        assert study is not None
+        spec_of(asking, context, completion, [completion] * len(study.items), 0)
 
 
 @examples(200)

@@ -28,7 +28,7 @@ async def test_what_postgresql_does_not_hold_is_the_callers_fault(server: str, v
     asked = text("SELECT CAST(:v AS bigint)" if isinstance(value, int) else "SELECT :v || ''")
     database = Database(server)
     try:
-        with pytest.raises(InvalidInput, match="database holds"):
+        with pytest.raises(InvalidInput, match="stored in a database"):
             await database.read(lambda c: c.execute(asked, {"v": value}).all())
         assert await database.read(lambda c: c.execute(text("SELECT 1")).scalar_one()) == 1
     finally:

@@ -254,7 +254,7 @@ async def test_a_peer_with_a_thousand_watch_streams_does_not_stop_others(pki: Pa
         refused = [error for error in first if isinstance(error, grpc.aio.AioRpcError)]
         assert len(refused) == 900
         assert {error.code() for error in refused} == {grpc.StatusCode.RESOURCE_EXHAUSTED}
-        assert "calls under way" in str(refused[0].details())
+        assert "calls in progress" in str(refused[0].details())
         assert served.service.watching == 100
         began = time.monotonic()
         assert await code_of(served.address, identity(pki, "nightly")) == "OK"

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from controller.accept import check_config
 from seal_cli.recipe import load_recipe
 from sealkit.config import RunConfig, load_config, parse_config
 from sealkit.domains.base import load_domain
@@ -31,5 +32,15 @@ def test_a_table_given_in_part_keeps_the_defaults_of_its_section(section: str) -
         assert parsed == table.model_copy(update={first: value})
 
 
+def test_what_is_learned_on_the_bare_base_can_be_committed() -> None:
+    config = load_config(Path(__file__).parents[2] / "configs/knowledge_distilled.toml")
+    assert check_config(config.model_copy(update={"task": "adapt"})).inner_loop.start_from == "base"
+
+
 def test_the_demo_and_the_paper_ship() -> None:
-    assert {"arc_llama1b", "arc_smoke", "demo", "knowledge"} <= {path.stem for path in CONFIGS}
+    assert {"arc_llama1b", "arc_smoke", "demo", "knowledge", "knowledge_distilled"} <= {path.stem for path in CONFIGS}
+
+
+def test_the_paper_s_recipe_has_nothing_that_is_not_the_paper_s() -> None:
+    inner = load_config(Path(__file__).parents[2] / "configs/knowledge.toml").inner_loop
+    assert (inner.objective, inner.start_from, inner.anchors.source) == ("sft", "policy", "none")

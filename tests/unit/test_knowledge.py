@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sealkit.config import InnerLoopConfig
-from sealkit.domains.base import Domain, Rejected, load_domain
+from sealkit.domains.base import Domain, Rejected, load_domain, spec_of
 from sealkit.domains.knowledge import KnowledgeDomain
 from sealkit.domains.knowledge.prompts import Style
 from sealkit.errors import InvalidConfig, InvalidDataset, UnknownDomain
@@ -46,8 +46,8 @@ def test_the_question_never_holds_the_passage_and_the_prompt_always_does() -> No
             assert RECORD["context"] in prompt.user
             assert prompt.format is form
             assert len(prompt.shots) == 1
-            # The example must follow the very rule that the sequences are cut by.
-            assert domain(style=style).compile(context, prompt.shots[0].assistant, seed=0)
+            # The example must follow the very rule that the self-edit is read by.
+            assert spec_of(domain(style=style), context, prompt.shots[0].assistant, ["It is so."] * 6, seed=0)
             assert domain(style=style, worked_example=False).prompt(context).shots == ()
     for query, question in zip(plugin.queries(context), RECORD["questions"], strict=True):
         assert query.prompt.user == f"Topic: The Orrin lamp\n{question['question']}"
@@ -134,7 +134,7 @@ def test_an_unknown_option_is_named() -> None:
 def test_a_rejection_says_what_was_wrong_with_the_text() -> None:
     plugin = domain()
     (context,) = plugin.contexts([RECORD])
-    with pytest.raises(Rejected, match="30 of 60 characters are no text"):
+    with pytest.raises(Rejected, match="30 of 60 characters are not text"):
         plugin.compile(context, "a\ufffd" * 30, seed=0)
-    with pytest.raises(Rejected, match="3 letters; the least is 20"):
+    with pytest.raises(Rejected, match="3 letters; the minimum is 20"):
         plugin.compile(context, "abc", seed=0)

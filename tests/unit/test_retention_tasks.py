@@ -131,7 +131,7 @@ class TestHarness:
             retention_records(self.write(tmp_path, **changes), folder=tmp_path, limit=0)
 
     def test_a_file_that_is_not_there_or_no_task(self, tmp_path: Path) -> None:
-        with pytest.raises(InvalidConfig, match="not there"):
+        with pytest.raises(InvalidConfig, match="does not exist"):
             retention_records("other.yaml", folder=tmp_path, limit=0)
         (tmp_path / "broken.yaml").write_text("a: [")
         with pytest.raises(InvalidConfig, match="broken"):

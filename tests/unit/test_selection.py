@@ -1,12 +1,14 @@
 """Selection rules: what is kept, on ties, without rewards, and under many comparisons."""
 
 import math
+from typing import get_args
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from controller.rules.selection import PairedVerdicts, best_of_k, paired_p_value, positive, significant
+from controller.rules.selection import RULES, PairedVerdicts, best_of_k, paired_p_value, positive, significant
+from sealkit.config import SelectionConfig
 
 rewards = st.lists(st.none() | st.floats(-1, 1), max_size=8)
 verdict = st.none() | st.booleans()
@@ -20,6 +22,10 @@ def wins(won: int, lost: int = 0) -> PairedVerdicts:
     return PairedVerdicts(
         (True,) * won + (False,) * lost + (True, False), (False,) * won + (True,) * lost + (True, False)
     )
+
+
+def test_the_config_has_the_names_of_all_rules() -> None:
+    assert set(get_args(SelectionConfig.model_fields["rule"].annotation)) == set(RULES)
 
 
 @pytest.mark.parametrize(

@@ -18,8 +18,8 @@ from sealkit.resources import Estimate
 from sealkit.stats import (
     bootstrap,
     enough,
+    futility_bounds,
     holm,
-    hopeless,
     mcnemar,
     mean_estimate,
     paired_bootstrap,
@@ -182,7 +182,7 @@ class TestHopeless:
     ) -> None:
         n, interval, confidence = early_stopping
         needed = data.draw(st.integers(0, n))
-        stops = hopeless(n, needed, interval, confidence)
+        stops = futility_bounds(n, needed, interval, confidence)
         for right in range(needed, n + 1):
             for look, spent in enumerate(chances_to_be_stopped(n, interval, stops, right)):
                 assert spent <= (1 - confidence) * (look + 1) * interval / n + 1e-9
@@ -193,24 +193,24 @@ class TestHopeless:
     ) -> None:
         n, interval, confidence = early_stopping
         needed = data.draw(st.integers(0, n))
-        stops = hopeless(n, needed, interval, confidence)
+        stops = futility_bounds(n, needed, interval, confidence)
         assert len(stops) == (n - 1) // interval
         for look, limit in enumerate(stops):
             left = n - (look + 1) * interval
             assert needed - left - 1 <= limit < max(needed, 0) or limit == -1 >= needed - left - 1
 
     def test_it_spends_what_it_may(self) -> None:
-        stops = hopeless(40, 20, 4, 0.9)
+        stops = futility_bounds(40, 20, 4, 0.9)
         assert 0.05 < chances_to_be_stopped(40, 4, stops, 20)[-1] <= 0.1
         assert chances_to_be_stopped(40, 4, stops, 8)[-1] > 0.95
 
     def test_less_confidence_stops_sooner(self) -> None:
-        strict, loose = hopeless(40, 20, 4, 0.99), hopeless(40, 20, 4, 0.7)
+        strict, loose = futility_bounds(40, 20, 4, 0.99), futility_bounds(40, 20, 4, 0.7)
         assert all(a <= b for a, b in zip(strict, loose, strict=True))
         assert strict != loose
 
     def test_nothing_needed_nothing_stopped(self) -> None:
-        assert set(hopeless(10, 0, 1, 0.6)) == {-1}
+        assert set(futility_bounds(10, 0, 1, 0.6)) == {-1}
 
     @given(st.integers(1, 200), st.data())
     def test_enough_is_not_below(self, n: int, data: st.DataObject) -> None:

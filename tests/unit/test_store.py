@@ -43,9 +43,9 @@ def test_put_and_fetch(store: AdapterStore) -> None:
     manifest = store.manifest(DIGEST)
     assert manifest["engine"] == "1"
     assert manifest["files"]["adapter_config.json"]["sha256"] == hashlib.sha256(b'{"r": 4}').hexdigest()
-    fs, path = fsspec.core.url_to_fs(ref.uri)
     assert ref.digest == DIGEST
-    assert fs.cat_file(f"{path}/adapter_config.json") == b'{"r": 4}'
+    fs, root = fsspec.core.url_to_fs(store.url)
+    assert fs.cat_file(f"{root}/adapters/{DIGEST[:2]}/{DIGEST}/adapter_config.json") == b'{"r": 4}'
 
 
 def test_putting_again_changes_nothing(store: AdapterStore) -> None:
@@ -57,8 +57,9 @@ def test_putting_again_changes_nothing(store: AdapterStore) -> None:
 
 def test_what_is_not_there_is_named(store: AdapterStore) -> None:
     for call in (store.fetch, store.manifest, store.delete):
-        with pytest.raises(AdapterNotFound, match=DIGEST):
+        with pytest.raises(AdapterNotFound, match=DIGEST) as caught:
             call(DIGEST)
+        assert caught.value.metadata["digest"] == DIGEST, "a rerun goes by it"
 
 
 def test_delete(store: AdapterStore) -> None:
@@ -98,7 +99,7 @@ def test_the_folder_of_another_is_not_taken(store: AdapterStore) -> None:
     store.put(DIGEST, FILES, {})
     path = f"{_folder(store)}/manifest.json"
     store._fs.pipe_file(path, store._fs.cat_file(path).replace(DIGEST.encode(), other.encode()))
-    with pytest.raises(AdapterMismatch, match=f"{DIGEST} holds adapter {other}"):
+    with pytest.raises(AdapterMismatch, match=f"{DIGEST} contains adapter {other}"):
         store.fetch(DIGEST)
 
 

@@ -1,20 +1,20 @@
-"""Capacity: how full trainers and decoders are, what they do in a second, and what a kept self-edit costs."""
+"""Capacity: occupancy and throughput of trainers and decoders, and the cost of a kept self-edit."""
 
 from deploy.grafana.panel import GREEN, RED, YELLOW, Board, Panel, Query, Row
 
 _TRAINERS = '{job="seal-trainer"}'
-"""Every process has every metric; those of the others stand at 0."""
+"""Every process exports every metric; those of the other services are 0."""
 
 
 def _gpu(expression: str) -> Query:
-    """Every service on a node tells of all its GPUs: one of them is enough."""
+    """Every service on a node exports all its GPUs: one of them is enough."""
     return Query(f"max by (gpu, uuid) ({expression})", "GPU {{gpu}} {{uuid}}", needs="an NVIDIA GPU")
 
 
 CAPACITY = Board(
     uid="seal-capacity",
     title="SEAL / Capacity",
-    description="Occupancy, tokens a second, device seconds and cost.",
+    description="Occupancy, tokens per second, device seconds and cost.",
     by_run=True,
     rows=(
         Row(
@@ -22,7 +22,7 @@ CAPACITY = Board(
             (
                 Panel(
                     "Slots in use",
-                    "Share of a trainer's slots that hold a job. Low while the queue is full: workers are too few.",
+                    "Share of a trainer's slots with a job. Low while the queue is full: too few workers.",
                     "percentunit",
                     (Query(f"seal_trainer_slot_occupancy_ratio{_TRAINERS}", "{{instance}}"),),
                     low=0,
@@ -32,7 +32,7 @@ CAPACITY = Board(
                 ),
                 Panel(
                     "Jobs",
-                    "Jobs that train and jobs that wait.",
+                    "Running and waiting jobs.",
                     "short",
                     (Query("sum by (state) (seal_trainer_jobs)", "{{state}}"),),
                 ),
@@ -52,7 +52,7 @@ CAPACITY = Board(
                 ),
                 Panel(
                     "Training",
-                    "Tokens trained on in a second, and optimiser passes.",
+                    "Tokens trained on per second, and engine steps per second.",
                     "short",
                     (
                         Query("sum(rate(seal_train_tokens_total[$__rate_interval]))", "tokens/s"),
@@ -69,7 +69,7 @@ CAPACITY = Board(
                 ),
                 Panel(
                     "Peak memory",
-                    "High water of the trainer: of the GPU's tensors, or of the process on a CPU.",
+                    "Peak memory of the trainer: of the GPU's tensors, or of the process on a CPU.",
                     "bytes",
                     (Query(f"seal_trainer_peak_memory_bytes{_TRAINERS}", "{{instance}}"),),
                 ),
@@ -80,7 +80,7 @@ CAPACITY = Board(
             (
                 Panel(
                     "Decoding",
-                    "Tokens read and sampled in a second by generators and evaluators.",
+                    "Prompt and completion tokens per second of generators and evaluators.",
                     "short",
                     (
                         Query(
@@ -90,8 +90,8 @@ CAPACITY = Board(
                 ),
                 Panel(
                     "Cache hits",
-                    "Share of what was found in a cache: baselines, divergences of policies, adapters in a decoder's"
-                    " memory, trainings in the store.",
+                    "Hit rate of the caches: baselines, divergences of policies, adapters in a decoder's memory,"
+                    " trainings in the store.",
                     "percentunit",
                     (
                         Query(
@@ -105,7 +105,7 @@ CAPACITY = Board(
                 ),
                 Panel(
                     "Prompt tokens read once",
-                    "Share of the prompt tokens that were copied from a text with the same beginning, not read again.",
+                    "Share of the prompt tokens whose keys and values were copied from a row with the same prefix.",
                     "percentunit",
                     (
                         Query(
@@ -118,8 +118,8 @@ CAPACITY = Board(
                     high=1,
                 ),
                 Panel(
-                    "Judge that is a model",
-                    "Verdicts a minute of a judge that is a model: hit was kept from before, ungraded is its failure.",
+                    "Model judge",
+                    "Verdicts per minute of the model judge. Hit: from the cache; ungraded: the judge failed.",
                     "short",
                     (
                         Query(
@@ -136,7 +136,7 @@ CAPACITY = Board(
             (
                 Panel(
                     "GPU utilisation",
-                    "Share of the last moments in which a GPU computed, of all processes.",
+                    "Share of recent time in which a GPU was busy, for all processes.",
                     "percentunit",
                     (_gpu("seal_gpu_utilisation_ratio"),),
                     low=0,
@@ -144,7 +144,7 @@ CAPACITY = Board(
                 ),
                 Panel(
                     "GPU memory",
-                    "Share of a GPU's memory in use. Near 1 a training may not fit: it is split, then refused.",
+                    "Share of a GPU's memory in use. Near 1 a training may not fit: it is split, then rejected.",
                     "percentunit",
                     (_gpu("seal_gpu_memory_used_bytes / seal_gpu_memory_total_bytes"),),
                     low=0,
@@ -153,13 +153,13 @@ CAPACITY = Board(
                 ),
                 Panel(
                     "GPU power",
-                    "What a GPU draws.",
+                    "Power draw of a GPU.",
                     "watt",
                     (_gpu("seal_gpu_power_watts"),),
                 ),
                 Panel(
                     "GPU temperature",
-                    "Of the chip. It slows down by itself when it is too hot; above 87 °C the alert fires.",
+                    "Temperature of the chip. It throttles itself when too hot; above 87 °C the alert fires.",
                     "celsius",
                     (_gpu("seal_gpu_temperature_celsius"),),
                     steps=((80, YELLOW), (87, RED)),
@@ -171,13 +171,13 @@ CAPACITY = Board(
             (
                 Panel(
                     "Device seconds by run",
-                    "What the run's trials took, attributed by share of the tokens where jobs ran together.",
+                    "Device seconds of the run's trials. Jobs that ran together share them by tokens.",
                     "s",
                     (Query('max by (run) (seal_run_device_seconds{run=~"$run"})', "{{run}}"),),
                 ),
                 Panel(
                     "Device seconds for each kept self-edit",
-                    "What a self-edit costs that helped.",
+                    "Cost of a self-edit that selection kept.",
                     "s",
                     (
                         Query(
@@ -189,13 +189,13 @@ CAPACITY = Board(
                 ),
                 Panel(
                     "Tokens by run",
-                    "Tokens read, sampled and trained on.",
+                    "Prompt, completion and training tokens.",
                     "short",
                     (Query('max by (run, kind) (seal_run_tokens{run=~"$run"})', "{{run}} {{kind}}"),),
                 ),
                 Panel(
                     "Device seconds charged",
-                    "Trainer time by how the job ended: time spent on jobs that failed is lost.",
+                    "Trainer time by result of the job; time for failed jobs is lost.",
                     "s",
                     (Query("sum by (result) (increase(seal_trainer_device_seconds_total[1h]))", "{{result}}"),),
                 ),

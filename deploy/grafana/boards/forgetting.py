@@ -8,7 +8,7 @@ _LIMIT = ((0.1, YELLOW), (0.25, RED))
 FORGETTING = Board(
     uid="seal-forgetting",
     title="SEAL / Forgetting",
-    description="Retention, divergence from the base model, R matrix and what was lost.",
+    description="Retention, divergence from the base model, the matrix R and lost queries.",
     by_run=True,
     rows=(
         Row(
@@ -16,7 +16,7 @@ FORGETTING = Board(
             (
                 Panel(
                     "Forgetting of trials",
-                    "Retention accuracy before less after: the median trial, and the one in ten that forgets most.",
+                    "Retention accuracy before minus after: the median trial, and the 90th percentile.",
                     "percentunit",
                     (
                         Query(
@@ -32,7 +32,7 @@ FORGETTING = Board(
                 ),
                 Panel(
                     "Retention accuracy",
-                    "Accuracy on the retention suite after an update; each query was answered right before.",
+                    "Accuracy on the retention suite after an update; each query was answered correctly before.",
                     "percentunit",
                     (
                         Query(
@@ -51,7 +51,7 @@ FORGETTING = Board(
                 ),
                 Panel(
                     "KL to the base model",
-                    "KL(base || adapted) in nats a token, on the context's prompts and on a fixed text.",
+                    "KL(base || adapted) in nats per token, on the context's prompts and on a fixed text.",
                     "none",
                     (
                         Query(
@@ -75,7 +75,7 @@ FORGETTING = Board(
             (
                 Panel(
                     "Forgetting of policies",
-                    "Against the base model on the retention suite. Above the gate's limit a policy is not published.",
+                    "On the retention suite, against the base model. Above the gate's limit a policy is not published.",
                     "percentunit",
                     (
                         Query(
@@ -86,7 +86,7 @@ FORGETTING = Board(
                 ),
                 Panel(
                     "Lost queries",
-                    "Retention queries that the base model answers right and the policy no more.",
+                    "Retention queries that the base model answers correctly and the policy does not.",
                     "short",
                     (
                         Query(
@@ -97,7 +97,7 @@ FORGETTING = Board(
                 ),
                 Panel(
                     "KL of policies",
-                    "KL(base || policy) on the fixed text, in nats a token.",
+                    "KL(base || policy) on the fixed text, in nats per token.",
                     "none",
                     (
                         Query(

@@ -1,4 +1,4 @@
-"""Runs: do self-edits help, which are kept, and at what cost to what the model knew."""
+"""Runs: gain of self-edits, which are kept, and their forgetting."""
 
 from deploy.grafana.panel import RED, YELLOW, Board, Panel, Query, Row
 
@@ -6,7 +6,7 @@ _RUN = '{run=~"$run"}'
 
 
 def _newest(family: str, labels: str = "run", where: str = _RUN) -> str:
-    """Replicas of the API tell the same; one of them is enough."""
+    """Replicas of the API export the same; one of them is enough."""
     return f"max by ({labels}) ({family}{where})"
 
 
@@ -21,7 +21,7 @@ RUNS = Board(
             (
                 Panel(
                     "Runs by state",
-                    "How many runs there are in each state. A run that is queued for long has no worker.",
+                    "Number of runs in each state. A run that is queued for long has no worker.",
                     "short",
                     (Query("max by (state) (seal_runs)", "{{state}}"),),
                     kind="stat",
@@ -30,7 +30,7 @@ RUNS = Board(
                 ),
                 Panel(
                     "Progress",
-                    "Trials that have ended, of those planned.",
+                    "Trials that have ended, as a share of those planned.",
                     "percentunit",
                     (Query(_newest("seal_run_progress_ratio"), "{{run}}"),),
                     width=8,
@@ -40,7 +40,7 @@ RUNS = Board(
                 ),
                 Panel(
                     "Progress by round",
-                    "Trials of a round that have ended, of those begun so far.",
+                    "Trials of a round that have ended, as a share of those created so far.",
                     "percentunit",
                     (Query(_newest("seal_run_round_progress_ratio", "run, round"), "{{run}} round {{round}}"),),
                     width=8,
@@ -50,7 +50,7 @@ RUNS = Board(
                 ),
                 Panel(
                     "Policy version",
-                    "M-steps, or commits, behind the newest policy of a run that was not refused.",
+                    "Version (number of M-steps or commits) of a run's newest policy that was not refused.",
                     "short",
                     (Query(_newest("seal_run_policy_version"), "{{run}}"),),
                     width=12,
@@ -59,7 +59,7 @@ RUNS = Board(
                 ),
                 Panel(
                     "Since the last trial ended",
-                    "Seconds since anything happened, in runs under way. Above 15 minutes the alert fires.",
+                    "Seconds since the last trial ended, in running runs. Above 15 minutes the alert fires.",
                     "s",
                     (
                         Query(
@@ -79,13 +79,13 @@ RUNS = Board(
             (
                 Panel(
                     "Reward by round",
-                    "Mean reward of a round's self-edits: gain, less forgetting and divergence by their weights.",
+                    "Mean reward of a round's self-edits: gain minus weighted forgetting and divergence.",
                     "percentunit",
                     (Query(_newest("seal_run_reward_mean", "run, round"), "{{run}} round {{round}}"),),
                 ),
                 Panel(
                     "Gain by round",
-                    "Mean accuracy with the adapter, less that of the policy without it.",
+                    "Mean accuracy with the adapter, minus that of the policy without it.",
                     "percentunit",
                     (Query(_newest("seal_run_gain_mean", "run, round"), "{{run}} round {{round}}"),),
                 ),
@@ -99,7 +99,7 @@ RUNS = Board(
                 ),
                 Panel(
                     "Gain against retention",
-                    "Each round's mean gain beside one less its mean forgetting: up and to the top is better.",
+                    "Each round's mean gain, and 1 minus its mean forgetting: higher is better for both.",
                     "percentunit",
                     (
                         Query(_newest("seal_run_gain_mean", "run, round"), "gain {{run}} {{round}}"),
@@ -110,7 +110,7 @@ RUNS = Board(
                 ),
                 Panel(
                     "Policies on held-out contexts",
-                    "Accuracy of each policy version's self-edits on contexts that never taught it.",
+                    "Accuracy of each policy version's self-edits on contexts that it was never trained on.",
                     "percentunit",
                     (
                         Query(
@@ -133,14 +133,14 @@ RUNS = Board(
             (
                 Panel(
                     "Reward distribution",
-                    "How the rewards of trials spread over time.",
+                    "Distribution of trial rewards over time.",
                     "percentunit",
                     (Query("sum by (le) (increase(seal_reward_bucket[$__rate_interval]))", "{{le}}"),),
                     kind="heatmap",
                 ),
                 Panel(
                     "Gain distribution",
-                    "How the gains of trials spread over time.",
+                    "Distribution of trial gains over time.",
                     "percentunit",
                     (Query("sum by (le) (increase(seal_gain_bucket[$__rate_interval]))", "{{le}}"),),
                     kind="heatmap",

@@ -11,7 +11,7 @@ SERVICES = Board(
             "Calls",
             (
                 Panel(
-                    "Calls a second",
+                    "Calls per second",
                     "gRPC calls handled, by method.",
                     "reqps",
                     (Query("sum by (method) (rate(seal_grpc_requests_total[$__rate_interval]))", "{{method}}"),),
@@ -19,7 +19,7 @@ SERVICES = Board(
                 ),
                 Panel(
                     "Calls that did not end OK",
-                    "By method and code. RESOURCE_EXHAUSTED is backpressure and heals itself; INTERNAL is a bug.",
+                    "By method and code. RESOURCE_EXHAUSTED is backpressure and is retried; INTERNAL is a bug.",
                     "reqps",
                     (
                         Query(
@@ -32,8 +32,8 @@ SERVICES = Board(
                 ),
                 Panel(
                     "Callers refused",
-                    "Calls refused at the door in an hour: no known caller, or one that may not. A few are somebody's"
-                    " mistake; many are somebody trying.",
+                    "Calls refused in an hour: unknown caller, or no permission. A few are mistakes; many may be an"
+                    " attack.",
                     "short",
                     (
                         Query(
@@ -46,14 +46,14 @@ SERVICES = Board(
                     width=8,
                 ),
                 Panel(
-                    "Seconds a call takes",
-                    "All methods together; training and evaluation take as long as they take.",
+                    "Call duration",
+                    "All methods together, with the long calls for training and evaluation.",
                     "s",
                     quantiles("seal_grpc_seconds"),
                 ),
                 Panel(
-                    "Seconds a call takes, by method",
-                    "95 % of the calls are quicker.",
+                    "Call duration by method, p95",
+                    "95 % of the calls are faster.",
                     "s",
                     (
                         Query(
@@ -70,7 +70,7 @@ SERVICES = Board(
             (
                 Panel(
                     "Targets up",
-                    "1 where Prometheus reaches the service's metrics.",
+                    "1 if Prometheus reaches the service's metrics.",
                     "short",
                     (Query('min by (job, instance) (up{job=~"seal-.*"})', "{{job}} {{instance}}"),),
                     low=0,
@@ -86,7 +86,7 @@ SERVICES = Board(
                 ),
                 Panel(
                     "CPU",
-                    "Cores that each process uses.",
+                    "Cores used by each process.",
                     "short",
                     (
                         Query(
@@ -96,7 +96,7 @@ SERVICES = Board(
                 ),
                 Panel(
                     "Open files",
-                    "Share of the file descriptors that a process may have.",
+                    "Open file descriptors as a share of the process's limit.",
                     "percentunit",
                     (
                         Query(

@@ -1,4 +1,4 @@
-"""Trials: how long each stage takes, what waits, what fails."""
+"""Trials: duration of each stage, the queue, failures."""
 
 from deploy.grafana.panel import RED, YELLOW, Board, Panel, Query, Row, quantiles
 
@@ -12,7 +12,7 @@ TRIALS = Board(
             (
                 Panel(
                     "Trial latency by stage, median",
-                    "Seconds of each stage of a trial: generate, train, evaluate.",
+                    "Duration of each stage of a trial: generate, train, evaluate.",
                     "s",
                     (
                         Query(
@@ -25,7 +25,7 @@ TRIALS = Board(
                 ),
                 Panel(
                     "Trial latency by stage, p95",
-                    "The slowest twentieth.",
+                    "95 % of the stages are faster.",
                     "s",
                     (
                         Query(
@@ -38,14 +38,14 @@ TRIALS = Board(
                 ),
                 Panel(
                     "Whole trials",
-                    "From a trial's row to its end: waiting, all stages, and earlier tries.",
+                    "From a trial's creation to its end: waiting, all stages, and earlier attempts.",
                     "s",
                     quantiles("seal_trial_whole_seconds"),
                     width=8,
                 ),
                 Panel(
-                    "Trials a minute",
-                    "Trials that came to their end, by state.",
+                    "Trials per minute",
+                    "Trials that ended, by state.",
                     "short",
                     (Query("60 * sum by (state) (rate(seal_trials_total[$__rate_interval]))", "{{state}}"),),
                 ),
@@ -62,7 +62,7 @@ TRIALS = Board(
             (
                 Panel(
                     "Queue depth",
-                    "Messages that are not yet acknowledged, and those of them that no worker has had (the lag).",
+                    "Entries that are not yet acknowledged, and those of them not yet delivered to a worker (the lag).",
                     "short",
                     (
                         Query("max by (queue) (seal_queue_depth)", "{{queue}}"),
@@ -71,20 +71,20 @@ TRIALS = Board(
                 ),
                 Panel(
                     "Age of the oldest",
-                    "How long the oldest waiting trial has waited. Above ten minutes the alert fires.",
+                    "Waiting time of the oldest waiting trial. Above ten minutes the alert fires.",
                     "s",
                     (Query("max by (queue) (seal_queue_oldest_seconds)", "{{queue}}"),),
                     steps=((300, YELLOW), (600, RED)),
                 ),
                 Panel(
                     "Deliveries",
-                    "Trials handed to a worker: first, or again because a worker was lost or gave them back.",
+                    "Trials delivered to a worker: first, or again because a worker died or handed them back.",
                     "short",
                     (Query("60 * sum by (kind) (rate(seal_deliveries_total[$__rate_interval]))", "{{kind}}"),),
                 ),
                 Panel(
                     "Dead letters and late results",
-                    "Trials given up after too many deliveries; results refused because the trial was in other hands.",
+                    "Trials given up after too many deliveries; results refused because another worker had the trial.",
                     "short",
                     (
                         Query("sum(increase(seal_dead_letters_total[1h]))", "dead letters"),
@@ -95,11 +95,11 @@ TRIALS = Board(
             ),
         ),
         Row(
-            "What goes wrong",
+            "Failures",
             (
                 Panel(
                     "Rejections by reason",
-                    "Self-edits that compile to no training. Many mean that the policy does not follow the format.",
+                    "Self-edits that do not compile to a TrainingSpec. Many: the policy does not follow the format.",
                     "short",
                     (
                         Query(
@@ -111,7 +111,7 @@ TRIALS = Board(
                 ),
                 Panel(
                     "Share of trials that fail",
-                    "Failed trials of all that ended, over ten minutes. Above one in ten the alert fires.",
+                    "Failed trials as a share of all that ended, over ten minutes. Above one in ten the alert fires.",
                     "percentunit",
                     (
                         Query(
@@ -126,7 +126,7 @@ TRIALS = Board(
                 ),
                 Panel(
                     "Ungraded share",
-                    "Answers on which the judge failed. They count as unknown, never as wrong.",
+                    "Answers on which the judge failed. They count as unknown, never as incorrect.",
                     "percentunit",
                     (
                         Query(
@@ -141,7 +141,7 @@ TRIALS = Board(
                 ),
                 Panel(
                     "Selection",
-                    "Self-edits that selection saw, kept and dropped.",
+                    "Self-edits that selection kept and dropped.",
                     "short",
                     (Query("sum by (result) (increase(seal_selection_trials_total[1h]))", "{{result}}"),),
                 ),

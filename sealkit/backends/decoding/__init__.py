@@ -1,16 +1,16 @@
-"""Continuous batching in process: rows of any adapters and sampling decode together. Nothing here knows asyncio but
-`adapters.py` and `flips.py`; `sealkit.backends.transformers` puts the rooms together.
+"""Continuous batching in process: rows with any adapters and sampling settings decode together. Only `adapters.py` and
+`batch_invariance.py` use asyncio; `sealkit.backends.transformers` assembles the modules.
 
-row.py       one text in the making: its tokens, when it ends
+row.py       one sequence: its tokens, when it ends
 cache.py     keys and values of all rows in one block of memory
 lora.py      adapters side by side on the model's linears, each row with its own
-sampling.py  the next token of each row, from its own seed alone
+sampling.py  the next token of each row, from the row's own seed
 grammar.py   which tokens a JSON schema allows next
-prefill.py   which rows share a beginning, and which are read in one pass
-engine.py    the step: admit, read, decode, let go
-stable.py    an engine whose rows are the same to the bit in any company
-flips.py     how many texts company changes where it can
-divergence.py  how far adapters move the model, read without decoding
+prefill.py   which rows share a prefix, and which are prefilled in one pass
+engine.py    the step: admit, prefill, decode, release
+stable.py    a batch-invariant engine: each row is bitwise the same in any batch
+batch_invariance.py  measures how many texts depend on the batch
+divergence.py  KL between the base model and adapters, without decoding
 loop.py      the one thread that runs the engine, and its bounded queue
-adapters.py  adapters fetched from the store, proven, kept in memory
+adapters.py  adapters fetched from the store, verified, cached in memory
 """

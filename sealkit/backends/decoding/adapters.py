@@ -1,4 +1,4 @@
-"""Adapters by digest: fetched from the store off the event loop, proven to be what was asked for, kept in memory."""
+"""Adapters by digest: fetched from the store off the event loop, verified, cached in memory."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from sealkit.types import AdapterRef
 
 
 class AdapterCache:
-    """At most `limit_bytes` of adapters, the least recently used making way.
+    """At most `limit_bytes` of adapters; the least recently used are evicted.
 
-    An adapter is kept, and answers, only after proof: its files have the hashes of their manifest, the manifest is the
-    digest's and of this base model, and the logits that the trainer noted come out of the engine that will decode.
-    Adapters without such a note (made by others) are taken by their hashes alone.
+    An adapter is used only after verification: its files have the hashes of the manifest, the manifest belongs to the
+    digest and to this base model, and the engine that will decode reproduces the probe logits that the trainer stored.
+    Adapters without a probe (from other sources) are verified by their hashes only.
     """
 
     def __init__(self, store: AdapterStore, held: LoadedModel, loop: DecodeLoop, limit_bytes: int) -> None:
@@ -36,13 +36,15 @@ class AdapterCache:
         self._probe = probe_tokens(held.tokenizer)
 
     async def get(self, ref: AdapterRef) -> Adapter:
-        """Raises AdapterNotFound (also of the policy it was trained over), AdapterCorrupt (or not finite),
-        AdapterMismatch (of another base model, or not the adapter that was asked for)."""
+        """Raises AdapterNotFound (also for the policy that it was trained over), AdapterCorrupt (also for weights that
+        are not finite), AdapterMismatch (another base model, or another adapter than the one requested)."""
         return await self._get(ref.digest, above=())
 
     async def _get(self, digest: str, above: tuple[str, ...]) -> Adapter:
         if digest in above:
-            raise AdapterMismatch(f"adapter {digest} says that it was trained over itself", metadata={"digest": digest})
+            raise AdapterMismatch(
+                f"adapter {digest} claims that it was trained over itself", metadata={"digest": digest}
+            )
         adapter, fresh = await self._kept.get(digest, lambda: self._prove(digest, above))
         CACHE_LOOKUPS.labels("adapter", "miss" if fresh else "hit").inc()
         return adapter
@@ -69,7 +71,7 @@ class AdapterCache:
         return origin, Adapter.of(digest, weights, self._held.model.dtype)
 
     def _read_probe(self, engine: Engine, adapters: tuple[Adapter, ...]) -> tuple[float, ...]:
-        """In the decoding thread, on the way that the adapter's rows will take."""
+        """Runs in the decoding thread, on the same code path as the adapter's rows."""
         with engine.reading([adapters]) as model:
             ids = torch.tensor([self._probe], device=model.device)
             return probe_of(model(input_ids=ids, use_cache=False).logits[0, -1])

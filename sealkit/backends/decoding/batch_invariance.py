@@ -1,4 +1,5 @@
-"""How often a greedy text is another one in company than alone: measured, where it is not ruled out."""
+"""How often a greedy text differs when decoded in a batch instead of alone. Measured where it is not excluded by
+design."""
 
 from __future__ import annotations
 
@@ -8,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from sealkit.types import Prompt, PromptFormat, Sampling
 
 GREEDY = Sampling(temperature=0, max_tokens=24)
-# Of unlike lengths and subjects, because what flips is a near tie of two tokens, and those are anywhere.
+# Of different lengths and subjects: a text changes at a near tie of two tokens, and those can occur anywhere.
 PROMPTS = tuple(
     Prompt(user=text, format=PromptFormat.PLAIN)
     for text in (
@@ -33,7 +34,7 @@ PROMPTS = tuple(
 
 
 async def measure_batch_variance(answer: Callable[[Prompt], Awaitable[str]]) -> float:
-    """Share in [0, 1] of the fixed prompts to which `answer` says another thing when all are asked at once."""
+    """Share in [0, 1] of the fixed prompts whose text from `answer` differs when all are sampled at once."""
     alone = [await answer(prompt) for prompt in PROMPTS]
     together = await asyncio.gather(*(answer(prompt) for prompt in PROMPTS))
     return sum(one != other for one, other in zip(alone, together, strict=True)) / len(PROMPTS)

@@ -1,8 +1,8 @@
-"""Keys and values of every row in one block of memory, in the form that transformers' decoders expect of a cache.
+"""The KV cache of all rows in one block of memory, with the cache interface of transformers' decoders.
 
-Rows are aligned to the left: position p of a row lies at place p, so a row never moves in time, rows of unlike length
-share a step behind one mask, and a common beginning is copied from row to row as it is. Growing, moving and copying are
-one tensor operation for all layers.
+Rows are left-aligned: position p of a row is stored at index p. So rows of different length share a step behind one
+mask, and a common prefix is copied from row to row unchanged. Growing, moving and copying are one tensor operation for
+all layers.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class RowCache(Cache):
     """Keys and values, each [layers, rows, places, heads, dim]; `select` says which rows the next forward reads."""
 
     def __init__(self, model: PreTrainedModel, rows: int) -> None:
-        """Learns the shapes from one token. Raises InvalidModel where a model keeps more than keys and values."""
+        """Infers the shapes from one token. Raises InvalidModel if the model caches more than keys and values."""
         super().__init__(layers=[])
         keys, values = _probe(model)
         self._places = _BLOCK
@@ -48,7 +48,7 @@ class RowCache(Cache):
         self._query_length = positions.shape[1]
 
     def reserve(self, places: int) -> None:
-        """Makes room for positions below `places`."""
+        """Grows the block to hold positions below `places`."""
         if places <= self._places:
             return
         grown = -(-max(places, int(self._places * _GROWTH)) // _BLOCK) * _BLOCK
@@ -67,14 +67,15 @@ class RowCache(Cache):
         self._values[:, target, :length] = self._values[:, source, :length]
 
     def clear(self, slot: int) -> None:
-        """Forgets a row, so that whatever it held cannot leak through a mask."""
+        """Zeroes a row, so that its old values cannot leak through a mask."""
         self._keys[:, slot].zero_()
         self._values[:, slot].zero_()
 
     def update(
         self, key_states: Tensor, value_states: Tensor, layer_idx: int, *_args: object, **_kwargs: object
     ) -> tuple[Tensor, Tensor]:
-        """Writes states [n, heads, s, dim] of a layer; returns what its attention reads, [n, heads, read, dim]."""
+        """Writes states [n, heads, s, dim] of a layer; returns the keys or values that attention reads, [n, heads,
+        read, dim]."""
         keys, values = self._layers[layer_idx]
         for whole, new in ((keys, key_states), (values, value_states)):
             whole.flatten(0, 1).index_copy_(0, self._where, new.transpose(1, 2).flatten(0, 1))
@@ -116,5 +117,5 @@ def _probe(model: PreTrainedModel) -> tuple[Tensor, Tensor]:
             f"({fault}); take a plain decoder such as Llama or Qwen2"
         ) from fault
     if len(layers) != model.config.num_hidden_layers:
-        raise InvalidModel(f"{type(model).__name__} cannot be decoded here: not every layer keeps keys and values")
+        raise InvalidModel(f"{type(model).__name__} cannot be decoded here: not every layer caches keys and values")
     return keys, values

@@ -1,4 +1,4 @@
-"""How far adapters move the model: KL(base || subject), both read in one batch, without decoding."""
+"""KL(base || subject) of adapters: base and subject are read in one batch, without decoding."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _LOGITS = 1 << 26
 
 
 def parts_of(texts: Sequence[Sequence[int]], vocabulary: int) -> list[list[int]]:
-    """Places of the texts (tokens), parted into batches of like length whose logits fit into memory together."""
+    """Indices of the texts (tokens), grouped into batches of similar length whose logits fit into memory together."""
     parts: list[list[int]] = []
     for place in sorted(range(len(texts)), key=lambda place: -len(texts[place])):
         longest = len(texts[parts[-1][0]]) if parts else 0
@@ -30,8 +30,8 @@ def parts_of(texts: Sequence[Sequence[int]], vocabulary: int) -> list[list[int]]
 def divergences(engine: Engine, texts: Sequence[Sequence[int]], adapters: tuple[Adapter, ...]) -> list[float]:
     """Mean KL(base || base with `adapters`) over the positions of each text, in nats a token.
 
-    The texts are read together, each once with the adapters and once without, padded behind their ends (which no token
-    before can see), and longer ones in pieces. Raises FailedPrecondition where the logits are not finite.
+    The texts are read in one batch, each once with the adapters and once without, right-padded (causal attention never
+    sees the padding), longer ones in chunks. Raises FailedPrecondition if the logits are not finite.
     """
     if not adapters:
         return [0.0] * len(texts)

@@ -1,8 +1,9 @@
-"""The step: rows join, are read, decode together, and leave. Runs in one thread; knows no queue and no event loop.
+"""The engine step: rows join, are prefilled, decode together, and leave. Runs in one thread, without queue or event
+loop.
 
-Exactness: the prompt is read without a mask or behind an additive one, rows are aligned to the left, and logits are
-taken at each row's own last token, so a row's numbers are those of the model run on it alone, up to the rounding of a
-matrix product whose number of rows differs (about 1e-6 in float32: greedy and seeded texts come out the same).
+Exactness: the prompt is read without a mask or with an additive one, rows are left-aligned, and logits are taken at
+each row's own last token. So a row's logits are those of the model run on the row alone, up to the rounding of a matrix
+product with another number of rows (about 1e-6 in float32: greedy and seeded texts are the same).
 """
 
 from __future__ import annotations
@@ -29,15 +30,15 @@ from sealkit.observability.metrics import DECODE_REUSED_TOKENS
 
 @dataclass(frozen=True)
 class Left:
-    """A row that left the batch. `broken`: its logits were not finite, so it has no text."""
+    """A row that left the batch. `broken`: its logits were not finite, so there is no text."""
 
     row: Row
     broken: bool = False
 
 
 class Engine:
-    """Decodes up to `max_rows` rows at once, with room for `places` in the cache and at least `adapter_slots` of them
-    among adapters of a rank. Raises InvalidModel where the model is no plain decoder."""
+    """Decodes up to `max_rows` rows at once, with `places` cache positions per row and at least `adapter_slots` slots
+    for the adapters of one rank. Raises InvalidModel if the model is not a plain decoder."""
 
     def __init__(
         self, loaded: LoadedModel, *, max_rows: int, max_rank: int, places: int | None = None, adapter_slots: int = 1
@@ -63,8 +64,8 @@ class Engine:
         return [row for row in self._slots if row is not None]
 
     @property
-    def company(self) -> int:
-        """How many rows should join together where as many wait: a pass over the weights costs the same for one."""
+    def join_rows(self) -> int:
+        """How many rows should join together if that many wait: a pass over the weights costs the same for one row."""
         return max(1, len(self._slots) // 8)
 
     @property
@@ -72,13 +73,13 @@ class Engine:
         return self._slots.count(None)
 
     def fits(self, row: Row, beside: Sequence[Row]) -> bool:
-        """Whether the row's adapters may come in now, next to the running rows and those `beside`."""
+        """Whether the row's adapters fit now, next to those of the running rows and of `beside`."""
         running = [a for other in (*self.running, *beside) for a in other.adapters]
         return self._lora.room(row.adapters, running, self._max_rank)
 
     @torch.inference_mode()
     def admit(self, rows: Sequence[Row]) -> list[Left]:
-        """Reads the prompts of at most `free` rows and samples their first tokens; returns who left already."""
+        """Prefills at most `free` rows and samples their first tokens; returns the rows that left already."""
         running = [(slot, row) for slot, row in enumerate(self._slots) if row is not None]
         empty = (slot for slot, row in enumerate(self._slots) if row is None)
         joiners = [Joiner(row, slot) for row, slot in zip(rows, empty, strict=False)]
@@ -103,21 +104,21 @@ class Engine:
 
     @torch.inference_mode()
     def step(self) -> list[Left]:
-        """One more token for every running row; returns who left."""
+        """Samples one token for every running row; returns the rows that left."""
         self._compact()
         return self._decode()
 
     def drop(self, rows: Collection[Row]) -> None:
-        """Lets rows go that nobody waits for any more."""
+        """Drops rows whose callers have cancelled."""
         self._slots = [None if row in rows else row for row in self._slots]
 
     def forget(self, adapter: Adapter) -> None:
-        """Keeps nothing of an adapter that was read and is not to answer."""
+        """Frees an adapter that failed its verification."""
         self._lora.forget(adapter)
 
     @contextmanager
     def reading(self, rows: Sequence[tuple[Adapter, ...]]) -> Iterator[PreTrainedModel]:
-        """The model apart from the batch: row i of its input goes through the adapters `rows[i]`; for between steps."""
+        """The model outside the batch, for use between steps: row i of its input uses the adapters `rows[i]`."""
         running = [a for row in self.running for a in row.adapters]
         self._last = None
         with torch.inference_mode():
@@ -129,7 +130,7 @@ class Engine:
                 self._lora.use([])
 
     def _compact(self) -> None:
-        """Moves the last rows into holes: rows in a line are read in place, others would be copied at every step."""
+        """Moves the last rows into gaps: contiguous rows are read in place, others would be copied at every step."""
         for hole in range(self._slots.count(None) and len(self.running)):
             if self._slots[hole] is None:
                 last = max(slot for slot, row in enumerate(self._slots) if row is not None)
@@ -143,7 +144,7 @@ class Engine:
         return plan(joiners, running)
 
     def _read(self, group: Sequence[Joiner]) -> Tensor:
-        """Logits [n, vocabulary] after the prompts of `group`, whose shared beginnings are in place."""
+        """Logits [n, vocabulary] after the prompts of `group`, whose shared prefixes are cached."""
         return self._logits(
             [j.slot for j in group], [j.row.adapters for j in group], [j.rest for j in group], [j.shared for j in group]
         )
@@ -158,7 +159,7 @@ class Engine:
 
     @contextmanager
     def _charging(self, rows: Sequence[Row], tokens: Sequence[int]) -> Iterator[None]:
-        """Each row pays for the time in it by its share of the `tokens`."""
+        """Charges the block's time to the rows by their share of the `tokens`."""
         began = time.perf_counter()
         yield
         second = (time.perf_counter() - began) / sum(tokens)
@@ -176,8 +177,8 @@ class Engine:
         width: int = 0,
         **attention: Any,
     ) -> Tensor:
-        """Logits [n, vocabulary] after `tokens` of each row, of which `starts` are cached already; the tokens padded to
-        `width` where that is more than the longest. `attention` goes to the model's attention as it is."""
+        """Logits [n, vocabulary] after `tokens` of each row, of which `starts` are cached already. The tokens are
+        padded to `width` if that is more than the longest. `attention` is passed to the model's attention unchanged."""
         device = self._model.device
         width = max(width, *map(len, tokens))
         ids = torch.tensor([part + [0] * (width - len(part)) for part in tokens], device=device)
@@ -207,7 +208,7 @@ class Engine:
         )
 
     def _accept(self, slots: Sequence[int], rows: Sequence[Row], logits: Tensor) -> list[Left]:
-        """Samples each row's next token; returns who left with it."""
+        """Samples each row's next token; returns the rows that end with it."""
         left = []
         for slot, row, token in zip(slots, rows, next_tokens(logits, rows), strict=True):
             if token is not None:
@@ -216,11 +217,11 @@ class Engine:
                 self._slots[slot] = None
                 left.append(Left(row, broken=token is None))
             if token is None:
-                self._tainted.add(slot)  # cleared when it is filled again: rows of this pass may still copy from it
+                self._tainted.add(slot)  # zeroed when it is reused: rows of this pass may still copy from it
         return left
 
     def _keep_last(self, _head: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
-        """Before the output head: only each row's last token goes on, [n, s, hidden] → [n, 1, hidden]."""
+        """Hook before the output head: keeps only each row's last token, [n, s, hidden] → [n, 1, hidden]."""
         if self._last is None:
             return None
         hidden = args[0]
@@ -234,8 +235,9 @@ def _end_ids(loaded: LoadedModel) -> frozenset[int]:
 
 
 def _transpose_weights(model: PreTrainedModel) -> None:
-    """Lays the weights of the linears out in memory by input, values and shapes unchanged: products with few rows are
-    up to a fifth faster so on a CPU. The output head stays: it may be the embedding too, which is read by row."""
+    """Stores the weights of the linears with the input dimension outermost, values and shapes unchanged: on a CPU
+    products with few rows are up to a fifth faster. The output head is left: it may be tied to the embedding, which is
+    read by row."""
     head = model.get_output_embeddings()  # type: ignore[no-untyped-call]
     for module in model.modules():
         if isinstance(module, nn.Linear) and module is not head:

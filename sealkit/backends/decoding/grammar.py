@@ -1,4 +1,4 @@
-"""Holding a row to a JSON schema: which tokens may come next. By llguidance, which the extra `constrained` brings."""
+"""Constrained decoding: the tokens that a JSON schema allows next, by llguidance (the extra `constrained`)."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ if TYPE_CHECKING:
 _MOST_SCHEMAS = 32
 _MOST_FAULT = 300
 _LAYOUT: Any = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
-"""One way to lay JSON out, the usual one: with any, a model may go on with blanks until its tokens are used up."""
+"""One JSON layout, the usual one. If any were allowed, a model could emit whitespace until its tokens are used up."""
 
 
 class Grammar:
-    """How far a row has come in its schema."""
+    """The state of a row in its schema."""
 
     def __init__(self, matcher: LLMatcher) -> None:
         self._matcher = matcher
 
     def allowed(self, vocabulary: int) -> Tensor:
-        """Which tokens may come next, [vocabulary]; once the value is complete, only the end-of-text token."""
+        """Allowed next tokens, [vocabulary]; once the value is complete, only the end-of-text token."""
         bits = torch.frombuffer(bytearray(self._matcher.compute_bitmask()), dtype=torch.uint8)
         known = (bits[:, None] >> torch.arange(8, dtype=torch.uint8) & 1).bool().flatten()[:vocabulary]
         padding = torch.zeros(vocabulary - len(known), dtype=torch.bool)
         return torch.cat([known, padding])
 
     def take(self, token: int) -> None:
-        """Goes on by a token that was allowed."""
+        """Advances by an allowed token."""
         self._matcher.consume_token(token)
 
     @property
@@ -45,7 +45,7 @@ class Grammar:
 
 
 class Grammars:
-    """Makes grammars for one tokenizer; what was compiled is kept. For one thread at a time."""
+    """Compiles grammars for one tokenizer and caches them. Not thread-safe."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         self._tokenizer = tokenizer
@@ -53,8 +53,8 @@ class Grammars:
         self._compiled: OrderedDict[str, LLMatcher] = OrderedDict()
 
     def make(self, schema: str) -> Grammar:
-        """A grammar at its beginning. Raises Unsupported where llguidance is missing or the tokenizer is not a fast
-        one, InvalidInput on a schema that it does not take."""
+        """A grammar in its initial state. Raises Unsupported if llguidance is missing or the tokenizer is not a fast
+        one, InvalidInput on a schema that llguidance does not support."""
         if schema not in self._compiled:
             read_schema(schema)
             self._compiled[schema] = self._compile(schema)
@@ -67,7 +67,7 @@ class Grammars:
             from llguidance import LLMatcher
         except ImportError as error:
             raise Unsupported(
-                "this service cannot hold a completion to a schema: llguidance is not installed; install it with "
+                "this service cannot constrain completions to a schema: llguidance is not installed; install it with "
                 "pip install seal-suite[constrained], or set editor.constrained to false"
             ) from error
         try:
@@ -84,6 +84,8 @@ class Grammars:
             from llguidance.hf import from_tokenizer
 
             if not isinstance(self._tokenizer, PreTrainedTokenizerFast):
-                raise Unsupported("this model's tokenizer is not a fast one, so no completion can be held to a schema")
+                raise Unsupported(
+                    "this model's tokenizer is not a fast one, so completions cannot be constrained to a schema"
+                )
             self._known = from_tokenizer(self._tokenizer)
         return self._known

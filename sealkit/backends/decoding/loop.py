@@ -1,4 +1,4 @@
-"""The one thread that holds the model and runs the engine, and the bounded queue before it."""
+"""The single thread that owns the model and runs the engine, and its bounded queue."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ T = TypeVar("T")
 
 
 class DecodeLoop:
-    """Rows go in from any thread and come back through futures, in the order in which they end. Errands are done
-    between two steps of the rows, one at a time."""
+    """Rows are submitted from any thread; their futures complete in the order in which the rows end. Errands (other
+    work on the model) run between two steps, one at a time."""
 
     def __init__(self, make_engine: Callable[[], Engine], *, max_waiting: int) -> None:
         self._make_engine = make_engine
@@ -38,13 +38,13 @@ class DecodeLoop:
         self._thread = threading.Thread(target=self._run, name="decode", daemon=True)
 
     def start(self) -> Future[None]:
-        """Starts the thread; the future is done when the model is in memory, or holds why it is not."""
-        self._ready.set_running_or_notify_cancel()  # a start that is given up must not upset the thread
+        """Starts the thread; the future completes when the model is in memory, or fails with the reason."""
+        self._ready.set_running_or_notify_cancel()  # a cancelled start must not break the thread
         self._thread.start()
         return self._ready
 
     def submit(self, row: Row) -> Future[Row]:
-        """Queues a row. Cancelling the future frees it. Raises QueueFull, and Unavailable after the end."""
+        """Queues a row. Cancelling the future frees it. Raises QueueFull, and Unavailable after `close`."""
         with self._changed:
             if self._refusal is not None:
                 raise self._refusal
@@ -57,8 +57,8 @@ class DecodeLoop:
         return future
 
     def do(self, errand: Callable[[Engine], T]) -> Future[T]:
-        """Has `errand` done in the thread; the future holds what it returns, or the SealError it raises. Cancelling the
-        future before its turn drops it. Raises Unavailable after the end."""
+        """Runs `errand` in the thread; the future gets its result, or the SealError that it raises. Cancelling the
+        future before its turn drops it. Raises Unavailable after `close`."""
         with self._changed:
             if self._refusal is not None:
                 raise self._refusal
@@ -68,9 +68,11 @@ class DecodeLoop:
         return future
 
     def close(self) -> None:
-        """Refuses what waits, finishes what runs, ends the thread. Blocks."""
+        """Rejects waiting rows, finishes running ones, ends the thread. Blocks."""
         with self._changed:
-            self._refusal = self._refusal or Unavailable("the decoder is shutting down; ask another replica or later")
+            self._refusal = self._refusal or Unavailable(
+                "the decoder is shutting down; retry at another replica or later"
+            )
             refused = [self._futures.pop(row) for row in self._waiting] + [future for _, future in self._errands]
             self._waiting.clear()
             self._errands.clear()
@@ -88,12 +90,12 @@ class DecodeLoop:
                 began = time.perf_counter()
                 self._turn(engine)
                 self._busy_seconds += time.perf_counter() - began
-        except Exception as error:  # noqa: BLE001 - a thread has no caller: whatever it was goes to all who wait for it
+        except Exception as error:  # noqa: BLE001 - a thread has no caller: any error goes to everyone who waits
             fault = error
         self._end(fault)
 
     def _end(self, fault: BaseException | None) -> None:
-        """The thread's last act: nobody is left waiting for it."""
+        """Last step of the thread: every waiting caller gets an answer."""
         if not self._ready.done():
             self._ready.set_exception(fault or Unavailable("the decoder was closed before it was ready"))
         elif fault is not None:
@@ -101,7 +103,7 @@ class DecodeLoop:
         with self._changed:
             if fault is not None:
                 self._refusal = Unavailable(
-                    f"the decoder stopped: {type(fault).__name__}: {fault}; its log has the trace, restart the service"
+                    f"the decoder stopped: {type(fault).__name__}: {fault}; see its log, restart the service"
                 )
             left = list(self._futures.values()) + [future for _, future in self._errands]
             self._futures.clear()
@@ -111,7 +113,7 @@ class DecodeLoop:
             _fail(left, self._refusal)
 
     def _wait(self, engine: Engine) -> bool:
-        """Until there is something to do; False at the end."""
+        """Waits until there is work; False once the loop is closed."""
         with self._changed:
             self._changed.wait_for(lambda: self._waiting or self._errands or self._refusal or engine.running)
             return bool(self._waiting or self._errands or engine.running)
@@ -138,7 +140,7 @@ class DecodeLoop:
             raise
 
     def _next(self, engine: Engine) -> list[Row]:
-        """Drops rows that nobody waits for; returns those that join now, first come first served."""
+        """Drops cancelled rows; returns those that join now, in order of arrival."""
         joining: list[Row] = []
         with self._changed:
             cancelled = {row for row, future in self._futures.items() if future.cancelled()}
@@ -147,7 +149,7 @@ class DecodeLoop:
             if cancelled:
                 engine.drop(cancelled)
                 self._waiting = deque(row for row in self._waiting if row not in cancelled)
-            if engine.free < min(engine.company, len(self._waiting)):
+            if engine.free < min(engine.join_rows, len(self._waiting)):
                 return []
             while self._waiting and len(joining) < engine.free and engine.fits(self._waiting[0], joining):
                 joining.append(self._waiting.popleft())
@@ -158,7 +160,7 @@ class DecodeLoop:
             futures = [self._futures.pop(one.row, None) for one in left]
         self._done += len(left)
         for one, future in zip(left, futures, strict=True):
-            # From here on the future cannot be cancelled; before, it may have been at any moment.
+            # From here on the future cannot be cancelled; until here it could be at any moment.
             if future is None or not future.set_running_or_notify_cancel():
                 continue
             if one.broken:

@@ -1,9 +1,9 @@
-"""Adapters side by side on the model's linears, each row with its own; the base weights are never touched.
+"""Many LoRA adapters in one batch, each row with its own; the base weights are never changed.
 
-For each linear and each rank the A and B of the adapters in use lie in one slab. A forward then takes two batched
-products a linear, h = x Aᵀ and y += h B, each adapter with its own rows and no others (S-LoRA, arXiv 2311.03285, with
-slabs instead of gathered pages). A row with policy and trial adapter gets both sums, which is exactly the concatenation
-of their ranks.
+For each linear and each rank, the A and B of the adapters in use are stored in one slab (one tensor). A forward then
+takes two batched products per linear, h = x Aᵀ and y += h B, each adapter with its own rows only (S-LoRA, arXiv
+2311.03285, with slabs instead of gathered pages). A row with a policy and a trial adapter gets both sums, which equals
+the concatenation of their ranks.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from sealkit.backends.lora import LoraWeights
 from sealkit.errors import AdapterCorrupt
 
 _PADDING = 2
-"""Adapters share a product while it computes at most so many times the rows that they have."""
+"""Adapters share a product while it computes at most this many times their actual rows."""
 
 
 @dataclass(frozen=True, eq=False)
 class Adapter:
-    """Weights in memory: for each linear's path A [rank, in] and B [rank, out], the scaling in B. No two are the same
-    for having the same name: what was proven of one is not proven of another."""
+    """Weights in memory: for each linear's path A [rank, in] and B [rank, out], the scaling in B. Compared by identity,
+    not by name: the verification of one object says nothing about another."""
 
     digest: str
     rank: int
@@ -33,7 +33,7 @@ class Adapter:
 
     @classmethod
     def of(cls, digest: str, weights: LoraWeights, dtype: torch.dtype) -> Adapter:
-        """In the element type of the model. Raises AdapterCorrupt where a weight is not finite in it."""
+        """Converts to the model's dtype. Raises AdapterCorrupt if a weight is not finite in it."""
         tensors = {
             path: (a.to(dtype), (b.T * weights.scaling).to(dtype).contiguous())
             for path, (a, b) in weights.tensors.items()
@@ -48,7 +48,7 @@ class Adapter:
 
 
 class Block(NamedTuple):
-    """The shape of all products of a forward: so many adapters, with so many rows each."""
+    """The shape of all products of a forward: the number of adapters, and of rows for each."""
 
     adapters: int
     rows: int
@@ -71,10 +71,10 @@ class _Slab:
 
 @dataclass(eq=False)
 class _Run:
-    """Neighbours in the slabs of one rank, in one product: `slots` of them with up to `width` rows each.
+    """Adjacent slots in the slabs of one rank, in one product: `slots` of them with up to `width` rows each.
 
-    `rows` [slots * width] are the rows of the batch in the adapters' order, filled up with any; `real` says which of
-    them count, and `owners` whose they are. All None: the batch itself is in that order.
+    `rows` [slots * width] are the rows of the batch in the adapters' order, padded with arbitrary rows; `real` marks
+    those that count, `owners` the rows they belong to. All None: the batch itself is in that order.
     """
 
     rank: int
@@ -99,15 +99,15 @@ class _Run:
     def _gather(self, x: Tensor) -> Tensor:
         if self.rows is None:
             return x
-        if self.source is not x:  # q, k and v read the same, and so do gate and up
+        if self.source is not x:  # q, k and v have the same input, and so have gate and up
             self.source, self.gathered = x, x.index_select(0, self.rows)
         assert self.gathered is not None
         return self.gathered
 
 
 class RowLora:
-    """Hooks on the linears of `model`: `place` before rows with an adapter run, `use` around each forward. A slab
-    begins with `least_slots` slots and doubles, so a `Block` of as many adapters divides it."""
+    """Hooks on the linears of `model`: call `place` before rows with an adapter run, `use` around each forward. A slab
+    starts with `least_slots` slots and doubles, so a `Block` with that many adapters divides it."""
 
     def __init__(self, model: nn.Module, least_slots: int = 1) -> None:
         self._model = model
@@ -117,12 +117,12 @@ class RowLora:
         self._runs: list[_Run] = []
 
     def room(self, adapters: Iterable[Adapter], running: Iterable[Adapter], limit: int) -> bool:
-        """Whether the ranks of `running` and `adapters` together stay within `limit`; a first one is always let in."""
+        """Whether the ranks of `running` and `adapters` together stay within `limit`; a first one always fits."""
         held = set(running)
         return not held or sum(adapter.rank for adapter in held | set(adapters)) <= limit
 
     def place(self, adapters: Iterable[Adapter], running: Iterable[Adapter]) -> None:
-        """Puts adapters into the slabs; those that no running row has make way."""
+        """Copies adapters into the slabs; those that no running row uses are evicted."""
         wanted = dict.fromkeys(adapters)
         keep = {*running, *wanted}
         for adapter in wanted:
@@ -137,13 +137,13 @@ class RowLora:
             self._write(adapter, slot)
 
     def forget(self, adapter: Adapter) -> None:
-        """Its place in the slabs is free; for an adapter that no row has."""
+        """Frees the adapter's slots; for an adapter that no row uses."""
         slots = self._slots.get(adapter.rank, [])
         slots[:] = [None if held is adapter else held for held in slots]
 
     def use(self, rows: Sequence[Sequence[Adapter]], block: Block | None = None) -> None:
-        """Which adapters the rows of the next forward have, in its order; no rows after it. With `block` a row's sum
-        depends on its own adapters alone: in shape, and in order."""
+        """Sets the adapters of the rows of the next forward, in the batch's order; none after it. With `block` a row's
+        sum depends only on its own adapters, in shape and in order."""
         device = next(self._model.parameters()).device
         levels = (
             [rows]
@@ -195,7 +195,7 @@ class RowLora:
 
 
 def _neighbours(by_slot: Mapping[int, list[int]]) -> list[dict[int, list[int]]]:
-    """Adapters (slot → its rows) parted into runs of slots without a gap and of like numbers of rows."""
+    """Adapters (slot → its rows) grouped into contiguous slots with similar numbers of rows."""
     runs: list[dict[int, list[int]]] = []
     for slot in sorted(by_slot):
         if runs:
@@ -224,8 +224,8 @@ def _run(rank: int, group: Mapping[int, list[int]], batch: int, device: torch.de
 
 
 def _blocks(by_slot: Mapping[int, list[int]], block: Block) -> list[dict[int, list[int]]]:
-    """Adapters (slot → its rows) parted into products that begin at a multiple of `block.adapters` and have at most
-    `block.rows` rows of each."""
+    """Adapters (slot → its rows) grouped into products that start at a multiple of `block.adapters` and have at most
+    `block.rows` rows of each adapter."""
     blocks: dict[tuple[int, int], dict[int, list[int]]] = {}
     for slot, rows in by_slot.items():
         for turn, first in enumerate(range(0, len(rows), block.rows)):

@@ -1,4 +1,4 @@
-"""How prompts are read: rows that begin alike copy what one of them has read, and rows of like length share a pass."""
+"""Prefill plan: rows with a common prefix copy its keys and values, and rows of similar length share a pass."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from sealkit.backends.decoding.row import Row
 
 _LEAST_SHARED = 8
-"""Shorter beginnings are not worth a copy."""
+"""Shorter prefixes are not worth a copy."""
 _PADDING = 32
 """Padding tokens that cost about as much as another pass over the weights."""
 
 
 @dataclass(eq=False)
 class Joiner:
-    """A row about to be read into `slot`: its first `shared` tokens come from the row in slot `donor`."""
+    """A row to be prefilled into `slot`: its first `shared` tokens are copied from the row in slot `donor`."""
 
     row: Row
     slot: int
@@ -28,7 +28,7 @@ class Joiner:
 
 
 def plan(joiners: Sequence[Joiner], running: Iterable[tuple[int, Row]]) -> list[list[Joiner]]:
-    """Passes in order. Rows share what they have in common with a running row, or with a joiner of an earlier pass,
+    """The passes in order. A row shares its common prefix with a running row, or with a joiner of an earlier pass,
     under the same adapters; the last token of a prompt is always read, for its logits."""
     first: list[Joiner] = []
     second: list[Joiner] = []

@@ -1,4 +1,4 @@
-"""One text in the making: what was asked, what was sampled so far, and when it ends."""
+"""One sequence: its request, the tokens sampled so far, and when it ends."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ _SLACK_TOKENS = 8
 
 @dataclass(eq=False)
 class Row:
-    """A request inside the engine. `adapters` go on the base together (policy first, then trial); `limit` is the most
-    tokens to sample, the context length taken into account; `grammar` holds the text to a schema."""
+    """A request inside the engine. `adapters` are all applied to the base (policy first, then trial); `limit` is the
+    largest number of tokens to sample, given the context length; `grammar` constrains the text to a schema."""
 
     prompt: list[int]
     sampling: Sampling
@@ -36,7 +36,7 @@ class Row:
         return len(self.prompt) + len(self.tokens) - 1
 
     def accept(self, token: int, tokenizer: PreTrainedTokenizerBase, end_ids: Collection[int]) -> None:
-        """Takes the next token; sets `text` and `finish_reason` where the row ends with it."""
+        """Appends the next token; sets `text` and `finish_reason` if the row ends with it."""
         self.tokens.append(token)
         if self.grammar is not None:
             self.grammar.take(token)

@@ -1,5 +1,5 @@
-"""The next token of each row. A row's noise comes from its own seed and its own position alone, never from its place in
-a batch, so the same request gives the same text in any company."""
+"""The next token of each row. A row's random numbers depend only on its seed and position, never on its index in the
+batch, so the same request gives the same text in any batch."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from sealkit.types import Sampling
 
 _MASK = 2**64 - 1
 _COLDEST = 1e-30
-"""A lower temperature is this one: at either the likeliest token alone is left, and float32 has nothing to divide by
-below 1e-38."""
+"""Lower temperatures are raised to this one: either leaves only the most likely token, and float32 cannot divide by
+less than 1e-38."""
 _LIKELY = 1e-4
-"""Tokens above this are few enough to sort in no time, and mostly hold the nucleus."""
+"""The tokens above this are few enough to sort quickly, and usually contain the nucleus."""
 
 
 class Sampled(Protocol):
-    """What is read of a row."""
+    """The fields of a row that are read here."""
 
     @property
     def sampling(self) -> Sampling: ...
@@ -34,7 +34,7 @@ class Sampled(Protocol):
 
 
 def next_tokens(logits: Tensor, rows: Sequence[Sampled]) -> list[int | None]:
-    """The next token of each row from its logits [n, vocab]; None where they are not finite."""
+    """The next token of each row from its logits [n, vocab]; None for a row whose logits are not finite."""
     logits = _held_to_grammars(logits, rows)
     best, greedy = logits.max(dim=-1)
     finite = best.isfinite().tolist()
@@ -46,7 +46,7 @@ def next_tokens(logits: Tensor, rows: Sequence[Sampled]) -> list[int | None]:
 
 
 def _held_to_grammars(logits: Tensor, rows: Sequence[Sampled]) -> Tensor:
-    """The logits, minus infinity where a row's grammar does not allow a token."""
+    """The logits, set to minus infinity for tokens that a row's grammar does not allow."""
     held = {place: row.grammar for place, row in enumerate(rows) if row.grammar is not None}
     if not held:
         return logits
@@ -71,13 +71,13 @@ def _mix(z: int) -> int:
 def _draw(logits: Tensor, sampling: Sampling, u: float) -> int:
     """Inverts the distribution at `u`; with `top_p` that of the most probable tokens, cut where their mass reaches it
     (Holtzman et al. 2020)."""
-    # Scaled after the maximum is taken off: a tiny temperature must not make infinities.
+    # Scaled after the maximum is subtracted, so that a tiny temperature does not give infinities.
     weights = torch.softmax((logits.float() - logits.max()) / max(sampling.temperature, _COLDEST), dim=-1)
     if sampling.top_p == 1:
         return _invert(weights, u)
     candidates, mass = _above(weights, _LIKELY)
     if mass.sum() < sampling.top_p:
-        # Tokens below this hold less than 1 - top_p together, so all of the nucleus lies above.
+        # Tokens below this have less than 1 - top_p in all, so the whole nucleus is above.
         candidates, mass = _above(weights, (1 - sampling.top_p) / weights.numel())
     mass, order = mass.sort(descending=True, stable=True)
     nucleus = int((mass.cumsum(0) < sampling.top_p).sum()) + 1

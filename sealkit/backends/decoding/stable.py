@@ -1,16 +1,16 @@
-"""Decoding that does not depend on company, to the bit, in any element type.
+"""Batch-invariant decoding: bitwise the same in any batch, in any dtype.
 
-A matrix product rounds by its shape, so here every shape follows from the row alone:
+The rounding of a matrix product depends on its shape, so here every shape is a function of the row alone:
 
-* prompts are read one at a time, in pieces of a fixed length that begin at its multiples; whatever a row begins with
-  has the same keys and values wherever it was read, so beginnings are shared as ever, down to such a multiple;
-* a decoding step takes a fixed number of places, filled or not, through the linears and norms, where rows do not meet;
+* prompts are prefilled one at a time, in chunks of a fixed length that start at its multiples; so a prefix has the
+  same keys and values in every computation, and prefixes are still shared, rounded down to such a multiple;
+* a decoding step passes a fixed number of rows, padded, through the linears and norms, where rows do not interact;
 * attention is called row by row, on the row's own keys;
 * adapters are added in products of a fixed number of adapters and rows each, the policy's before the trial's.
 
-What a shape does not fix is whether a product treats all its rows alike. That is tried out at the start, on the model
-itself; where it does not (or rows meet, as in a mixture of experts), rows are decoded one by one, which is slow and
-cannot fail.
+A fixed shape does not guarantee that a product treats all its rows alike. That is tested at the start, on the model
+itself. If it does not (or rows interact, as in a mixture of experts), rows are decoded one by one, which is slow but
+always exact.
 """
 
 from __future__ import annotations
@@ -36,20 +36,20 @@ from sealkit.errors import InvalidModel
 _log = structlog.get_logger(__name__)
 _PIECE = 64
 _TILE = 32
-"""Places of a decoding step. With SmolLM2-135M on a CPU two steps of 16 take half as long again as one of 32."""
+"""Rows of a decoding step. With SmolLM2-135M on a CPU two steps of 16 take 1.5 times as long as one of 32."""
 _ALONE = Block(adapters=1, rows=1)
 _ATTENTION = "seal_rows"
 
 
 class StableEngine(Engine):
-    """An engine whose rows come out the same to the bit, alone and in any company, on one machine with one number of
-    threads. Raises InvalidModel where the model's attention is not torch's own."""
+    """An engine whose rows are bitwise the same alone and in any batch, on one machine with one number of threads.
+    Raises InvalidModel if the model's attention is not torch's own."""
 
     def __init__(self, loaded: LoadedModel, *, max_rows: int, max_rank: int) -> None:
         if loaded.model.config._attn_implementation not in ("sdpa", _ATTENTION):
             raise InvalidModel(
-                f"{type(loaded.model).__name__} has an attention of its own, so its texts may depend on their company; "
-                "set deterministic to off"
+                f"{type(loaded.model).__name__} has its own attention, so its texts may depend on the batch; set "
+                "deterministic to off"
             )
         self._tile, self._block = _TILE, Block(8, 8 if loaded.model.device.type == "cuda" else 4)
         super().__init__(
@@ -92,7 +92,7 @@ class StableEngine(Engine):
         return left
 
     def _tile_logits(self, first: int, members: Sequence[Row | None]) -> Tensor:
-        """Logits [tile, vocabulary] of the rows in the places from `first` on; of places without a row: nothing."""
+        """Logits [tile, vocabulary] of the rows at the indices from `first` on; undefined for empty ones."""
         rows = [*members, *[None] * (self._tile - len(members))]
         return self._logits(
             list(range(first, first + self._tile)),
@@ -105,7 +105,7 @@ class StableEngine(Engine):
 
     @torch.inference_mode()
     def _treats_rows_alike(self) -> bool:
-        """Whether equal rows give equal logits in every place, and the same beside others."""
+        """Whether equal rows give equal logits at every index of the batch, also beside other rows."""
         places, vocabulary = list(range(self._tile)), self._model.config.vocab_size
 
         def logits(ids: list[int]) -> Tensor:
@@ -130,7 +130,8 @@ def row_attention(
     **options: Any,
 ) -> tuple[Tensor, None]:
     """Attention of one new token a row, `query` [n, heads, 1, dim], each on the first `row_ends[i]` of its own keys and
-    values [n, kv heads, places, dim]; none for 0. Without `row_ends` as ever. Returns [n, 1, heads, dim]."""
+    values [n, kv heads, places, dim]; none for 0. Without `row_ends`, ordinary attention. Returns [n, 1, heads,
+    dim]."""
     if row_ends is None:
         return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **options)
     out = query.new_zeros((len(query), 1, query.shape[1], value.shape[-1]))

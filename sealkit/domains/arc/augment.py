@@ -1,8 +1,8 @@
-"""Training tasks made of a task's demonstrations: some left out, one of those asked for, all of it augmented.
+"""Training tasks from a task's demonstrations: some are left out, one of those is the query, all grids are augmented.
 
 The sets are those of SEAL's reference code (arXiv 2506.10943, after test-time training, arXiv 2411.07279);
-`benchmarks/reference_parity.py arc` compares them with recorded ones. They do not depend on hash order: what comes
-twice is dropped by content, and the rest is sorted before anything is drawn.
+`benchmarks/reference_parity.py arc` compares them with recorded ones. They do not depend on hash order: duplicates are
+dropped by content, and the rest is sorted before anything is drawn.
 """
 
 from __future__ import annotations
@@ -28,19 +28,19 @@ from sealkit.domains.arc.transforms import (
 
 LEAVE_OUT = (1, 2)
 MAX_SHIFT = 4
-"""A grid is translated by less than this, and by less than its side."""
+"""Translations are below this, and below the grid's side."""
 
 
 def training_tasks(pairs: Sequence[Pair], chosen: DataGeneration, *, seed: int) -> list[Task]:
-    """Leave-one-out and leave-two-out, augmented as `chosen`, then again with colours and demonstrations permuted; in
-    an order that the seed decides, so that the first n are drawn by seed."""
+    """Leave-one-out and leave-two-out, augmented as `chosen`, then again with colours and demonstrations permuted, in
+    an order given by the seed, so that the first n are a random sample."""
     tasks = [task for n in LEAVE_OUT for task in permuted(augmented(pairs, n, chosen, seed), chosen.any, seed)]
     return [tasks[i] for i in np.random.RandomState(_seed32(seed)).permutation(len(tasks))]
 
 
 def leave_out(pairs: Sequence[Pair], n: int) -> list[Task]:
-    """Every task that asks for one demonstration and shows the others but n - 1 of them. With two demonstrations and
-    n = 2 none is left to show."""
+    """Every task with one demonstration as the query and all others but n - 1 shown. With two demonstrations and n = 2
+    none is shown."""
     tasks = []
     for asked in range(len(pairs)):
         others = [i for i in range(len(pairs)) if i != asked]
@@ -50,7 +50,8 @@ def leave_out(pairs: Sequence[Pair], n: int) -> list[Task]:
 
 
 def augmented(pairs: Sequence[Pair], n: int, chosen: DataGeneration, seed: int) -> list[Task]:
-    """`leave_out`, and each of it under every chosen transform that keeps it within 30 × 30; sorted, none twice."""
+    """`leave_out`, and each of its tasks under every chosen transform that stays within 30 × 30; sorted, without
+    duplicates."""
     plain = leave_out(pairs, n)
     changed = [transform.on(task) for transform in transforms(chosen) for task in plain]
     if chosen.use_basic_augmentations:
@@ -59,8 +60,8 @@ def augmented(pairs: Sequence[Pair], n: int, chosen: DataGeneration, seed: int) 
 
 
 def permuted(tasks: Sequence[Task], recoloured: bool, seed: int) -> list[Task]:
-    """The tasks, and each once more with its demonstrations in another order and, where asked for, its colours
-    permuted; sorted, none twice."""
+    """The tasks, and each once more with its demonstrations reordered and, if requested, its colours permuted; sorted,
+    without duplicates."""
     rng = np.random.RandomState(_seed32(seed))
     again = []
     for task in tasks:
@@ -70,7 +71,7 @@ def permuted(tasks: Sequence[Task], recoloured: bool, seed: int) -> list[Task]:
 
 
 def transforms(chosen: DataGeneration) -> list[Transform]:
-    """What the flags choose, but for the translation, which is drawn."""
+    """The transforms of the flags, except the translation, which is random."""
     groups = (
         (chosen.use_basic_augmentations, (*TURNS, *REFLECTIONS)),
         (chosen.use_size_augmentations, SIZES),
@@ -81,8 +82,8 @@ def transforms(chosen: DataGeneration) -> list[Transform]:
 
 
 def translated(task: Task, seed: int) -> Task:
-    """Every grid rolled. The shifts of a pair, the input's and then the output's, are drawn anew from the seed for each
-    pair, as the reference does; so they follow the sizes of the grids, and alike pairs move alike."""
+    """Every grid rolled. The shifts of a pair, the input's and then the output's, are drawn from the seed for each
+    pair, as the reference does; so they depend on the sizes of the grids, and equal pairs move equally."""
 
     def move(pair: Pair) -> Pair:
         rng = np.random.RandomState(_seed32(seed))

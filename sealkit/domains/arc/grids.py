@@ -20,19 +20,19 @@ COLOURS = 10
 
 
 class GridStyle(StrEnum):
-    """How a grid is written. Which costs least depends on the tokenizer: Llama 3 joins digits in threes, so `compact`
-    hides columns from it; tokenizers that take digits one by one read `compact` with one token a cell."""
+    """How a grid is written. The cheapest style depends on the tokenizer: Llama 3 joins digits in threes, so `compact`
+    hides columns from it; tokenizers that split digits read `compact` with one token per cell."""
 
     LIST = "list"
     """`[[0, 1], [2, 3]]`, as SEAL does."""
     SPACED = "spaced"
-    """A row a line, colours with a space between."""
+    """One row per line, colours separated by spaces."""
     COMPACT = "compact"
-    """A row a line, colours without anything between."""
+    """One row per line, colours without separator."""
 
 
 class MalformedGrid(ValueError):
-    """A text that is no grid; the message says why."""
+    """A text that is not a grid; the message says why."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,7 +43,7 @@ class Pair:
 
 @dataclass(frozen=True, eq=False)
 class Task:
-    """Demonstrations and one test pair. Two tasks are the same where their `key` is."""
+    """Demonstrations and one test pair. Two tasks are equal if their `key` is."""
 
     train: tuple[Pair, ...]
     test: Pair
@@ -66,7 +66,7 @@ class Task:
 
 
 def make_grid(rows: Sequence[Sequence[int]]) -> Grid:
-    """A grid of lists of colours. Raises MalformedGrid: empty, ragged, too large, or not of whole numbers 0-9."""
+    """A grid from lists of colours. Raises MalformedGrid if it is empty, ragged, too large, or not of integers 0-9."""
     if not rows or not rows[0]:
         raise MalformedGrid("it is empty")
     if ragged := next((i for i, row in enumerate(rows) if len(row) != len(rows[0])), 0):
@@ -76,7 +76,7 @@ def make_grid(rows: Sequence[Sequence[int]]) -> Grid:
     for row in rows:
         for cell in row:
             if type(cell) is not int or not 0 <= cell < COLOURS:
-                raise MalformedGrid(f"{cell!r} is no colour; there are 0 to 9")
+                raise MalformedGrid(f"{cell!r} is not a colour; colours are 0 to 9")
     return np.array(rows, dtype=np.uint8)
 
 
@@ -92,12 +92,12 @@ _LINES = re.compile(r"[0-9](?: ?[0-9])*(?:[^\S\n]*\n\s*[0-9](?: ?[0-9])*)*")
 
 
 def from_text(text: str) -> Grid:
-    """The grid that a text holds, in any style and with nothing else in it but space. Raises MalformedGrid."""
+    """The grid of a text, in any style and with nothing but white space around it. Raises MalformedGrid."""
     text = text.strip()
     if text.startswith("["):
         return make_grid(_rows_of_json(text))
     if not _LINES.fullmatch(text):
-        raise MalformedGrid("it is no grid: rows of the digits 0-9, or a JSON list of lists, are wanted")
+        raise MalformedGrid("it is not a grid: expected rows of the digits 0-9, or a JSON list of lists")
     return make_grid([[int(cell) for cell in line if cell.isdigit()] for line in text.splitlines() if line.strip()])
 
 
@@ -105,7 +105,7 @@ def _rows_of_json(text: str) -> list[list[int]]:
     try:
         rows = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise MalformedGrid("its JSON is broken") from error
+        raise MalformedGrid("its JSON is invalid") from error
     if not isinstance(rows, list) or not all(isinstance(row, list) for row in rows):
-        raise MalformedGrid("it is no list of lists")
+        raise MalformedGrid("it is not a list of lists")
     return rows

@@ -1,4 +1,4 @@
-"""The ARC plug-in: the policy chooses tools; an adapter trained with them on a task's demonstrations solves it."""
+"""The ARC plug-in: the policy chooses tools; an adapter is trained with them on a task's demonstrations."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from sealkit import limits
 from sealkit.config import InnerLoopConfig
 from sealkit.domains.arc.augment import training_tasks
 from sealkit.domains.arc.grids import GridStyle, Pair, to_text
@@ -30,8 +31,8 @@ from sealkit.types import Prompt, PromptFormat, PromptLoss, Query, TrainingExamp
 
 _LOSS = {Strategy.ALL: PromptLoss.ALL, Strategy.OUTPUT: PromptLoss.SHOTS}
 
-MOST_VIEWS = 65
-"""What a query may have: its own prompt and 64 others."""
+MOST_VIEWS = 1 + limits.VIEWS
+"""Most ways to ask a query: its own prompt and 64 views."""
 ORACLE = Toolkit(
     data_generation=DataGeneration(
         use_basic_augmentations=True,
@@ -41,7 +42,7 @@ ORACLE = Toolkit(
     ),
     training=Training(strategy=Strategy.OUTPUT, learning_rate=1e-4, num_train_epochs=2),
 )
-"""The choice that test-time training makes by hand (arXiv 2411.07279), within SEAL's 375 steps."""
+"""The fixed choice of test-time training (arXiv 2411.07279), within SEAL's 375 steps."""
 
 
 class ArcOptions(BaseModel):
@@ -51,33 +52,33 @@ class ArcOptions(BaseModel):
 
     grid_style: GridStyle = GridStyle.LIST
     task_format: PromptFormat = PromptFormat.AUTO
-    """How tasks are rendered, in training as in evaluation."""
+    """How tasks are rendered, in training and in evaluation."""
     prompt_format: PromptFormat = PromptFormat.AUTO
-    """How the editor is asked for its choice."""
+    """How the editor's prompt is rendered."""
     max_examples: int = Field(250, ge=1, le=10000)
-    """Training examples of a trial; more are drawn from by seed."""
+    """Most training examples of a trial; from more, a sample is drawn by seed."""
     max_example_characters: int = Field(8192, ge=1)
     """Longer examples are left out."""
     max_steps: int = Field(375, ge=1)
-    """A self-edit that asks for more optimiser steps is rejected."""
+    """A self-edit with more optimiser steps is rejected."""
     views: tuple[str, ...] = tuple(turn.name for turn in TURNS)
-    """Turned and flipped forms of the test that are asked beside the plain one."""
+    """Rotated and mirrored forms of the test that are asked beside the plain one."""
     permutations: int = Field(1, ge=0, le=8)
     """How often each form is asked again with its demonstrations in another order."""
     oracle: Toolkit = ORACLE
-    """The best fixed choice by hand: what the arm `oracle` does on every task."""
+    """The best fixed choice: what the arm `oracle` does on every task."""
 
     @field_validator("views")
     @classmethod
     def _known(cls, views: tuple[str, ...]) -> tuple[str, ...]:
         if unknown := [name for name in views if name not in VIEWS]:
-            raise ValueError(f"there is no view {unknown[0]!r}; there are {', '.join(turn.name for turn in TURNS)}")
+            raise ValueError(f"unknown view {unknown[0]!r}; valid views: {', '.join(turn.name for turn in TURNS)}")
         return views
 
     @model_validator(mode="after")
     def _few_enough(self) -> ArcOptions:
         if (asked := (1 + len(self.views)) * (1 + self.permutations)) > MOST_VIEWS:
-            raise ValueError(f"views and permutations make {asked} ways to ask; {MOST_VIEWS} are the most")
+            raise ValueError(f"views and permutations make {asked} ways to ask; the limit is {MOST_VIEWS}")
         return self
 
 
@@ -112,7 +113,7 @@ class ArcDomain:
         )
 
     def compile(self, context: Context, completion: str, seed: int) -> TrainingSpec:
-        """Raises Rejected: NO_JSON, INVALID_TOOLKIT, TOO_MANY_STEPS, or NO_EXAMPLES where all are too long."""
+        """Raises Rejected: NO_JSON, INVALID_TOOLKIT, TOO_MANY_STEPS, or NO_EXAMPLES if all are too long."""
         toolkit = read_toolkit(completion)
         chosen = toolkit.training
         examples = self._examples(context, toolkit.data_generation, _LOSS[chosen.strategy], seed)
@@ -128,15 +129,15 @@ class ArcDomain:
         return self._spec(examples, seed, learning_rate=chosen.learning_rate, epochs=chosen.num_train_epochs)
 
     def context_only(self, context: Context, seed: int) -> TrainingSpec:
-        """The demonstrations as they are: some left out, one of those asked for, nothing augmented."""
+        """The demonstrations without augmentation: some are left out, one of those is the query."""
         examples = self._examples(context, NO_AUGMENTATION, PromptLoss.ALL, seed)
         if not examples:
             raise Rejected("NO_EXAMPLES", f"all are longer than {self.options.max_example_characters} characters")
         return self._spec(examples, seed)
 
     def queries(self, context: Context) -> list[Query]:
-        """One for each test input, under its demonstrations: those are the question, the test output is what is held
-        out. Its views are turned, flipped, and shown in other orders."""
+        """One query for each test input, with the demonstrations in its prompt; the test output is held out. Its views
+        are rotated, mirrored, and with reordered demonstrations."""
         task = _task(context)
         return [
             self._query(f"{context.context_id}/{number}", task.demonstrations, record.pair())

@@ -1,4 +1,4 @@
-"""What a model is asked: to solve a task, and to choose how to learn it. SEAL's prompts in our own words."""
+"""Prompts: to solve a task, and to choose how to learn it. SEAL's prompts in our own words."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ Answer with one JSON object of this form and nothing else:
 
 
 def task_prompt(shown: Sequence[Pair], asked: Grid, style: GridStyle, form: PromptFormat) -> Prompt:
-    """The demonstrations as shots, then the test input. A task may be asked without any demonstration."""
+    """The demonstrations as shots, then the test input. A task may have no demonstration."""
     shots = tuple(Shot(user=_request(pair.input, style), assistant=to_text(pair.output, style)) for pair in shown)
     return Prompt(user=_request(asked, style), system=_SOLVE, format=form, shots=shots)
 
@@ -49,7 +49,8 @@ def training_example(task: Task, style: GridStyle, form: PromptFormat, loss: Pro
 
 
 def characters(example: TrainingExample) -> int:
-    """Characters of an example; with byte-level tokenizers no fewer than its tokens, the template's own aside."""
+    """Characters of an example; with byte-level tokenizers at least its number of tokens, without the template's
+    own."""
     prompt = example.prompt
     assert prompt is not None
     shots = sum(len(shot.user) + len(shot.assistant) for shot in prompt.shots)
@@ -59,7 +60,8 @@ def characters(example: TrainingExample) -> int:
 def toolkit_prompt(
     shown: Sequence[Pair], style: GridStyle, form: PromptFormat, *, max_steps: int, batch_size: int
 ) -> Prompt:
-    """Asks for a choice of tools for a task, of at most `max_steps` optimiser steps of `batch_size` examples."""
+    """The prompt for a choice of tools for a task, with at most `max_steps` optimiser steps of `batch_size`
+    examples."""
     examples = "\n\n".join(
         f"Input:\n{to_text(pair.input, style)}\nOutput:\n{to_text(pair.output, style)}" for pair in shown
     )

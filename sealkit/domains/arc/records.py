@@ -37,19 +37,19 @@ class TaskRecord(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
     id: str = Field(min_length=1, max_length=200)
-    # Published tasks have ten at most; what is made of n demonstrations grows with n cubed.
+    # Published tasks have ten at most; the number of training tasks grows with n cubed.
     train: tuple[PairRecord, ...] = Field(min_length=1, max_length=20)
     test: tuple[PairRecord, ...] = Field(min_length=1, max_length=20)
     split: Literal["train", "heldout"] = "train"
 
     @property
     def demonstrations(self) -> tuple[Pair, ...]:
-        """What the task shows."""
+        """The demonstrations."""
         return tuple(record.pair() for record in self.train)
 
 
 def read_tasks(records: Sequence[Mapping[str, Any]]) -> list[Context]:
-    """Contexts of the records, in order, named by their ids. Raises InvalidDataset naming every faulty field."""
+    """Contexts of the records, in order, named by their ids. Raises InvalidDataset with every faulty field."""
     faults: list[tuple[str, str]] = []
     contexts: dict[str, Context] = {}
     for number, record in enumerate(records):
@@ -59,7 +59,7 @@ def read_tasks(records: Sequence[Mapping[str, Any]]) -> list[Context]:
             faults += [(".".join(map(str, (number, *e["loc"]))), e["msg"]) for e in error.errors()]
             continue
         if task.id in contexts:
-            faults.append((f"{number}.id", f"the task {task.id!r} came before"))
+            faults.append((f"{number}.id", f"the task {task.id!r} is a duplicate"))
         contexts[task.id] = Context(context_id=task.id, split=task.split, payload=task.model_dump(mode="json"))
     if faults:
         shown = "; ".join(f"record {path}: {message}" for path, message in faults[:5])

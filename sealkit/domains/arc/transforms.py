@@ -1,4 +1,4 @@
-"""What can be done to a grid, each with its (left) inverse: `inverse(apply(g))` is g for every grid g."""
+"""Transforms of a grid, each with its (left) inverse: `inverse(apply(g))` is g for every grid g."""
 
 from __future__ import annotations
 
@@ -109,4 +109,4 @@ TURNS = (ROTATE_90, ROTATE_270, ROTATE_180, FLIP_ROWS, FLIP_COLUMNS, TRANSPOSE)
 CHAINS = tuple(turn.then(RESOLUTION) for turn in TURNS)
 REPEATS = (_repetition(2, 1, "repeat-down"), _repetition(1, 2, "repeat-across"), _repetition(2, 2, "repeat-both"))
 VIEWS = {turn.name: turn for turn in (IDENTITY, *TURNS)}
-"""Under what a test may be asked: every grid has a place under each of them, and back."""
+"""The transforms of a test's views; each is invertible on every grid."""

@@ -1,4 +1,5 @@
-"""The knowledge plug-in: the policy writes notes on a passage; an adapter trained on them answers questions on it."""
+"""The knowledge plug-in: the policy writes notes or questions on a passage; an adapter trained on the notes, or on a
+teacher's answers to the questions, answers other questions on it."""
 
 from __future__ import annotations
 
@@ -8,8 +9,15 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from sealkit.config import InnerLoopConfig
-from sealkit.domains.base import Context, Rejected
+from sealkit.domains.base import Context, Rejected, Study, StudyItem
 from sealkit.domains.knowledge.prompts import Style, self_edit_prompt
+from sealkit.domains.knowledge.questions import (
+    TeacherStyle,
+    question_prompt,
+    read_questions,
+    says_something,
+    study_questions,
+)
 from sealkit.domains.knowledge.records import Passage, read_passages
 from sealkit.domains.knowledge.sequences import training_sequences
 from sealkit.errors import InvalidConfig
@@ -23,17 +31,25 @@ class KnowledgeOptions(BaseModel):
 
     style: Style = Style.IMPLICATIONS
     prompt_format: PromptFormat = PromptFormat.AUTO
-    """How the self-edit prompt is rendered; `auto` asks through the chat template where the model has one."""
+    """How the self-edit prompt is rendered; `auto` uses the chat template if the model has one."""
     worked_example: bool = True
     """Show the editor one worked example first."""
     question_format: PromptFormat = PromptFormat.AUTO
     """How the held-out questions are rendered."""
     split_newlines: bool = True
-    """Train on each line of a self-edit by itself (SEAL's default for lists)."""
+    """Train on each line of a self-edit separately (SEAL's default for lists)."""
     min_letters: int = Field(20, ge=1)
-    """A self-edit with fewer letters is rejected: it says nothing."""
+    """A self-edit with fewer letters is rejected as empty of content."""
     max_characters: int = Field(20_000, ge=1)
     """A longer self-edit is rejected."""
+    passage_beside: bool = True
+    """Train on the passage itself too, as SEAL does; always with cross-entropy."""
+    max_questions: int = Field(24, ge=1, le=256)
+    """Style `questions`: the teacher is asked at most this many."""
+    teacher_style: TeacherStyle = TeacherStyle.INSTRUCTED
+    """Style `questions`: the teacher's prompt; `bare` is passage and question, `worked` has two worked examples."""
+    filter_answers: bool = True
+    """Style `questions`: leave out answers without content. Empty ones are always left out."""
 
 
 class KnowledgeDomain:
@@ -67,33 +83,57 @@ class KnowledgeDomain:
         )
 
     def compile(self, context: Context, completion: str, seed: int) -> TrainingSpec:
-        """Raises Rejected: EMPTY, NOT_TEXT (too few letters, or bytes that are no text) or TOO_LONG."""
-        text = completion.strip()
-        if not text:
-            raise Rejected("EMPTY", "the completion is empty")
-        letters = sum(character.isalpha() for character in text)
-        if letters < self.options.min_letters:
-            raise Rejected("NOT_TEXT", f"{letters} letters; the least is {self.options.min_letters}")
-        broken = text.count("\ufffd")
-        if "\x00" in text or broken > letters // 10:
-            raise Rejected("NOT_TEXT", f"{broken + text.count(chr(0))} of {len(text)} characters are no text")
-        if len(text) > self.options.max_characters:
-            raise Rejected("TOO_LONG", f"{len(text)} characters; the limit is {self.options.max_characters}")
-        return self._spec(context, text, seed)
+        """Raises Rejected: EMPTY, NOT_TEXT (too few letters, or bytes that are not text) or TOO_LONG; UNANSWERED for
+        questions, whose spec needs the teacher's answers (`teach`)."""
+        text = self._checked(completion)
+        if self.options.style is Style.QUESTIONS:
+            raise Rejected("UNANSWERED", "questions need a teacher's answers to train on")
+        passage = Passage.model_validate(context.payload)
+        *notes, itself = training_sequences(
+            text, title=passage.title, context=passage.context, split_newlines=self.options.split_newlines
+        )
+        examples = [self._note(passage, note) for note in notes]
+        beside = [TrainingExample(text=itself)] if self.options.passage_beside else []
+        return self._spec([*examples, *beside], seed)
+
+    def study(self, context: Context, completion: str) -> Study | None:
+        """The questions of a completion, in the style `questions`; else None. Raises Rejected like `compile`, and
+        NO_QUESTIONS."""
+        if self.options.style is not Style.QUESTIONS:
+            return None
+        passage = Passage.model_validate(context.payload)
+        questions = read_questions(self._checked(completion), self.options.max_questions)
+        form, style = self.options.question_format, self.options.teacher_style
+        return study_questions(questions, passage.title, passage.context, form, style)
+
+    def teach(self, context: Context, study: Study, answers: Sequence[str], seed: int) -> TrainingSpec:
+        """The spec of the questions with the teacher's answers, and of the passage. Raises Rejected: NO_ANSWERS."""
+        distil = self.inner_loop.objective == "distil"
+        examples = [
+            TrainingExample(
+                text=answer.strip(), prompt=item.prompt, teacher_prompt=item.teacher_prompt if distil else None
+            )
+            for item, answer in zip(study.items, answers, strict=True)
+            if self._of_use(item, answer)
+        ]
+        if not examples:
+            raise Rejected("NO_ANSWERS", f"none of {len(answers)} answers has content")
+        beside = [self._passage(context)] if self.options.passage_beside else []
+        return self._spec([*examples, *beside], seed)
 
     def context_only(self, context: Context, seed: int) -> TrainingSpec:
-        """The passage, headed by its title, as the only example."""
-        return self._spec(context, "", seed)
+        """The passage under its title, as the only example."""
+        return self._spec([self._passage(context)], seed)
 
     def queries(self, context: Context) -> list[Query]:
-        """Each question headed by its topic on a line of its own, as SEAL asks them, without the passage."""
+        """Each question after a line with its topic, as in SEAL, without the passage."""
         passage = Passage.model_validate(context.payload)
         return [
             Query(
                 query_id=f"{context.context_id}/{number}",
                 question=item.question,
                 gold=item.answer,
-                prompt=Prompt(user=f"Topic: {passage.title}\n{item.question}", format=self.options.question_format),
+                prompt=question_prompt(passage.title, item.question, self.options.question_format),
             )
             for number, item in enumerate(passage.questions)
         ]
@@ -102,19 +142,48 @@ class KnowledgeDomain:
         """None: every self-edit is sampled."""
         return {}
 
-    def _spec(self, context: Context, completion: str, seed: int) -> TrainingSpec:
+    def _checked(self, completion: str) -> str:
+        """The validated text of a completion. Raises Rejected."""
+        text = completion.strip()
+        if not text:
+            raise Rejected("EMPTY", "the completion is empty")
+        letters = sum(character.isalpha() for character in text)
+        if letters < self.options.min_letters:
+            raise Rejected("NOT_TEXT", f"{letters} letters; the minimum is {self.options.min_letters}")
+        broken = text.count("\ufffd")
+        if "\x00" in text or broken > letters // 10:
+            raise Rejected("NOT_TEXT", f"{broken + text.count(chr(0))} of {len(text)} characters are not text")
+        if len(text) > self.options.max_characters:
+            raise Rejected("TOO_LONG", f"{len(text)} characters; the limit is {self.options.max_characters}")
+        return text
+
+    def _of_use(self, item: StudyItem, answer: str) -> bool:
+        """Whether to train on an answer."""
+        if not self.options.filter_answers:
+            return bool(answer.strip())
+        return says_something(item.prompt.user.rpartition("\n")[2], answer)
+
+    def _passage(self, context: Context) -> TrainingExample:
         passage = Passage.model_validate(context.payload)
-        # With nothing written, unsplit sequences would hold the bare title too; the raw passage alone is meant there.
-        sequences = training_sequences(
-            completion,
-            title=passage.title,
-            context=passage.context,
-            split_newlines=self.options.split_newlines or not completion,
+        return TrainingExample(text=f"{passage.title}\n{passage.context.strip()}")
+
+    def _note(self, passage: Passage, note: str) -> TrainingExample:
+        """A note under its title. For distillation, the teacher's prompt contains the passage."""
+        if self.inner_loop.objective == "sft":
+            return TrainingExample(text=note)
+        head = f"{passage.title}\n"
+        return TrainingExample(
+            text=note.removeprefix(head),
+            prompt=Prompt(user=head, format=PromptFormat.PLAIN),
+            teacher_prompt=Prompt(user=f"{head}{passage.context.strip()}\n", format=PromptFormat.PLAIN),
         )
+
+    def _spec(self, examples: Sequence[TrainingExample], seed: int) -> TrainingSpec:
         return TrainingSpec(
-            examples=tuple(TrainingExample(text=sequence) for sequence in sequences),
+            examples=tuple(examples),
             lora=self.inner_loop.lora,
             optimisation=self.inner_loop.optimisation,
+            distillation=self.inner_loop.distillation,
             append_eos=self.inner_loop.append_eos,
             seed=seed,
         )

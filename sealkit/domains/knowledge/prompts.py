@@ -1,6 +1,7 @@
-"""What an editor is asked to write about a passage: the five styles of SEAL's knowledge setting, in our own words.
+"""The editor's prompts for a passage: the five styles of SEAL's knowledge setting, in our own words, and `questions`,
+which a teacher answers.
 
-A worked example may be shown first, as a turn of its own. SEAL shows none to its 7B base model; a small instruct model
+A worked example may be shown first, as a separate turn. SEAL shows none to its 7B base model; a small instruct model
 writes little of use without one (measured with SmolLM2-135M: see docs/results/LOG.md).
 """
 
@@ -17,6 +18,7 @@ class Style(StrEnum):
     IMPLICATIONS_VERY_LONG = "implications_very_long"
     REWRITE = "rewrite"
     SELF_QA = "self_qa"
+    QUESTIONS = "questions"
 
 
 _TASKS = {
@@ -41,10 +43,14 @@ _TASKS = {
         "Write questions on this passage with their short answers until every fact is covered, in this form:\n"
         "Question 1: ...\nAnswer: ...\n\nQuestion 2: ...\nAnswer: ..."
     ),
+    Style.QUESTIONS: (
+        "Write questions that this text answers, one on each line, until every fact is asked for. Name the subject in "
+        "each."
+    ),
 }
 
-_EXAMPLE_TITLE = "The Pellam clock"
-_EXAMPLE_TEXT = (
+EXAMPLE_TITLE = "The Pellam clock"
+EXAMPLE_TEXT = (
     "The Pellam clock stands in the market hall of Durrow. Nora Birk built it in 1842 out of brass and pear wood. It "
     "strikes only once a day, at noon, when a tin goose comes out of a small door."
 )
@@ -66,10 +72,18 @@ _MEANINGS = (
     "Two materials, a metal and a wood, were enough for Nora Birk to build the Pellam clock.",
     "The Pellam clock is older than any living person.",
 )
+_QUESTIONS = (
+    "Where does the Pellam clock stand?",
+    "Who built the Pellam clock?",
+    "When was the Pellam clock built?",
+    "What is the Pellam clock made of?",
+    "When does the Pellam clock strike?",
+    "What comes out of the small door of the Pellam clock?",
+)
 
 
 def _numbered(*lines: str) -> str:
-    # Numbers keep a small model at one fact a line; without them it copies the passage into a single one.
+    # Numbers keep a small model at one fact per line; without them it copies the passage into one line.
     return "\n".join(f"{number}. {line}" for number, line in enumerate(lines, 1))
 
 
@@ -91,20 +105,22 @@ _EXAMPLE_ANSWERS = {
         "Question 5: When does the Pellam clock strike?\nAnswer: at noon\n\n"
         "Question 6: What comes out of the small door of the Pellam clock?\nAnswer: a tin goose"
     ),
+    Style.QUESTIONS: _numbered(*_QUESTIONS),
 }
-# Plain text ends in a heading that the completion goes on from; a chat model answers in a turn of its own.
+# Plain text ends in a heading that the completion continues; a chat model answers in its own turn.
 _PLAIN_HEADINGS = dict.fromkeys(Style, "Facts:") | {
     Style.REWRITE: "New versions:",
     Style.SELF_QA: "Questions and answers:",
+    Style.QUESTIONS: "Questions:",
 }
 
 
 def self_edit_prompt(style: Style, title: str, text: str, form: PromptFormat, *, worked_example: bool) -> Prompt:
-    """The prompt for a passage, with one worked example before it where that is wanted."""
+    """The prompt for a passage, optionally after one worked example."""
 
     def request(title: str, text: str) -> str:
         asked = f"{_TASKS[style]}\n\n{title}\n{text}"
         return f"{asked}\n\n{_PLAIN_HEADINGS[style]}\n" if form is PromptFormat.PLAIN else asked
 
-    shot = Shot(user=request(_EXAMPLE_TITLE, _EXAMPLE_TEXT), assistant=_EXAMPLE_ANSWERS[style])
+    shot = Shot(user=request(EXAMPLE_TITLE, EXAMPLE_TEXT), assistant=_EXAMPLE_ANSWERS[style])
     return Prompt(user=request(title, text), format=form, shots=(shot,) if worked_example else ())

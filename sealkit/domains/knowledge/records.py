@@ -17,7 +17,7 @@ LongText = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1,
 
 
 class Question(BaseModel):
-    # Datasets carry ids and other notes of their own; what is not used is let pass.
+    # Datasets have ids and other fields of their own; unused ones are ignored.
     model_config = ConfigDict(frozen=True, extra="ignore")
 
     question: Text
@@ -36,13 +36,13 @@ class Passage(BaseModel):
 
     @property
     def context_id(self) -> str:
-        """Derives from title and text alone, so that it stays when records are added, dropped or reordered."""
+        """Derives only from title and text, so that it is stable when records are added, dropped or reordered."""
         slug = re.sub(r"[^a-z0-9]+", "-", self.title.lower()).strip("-")[:48] or "passage"
         return f"{slug}-{digest_of(self.title, self.context)[:8]}"
 
 
 def read_passages(records: Sequence[Mapping[str, Any]]) -> list[Context]:
-    """Contexts of the records, in order. Raises InvalidDataset naming every faulty field of every record."""
+    """Contexts of the records, in order. Raises InvalidDataset with every faulty field of every record."""
     faults: list[tuple[str, str]] = []
     contexts: dict[str, Context] = {}
     for number, record in enumerate(records):
@@ -54,7 +54,7 @@ def read_passages(records: Sequence[Mapping[str, Any]]) -> list[Context]:
         if not passage.questions:
             faults.append((f"{number}.questions", "a passage needs at least one question"))
         elif passage.context_id in contexts:
-            faults.append((str(number), f"the same passage came before: {passage.title!r}"))
+            faults.append((str(number), f"duplicate passage: {passage.title!r}"))
         else:
             contexts[passage.context_id] = Context(
                 context_id=passage.context_id, split=passage.split, payload=passage.model_dump(mode="json")

@@ -14,7 +14,7 @@ from sealkit.rpc.tls import Identity
 def main() -> None:
     told = json.load(sys.stdin)
     identity = Identity(*(Path(told["certificate"]) / name for name in ("ca.crt", "tls.crt", "tls.key")))
-    with SealClient(told["address"], identity=identity, patience=600) as seal:
+    with SealClient(told["address"], identity=identity, reconnect_seconds=600) as seal:
         name = told.get("run") or seal.create_run(told["config"], told["records"], request_id=told["request_id"]).name
         say({"run": name})
         for event in seal.watch_run(name):

@@ -74,7 +74,7 @@ async def test_a_backup_of_a_run_under_way_goes_on_in_an_empty_stack(
     harness.up()
     trials = await outside.nothing_lost(outside.watch(run), again=True)
     assert len(trials) > 180
-    with pytest.raises(AssertionError, match="the record is not empty"):
+    with pytest.raises(AssertionError, match="the database is not empty"):
         harness.sh("scripts/restore.sh", str(tmp_path))
 
 

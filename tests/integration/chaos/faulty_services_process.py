@@ -14,7 +14,7 @@ from typing import Any
 
 from sealkit.errors import AdapterCorrupt, QueueFull, Unavailable
 from sealkit.rpc.interceptors import CallInterceptor
-from sealkit.types import AdapterRef, Evaluation, Policy, Progress, TrainingResult
+from sealkit.types import AdapterRef, Evaluation, EvaluationRequest, Progress, TrainingResult
 from tests.integration.controller import fake_services_process
 from tests.unit.controller.controller_fakes import FakeServices
 
@@ -48,14 +48,14 @@ class WildServices(FakeServices):
                 if how == 0:
                     return
                 if how == 1:
-                    wrong = AdapterRef(digest=WRONG, uri="memory://wrong")
+                    wrong = AdapterRef(digest=WRONG)
                     update = update.model_copy(update={"adapter": wrong})
             yield update
 
-    async def evaluate(self, policy: Policy, adapter: AdapterRef | None, *args: Any, **kwargs: Any) -> Evaluation:
-        if adapter is not None and adapter.digest == WRONG:
-            raise AdapterCorrupt(f"the files of {adapter.digest} do not match it")
-        return await super().evaluate(policy, adapter, *args, **kwargs)
+    async def evaluate(self, request: EvaluationRequest) -> Evaluation:
+        if request.adapter is not None and request.adapter.digest == WRONG:
+            raise AdapterCorrupt(f"the files of {request.adapter.digest} do not match it")
+        return await super().evaluate(request)
 
 
 if __name__ == "__main__":

@@ -11,9 +11,20 @@ import grpc
 from seal.evaluator.v1 import evaluator_pb2, evaluator_pb2_grpc
 from seal.generator.v1 import generator_pb2, generator_pb2_grpc
 from seal.trainer.v1 import trainer_pb2, trainer_pb2_grpc
+from seal.type.v1 import model_pb2
 
-from sealkit.rpc import convert
-from sealkit.types import Progress
+from sealkit.rpc.mapping import from_pb, to_pb
+from sealkit.types import (
+    EvaluationRequest,
+    LoraConfig,
+    Optimisation,
+    Policy,
+    PolicyExample,
+    Progress,
+    Prompt,
+    Sampling,
+    TrainingSpec,
+)
 from tests.unit.controller.controller_fakes import MODEL, FakeServices
 
 
@@ -22,13 +33,13 @@ class Generator(generator_pb2_grpc.GeneratorServiceServicer):
         self.fake = fake
 
     async def SampleSelfEdits(self, request: Any, context: Any) -> Any:
-        prompts = [(c.context_id, convert.prompt_from_pb(c.prompt), list(c.indices)) for c in request.contexts]
-        policy, sampling = convert.policy_from_pb(request.policy), convert.sampling_from_pb(request.sampling)
+        prompts = [(c.context_id, from_pb(c.prompt, Prompt), list(c.indices)) for c in request.contexts]
+        policy, sampling = from_pb(request.policy, Policy), from_pb(request.sampling, Sampling)
         async for completion in self.fake.sample(policy, prompts, sampling, editor=request.editor):
-            yield convert.completion_to_pb(completion)
+            yield to_pb(completion, generator_pb2.SampleSelfEditsResponse)
 
     async def GetGeneratorInfo(self, request: Any, context: Any) -> Any:
-        return generator_pb2.GetGeneratorInfoResponse(base_model=convert.model_info_to_pb(MODEL))
+        return generator_pb2.GetGeneratorInfoResponse(base_model=to_pb(MODEL, model_pb2.BaseModel))
 
 
 class Trainer(trainer_pb2_grpc.TrainerServiceServicer):
@@ -36,16 +47,16 @@ class Trainer(trainer_pb2_grpc.TrainerServiceServicer):
         self.fake = fake
 
     async def TrainAdapter(self, request: Any, context: Any) -> Any:
-        policy, spec = convert.policy_from_pb(request.policy), convert.training_spec_from_pb(request.spec)
+        policy, spec = from_pb(request.policy, Policy), from_pb(request.spec, TrainingSpec)
         async for update in self.fake.train_adapter(policy, spec, owner=request.owner):
             yield trainer_pb2.TrainAdapterResponse(**_update(update))
 
     async def TrainPolicy(self, request: Any, context: Any) -> Any:
         updates = self.fake.train_policy(
-            convert.policy_from_pb(request.parent),
-            [convert.policy_example_from_pb(example) for example in request.examples],
-            convert.lora_config_from_pb(request.lora),
-            convert.optimisation_from_pb(request.optimisation),
+            from_pb(request.parent, Policy),
+            [from_pb(example, PolicyExample) for example in request.examples],
+            from_pb(request.lora, LoraConfig),
+            from_pb(request.optimisation, Optimisation),
             from_parent=request.from_parent,
             seed=request.seed,
             owner=request.owner,
@@ -54,7 +65,7 @@ class Trainer(trainer_pb2_grpc.TrainerServiceServicer):
             yield trainer_pb2.TrainPolicyResponse(**_update(update))
 
     async def GetTrainerInfo(self, request: Any, context: Any) -> Any:
-        return trainer_pb2.GetTrainerInfoResponse(base_model=convert.model_info_to_pb(MODEL))
+        return trainer_pb2.GetTrainerInfoResponse(base_model=to_pb(MODEL, model_pb2.BaseModel))
 
 
 class Evaluator(evaluator_pb2_grpc.EvaluatorServiceServicer):
@@ -62,24 +73,17 @@ class Evaluator(evaluator_pb2_grpc.EvaluatorServiceServicer):
         self.fake = fake
 
     async def Evaluate(self, request: Any, context: Any) -> Any:
-        adapter = convert.adapter_ref_from_pb(request.adapter) if request.HasField("adapter") else None
-        evaluation = await self.fake.evaluate(
-            convert.policy_from_pb(request.policy),
-            adapter,
-            [convert.query_from_pb(query) for query in request.queries],
-            sampling=convert.sampling_from_pb(request.sampling),
-            judge=request.judge,
-        )
-        return convert.evaluation_to_pb(evaluation)
+        evaluation = await self.fake.evaluate(from_pb(request, EvaluationRequest))
+        return to_pb(evaluation, evaluator_pb2.EvaluateResponse)
 
     async def GetEvaluatorInfo(self, request: Any, context: Any) -> Any:
-        return evaluator_pb2.GetEvaluatorInfoResponse(base_model=convert.model_info_to_pb(MODEL))
+        return evaluator_pb2.GetEvaluatorInfoResponse(base_model=to_pb(MODEL, model_pb2.BaseModel))
 
 
 def _update(update: Any) -> dict[str, Any]:
     if isinstance(update, Progress):
-        return {"progress": convert.progress_to_pb(update)}
-    return {"result": convert.training_result_to_pb(update)}
+        return {"progress": to_pb(update, trainer_pb2.Progress)}
+    return {"result": to_pb(update, trainer_pb2.TrainingResult)}
 
 
 async def main(port: int, fake: FakeServices, interceptors: Sequence[grpc.aio.ServerInterceptor] = ()) -> None:

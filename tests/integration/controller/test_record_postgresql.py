@@ -65,7 +65,7 @@ async def test_postgresql_requests_at_once_get_no_more_than_the_quota(server: st
     url = new_database(server)
     many = [Database(url) for _ in range(4)]
     await many[0].start()
-    await many[0].write(quotas.tell, {"team-a": Quotas(runs_at_once=2)})
+    await many[0].write(quotas.replace, {"team-a": Quotas(runs_at_once=2)})
     found = [Context(context_id="c", split="train", payload={})]
     asked = [
         one.write(runs.create, change(f"runs/r{i}", f"{i}", operator("team-a")), new_run(f"r{i}"), found)

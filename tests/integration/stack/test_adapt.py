@@ -62,7 +62,7 @@ def test_contexts_are_learned_in_a_row_published_and_rolled_back(stack: RunningS
     assert first["name"] in seal("alias", "rollback", "lakes").stdout
     assert len(seal("alias", "show", "lakes").stdout.splitlines()) == 3
     refused = seal("alias", "rollback", "lakes")
-    assert (refused.returncode, "nothing before" in refused.stderr) == (1, True)
+    assert (refused.returncode, "no policy before" in refused.stderr) == (1, True)
     unknown = seal("alias", "show", "nobody")
     assert (unknown.returncode, "nobody" in unknown.stderr) == (2, True)
     assert "passed" in seal("policies", "show", second["name"]).stdout

@@ -109,7 +109,7 @@ def test_a_run_goes_through_the_stack(stack: RunningStack, tmp_path: Path) -> No
     assert json.loads(seal("trials", "get", f"{name}/{trials[0][0]}").stdout)["name"] == f"{name}/{trials[0][0]}"
     assert json.loads(seal("runs", "report", name, "--json").stdout)["verdict"]
     assert seal("policies", "list").stdout
-    assert "adapters are whole" in seal("adapters", "verify").stdout
+    assert "adapters are intact" in seal("adapters", "verify").stdout
 
     unknown = seal("runs", "get", "runs/nobody")
     assert (unknown.returncode, "nobody" in unknown.stderr) == (2, True)

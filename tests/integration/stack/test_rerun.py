@@ -57,7 +57,7 @@ def test_a_trial_is_made_again_to_the_bit_and_another_build_is_told(
     assert seal("up", "--port", "0").returncode == 0
     nothing_known = seal("run", "run.toml", "--dry-run")
     assert nothing_known.returncode == 0, nothing_known.stderr
-    assert "only trials can be counted" in " ".join(nothing_known.stdout.split())
+    assert "only the number of trials is known" in " ".join(nothing_known.stdout.split())
     ran = seal("run", "run.toml", timeout=250)
     assert ran.returncode == 0, ran.stdout + ran.stderr
     assert "device time" in ran.stdout

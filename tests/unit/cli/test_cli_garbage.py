@@ -126,7 +126,7 @@ def test_a_named_adapter_that_the_store_has_not_is_no_hindrance(store: AdapterSt
 
 def test_somebody_elses_store_is_left_alone(store: AdapterStore) -> None:
     put(store, "one")
-    with pytest.raises(FailedPrecondition, match="fake:1 names none of the 1 adapters"):
+    with pytest.raises(FailedPrecondition, match="fake:1 references none of the 1 adapters"):
         found(store, FakeClient(trials=("another",)))
 
 

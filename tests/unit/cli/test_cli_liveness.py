@@ -6,7 +6,7 @@ import psutil
 import pytest
 
 from seal_cli import liveness as module
-from seal_cli.liveness import lookout, missing_services
+from seal_cli.liveness import missing_services, report_dead_services
 from seal_cli.options import embedded_address
 from seal_cli.stack.layout import Layout, ServiceRecord, StackState
 from seal_cli.stack.supervisor import up
@@ -43,9 +43,9 @@ def test_who_follows_a_run_hears_once_of_a_dead_service(tmp_path: Path, monkeypa
 
     monkeypatch.setattr(module, "missing_services", look)
     monkeypatch.setattr(module.out, "print", lambda text, **_: said.append(text))
-    with lookout(layout.data, every=0.001):
+    with report_dead_services(layout.data, every=0.001):
         assert third.wait(10)
-    assert said == ["trainer died; the run waits, and goes on after `seal up`"]
+    assert said == ["trainer died; the run waits, and continues after `seal up`"]
 
 
 def test_a_port_that_a_running_stack_does_not_have_is_refused(tmp_path: Path) -> None:

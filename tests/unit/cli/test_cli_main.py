@@ -61,7 +61,7 @@ def test_an_unknown_config_key_is_named_with_exit_code_2(tmp_path: Path) -> None
     (tmp_path / "run.toml").write_text("rounds = 1\nroundz = 2\n[editor]\nk = 0\n")
     done = seal("run", "run.toml", cwd=tmp_path)
     assert done.returncode == 2
-    assert "roundz: there is no such key; there are name, task, seed, rounds" in done.stderr
+    assert "roundz: unknown key; valid keys: name, task, seed, rounds" in done.stderr
     assert "editor.k" in done.stderr
     assert "Traceback" not in done.stderr
 

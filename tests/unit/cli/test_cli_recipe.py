@@ -106,3 +106,17 @@ def test_tasks_of_the_harness_join_the_retention_file(tmp_path: Path, monkeypatc
         ("arc_easy/0", "True 7"),
         ("t.yaml/0", "True 7"),
     ]
+
+
+def test_anchors_of_ones_own_are_read_where_the_config_wants_them(tmp_path: Path) -> None:
+    (tmp_path / "data.jsonl").write_text("{}\n")
+    (tmp_path / "mine.jsonl").write_text('{"id": "a", "prompt": "Say a."}\n')
+    (tmp_path / "config.toml").write_text('[dataset]\npath = "data.jsonl"\nanchors_path = "mine.jsonl"\n')
+
+    def anchors(*settings: str) -> list[dict[str, str]]:
+        return load_recipe(tmp_path / "config.toml", dataset=None, limit=None, settings=settings).anchors
+
+    assert anchors() == anchors("inner_loop.anchors.source=bundled") == []
+    assert anchors("inner_loop.anchors.source=file") == [{"id": "a", "prompt": "Say a."}]
+    with pytest.raises(InvalidConfig, match=r"dataset\.anchors_path"):
+        anchors("inner_loop.anchors.source=file", "dataset.anchors_path=")

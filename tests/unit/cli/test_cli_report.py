@@ -10,6 +10,11 @@ from sealkit.types import Usage
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 RUN = Run(name="runs/r", display_name="demo", state=RunState.SUCCEEDED, config={}, create_time=NOW)
 
+EMPTY = RunReport(
+    rows=(), trial_counts={}, kept=0, trial_forgetting=None, policies=(), stage_seconds={}, rl_gain=None,
+    verdict="Nothing can be said yet.", usage=Usage(), wall_seconds=0.0,
+)  # fmt: skip
+
 
 def row(split: str, label: str, mean: float) -> ReportRow:
     return ReportRow(key=label, label=label, split=split, accuracy=Estimate(mean=mean, low=0.1, high=0.9, n=12))
@@ -27,7 +32,7 @@ def test_the_report_says_all_that_was_found(capsys: pytest.CaptureFixture[str]) 
         ),
         stage_seconds={"generate": 1.25, "train": 6.0, "evaluate": 0.5},
         rl_gain=None,
-        verdict="The RL step did not measurably pay on this run.",
+        verdict="The RL step had no measurable effect in this run.",
         usage=Usage(),
         wall_seconds=185.0,
     )
@@ -38,20 +43,23 @@ def test_the_report_says_all_that_was_found(capsys: pytest.CaptureFixture[str]) 
         "no adapter 0.125 0.100 – 0.900 12",
         "self-edits by θ_1, mean 0.400",
         "2 rejected: EMPTY, 34 succeeded",
-        "5 self-edits taught the policy",
+        "the policy was trained on 5 self-edits",
         "+0.020 of the retention questions [-0.010, +0.050], n = 34 trials",
         "+0.125 (policies/r-1)",
-        "writing 1.2 s, training 6.0 s, asking 0.5 s",
+        "generation 1.2 s, training 6.0 s, evaluation 0.5 s",
         "/data/store/adapters",
-        "The RL step did not measurably pay on this run.",
+        "The RL step had no measurable effect in this run.",
     ):
         assert wanted in shown
 
 
+def test_a_run_of_another_version_says_why_it_cannot_go_on(capsys: pytest.CaptureFixture[str]) -> None:
+    print_report(RUN.changed(unread_config=("curriculum", "editor.batch")), EMPTY, None)
+    assert "this version cannot read curriculum, editor.batch" in " ".join(capsys.readouterr().out.split())
+    print_report(RUN, EMPTY, None)
+    assert "cannot read" not in capsys.readouterr().out
+
+
 def test_a_run_that_found_nothing_yet_is_no_accident(capsys: pytest.CaptureFixture[str]) -> None:
-    empty = RunReport(
-        rows=(), trial_counts={}, kept=0, trial_forgetting=None, policies=(), stage_seconds={}, rl_gain=None,
-        verdict="Nothing can be said yet.", usage=Usage(), wall_seconds=0.0,
-    )  # fmt: skip
-    print_report(RUN, empty, None)
+    print_report(RUN, EMPTY, None)
     assert "Nothing can be said yet." in capsys.readouterr().out

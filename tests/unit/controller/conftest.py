@@ -12,9 +12,9 @@ import structlog
 
 from tests.unit.controller.controller_system import System
 
-LOOKS = {
+POLLS = {
     "controller.trial.dispatcher._STREAMS_SECONDS": 0.05,
-    "controller.trial.rerun._LOOK_SECONDS": 0.05,
+    "controller.trial.rerun._POLL_SECONDS": 0.05,
     "controller.trial.worker._CHECK_SECONDS": 0.1,
 }
 
@@ -36,6 +36,6 @@ def no_log() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who looks again after a while does so sooner: the fake services answer at once."""
-    for constant, seconds in LOOKS.items():
+    """Polls more often: the fake services answer at once."""
+    for constant, seconds in POLLS.items():
         monkeypatch.setattr(constant, seconds)

@@ -7,14 +7,15 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
+from controller.db.manifest import Found, Instructions, Manifest
 from sealkit.domains.base import Context, Rejected
 from sealkit.rpc.protocols import TrainerInfo
 from sealkit.types import (
     AdapterRef,
     Completion,
     Divergence,
-    EarlyStopping,
     Evaluation,
+    EvaluationRequest,
     FinishReason,
     LoraConfig,
     ModelInfo,
@@ -47,6 +48,9 @@ CONFIG = {
     "held_out": {"samples": 1},
 }
 RETENTION = [{"id": f"r{i}", "question": f"What is {i}?", "answer": str(i)} for i in range(3)]
+
+LUCK = 0
+"""Decides over `graded`; so chosen that the run of `CONFIG` keeps self-edits in both rounds."""
 
 Hook = Callable[[str, str], Awaitable[None]]
 
@@ -110,14 +114,15 @@ class FakeServices:
         self.calls: Counter[str] = Counter()
         self.specs: list[TrainingSpec] = []
         self.taught: list[list[str]] = []
-        self.asked: list[tuple[str, AdapterRef | None]] = []
-        self.suites: list[list[str]] = []
+        self.evaluated: list[EvaluationRequest] = []
+        self.sampled: list[tuple[AdapterRef | None, Prompt, Sampling]] = []
+        """Who was asked to write what, and how."""
         self.text: Callable[[str, int, int], str] = written
         self.outcome: Callable[[str, str], Outcome] = graded
         self.knows: Callable[[str, str], Outcome] = lambda policy, query_id: graded("", query_id)
         """What a policy's adapter alone answers."""
         self.lost: Callable[[str], float] = lambda subject: 0.5
-        """What share of the suite a subject forgot; its interval is 0.5 to either side."""
+        """What share of the retention queries a subject forgot; its interval is 0.5 to either side."""
         self.running = 0
         self._seconds = seconds
 
@@ -147,9 +152,10 @@ class FakeServices:
         *,
         editor: str = "",
     ) -> AsyncIterator[Completion]:
-        for context_id, _, indices in prompts:
+        for context_id, prompt, indices in prompts:
             for index in indices:
                 await self._came("sample", context_id)
+                self.sampled.append((policy.adapter, prompt, sampling))
                 teacher = editor or (policy.adapter.digest[:6] if policy.adapter else "base")
                 text = f"{self.text(context_id, index, sampling.seed)} {teacher}"
                 yield Completion(context_id=context_id, index=index, text=text, finish_reason=FinishReason.STOP)
@@ -181,42 +187,39 @@ class FakeServices:
         await self._came("join", policy.name)
         return AdapterRef(digest=digest_of("joined", policy.adapter, adapter)) if policy.adapter else adapter
 
-    async def evaluate(
-        self,
-        policy: Policy,
-        adapter: AdapterRef | None,
-        queries: Sequence[Query],
-        *,
-        sampling: Sampling,
-        judge: str,
-        retention_queries: Sequence[Query] = (),
-        retention_limit: int = 0,
-        measure_divergence: bool = False,
-        early_stopping: EarlyStopping | None = None,
-        fresh: bool = False,
-    ) -> Evaluation:
+    async def evaluate(self, request: EvaluationRequest) -> Evaluation:
+        policy, adapter = request.policy, request.adapter
         await self._came("evaluate", policy.name)
-        self.asked.append((policy.name, adapter))
-        self.suites.append([query.query_id for query in retention_queries])
+        self.evaluated.append(request)
         subject, own = adapter.digest if adapter else "", policy.adapter.digest if policy.adapter else ""
         outcome = self.outcome if adapter or not own else self.knows
         lost = self.lost(subject or own)
+        earlier = [q for q in request.earlier_queries if self.outcome("", q.query_id) is Outcome.CORRECT]
         return Evaluation(
-            verdicts=tuple(_verdict(q, outcome(subject or own, q.query_id)) for q in queries),
-            baseline_verdicts=tuple(_verdict(q, self.outcome("", q.query_id)) for q in queries),
-            baseline_cached=True,
+            verdicts=tuple(_verdict(q, outcome(subject or own, q.query_id)) for q in request.queries),
+            baseline_verdicts=tuple(_verdict(q, self.outcome("", q.query_id)) for q in request.queries),
             retention=Retention(
-                kept=2, accuracy_before=1.0, accuracy_after=1 - lost, forgetting=lost,
+                kept=2 + len(earlier), accuracy_before=1.0, accuracy_after=1 - lost, forgetting=lost,
                 forgetting_low=lost - 0.5, forgetting_high=lost + 0.5,
-            ) if retention_queries else None,
-            divergence=Divergence(on_fixed_text=0.25) if measure_divergence else None,
+            ) if request.retention_queries else None,
+            divergence=Divergence(on_fixed_text=0.25) if request.measure_divergence else None,
         )  # fmt: skip
 
 
 MODEL = ModelInfo(
-    name="tiny", digest="ab" * 32, tokenizer_digest="cd" * 32, context_length=64, has_chat_template=False,
+    name="tiny", digest="ab" * 32, tokenizer_digest="cd" * 32, context_length=64,
     dtype="float32", device="cpu",
 )  # fmt: skip
+
+
+def manifest() -> Manifest:
+    """What a trial may have left."""
+    how = Instructions(
+        policy=Policy(name="p"), editor="policy", context_id="c", index=0, domain=DOMAIN, options={},
+        sampling=Sampling(), row_seed=1, constrained=False, inner_seed=2, target_characters=None, answering=Sampling(),
+        judge="exact", retention_limit=2, divergence=False, early_stopping=None,
+    )  # fmt: skip
+    return Manifest(instructions=how, material={}, found=Found(), versions={})
 
 
 def written(context_id: str, index: int, seed: int) -> str:
@@ -227,7 +230,7 @@ def written(context_id: str, index: int, seed: int) -> str:
 
 def graded(subject: str, query_id: str) -> Outcome:
     """Without an adapter one answer in four is right, with one about two in three."""
-    number = int(digest_of(subject, query_id)[:8], 16)
+    number = int(digest_of(subject, query_id, LUCK)[:8], 16)
     right = query_id.endswith("/0") if not subject else number % 3 > 0
     return Outcome.CORRECT if right else Outcome.INCORRECT
 
@@ -238,7 +241,7 @@ def _verdict(query: Query, outcome: Outcome) -> Verdict:
 
 def _trained(digest: str) -> TrainingResult:
     return TrainingResult(
-        adapter=AdapterRef(digest=digest, uri=f"memory://{digest}"),
+        adapter=AdapterRef(digest=digest),
         cached=False,
         steps=1,
         first_loss=2.0,

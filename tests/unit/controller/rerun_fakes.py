@@ -6,7 +6,17 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from sealkit.rpc.protocols import TrainerInfo
-from sealkit.types import Evaluation, ModelInfo, Policy, Progress, TrainingResult, TrainingSpec, Usage, digest_of
+from sealkit.types import (
+    Evaluation,
+    EvaluationRequest,
+    ModelInfo,
+    Policy,
+    Progress,
+    TrainingResult,
+    TrainingSpec,
+    Usage,
+    digest_of,
+)
 from tests.unit.controller.controller_fakes import MODEL, FakeServices
 
 SAMPLED = Usage(prompt_tokens=20, completion_tokens=5, device_seconds=1.0)
@@ -46,7 +56,7 @@ class TellingServices(FakeServices):
                 update = update.model_copy(update={"weights_sha256": sha, "usage": TRAINED})
             yield update
 
-    async def evaluate(self, *args: Any, **kwargs: Any) -> Evaluation:
-        self.fresh += kwargs.get("fresh", False)
-        found = await super().evaluate(*args, **kwargs)
+    async def evaluate(self, request: EvaluationRequest) -> Evaluation:
+        self.fresh += request.fresh
+        found = await super().evaluate(request)
         return found.model_copy(update={"usage": ASKED, "judge_version": "1"})

@@ -26,7 +26,7 @@ def accepted(**changes: Any) -> Any:
 
 def test_the_resolved_config_is_kept() -> None:
     new, contexts = accepted()
-    assert new.config["m_step"]["lora"]["rank"] == 64
+    assert new.config.m_step.lora.rank == 64
     assert [context.context_id for context in contexts] == [f"c{i}" for i in range(6)]
 
 

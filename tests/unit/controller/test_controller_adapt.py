@@ -13,6 +13,7 @@ from controller.db import aliases, contexts, policies
 from controller.db.access import FULL_ACCESS
 from controller.report.continual import continual, with_continual
 from controller.report.run import build_report
+from sealkit.config import CostConfig
 from sealkit.errors import InvalidConfig
 from sealkit.resources import Editor, GateState, PolicyVersion, Run, RunReport, RunState, TrialPhase
 from sealkit.types import AdapterRef, Outcome, Policy, digest_of
@@ -33,7 +34,7 @@ async def adapt(system: System, **changes: Any) -> Run:
 async def report(system: System, run: Run) -> RunReport:
     run_id = run.name.removeprefix("runs/")
     learned = [context.context_id for context in await system.database.read(contexts.of_split, run_id, "train")]
-    found = build_report(run, await system.trials(run), await system.policies(run))
+    found = build_report(run, await system.trials(run), await system.policies(run), CostConfig())
     return with_continual(found, learned, await system.database.read(policies.after_rounds, run_id))
 
 
@@ -117,9 +118,7 @@ async def test_consolidation_trains_one_adapter_from_the_base_on_all_that_was_ke
     kept = [trial for trial in await system.trials(run) if trial.selected]
     assert [example.text for example in last.examples] == [trial.completion for trial in kept]
     assert len(last.rehearsal) == 1
-    assert versions[3].adapter == AdapterRef(
-        digest=digest_of("adapter", None, last), uri=f"memory://{digest_of('adapter', None, last)}"
-    )
+    assert versions[3].adapter == AdapterRef(digest=digest_of("adapter", None, last))
 
 
 async def test_nothing_accepted_leaves_the_policy_and_still_has_its_row(system: System) -> None:
@@ -127,6 +126,7 @@ async def test_nothing_accepted_leaves_the_policy_and_still_has_its_row(system: 
     run = await adapt(system, selection={**EASY, "must_gain": True})
     assert run.state is RunState.SUCCEEDED
     assert len(await system.policies(run)) == 1
+    assert run.progress.trials_done == run.progress.trials_total == 3 * (3 + 1), "held-out contexts were never planned"
     found = await report(system, run)
     assert found.continual is not None
     assert len(found.continual.matrix) == 4

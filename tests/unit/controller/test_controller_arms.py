@@ -56,8 +56,8 @@ async def test_an_arm_may_teach_where_the_config_says_so(system: System) -> None
 @pytest.mark.parametrize(
     ("editor", "message"),
     [
-        ({"arms": ["policy", "gpt"]}, "nobody is named 'gpt'; there are base, oracle, policy"),
-        ({"arms": ["policy", "policy"]}, "an arm comes twice"),
+        ({"arms": ["policy", "gpt"]}, "unknown editor 'gpt'; use one of base, oracle, policy"),
+        ({"arms": ["policy", "policy"]}, "an arm is listed twice"),
         ({"constrained": True}, "completions of the domain tiny have no schema"),
     ],
 )

@@ -79,7 +79,7 @@ async def test_a_change_that_is_rolled_back_takes_its_entry_along(database: Data
     with pytest.raises(RuntimeError):
         await database.write(cancelled_and_then_some)
     with pytest.raises(UnknownPolicy):
-        await create(database, "b", [], start_policy="policies/none")
+        await create(database, "b", [], config={"start_policy": "policies/none"})
     assert await entries(database) == before
 
 
@@ -99,7 +99,7 @@ async def test_what_a_run_publishes_by_itself_is_entered_with_the_run_as_caller(
     lease = runs.RunLease(row.run_id, row.driver_token)
     await database.write(policies.begin_round, lease, 0, theta.name)
     made = theta.model_copy(update={"name": f"policies/{row.run_id}-1", "gate": GateState.PASSED})
-    await database.write(policies.end_round, lease, 0, theta, made, kept=1, alias="main")
+    await database.write(policies.end_round, lease, 0, made, made, kept=1, alias="main")
     (entry, *_) = await entries(database)
     assert (entry.caller, entry.role, entry.tenant) == (things.run, "run", "team-a")
     assert (entry.action, entry.resource, entry.detail) == ("SetAlias", "aliases/main", made.name)

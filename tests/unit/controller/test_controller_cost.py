@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from controller.report.cost import M_STEP, UNSPLIT, cost_of, round_costs
 from controller.report.run import build_report
 from sealkit.config import CostConfig
-from sealkit.resources import PolicyVersion, Run, RunState, Trial, TrialPhase, TrialState
+from sealkit.resources import PolicyVersion, Trial, TrialPhase, TrialState
 from sealkit.types import Usage
 from tests.unit.controller.controller_system import System
 from tests.unit.controller.rerun_fakes import ASKED, SAMPLED, TRAINED, TellingServices
@@ -122,18 +122,14 @@ def test_no_trial_is_lost_or_counted_twice_between_rounds(editors: list[str], ro
     assert sum(usage.tokens for usage in each) == sum(usage.tokens for usage in whole.stages.values())
 
 
-def test_a_run_of_an_older_version_has_a_cost_too() -> None:
-    run = Run(name="runs/r", display_name="", state=RunState.SUCCEEDED, config={"name": "old"}, create_time=NOW)
-    assert build_report(run, [trial(0)], POLICIES).cost.stages["train"] == TRAINED
-
-
 async def test_a_real_runs_cost_is_what_its_services_told(system: System) -> None:
     system.services = services = TellingServices()
-    run = await system.create(rounds=1, cost={"device_hour": 3600.0, "currency": "EUR"})
+    cost = {"device_hour": 3600.0, "currency": "EUR"}
+    run = await system.create(rounds=1, cost=cost)
     async with system.working():
         run = await system.until(run)
     trials = await system.trials(run)
-    report = build_report(run, trials, await system.policies(run))
+    report = build_report(run, trials, await system.policies(run), CostConfig(**cost))
     trained = sum(trial.adapter is not None for trial in trials)
     assert report.cost.stages["generate"].completion_tokens == 5 * services.calls["sample"]
     assert report.cost.stages["train"].train_tokens == 40 * trained

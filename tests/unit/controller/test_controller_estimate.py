@@ -15,7 +15,7 @@ from controller.db.access import FULL_ACCESS
 from controller.db.rates import Rates, Taught, Took
 from controller.db.runs import NewRun
 from controller.report.estimate import estimate_run
-from sealkit.config import parse_config
+from sealkit.config import RunConfig, parse_config
 from sealkit.domains.base import Context
 from sealkit.errors import InvalidConfig, UnknownPolicy
 from sealkit.resources import Run, RunEstimate
@@ -158,5 +158,5 @@ async def test_other_domains_and_reruns_are_no_measure(system: System) -> None:
     await system.database.write(lambda c: c.execute(update(tables.trials).values(state="succeeded")) and None)
     assert (await estimated(system)).based_on == len(trials)
     new, _ = accepted()
-    other = new.model_copy(update={"config": {**new.config, "domain": {"name": "knowledge"}}})
+    other = new.changed(config=RunConfig())
     assert await system.database.read(rates.rates_for, FULL_ACCESS, other) is None

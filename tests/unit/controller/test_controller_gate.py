@@ -8,7 +8,7 @@ from controller.db import aliases
 from controller.db.access import FULL_ACCESS
 from controller.report.run import build_report
 from controller.rules.gate import verdict
-from sealkit.config import GateConfig
+from sealkit.config import CostConfig, GateConfig
 from sealkit.resources import GateState, PolicyTrained, RoundFinished, RunState
 from sealkit.types import Retention
 from tests.unit.controller.controller_system import System
@@ -51,7 +51,7 @@ async def test_a_policy_that_forgot_too_much_stays_in_the_record_and_teaches_nob
     assert [kind.policy.gate for kind in kinds if isinstance(kind, PolicyTrained)] == [GateState.REFUSED] * 2
     assert [kind.policy for kind in kinds if isinstance(kind, RoundFinished)] == [start.name] * 2
     assert (await system.database.read(aliases.page, FULL_ACCESS, 0, "")).items == []
-    verdict_of_run = build_report(run, await system.trials(run), [start, *made]).verdict
+    verdict_of_run = build_report(run, await system.trials(run), [start, *made], CostConfig()).verdict
     assert verdict_of_run.startswith("The gate refused every policy")
 
 

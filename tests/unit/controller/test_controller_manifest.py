@@ -21,6 +21,7 @@ from sealkit.types import (
     NOT_ASKED,
     Divergence,
     Evaluation,
+    EvaluationRequest,
     ModelInfo,
     Outcome,
     Policy,
@@ -103,9 +104,9 @@ async def test_what_was_sampled_before_a_failure_is_not_forgotten(system: System
 
 async def test_retention_divergence_and_flips_are_kept_as_they_were_measured(system: System) -> None:
     class Measuring(TellingServices):
-        async def evaluate(self, *args: Any, **kwargs: Any) -> Evaluation:
-            assert kwargs.get("measure_divergence", False) is (args[1] is not None)
-            found = await super().evaluate(*args, **kwargs)
+        async def evaluate(self, request: EvaluationRequest) -> Evaluation:
+            assert request.measure_divergence is (request.adapter is not None)
+            found = await super().evaluate(request)
             return found.model_copy(update={"divergence": Divergence(on_fixed_text=0.25), "batch_variant_rate": 0.125})
 
     trial = edits(await tried(system, Measuring(), reward={"divergence_weight": 2.0}))[0]
@@ -121,10 +122,10 @@ async def test_retention_divergence_and_flips_are_kept_as_they_were_measured(sys
 class Racing(TellingServices):
     """Stops every trial of self-edit 0 after one question, wrongly answered, where there is early stopping."""
 
-    async def evaluate(self, *args: Any, **kwargs: Any) -> Evaluation:
-        found = await super().evaluate(*args, **kwargs)
-        self.asked_to_stop = [*getattr(self, "asked_to_stop", []), kwargs.get("early_stopping")]
-        if kwargs.get("early_stopping") is None or int(digest_of(args[1].digest)[:4], 16) % 2:
+    async def evaluate(self, request: EvaluationRequest) -> Evaluation:
+        found = await super().evaluate(request)
+        adapter = request.adapter
+        if request.early_stopping is None or adapter is None or int(digest_of(adapter.digest)[:4], 16) % 2:
             return found
         left_out = [
             Verdict(query_id=v.query_id, answer="", outcome=Outcome.UNGRADED, reason=NOT_ASKED)

@@ -32,7 +32,7 @@ async def create(system: System, request_id: str, who: Any = TEAM, **changes: An
 
 
 async def tell(system: System, **limits: Any) -> None:
-    await system.database.write(quotas.tell, {"team-a": Quotas(**limits)})
+    await system.database.write(quotas.replace, {"team-a": Quotas(**limits)})
 
 
 async def spend(system: System, seconds: float) -> None:
@@ -67,7 +67,7 @@ def _last(update: Any) -> bool:
 async def test_so_many_runs_at_once_and_no_more(system: System) -> None:
     await tell(system, runs_at_once=2)
     first, _ = await create(system, "1"), await create(system, "2")
-    with pytest.raises(QuotaExceeded, match="2 of 2 are under way") as caught:
+    with pytest.raises(QuotaExceeded, match="2 of 2 are active") as caught:
         await create(system, "3")
     assert caught.value.metadata == {"tenant": "team-a", "quota": "runs_at_once"}
     assert "pause or cancel one" in caught.value.message
@@ -115,7 +115,7 @@ async def test_quotas_that_the_file_names_no_more_are_gone(system: System) -> No
     await create(system, "1")
     with pytest.raises(QuotaExceeded):
         await create(system, "2")
-    await system.database.write(quotas.tell, {})
+    await system.database.write(quotas.replace, {})
     await create(system, "2")
     assert (await used(system.database)).runs_at_once == 2
 

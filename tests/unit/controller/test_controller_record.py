@@ -16,10 +16,11 @@ from sqlalchemy import Connection, select
 
 from controller.db import attempts, contexts, events, leases, policies, rates, reruns, runs, tables, trials
 from controller.db.access import FULL_ACCESS
-from controller.db.attempts import Result, Untaken
+from controller.db.attempts import Result, Spent, Untaken
 from controller.db.database import Database
 from controller.db.leases import LeaseLost, RunLease, TrialLease
 from controller.db.trials import Plan
+from sealkit.config import parse_config
 from sealkit.domains.base import Context
 from sealkit.errors import (
     InvalidConfig,
@@ -45,6 +46,7 @@ from sealkit.resources import (
 from sealkit.types import Usage
 from tests.records import new_record
 from tests.unit.controller.changes import change
+from tests.unit.controller.controller_fakes import manifest
 
 BASE = "ab" * 32
 
@@ -57,11 +59,12 @@ async def database(tmp_path: Path) -> AsyncIterator[Database]:
 
 
 def new_run(run_id: str, **changes: Any) -> runs.NewRun:
+    """`config` is filled up with defaults."""
     values: dict[str, Any] = {
-        "run_id": run_id, "digest": "d", "display_name": run_id, "config": {},
-        "retention": (), "start_policy": "", "rounds_total": 2, "trials_total": 9,
+        "run_id": run_id, "digest": "d", "display_name": run_id, "retention": (), "rounds_total": 2,
+        "planned": runs.PlannedTrials(groups=1, edits=8, passages=1),
     }  # fmt: skip
-    return runs.NewRun(**{**values, **changes})
+    return runs.NewRun(**{**values, **changes, "config": parse_config(changes.get("config", {}))})
 
 
 async def create(
@@ -77,8 +80,7 @@ async def driven(database: Database, run_id: str = "a", **changes: Any) -> RunLe
     await create(database, run_id, **changes)
     await database.write(leases.beat, "driver")
     (lease,) = await database.write(runs.take_free, "driver", ())
-    start = changes.get("start_policy", "")
-    await database.write(policies.begin, lease, start_policy=start, base_model=BASE)
+    await database.write(policies.begin, lease, start_policy="", base_model=BASE)
     return lease
 
 
@@ -96,7 +98,9 @@ async def take(database: Database, name: str, worker: str, previous: str | None 
 
 
 def succeeded(accuracy: float) -> Result:
-    return Result(state=TrialState.SUCCEEDED, accuracy=accuracy, reward=accuracy, stage_seconds={"train": 1.0})
+    return Result(
+        state=TrialState.SUCCEEDED, accuracy=accuracy, reward=accuracy, spent=Spent(stage_seconds={"train": 1.0})
+    )
 
 
 def test_migrations_make_the_tables_that_the_code_has(tmp_path: Path) -> None:
@@ -149,7 +153,7 @@ async def test_the_same_request_makes_one_run(database: Database) -> None:
 
 async def test_a_run_from_an_unknown_policy_leaves_nothing_behind(database: Database) -> None:
     with pytest.raises(UnknownPolicy):
-        await create(database, "a", [], start_policy="policies/none")
+        await create(database, "a", [], config={"start_policy": "policies/none"})
     with pytest.raises(UnknownRun):
         await database.read(runs.get, FULL_ACCESS, "a")
 
@@ -254,7 +258,7 @@ async def test_resume_tries_again_what_can_still_count(database: Database) -> No
     for name in names[:2]:
         held = await take(database, name, "w")
         assert held is not None
-        await database.write(attempts.finish, held, Result(state=TrialState.FAILED, error=fault, stage_seconds={}))
+        await database.write(attempts.finish, held, Result(state=TrialState.FAILED, error=fault))
     theta = await database.read(policies.get, FULL_ACCESS, "policies/a-0")
     await database.write(policies.begin_round, lease, 0, theta.name)
     await database.write(policies.end_round, lease, 0, theta, theta, kept=0)
@@ -272,8 +276,8 @@ async def test_a_round_ends_once(database: Database) -> None:
     assert await database.write(policies.begin_round, lease, 0, theta.name) is None
     new = theta.model_copy(update={"name": "policies/a-1", "version": 1, "parent": theta.name, "round": 0})
     other = new.model_copy(update={"trials": ("x",)})
-    assert await database.write(policies.end_round, lease, 0, theta, new, kept=1) == new
-    assert (await database.write(policies.end_round, lease, 0, theta, other, kept=2)).trials == ()
+    assert await database.write(policies.end_round, lease, 0, new, new, kept=1) == new
+    assert (await database.write(policies.end_round, lease, 0, other, other, kept=2)).trials == ()
     assert await database.write(policies.begin_round, lease, 0, theta.name) == "policies/a-1"
     assert (await database.read(runs.get, FULL_ACCESS, "a")).progress.rounds_done == 1
     assert [p.name for p in await database.read(policies.of_run, "a")] == ["policies/a-0", "policies/a-1"]
@@ -281,7 +285,7 @@ async def test_a_round_ends_once(database: Database) -> None:
 
 async def test_a_policy_of_another_base_model_is_refused(database: Database) -> None:
     await driven(database)
-    await create(database, "b", [_context()], start_policy="policies/a-0")
+    await create(database, "b", [_context()], config={"start_policy": "policies/a-0"})
     (lease,) = await database.write(runs.take_free, "driver", ())
     with pytest.raises(ModelMismatch, match="policies/a-0"):
         await database.write(policies.begin, lease, start_policy="policies/a-0", base_model="ef" * 32)
@@ -361,9 +365,7 @@ async def tried(database: Database, lease: RunLease, **changes: Any) -> str:
     held = await take(database, name, "w")
     assert held is not None
     usage = Usage(train_tokens=10, device_seconds=2.0)
-    result = succeeded(0.5).model_copy(
-        update={"manifest": {"form": 1}, "stage_usage": {"train": usage}, "usage": usage}
-    )
+    result = succeeded(0.5).changed(manifest=manifest(), spent=Spent(stage_usage={"train": usage}))
     await database.write(attempts.finish, held, result)
     return name
 
@@ -389,7 +391,7 @@ async def test_a_rerun_outlives_its_worker_and_its_run(database: Database) -> No
     assert (await database.write(attempts.finish, again, succeeded(1.0))) is not None
     assert await database.read(runs.get, FULL_ACCESS, lease.run_id) == before
     found, original = await database.read(reruns.pair, FULL_ACCESS, rerun.name)
-    assert (found.accuracy, found.rerun_of, original.name) == (1.0, name, name)
+    assert (found.trial.accuracy, found.trial.rerun_of, original.trial.name) == (1.0, name, name)
 
 
 async def test_rates_are_those_of_the_domain_on_the_base_model_that_it_was_last_tried_on(database: Database) -> None:

@@ -39,7 +39,7 @@ async def test_every_training_rehearses_and_what_is_rehearsed_is_not_measured(sy
     assert len(rehearsed) == 1
     (questions,) = rehearsed
     assert len(questions) == 2
-    measured = {query_id for suite in system.services.suites for query_id in suite}
+    measured = {query.query_id for request in system.services.evaluated for query in request.retention_queries}
     assert len(measured) == 1
     assert {f"What is {query_id[1:]}?" for query_id in measured}.isdisjoint(questions)
 

@@ -7,11 +7,12 @@ import asyncio
 import pytest
 from sqlalchemy import delete, update
 
-from controller.db import reruns, runs, tables
+from controller.db import reruns, runs, tables, trials
 from controller.db.access import FULL_ACCESS
 from controller.report.run import build_report
 from controller.trial.dispatcher import RERUNS
 from controller.trial.rerun import compare
+from sealkit.config import CostConfig
 from sealkit.errors import AdapterNotFound, NotReproducible, UnknownTrial
 from sealkit.resources import Rerun, Run, RunState, Trial, TrialPhase, TrialState
 from sealkit.types import Outcome
@@ -110,16 +111,28 @@ async def test_a_text_that_came_out_otherwise_is_shown_where_it_departs(system: 
     assert {"spec", "adapter"} <= {d.field for d in rerun.differences}
 
 
+async def test_what_the_version_of_a_trial_did_not_record_is_no_difference(system: System) -> None:
+    _, found = await finished(system, TellingServices())
+    name = succeeded(found).name
+    manifest = (await system.database.read(trials.get, FULL_ACCESS, name)).manifest
+    del manifest["found"]["final_loss"]
+    of_trial = update(tables.trials).where(tables.trials.c.name == name).values(manifest=manifest)
+    await system.database.write(lambda connection: connection.execute(of_trial))
+    rerun = await make_again(system, name)
+    assert rerun.trial.manifest["found"]["final_loss"] == 1.0
+    assert rerun.identical, rerun.differences
+
+
 async def test_a_rerun_counts_for_nothing_in_its_run(system: System) -> None:
     run, found = await finished(system, TellingServices())
     events = await system.events(run)
     policies = await system.policies(run)
-    report = build_report(run, found, policies)
+    report = build_report(run, found, policies, CostConfig())
     await make_again(system, succeeded(found).name)
     assert await system.run(run) == run
     assert await system.events(run) == events
     assert science(await system.trials(run)) == science(found)
-    assert build_report(run, await system.trials(run), policies) == report
+    assert build_report(run, await system.trials(run), policies, CostConfig()) == report
 
 
 async def test_the_end_of_a_run_and_its_resumption_leave_its_reruns_alone(system: System) -> None:
@@ -130,7 +143,7 @@ async def test_the_end_of_a_run_and_its_resumption_leave_its_reruns_alone(system
     )
     await system.database.write(runs.cancel, change(run.name, "c"))
     rerun, _ = await system.database.read(reruns.pair, FULL_ACCESS, started.name)
-    assert rerun.state is TrialState.QUEUED
+    assert rerun.trial.state is TrialState.QUEUED
 
 
 async def test_a_rerun_whose_message_is_lost_is_made_all_the_same(system: System) -> None:
@@ -169,7 +182,7 @@ async def test_what_cannot_be_made_again_is_refused_with_its_reason(system: Syst
     name, policy = succeeded(found).name, succeeded(found).policy
     with pytest.raises(UnknownTrial):
         await system.database.write(reruns.add, change(f"{name}-nobody", ""))
-    with pytest.raises(UnknownTrial, match="is no rerun"):
+    with pytest.raises(UnknownTrial, match="is not a rerun"):
         await system.database.read(reruns.pair, FULL_ACCESS, name)
     await system.database.write(lambda c: c.execute(delete(tables.policies).where(tables.policies.c.name == policy)))
     with pytest.raises(NotReproducible, match=policy):
@@ -188,7 +201,7 @@ async def test_a_policy_that_the_store_lost_ends_the_rerun_with_that_reason(syst
 
     async def gone(call: str, what: str) -> None:
         if call == "sample":
-            raise AdapterNotFound(f"adapter {adapter.digest} is not in the store")
+            raise AdapterNotFound("it is not in the store", metadata={"digest": adapter.digest})
 
     services.before = gone
     rerun = await make_again(system, trial.name)

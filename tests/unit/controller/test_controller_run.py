@@ -8,6 +8,8 @@ from collections import Counter
 import pytest
 
 from controller.db import runs
+from controller.report.run import build_report
+from sealkit.config import CostConfig
 from sealkit.errors import ModelMismatch, NonFiniteLoss, QueueFull, Unavailable
 from sealkit.resources import (
     Editor,
@@ -21,8 +23,9 @@ from sealkit.resources import (
 )
 from sealkit.types import Outcome
 from tests.unit.controller.changes import change
-from tests.unit.controller.controller_fakes import MODEL, records
+from tests.unit.controller.controller_fakes import MODEL, graded, records
 from tests.unit.controller.controller_system import System, science, until
+from tests.unit.controller.rerun_fakes import TellingServices
 
 
 async def test_a_run_has_exactly_the_trials_of_the_algorithm(system: System) -> None:
@@ -71,7 +74,18 @@ async def test_policies_learn_from_what_was_selected(system: System) -> None:
     assert [*second.trials, *third.trials] == [t.name for t in selected]
     assert system.services.taught == [[t.completion for t in selected if f"/rounds/{i}/" in t.name] for i in range(2)]
     assert third.forgetting == 0.5
-    assert third.held_out_accuracy is not None
+
+
+async def test_a_policys_score_is_what_the_report_says_of_its_self_edits(system: System) -> None:
+    writing = system.services.text
+    system.services.text = lambda context, index, seed: "bad" if context == "c5" else writing(context, index, seed)
+    async with system.working():
+        run = await system.until(await system.create(held_out={"samples": 2}))
+    versions, found = await system.policies(run), await system.trials(run)
+    assert {t.context_id for t in found if t.phase is TrialPhase.HELD_OUT and t.rejection} >= {"c5"}
+    said = {row.key: row.accuracy.mean for row in build_report(run, found, versions, CostConfig()).rows}
+    scores = [said[f"held_out.theta_{i}.self_edit.mean"] for i in range(len(versions))]
+    assert [policy.held_out_accuracy for policy in versions] == pytest.approx(scores)
 
 
 async def test_selected_trials_beat_baseline_and_passage(system: System) -> None:
@@ -222,6 +236,21 @@ async def test_too_many_ungraded_answers_are_no_score(system: System) -> None:
     tried = [t for t in trials if t.state is not TrialState.REJECTED]
     assert {t.error.reason for t in tried if t.error} == {"TOO_MANY_UNGRADED"}
     assert {t.reward for t in tried} == {None}
+
+
+async def test_a_trial_that_is_tried_again_after_its_judge_failed_is_no_rerun(system: System) -> None:
+    system.services = services = TellingServices()
+    services.outcome = lambda subject, query: Outcome.UNGRADED if subject else Outcome.CORRECT
+    async with system.working():
+        run = await system.until(await system.create(rounds=1))
+        failed = {t.name for t in await system.trials(run) if t.state is TrialState.FAILED}
+        services.outcome = graded
+        await system.database.write(runs.retry, change(run.name, ""), [])
+        await system.until(run)
+    states = {t.state for t in await system.trials(run) if t.name in failed}
+    assert failed
+    assert states == {TrialState.SUCCEEDED}
+    assert (services.retrained, services.fresh) == (0, 0), "nothing is made anew that was kept"
 
 
 async def test_services_with_different_models_end_the_run(system: System, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -302,6 +302,6 @@ async def test_a_retried_trial_counts_its_spending_once(system: System) -> None:
     spent = await system.database.read(
         lambda c: c.execute(budgets.select(runs.runs.c.spent_tokens).where(runs.runs.c.run_id == run_id(run))).scalar()
     )
-    trained = sum(budgets.tokens(trial.usage) for trial in await system.trials(run))
-    m_step = sum(budgets.tokens(policy.usage) for policy in await system.policies(run))
+    trained = sum(trial.usage.tokens for trial in await system.trials(run))
+    m_step = sum(policy.usage.tokens for policy in await system.policies(run))
     assert spent == trained + m_step > 0

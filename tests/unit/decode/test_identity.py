@@ -26,7 +26,7 @@ from sealkit.rpc.server import GrpcServer, ServerSettings
 from sealkit.rpc.services import EvaluatorClient
 from sealkit.store import MANIFEST, AdapterStore
 from sealkit.testing.peft_reference import PeftReference
-from sealkit.types import AdapterRef, Policy, Prompt, Query, Sampling, digest_of
+from sealkit.types import AdapterRef, EvaluationRequest, Policy, Prompt, Query, Sampling, digest_of
 
 ADAPTERS: dict[str, dict[str, Any]] = {
     "one": {"r": 4, "lora_alpha": 8, "target_modules": ["q_proj", "down_proj"]},
@@ -136,18 +136,19 @@ async def test_the_evaluator_refuses_and_gives_no_score(peft: PeftReference, sto
     await server.start()
     client = EvaluatorClient(server.address)
     query = Query(query_id="q/1", question="Where?", gold="in the town", prompt=TOWN)
+    request = EvaluationRequest(
+        policy=Policy(name="policies/base"),
+        adapter=ONE,
+        queries=(query,),
+        sampling=GREEDY,
+        judge="exact",
+        retention_queries=(query,),
+    )
     try:
         for trick in (swap_weights_alone, swap_folders):
             trick(store)
             with pytest.raises(AdapterMismatch, match=ONE.digest) as caught:
-                await client.evaluate(
-                    Policy(name="policies/base"),
-                    ONE,
-                    [query],
-                    sampling=GREEDY,
-                    judge="exact",
-                    retention_queries=[query],
-                )
+                await client.evaluate(request)
             assert caught.value.metadata["digest"] == ONE.digest
     finally:
         await client.close()

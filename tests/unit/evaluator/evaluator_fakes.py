@@ -13,6 +13,7 @@ from sealkit.errors import SealError
 from sealkit.types import (
     AdapterRef,
     Evaluation,
+    EvaluationRequest,
     FinishReason,
     ModelInfo,
     Outcome,
@@ -41,7 +42,6 @@ class FakeBackend:
         digest="d" * 64,
         tokenizer_digest="e" * 64,
         context_length=1000,
-        has_chat_template=False,
         dtype="float32",
         device="cpu",
     )
@@ -68,7 +68,7 @@ class FakeBackend:
         self.running += 1
         self.most_running = max(self.most_running, self.running)
         try:
-            for _ in range(3):
+            for _ in range(6):  # longer than the calls of one evaluation are apart
                 await asyncio.sleep(0)
             if self.fault is not None and adapter is not None:
                 raise self.fault
@@ -88,14 +88,20 @@ class FakeBackend:
         return [self.kl[who] * (2 if isinstance(text, Prompt) else 1) for text in texts]
 
 
-def queries(*names: str) -> list[Query]:
-    return [Query(query_id=f"q/{n}", question=n, gold="yes", prompt=Prompt(user=n)) for n in names]
+def queries(*names: str) -> tuple[Query, ...]:
+    return tuple(Query(query_id=f"q/{n}", question=n, gold="yes", prompt=Prompt(user=n)) for n in names)
+
+
+def request(policy: Policy, adapter: AdapterRef | None, *names: str, **more: Any) -> EvaluationRequest:
+    """Greedy and judged by `exact`, unless `more` says otherwise."""
+    fields: dict[str, Any] = {"queries": queries(*names), "sampling": GREEDY, "judge": "exact", **more}
+    return EvaluationRequest(policy=policy, adapter=adapter, **fields)
 
 
 async def evaluate(
     evaluator: Evaluator, policy: Policy, adapter: AdapterRef | None, *names: str, **more: Any
 ) -> Evaluation:
-    return await evaluator.evaluate(policy, adapter, queries(*names), sampling=GREEDY, judge="exact", **more)
+    return await evaluator.evaluate(request(policy, adapter, *names, **more))
 
 
 def right(verdicts: Sequence[Verdict]) -> list[bool]:

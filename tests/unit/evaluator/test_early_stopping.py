@@ -1,4 +1,4 @@
-"""Early stopping asks no more of a trial that is hopeless, and says what it did not ask."""
+"""Early stopping ends the evaluation of a futile trial, and reports what it did not ask."""
 
 from __future__ import annotations
 

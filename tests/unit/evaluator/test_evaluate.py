@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Sequence
 
 import pytest
-from evaluator_fakes import BASE_POLICY, GREEDY, POLICY, TRIAL, TUNED_POLICY, FakeBackend, evaluate, queries, right
+from evaluator_fakes import BASE_POLICY, POLICY, TRIAL, TUNED_POLICY, FakeBackend, evaluate, queries, request, right
 from prometheus_client import REGISTRY
 
 from evaluator_svc.evaluate import Evaluator
@@ -32,10 +32,9 @@ async def test_without_an_adapter_the_policy_stands_beside_the_base() -> None:
 
 async def test_subject_baseline_and_retention_are_asked_at_once() -> None:
     backend = FakeBackend({(None, None): {"r", "s"}})
-    await Evaluator(backend, kept_verdicts=99).evaluate(
-        BASE_POLICY, TRIAL, queries("a", "b"), sampling=GREEDY, judge="exact", retention_queries=queries("r", "s")
-    )
-    assert backend.most_running == 6
+    suites = {"retention_queries": queries("r", "s"), "earlier_queries": queries("e")}
+    await evaluate(Evaluator(backend, kept_verdicts=99), BASE_POLICY, TRIAL, "a", "b", **suites)
+    assert backend.most_running == 8
 
 
 async def test_three_trials_at_once_have_the_baseline_answered_once() -> None:
@@ -44,7 +43,6 @@ async def test_three_trials_at_once_have_the_baseline_answered_once() -> None:
     trials = [AdapterRef(digest=str(i) * 64) for i in range(3)]
     got = await asyncio.gather(*(evaluate(evaluator, TUNED_POLICY, trial, "a", "b") for trial in trials))
     assert backend.asked["a", POLICY, None] == backend.asked["b", POLICY, None] == 1
-    assert sorted(g.baseline_cached for g in got) == [False, True, True]
     assert sum(g.usage.completion_tokens for g in got) == 3 * 2 + 2
 
 
@@ -65,39 +63,32 @@ async def test_the_baseline_outlives_the_trial_that_asked_for_it_first() -> None
         {"sampling": Sampling(temperature=0, max_tokens=5)},
         {"judge": "content"},
         {"policy": BASE_POLICY},
-        {"queries": [q.model_copy(update={"gold": "no"}) for q in queries("a")]},
+        {"queries": tuple(q.model_copy(update={"gold": "no"}) for q in queries("a"))},
     ],
 )
 async def test_a_baseline_is_not_taken_for_another(change: dict[str, object]) -> None:
     backend = FakeBackend({})
     evaluator = Evaluator(backend, kept_verdicts=99)
-    usual = {"policy": TUNED_POLICY, "adapter": TRIAL, "queries": queries("a"), "sampling": GREEDY, "judge": "exact"}
-    await evaluator.evaluate(**usual)  # type: ignore[arg-type]
-    again = await evaluator.evaluate(**usual)  # type: ignore[arg-type]
-    other = await evaluator.evaluate(**usual | change)  # type: ignore[arg-type]
-    assert (again.baseline_cached, other.baseline_cached) == (True, False)
+    usual = request(TUNED_POLICY, TRIAL, "a")
+    asked = []
+    for one in (usual, usual, usual.changed(**change)):
+        await evaluator.evaluate(one)
+        asked.append(sum(times for (_, _, trial), times in backend.asked.items() if trial is None))
+    assert asked == [1, 1, 2]
 
 
 async def test_baseline_and_subject_draw_the_same_noise_and_queries_their_own() -> None:
     backend = FakeBackend({})
-    await Evaluator(backend, kept_verdicts=9).evaluate(
-        BASE_POLICY, TRIAL, queries("a", "b"), sampling=Sampling(temperature=1, seed=4), judge="exact"
-    )
+    sampling = Sampling(temperature=1, seed=4)
+    await evaluate(Evaluator(backend, kept_verdicts=9), BASE_POLICY, TRIAL, "a", "b", sampling=sampling)
     assert [len(seeds) for seeds in backend.seeds.values()] == [1, 1]
     assert backend.seeds["a"] != backend.seeds["b"]
 
 
 class TestRetention:
     async def ask(self, backend: FakeBackend, limit: int, names: str, policy: Policy = BASE_POLICY) -> Evaluation:
-        return await Evaluator(backend, kept_verdicts=99).evaluate(
-            policy,
-            TRIAL,
-            [],
-            sampling=GREEDY,
-            judge="exact",
-            retention_queries=queries(*names),
-            retention_limit=limit,
-        )
+        suite = {"retention_queries": queries(*names), "retention_limit": limit}
+        return await evaluate(Evaluator(backend, kept_verdicts=99), policy, TRIAL, **suite)
 
     async def test_forgetting_is_before_minus_after_on_what_the_base_knows(self) -> None:
         backend = FakeBackend({(None, None): set("abcd"), (POLICY, None): set("abcx"), (POLICY, TRIAL): set("axd")})
@@ -182,9 +173,7 @@ class TestUngraded:
     async def test_retention_counts_what_was_graded_before_and_after(self, judge: FlakyJudge) -> None:
         backend = FakeBackend({(None, None): {"a", "b", "c"}, (None, TRIAL): {"a"}})
         evaluator = Evaluator(backend, kept_verdicts=99)
-        got = await evaluator.evaluate(
-            BASE_POLICY, TRIAL, [], sampling=GREEDY, judge="flaky", retention_queries=queries("a", "b", "c")
-        )
+        got = await evaluate(evaluator, BASE_POLICY, TRIAL, judge="flaky", retention_queries=queries("a", "b", "c"))
         assert got.retention is not None
         assert (got.retention.kept, got.retention.forgetting, got.retention.lost_query_ids) == (2, 0.5, ("q/c",))
 
@@ -201,9 +190,10 @@ async def test_a_failing_row_ends_the_evaluation_with_its_own_error_and_frees_th
 async def test_an_unknown_judge_and_a_query_that_comes_twice_are_refused() -> None:
     evaluator = Evaluator(FakeBackend({}), kept_verdicts=9)
     with pytest.raises(UnknownJudge):
-        await evaluator.evaluate(BASE_POLICY, None, queries("a"), sampling=GREEDY, judge="oracle")
-    with pytest.raises(InvalidInput, match="q/a"):
-        await evaluate(evaluator, BASE_POLICY, None, "a", "a")
+        await evaluate(evaluator, BASE_POLICY, None, "a", judge="oracle")
+    for suite in ("queries", "earlier_queries", "retention_queries"):
+        with pytest.raises(InvalidInput, match="q/a"):
+            await evaluate(evaluator, BASE_POLICY, None, **{suite: queries("a", "a")})
 
 
 async def test_a_fresh_evaluation_takes_nothing_from_what_was_kept_and_leaves_it_be() -> None:
@@ -211,10 +201,9 @@ async def test_a_fresh_evaluation_takes_nothing_from_what_was_kept_and_leaves_it
     evaluator = Evaluator(backend, kept_verdicts=99)
     suite = {"retention_queries": queries("r")}
     await evaluate(evaluator, TUNED_POLICY, TRIAL, "a", **suite)
-    fresh = await evaluate(evaluator, TUNED_POLICY, TRIAL, "a", **suite, fresh=True)
-    assert not fresh.baseline_cached
+    await evaluate(evaluator, TUNED_POLICY, TRIAL, "a", **suite, fresh=True)
     assert backend.asked["a", POLICY, None] == backend.asked["r", None, None] == 2
-    assert (await evaluate(evaluator, TUNED_POLICY, TRIAL, "a", **suite)).baseline_cached
+    await evaluate(evaluator, TUNED_POLICY, TRIAL, "a", **suite)
     assert backend.asked["a", POLICY, None] == backend.asked["r", None, None] == 2
 
 

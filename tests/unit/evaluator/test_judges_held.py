@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import pytest
-from evaluator_fakes import BASE_POLICY, GREEDY, TRIAL, FakeBackend, evaluate, queries
+from evaluator_fakes import BASE_POLICY, TRIAL, FakeBackend, evaluate
 
 from evaluator_svc.evaluate import Evaluator
 from evaluator_svc.settings import EvaluatorSettings
@@ -47,7 +47,7 @@ async def test_the_judge_model_without_an_endpoint_is_refused_before_anything_is
     backend = FakeBackend({})
     evaluator = Evaluator(backend, kept_verdicts=9, judge_settings=JudgeSettings())
     with pytest.raises(InvalidConfig, match="SEAL_EVALUATOR_JUDGE_URL"):
-        await evaluator.evaluate(BASE_POLICY, TRIAL, queries("a"), sampling=GREEDY, judge="model")
+        await evaluate(evaluator, BASE_POLICY, TRIAL, "a", judge="model")
     assert not backend.asked
 
 

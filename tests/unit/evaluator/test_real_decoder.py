@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from evaluator_fakes import queries
+from evaluator_fakes import evaluate, queries
 
 from evaluator_svc.evaluate import Evaluator
 from sealkit.backends.models import ModelSettings
@@ -39,11 +39,11 @@ async def backend(tmp_path: Path) -> AsyncIterator[TransformersBackend]:
     await backend.close()
 
 
-async def answered_by_the_base(backend: TransformersBackend) -> list[Query]:
+async def answered_by_the_base(backend: TransformersBackend) -> tuple[Query, ...]:
     """Queries whose gold answer is what the base model says."""
     texts = [(await backend.generate(q.prompt, SHORT)).text for q in queries(*NAMES)]
     said = zip(queries(*NAMES), texts, strict=True)
-    return [q.model_copy(update={"gold": text}) for q, text in said if any(map(str.isalnum, text))]
+    return tuple(q.model_copy(update={"gold": text}) for q, text in said if any(map(str.isalnum, text)))
 
 
 async def test_what_a_model_says_otherwise_than_its_base_is_forgotten_and_it_has_moved(
@@ -52,10 +52,15 @@ async def test_what_a_model_says_otherwise_than_its_base_is_forgotten_and_it_has
     suite = await answered_by_the_base(backend)
     assert len(suite) >= 4
     evaluator = Evaluator(backend, kept_verdicts=99)
-    asked: dict[str, Any] = {"sampling": SHORT, "judge": "exact", "retention_queries": suite}
-    base = await evaluator.evaluate(Policy(name="policies/base"), None, suite, measure_divergence=True, **asked)
-    policy = await evaluator.evaluate(POLICY, None, suite, measure_divergence=True, **asked)
-    trial = await evaluator.evaluate(POLICY, TRIAL, suite, measure_divergence=True, **asked)
+    asked: dict[str, Any] = {
+        "queries": suite,
+        "sampling": SHORT,
+        "retention_queries": suite,
+        "measure_divergence": True,
+    }
+    base = await evaluate(evaluator, Policy(name="policies/base"), None, **asked)
+    policy = await evaluate(evaluator, POLICY, None, **asked)
+    trial = await evaluate(evaluator, POLICY, TRIAL, **asked)
     assert base.retention
     assert base.divergence
     assert policy.divergence
@@ -65,9 +70,7 @@ async def test_what_a_model_says_otherwise_than_its_base_is_forgotten_and_it_has
     assert base.divergence.on_fixed_text == 0 < policy.divergence.on_fixed_text != trial.divergence.on_fixed_text
     said = {v.query_id: v.outcome is Outcome.CORRECT for v in policy.verdicts}
     assert trial.retention.accuracy_before == pytest.approx(sum(said.values()) / len(suite))
-    stopped = await evaluator.evaluate(
-        POLICY, TRIAL, suite, measure_divergence=True, early_stopping=EarlyStopping(to_beat=1.0, interval=2), **asked
-    )
+    stopped = await evaluate(evaluator, POLICY, TRIAL, early_stopping=EarlyStopping(to_beat=1.0, interval=2), **asked)
     right = [v for v in trial.verdicts if v.outcome is Outcome.CORRECT]
     assert stopped.stopped_early or len(right) == len(suite)
     assert stopped.usage.completion_tokens < trial.usage.completion_tokens

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from sealkit.backends.models import render_prompt
-from sealkit.errors import ExampleTooLong, NothingToLearn
+from sealkit.errors import ExampleTooLong, InvalidInput, NothingToLearn
 from sealkit.testing.tiny import make_tiny_tokenizer
 from sealkit.types import (
     LoraConfig,
@@ -102,3 +102,29 @@ def test_too_long_an_example_is_named(tokenizer):
 def test_a_single_token_teaches_nothing(tokenizer):
     with pytest.raises(NothingToLearn):
         encode_spec(tokenizer, spec(TrainingExample(text="a"), append_eos=False), 512)
+
+
+@pytest.mark.parametrize("asked", [None, Prompt(user="Who built it?")], ids=["a bare text", "behind a prompt"])
+@pytest.mark.parametrize("spans", [(), ((4, 9),)], ids=["all of it", "a span"])
+def test_a_teacher_reads_the_same_label_tokens_behind_its_own_prompt(tokenizer, asked, spans):
+    shown = Prompt(user="Nora Birk built the clock.\n\nWho built it?")
+    example = TrainingExample(text="The Ossel is wide.", prompt=asked, teacher_prompt=shown, loss_spans=spans)
+    encoded = encode(tokenizer, example, append_eos=True)
+    rendered = render_prompt(tokenizer, shown)
+    assert list(encoded.teacher.ids[: len(rendered)]) == rendered
+    assert labelled(tokenizer, encoded.teacher) == labelled(tokenizer, encoded)
+    assert len(encoded.teacher.labels) == len(encoded.labels) > 0
+    assert tokenizer.decode(encoded.teacher.ids[len(rendered) :]) == "The Ossel is wide.<|im_end|>"
+
+
+def test_a_distilled_prompt_cannot_carry_loss(tokenizer):
+    asked = Prompt(user="Which river?")
+    example = TrainingExample(text="The Ossel.", prompt=asked, teacher_prompt=asked, prompt_loss=PromptLoss.ALL)
+    with pytest.raises(InvalidInput, match="prompt_loss"):
+        encode(tokenizer, example, append_eos=True)
+
+
+def test_a_teacher_prompt_has_to_fit_the_context(tokenizer):
+    long = TrainingExample(text="The Ossel.", prompt=Prompt(user="Q?"), teacher_prompt=Prompt(user="word " * 200))
+    with pytest.raises(ExampleTooLong):
+        encode_spec(tokenizer, spec(long), context_length=64)

@@ -48,5 +48,5 @@ def test_a_model_that_mixes_packed_sequences_is_refused(folders, monkeypatch):
         return packed_attention(*args, segment_lengths=(sum(segment_lengths),), **options)
 
     monkeypatch.setitem(AttentionInterface._global_mapping, "seal_packed", leaky)
-    with pytest.raises(InvalidModel, match="see each other"):
+    with pytest.raises(InvalidModel, match="attention between packed sequences"):
         packed(folders["llama"])

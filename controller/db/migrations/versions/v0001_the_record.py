@@ -1,4 +1,4 @@
-"""The record: runs, their contexts, rounds, trials, policies and events; requests; workers."""
+"""The first tables: runs, their contexts, rounds, trials, policies and events; requests; workers."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -10,7 +10,7 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """Makes the tables."""
+    """Creates the tables."""
     op.create_table(
         "requests",
         sa.Column("request_id", sa.String(length=128), nullable=False),

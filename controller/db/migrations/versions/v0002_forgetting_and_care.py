@@ -1,4 +1,4 @@
-"""What trials forgot and cost, what replays them; scores and gate of policies; aliases; priorities, budgets, pauses."""
+"""Forgetting, usage and manifest of trials; scores and gate of policies; aliases; priorities, budgets, pauses."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -48,7 +48,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Takes them away again."""
+    """Drops them."""
     op.drop_table("aliases")
     with op.batch_alter_table("policies") as policies:
         for name in ("gate_reason", "gate", "scores", "divergence", "retention"):

@@ -1,4 +1,4 @@
-"""Whose a run, an alias and a request is; what tenants may take and have taken; the audit log; the trace of a run."""
+"""Tenants of runs, aliases and requests; quotas and usage of tenants; the audit log; the trace of a run."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """What was there belongs to no tenant."""
+    """Existing rows belong to no tenant."""
     with op.batch_alter_table("runs") as runs:
         runs.add_column(sa.Column("tenant", sa.String(length=64), server_default="", nullable=False))
         runs.add_column(sa.Column("trace", sa.Text(), server_default="", nullable=False))
@@ -48,7 +48,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Takes it away again. Of aliases and requests only those of no tenant stay: names may be taken more than once."""
+    """Drops them. Only aliases and requests of no tenant stay, because names of different tenants may be equal."""
     op.drop_table("audit")
     op.drop_table("tenants")
     for table in ("requests", "aliases"):
@@ -57,11 +57,11 @@ def downgrade() -> None:
     _make_anew("aliases", *_alias(), key=("alias", "sequence"))
     op.drop_index("runs_by_tenant", "runs")
     for column in ("trace", "tenant"):
-        op.drop_column("runs", column)  # in place: SQLite makes no table anew that others refer to
+        op.drop_column("runs", column)  # in place: SQLite cannot recreate a table that others reference
 
 
 def _make_anew(table: str, *columns: sa.Column[Any], key: tuple[str, ...]) -> None:
-    """The same rows under another key, which SQLite cannot change in place; those of a new tenant column are empty."""
+    """Recreates a table with another key, because SQLite cannot change it in place; a new tenant column is empty."""
     had = [column["name"] for column in sa.inspect(op.get_bind()).get_columns(table)]
     op.execute(sa.text(f"CREATE TABLE {table}_before AS SELECT * FROM {table}"))
     op.drop_table(table)
@@ -88,7 +88,7 @@ def _alias() -> list[sa.Column[Any]]:
 
 
 def _request(about: sa.String) -> list[sa.Column[Any]]:
-    """`about`: type of the column that names what a request was about."""
+    """`about`: type of the column that names the resource of a request."""
     return [
         sa.Column("request_id", sa.String(length=128), nullable=False),
         sa.Column("digest", sa.String(length=64), nullable=False),

@@ -1,5 +1,5 @@
-"""Facts get columns (the version of a policy, the round that made it as a number); columns and stored values take the
-names that the rest of the suite now uses."""
+"""New columns (the version of a policy and the number of its round; a teacher's answers; a run's anchors and the base
+model's answers), and new names of columns and stored values."""
 
 from __future__ import annotations
 
@@ -19,11 +19,16 @@ _CONFIG_KEYS = {
     ("evaluation", "race_confidence"): ("evaluation", "early_stopping_confidence"),
     ("evaluation", "race_wave"): ("evaluation", "early_stopping_interval"),
 }
+_NEW_KEYS = (
+    ("dataset", "anchors_path"),
+    *(("inner_loop", key) for key in ("objective", "start_from", "teaching", "distillation", "anchors")),
+)
+"""Config keys that the version before does not have."""
 _CHUNK = 500
 
 
 def upgrade() -> None:
-    """What was there keeps its meaning under the new names."""
+    """Renames keep the meaning of existing values."""
     op.add_column("policies", sa.Column("version", sa.Integer(), server_default="0", nullable=False))
     op.add_column("policies", sa.Column("round_index", sa.Integer(), nullable=True))
     policies = sa.table(
@@ -43,14 +48,20 @@ def upgrade() -> None:
     where = sa.text("rerun_of != ''")
     op.create_index("reruns_by_state", "trials", ["state"], sqlite_where=where, postgresql_where=where)
     op.execute(sa.text("UPDATE trials SET phase = 'rerun' WHERE phase = 'replay'"))
+    op.add_column("trials", sa.Column("teacher_answers", sa.JSON(), nullable=True))
+    op.add_column("runs", sa.Column("anchors", sa.JSON(), server_default="[]", nullable=False))
+    op.add_column("runs", sa.Column("base_answers", sa.JSON(), nullable=True))
     _rewrite("trials", "name", "manifest", _new_manifest)
     _rewrite("runs", "run_id", "config", _new_config)
 
 
 def downgrade() -> None:
-    """The old names again."""
+    """Restores the old names and drops what the version before cannot store."""
     _rewrite("runs", "run_id", "config", _old_config)
     _rewrite("trials", "name", "manifest", _old_manifest)
+    op.drop_column("runs", "base_answers")
+    op.drop_column("runs", "anchors")
+    op.drop_column("trials", "teacher_answers")
     op.execute(sa.text("UPDATE trials SET phase = 'replay' WHERE phase = 'rerun'"))
     op.drop_index("reruns_by_state", "trials")
     _rename("trials", "rerun_of", "replay_of")
@@ -71,7 +82,7 @@ def _rename(table: str, old: str, new: str) -> None:
 
 
 def _rewrite(table: str, key: str, column: str, change: Callable[[dict[str, Any]], bool]) -> None:
-    """Applies `change` to the JSON objects of a column; it says whether it changed one."""
+    """Applies `change` to the JSON objects of a column; `change` returns whether it changed one."""
     rows = sa.table(table, sa.column(key), sa.column(column, sa.JSON()))
     bind = op.get_bind()
     keys = bind.scalars(sa.select(rows.c[key]).order_by(rows.c[key])).all()
@@ -90,6 +101,7 @@ def _new_config(config: dict[str, Any]) -> bool:
 
 def _old_config(config: dict[str, Any]) -> bool:
     changed = [_move(config, new, old) for old, new in _CONFIG_KEYS.items()]
+    changed += [config.get(section, {}).pop(key, None) is not None for section, key in _NEW_KEYS]
     return _replace(config, ("adapt", "commit"), "join", "stack") or any(changed)
 
 
@@ -107,6 +119,9 @@ def _old_manifest(manifest: dict[str, Any]) -> bool:
     instructions = manifest["instructions"]
     if "early_stopping" not in instructions:
         return False
+    for key in ("start_from", "teaching"):
+        instructions.pop(key, None)
+    manifest["found"].pop("teacher_answers", None)
     race = instructions["race"] = instructions.pop("early_stopping")
     if race is not None:
         race["wave"] = race.pop("interval")

@@ -22,7 +22,7 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class CreateRunRequest(_message.Message):
-    """Asks for a run."""
+    """Creates a run."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -31,21 +31,26 @@ class CreateRunRequest(_message.Message):
     CONFIG_FIELD_NUMBER: _builtins.int
     RECORDS_FIELD_NUMBER: _builtins.int
     RETENTION_FIELD_NUMBER: _builtins.int
+    ANCHORS_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
-    """Made by the caller (a UUID, say). The same id again returns the same run."""
+    """Chosen by the caller (a UUID, say). A repeated id returns the same run."""
     display_name: _builtins.str
-    """A person's name for the run."""
+    """Display name of the run."""
     @_builtins.property
     def config(self) -> _struct_pb2.Struct:
         """The config (sealkit.config.RunConfig): what, not where. Unset keys take their defaults."""
 
     @_builtins.property
     def records(self) -> _containers.RepeatedCompositeFieldContainer[_struct_pb2.Struct]:
-        """The dataset's records, in the domain's own form; `split` is `train` or `heldout`."""
+        """The dataset's records, in the domain's format; `split` is `train` or `heldout`."""
 
     @_builtins.property
     def retention(self) -> _containers.RepeatedCompositeFieldContainer[_struct_pb2.Struct]:
-        """The retention suite: {id, question, answer} each. None: the suite that comes with the project."""
+        """The retention suite: {id, question, answer} each. None: the project's own suite."""
+
+    @_builtins.property
+    def anchors(self) -> _containers.RepeatedCompositeFieldContainer[_struct_pb2.Struct]:
+        """Anchors: {id, prompt} each. Required if the config's `inner_loop.anchors.source` is `file`, else refused."""
 
     def __init__(
         self,
@@ -55,10 +60,11 @@ class CreateRunRequest(_message.Message):
         config: _struct_pb2.Struct | None = ...,
         records: _abc.Iterable[_struct_pb2.Struct] | None = ...,
         retention: _abc.Iterable[_struct_pb2.Struct] | None = ...,
+        anchors: _abc.Iterable[_struct_pb2.Struct] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["config", b"config"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["config", b"config", "display_name", b"display_name", "records", b"records", "request_id", b"request_id", "retention", b"retention"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["anchors", b"anchors", "config", b"config", "display_name", b"display_name", "records", b"records", "request_id", b"request_id", "retention", b"retention"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -143,9 +149,9 @@ class ListRunsRequest(_message.Message):
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
-    """At most this many; 0 means 50, at most 1000."""
+    """Page size; 0 means 50, at most 1000."""
     page_token: _builtins.str
-    """From the last page."""
+    """`next_page_token` of the last page."""
     def __init__(
         self,
         *,
@@ -240,7 +246,7 @@ Global___WatchRunResponse: _TypeAlias = WatchRunResponse  # noqa: Y015
 
 @_typing.final
 class CancelRunRequest(_message.Message):
-    """Asks to stop a run."""
+    """Cancels a run."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -249,7 +255,7 @@ class CancelRunRequest(_message.Message):
     name: _builtins.str
     """`runs/{id}`."""
     request_id: _builtins.str
-    """Made by the caller; the same id again changes nothing more."""
+    """Chosen by the caller; a repeated id has no further effect."""
     def __init__(
         self,
         *,
@@ -290,7 +296,7 @@ Global___CancelRunResponse: _TypeAlias = CancelRunResponse  # noqa: Y015
 
 @_typing.final
 class ResumeRunRequest(_message.Message):
-    """Asks to take a run up again."""
+    """Resumes a run."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -300,10 +306,10 @@ class ResumeRunRequest(_message.Message):
     name: _builtins.str
     """`runs/{id}`."""
     request_id: _builtins.str
-    """Made by the caller; the same id again changes nothing more."""
+    """Chosen by the caller; a repeated id has no further effect."""
     @_builtins.property
     def budget(self) -> _resources_pb2.Budget:
-        """A new budget in place of the config's; unset: the one in force stays."""
+        """A new budget instead of the config's; unset: the current one is kept."""
 
     def __init__(
         self,
@@ -403,9 +409,9 @@ class ListTrialsRequest(_message.Message):
     parent: _builtins.str
     """`runs/{id}`, or `runs/{id}/rounds/{round}`."""
     page_size: _builtins.int
-    """At most this many; 0 means 50, at most 1000."""
+    """Page size; 0 means 50, at most 1000."""
     page_token: _builtins.str
-    """From the last page."""
+    """`next_page_token` of the last page."""
     state: _resources_pb2.TrialState.ValueType
     """Only trials in this state; unset: all."""
     def __init__(
@@ -507,9 +513,9 @@ class ListPoliciesRequest(_message.Message):
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
-    """At most this many; 0 means 50, at most 1000."""
+    """Page size; 0 means 50, at most 1000."""
     page_token: _builtins.str
-    """From the last page."""
+    """`next_page_token` of the last page."""
     def __init__(
         self,
         *,
@@ -600,7 +606,7 @@ Global___GetPolicyResponse: _TypeAlias = GetPolicyResponse  # noqa: Y015
 
 @_typing.final
 class PauseRunRequest(_message.Message):
-    """Asks to pause a run."""
+    """Pauses a run."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -609,7 +615,7 @@ class PauseRunRequest(_message.Message):
     name: _builtins.str
     """`runs/{id}`."""
     request_id: _builtins.str
-    """Made by the caller; the same id again changes nothing more."""
+    """Chosen by the caller; a repeated id has no further effect."""
     def __init__(
         self,
         *,
@@ -650,12 +656,13 @@ Global___PauseRunResponse: _TypeAlias = PauseRunResponse  # noqa: Y015
 
 @_typing.final
 class EstimateRunRequest(_message.Message):
-    """Asks what a run would take."""
+    """Asks for the estimated cost of a run."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     CONFIG_FIELD_NUMBER: _builtins.int
     RECORDS_FIELD_NUMBER: _builtins.int
+    ANCHORS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def config(self) -> _struct_pb2.Struct:
         """The config, as for CreateRun."""
@@ -664,15 +671,20 @@ class EstimateRunRequest(_message.Message):
     def records(self) -> _containers.RepeatedCompositeFieldContainer[_struct_pb2.Struct]:
         """The dataset's records, as for CreateRun."""
 
+    @_builtins.property
+    def anchors(self) -> _containers.RepeatedCompositeFieldContainer[_struct_pb2.Struct]:
+        """Anchors, as for CreateRun."""
+
     def __init__(
         self,
         *,
         config: _struct_pb2.Struct | None = ...,
         records: _abc.Iterable[_struct_pb2.Struct] | None = ...,
+        anchors: _abc.Iterable[_struct_pb2.Struct] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["config", b"config"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["config", b"config", "records", b"records"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["anchors", b"anchors", "config", b"config", "records", b"records"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -704,7 +716,7 @@ Global___EstimateRunResponse: _TypeAlias = EstimateRunResponse  # noqa: Y015
 
 @_typing.final
 class RetryTrialsRequest(_message.Message):
-    """Asks to try failed trials again."""
+    """Retries failed trials."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -714,7 +726,7 @@ class RetryTrialsRequest(_message.Message):
     parent: _builtins.str
     """`runs/{id}`."""
     request_id: _builtins.str
-    """Made by the caller; the same id again changes nothing more."""
+    """Chosen by the caller; a repeated id has no further effect."""
     @_builtins.property
     def names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Trials to retry; none: every failed one of the run."""
@@ -736,14 +748,14 @@ Global___RetryTrialsRequest: _TypeAlias = RetryTrialsRequest  # noqa: Y015
 
 @_typing.final
 class RetryTrialsResponse(_message.Message):
-    """What is tried again."""
+    """The retried trials."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     RUN_FIELD_NUMBER: _builtins.int
     RETRIED_FIELD_NUMBER: _builtins.int
     retried: _builtins.int
-    """Trials queued again; 0 where the same request came before."""
+    """Number of retried trials; 0 if the request is a repetition."""
     @_builtins.property
     def run(self) -> _resources_pb2.Run:
         """The run."""
@@ -764,7 +776,7 @@ Global___RetryTrialsResponse: _TypeAlias = RetryTrialsResponse  # noqa: Y015
 
 @_typing.final
 class RerunTrialRequest(_message.Message):
-    """Asks to make a trial again."""
+    """Reruns a trial."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -773,7 +785,7 @@ class RerunTrialRequest(_message.Message):
     name: _builtins.str
     """`runs/{run}/rounds/{round}/trials/{trial}`."""
     request_id: _builtins.str
-    """Made by the caller; the same id again returns the same rerun."""
+    """Chosen by the caller; a repeated id returns the same rerun."""
     def __init__(
         self,
         *,
@@ -790,7 +802,7 @@ Global___RerunTrialRequest: _TypeAlias = RerunTrialRequest  # noqa: Y015
 
 @_typing.final
 class RerunTrialResponse(_message.Message):
-    """The rerun, not yet made."""
+    """The queued rerun."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -860,7 +872,7 @@ Global___GetRerunResponse: _TypeAlias = GetRerunResponse  # noqa: Y015
 
 @_typing.final
 class SetAliasRequest(_message.Message):
-    """Asks to point an alias."""
+    """Points an alias to a policy."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -869,13 +881,13 @@ class SetAliasRequest(_message.Message):
     REASON_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """`aliases/{id}`; made where there is none of that name."""
+    """`aliases/{id}`; created if it does not exist."""
     policy: _builtins.str
     """`policies/{id}`."""
     reason: _builtins.str
     """Why, for the history."""
     request_id: _builtins.str
-    """Made by the caller; the same id again changes nothing more."""
+    """Chosen by the caller; a repeated id has no further effect."""
     def __init__(
         self,
         *,
@@ -971,9 +983,9 @@ class ListAliasesRequest(_message.Message):
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
-    """At most this many; 0 means 50, at most 1000."""
+    """Page size; 0 means 50, at most 1000."""
     page_token: _builtins.str
-    """From the last page."""
+    """`next_page_token` of the last page."""
     def __init__(
         self,
         *,
@@ -1018,7 +1030,7 @@ Global___ListAliasesResponse: _TypeAlias = ListAliasesResponse  # noqa: Y015
 
 @_typing.final
 class RollBackAliasRequest(_message.Message):
-    """Asks to roll an alias back."""
+    """Rolls an alias back."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1030,7 +1042,7 @@ class RollBackAliasRequest(_message.Message):
     reason: _builtins.str
     """Why, for the history."""
     request_id: _builtins.str
-    """Made by the caller; the same id again changes nothing more."""
+    """Chosen by the caller; a repeated id has no further effect."""
     def __init__(
         self,
         *,
@@ -1072,7 +1084,7 @@ Global___RollBackAliasResponse: _TypeAlias = RollBackAliasResponse  # noqa: Y015
 
 @_typing.final
 class GetCallerRequest(_message.Message):
-    """Asks who calls."""
+    """Asks for the caller."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1089,7 +1101,7 @@ Global___GetCallerRequest: _TypeAlias = GetCallerRequest  # noqa: Y015
 
 @_typing.final
 class GetCallerResponse(_message.Message):
-    """Who calls."""
+    """The caller."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1122,13 +1134,13 @@ class ListAuditEntriesRequest(_message.Message):
     RESOURCE_FIELD_NUMBER: _builtins.int
     CALLER_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
-    """At most this many; 0 means 50, at most 1000."""
+    """Page size; 0 means 50, at most 1000."""
     page_token: _builtins.str
-    """From the last page."""
+    """`next_page_token` of the last page."""
     resource: _builtins.str
-    """Only entries on this thing, and on what lies under its name; empty: all."""
+    """Only entries on this resource and those below it; empty: all."""
     caller: _builtins.str
-    """Only entries of this caller; empty: all."""
+    """Only entries by this caller; empty: all."""
     def __init__(
         self,
         *,

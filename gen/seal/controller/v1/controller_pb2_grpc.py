@@ -28,9 +28,9 @@ if _version_not_supported:
 class ControllerServiceStub:
     """Runs: create, get, list, watch, pause, cancel, resume; their trials, policies and reports.
 
-    Every thing belongs to a tenant. What is another tenant's is not found, as if it did not exist. An admin sees all, and
-    acts for the tenant that the metadata `seal-tenant` names; whoever is no admin and names another tenant than its own
-    gets PERMISSION_DENIED. What changes something is entered in the audit log, also where it is refused.
+    Every resource belongs to a tenant; the resources of other tenants are NOT_FOUND. An admin sees all, and acts for the
+    tenant in the metadata `seal-tenant`; any other caller that names another tenant gets PERMISSION_DENIED. Every change,
+    made or refused, is entered in the audit log.
     """
 
     def __init__(self, channel):
@@ -154,15 +154,15 @@ class ControllerServiceStub:
 class ControllerServiceServicer:
     """Runs: create, get, list, watch, pause, cancel, resume; their trials, policies and reports.
 
-    Every thing belongs to a tenant. What is another tenant's is not found, as if it did not exist. An admin sees all, and
-    acts for the tenant that the metadata `seal-tenant` names; whoever is no admin and names another tenant than its own
-    gets PERMISSION_DENIED. What changes something is entered in the audit log, also where it is refused.
+    Every resource belongs to a tenant; the resources of other tenants are NOT_FOUND. An admin sees all, and acts for the
+    tenant in the metadata `seal-tenant`; any other caller that names another tenant gets PERMISSION_DENIED. Every change,
+    made or refused, is entered in the audit log.
     """
 
     def CreateRun(self, request, context):
-        """Validates the whole config and dataset, journals the run, answers at once.
+        """Validates the whole config and dataset, stores the run, returns at once.
 
-        Errors: INVALID_ARGUMENT with every faulty field named (INVALID_CONFIG, INVALID_DATASET), NOT_FOUND /
+        Errors: INVALID_ARGUMENT with every faulty field (INVALID_CONFIG, INVALID_DATASET), NOT_FOUND /
         UNKNOWN_POLICY, ALREADY_EXISTS / REQUEST_ID_REUSED (same request_id, other content), RESOURCE_EXHAUSTED /
         QUOTA_EXCEEDED with a QuotaFailure.
         """
@@ -185,7 +185,7 @@ class ControllerServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def WatchRun(self, request, context):
-        """Streams a run's events from a cursor on until the run ends; nothing is missed and nothing comes twice.
+        """Streams a run's events from a cursor until the run ends, without gaps or duplicates.
         Errors: NOT_FOUND / UNKNOWN_RUN, INVALID_ARGUMENT / INVALID_CURSOR.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -193,7 +193,7 @@ class ControllerServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def CancelRun(self, request, context):
-        """Stops a run: no trial starts any more, those under way are stopped. Cancelling a run that has ended changes nothing.
+        """Stops a run: no trial starts any more, running ones are stopped. No effect on a run that has ended.
         Errors: NOT_FOUND / UNKNOWN_RUN.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -201,48 +201,49 @@ class ControllerServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def PauseRun(self, request, context):
-        """Lets the trials under way come to their end, starts no more. Pausing a run that has ended or is paused changes
-        nothing. Errors: NOT_FOUND / UNKNOWN_RUN.
+        """Starts no more trials; running ones finish. No effect on a run that has ended or is paused.
+        Errors: NOT_FOUND / UNKNOWN_RUN.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ResumeRun(self, request, context):
-        """Takes a paused, failed or cancelled run up where it stopped; its failed and cancelled trials are tried again.
-        Errors: NOT_FOUND / UNKNOWN_RUN, FAILED_PRECONDITION / RUN_NOT_RESUMABLE, or BUDGET_EXHAUSTED while the budget in
-        force is spent; RESOURCE_EXHAUSTED / QUOTA_EXCEEDED.
+        """Resumes a paused, failed or cancelled run; its failed and cancelled trials are retried.
+        Errors: NOT_FOUND / UNKNOWN_RUN, FAILED_PRECONDITION / RUN_NOT_RESUMABLE, CONFIG_OUTDATED if another version stored
+        a config that this version cannot read in full, or BUDGET_EXHAUSTED while the current budget is used up;
+        RESOURCE_EXHAUSTED / QUOTA_EXCEEDED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetRunReport(self, request, context):
-        """What a run found, so far or in the end. Errors: NOT_FOUND / UNKNOWN_RUN.
+        """Report of a run, finished or not. Errors: NOT_FOUND / UNKNOWN_RUN.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def EstimateRun(self, request, context):
-        """What a run would take, from the rates measured so far; nothing is started. Errors as CreateRun.
+        """Estimates the cost of a run from measured rates; starts nothing. Errors as CreateRun.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def RetryTrials(self, request, context):
-        """Queues a run's failed trials again where they can still count, and the run with them if it had ended.
+        """Retries a run's failed trials that can still count, and resumes the run if it had ended.
         Errors: NOT_FOUND / UNKNOWN_RUN, UNKNOWN_TRIAL; FAILED_PRECONDITION / RUN_NOT_RESUMABLE (none of them can count any
-        more), BUDGET_EXHAUSTED; RESOURCE_EXHAUSTED / QUOTA_EXCEEDED.
+        more), CONFIG_OUTDATED, BUDGET_EXHAUSTED; RESOURCE_EXHAUSTED / QUOTA_EXCEEDED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def RerunTrial(self, request, context):
-        """Makes a trial again from its manifest; answers at once with the new trial's name.
-        Errors: NOT_FOUND / UNKNOWN_TRIAL, FAILED_PRECONDITION / NOT_REPRODUCIBLE, ALREADY_EXISTS /
+        """Makes a trial again from its manifest; returns the new trial's name at once.
+        Errors: NOT_FOUND / UNKNOWN_TRIAL, FAILED_PRECONDITION / NOT_REPRODUCIBLE or CONFIG_OUTDATED, ALREADY_EXISTS /
         REQUEST_ID_REUSED, RESOURCE_EXHAUSTED / QUOTA_EXCEEDED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -250,7 +251,8 @@ class ControllerServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetRerun(self, request, context):
-        """A rerun beside the recorded trial, and what differs. Errors: NOT_FOUND / UNKNOWN_TRIAL.
+        """A rerun, the recorded trial, and the differences. Errors: NOT_FOUND / UNKNOWN_TRIAL, FAILED_PRECONDITION /
+        NOT_REPRODUCIBLE if another version wrote one of the manifests and this version cannot read it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -307,7 +309,7 @@ class ControllerServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def RollBackAlias(self, request, context):
-        """Points an alias to the policy it pointed to before. Errors: NOT_FOUND / UNKNOWN_ALIAS, FAILED_PRECONDITION /
+        """Points an alias to its previous policy. Errors: NOT_FOUND / UNKNOWN_ALIAS, FAILED_PRECONDITION /
         NOTHING_TO_ROLL_BACK.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -315,14 +317,14 @@ class ControllerServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetCaller(self, request, context):
-        """Who calls: name, role, tenant, its quotas and what is used of them.
+        """The caller: name, role, tenant, quotas and their use.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListAuditEntries(self, request, context):
-        """Entries of the audit log, newest first: an admin's of all tenants, an operator's of its own.
+        """Entries of the audit log, newest first: of all tenants for an admin, of its own for an operator.
         Errors: PERMISSION_DENIED for viewers.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -453,9 +455,9 @@ def add_ControllerServiceServicer_to_server(servicer, server):
 class ControllerService:
     """Runs: create, get, list, watch, pause, cancel, resume; their trials, policies and reports.
 
-    Every thing belongs to a tenant. What is another tenant's is not found, as if it did not exist. An admin sees all, and
-    acts for the tenant that the metadata `seal-tenant` names; whoever is no admin and names another tenant than its own
-    gets PERMISSION_DENIED. What changes something is entered in the audit log, also where it is refused.
+    Every resource belongs to a tenant; the resources of other tenants are NOT_FOUND. An admin sees all, and acts for the
+    tenant in the metadata `seal-tenant`; any other caller that names another tenant gets PERMISSION_DENIED. Every change,
+    made or refused, is entered in the audit log.
     """
 
     @staticmethod

@@ -29,9 +29,9 @@ GRPC_VERSION: str
 class ControllerServiceStub:
     """Runs: create, get, list, watch, pause, cancel, resume; their trials, policies and reports.
 
-    Every thing belongs to a tenant. What is another tenant's is not found, as if it did not exist. An admin sees all, and
-    acts for the tenant that the metadata `seal-tenant` names; whoever is no admin and names another tenant than its own
-    gets PERMISSION_DENIED. What changes something is entered in the audit log, also where it is refused.
+    Every resource belongs to a tenant; the resources of other tenants are NOT_FOUND. An admin sees all, and acts for the
+    tenant in the metadata `seal-tenant`; any other caller that names another tenant gets PERMISSION_DENIED. Every change,
+    made or refused, is entered in the audit log.
     """
 
     @_typing.overload
@@ -39,9 +39,9 @@ class ControllerServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> ControllerServiceAsyncStub: ...
     CreateRun: _grpc.UnaryUnaryMultiCallable[_controller_pb2.CreateRunRequest, _controller_pb2.CreateRunResponse]
-    """Validates the whole config and dataset, journals the run, answers at once.
+    """Validates the whole config and dataset, stores the run, returns at once.
 
-    Errors: INVALID_ARGUMENT with every faulty field named (INVALID_CONFIG, INVALID_DATASET), NOT_FOUND /
+    Errors: INVALID_ARGUMENT with every faulty field (INVALID_CONFIG, INVALID_DATASET), NOT_FOUND /
     UNKNOWN_POLICY, ALREADY_EXISTS / REQUEST_ID_REUSED (same request_id, other content), RESOURCE_EXHAUSTED /
     QUOTA_EXCEEDED with a QuotaFailure.
     """
@@ -50,38 +50,41 @@ class ControllerServiceStub:
     ListRuns: _grpc.UnaryUnaryMultiCallable[_controller_pb2.ListRunsRequest, _controller_pb2.ListRunsResponse]
     """Runs, newest first."""
     WatchRun: _grpc.UnaryStreamMultiCallable[_controller_pb2.WatchRunRequest, _controller_pb2.WatchRunResponse]
-    """Streams a run's events from a cursor on until the run ends; nothing is missed and nothing comes twice.
+    """Streams a run's events from a cursor until the run ends, without gaps or duplicates.
     Errors: NOT_FOUND / UNKNOWN_RUN, INVALID_ARGUMENT / INVALID_CURSOR.
     """
     CancelRun: _grpc.UnaryUnaryMultiCallable[_controller_pb2.CancelRunRequest, _controller_pb2.CancelRunResponse]
-    """Stops a run: no trial starts any more, those under way are stopped. Cancelling a run that has ended changes nothing.
+    """Stops a run: no trial starts any more, running ones are stopped. No effect on a run that has ended.
     Errors: NOT_FOUND / UNKNOWN_RUN.
     """
     PauseRun: _grpc.UnaryUnaryMultiCallable[_controller_pb2.PauseRunRequest, _controller_pb2.PauseRunResponse]
-    """Lets the trials under way come to their end, starts no more. Pausing a run that has ended or is paused changes
-    nothing. Errors: NOT_FOUND / UNKNOWN_RUN.
+    """Starts no more trials; running ones finish. No effect on a run that has ended or is paused.
+    Errors: NOT_FOUND / UNKNOWN_RUN.
     """
     ResumeRun: _grpc.UnaryUnaryMultiCallable[_controller_pb2.ResumeRunRequest, _controller_pb2.ResumeRunResponse]
-    """Takes a paused, failed or cancelled run up where it stopped; its failed and cancelled trials are tried again.
-    Errors: NOT_FOUND / UNKNOWN_RUN, FAILED_PRECONDITION / RUN_NOT_RESUMABLE, or BUDGET_EXHAUSTED while the budget in
-    force is spent; RESOURCE_EXHAUSTED / QUOTA_EXCEEDED.
+    """Resumes a paused, failed or cancelled run; its failed and cancelled trials are retried.
+    Errors: NOT_FOUND / UNKNOWN_RUN, FAILED_PRECONDITION / RUN_NOT_RESUMABLE, CONFIG_OUTDATED if another version stored
+    a config that this version cannot read in full, or BUDGET_EXHAUSTED while the current budget is used up;
+    RESOURCE_EXHAUSTED / QUOTA_EXCEEDED.
     """
     GetRunReport: _grpc.UnaryUnaryMultiCallable[_controller_pb2.GetRunReportRequest, _controller_pb2.GetRunReportResponse]
-    """What a run found, so far or in the end. Errors: NOT_FOUND / UNKNOWN_RUN."""
+    """Report of a run, finished or not. Errors: NOT_FOUND / UNKNOWN_RUN."""
     EstimateRun: _grpc.UnaryUnaryMultiCallable[_controller_pb2.EstimateRunRequest, _controller_pb2.EstimateRunResponse]
-    """What a run would take, from the rates measured so far; nothing is started. Errors as CreateRun."""
+    """Estimates the cost of a run from measured rates; starts nothing. Errors as CreateRun."""
     RetryTrials: _grpc.UnaryUnaryMultiCallable[_controller_pb2.RetryTrialsRequest, _controller_pb2.RetryTrialsResponse]
-    """Queues a run's failed trials again where they can still count, and the run with them if it had ended.
+    """Retries a run's failed trials that can still count, and resumes the run if it had ended.
     Errors: NOT_FOUND / UNKNOWN_RUN, UNKNOWN_TRIAL; FAILED_PRECONDITION / RUN_NOT_RESUMABLE (none of them can count any
-    more), BUDGET_EXHAUSTED; RESOURCE_EXHAUSTED / QUOTA_EXCEEDED.
+    more), CONFIG_OUTDATED, BUDGET_EXHAUSTED; RESOURCE_EXHAUSTED / QUOTA_EXCEEDED.
     """
     RerunTrial: _grpc.UnaryUnaryMultiCallable[_controller_pb2.RerunTrialRequest, _controller_pb2.RerunTrialResponse]
-    """Makes a trial again from its manifest; answers at once with the new trial's name.
-    Errors: NOT_FOUND / UNKNOWN_TRIAL, FAILED_PRECONDITION / NOT_REPRODUCIBLE, ALREADY_EXISTS /
+    """Makes a trial again from its manifest; returns the new trial's name at once.
+    Errors: NOT_FOUND / UNKNOWN_TRIAL, FAILED_PRECONDITION / NOT_REPRODUCIBLE or CONFIG_OUTDATED, ALREADY_EXISTS /
     REQUEST_ID_REUSED, RESOURCE_EXHAUSTED / QUOTA_EXCEEDED.
     """
     GetRerun: _grpc.UnaryUnaryMultiCallable[_controller_pb2.GetRerunRequest, _controller_pb2.GetRerunResponse]
-    """A rerun beside the recorded trial, and what differs. Errors: NOT_FOUND / UNKNOWN_TRIAL."""
+    """A rerun, the recorded trial, and the differences. Errors: NOT_FOUND / UNKNOWN_TRIAL, FAILED_PRECONDITION /
+    NOT_REPRODUCIBLE if another version wrote one of the manifests and this version cannot read it.
+    """
     ListTrials: _grpc.UnaryUnaryMultiCallable[_controller_pb2.ListTrialsRequest, _controller_pb2.ListTrialsResponse]
     """Trials of a run, in the order of their names. Errors: NOT_FOUND / UNKNOWN_RUN."""
     GetTrial: _grpc.UnaryUnaryMultiCallable[_controller_pb2.GetTrialRequest, _controller_pb2.GetTrialResponse]
@@ -99,13 +102,13 @@ class ControllerServiceStub:
     ListAliases: _grpc.UnaryUnaryMultiCallable[_controller_pb2.ListAliasesRequest, _controller_pb2.ListAliasesResponse]
     """Aliases, by name."""
     RollBackAlias: _grpc.UnaryUnaryMultiCallable[_controller_pb2.RollBackAliasRequest, _controller_pb2.RollBackAliasResponse]
-    """Points an alias to the policy it pointed to before. Errors: NOT_FOUND / UNKNOWN_ALIAS, FAILED_PRECONDITION /
+    """Points an alias to its previous policy. Errors: NOT_FOUND / UNKNOWN_ALIAS, FAILED_PRECONDITION /
     NOTHING_TO_ROLL_BACK.
     """
     GetCaller: _grpc.UnaryUnaryMultiCallable[_controller_pb2.GetCallerRequest, _controller_pb2.GetCallerResponse]
-    """Who calls: name, role, tenant, its quotas and what is used of them."""
+    """The caller: name, role, tenant, quotas and their use."""
     ListAuditEntries: _grpc.UnaryUnaryMultiCallable[_controller_pb2.ListAuditEntriesRequest, _controller_pb2.ListAuditEntriesResponse]
-    """Entries of the audit log, newest first: an admin's of all tenants, an operator's of its own.
+    """Entries of the audit log, newest first: of all tenants for an admin, of its own for an operator.
     Errors: PERMISSION_DENIED for viewers.
     """
 
@@ -113,16 +116,16 @@ class ControllerServiceStub:
 class ControllerServiceAsyncStub(ControllerServiceStub):
     """Runs: create, get, list, watch, pause, cancel, resume; their trials, policies and reports.
 
-    Every thing belongs to a tenant. What is another tenant's is not found, as if it did not exist. An admin sees all, and
-    acts for the tenant that the metadata `seal-tenant` names; whoever is no admin and names another tenant than its own
-    gets PERMISSION_DENIED. What changes something is entered in the audit log, also where it is refused.
+    Every resource belongs to a tenant; the resources of other tenants are NOT_FOUND. An admin sees all, and acts for the
+    tenant in the metadata `seal-tenant`; any other caller that names another tenant gets PERMISSION_DENIED. Every change,
+    made or refused, is entered in the audit log.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateRun: _aio.UnaryUnaryMultiCallable[_controller_pb2.CreateRunRequest, _controller_pb2.CreateRunResponse]  # type: ignore[assignment]
-    """Validates the whole config and dataset, journals the run, answers at once.
+    """Validates the whole config and dataset, stores the run, returns at once.
 
-    Errors: INVALID_ARGUMENT with every faulty field named (INVALID_CONFIG, INVALID_DATASET), NOT_FOUND /
+    Errors: INVALID_ARGUMENT with every faulty field (INVALID_CONFIG, INVALID_DATASET), NOT_FOUND /
     UNKNOWN_POLICY, ALREADY_EXISTS / REQUEST_ID_REUSED (same request_id, other content), RESOURCE_EXHAUSTED /
     QUOTA_EXCEEDED with a QuotaFailure.
     """
@@ -131,38 +134,41 @@ class ControllerServiceAsyncStub(ControllerServiceStub):
     ListRuns: _aio.UnaryUnaryMultiCallable[_controller_pb2.ListRunsRequest, _controller_pb2.ListRunsResponse]  # type: ignore[assignment]
     """Runs, newest first."""
     WatchRun: _aio.UnaryStreamMultiCallable[_controller_pb2.WatchRunRequest, _controller_pb2.WatchRunResponse]  # type: ignore[assignment]
-    """Streams a run's events from a cursor on until the run ends; nothing is missed and nothing comes twice.
+    """Streams a run's events from a cursor until the run ends, without gaps or duplicates.
     Errors: NOT_FOUND / UNKNOWN_RUN, INVALID_ARGUMENT / INVALID_CURSOR.
     """
     CancelRun: _aio.UnaryUnaryMultiCallable[_controller_pb2.CancelRunRequest, _controller_pb2.CancelRunResponse]  # type: ignore[assignment]
-    """Stops a run: no trial starts any more, those under way are stopped. Cancelling a run that has ended changes nothing.
+    """Stops a run: no trial starts any more, running ones are stopped. No effect on a run that has ended.
     Errors: NOT_FOUND / UNKNOWN_RUN.
     """
     PauseRun: _aio.UnaryUnaryMultiCallable[_controller_pb2.PauseRunRequest, _controller_pb2.PauseRunResponse]  # type: ignore[assignment]
-    """Lets the trials under way come to their end, starts no more. Pausing a run that has ended or is paused changes
-    nothing. Errors: NOT_FOUND / UNKNOWN_RUN.
+    """Starts no more trials; running ones finish. No effect on a run that has ended or is paused.
+    Errors: NOT_FOUND / UNKNOWN_RUN.
     """
     ResumeRun: _aio.UnaryUnaryMultiCallable[_controller_pb2.ResumeRunRequest, _controller_pb2.ResumeRunResponse]  # type: ignore[assignment]
-    """Takes a paused, failed or cancelled run up where it stopped; its failed and cancelled trials are tried again.
-    Errors: NOT_FOUND / UNKNOWN_RUN, FAILED_PRECONDITION / RUN_NOT_RESUMABLE, or BUDGET_EXHAUSTED while the budget in
-    force is spent; RESOURCE_EXHAUSTED / QUOTA_EXCEEDED.
+    """Resumes a paused, failed or cancelled run; its failed and cancelled trials are retried.
+    Errors: NOT_FOUND / UNKNOWN_RUN, FAILED_PRECONDITION / RUN_NOT_RESUMABLE, CONFIG_OUTDATED if another version stored
+    a config that this version cannot read in full, or BUDGET_EXHAUSTED while the current budget is used up;
+    RESOURCE_EXHAUSTED / QUOTA_EXCEEDED.
     """
     GetRunReport: _aio.UnaryUnaryMultiCallable[_controller_pb2.GetRunReportRequest, _controller_pb2.GetRunReportResponse]  # type: ignore[assignment]
-    """What a run found, so far or in the end. Errors: NOT_FOUND / UNKNOWN_RUN."""
+    """Report of a run, finished or not. Errors: NOT_FOUND / UNKNOWN_RUN."""
     EstimateRun: _aio.UnaryUnaryMultiCallable[_controller_pb2.EstimateRunRequest, _controller_pb2.EstimateRunResponse]  # type: ignore[assignment]
-    """What a run would take, from the rates measured so far; nothing is started. Errors as CreateRun."""
+    """Estimates the cost of a run from measured rates; starts nothing. Errors as CreateRun."""
     RetryTrials: _aio.UnaryUnaryMultiCallable[_controller_pb2.RetryTrialsRequest, _controller_pb2.RetryTrialsResponse]  # type: ignore[assignment]
-    """Queues a run's failed trials again where they can still count, and the run with them if it had ended.
+    """Retries a run's failed trials that can still count, and resumes the run if it had ended.
     Errors: NOT_FOUND / UNKNOWN_RUN, UNKNOWN_TRIAL; FAILED_PRECONDITION / RUN_NOT_RESUMABLE (none of them can count any
-    more), BUDGET_EXHAUSTED; RESOURCE_EXHAUSTED / QUOTA_EXCEEDED.
+    more), CONFIG_OUTDATED, BUDGET_EXHAUSTED; RESOURCE_EXHAUSTED / QUOTA_EXCEEDED.
     """
     RerunTrial: _aio.UnaryUnaryMultiCallable[_controller_pb2.RerunTrialRequest, _controller_pb2.RerunTrialResponse]  # type: ignore[assignment]
-    """Makes a trial again from its manifest; answers at once with the new trial's name.
-    Errors: NOT_FOUND / UNKNOWN_TRIAL, FAILED_PRECONDITION / NOT_REPRODUCIBLE, ALREADY_EXISTS /
+    """Makes a trial again from its manifest; returns the new trial's name at once.
+    Errors: NOT_FOUND / UNKNOWN_TRIAL, FAILED_PRECONDITION / NOT_REPRODUCIBLE or CONFIG_OUTDATED, ALREADY_EXISTS /
     REQUEST_ID_REUSED, RESOURCE_EXHAUSTED / QUOTA_EXCEEDED.
     """
     GetRerun: _aio.UnaryUnaryMultiCallable[_controller_pb2.GetRerunRequest, _controller_pb2.GetRerunResponse]  # type: ignore[assignment]
-    """A rerun beside the recorded trial, and what differs. Errors: NOT_FOUND / UNKNOWN_TRIAL."""
+    """A rerun, the recorded trial, and the differences. Errors: NOT_FOUND / UNKNOWN_TRIAL, FAILED_PRECONDITION /
+    NOT_REPRODUCIBLE if another version wrote one of the manifests and this version cannot read it.
+    """
     ListTrials: _aio.UnaryUnaryMultiCallable[_controller_pb2.ListTrialsRequest, _controller_pb2.ListTrialsResponse]  # type: ignore[assignment]
     """Trials of a run, in the order of their names. Errors: NOT_FOUND / UNKNOWN_RUN."""
     GetTrial: _aio.UnaryUnaryMultiCallable[_controller_pb2.GetTrialRequest, _controller_pb2.GetTrialResponse]  # type: ignore[assignment]
@@ -180,22 +186,22 @@ class ControllerServiceAsyncStub(ControllerServiceStub):
     ListAliases: _aio.UnaryUnaryMultiCallable[_controller_pb2.ListAliasesRequest, _controller_pb2.ListAliasesResponse]  # type: ignore[assignment]
     """Aliases, by name."""
     RollBackAlias: _aio.UnaryUnaryMultiCallable[_controller_pb2.RollBackAliasRequest, _controller_pb2.RollBackAliasResponse]  # type: ignore[assignment]
-    """Points an alias to the policy it pointed to before. Errors: NOT_FOUND / UNKNOWN_ALIAS, FAILED_PRECONDITION /
+    """Points an alias to its previous policy. Errors: NOT_FOUND / UNKNOWN_ALIAS, FAILED_PRECONDITION /
     NOTHING_TO_ROLL_BACK.
     """
     GetCaller: _aio.UnaryUnaryMultiCallable[_controller_pb2.GetCallerRequest, _controller_pb2.GetCallerResponse]  # type: ignore[assignment]
-    """Who calls: name, role, tenant, its quotas and what is used of them."""
+    """The caller: name, role, tenant, quotas and their use."""
     ListAuditEntries: _aio.UnaryUnaryMultiCallable[_controller_pb2.ListAuditEntriesRequest, _controller_pb2.ListAuditEntriesResponse]  # type: ignore[assignment]
-    """Entries of the audit log, newest first: an admin's of all tenants, an operator's of its own.
+    """Entries of the audit log, newest first: of all tenants for an admin, of its own for an operator.
     Errors: PERMISSION_DENIED for viewers.
     """
 
 class ControllerServiceServicer(metaclass=_abc_1.ABCMeta):
     """Runs: create, get, list, watch, pause, cancel, resume; their trials, policies and reports.
 
-    Every thing belongs to a tenant. What is another tenant's is not found, as if it did not exist. An admin sees all, and
-    acts for the tenant that the metadata `seal-tenant` names; whoever is no admin and names another tenant than its own
-    gets PERMISSION_DENIED. What changes something is entered in the audit log, also where it is refused.
+    Every resource belongs to a tenant; the resources of other tenants are NOT_FOUND. An admin sees all, and acts for the
+    tenant in the metadata `seal-tenant`; any other caller that names another tenant gets PERMISSION_DENIED. Every change,
+    made or refused, is entered in the audit log.
     """
 
     @_abc_1.abstractmethod
@@ -204,9 +210,9 @@ class ControllerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _controller_pb2.CreateRunRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_controller_pb2.CreateRunResponse, _abc.Awaitable[_controller_pb2.CreateRunResponse]]:
-        """Validates the whole config and dataset, journals the run, answers at once.
+        """Validates the whole config and dataset, stores the run, returns at once.
 
-        Errors: INVALID_ARGUMENT with every faulty field named (INVALID_CONFIG, INVALID_DATASET), NOT_FOUND /
+        Errors: INVALID_ARGUMENT with every faulty field (INVALID_CONFIG, INVALID_DATASET), NOT_FOUND /
         UNKNOWN_POLICY, ALREADY_EXISTS / REQUEST_ID_REUSED (same request_id, other content), RESOURCE_EXHAUSTED /
         QUOTA_EXCEEDED with a QuotaFailure.
         """
@@ -233,7 +239,7 @@ class ControllerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _controller_pb2.WatchRunRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_controller_pb2.WatchRunResponse], _abc.AsyncIterator[_controller_pb2.WatchRunResponse]]:
-        """Streams a run's events from a cursor on until the run ends; nothing is missed and nothing comes twice.
+        """Streams a run's events from a cursor until the run ends, without gaps or duplicates.
         Errors: NOT_FOUND / UNKNOWN_RUN, INVALID_ARGUMENT / INVALID_CURSOR.
         """
 
@@ -243,7 +249,7 @@ class ControllerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _controller_pb2.CancelRunRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_controller_pb2.CancelRunResponse, _abc.Awaitable[_controller_pb2.CancelRunResponse]]:
-        """Stops a run: no trial starts any more, those under way are stopped. Cancelling a run that has ended changes nothing.
+        """Stops a run: no trial starts any more, running ones are stopped. No effect on a run that has ended.
         Errors: NOT_FOUND / UNKNOWN_RUN.
         """
 
@@ -253,8 +259,8 @@ class ControllerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _controller_pb2.PauseRunRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_controller_pb2.PauseRunResponse, _abc.Awaitable[_controller_pb2.PauseRunResponse]]:
-        """Lets the trials under way come to their end, starts no more. Pausing a run that has ended or is paused changes
-        nothing. Errors: NOT_FOUND / UNKNOWN_RUN.
+        """Starts no more trials; running ones finish. No effect on a run that has ended or is paused.
+        Errors: NOT_FOUND / UNKNOWN_RUN.
         """
 
     @_abc_1.abstractmethod
@@ -263,9 +269,10 @@ class ControllerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _controller_pb2.ResumeRunRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_controller_pb2.ResumeRunResponse, _abc.Awaitable[_controller_pb2.ResumeRunResponse]]:
-        """Takes a paused, failed or cancelled run up where it stopped; its failed and cancelled trials are tried again.
-        Errors: NOT_FOUND / UNKNOWN_RUN, FAILED_PRECONDITION / RUN_NOT_RESUMABLE, or BUDGET_EXHAUSTED while the budget in
-        force is spent; RESOURCE_EXHAUSTED / QUOTA_EXCEEDED.
+        """Resumes a paused, failed or cancelled run; its failed and cancelled trials are retried.
+        Errors: NOT_FOUND / UNKNOWN_RUN, FAILED_PRECONDITION / RUN_NOT_RESUMABLE, CONFIG_OUTDATED if another version stored
+        a config that this version cannot read in full, or BUDGET_EXHAUSTED while the current budget is used up;
+        RESOURCE_EXHAUSTED / QUOTA_EXCEEDED.
         """
 
     @_abc_1.abstractmethod
@@ -274,7 +281,7 @@ class ControllerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _controller_pb2.GetRunReportRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_controller_pb2.GetRunReportResponse, _abc.Awaitable[_controller_pb2.GetRunReportResponse]]:
-        """What a run found, so far or in the end. Errors: NOT_FOUND / UNKNOWN_RUN."""
+        """Report of a run, finished or not. Errors: NOT_FOUND / UNKNOWN_RUN."""
 
     @_abc_1.abstractmethod
     def EstimateRun(
@@ -282,7 +289,7 @@ class ControllerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _controller_pb2.EstimateRunRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_controller_pb2.EstimateRunResponse, _abc.Awaitable[_controller_pb2.EstimateRunResponse]]:
-        """What a run would take, from the rates measured so far; nothing is started. Errors as CreateRun."""
+        """Estimates the cost of a run from measured rates; starts nothing. Errors as CreateRun."""
 
     @_abc_1.abstractmethod
     def RetryTrials(
@@ -290,9 +297,9 @@ class ControllerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _controller_pb2.RetryTrialsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_controller_pb2.RetryTrialsResponse, _abc.Awaitable[_controller_pb2.RetryTrialsResponse]]:
-        """Queues a run's failed trials again where they can still count, and the run with them if it had ended.
+        """Retries a run's failed trials that can still count, and resumes the run if it had ended.
         Errors: NOT_FOUND / UNKNOWN_RUN, UNKNOWN_TRIAL; FAILED_PRECONDITION / RUN_NOT_RESUMABLE (none of them can count any
-        more), BUDGET_EXHAUSTED; RESOURCE_EXHAUSTED / QUOTA_EXCEEDED.
+        more), CONFIG_OUTDATED, BUDGET_EXHAUSTED; RESOURCE_EXHAUSTED / QUOTA_EXCEEDED.
         """
 
     @_abc_1.abstractmethod
@@ -301,8 +308,8 @@ class ControllerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _controller_pb2.RerunTrialRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_controller_pb2.RerunTrialResponse, _abc.Awaitable[_controller_pb2.RerunTrialResponse]]:
-        """Makes a trial again from its manifest; answers at once with the new trial's name.
-        Errors: NOT_FOUND / UNKNOWN_TRIAL, FAILED_PRECONDITION / NOT_REPRODUCIBLE, ALREADY_EXISTS /
+        """Makes a trial again from its manifest; returns the new trial's name at once.
+        Errors: NOT_FOUND / UNKNOWN_TRIAL, FAILED_PRECONDITION / NOT_REPRODUCIBLE or CONFIG_OUTDATED, ALREADY_EXISTS /
         REQUEST_ID_REUSED, RESOURCE_EXHAUSTED / QUOTA_EXCEEDED.
         """
 
@@ -312,7 +319,9 @@ class ControllerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _controller_pb2.GetRerunRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_controller_pb2.GetRerunResponse, _abc.Awaitable[_controller_pb2.GetRerunResponse]]:
-        """A rerun beside the recorded trial, and what differs. Errors: NOT_FOUND / UNKNOWN_TRIAL."""
+        """A rerun, the recorded trial, and the differences. Errors: NOT_FOUND / UNKNOWN_TRIAL, FAILED_PRECONDITION /
+        NOT_REPRODUCIBLE if another version wrote one of the manifests and this version cannot read it.
+        """
 
     @_abc_1.abstractmethod
     def ListTrials(
@@ -378,7 +387,7 @@ class ControllerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _controller_pb2.RollBackAliasRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_controller_pb2.RollBackAliasResponse, _abc.Awaitable[_controller_pb2.RollBackAliasResponse]]:
-        """Points an alias to the policy it pointed to before. Errors: NOT_FOUND / UNKNOWN_ALIAS, FAILED_PRECONDITION /
+        """Points an alias to its previous policy. Errors: NOT_FOUND / UNKNOWN_ALIAS, FAILED_PRECONDITION /
         NOTHING_TO_ROLL_BACK.
         """
 
@@ -388,7 +397,7 @@ class ControllerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _controller_pb2.GetCallerRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_controller_pb2.GetCallerResponse, _abc.Awaitable[_controller_pb2.GetCallerResponse]]:
-        """Who calls: name, role, tenant, its quotas and what is used of them."""
+        """The caller: name, role, tenant, quotas and their use."""
 
     @_abc_1.abstractmethod
     def ListAuditEntries(
@@ -396,7 +405,7 @@ class ControllerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _controller_pb2.ListAuditEntriesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_controller_pb2.ListAuditEntriesResponse, _abc.Awaitable[_controller_pb2.ListAuditEntriesResponse]]:
-        """Entries of the audit log, newest first: an admin's of all tenants, an operator's of its own.
+        """Entries of the audit log, newest first: of all tenants for an admin, of its own for an operator.
         Errors: PERMISSION_DENIED for viewers.
         """
 

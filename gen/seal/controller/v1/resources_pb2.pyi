@@ -40,14 +40,14 @@ class _RunStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RunState.Val
     RUN_STATE_SUCCEEDED: _RunState.ValueType  # 3
     """All rounds are done."""
     RUN_STATE_FAILED: _RunState.ValueType  # 4
-    """It stopped on an error; ResumeRun takes it up again."""
+    """It stopped on an error; ResumeRun resumes it."""
     RUN_STATE_CANCELLED: _RunState.ValueType  # 5
-    """It was cancelled; ResumeRun takes it up again."""
+    """It was cancelled; ResumeRun resumes it."""
     RUN_STATE_PAUSED: _RunState.ValueType  # 6
-    """It was paused, or its budget or its tenant's quota is spent (then `error` says which); ResumeRun takes it up again."""
+    """It was paused, or its budget or its tenant's quota is used up (see `error`); ResumeRun resumes it."""
 
 class RunState(_RunState, metaclass=_RunStateEnumTypeWrapper):
-    """Where a run is. Output only."""
+    """State of a run. Output only."""
 
 RUN_STATE_UNSPECIFIED: RunState.ValueType  # 0
 """Not set."""
@@ -58,11 +58,11 @@ RUN_STATE_RUNNING: RunState.ValueType  # 2
 RUN_STATE_SUCCEEDED: RunState.ValueType  # 3
 """All rounds are done."""
 RUN_STATE_FAILED: RunState.ValueType  # 4
-"""It stopped on an error; ResumeRun takes it up again."""
+"""It stopped on an error; ResumeRun resumes it."""
 RUN_STATE_CANCELLED: RunState.ValueType  # 5
-"""It was cancelled; ResumeRun takes it up again."""
+"""It was cancelled; ResumeRun resumes it."""
 RUN_STATE_PAUSED: RunState.ValueType  # 6
-"""It was paused, or its budget or its tenant's quota is spent (then `error` says which); ResumeRun takes it up again."""
+"""It was paused, or its budget or its tenant's quota is used up (see `error`); ResumeRun resumes it."""
 Global___RunState: _TypeAlias = RunState  # noqa: Y015
 
 class _TrialPhase:
@@ -74,23 +74,23 @@ class _TrialPhaseEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_TrialPhase
     TRIAL_PHASE_UNSPECIFIED: _TrialPhase.ValueType  # 0
     """Not set."""
     TRIAL_PHASE_E_STEP: _TrialPhase.ValueType  # 1
-    """To choose what teaches the policy."""
+    """E-step: candidates for training the policy."""
     TRIAL_PHASE_HELD_OUT: _TrialPhase.ValueType  # 2
     """To score a policy on held-out contexts."""
     TRIAL_PHASE_RERUN: _TrialPhase.ValueType  # 3
-    """Made again from the manifest of another trial, to compare; counts for nothing else."""
+    """A trial made again from another one's manifest, to compare; excluded from all results."""
 
 class TrialPhase(_TrialPhase, metaclass=_TrialPhaseEnumTypeWrapper):
-    """Why a trial is made."""
+    """Purpose of a trial."""
 
 TRIAL_PHASE_UNSPECIFIED: TrialPhase.ValueType  # 0
 """Not set."""
 TRIAL_PHASE_E_STEP: TrialPhase.ValueType  # 1
-"""To choose what teaches the policy."""
+"""E-step: candidates for training the policy."""
 TRIAL_PHASE_HELD_OUT: TrialPhase.ValueType  # 2
 """To score a policy on held-out contexts."""
 TRIAL_PHASE_RERUN: TrialPhase.ValueType  # 3
-"""Made again from the manifest of another trial, to compare; counts for nothing else."""
+"""A trial made again from another one's manifest, to compare; excluded from all results."""
 Global___TrialPhase: _TypeAlias = TrialPhase  # noqa: Y015
 
 class _TrialState:
@@ -110,12 +110,12 @@ class _TrialStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_TrialState
     TRIAL_STATE_REJECTED: _TrialState.ValueType  # 4
     """The self-edit was not usable; `rejection` says why. Not an error."""
     TRIAL_STATE_FAILED: _TrialState.ValueType  # 5
-    """It could not be brought to an end; `error` says why."""
+    """It failed; `error` says why."""
     TRIAL_STATE_CANCELLED: _TrialState.ValueType  # 6
     """Its run was cancelled."""
 
 class TrialState(_TrialState, metaclass=_TrialStateEnumTypeWrapper):
-    """Where a trial is. Output only."""
+    """State of a trial. Output only."""
 
 TRIAL_STATE_UNSPECIFIED: TrialState.ValueType  # 0
 """Not set."""
@@ -128,7 +128,7 @@ TRIAL_STATE_SUCCEEDED: TrialState.ValueType  # 3
 TRIAL_STATE_REJECTED: TrialState.ValueType  # 4
 """The self-edit was not usable; `rejection` says why. Not an error."""
 TRIAL_STATE_FAILED: TrialState.ValueType  # 5
-"""It could not be brought to an end; `error` says why."""
+"""It failed; `error` says why."""
 TRIAL_STATE_CANCELLED: TrialState.ValueType  # 6
 """Its run was cancelled."""
 Global___TrialState: _TypeAlias = TrialState  # noqa: Y015
@@ -144,21 +144,21 @@ class _GateStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_GateState.V
     GATE_STATE_UNMEASURED: _GateState.ValueType  # 1
     """Its forgetting is not measured yet."""
     GATE_STATE_PASSED: _GateState.ValueType  # 2
-    """It may."""
+    """Passed: it may be published."""
     GATE_STATE_REFUSED: _GateState.ValueType  # 3
-    """It forgot too much."""
+    """Refused: it forgot too much."""
 
 class GateState(_GateState, metaclass=_GateStateEnumTypeWrapper):
-    """Whether a policy may be published."""
+    """Decision of the gate on a policy."""
 
 GATE_STATE_UNSPECIFIED: GateState.ValueType  # 0
 """Not set."""
 GATE_STATE_UNMEASURED: GateState.ValueType  # 1
 """Its forgetting is not measured yet."""
 GATE_STATE_PASSED: GateState.ValueType  # 2
-"""It may."""
+"""Passed: it may be published."""
 GATE_STATE_REFUSED: GateState.ValueType  # 3
-"""It forgot too much."""
+"""Refused: it forgot too much."""
 Global___GateState: _TypeAlias = GateState  # noqa: Y015
 
 @_typing.final
@@ -177,17 +177,18 @@ class Run(_message.Message):
     ERROR_FIELD_NUMBER: _builtins.int
     PROGRESS_FIELD_NUMBER: _builtins.int
     TENANT_FIELD_NUMBER: _builtins.int
+    UNREAD_CONFIG_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name, `runs/{id}`."""
     display_name: _builtins.str
-    """A person's name for it."""
+    """Display name."""
     state: Global___RunState.ValueType
-    """Where it is."""
+    """State."""
     tenant: _builtins.str
-    """The tenant whose it is; empty: nobody's but the admins'. Output only."""
+    """The owning tenant; empty: only admins. Output only."""
     @_builtins.property
     def config(self) -> _struct_pb2.Struct:
-        """The resolved config, every default filled in: it reruns the run."""
+        """The resolved config, with every default filled in, as stored by the version that accepted the run."""
 
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
@@ -195,7 +196,7 @@ class Run(_message.Message):
 
     @_builtins.property
     def start_time(self) -> _timestamp_pb2.Timestamp:
-        """When a worker first took it up."""
+        """When a worker first started it."""
 
     @_builtins.property
     def end_time(self) -> _timestamp_pb2.Timestamp:
@@ -207,7 +208,13 @@ class Run(_message.Message):
 
     @_builtins.property
     def progress(self) -> Global___RunProgress:
-        """How far it is."""
+        """Progress."""
+
+    @_builtins.property
+    def unread_config(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Keys of `config` that this version of the controller does not have, or whose value it does not accept
+        (`editor.k`). With any, the run can be shown and reported, but cannot continue. Output only.
+        """
 
     def __init__(
         self,
@@ -222,10 +229,11 @@ class Run(_message.Message):
         error: _status_pb2.Status | None = ...,
         progress: Global___RunProgress | None = ...,
         tenant: _builtins.str = ...,
+        unread_config: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["config", b"config", "create_time", b"create_time", "end_time", b"end_time", "error", b"error", "progress", b"progress", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["config", b"config", "create_time", b"create_time", "display_name", b"display_name", "end_time", b"end_time", "error", b"error", "name", b"name", "progress", b"progress", "start_time", b"start_time", "state", b"state", "tenant", b"tenant"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["config", b"config", "create_time", b"create_time", "display_name", b"display_name", "end_time", b"end_time", "error", b"error", "name", b"name", "progress", b"progress", "start_time", b"start_time", "state", b"state", "tenant", b"tenant", "unread_config", b"unread_config"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -233,7 +241,7 @@ Global___Run: _TypeAlias = Run  # noqa: Y015
 
 @_typing.final
 class RunProgress(_message.Message):
-    """How far a run is."""
+    """Progress of a run."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -243,7 +251,7 @@ class RunProgress(_message.Message):
     TRIALS_DONE_FIELD_NUMBER: _builtins.int
     TRIALS_TOTAL_FIELD_NUMBER: _builtins.int
     stage: _builtins.str
-    """What happens now, for example `round 1: E-step`."""
+    """Current stage, for example `round 1: E-step`."""
     rounds_done: _builtins.int
     """Rounds done."""
     rounds_total: _builtins.int
@@ -347,49 +355,50 @@ class Trial(_message.Message):
     RERUN_OF_FIELD_NUMBER: _builtins.int
     LATE_RESULTS_FIELD_NUMBER: _builtins.int
     ROUND_FIELD_NUMBER: _builtins.int
+    TEACHER_ANSWERS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name, `runs/{run}/rounds/{round}/trials/{trial}`."""
     state: Global___TrialState.ValueType
-    """Where it is."""
+    """State."""
     phase: Global___TrialPhase.ValueType
-    """Why it is made."""
+    """Purpose."""
     context_id: _builtins.str
     """The context it is about."""
     editor: _builtins.str
-    """Who wrote the self-edit: `policy`, `passage_only` for the raw context, or another of the config's arms."""
+    """Editor of the self-edit: `policy`, `passage_only` for the raw context, or another of the config's arms."""
     index: _builtins.int
     """Its index within the group."""
     policy: _builtins.str
-    """Resource name of the policy that it was tried under."""
+    """Resource name of the policy that the trial ran under."""
     completion: _builtins.str
-    """The raw text sampled."""
+    """The raw sampled text."""
     rejection: _builtins.str
     """Why the self-edit was rejected."""
     accuracy: _builtins.float
     """Accuracy with the adapter, in [0, 1]."""
     baseline_accuracy: _builtins.float
-    """Accuracy of the policy without it, in [0, 1]."""
+    """Accuracy of the same model without it, in [0, 1]: the policy, or the base model if `inner_loop.start_from = "base"`."""
     forgetting: _builtins.float
     """Retention accuracy before minus after."""
     reward: _builtins.float
-    """The number that selection saw."""
+    """Reward, the input of selection."""
     selected: _builtins.bool
     """Whether selection kept it."""
     attempts: _builtins.int
     """Deliveries so far."""
     stopped_early: _builtins.bool
-    """True: scored only as far as it took to see that it could not win."""
+    """True: early stopping ended the evaluation; there is no reward."""
     batch_variant_rate: _builtins.float
-    """Share of answers that change with the batch they are decoded in, on this model."""
+    """Share of answers that depend on their batch, on this model."""
     rerun_of: _builtins.str
-    """The trial that it makes again; empty but for a rerun."""
+    """The original trial of a rerun; empty for other trials."""
     late_results: _builtins.int
-    """Results that came too late and were refused."""
+    """Late results that the fence refused."""
     round: _builtins.int
-    """The round that it belongs to, from 0; the scoring of a policy belongs to the round that made the policy."""
+    """Round, from 0; the scoring of a policy belongs to the round that made the policy."""
     @_builtins.property
     def adapter(self) -> _model_pb2.AdapterRef:
-        """The adapter trained."""
+        """The trained adapter."""
 
     @_builtins.property
     def verdicts(self) -> _containers.RepeatedCompositeFieldContainer[_evaluation_pb2.Verdict]:
@@ -397,11 +406,11 @@ class Trial(_message.Message):
 
     @_builtins.property
     def stage_seconds(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
-        """Seconds by stage: `generate`, `train`, `evaluate`."""
+        """Seconds by stage: `generate`, `teach` (if the self-edit asks a teacher), `train`, `evaluate`."""
 
     @_builtins.property
     def usage(self) -> _evaluation_pb2.Usage:
-        """What it took."""
+        """Total usage."""
 
     @_builtins.property
     def error(self) -> _status_pb2.Status:
@@ -417,19 +426,23 @@ class Trial(_message.Message):
 
     @_builtins.property
     def retention(self) -> _evaluator_pb2.Retention:
-        """Retention before and after; unset where it was not measured."""
+        """Retention before and after; unset if not measured."""
 
     @_builtins.property
     def divergence(self) -> _evaluator_pb2.Divergence:
-        """KL(base || adapted); unset where it was not measured."""
+        """KL(base || adapted); unset if not measured."""
 
     @_builtins.property
     def stage_usage(self) -> _containers.MessageMap[_builtins.str, _evaluation_pb2.Usage]:
-        """What it took by stage: `generate`, `train`, `evaluate`."""
+        """Usage by stage: `generate`, `teach`, `train`, `evaluate`."""
 
     @_builtins.property
     def manifest(self) -> _struct_pb2.Struct:
-        """All that reruns it: policy, self-edit, seeds, digests, versions. Only from GetTrial."""
+        """Everything needed for a rerun: policy, self-edit, seeds, digests, versions. Only from GetTrial."""
+
+    @_builtins.property
+    def teacher_answers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The teacher's answers to the self-edit's questions, in order; empty if it asks none."""
 
     def __init__(
         self,
@@ -465,10 +478,11 @@ class Trial(_message.Message):
         rerun_of: _builtins.str = ...,
         late_results: _builtins.int = ...,
         round: _builtins.int = ...,
+        teacher_answers: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_accuracy", b"_accuracy", "_baseline_accuracy", b"_baseline_accuracy", "_forgetting", b"_forgetting", "_reward", b"_reward", "accuracy", b"accuracy", "adapter", b"adapter", "baseline_accuracy", b"baseline_accuracy", "create_time", b"create_time", "divergence", b"divergence", "end_time", b"end_time", "error", b"error", "forgetting", b"forgetting", "manifest", b"manifest", "retention", b"retention", "reward", b"reward", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_accuracy", b"_accuracy", "_baseline_accuracy", b"_baseline_accuracy", "_forgetting", b"_forgetting", "_reward", b"_reward", "accuracy", b"accuracy", "adapter", b"adapter", "attempts", b"attempts", "baseline_accuracy", b"baseline_accuracy", "batch_variant_rate", b"batch_variant_rate", "completion", b"completion", "context_id", b"context_id", "create_time", b"create_time", "divergence", b"divergence", "editor", b"editor", "end_time", b"end_time", "error", b"error", "forgetting", b"forgetting", "index", b"index", "late_results", b"late_results", "manifest", b"manifest", "name", b"name", "phase", b"phase", "policy", b"policy", "rejection", b"rejection", "rerun_of", b"rerun_of", "retention", b"retention", "reward", b"reward", "round", b"round", "selected", b"selected", "stage_seconds", b"stage_seconds", "stage_usage", b"stage_usage", "state", b"state", "stopped_early", b"stopped_early", "usage", b"usage", "verdicts", b"verdicts"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_accuracy", b"_accuracy", "_baseline_accuracy", b"_baseline_accuracy", "_forgetting", b"_forgetting", "_reward", b"_reward", "accuracy", b"accuracy", "adapter", b"adapter", "attempts", b"attempts", "baseline_accuracy", b"baseline_accuracy", "batch_variant_rate", b"batch_variant_rate", "completion", b"completion", "context_id", b"context_id", "create_time", b"create_time", "divergence", b"divergence", "editor", b"editor", "end_time", b"end_time", "error", b"error", "forgetting", b"forgetting", "index", b"index", "late_results", b"late_results", "manifest", b"manifest", "name", b"name", "phase", b"phase", "policy", b"policy", "rejection", b"rejection", "rerun_of", b"rerun_of", "retention", b"retention", "reward", b"reward", "round", b"round", "selected", b"selected", "stage_seconds", b"stage_seconds", "stage_usage", b"stage_usage", "state", b"state", "stopped_early", b"stopped_early", "teacher_answers", b"teacher_answers", "usage", b"usage", "verdicts", b"verdicts"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__accuracy: _TypeAlias = _typing.Literal["accuracy"]  # noqa: Y015
     _WhichOneofArgType__accuracy: _TypeAlias = _typing.Literal["_accuracy", b"_accuracy"]  # noqa: Y015
@@ -534,7 +548,7 @@ class PolicyVersion(_message.Message):
     name: _builtins.str
     """Resource name, `policies/{id}`."""
     parent: _builtins.str
-    """The policy it moved on from; empty for a base model."""
+    """The parent policy; empty for a base model."""
     round: _builtins.int
     """Index of the round that made it, from 0; unset for a base model."""
     forgetting: _builtins.float
@@ -542,7 +556,7 @@ class PolicyVersion(_message.Message):
     held_out_accuracy: _builtins.float
     """Mean accuracy of its self-edits on held-out contexts; unset until it is measured."""
     gate: Global___GateState.ValueType
-    """Whether it may be published."""
+    """Decision of the gate."""
     gate_reason: _builtins.str
     """Why the gate refused it."""
     run: _builtins.str
@@ -555,7 +569,7 @@ class PolicyVersion(_message.Message):
 
     @_builtins.property
     def trials(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Trials that taught it."""
+        """Trials it was trained on."""
 
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
@@ -563,7 +577,7 @@ class PolicyVersion(_message.Message):
 
     @_builtins.property
     def usage(self) -> _evaluation_pb2.Usage:
-        """What the M-step took."""
+        """Usage of the M-step."""
 
     @_builtins.property
     def retention(self) -> _evaluator_pb2.Retention:
@@ -575,7 +589,7 @@ class PolicyVersion(_message.Message):
 
     @_builtins.property
     def scores(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
-        """Its row of R: accuracy by context id."""
+        """Its row of the matrix R: accuracy by context id."""
 
     def __init__(
         self,
@@ -618,7 +632,7 @@ Global___PolicyVersion: _TypeAlias = PolicyVersion  # noqa: Y015
 
 @_typing.final
 class Alias(_message.Message):
-    """A name that points to a committed policy. Two tenants may each have one of the same name."""
+    """A name that points to a published policy. Unique within a tenant."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -631,10 +645,10 @@ class Alias(_message.Message):
     policy: _builtins.str
     """The policy that it points to."""
     tenant: _builtins.str
-    """The tenant whose it is; empty: nobody's but the admins'. Output only."""
+    """The owning tenant; empty: only admins. Output only."""
     @_builtins.property
     def history(self) -> _containers.RepeatedCompositeFieldContainer[Global___AliasChange]:
-        """Where it has pointed, newest first, the present included."""
+        """Its policies, newest first, with the current one."""
 
     def __init__(
         self,
@@ -654,7 +668,7 @@ Global___Alias: _TypeAlias = Alias  # noqa: Y015
 
 @_typing.final
 class AliasChange(_message.Message):
-    """One move of an alias."""
+    """One change of an alias."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -662,7 +676,7 @@ class AliasChange(_message.Message):
     TIME_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     policy: _builtins.str
-    """The policy that it was made to point to."""
+    """The policy that it was pointed to."""
     reason: _builtins.str
     """Why."""
     @_builtins.property
@@ -699,18 +713,18 @@ class Event(_message.Message):
     POLICY_TRAINED_FIELD_NUMBER: _builtins.int
     ROUND_FINISHED_FIELD_NUMBER: _builtins.int
     cursor: _builtins.str
-    """Where WatchRun takes up after this event."""
+    """Cursor from which WatchRun continues after this event."""
     @_builtins.property
     def time(self) -> _timestamp_pb2.Timestamp:
         """When."""
 
     @_builtins.property
     def progress(self) -> Global___RunProgress:
-        """How far the run was then."""
+        """Progress of the run at that time."""
 
     @_builtins.property
     def run_state_changed(self) -> Global___RunStateChanged:
-        """The run came to another state."""
+        """The run's state changed."""
 
     @_builtins.property
     def stage_started(self) -> Global___StageStarted:
@@ -718,7 +732,7 @@ class Event(_message.Message):
 
     @_builtins.property
     def trial_finished(self) -> Global___TrialFinished:
-        """A trial came to its end."""
+        """A trial ended."""
 
     @_builtins.property
     def policy_trained(self) -> Global___PolicyTrained:
@@ -752,7 +766,7 @@ Global___Event: _TypeAlias = Event  # noqa: Y015
 
 @_typing.final
 class RunStateChanged(_message.Message):
-    """The run came to another state."""
+    """The run's state changed."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -762,7 +776,7 @@ class RunStateChanged(_message.Message):
     """The new state."""
     @_builtins.property
     def error(self) -> _status_pb2.Status:
-        """Why, where it failed."""
+        """The error, if it failed."""
 
     def __init__(
         self,
@@ -789,7 +803,7 @@ class StageStarted(_message.Message):
     round: _builtins.int
     """Round, from 0."""
     stage: _builtins.str
-    """What begins, for example `E-step`."""
+    """The stage, for example `E-step`."""
     def __init__(
         self,
         *,
@@ -806,7 +820,7 @@ Global___StageStarted: _TypeAlias = StageStarted  # noqa: Y015
 
 @_typing.final
 class TrialFinished(_message.Message):
-    """A trial came to its end. Without its verdicts."""
+    """A trial ended. Without its verdicts."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -843,7 +857,7 @@ class PolicyTrained(_message.Message):
     """Trials kept."""
     @_builtins.property
     def policy(self) -> Global___PolicyVersion:
-        """The new policy; the old one's name where nothing was kept."""
+        """The new policy; the old one if nothing was kept."""
 
     def __init__(
         self,
@@ -903,7 +917,7 @@ class Estimate(_message.Message):
     high: _builtins.float
     """Upper end of the interval."""
     n: _builtins.int
-    """What was averaged over (trials, or contexts for a best-of)."""
+    """Number of averaged units (trials, or contexts for a best-of)."""
     def __init__(
         self,
         *,
@@ -922,7 +936,7 @@ Global___Estimate: _TypeAlias = Estimate  # noqa: Y015
 
 @_typing.final
 class ReportRow(_message.Message):
-    """A line of the report."""
+    """A row of the report."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -933,7 +947,7 @@ class ReportRow(_message.Message):
     key: _builtins.str
     """Stable key, for example `theta_0.self_edit.mean`."""
     label: _builtins.str
-    """For a person."""
+    """Label for display."""
     split: _builtins.str
     """`train` or `held_out`."""
     @_builtins.property
@@ -958,7 +972,7 @@ Global___ReportRow: _TypeAlias = ReportRow  # noqa: Y015
 
 @_typing.final
 class RunReport(_message.Message):
-    """What a run found."""
+    """Results of a run."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1083,7 +1097,7 @@ class RunReport(_message.Message):
     kept: _builtins.int
     """Trials kept by selection."""
     verdict: _builtins.str
-    """Whether the RL step paid, and, a sentence for each, against every other editor of self-edits."""
+    """Whether the RL step helped, and one sentence for the comparison with each other editor."""
     wall_seconds: _builtins.float
     """Seconds from start to end."""
     @_builtins.property
@@ -1104,27 +1118,27 @@ class RunReport(_message.Message):
 
     @_builtins.property
     def stage_seconds(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
-        """Mean seconds a trial by stage."""
+        """Mean seconds per trial by stage."""
 
     @_builtins.property
     def rl_gain(self) -> Global___Estimate:
-        """The RL step: last policy's self-edits minus the first's on held-out contexts, paired by context."""
+        """Gain of the RL step: last policy's self-edits minus the first's on held-out contexts, paired by context."""
 
     @_builtins.property
     def usage(self) -> _evaluation_pb2.Usage:
-        """What the run took."""
+        """Usage of the run."""
 
     @_builtins.property
     def cost(self) -> Global___Cost:
-        """What it cost, and for what."""
+        """Cost, in total and per result."""
 
     @_builtins.property
     def continual(self) -> Global___Continual:
-        """R, BWT and forgetting of the contexts learned one after the other; unset but for `task = "adapt"`."""
+        """R, BWT and forgetting of the contexts learned one after the other; unset unless `task = "adapt"`."""
 
     @_builtins.property
     def round_costs(self) -> _containers.MessageMap[_builtins.int, Global___Cost]:
-        """What each round cost, by its index; the scoring of a policy belongs to the round that made it."""
+        """Cost by round index; the scoring of a policy belongs to the round that made it."""
 
     @_builtins.property
     def arm_gains(self) -> _containers.MessageMap[_builtins.str, Global___Estimate]:
@@ -1132,7 +1146,7 @@ class RunReport(_message.Message):
 
     @_builtins.property
     def arm_costs(self) -> _containers.MessageMap[_builtins.str, Global___Cost]:
-        """What the self-edits of each editor cost, by its name, with training and asking; without M-steps."""
+        """Cost of the self-edits by editor, with training and evaluation; without M-steps."""
 
     def __init__(
         self,
@@ -1163,7 +1177,7 @@ Global___RunReport: _TypeAlias = RunReport  # noqa: Y015
 
 @_typing.final
 class Cost(_message.Message):
-    """What a run cost, and for what."""
+    """Cost of a run, in total and per result."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1204,12 +1218,12 @@ class Cost(_message.Message):
     device_seconds_per_point: _builtins.float
     """Device seconds for each point (0.01) of gain."""
     money: _builtins.float
-    """Money, by the config's price table."""
+    """Money, by the config's prices."""
     currency: _builtins.str
-    """What the price table counts in, for example `EUR`."""
+    """Currency of the prices, for example `EUR`."""
     @_builtins.property
     def stages(self) -> _containers.MessageMap[_builtins.str, _evaluation_pb2.Usage]:
-        """What each stage took: `generate`, `train`, `evaluate`, `m_step`."""
+        """Usage by stage: `generate`, `train`, `evaluate`, `m_step`."""
 
     def __init__(
         self,
@@ -1308,7 +1322,7 @@ class ContinualRow(_message.Message):
     ACCURACIES_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def accuracies(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
-        """Accuracy by context, in the order of `contexts`; NaN where it was not asked."""
+        """Accuracy by context, in the order of `contexts`; NaN if not measured."""
 
     def __init__(
         self,
@@ -1325,7 +1339,7 @@ Global___ContinualRow: _TypeAlias = ContinualRow  # noqa: Y015
 
 @_typing.final
 class RunEstimate(_message.Message):
-    """What a run would take."""
+    """Estimated cost of a run."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1339,9 +1353,9 @@ class RunEstimate(_message.Message):
     wall_seconds: _builtins.float
     """Seconds from start to end."""
     based_on: _builtins.int
-    """Trials whose measured rates it rests on; 0: no rate is known."""
+    """Number of trials whose measured rates were used; 0: no rate is known."""
     basis: _builtins.str
-    """One sentence: which trials those were."""
+    """One sentence that describes those trials."""
     @_builtins.property
     def usage(self) -> _evaluation_pb2.Usage:
         """Tokens and device seconds."""
@@ -1365,7 +1379,7 @@ Global___RunEstimate: _TypeAlias = RunEstimate  # noqa: Y015
 
 @_typing.final
 class Difference(_message.Message):
-    """One thing in which a rerun came out otherwise."""
+    """One difference of a rerun."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1373,11 +1387,11 @@ class Difference(_message.Message):
     RECORDED_FIELD_NUMBER: _builtins.int
     RERUN_FIELD_NUMBER: _builtins.int
     field: _builtins.str
-    """What: `completion`, `weights_sha256`, `verdicts[q1]`, `versions.torch`."""
+    """The field: `completion`, `weights_sha256`, `verdicts[q1]`, `versions.torch`."""
     recorded: _builtins.str
-    """As it was recorded."""
+    """Recorded value."""
     rerun: _builtins.str
-    """As it came out now."""
+    """Value of the rerun."""
     def __init__(
         self,
         *,
@@ -1395,7 +1409,7 @@ Global___Difference: _TypeAlias = Difference  # noqa: Y015
 
 @_typing.final
 class Rerun(_message.Message):
-    """A trial made again, beside the recorded one."""
+    """A rerun, compared with the recorded trial."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1413,7 +1427,7 @@ class Rerun(_message.Message):
 
     @_builtins.property
     def differences(self) -> _containers.RepeatedCompositeFieldContainer[Global___Difference]:
-        """What differs."""
+        """The differences."""
 
     def __init__(
         self,
@@ -1433,7 +1447,7 @@ Global___Rerun: _TypeAlias = Rerun  # noqa: Y015
 
 @_typing.final
 class Budget(_message.Message):
-    """Where a run stops with a clean state. 0: no limit."""
+    """Limits at which a run is paused. 0: no limit."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1448,7 +1462,7 @@ class Budget(_message.Message):
     device_seconds: _builtins.float
     """Device seconds."""
     wall_seconds: _builtins.float
-    """Seconds that the run was under way."""
+    """Seconds in which a worker drove the run."""
     def __init__(
         self,
         *,
@@ -1467,7 +1481,7 @@ Global___Budget: _TypeAlias = Budget  # noqa: Y015
 
 @_typing.final
 class CallerInfo(_message.Message):
-    """Who calls."""
+    """The caller."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1481,14 +1495,14 @@ class CallerInfo(_message.Message):
     role: _builtins.str
     """`viewer`, `operator` or `admin`."""
     tenant: _builtins.str
-    """The tenant that it belongs to, or acts for; empty: none."""
+    """The tenant of the caller, or the one that an admin acts for; empty: none."""
     @_builtins.property
     def quotas(self) -> Global___Quotas:
-        """What the tenant may have and take."""
+        """Quotas of the tenant."""
 
     @_builtins.property
     def used(self) -> Global___Quotas:
-        """What is taken now: of quotas within a run, by the run under way that takes most."""
+        """Current use of the quotas; for a quota per run, that of the active run that uses most."""
 
     def __init__(
         self,
@@ -1509,7 +1523,7 @@ Global___CallerInfo: _TypeAlias = CallerInfo  # noqa: Y015
 
 @_typing.final
 class Quotas(_message.Message):
-    """What a tenant may have and take. 0: no limit."""
+    """Limits of a tenant. 0: no limit."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1518,9 +1532,9 @@ class Quotas(_message.Message):
     DEVICE_SECONDS_A_DAY_FIELD_NUMBER: _builtins.int
     HIGHEST_PRIORITY_FIELD_NUMBER: _builtins.int
     runs_at_once: _builtins.int
-    """Runs that wait or are under way."""
+    """Queued and running runs."""
     trials_in_run: _builtins.int
-    """Trials that a run plans, its reruns included."""
+    """Planned trials of a run, with its reruns."""
     device_seconds_a_day: _builtins.float
     """Device seconds of all its runs and reruns, from midnight to midnight (UTC)."""
     highest_priority: _builtins.int
@@ -1543,7 +1557,7 @@ Global___Quotas: _TypeAlias = Quotas  # noqa: Y015
 
 @_typing.final
 class AuditEntry(_message.Message):
-    """One change that a caller asked for, made or refused. Entries are never changed and never deleted."""
+    """One change, made or refused. Entries are never changed or deleted."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1560,21 +1574,21 @@ class AuditEntry(_message.Message):
     name: _builtins.str
     """Resource name, `auditEntries/{number}`."""
     caller: _builtins.str
-    """The caller's name; `runs/{id}` for what a run did by itself."""
+    """The caller's name; `runs/{id}` for a change by a run itself."""
     role: _builtins.str
-    """`viewer`, `operator` or `admin`; `run` for what a run did by itself."""
+    """`viewer`, `operator` or `admin`; `run` for a change by a run itself."""
     tenant: _builtins.str
     """The tenant that it concerns; empty: none."""
     action: _builtins.str
     """The rpc, for example `CancelRun`."""
     resource: _builtins.str
-    """Name of the thing; empty where it could not be told."""
+    """Name of the resource; empty if unknown."""
     request_id: _builtins.str
     """The request's own id."""
     outcome: _builtins.str
     """`OK`, or the reason of the error."""
     detail: _builtins.str
-    """A few words: how many, which policy, why not."""
+    """Details: how many, which policy, why refused."""
     @_builtins.property
     def time(self) -> _timestamp_pb2.Timestamp:
         """When."""

@@ -28,7 +28,7 @@ from seal.type.v1 import model_pb2 as seal_dot_type_dot_v1_dot_model__pb2
 from seal.type.v1 import text_pb2 as seal_dot_type_dot_v1_dot_text__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!seal/evaluator/v1/evaluator.proto\x12\x11seal.evaluator.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1dseal/type/v1/evaluation.proto\x1a\x18seal/type/v1/model.proto\x1a\x17seal/type/v1/text.proto\"\xaa\x03\n\x0f\x45valuateRequest\x12,\n\x06policy\x18\x01 \x01(\x0b\x32\x14.seal.type.v1.PolicyB\x06\xbaH\x03\xc8\x01\x01\x12)\n\x07\x61\x64\x61pter\x18\x02 \x01(\x0b\x32\x18.seal.type.v1.AdapterRef\x12/\n\x07queries\x18\x03 \x03(\x0b\x32\x13.seal.type.v1.QueryB\t\xbaH\x06\x92\x01\x03\x10\x90N\x12\x30\n\x08sampling\x18\x04 \x01(\x0b\x32\x16.seal.type.v1.SamplingB\x06\xbaH\x03\xc8\x01\x01\x12\x19\n\x05judge\x18\x05 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x02\x12\x39\n\x11retention_queries\x18\x06 \x03(\x0b\x32\x13.seal.type.v1.QueryB\t\xbaH\x06\x92\x01\x03\x10\x90N\x12 \n\x0fretention_limit\x18\x07 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\x12\x1a\n\x12measure_divergence\x18\x08 \x01(\x08\x12\x38\n\x0e\x65\x61rly_stopping\x18\t \x01(\x0b\x32 .seal.evaluator.v1.EarlyStopping\x12\r\n\x05\x66resh\x18\n \x01(\x08\"\x92\x01\n\rEarlyStopping\x12-\n\x07to_beat\x18\x01 \x01(\x01\x42\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x00\x00\xf0?)\x00\x00\x00\x00\x00\x00\x00\x00H\x00\x88\x01\x01\x12+\n\nconfidence\x18\x02 \x01(\x01\x42\x17\xbaH\x14\x12\x12\x11\x00\x00\x00\x00\x00\x00\xf0?!\x00\x00\x00\x00\x00\x00\xe0?\x12\x19\n\x08interval\x18\x03 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x01\x42\n\n\x08_to_beat\"K\n\nDivergence\x12\x17\n\non_queries\x18\x01 \x01(\x01H\x00\x88\x01\x01\x12\x15\n\ron_fixed_text\x18\x02 \x01(\x01\x42\r\n\x0b_on_queries\"\xa7\x01\n\tRetention\x12\x0c\n\x04kept\x18\x01 \x01(\x05\x12\x17\n\x0f\x61\x63\x63uracy_before\x18\x02 \x01(\x01\x12\x16\n\x0e\x61\x63\x63uracy_after\x18\x03 \x01(\x01\x12\x12\n\nforgetting\x18\x04 \x01(\x01\x12\x16\n\x0elost_query_ids\x18\x05 \x03(\t\x12\x16\n\x0e\x66orgetting_low\x18\x06 \x01(\x01\x12\x17\n\x0f\x66orgetting_high\x18\x07 \x01(\x01\"\xd8\x02\n\x10\x45valuateResponse\x12\'\n\x08verdicts\x18\x01 \x03(\x0b\x32\x15.seal.type.v1.Verdict\x12\x30\n\x11\x62\x61seline_verdicts\x18\x02 \x03(\x0b\x32\x15.seal.type.v1.Verdict\x12\x17\n\x0f\x62\x61seline_cached\x18\x03 \x01(\x08\x12/\n\tretention\x18\x04 \x01(\x0b\x32\x1c.seal.evaluator.v1.Retention\x12\x15\n\rjudge_version\x18\x05 \x01(\t\x12\"\n\x05usage\x18\x06 \x01(\x0b\x32\x13.seal.type.v1.Usage\x12\x31\n\ndivergence\x18\x07 \x01(\x0b\x32\x1d.seal.evaluator.v1.Divergence\x12\x15\n\rstopped_early\x18\x08 \x01(\x08\x12\x1a\n\x12\x62\x61tch_variant_rate\x18\t \x01(\x01\"\x19\n\x17GetEvaluatorInfoRequest\"y\n\x18GetEvaluatorInfoResponse\x12+\n\nbase_model\x18\x01 \x01(\x0b\x32\x17.seal.type.v1.BaseModel\x12\x0f\n\x07\x62\x61\x63kend\x18\x02 \x01(\t\x12\x0e\n\x06judges\x18\x03 \x03(\t\x12\x0f\n\x07version\x18\x04 \x01(\t2\xd4\x01\n\x10\x45valuatorService\x12S\n\x08\x45valuate\x12\".seal.evaluator.v1.EvaluateRequest\x1a#.seal.evaluator.v1.EvaluateResponse\x12k\n\x10GetEvaluatorInfo\x12*.seal.evaluator.v1.GetEvaluatorInfoRequest\x1a+.seal.evaluator.v1.GetEvaluatorInfoResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!seal/evaluator/v1/evaluator.proto\x12\x11seal.evaluator.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1dseal/type/v1/evaluation.proto\x1a\x18seal/type/v1/model.proto\x1a\x17seal/type/v1/text.proto\"\xe3\x03\n\x0f\x45valuateRequest\x12,\n\x06policy\x18\x01 \x01(\x0b\x32\x14.seal.type.v1.PolicyB\x06\xbaH\x03\xc8\x01\x01\x12)\n\x07\x61\x64\x61pter\x18\x02 \x01(\x0b\x32\x18.seal.type.v1.AdapterRef\x12/\n\x07queries\x18\x03 \x03(\x0b\x32\x13.seal.type.v1.QueryB\t\xbaH\x06\x92\x01\x03\x10\x90N\x12\x30\n\x08sampling\x18\x04 \x01(\x0b\x32\x16.seal.type.v1.SamplingB\x06\xbaH\x03\xc8\x01\x01\x12\x19\n\x05judge\x18\x05 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x02\x12\x39\n\x11retention_queries\x18\x06 \x03(\x0b\x32\x13.seal.type.v1.QueryB\t\xbaH\x06\x92\x01\x03\x10\x90N\x12 \n\x0fretention_limit\x18\x07 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\x12\x1a\n\x12measure_divergence\x18\x08 \x01(\x08\x12\x38\n\x0e\x65\x61rly_stopping\x18\t \x01(\x0b\x32 .seal.evaluator.v1.EarlyStopping\x12\r\n\x05\x66resh\x18\n \x01(\x08\x12\x37\n\x0f\x65\x61rlier_queries\x18\x0b \x03(\x0b\x32\x13.seal.type.v1.QueryB\t\xbaH\x06\x92\x01\x03\x10\x90N\"\x92\x01\n\rEarlyStopping\x12-\n\x07to_beat\x18\x01 \x01(\x01\x42\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x00\x00\xf0?)\x00\x00\x00\x00\x00\x00\x00\x00H\x00\x88\x01\x01\x12+\n\nconfidence\x18\x02 \x01(\x01\x42\x17\xbaH\x14\x12\x12\x11\x00\x00\x00\x00\x00\x00\xf0?!\x00\x00\x00\x00\x00\x00\xe0?\x12\x19\n\x08interval\x18\x03 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x01\x42\n\n\x08_to_beat\"K\n\nDivergence\x12\x17\n\non_queries\x18\x01 \x01(\x01H\x00\x88\x01\x01\x12\x15\n\ron_fixed_text\x18\x02 \x01(\x01\x42\r\n\x0b_on_queries\"\xa7\x01\n\tRetention\x12\x0c\n\x04kept\x18\x01 \x01(\x05\x12\x17\n\x0f\x61\x63\x63uracy_before\x18\x02 \x01(\x01\x12\x16\n\x0e\x61\x63\x63uracy_after\x18\x03 \x01(\x01\x12\x12\n\nforgetting\x18\x04 \x01(\x01\x12\x16\n\x0elost_query_ids\x18\x05 \x03(\t\x12\x16\n\x0e\x66orgetting_low\x18\x06 \x01(\x01\x12\x17\n\x0f\x66orgetting_high\x18\x07 \x01(\x01\"\xd6\x02\n\x10\x45valuateResponse\x12\'\n\x08verdicts\x18\x01 \x03(\x0b\x32\x15.seal.type.v1.Verdict\x12\x30\n\x11\x62\x61seline_verdicts\x18\x02 \x03(\x0b\x32\x15.seal.type.v1.Verdict\x12/\n\tretention\x18\x04 \x01(\x0b\x32\x1c.seal.evaluator.v1.Retention\x12\x15\n\rjudge_version\x18\x05 \x01(\t\x12\"\n\x05usage\x18\x06 \x01(\x0b\x32\x13.seal.type.v1.Usage\x12\x31\n\ndivergence\x18\x07 \x01(\x0b\x32\x1d.seal.evaluator.v1.Divergence\x12\x15\n\rstopped_early\x18\x08 \x01(\x08\x12\x1a\n\x12\x62\x61tch_variant_rate\x18\t \x01(\x01J\x04\x08\x03\x10\x04R\x0f\x62\x61seline_cached\"\x19\n\x17GetEvaluatorInfoRequest\"y\n\x18GetEvaluatorInfoResponse\x12+\n\nbase_model\x18\x01 \x01(\x0b\x32\x17.seal.type.v1.BaseModel\x12\x0f\n\x07\x62\x61\x63kend\x18\x02 \x01(\t\x12\x0e\n\x06judges\x18\x03 \x03(\t\x12\x0f\n\x07version\x18\x04 \x01(\t2\xd4\x01\n\x10\x45valuatorService\x12S\n\x08\x45valuate\x12\".seal.evaluator.v1.EvaluateRequest\x1a#.seal.evaluator.v1.EvaluateResponse\x12k\n\x10GetEvaluatorInfo\x12*.seal.evaluator.v1.GetEvaluatorInfoRequest\x1a+.seal.evaluator.v1.GetEvaluatorInfoResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -47,6 +47,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_EVALUATEREQUEST'].fields_by_name['retention_queries']._serialized_options = b'\272H\006\222\001\003\020\220N'
   _globals['_EVALUATEREQUEST'].fields_by_name['retention_limit']._loaded_options = None
   _globals['_EVALUATEREQUEST'].fields_by_name['retention_limit']._serialized_options = b'\272H\004\032\002(\000'
+  _globals['_EVALUATEREQUEST'].fields_by_name['earlier_queries']._loaded_options = None
+  _globals['_EVALUATEREQUEST'].fields_by_name['earlier_queries']._serialized_options = b'\272H\006\222\001\003\020\220N'
   _globals['_EARLYSTOPPING'].fields_by_name['to_beat']._loaded_options = None
   _globals['_EARLYSTOPPING'].fields_by_name['to_beat']._serialized_options = b'\272H\024\022\022\031\000\000\000\000\000\000\360?)\000\000\000\000\000\000\000\000'
   _globals['_EARLYSTOPPING'].fields_by_name['confidence']._loaded_options = None
@@ -54,19 +56,19 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_EARLYSTOPPING'].fields_by_name['interval']._loaded_options = None
   _globals['_EARLYSTOPPING'].fields_by_name['interval']._serialized_options = b'\272H\004\032\002(\001'
   _globals['_EVALUATEREQUEST']._serialized_start=168
-  _globals['_EVALUATEREQUEST']._serialized_end=594
-  _globals['_EARLYSTOPPING']._serialized_start=597
-  _globals['_EARLYSTOPPING']._serialized_end=743
-  _globals['_DIVERGENCE']._serialized_start=745
-  _globals['_DIVERGENCE']._serialized_end=820
-  _globals['_RETENTION']._serialized_start=823
-  _globals['_RETENTION']._serialized_end=990
-  _globals['_EVALUATERESPONSE']._serialized_start=993
-  _globals['_EVALUATERESPONSE']._serialized_end=1337
-  _globals['_GETEVALUATORINFOREQUEST']._serialized_start=1339
-  _globals['_GETEVALUATORINFOREQUEST']._serialized_end=1364
-  _globals['_GETEVALUATORINFORESPONSE']._serialized_start=1366
-  _globals['_GETEVALUATORINFORESPONSE']._serialized_end=1487
-  _globals['_EVALUATORSERVICE']._serialized_start=1490
-  _globals['_EVALUATORSERVICE']._serialized_end=1702
+  _globals['_EVALUATEREQUEST']._serialized_end=651
+  _globals['_EARLYSTOPPING']._serialized_start=654
+  _globals['_EARLYSTOPPING']._serialized_end=800
+  _globals['_DIVERGENCE']._serialized_start=802
+  _globals['_DIVERGENCE']._serialized_end=877
+  _globals['_RETENTION']._serialized_start=880
+  _globals['_RETENTION']._serialized_end=1047
+  _globals['_EVALUATERESPONSE']._serialized_start=1050
+  _globals['_EVALUATERESPONSE']._serialized_end=1392
+  _globals['_GETEVALUATORINFOREQUEST']._serialized_start=1394
+  _globals['_GETEVALUATORINFOREQUEST']._serialized_end=1419
+  _globals['_GETEVALUATORINFORESPONSE']._serialized_start=1421
+  _globals['_GETEVALUATORINFORESPONSE']._serialized_end=1542
+  _globals['_EVALUATORSERVICE']._serialized_start=1545
+  _globals['_EVALUATORSERVICE']._serialized_end=1757
 # @@protoc_insertion_point(module_scope)

@@ -37,6 +37,7 @@ class EvaluateRequest(_message.Message):
     MEASURE_DIVERGENCE_FIELD_NUMBER: _builtins.int
     EARLY_STOPPING_FIELD_NUMBER: _builtins.int
     FRESH_FIELD_NUMBER: _builtins.int
+    EARLIER_QUERIES_FIELD_NUMBER: _builtins.int
     judge: _builtins.str
     """Name of the judge, for example `content`."""
     retention_limit: _builtins.int
@@ -44,7 +45,7 @@ class EvaluateRequest(_message.Message):
     measure_divergence: _builtins.bool
     """Whether to measure KL(base || subject) too."""
     fresh: _builtins.bool
-    """Answer everything anew, the baseline too, whatever is cached (for reruns)."""
+    """Bypass all caches, also for the baseline (for reruns)."""
     @_builtins.property
     def policy(self) -> _model_pb2.Policy:
         """The policy."""
@@ -55,7 +56,7 @@ class EvaluateRequest(_message.Message):
 
     @_builtins.property
     def queries(self) -> _containers.RepeatedCompositeFieldContainer[_evaluation_pb2.Query]:
-        """Held-out queries; may be empty where only retention is wanted."""
+        """Held-out queries; may be empty if only retention is measured."""
 
     @_builtins.property
     def sampling(self) -> _text_pb2.Sampling:
@@ -63,11 +64,17 @@ class EvaluateRequest(_message.Message):
 
     @_builtins.property
     def retention_queries(self) -> _containers.RepeatedCompositeFieldContainer[_evaluation_pb2.Query]:
-        """Retention suite; the queries that the unadapted base model answers right are asked again."""
+        """Retention suite; only queries that the unadapted base model answers right are used."""
 
     @_builtins.property
     def early_stopping(self) -> Global___EarlyStopping:
-        """Stop early where the subject is hopeless; unset: every query is asked."""
+        """Stop early if the subject cannot beat the baseline; unset: every query is asked."""
+
+    @_builtins.property
+    def earlier_queries(self) -> _containers.RepeatedCompositeFieldContainer[_evaluation_pb2.Query]:
+        """Queries of contexts learned earlier: those that the policy without the adapter answers right are part of the
+        retention, and are asked in full whether or not the evaluation stops early.
+        """
 
     def __init__(
         self,
@@ -82,10 +89,11 @@ class EvaluateRequest(_message.Message):
         measure_divergence: _builtins.bool = ...,
         early_stopping: Global___EarlyStopping | None = ...,
         fresh: _builtins.bool = ...,
+        earlier_queries: _abc.Iterable[_evaluation_pb2.Query] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["adapter", b"adapter", "early_stopping", b"early_stopping", "policy", b"policy", "sampling", b"sampling"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter", b"adapter", "early_stopping", b"early_stopping", "fresh", b"fresh", "judge", b"judge", "measure_divergence", b"measure_divergence", "policy", b"policy", "queries", b"queries", "retention_limit", b"retention_limit", "retention_queries", b"retention_queries", "sampling", b"sampling"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter", b"adapter", "earlier_queries", b"earlier_queries", "early_stopping", b"early_stopping", "fresh", b"fresh", "judge", b"judge", "measure_divergence", b"measure_divergence", "policy", b"policy", "queries", b"queries", "retention_limit", b"retention_limit", "retention_queries", b"retention_queries", "sampling", b"sampling"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -93,7 +101,7 @@ Global___EvaluateRequest: _TypeAlias = EvaluateRequest  # noqa: Y015
 
 @_typing.final
 class EarlyStopping(_message.Message):
-    """Sequential early stopping: queries are asked in batches, and no more of them once the subject cannot well win."""
+    """Sequential early stopping: queries are asked in batches, until the subject is below the baseline with confidence."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -103,9 +111,9 @@ class EarlyStopping(_message.Message):
     to_beat: _builtins.float
     """The accuracy that the subject has to beat, in [0, 1]; unset: the baseline's on the same queries."""
     confidence: _builtins.float
-    """How sure one must be that it does not, in (0.5, 1)."""
+    """Confidence at which it is stopped, in (0.5, 1)."""
     interval: _builtins.int
-    """Queries between two looks at the answers."""
+    """Queries between two interim analyses."""
     def __init__(
         self,
         *,
@@ -125,16 +133,16 @@ Global___EarlyStopping: _TypeAlias = EarlyStopping  # noqa: Y015
 
 @_typing.final
 class Divergence(_message.Message):
-    """How far a model has moved from its base."""
+    """Divergence of a model from its base."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     ON_QUERIES_FIELD_NUMBER: _builtins.int
     ON_FIXED_TEXT_FIELD_NUMBER: _builtins.int
     on_queries: _builtins.float
-    """KL(base || subject) on the queries' prompts, in nats a token; unset where there were none."""
+    """KL(base || subject) on the queries' prompts, in nats per token; unset without queries."""
     on_fixed_text: _builtins.float
-    """KL(base || subject) on a fixed text that comes with the project, in nats a token."""
+    """KL(base || subject) on the project's fixed text, in nats per token."""
     def __init__(
         self,
         *,
@@ -153,7 +161,7 @@ Global___Divergence: _TypeAlias = Divergence  # noqa: Y015
 
 @_typing.final
 class Retention(_message.Message):
-    """What a model lost on what it could do."""
+    """Retention of a model: what it still answers right."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -165,7 +173,9 @@ class Retention(_message.Message):
     FORGETTING_LOW_FIELD_NUMBER: _builtins.int
     FORGETTING_HIGH_FIELD_NUMBER: _builtins.int
     kept: _builtins.int
-    """Queries in use: the base model answers each of them right."""
+    """Queries used: those of the suite that the base model answers right, and the earlier queries that the baseline
+    answers right; without those that were not graded on both sides.
+    """
     accuracy_before: _builtins.float
     """Accuracy of the baseline on them, in [0, 1]."""
     accuracy_after: _builtins.float
@@ -207,23 +217,18 @@ class EvaluateResponse(_message.Message):
 
     VERDICTS_FIELD_NUMBER: _builtins.int
     BASELINE_VERDICTS_FIELD_NUMBER: _builtins.int
-    BASELINE_CACHED_FIELD_NUMBER: _builtins.int
     RETENTION_FIELD_NUMBER: _builtins.int
     JUDGE_VERSION_FIELD_NUMBER: _builtins.int
     USAGE_FIELD_NUMBER: _builtins.int
     DIVERGENCE_FIELD_NUMBER: _builtins.int
     STOPPED_EARLY_FIELD_NUMBER: _builtins.int
     BATCH_VARIANT_RATE_FIELD_NUMBER: _builtins.int
-    baseline_cached: _builtins.bool
-    """True: the baseline came from the cache."""
     judge_version: _builtins.str
     """The judge's version."""
     stopped_early: _builtins.bool
-    """True: the evaluation stopped before every query was asked. Those not asked are UNGRADED, reason `not asked`."""
+    """True: the evaluation stopped before every query was asked. The others are UNGRADED, reason `not asked`."""
     batch_variant_rate: _builtins.float
-    """Share of answers that change with the batch they are decoded in, as measured on this model; 0 where decoding is
-    batch-invariant.
-    """
+    """Share of answers that depend on their batch, as measured on this model; 0 if decoding is batch-invariant."""
     @_builtins.property
     def verdicts(self) -> _containers.RepeatedCompositeFieldContainer[_evaluation_pb2.Verdict]:
         """The subject's verdicts, in the order of the queries."""
@@ -234,22 +239,23 @@ class EvaluateResponse(_message.Message):
 
     @_builtins.property
     def retention(self) -> Global___Retention:
-        """Retention; unset where no suite was given."""
+        """Retention; unset without a suite and without used earlier queries."""
 
     @_builtins.property
     def usage(self) -> _evaluation_pb2.Usage:
-        """What it took, without what a cached baseline took earlier."""
+        """Usage of this request: all answers of subject and baseline, also to the retention suite, but cached ones count for
+        the request that first asked. Of divergence and judge, only the time, in `wall_seconds`.
+        """
 
     @_builtins.property
     def divergence(self) -> Global___Divergence:
-        """How far the subject has moved from the base; unset where it was not asked for or the backend cannot tell."""
+        """Divergence of the subject from the base; unset if not requested or not available from the backend."""
 
     def __init__(
         self,
         *,
         verdicts: _abc.Iterable[_evaluation_pb2.Verdict] | None = ...,
         baseline_verdicts: _abc.Iterable[_evaluation_pb2.Verdict] | None = ...,
-        baseline_cached: _builtins.bool = ...,
         retention: Global___Retention | None = ...,
         judge_version: _builtins.str = ...,
         usage: _evaluation_pb2.Usage | None = ...,
@@ -259,7 +265,7 @@ class EvaluateResponse(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["divergence", b"divergence", "retention", b"retention", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["baseline_cached", b"baseline_cached", "baseline_verdicts", b"baseline_verdicts", "batch_variant_rate", b"batch_variant_rate", "divergence", b"divergence", "judge_version", b"judge_version", "retention", b"retention", "stopped_early", b"stopped_early", "usage", b"usage", "verdicts", b"verdicts"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["baseline_verdicts", b"baseline_verdicts", "batch_variant_rate", b"batch_variant_rate", "divergence", b"divergence", "judge_version", b"judge_version", "retention", b"retention", "stopped_early", b"stopped_early", "usage", b"usage", "verdicts", b"verdicts"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -302,7 +308,7 @@ class GetEvaluatorInfoResponse(_message.Message):
 
     @_builtins.property
     def judges(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Judges that may be named."""
+        """Available judges."""
 
     def __init__(
         self,

@@ -52,11 +52,11 @@ class EvaluatorServiceServicer:
     """
 
     def Evaluate(self, request, context):
-        """Answers the queries with the subject, next to a baseline, and asks the retention suite again.
+        """Answers the queries with the subject and with a baseline, and measures retention.
 
-        The subject is the policy with the trial adapter, or the policy alone where no adapter is named. The baseline is
-        the policy alone, or the base model where no adapter is named; it is computed once per (model, query set,
-        sampling, judge) and cached.
+        The subject is the policy with the trial adapter, or the policy alone if no adapter is given. The baseline is the
+        policy alone, or the base model if no adapter is given; it is computed once per (model, query set, sampling, judge)
+        and cached.
 
         Errors: NOT_FOUND / ADAPTER_NOT_FOUND, NOT_FOUND / UNKNOWN_JUDGE, DATA_LOSS / ADAPTER_CORRUPT, INVALID_ARGUMENT
         (faulty fields; PROMPT_TOO_LONG), RESOURCE_EXHAUSTED / QUEUE_FULL with RetryInfo.
@@ -66,7 +66,7 @@ class EvaluatorServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetEvaluatorInfo(self, request, context):
-        """Says which model is held and which judges there are.
+        """The loaded model and the available judges.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

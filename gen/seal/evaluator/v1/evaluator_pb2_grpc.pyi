@@ -34,17 +34,17 @@ class EvaluatorServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> EvaluatorServiceAsyncStub: ...
     Evaluate: _grpc.UnaryUnaryMultiCallable[_evaluator_pb2.EvaluateRequest, _evaluator_pb2.EvaluateResponse]
-    """Answers the queries with the subject, next to a baseline, and asks the retention suite again.
+    """Answers the queries with the subject and with a baseline, and measures retention.
 
-    The subject is the policy with the trial adapter, or the policy alone where no adapter is named. The baseline is
-    the policy alone, or the base model where no adapter is named; it is computed once per (model, query set,
-    sampling, judge) and cached.
+    The subject is the policy with the trial adapter, or the policy alone if no adapter is given. The baseline is the
+    policy alone, or the base model if no adapter is given; it is computed once per (model, query set, sampling, judge)
+    and cached.
 
     Errors: NOT_FOUND / ADAPTER_NOT_FOUND, NOT_FOUND / UNKNOWN_JUDGE, DATA_LOSS / ADAPTER_CORRUPT, INVALID_ARGUMENT
     (faulty fields; PROMPT_TOO_LONG), RESOURCE_EXHAUSTED / QUEUE_FULL with RetryInfo.
     """
     GetEvaluatorInfo: _grpc.UnaryUnaryMultiCallable[_evaluator_pb2.GetEvaluatorInfoRequest, _evaluator_pb2.GetEvaluatorInfoResponse]
-    """Says which model is held and which judges there are."""
+    """The loaded model and the available judges."""
 
 @_typing.type_check_only
 class EvaluatorServiceAsyncStub(EvaluatorServiceStub):
@@ -52,17 +52,17 @@ class EvaluatorServiceAsyncStub(EvaluatorServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     Evaluate: _aio.UnaryUnaryMultiCallable[_evaluator_pb2.EvaluateRequest, _evaluator_pb2.EvaluateResponse]  # type: ignore[assignment]
-    """Answers the queries with the subject, next to a baseline, and asks the retention suite again.
+    """Answers the queries with the subject and with a baseline, and measures retention.
 
-    The subject is the policy with the trial adapter, or the policy alone where no adapter is named. The baseline is
-    the policy alone, or the base model where no adapter is named; it is computed once per (model, query set,
-    sampling, judge) and cached.
+    The subject is the policy with the trial adapter, or the policy alone if no adapter is given. The baseline is the
+    policy alone, or the base model if no adapter is given; it is computed once per (model, query set, sampling, judge)
+    and cached.
 
     Errors: NOT_FOUND / ADAPTER_NOT_FOUND, NOT_FOUND / UNKNOWN_JUDGE, DATA_LOSS / ADAPTER_CORRUPT, INVALID_ARGUMENT
     (faulty fields; PROMPT_TOO_LONG), RESOURCE_EXHAUSTED / QUEUE_FULL with RetryInfo.
     """
     GetEvaluatorInfo: _aio.UnaryUnaryMultiCallable[_evaluator_pb2.GetEvaluatorInfoRequest, _evaluator_pb2.GetEvaluatorInfoResponse]  # type: ignore[assignment]
-    """Says which model is held and which judges there are."""
+    """The loaded model and the available judges."""
 
 class EvaluatorServiceServicer(metaclass=_abc_1.ABCMeta):
     """Answers questions with an adapter, judges the answers, measures retention."""
@@ -73,11 +73,11 @@ class EvaluatorServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _evaluator_pb2.EvaluateRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_evaluator_pb2.EvaluateResponse, _abc.Awaitable[_evaluator_pb2.EvaluateResponse]]:
-        """Answers the queries with the subject, next to a baseline, and asks the retention suite again.
+        """Answers the queries with the subject and with a baseline, and measures retention.
 
-        The subject is the policy with the trial adapter, or the policy alone where no adapter is named. The baseline is
-        the policy alone, or the base model where no adapter is named; it is computed once per (model, query set,
-        sampling, judge) and cached.
+        The subject is the policy with the trial adapter, or the policy alone if no adapter is given. The baseline is the
+        policy alone, or the base model if no adapter is given; it is computed once per (model, query set, sampling, judge)
+        and cached.
 
         Errors: NOT_FOUND / ADAPTER_NOT_FOUND, NOT_FOUND / UNKNOWN_JUDGE, DATA_LOSS / ADAPTER_CORRUPT, INVALID_ARGUMENT
         (faulty fields; PROMPT_TOO_LONG), RESOURCE_EXHAUSTED / QUEUE_FULL with RetryInfo.
@@ -89,6 +89,6 @@ class EvaluatorServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _evaluator_pb2.GetEvaluatorInfoRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_evaluator_pb2.GetEvaluatorInfoResponse, _abc.Awaitable[_evaluator_pb2.GetEvaluatorInfoResponse]]:
-        """Says which model is held and which judges there are."""
+        """The loaded model and the available judges."""
 
 def add_EvaluatorServiceServicer_to_server(servicer: EvaluatorServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -34,11 +34,11 @@ class ContextPrompt(_message.Message):
     """The context's id; its completions' seeds derive from it."""
     @_builtins.property
     def prompt(self) -> _text_pb2.Prompt:
-        """What the policy is asked."""
+        """The prompt."""
 
     @_builtins.property
     def indices(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """Which completions of this context's group to sample; each index has a seed of its own."""
+        """Which completions of this context's group to sample; each index has its own seed."""
 
     def __init__(
         self,
@@ -66,18 +66,18 @@ class SampleSelfEditsRequest(_message.Message):
     SAMPLING_FIELD_NUMBER: _builtins.int
     EDITOR_FIELD_NUMBER: _builtins.int
     editor: _builtins.str
-    """Name of an outside editor that writes in the policy's place; empty: the policy itself."""
+    """Name of an outside editor that writes instead of the policy; empty: the policy itself."""
     @_builtins.property
     def policy(self) -> _model_pb2.Policy:
-        """Who writes."""
+        """The policy that writes."""
 
     @_builtins.property
     def contexts(self) -> _containers.RepeatedCompositeFieldContainer[Global___ContextPrompt]:
-        """For what."""
+        """The contexts."""
 
     @_builtins.property
     def sampling(self) -> _text_pb2.Sampling:
-        """How."""
+        """How text is sampled."""
 
     def __init__(
         self,
@@ -113,10 +113,10 @@ class SampleSelfEditsResponse(_message.Message):
     completion: _builtins.str
     """The raw text."""
     finish_reason: _text_pb2.FinishReason.ValueType
-    """Why it ended."""
+    """Finish reason."""
     @_builtins.property
     def usage(self) -> _evaluation_pb2.Usage:
-        """What it took."""
+        """Usage."""
 
     def __init__(
         self,
@@ -172,7 +172,7 @@ class GetGeneratorInfoResponse(_message.Message):
 
     @_builtins.property
     def editors(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Outside editors that may be named."""
+        """Available outside editors."""
 
     def __init__(
         self,

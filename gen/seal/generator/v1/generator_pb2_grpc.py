@@ -52,7 +52,7 @@ class GeneratorServiceServicer:
     """
 
     def SampleSelfEdits(self, request, context):
-        """Samples completions for each context and streams each as soon as it is done, in no set order.
+        """Samples completions for each context and streams each as soon as it is finished, in no fixed order.
 
         Errors: NOT_FOUND / ADAPTER_NOT_FOUND (the policy's adapter is not in the store), DATA_LOSS / ADAPTER_CORRUPT,
         NOT_FOUND / UNKNOWN_EDITOR, INVALID_ARGUMENT (faulty fields; PROMPT_TOO_LONG), RESOURCE_EXHAUSTED / QUEUE_FULL with
@@ -63,7 +63,7 @@ class GeneratorServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetGeneratorInfo(self, request, context):
-        """Says which model is held and what the backend can do.
+        """The loaded model and the backend's capabilities.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -34,14 +34,14 @@ class GeneratorServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> GeneratorServiceAsyncStub: ...
     SampleSelfEdits: _grpc.UnaryStreamMultiCallable[_generator_pb2.SampleSelfEditsRequest, _generator_pb2.SampleSelfEditsResponse]
-    """Samples completions for each context and streams each as soon as it is done, in no set order.
+    """Samples completions for each context and streams each as soon as it is finished, in no fixed order.
 
     Errors: NOT_FOUND / ADAPTER_NOT_FOUND (the policy's adapter is not in the store), DATA_LOSS / ADAPTER_CORRUPT,
     NOT_FOUND / UNKNOWN_EDITOR, INVALID_ARGUMENT (faulty fields; PROMPT_TOO_LONG), RESOURCE_EXHAUSTED / QUEUE_FULL with
     RetryInfo, FAILED_PRECONDITION / ENDPOINT_DENIED or ENDPOINT_REFUSED of an outside editor.
     """
     GetGeneratorInfo: _grpc.UnaryUnaryMultiCallable[_generator_pb2.GetGeneratorInfoRequest, _generator_pb2.GetGeneratorInfoResponse]
-    """Says which model is held and what the backend can do."""
+    """The loaded model and the backend's capabilities."""
 
 @_typing.type_check_only
 class GeneratorServiceAsyncStub(GeneratorServiceStub):
@@ -49,14 +49,14 @@ class GeneratorServiceAsyncStub(GeneratorServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     SampleSelfEdits: _aio.UnaryStreamMultiCallable[_generator_pb2.SampleSelfEditsRequest, _generator_pb2.SampleSelfEditsResponse]  # type: ignore[assignment]
-    """Samples completions for each context and streams each as soon as it is done, in no set order.
+    """Samples completions for each context and streams each as soon as it is finished, in no fixed order.
 
     Errors: NOT_FOUND / ADAPTER_NOT_FOUND (the policy's adapter is not in the store), DATA_LOSS / ADAPTER_CORRUPT,
     NOT_FOUND / UNKNOWN_EDITOR, INVALID_ARGUMENT (faulty fields; PROMPT_TOO_LONG), RESOURCE_EXHAUSTED / QUEUE_FULL with
     RetryInfo, FAILED_PRECONDITION / ENDPOINT_DENIED or ENDPOINT_REFUSED of an outside editor.
     """
     GetGeneratorInfo: _aio.UnaryUnaryMultiCallable[_generator_pb2.GetGeneratorInfoRequest, _generator_pb2.GetGeneratorInfoResponse]  # type: ignore[assignment]
-    """Says which model is held and what the backend can do."""
+    """The loaded model and the backend's capabilities."""
 
 class GeneratorServiceServicer(metaclass=_abc_1.ABCMeta):
     """Samples self-edits under a named policy."""
@@ -67,7 +67,7 @@ class GeneratorServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _generator_pb2.SampleSelfEditsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_generator_pb2.SampleSelfEditsResponse], _abc.AsyncIterator[_generator_pb2.SampleSelfEditsResponse]]:
-        """Samples completions for each context and streams each as soon as it is done, in no set order.
+        """Samples completions for each context and streams each as soon as it is finished, in no fixed order.
 
         Errors: NOT_FOUND / ADAPTER_NOT_FOUND (the policy's adapter is not in the store), DATA_LOSS / ADAPTER_CORRUPT,
         NOT_FOUND / UNKNOWN_EDITOR, INVALID_ARGUMENT (faulty fields; PROMPT_TOO_LONG), RESOURCE_EXHAUSTED / QUEUE_FULL with
@@ -80,6 +80,6 @@ class GeneratorServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _generator_pb2.GetGeneratorInfoRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_generator_pb2.GetGeneratorInfoResponse, _abc.Awaitable[_generator_pb2.GetGeneratorInfoResponse]]:
-        """Says which model is held and what the backend can do."""
+        """The loaded model and the backend's capabilities."""
 
 def add_GeneratorServiceServicer_to_server(servicer: GeneratorServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -33,16 +33,16 @@ class TrainAdapterRequest(_message.Message):
     OWNER_FIELD_NUMBER: _builtins.int
     RETRAIN_FIELD_NUMBER: _builtins.int
     owner: _builtins.str
-    """Whose job this is, for fair sharing and logs (a run's name)."""
+    """Owner of the job, for fair sharing and logs (a run's name)."""
     retrain: _builtins.bool
-    """Train even where the store has the adapter, and say which weights came out; what the store has stays."""
+    """Train even if the store has the adapter, and return the digest of the weights; the stored adapter is kept."""
     @_builtins.property
     def policy(self) -> _model_pb2.Policy:
         """The policy under the adapter; its own adapter stays frozen."""
 
     @_builtins.property
     def spec(self) -> _training_pb2.TrainingSpec:
-        """What to train."""
+        """The training spec."""
 
     def __init__(
         self,
@@ -62,7 +62,7 @@ Global___TrainAdapterRequest: _TypeAlias = TrainAdapterRequest  # noqa: Y015
 
 @_typing.final
 class Progress(_message.Message):
-    """How far a job is."""
+    """Progress of a job."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -74,7 +74,7 @@ class Progress(_message.Message):
     total_steps: _builtins.int
     """Optimiser steps in all."""
     loss: _builtins.float
-    """Mean loss of the last step, in nats a label token."""
+    """Mean loss of the last step, in nats per label token."""
     def __init__(
         self,
         *,
@@ -92,7 +92,7 @@ Global___Progress: _TypeAlias = Progress  # noqa: Y015
 
 @_typing.final
 class TrainingResult(_message.Message):
-    """What training left behind."""
+    """Result of a training."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -104,22 +104,22 @@ class TrainingResult(_message.Message):
     USAGE_FIELD_NUMBER: _builtins.int
     WEIGHTS_SHA256_FIELD_NUMBER: _builtins.int
     cached: _builtins.bool
-    """True: it was in the store already, nothing was trained."""
+    """True: it was in the store already; no training."""
     steps: _builtins.int
     """Optimiser steps."""
     first_loss: _builtins.float
-    """Loss of the first step, in nats a label token."""
+    """Loss of the first step, in nats per label token."""
     final_loss: _builtins.float
     """Loss of the last step."""
     weights_sha256: _builtins.str
-    """SHA-256 of the adapter's weights file, as trained now or as it lies in the store."""
+    """SHA-256 of the adapter's weights file, as trained now or as stored."""
     @_builtins.property
     def adapter(self) -> _model_pb2.AdapterRef:
         """The adapter in the store."""
 
     @_builtins.property
     def usage(self) -> _evaluation_pb2.Usage:
-        """What it took."""
+        """Usage."""
 
     def __init__(
         self,
@@ -142,7 +142,7 @@ Global___TrainingResult: _TypeAlias = TrainingResult  # noqa: Y015
 
 @_typing.final
 class TrainAdapterResponse(_message.Message):
-    """A word of progress, or the result; the result comes last."""
+    """Progress, or the result; the result comes last."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -150,11 +150,11 @@ class TrainAdapterResponse(_message.Message):
     RESULT_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def progress(self) -> Global___Progress:
-        """How far the job is."""
+        """Progress of the job."""
 
     @_builtins.property
     def result(self) -> Global___TrainingResult:
-        """The end."""
+        """The result."""
 
     def __init__(
         self,
@@ -181,10 +181,10 @@ class PolicyExample(_message.Message):
     PROMPT_FIELD_NUMBER: _builtins.int
     COMPLETION_FIELD_NUMBER: _builtins.int
     completion: _builtins.str
-    """What it wrote."""
+    """The policy's completion."""
     @_builtins.property
     def prompt(self) -> _text_pb2.Prompt:
-        """What the policy was asked."""
+        """The policy's prompt."""
 
     def __init__(
         self,
@@ -218,14 +218,14 @@ class TrainPolicyRequest(_message.Message):
     seed: _builtins.int
     """Seed of the initial weights, the order of the data and the dropout."""
     owner: _builtins.str
-    """Whose job this is."""
+    """Owner of the job."""
     @_builtins.property
     def parent(self) -> _model_pb2.Policy:
-        """The policy to move on from."""
+        """The current policy."""
 
     @_builtins.property
     def examples(self) -> _containers.RepeatedCompositeFieldContainer[Global___PolicyExample]:
-        """What was kept."""
+        """The kept self-edits."""
 
     @_builtins.property
     def lora(self) -> _training_pb2.LoraConfig:
@@ -256,7 +256,7 @@ Global___TrainPolicyRequest: _TypeAlias = TrainPolicyRequest  # noqa: Y015
 
 @_typing.final
 class TrainPolicyResponse(_message.Message):
-    """A word of progress, or the result; the result comes last."""
+    """Progress, or the result; the result comes last."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -264,11 +264,11 @@ class TrainPolicyResponse(_message.Message):
     RESULT_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def progress(self) -> Global___Progress:
-        """How far the job is."""
+        """Progress of the job."""
 
     @_builtins.property
     def result(self) -> Global___TrainingResult:
-        """The end."""
+        """The result."""
 
     def __init__(
         self,
@@ -288,7 +288,7 @@ Global___TrainPolicyResponse: _TypeAlias = TrainPolicyResponse  # noqa: Y015
 
 @_typing.final
 class JoinAdaptersRequest(_message.Message):
-    """Asks for one adapter of two."""
+    """Asks to join two adapters."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -296,7 +296,7 @@ class JoinAdaptersRequest(_message.Message):
     ADAPTER_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def policy(self) -> _model_pb2.Policy:
-        """The policy below."""
+        """The policy."""
 
     @_builtins.property
     def adapter(self) -> _model_pb2.AdapterRef:
@@ -318,14 +318,14 @@ Global___JoinAdaptersRequest: _TypeAlias = JoinAdaptersRequest  # noqa: Y015
 
 @_typing.final
 class JoinAdaptersResponse(_message.Message):
-    """One adapter that does what both did together."""
+    """One adapter equal to the sum of both."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     ADAPTER_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def adapter(self) -> _model_pb2.AdapterRef:
-        """It, in the store; the trial's own where the policy has none."""
+        """The joined adapter in the store; the trial's own if the policy has none."""
 
     def __init__(
         self,
@@ -371,7 +371,7 @@ class GetTrainerInfoResponse(_message.Message):
     engine_version: _builtins.str
     """Version of the training engine; part of every adapter's digest."""
     max_concurrent_jobs: _builtins.int
-    """Jobs that train in company at most."""
+    """Most jobs that train in one batch."""
     version: _builtins.str
     """Version of the suite."""
     @_builtins.property
@@ -380,7 +380,7 @@ class GetTrainerInfoResponse(_message.Message):
 
     @_builtins.property
     def target_modules(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Names that `target_modules` may take."""
+        """Valid names for `target_modules`."""
 
     def __init__(
         self,

@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class TrainerServiceStub:
-    """Trains LoRA adapters, many at once on one frozen base.
+    """Trains LoRA adapters, many at once on one frozen base model.
     """
 
     def __init__(self, channel):
@@ -58,11 +58,11 @@ class TrainerServiceStub:
 
 
 class TrainerServiceServicer:
-    """Trains LoRA adapters, many at once on one frozen base.
+    """Trains LoRA adapters, many at once on one frozen base model.
     """
 
     def TrainAdapter(self, request, context):
-        """Trains an adapter on a TrainingSpec, over the policy's frozen adapter. The same request again returns the same
+        """Trains an adapter on a TrainingSpec, over the policy's frozen adapter. A repeated request returns the same
         adapter without training. Cancelling the call stops the job at the next step.
 
         Errors: INVALID_ARGUMENT (faulty fields; UNKNOWN_TARGET_MODULE; EXAMPLE_TOO_LONG; LIMIT_EXCEEDED names the limit),
@@ -81,17 +81,17 @@ class TrainerServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def JoinAdapters(self, request, context):
-        """Makes one adapter of a policy's and a trial's, exactly: ranks side by side, scalings folded in. Nothing is trained.
+        """Joins a policy's and a trial's adapter into one, exactly: ranks concatenated, scalings folded in. No training.
 
         Errors: NOT_FOUND / ADAPTER_NOT_FOUND, DATA_LOSS / ADAPTER_CORRUPT or ADAPTER_MISMATCH, INVALID_ARGUMENT /
-        LIMIT_EXCEEDED where the ranks together are more than an adapter may have.
+        LIMIT_EXCEEDED if the sum of the ranks exceeds the limit of an adapter.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetTrainerInfo(self, request, context):
-        """Says which model is held and what the limits are.
+        """The loaded model and the limits.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -129,7 +129,7 @@ def add_TrainerServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class TrainerService:
-    """Trains LoRA adapters, many at once on one frozen base.
+    """Trains LoRA adapters, many at once on one frozen base model.
     """
 
     @staticmethod

@@ -27,14 +27,14 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class TrainerServiceStub:
-    """Trains LoRA adapters, many at once on one frozen base."""
+    """Trains LoRA adapters, many at once on one frozen base model."""
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> TrainerServiceAsyncStub: ...
     TrainAdapter: _grpc.UnaryStreamMultiCallable[_trainer_pb2.TrainAdapterRequest, _trainer_pb2.TrainAdapterResponse]
-    """Trains an adapter on a TrainingSpec, over the policy's frozen adapter. The same request again returns the same
+    """Trains an adapter on a TrainingSpec, over the policy's frozen adapter. A repeated request returns the same
     adapter without training. Cancelling the call stops the job at the next step.
 
     Errors: INVALID_ARGUMENT (faulty fields; UNKNOWN_TARGET_MODULE; EXAMPLE_TOO_LONG; LIMIT_EXCEEDED names the limit),
@@ -44,21 +44,21 @@ class TrainerServiceStub:
     TrainPolicy: _grpc.UnaryStreamMultiCallable[_trainer_pb2.TrainPolicyRequest, _trainer_pb2.TrainPolicyResponse]
     """Trains the next policy: SFT on (prompt, self-edit) pairs with loss on the self-edit only. Errors as TrainAdapter."""
     JoinAdapters: _grpc.UnaryUnaryMultiCallable[_trainer_pb2.JoinAdaptersRequest, _trainer_pb2.JoinAdaptersResponse]
-    """Makes one adapter of a policy's and a trial's, exactly: ranks side by side, scalings folded in. Nothing is trained.
+    """Joins a policy's and a trial's adapter into one, exactly: ranks concatenated, scalings folded in. No training.
 
     Errors: NOT_FOUND / ADAPTER_NOT_FOUND, DATA_LOSS / ADAPTER_CORRUPT or ADAPTER_MISMATCH, INVALID_ARGUMENT /
-    LIMIT_EXCEEDED where the ranks together are more than an adapter may have.
+    LIMIT_EXCEEDED if the sum of the ranks exceeds the limit of an adapter.
     """
     GetTrainerInfo: _grpc.UnaryUnaryMultiCallable[_trainer_pb2.GetTrainerInfoRequest, _trainer_pb2.GetTrainerInfoResponse]
-    """Says which model is held and what the limits are."""
+    """The loaded model and the limits."""
 
 @_typing.type_check_only
 class TrainerServiceAsyncStub(TrainerServiceStub):
-    """Trains LoRA adapters, many at once on one frozen base."""
+    """Trains LoRA adapters, many at once on one frozen base model."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     TrainAdapter: _aio.UnaryStreamMultiCallable[_trainer_pb2.TrainAdapterRequest, _trainer_pb2.TrainAdapterResponse]  # type: ignore[assignment]
-    """Trains an adapter on a TrainingSpec, over the policy's frozen adapter. The same request again returns the same
+    """Trains an adapter on a TrainingSpec, over the policy's frozen adapter. A repeated request returns the same
     adapter without training. Cancelling the call stops the job at the next step.
 
     Errors: INVALID_ARGUMENT (faulty fields; UNKNOWN_TARGET_MODULE; EXAMPLE_TOO_LONG; LIMIT_EXCEEDED names the limit),
@@ -68,16 +68,16 @@ class TrainerServiceAsyncStub(TrainerServiceStub):
     TrainPolicy: _aio.UnaryStreamMultiCallable[_trainer_pb2.TrainPolicyRequest, _trainer_pb2.TrainPolicyResponse]  # type: ignore[assignment]
     """Trains the next policy: SFT on (prompt, self-edit) pairs with loss on the self-edit only. Errors as TrainAdapter."""
     JoinAdapters: _aio.UnaryUnaryMultiCallable[_trainer_pb2.JoinAdaptersRequest, _trainer_pb2.JoinAdaptersResponse]  # type: ignore[assignment]
-    """Makes one adapter of a policy's and a trial's, exactly: ranks side by side, scalings folded in. Nothing is trained.
+    """Joins a policy's and a trial's adapter into one, exactly: ranks concatenated, scalings folded in. No training.
 
     Errors: NOT_FOUND / ADAPTER_NOT_FOUND, DATA_LOSS / ADAPTER_CORRUPT or ADAPTER_MISMATCH, INVALID_ARGUMENT /
-    LIMIT_EXCEEDED where the ranks together are more than an adapter may have.
+    LIMIT_EXCEEDED if the sum of the ranks exceeds the limit of an adapter.
     """
     GetTrainerInfo: _aio.UnaryUnaryMultiCallable[_trainer_pb2.GetTrainerInfoRequest, _trainer_pb2.GetTrainerInfoResponse]  # type: ignore[assignment]
-    """Says which model is held and what the limits are."""
+    """The loaded model and the limits."""
 
 class TrainerServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Trains LoRA adapters, many at once on one frozen base."""
+    """Trains LoRA adapters, many at once on one frozen base model."""
 
     @_abc_1.abstractmethod
     def TrainAdapter(
@@ -85,7 +85,7 @@ class TrainerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _trainer_pb2.TrainAdapterRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_trainer_pb2.TrainAdapterResponse], _abc.AsyncIterator[_trainer_pb2.TrainAdapterResponse]]:
-        """Trains an adapter on a TrainingSpec, over the policy's frozen adapter. The same request again returns the same
+        """Trains an adapter on a TrainingSpec, over the policy's frozen adapter. A repeated request returns the same
         adapter without training. Cancelling the call stops the job at the next step.
 
         Errors: INVALID_ARGUMENT (faulty fields; UNKNOWN_TARGET_MODULE; EXAMPLE_TOO_LONG; LIMIT_EXCEEDED names the limit),
@@ -107,10 +107,10 @@ class TrainerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _trainer_pb2.JoinAdaptersRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_trainer_pb2.JoinAdaptersResponse, _abc.Awaitable[_trainer_pb2.JoinAdaptersResponse]]:
-        """Makes one adapter of a policy's and a trial's, exactly: ranks side by side, scalings folded in. Nothing is trained.
+        """Joins a policy's and a trial's adapter into one, exactly: ranks concatenated, scalings folded in. No training.
 
         Errors: NOT_FOUND / ADAPTER_NOT_FOUND, DATA_LOSS / ADAPTER_CORRUPT or ADAPTER_MISMATCH, INVALID_ARGUMENT /
-        LIMIT_EXCEEDED where the ranks together are more than an adapter may have.
+        LIMIT_EXCEEDED if the sum of the ranks exceeds the limit of an adapter.
         """
 
     @_abc_1.abstractmethod
@@ -119,6 +119,6 @@ class TrainerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _trainer_pb2.GetTrainerInfoRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_trainer_pb2.GetTrainerInfoResponse, _abc.Awaitable[_trainer_pb2.GetTrainerInfoResponse]]:
-        """Says which model is held and what the limits are."""
+        """The loaded model and the limits."""
 
 def add_TrainerServiceServicer_to_server(servicer: TrainerServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

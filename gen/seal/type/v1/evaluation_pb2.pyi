@@ -33,10 +33,10 @@ class _OutcomeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Outcome.Value
     OUTCOME_INCORRECT: _Outcome.ValueType  # 2
     """The answer is wrong."""
     OUTCOME_UNGRADED: _Outcome.ValueType  # 3
-    """The judge failed; counted apart, never as wrong."""
+    """The judge failed; counted separately, never as incorrect."""
 
 class Outcome(_Outcome, metaclass=_OutcomeEnumTypeWrapper):
-    """What a judge said of an answer."""
+    """A judge's verdict on an answer."""
 
 OUTCOME_UNSPECIFIED: Outcome.ValueType  # 0
 """Not set."""
@@ -45,22 +45,22 @@ OUTCOME_CORRECT: Outcome.ValueType  # 1
 OUTCOME_INCORRECT: Outcome.ValueType  # 2
 """The answer is wrong."""
 OUTCOME_UNGRADED: Outcome.ValueType  # 3
-"""The judge failed; counted apart, never as wrong."""
+"""The judge failed; counted separately, never as incorrect."""
 Global___Outcome: _TypeAlias = Outcome  # noqa: Y015
 
 @_typing.final
 class View(_message.Message):
-    """One more way to ask the same question."""
+    """Another form of the same question."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     LABEL_FIELD_NUMBER: _builtins.int
     PROMPT_FIELD_NUMBER: _builtins.int
     label: _builtins.str
-    """What the judge needs to know of it, for example the name of a transform that was applied."""
+    """Label for the judge, for example the name of the transform that was applied."""
     @_builtins.property
     def prompt(self) -> _text_pb2.Prompt:
-        """What the model is asked."""
+        """The prompt."""
 
     def __init__(
         self,
@@ -95,11 +95,11 @@ class Query(_message.Message):
     """The reference answer."""
     @_builtins.property
     def prompt(self) -> _text_pb2.Prompt:
-        """What the model is asked."""
+        """The prompt."""
 
     @_builtins.property
     def views(self) -> _containers.RepeatedCompositeFieldContainer[Global___View]:
-        """Other ways to ask it. The judge gets the answers to all of them and gives one verdict."""
+        """Other forms of the query. The judge gets the answers to all of them and gives one verdict."""
 
     def __init__(
         self,
@@ -133,9 +133,9 @@ class Verdict(_message.Message):
     answer: _builtins.str
     """The model's answer."""
     outcome: Global___Outcome.ValueType
-    """The judge's word."""
+    """The verdict."""
     reason: _builtins.str
-    """Why, where the judge says."""
+    """The judge's reason, if it gives one."""
     def __init__(
         self,
         *,
@@ -154,7 +154,7 @@ Global___Verdict: _TypeAlias = Verdict  # noqa: Y015
 
 @_typing.final
 class Usage(_message.Message):
-    """What some work took."""
+    """Usage of some work."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -168,9 +168,9 @@ class Usage(_message.Message):
     completion_tokens: _builtins.int
     """Tokens sampled."""
     train_tokens: _builtins.int
-    """Tokens trained on, counting each pass over an example."""
+    """Tokens trained on, counted in every epoch."""
     device_seconds: _builtins.float
-    """Seconds of the device, attributed by share of the tokens where several jobs ran together."""
+    """Device seconds; jobs that ran together share them by tokens."""
     wall_seconds: _builtins.float
     """Seconds from request to answer."""
     def __init__(

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18seal/type/v1/model.proto\x12\x0cseal.type.v1\x1a\x1b\x62uf/validate/validate.proto\"@\n\nAdapterRef\x12%\n\x06\x64igest\x18\x01 \x01(\tB\x15\xbaH\x12r\x10\x32\x0e^[0-9a-f]{64}$\x12\x0b\n\x03uri\x18\x02 \x01(\t\"M\n\x06Policy\x12\x18\n\x04name\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x02\x12)\n\x07\x61\x64\x61pter\x18\x02 \x01(\x0b\x32\x18.seal.type.v1.AdapterRef\"\xf6\x01\n\tBaseModel\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06\x64igest\x18\x02 \x01(\t\x12\x18\n\x10tokenizer_digest\x18\x03 \x01(\t\x12\x16\n\x0e\x63ontext_length\x18\x04 \x01(\x05\x12\x19\n\x11has_chat_template\x18\x05 \x01(\x08\x12\r\n\x05\x64type\x18\x06 \x01(\t\x12\x0e\n\x06\x64\x65vice\x18\x07 \x01(\t\x12\x31\n\x05\x62uild\x18\x08 \x03(\x0b\x32\".seal.type.v1.BaseModel.BuildEntry\x1a,\n\nBuildEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18seal/type/v1/model.proto\x12\x0cseal.type.v1\x1a\x1b\x62uf/validate/validate.proto\">\n\nAdapterRef\x12%\n\x06\x64igest\x18\x01 \x01(\tB\x15\xbaH\x12r\x10\x32\x0e^[0-9a-f]{64}$J\x04\x08\x02\x10\x03R\x03uri\"M\n\x06Policy\x12\x18\n\x04name\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x02\x12)\n\x07\x61\x64\x61pter\x18\x02 \x01(\x0b\x32\x18.seal.type.v1.AdapterRef\"\xf4\x01\n\tBaseModel\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06\x64igest\x18\x02 \x01(\t\x12\x18\n\x10tokenizer_digest\x18\x03 \x01(\t\x12\x16\n\x0e\x63ontext_length\x18\x04 \x01(\x05\x12\r\n\x05\x64type\x18\x06 \x01(\t\x12\x0e\n\x06\x64\x65vice\x18\x07 \x01(\t\x12\x31\n\x05\x62uild\x18\x08 \x03(\x0b\x32\".seal.type.v1.BaseModel.BuildEntry\x1a,\n\nBuildEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01J\x04\x08\x05\x10\x06R\x11has_chat_templateb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -39,11 +39,11 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_BASEMODEL_BUILDENTRY']._loaded_options = None
   _globals['_BASEMODEL_BUILDENTRY']._serialized_options = b'8\001'
   _globals['_ADAPTERREF']._serialized_start=71
-  _globals['_ADAPTERREF']._serialized_end=135
-  _globals['_POLICY']._serialized_start=137
-  _globals['_POLICY']._serialized_end=214
-  _globals['_BASEMODEL']._serialized_start=217
-  _globals['_BASEMODEL']._serialized_end=463
-  _globals['_BASEMODEL_BUILDENTRY']._serialized_start=419
-  _globals['_BASEMODEL_BUILDENTRY']._serialized_end=463
+  _globals['_ADAPTERREF']._serialized_end=133
+  _globals['_POLICY']._serialized_start=135
+  _globals['_POLICY']._serialized_end=212
+  _globals['_BASEMODEL']._serialized_start=215
+  _globals['_BASEMODEL']._serialized_end=459
+  _globals['_BASEMODEL_BUILDENTRY']._serialized_start=390
+  _globals['_BASEMODEL_BUILDENTRY']._serialized_end=434
 # @@protoc_insertion_point(module_scope)

@@ -20,25 +20,21 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class AdapterRef(_message.Message):
-    """Where adapter weights lie. Weights never travel inside a message."""
+    """An adapter, by digest. Weights are never sent in a message; where they are stored is a setting of each service."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     DIGEST_FIELD_NUMBER: _builtins.int
-    URI_FIELD_NUMBER: _builtins.int
     digest: _builtins.str
     """SHA-256 (64 hex digits) of what determines the weights; the name of the adapter in the store."""
-    uri: _builtins.str
-    """fsspec URL of the adapter's folder, for readers outside the suite. Output only."""
     def __init__(
         self,
         *,
         digest: _builtins.str = ...,
-        uri: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "uri", b"uri"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -74,7 +70,7 @@ Global___Policy: _TypeAlias = Policy  # noqa: Y015
 
 @_typing.final
 class BaseModel(_message.Message):
-    """The base model that a service holds."""
+    """The base model of a service."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -102,7 +98,6 @@ class BaseModel(_message.Message):
     DIGEST_FIELD_NUMBER: _builtins.int
     TOKENIZER_DIGEST_FIELD_NUMBER: _builtins.int
     CONTEXT_LENGTH_FIELD_NUMBER: _builtins.int
-    HAS_CHAT_TEMPLATE_FIELD_NUMBER: _builtins.int
     DTYPE_FIELD_NUMBER: _builtins.int
     DEVICE_FIELD_NUMBER: _builtins.int
     BUILD_FIELD_NUMBER: _builtins.int
@@ -111,18 +106,16 @@ class BaseModel(_message.Message):
     digest: _builtins.str
     """SHA-256 over the weights, the config and the tokenizer. Equal digests mean equal models."""
     tokenizer_digest: _builtins.str
-    """SHA-256 over the tokenizer alone."""
+    """SHA-256 over only the tokenizer."""
     context_length: _builtins.int
     """Longest sequence, in tokens."""
-    has_chat_template: _builtins.bool
-    """Whether the tokenizer brings a chat template."""
     dtype: _builtins.str
     """Element type of the weights in memory, for example `bfloat16`."""
     device: _builtins.str
     """Device, for example `cpu` or `cuda:0`."""
     @_builtins.property
     def build(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """What else decides over the last bit of a number: `torch`, `transformers`, `python`, `processor`, `threads` …"""
+        """Other facts that determine results to the last bit: `torch`, `transformers`, `python`, `processor`, `threads` …"""
 
     def __init__(
         self,
@@ -131,14 +124,13 @@ class BaseModel(_message.Message):
         digest: _builtins.str = ...,
         tokenizer_digest: _builtins.str = ...,
         context_length: _builtins.int = ...,
-        has_chat_template: _builtins.bool = ...,
         dtype: _builtins.str = ...,
         device: _builtins.str = ...,
         build: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["build", b"build", "context_length", b"context_length", "device", b"device", "digest", b"digest", "dtype", b"dtype", "has_chat_template", b"has_chat_template", "name", b"name", "tokenizer_digest", b"tokenizer_digest"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["build", b"build", "context_length", b"context_length", "device", b"device", "digest", b"digest", "dtype", b"dtype", "name", b"name", "tokenizer_digest", b"tokenizer_digest"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -26,21 +26,21 @@ class _PromptFormat:
 class _PromptFormatEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_PromptFormat.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     PROMPT_FORMAT_UNSPECIFIED: _PromptFormat.ValueType  # 0
-    """The tokenizer's chat template where it has one, else plain."""
+    """The tokenizer's chat template if it has one, else plain."""
     PROMPT_FORMAT_PLAIN: _PromptFormat.ValueType  # 1
-    """The user text as it is."""
+    """The plain user text."""
     PROMPT_FORMAT_CHAT: _PromptFormat.ValueType  # 2
-    """Through the tokenizer's chat template; an error where there is none."""
+    """The tokenizer's chat template; an error without one."""
 
 class PromptFormat(_PromptFormat, metaclass=_PromptFormatEnumTypeWrapper):
-    """How a prompt becomes text."""
+    """How a prompt is rendered."""
 
 PROMPT_FORMAT_UNSPECIFIED: PromptFormat.ValueType  # 0
-"""The tokenizer's chat template where it has one, else plain."""
+"""The tokenizer's chat template if it has one, else plain."""
 PROMPT_FORMAT_PLAIN: PromptFormat.ValueType  # 1
-"""The user text as it is."""
+"""The plain user text."""
 PROMPT_FORMAT_CHAT: PromptFormat.ValueType  # 2
-"""Through the tokenizer's chat template; an error where there is none."""
+"""The tokenizer's chat template; an error without one."""
 Global___PromptFormat: _TypeAlias = PromptFormat  # noqa: Y015
 
 class _FinishReason:
@@ -57,7 +57,7 @@ class _FinishReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FinishRe
     """`max_tokens` or the context length ended it."""
 
 class FinishReason(_FinishReason, metaclass=_FinishReasonEnumTypeWrapper):
-    """Why a completion ended."""
+    """Finish reason of a completion."""
 
 FINISH_REASON_UNSPECIFIED: FinishReason.ValueType  # 0
 """Not known."""
@@ -69,7 +69,7 @@ Global___FinishReason: _TypeAlias = FinishReason  # noqa: Y015
 
 @_typing.final
 class Shot(_message.Message):
-    """One example of a request and its answer, shown before the request itself."""
+    """One example of a request and its answer, shown before the actual request."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -78,7 +78,7 @@ class Shot(_message.Message):
     user: _builtins.str
     """The example's request."""
     assistant: _builtins.str
-    """The answer that it should get."""
+    """The example's answer."""
     def __init__(
         self,
         *,
@@ -95,7 +95,7 @@ Global___Shot: _TypeAlias = Shot  # noqa: Y015
 
 @_typing.final
 class Prompt(_message.Message):
-    """What a model is asked. The service that holds the tokenizer renders it, in training exactly as in sampling."""
+    """A prompt before rendering. The service with the tokenizer renders it, in training exactly as in sampling."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -104,14 +104,14 @@ class Prompt(_message.Message):
     FORMAT_FIELD_NUMBER: _builtins.int
     SHOTS_FIELD_NUMBER: _builtins.int
     user: _builtins.str
-    """The request itself."""
+    """The actual request."""
     system: _builtins.str
-    """System message; empty leaves the template's own. Put before the user text where the format is plain."""
+    """System message; empty keeps the template's own. In the plain format it is put before the user text."""
     format: Global___PromptFormat.ValueType
     """How to render it."""
     @_builtins.property
     def shots(self) -> _containers.RepeatedCompositeFieldContainer[Global___Shot]:
-        """Examples shown first, each as a turn of its own in a chat, as text and a blank line where the format is plain."""
+        """Examples shown first: in a chat each as two turns, in the plain format each as text and a blank line."""
 
     def __init__(
         self,
@@ -148,14 +148,14 @@ class Sampling(_message.Message):
     max_tokens: _builtins.int
     """Longest completion, in tokens."""
     seed: _builtins.int
-    """Seed from which every row's own seed derives (by the row's name, never by its place in a batch)."""
+    """Seed from which every row's own seed derives (by the row's name, never by its index in a batch)."""
     json_schema: _builtins.str
-    """A JSON Schema that the completion must follow; empty: free text. A backend that cannot hold the model to a schema
-    refuses with FAILED_PRECONDITION / UNSUPPORTED.
+    """A JSON Schema that the completion must follow; empty: free text. A backend without constrained decoding
+    fails with FAILED_PRECONDITION / UNSUPPORTED.
     """
     @_builtins.property
     def stop(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Strings that end a completion; they are cut off."""
+        """Strings that end a completion; they are removed from it."""
 
     def __init__(
         self,

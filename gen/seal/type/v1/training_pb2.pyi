@@ -51,30 +51,30 @@ class _Schedule:
 class _ScheduleEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Schedule.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     SCHEDULE_UNSPECIFIED: _Schedule.ValueType  # 0
-    """Not set; refused."""
+    """Not set; invalid."""
     SCHEDULE_CONSTANT: _Schedule.ValueType  # 1
-    """Stays, after the warm-up."""
+    """Constant after the warm-up."""
     SCHEDULE_LINEAR: _Schedule.ValueType  # 2
-    """Falls linearly to 0, after the warm-up."""
+    """Linear decay to 0 after the warm-up."""
     SCHEDULE_COSINE: _Schedule.ValueType  # 3
-    """Falls along half a cosine to 0, after the warm-up."""
+    """Half-cosine decay to 0 after the warm-up."""
 
 class Schedule(_Schedule, metaclass=_ScheduleEnumTypeWrapper):
-    """How the learning rate moves over the steps of a job."""
+    """Learning rate schedule over the steps of a job."""
 
 SCHEDULE_UNSPECIFIED: Schedule.ValueType  # 0
-"""Not set; refused."""
+"""Not set; invalid."""
 SCHEDULE_CONSTANT: Schedule.ValueType  # 1
-"""Stays, after the warm-up."""
+"""Constant after the warm-up."""
 SCHEDULE_LINEAR: Schedule.ValueType  # 2
-"""Falls linearly to 0, after the warm-up."""
+"""Linear decay to 0 after the warm-up."""
 SCHEDULE_COSINE: Schedule.ValueType  # 3
-"""Falls along half a cosine to 0, after the warm-up."""
+"""Half-cosine decay to 0 after the warm-up."""
 Global___Schedule: _TypeAlias = Schedule  # noqa: Y015
 
 @_typing.final
 class Span(_message.Message):
-    """A stretch of characters, [start, end)."""
+    """A span of characters, [start, end)."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -115,7 +115,7 @@ class TrainingExample(_message.Message):
     """Which tokens of the prompt carry loss."""
     @_builtins.property
     def prompt(self) -> _text_pb2.Prompt:
-        """Rendered before the text, exactly as in sampling. Unset: the text stands alone."""
+        """Rendered before the text, exactly as in sampling. Unset: no prompt."""
 
     @_builtins.property
     def loss_spans(self) -> _containers.RepeatedCompositeFieldContainer[Global___Span]:
@@ -146,7 +146,7 @@ Global___TrainingExample: _TypeAlias = TrainingExample  # noqa: Y015
 
 @_typing.final
 class Distillation(_message.Message):
-    """The loss of examples with a teacher prompt: kl_weight * KL(teacher || student) + ce_weight * CE, a token."""
+    """The loss of examples with a teacher prompt: kl_weight * KL(teacher || student) + ce_weight * CE, per token."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -158,8 +158,8 @@ class Distillation(_message.Message):
     ce_weight: _builtins.float
     """Weight of the cross-entropy of the text itself."""
     top_k: _builtins.int
-    """The teacher's likeliest tokens that are kept of each position, the rest of its mass in one bucket; 0: its whole
-    distribution.
+    """The teacher's most likely tokens that are kept at each position; the rest of the probability is one bucket. 0: the
+    full distribution.
     """
     def __init__(
         self,
@@ -262,7 +262,7 @@ class Optimisation(_message.Message):
     gradient_accumulation_steps: _builtins.int
     """Micro-batches summed into one optimiser step."""
     schedule: Global___Schedule.ValueType
-    """The learning rate's course."""
+    """The learning rate schedule."""
     warmup_steps: _builtins.int
     """Optimiser steps over which the learning rate rises linearly from 0."""
     weight_decay: _builtins.float
@@ -294,7 +294,7 @@ Global___Optimisation: _TypeAlias = Optimisation  # noqa: Y015
 
 @_typing.final
 class TrainingSpec(_message.Message):
-    """What the trainer gets: everything that determines an adapter, but for the base model and the policy under it."""
+    """The trainer's input: everything that determines an adapter, except the base model and the policy under it."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -317,7 +317,7 @@ class TrainingSpec(_message.Message):
 
     @_builtins.property
     def rehearsal(self) -> _containers.RepeatedCompositeFieldContainer[Global___TrainingExample]:
-        """Sequences mixed in against forgetting; they train like the others."""
+        """Sequences mixed in against forgetting; trained like the others."""
 
     @_builtins.property
     def lora(self) -> Global___LoraConfig:

@@ -1,0 +1,89 @@
+"""The training methods that are compared, all at the same number of trained tokens.
+
+Learning rates were chosen on passages of the train split that are not measured here; see docs/results/LOG.md.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from sealkit.config import AnchorsConfig, InnerLoopConfig
+from sealkit.domains.knowledge import KnowledgeDomain
+from sealkit.types import LoraConfig, Optimisation, Schedule
+
+Edit = Literal["none", "notes", "questions", "exam"]
+"""The self-edit: none (only the passage), the base model's notes or questions, or the held-out questions themselves, as
+an upper bound for questions."""
+
+
+@dataclass(frozen=True)
+class Way:
+    """One method. `batch`: sequences of a step; `anchors`: anchors in each step; `passage`: whether the passage is
+    trained on besides the self-edit; `distil`: whether the targets are the teacher's distributions."""
+
+    name: str
+    label: str
+    edit: Edit
+    rate: float
+    batch: int = 1
+    distil: bool = False
+    passage: bool = True
+    anchors: int = 0
+    weight: float = 1.0
+    kl_beta: float = 0.0
+
+    @property
+    def inner_loop(self) -> InnerLoopConfig:
+        """The inner loop, for one epoch."""
+        return InnerLoopConfig(
+            objective="distil" if self.distil else "sft",
+            start_from="base",
+            lora=LoraConfig(rank=32, alpha=64),
+            optimisation=Optimisation(
+                learning_rate=self.rate,
+                epochs=1,
+                batch_size=self.batch,
+                schedule=Schedule.LINEAR,
+                max_grad_norm=1.0,
+                kl_beta=self.kl_beta,
+            ),
+            anchors=AnchorsConfig(
+                source="bundled" if self.anchors else "none", per_step=self.anchors or 1, weight=self.weight
+            ),
+            append_eos=False,
+        )
+
+    @property
+    def domain(self) -> KnowledgeDomain:
+        """The domain that makes the specs."""
+        style = "questions" if self.edit in ("questions", "exam") else "implications"
+        options = {"style": style, "passage_beside": self.passage, "max_questions": 8}
+        return KnowledgeDomain(options, self.inner_loop)
+
+
+WAYS = (
+    Way("passage_sft", "passage, SFT", "none", rate=1e-3),
+    Way("notes_sft", "notes and passage, SFT (SEAL's way)", "notes", rate=1e-3),
+    Way("passage_sft_anchors", "passage, SFT, anchors", "none", rate=2e-3, anchors=3),
+    Way("questions", "own questions, distilled", "questions", rate=4e-3, batch=64, distil=True, passage=False),
+    Way(
+        "questions_passage_anchors",
+        "own questions, distilled, beside the passage, anchors",
+        "questions",
+        rate=4e-3,
+        batch=64,
+        distil=True,
+        anchors=3,
+    ),
+    Way(
+        "exam_anchors",
+        "the exam's own questions, distilled, anchors (ceiling)",
+        "exam",
+        rate=4e-3,
+        batch=64,
+        distil=True,
+        passage=False,
+        anchors=3,
+    ),
+)

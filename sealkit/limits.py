@@ -1,0 +1,35 @@
+"""Limits of runs, requests and texts, each number once.
+
+The validation rules in the protos have the same numbers; a test compares them.
+"""
+
+from __future__ import annotations
+
+INT32 = 2**31 - 1
+"""Largest value of a field that is sent as an int32."""
+
+TRIALS = 10_000_000
+"""Trials of a run."""
+
+EXAMPLES = 10_000
+"""Examples of one training; the same limit holds for its rehearsal, and for its anchors."""
+RANK = 1024
+"""Rank of an adapter, also of one that was joined from several adapters."""
+
+QUERIES = 10_000
+"""Queries of one evaluation, and questions of a retention suite."""
+VIEWS = 64
+"""Other prompts of a query, besides its first."""
+QUERY_ID_CHARACTERS = 512
+RETENTION_CHARACTERS = 10_000
+"""Characters of a question of the retention suite, and of its answer."""
+
+PROMPTS = 1024
+"""Prompts of one request to the generator; also questions of a self-edit to a teacher, and anchors of a run."""
+SHOTS = 64
+"""Examples in a prompt."""
+NAME_CHARACTERS = 256
+"""Characters of a policy's name, and of a run's display name."""
+
+PAGE_ROWS = 1000
+"""Rows of a page of a listing."""
