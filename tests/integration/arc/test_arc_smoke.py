@@ -1,6 +1,6 @@
 """ARC from end to end: configs/arc_smoke.toml with fewer trials, on the real services.
 
-`model/` is what `python -m benchmarks.arc_model` makes in eighty CPU seconds, stored in half precision by
+`model/` is the output of `python -m benchmarks.arc_model` (eighty CPU seconds), converted to half precision by
 `sealkit.backends.models.export_model`.
 """
 
@@ -65,7 +65,7 @@ def test_tasks_that_the_model_can_learn_are_found(stack: dict[str, str]) -> None
 
 
 def test_the_model_is_still_one_that_the_recipe_makes(tmp_path: Path) -> None:
-    """All but its weights: other prompts need another model."""
+    """Everything but the weights. If the prompts change, the model must be trained again."""
     made = make_arc_model(tmp_path / "made", steps=1)
     assert (made / "tokenizer.json").read_text() == (MODEL / "tokenizer.json").read_text()
     configs = [json.loads((folder / "config.json").read_text()) for folder in (made, MODEL)]

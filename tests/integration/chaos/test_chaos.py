@@ -35,11 +35,11 @@ pytestmark = [pytest.mark.integration, pytest.mark.chaos, pytest.mark.timeout(18
 
 
 CALM: list[Any] = []
-"""What an undisturbed run comes to. It is the same on every database, so the first one's serves the others."""
+"""The findings of an undisturbed run. They are the same on every database, so one run serves all."""
 
 
 def faults_on(database: str) -> list[str]:
-    """Those that come to this database."""
+    """The faults for this database."""
     if DECKS or not all(programs()):
         return FAULTS
     others = [fault for fault in FAULTS if fault not in OF_SQL]

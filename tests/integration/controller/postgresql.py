@@ -22,7 +22,7 @@ class NotInstalled(Exception):
 
 
 def programs() -> tuple[str | None, str | None]:
-    """Where initdb and postgres are."""
+    """Paths of initdb and postgres; None where not installed."""
     return shutil.which("initdb"), shutil.which("postgres")
 
 

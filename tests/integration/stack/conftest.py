@@ -27,14 +27,14 @@ def one_stack(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Ite
 
 @pytest.fixture
 def stack(one_stack: tuple[dict[str, str], Layout], tmp_path: Path) -> RunningStack:
-    """The one that is up for all tests that only use a stack; `seal` works in this test's own folder."""
+    """The shared stack, for tests that only use one. `seal` runs in the test's own folder."""
     environment, layout = one_stack
     return RunningStack(environment, layout, seal_in(environment, tmp_path))
 
 
 @pytest.fixture
 def layout(tmp_path: Path) -> Iterator[Layout]:
-    """The layout of a data folder of this test's own; whatever still runs there at the end is ended."""
+    """Layout of the test's own data folder; processes that still run there at the end are killed."""
     layout = Layout.at(tmp_path / "data")
     yield layout
     end(layout)
@@ -42,7 +42,7 @@ def layout(tmp_path: Path) -> Iterator[Layout]:
 
 @pytest.fixture
 def environment(layout: Layout, tiny_model: Path) -> dict[str, str]:
-    """Of a stack of this test's own."""
+    """Environment of the test's own stack."""
     return environment_of(layout, tiny_model)
 
 
@@ -53,6 +53,6 @@ def seal(environment: dict[str, str], tmp_path: Path) -> Seal:
 
 
 def end(layout: Layout) -> None:
-    """Kills what runs there."""
+    """Kills the processes of that data folder."""
     state = layout.read_state() if layout.data.exists() else None
     process.stop(state.services if state else (), grace=0)

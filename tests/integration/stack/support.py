@@ -11,7 +11,7 @@ from seal_cli.stack.layout import Layout
 
 ROOT = Path(__file__).parents[3]
 PLUGIN = "tests.integration.stack.test_own_domain:Sums"
-"""A domain that no package brings."""
+"""A domain that is not installed as a package."""
 
 
 class Seal(Protocol):
@@ -22,7 +22,7 @@ class Seal(Protocol):
 
 @dataclass(frozen=True)
 class RunningStack:
-    """A stack that is up: its environment, its data folder, and the command line beside it."""
+    """A stack that is up: its environment, its data folder, and `seal` in that environment."""
 
     environment: dict[str, str]
     layout: Layout
@@ -35,13 +35,13 @@ def command(*words: str) -> list[str]:
 
 
 def environment_of(layout: Layout, model: Path) -> dict[str, str]:
-    """What `seal` needs to find this code, its data and its model."""
+    """Environment in which `seal` uses this code, this data folder and this model."""
     paths = os.pathsep.join([str(ROOT), str(ROOT / "gen")])
     return dict(os.environ) | {"SEAL_DATA": str(layout.data), "SEAL_MODEL": str(model), "PYTHONPATH": paths}
 
 
 def seal_in(environment: dict[str, str], folder: Path) -> Seal:
-    """The command line in that environment and working folder."""
+    """`seal` in that environment and working folder."""
 
     def call(*words: str, timeout: float = 100) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
