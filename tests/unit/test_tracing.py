@@ -225,6 +225,7 @@ def test_an_endpoint_that_is_dead_holds_nobody_up(
     receiver: Receiver, how: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(start, "_STOP_SECONDS", 0.2)
+    monkeypatch.setattr("sealkit.observability.otel._EXPORT_SECONDS", 0.2)  # else its thread outlives the test
     receiver.hold = threading.Event()
     stop = start_tracing("test", TracingSettings(endpoint=closed_port() if how == "nobody there" else receiver.url))
     began = time.thread_time()
