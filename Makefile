@@ -40,7 +40,7 @@ integration: venv ## Tests with a real Valkey, real SQL and real gRPC between re
 	$(BIN)/python -m pytest tests/integration tests/security tests/e2e -m integration
 
 chaos-short: venv ## A run under every kind of fault, on SQLite, about three minutes: SEED=… repeats one
-	SEAL_CHAOS_SEED=$(SEED) $(BIN)/python -m pytest -s tests/integration/chaos -k "not postgresql"
+	SEAL_CHAOS_SEED=$(SEED) SEAL_CHAOS_TRIALS=150 SEAL_CHAOS_DECKS=1 $(BIN)/python -m pytest -s tests/integration/chaos -k "not postgresql"
 
 chaos: venv ## The same, longer, on PostgreSQL too: 600 trials, every fault four times: SEED=… repeats one
 	SEAL_CHAOS_SEED=$(SEED) SEAL_CHAOS_TRIALS=600 SEAL_CHAOS_DECKS=4 $(BIN)/python -m pytest -s tests/integration/chaos

@@ -1,4 +1,4 @@
-"""Empty records without the work of migrating each: one file is migrated, the others are copies of it."""
+"""Empty databases without running the migrations for each: one file is migrated and copied."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from controller.db.migrate import migrate
 
 
 def new_record(folder: Path) -> Database:
-    """A database of its own in `folder`, of this version and empty."""
+    """A new SQLite database in `folder`, empty, with the tables of this version."""
     path = folder / "record.db"
     path.write_bytes(_empty())
     return Database(f"sqlite:///{path}")
@@ -30,5 +30,5 @@ def _empty() -> bytes:
             migrate(connection)
         engine.dispose()
         with closing(sqlite3.connect(path)) as connection:
-            connection.execute("PRAGMA journal_mode = WAL")  # as `Database` would, but once
+            connection.execute("PRAGMA journal_mode = WAL")  # as `Database` does; persistent in the file
         return path.read_bytes()

@@ -1,4 +1,4 @@
-"""Text that is deployed or read, and no behaviour: `make test-deployment`, not `make test`."""
+"""Tests of deployed text and of documents, not of behaviour: `make test-deployment`, not `make test`."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ def sized(trials: int) -> dict[str, Any]:
 
 
 async def begin(client: AsyncSealClient, request_id: str, trials: int, **changes: Any) -> Run:
-    config = tiny_config(**sized(trials), **changes)
+    config = tiny_config(**sized(trials) | changes)
     contexts = records(train=config["contexts_per_round"], held_out=HELD_OUT)
     await up(client)
     return await client.create_run(config, contexts, RETENTION, display_name="chaos", request_id=request_id)

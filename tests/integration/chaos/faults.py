@@ -9,6 +9,7 @@ import asyncio
 import random
 import signal
 import time
+from collections.abc import Sequence
 
 import redis
 from sqlalchemy import create_engine, text
@@ -18,18 +19,19 @@ from tests.integration.chaos.harness import CALL_SECONDS, LEASE, Harness
 
 
 class Chaos:
-    """What happens to a harness. `dealt` says what did, in order."""
+    """What happens to a harness, of these faults. `dealt` says what did, in order."""
 
-    def __init__(self, harness: Harness, seed: int) -> None:
+    def __init__(self, harness: Harness, seed: int, faults: Sequence[str]) -> None:
         self._house = harness
         self._chance = random.Random(seed)
+        self._faults = faults
         self._deck: list[str] = []
         self.dealt: list[str] = []
 
     async def one(self) -> None:
         """The next fault, from its beginning to its end."""
         if not self._deck:
-            self._deck = self._chance.sample(FAULTS, len(FAULTS))
+            self._deck = self._chance.sample(self._faults, len(self._faults))
         name = self._deck.pop()
         self.dealt.append(name)
         await getattr(self, name)()
@@ -164,3 +166,4 @@ def _is_fault(name: str) -> bool:
 
 
 FAULTS = [name for name in vars(Chaos) if _is_fault(name)]
+OF_SQL = ("lock_sql", "lose_sql")

@@ -25,14 +25,16 @@ from tests.integration.stack.test_rerun import passages
 
 pytestmark = [pytest.mark.integration, pytest.mark.chaos, pytest.mark.timeout(400)]
 
-SMALL = 36
+SMALL = 24
 
 
 async def test_a_worker_that_comes_back_after_its_lease_is_refused_and_counted(tmp_path: Path) -> None:
+    lease = LEASE / 2
     async with harness(tmp_path, seconds=1.0) as one:
+        one.set("lease_seconds", lease)
         one.furnish(workers=2)
         async with AsyncSealClient(one.api) as client:
-            run = await begin(client, "r", SMALL)
+            run = await begin(client, "r", 2 * SMALL, rounds=1)
             events: list[Event] = []
             watching = asyncio.create_task(watched(client, run, events))
             late = 0
@@ -40,7 +42,7 @@ async def test_a_worker_that_comes_back_after_its_lease_is_refused_and_counted(t
                 await asyncio.sleep(0.5)
                 for worker in one.workers:  # one after the other: each one's trials go to the other one
                     worker.send_signal(signal.SIGSTOP)
-                    await asyncio.sleep(3 * LEASE)
+                    await asyncio.sleep(3 * lease)
                     worker.send_signal(signal.SIGCONT)
                 late = sum([trial.late_results async for trial in client.list_trials(run.name)])
             await watching

@@ -21,10 +21,15 @@ class NotInstalled(Exception):
     """There is no PostgreSQL here that could be started."""
 
 
+def programs() -> tuple[str | None, str | None]:
+    """Paths of initdb and postgres; None where not installed."""
+    return shutil.which("initdb"), shutil.which("postgres")
+
+
 @contextmanager
 def running() -> Iterator[str]:
     """URL of a PostgreSQL of our own, on a socket in a folder that goes with it. Raises NotInstalled."""
-    initdb, postgres = shutil.which("initdb"), shutil.which("postgres")
+    initdb, postgres = programs()
     if not initdb or not postgres:
         raise NotInstalled("initdb and postgres are not installed")
     user = "nobody" if os.geteuid() == 0 else None  # PostgreSQL refuses to run as root

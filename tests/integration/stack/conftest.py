@@ -1,5 +1,3 @@
-import os
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,7 +6,7 @@ import pytest
 from seal_cli.stack import process
 from seal_cli.stack.layout import Layout
 from sealkit.testing.tiny import make_tiny_model
-from tests.integration.stack.support import ROOT, Seal, command
+from tests.integration.stack.support import PLUGIN, RunningStack, Seal, environment_of, seal_in
 
 
 @pytest.fixture(scope="session")
@@ -17,29 +15,44 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_tiny_model(tmp_path_factory.mktemp("models") / "tiny", context=2048)
 
 
+@pytest.fixture(scope="session")
+def one_stack(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Iterator[tuple[dict[str, str], Layout]]:
+    layout = Layout.at(tmp_path_factory.mktemp("stack") / "data")
+    environment = environment_of(layout, tiny_model) | {"SEAL_CONTROLLER_DOMAIN_PLUGINS": PLUGIN}
+    started = seal_in(environment, layout.data.parent)("up", "--port", "0")
+    assert started.returncode == 0, started.stderr
+    yield environment, layout
+    end(layout)
+
+
 @pytest.fixture
-def environment(tmp_path: Path, tiny_model: Path) -> dict[str, str]:
-    """A data folder of this test's own."""
-    paths = os.pathsep.join([str(ROOT), str(ROOT / "gen")])
-    return dict(os.environ) | {"SEAL_DATA": str(tmp_path / "data"), "SEAL_MODEL": str(tiny_model), "PYTHONPATH": paths}
+def stack(one_stack: tuple[dict[str, str], Layout], tmp_path: Path) -> RunningStack:
+    """The shared stack, for tests that only use one. `seal` runs in the test's own folder."""
+    environment, layout = one_stack
+    return RunningStack(environment, layout, seal_in(environment, tmp_path))
 
 
 @pytest.fixture
 def layout(tmp_path: Path) -> Iterator[Layout]:
-    """The data folder's layout; whatever still runs there at the end is ended."""
+    """Layout of the test's own data folder; processes that still run there at the end are killed."""
     layout = Layout.at(tmp_path / "data")
     yield layout
-    state = layout.read_state() if layout.data.exists() else None
-    process.stop(state.services if state else (), grace=0)
+    end(layout)
 
 
 @pytest.fixture
-def seal(environment: dict[str, str], layout: Layout, tmp_path: Path) -> Seal:
+def environment(layout: Layout, tiny_model: Path) -> dict[str, str]:
+    """Environment of the test's own stack."""
+    return environment_of(layout, tiny_model)
+
+
+@pytest.fixture
+def seal(environment: dict[str, str], tmp_path: Path) -> Seal:
     """The command line in that environment."""
+    return seal_in(environment, tmp_path)
 
-    def call(*words: str, timeout: float = 100) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            command(*words), env=environment, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=timeout
-        )
 
-    return call
+def end(layout: Layout) -> None:
+    """Kills the processes of that data folder."""
+    state = layout.read_state() if layout.data.exists() else None
+    process.stop(state.services if state else (), grace=0)

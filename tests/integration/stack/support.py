@@ -1,11 +1,17 @@
 """What the tests of the stack share."""
 
+import os
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from seal_cli.stack.layout import Layout
+
 ROOT = Path(__file__).parents[3]
+PLUGIN = "tests.integration.stack.test_own_domain:Sums"
+"""A domain that is not installed as a package."""
 
 
 class Seal(Protocol):
@@ -14,6 +20,32 @@ class Seal(Protocol):
     def __call__(self, *words: str, timeout: float = 100) -> subprocess.CompletedProcess[str]: ...
 
 
+@dataclass(frozen=True)
+class RunningStack:
+    """A stack that is up: its environment, its data folder, and `seal` in that environment."""
+
+    environment: dict[str, str]
+    layout: Layout
+    seal: Seal
+
+
 def command(*words: str) -> list[str]:
     """`seal` of this environment."""
     return [sys.executable, "-c", "from seal_cli.main import main; main()", *words]
+
+
+def environment_of(layout: Layout, model: Path) -> dict[str, str]:
+    """Environment in which `seal` uses this code, this data folder and this model."""
+    paths = os.pathsep.join([str(ROOT), str(ROOT / "gen")])
+    return dict(os.environ) | {"SEAL_DATA": str(layout.data), "SEAL_MODEL": str(model), "PYTHONPATH": paths}
+
+
+def seal_in(environment: dict[str, str], folder: Path) -> Seal:
+    """`seal` in that environment and working folder."""
+
+    def call(*words: str, timeout: float = 100) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            command(*words), env=environment, cwd=folder, capture_output=True, text=True, check=False, timeout=timeout
+        )
+
+    return call

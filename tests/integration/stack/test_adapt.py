@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from sealkit.store import AdapterStore
-from tests.integration.stack.support import Seal
+from tests.integration.stack.support import RunningStack
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
@@ -36,12 +36,12 @@ max_forgetting = 1.0
 """
 
 
-def test_contexts_are_learned_in_a_row_published_and_rolled_back(seal: Seal, tmp_path: Path) -> None:
+def test_contexts_are_learned_in_a_row_published_and_rolled_back(stack: RunningStack, tmp_path: Path) -> None:
+    seal = stack.seal
     questions = [{"question": "How is the lake?", "answer": "deep"}]
     passages = [{"title": f"T{n}", "context": f"The lake of T{n} is deep.", "questions": questions} for n in range(2)]
     (tmp_path / "passages.json").write_text(json.dumps(passages))
     (tmp_path / "adapt.toml").write_text(CONFIG)
-    assert seal("up", "--port", "0").returncode == 0
 
     ran = seal("adapt", "adapt.toml", "--alias", "lakes", timeout=250)
     assert ran.returncode == 0, ran.stdout + ran.stderr
@@ -54,7 +54,7 @@ def test_contexts_are_learned_in_a_row_published_and_rolled_back(seal: Seal, tmp
     first, second = report["policies"][1:]
     assert [policy["gate"] for policy in (first, second)] == ["passed", "passed"]
     assert first["divergence"]["on_fixed_text"] > 0
-    store = AdapterStore(f"file://{tmp_path}/data/store")
+    store = AdapterStore(stack.layout.store.as_uri())
     assert store.manifest(second["adapter"]["digest"])["joined"][0] == first["adapter"]["digest"]
 
     listed = seal("alias", "list").stdout.split("\t")

@@ -3,13 +3,12 @@
 import os
 import signal
 import subprocess
-from pathlib import Path
 
 import pytest
 
 from seal_cli.stack import process
 from seal_cli.stack.layout import Layout
-from tests.integration.stack.support import ROOT, Seal
+from tests.integration.stack.support import ROOT, RunningStack
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
 
@@ -43,11 +42,10 @@ def test_ctrl_c_cancels_the_run_and_stops_the_stack(environment: dict[str, str],
     assert layout.read_state() is None
 
 
-def test_a_stack_that_ran_before_stays(environment: dict[str, str], layout: Layout, seal: Seal, tmp_path: Path) -> None:
-    assert seal("up", "--port", "0").returncode == 0
-    before = layout.read_state()
-    assert interrupted_demo(environment)[0] == 130
+def test_a_stack_that_ran_before_stays(stack: RunningStack) -> None:
+    before = stack.layout.read_state()
+    assert interrupted_demo(stack.environment)[0] == 130
     assert before is not None
-    assert layout.read_state() == before
+    assert stack.layout.read_state() == before
     assert all(process.is_alive(record) for record in before.services)
-    assert seal("runs", "list").stdout.split("\t")[2] == "cancelled"
+    assert stack.seal("runs", "list").stdout.split("\t")[2] == "cancelled"

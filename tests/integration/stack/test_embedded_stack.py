@@ -13,7 +13,7 @@ import pytest
 from seal_cli.stack import process
 from seal_cli.stack.layout import Layout
 from seal_cli.stack.services import START_ORDER
-from tests.integration.stack.support import Seal, command
+from tests.integration.stack.support import RunningStack, Seal, command
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
 
@@ -33,10 +33,19 @@ def wait_for(condition: object, seconds: float = 60) -> None:
         time.sleep(0.05)
 
 
-def test_a_stack_lives_from_up_to_down(seal: Seal, layout: Layout, tmp_path: Path) -> None:
-    started = seal("up", "--port", "0")
-    assert started.returncode == 0, started.stderr
-    assert all(f"{name} " in started.stderr for name in START_ORDER), "a progress line for each service"
+def test_two_starts_at_once_make_one_stack_that_lives_from_up_to_down(
+    seal: Seal, environment: dict[str, str], layout: Layout, tmp_path: Path
+) -> None:
+    both = [
+        subprocess.Popen(command("up", "--port", "0"), env=environment, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
+    said = [process.communicate(timeout=200)[1] for process in both]
+    assert [process.returncode for process in both] == [0, 0], said
+    found, started = sorted(said, key=lambda text: "was up already" not in text)
+    assert "was up already" in found
+    assert "was up already" not in started
+    assert all(f"{name} " in started for name in START_ORDER), "a progress line for each service"
     first = alive(layout)
     assert set(first) == set(START_ORDER)
     assert seal("status", "--quiet").returncode == 0
@@ -72,7 +81,8 @@ def test_a_stack_lives_from_up_to_down(seal: Seal, layout: Layout, tmp_path: Pat
     assert "no stack was running" in seal("down").stderr
 
 
-def test_a_run_goes_through_the_stack(seal: Seal, layout: Layout, tmp_path: Path) -> None:
+def test_a_run_goes_through_the_stack(stack: RunningStack, tmp_path: Path) -> None:
+    seal = stack.seal
     passages = [
         {"title": f"T{n}", "context": f"The lake of T{n} is deep.", "split": "heldout" if n > 1 else "train",
          "questions": [{"question": "How is the lake?", "answer": "deep"}]}
@@ -84,8 +94,6 @@ def test_a_run_goes_through_the_stack(seal: Seal, layout: Layout, tmp_path: Path
         "sampling = { max_tokens = 24 }\n[inner_loop]\nlora = { rank = 2, alpha = 4 }\noptimisation = { epochs = 1 }\n"
         "[evaluation]\nsampling = { temperature = 0.0, max_tokens = 4 }\nretention_limit = 1\n"
     )
-    assert seal("up", "--port", "0").returncode == 0
-
     ran = seal("run", "run.toml", "--name", "mine", timeout=200)
     assert ran.returncode == 0, ran.stdout + ran.stderr
     assert "round 1 of 1" in ran.stdout
@@ -148,35 +156,23 @@ def test_an_interrupted_start_leaves_nothing(
     assert not any(process.is_alive(record) for record in records.services)
 
 
-def test_a_killed_start_is_taken_over(seal: Seal, environment: dict[str, str], layout: Layout, tmp_path: Path) -> None:
+def test_a_killed_start_is_taken_over_and_in_the_foreground_a_death_ends_all(
+    environment: dict[str, str], layout: Layout, tmp_path: Path
+) -> None:
     starting = subprocess.Popen(command("up", "--port", "0"), env=environment, cwd=tmp_path, stderr=subprocess.DEVNULL)
     wait_for(lambda: layout.data.exists() and "valkey" in alive(layout))
     starting.kill()
     starting.wait()
     valkey = alive(layout)["valkey"]
-    assert seal("up").returncode == 0
-    assert alive(layout)["valkey"] == valkey, "what runs is kept"
-    assert seal("down").returncode == 0
-
-
-def test_two_starts_at_once_make_one_stack(environment: dict[str, str], layout: Layout, tmp_path: Path) -> None:
-    both = [
-        subprocess.Popen(command("up", "--port", "0"), env=environment, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
-        for _ in range(2)
-    ]
-    said = sorted(process.communicate(timeout=200)[1] for process in both)
-    assert [process.returncode for process in both] == [0, 0]
-    assert sum("was up already" in text for text in said) == 1
-    assert len(alive(layout)) == len(START_ORDER)
-
-
-def test_in_the_foreground_a_death_ends_all(environment: dict[str, str], layout: Layout, tmp_path: Path) -> None:
     holding = subprocess.Popen(
-        command("up", "--port", "0", "--foreground"), env=environment, cwd=tmp_path, stderr=subprocess.PIPE, text=True
+        command("up", "--foreground"), env=environment, cwd=tmp_path, stderr=subprocess.PIPE, text=True
     )
     assert holding.stderr is not None
     wait_for(lambda: "Ctrl-C" in holding.stderr.readline())
-    os.kill(alive(layout)["evaluator"], signal.SIGKILL)
+    now = alive(layout)
+    assert now["valkey"] == valkey, "what runs is kept"
+    assert set(now) == set(START_ORDER)
+    os.kill(now["evaluator"], signal.SIGKILL)
     said = holding.communicate(timeout=60)[1]
     assert holding.returncode == 1
     assert "evaluator died" in said

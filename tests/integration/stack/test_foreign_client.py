@@ -9,8 +9,7 @@ from typing import Any
 
 import pytest
 
-from seal_cli.stack.layout import Layout
-from tests.integration.stack.support import Seal
+from tests.integration.stack.support import RunningStack
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
 
@@ -37,10 +36,8 @@ def messages(output: str) -> list[dict[str, Any]]:
     return found
 
 
-def test_buf_curl_runs_seal(seal: Seal, layout: Layout) -> None:
-    started = seal("up", "--port", "0")
-    assert started.returncode == 0, started.stderr
-    state = layout.read_state()
+def test_buf_curl_runs_seal(stack: RunningStack) -> None:
+    state = stack.layout.read_state()
     controller = state.find("controller") if state else None
     assert controller is not None
     base = f"http://{controller.address}"

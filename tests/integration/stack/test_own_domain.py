@@ -15,11 +15,10 @@ from sealkit.config import InnerLoopConfig
 from sealkit.domains.base import Context, Domain, Rejected
 from sealkit.errors import InvalidDataset
 from sealkit.types import Prompt, Query, TrainingExample, TrainingSpec
-from tests.integration.stack.support import Seal
+from tests.integration.stack.support import PLUGIN, RunningStack
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
-PLUGIN = "tests.integration.stack.test_own_domain:Sums"
 RUN = f"""
 name = "sums"
 rounds = 1
@@ -88,14 +87,11 @@ def test_it_is_a_domain() -> None:
     assert isinstance(Sums({}, InnerLoopConfig()), Domain)
 
 
-def test_a_round_of_it_goes_through_the_four_services(seal: Seal, environment: dict[str, str], tmp_path: Path) -> None:
-    environment["SEAL_CONTROLLER_DOMAIN_PLUGINS"] = PLUGIN
+def test_a_round_of_it_goes_through_the_four_services(stack: RunningStack, tmp_path: Path) -> None:
+    seal = stack.seal
     sums = [{"a": n, "b": n + 2, "split": split} for n, split in ((1, "train"), (2, "train"), (3, "heldout"))]
     (tmp_path / "sums.json").write_text(json.dumps(sums))
     (tmp_path / "run.toml").write_text(RUN)
-    up = seal("up", "--port", "0")
-    assert up.returncode == 0, up.stderr
-
     ran = seal("run", "run.toml", timeout=200)
     assert ran.returncode == 0, ran.stdout + ran.stderr
     name = ran.stdout.partition(":")[0]
@@ -109,4 +105,3 @@ def test_a_round_of_it_goes_through_the_four_services(seal: Seal, environment: d
     assert all(
         "kept" in line for line in listed if line[1] == "teacher" and not line[0].startswith("rounds/0/trials/heldout")
     )
-    seal("down")

@@ -35,7 +35,7 @@ def no_log() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+def short_polls(monkeypatch: pytest.MonkeyPatch) -> None:
     """Polls more often: the fake services answer at once."""
     for constant, seconds in POLLS.items():
         monkeypatch.setattr(constant, seconds)

@@ -63,7 +63,7 @@ class MortalDatabase(Database):
 
 
 class NotifiedQueue(Queue):
-    """fakeredis spins while it blocks; this waits until one of its system's queues is put something."""
+    """fakeredis polls in a busy loop while it blocks; this waits for the next `put` of any queue of the system."""
 
     def __init__(self, *args: Any, puts: Notifier, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

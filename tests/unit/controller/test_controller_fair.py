@@ -101,8 +101,8 @@ def test_a_worker_asks_for_less_where_services_are_full_and_for_more_as_trials_e
 
 
 async def put_in_queue(system: System, counts: dict[str, int]) -> None:
-    """Returns once so many trials of each run wait and nobody works: whose turn it is first does not depend on which
-    run was noticed first."""
+    """Returns when so many trials of each run are queued and no worker runs, so that the order does not depend on which
+    run was found first."""
     holding = asyncio.Event()
 
     async def hold(call: str, what: str) -> None:
@@ -111,7 +111,7 @@ async def put_in_queue(system: System, counts: dict[str, int]) -> None:
 
     system.services.before = hold
     async with system.working(concurrency=1), asyncio.timeout(30):
-        await holding.wait()  # it takes no more, and gives this one back
+        await holding.wait()  # the worker takes no other trial, and gives this one back when it stops
         for run, count in counts.items():
             while len(await system.database.read(trials_of, run.removeprefix("runs/"))) < count:  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
