@@ -65,7 +65,8 @@ class Way:
 WAYS = (
     Way("passage_sft", "passage, SFT", "none", rate=1e-3),
     Way("notes_sft", "notes and passage, SFT (SEAL's way)", "notes", rate=1e-3),
-    Way("passage_sft_anchors", "passage, SFT, anchors", "none", rate=2e-3, anchors=3),
+    Way("passage_sft_anchors", "passage, SFT, three anchors", "none", rate=2e-3, anchors=3),
+    Way("passage_sft_8_anchors", "passage, SFT, eight anchors", "none", rate=3e-3, anchors=8),
     Way("questions", "own questions, distilled", "questions", rate=4e-3, batch=64, distil=True, passage=False),
     Way(
         "questions_passage_anchors",
