@@ -147,7 +147,7 @@ class Job:
         anchors = tuple(spec.anchors[i] for i in self._anchors)
         if anchors:
             held = spec.anchoring.weight / sum(len(anchor.labels) for anchor in anchors)
-            terms += tuple(Term(0.0, held, self._targets.anchors[i], shown=False) for i in self._anchors)
+            terms += tuple(Term(0.0, held, self._targets.anchors[i], reported=False) for i in self._anchors)
         return Part((*sequences, *anchors), self._adapter, self._policy, terms, batch.share, generator)
 
     def _term(self, index: int, weight: float) -> Term:

@@ -77,8 +77,8 @@ class PackedModel:
             states.backward(into.unsqueeze(0))  # type: ignore[no-untyped-call]
         for training in trainings:
             training.end()
-        shown = zip(parts, pack.shown(losses, parts), strict=True)
-        return [float(loss) for loss in torch.stack([values.sum() / part.share for part, values in shown]).tolist()]
+        reported = zip(parts, pack.reported(losses, parts), strict=True)
+        return [float(loss) for loss in torch.stack([values.sum() / part.share for part, values in reported]).tolist()]
 
     @torch.no_grad()
     def soft_targets(self, parts: Sequence[Part], top_k: int) -> list[Soft]:

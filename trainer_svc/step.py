@@ -23,12 +23,12 @@ they are always stacked, because each kernel costs a launch."""
 
 class Term(NamedTuple):
     """The loss terms of a sequence: `ce` and `kl` are the weights of both terms of each label token's loss; `soft` has
-    a row for each label if `kl` is not 0. `shown`: whether the sequence is part of the reported loss."""
+    a row for each label if `kl` is not 0. `reported`: whether the sequence is part of the reported loss."""
 
     ce: float
     kl: float = 0.0
     soft: Soft | None = None
-    shown: bool = True
+    reported: bool = True
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Part:
         return sum(len(sequence.labels) for sequence in self.sequences)
 
     @property
-    def weighed(self) -> tuple[Term, ...]:
+    def sequence_terms(self) -> tuple[Term, ...]:
         """The terms of each sequence."""
         return self.terms or (Term(1 / max(1, self.labels)),) * len(self.sequences)
 
@@ -132,7 +132,9 @@ class Pack:
         so that rows without soft targets cost nothing extra."""
         device = self.targets.device
         terms = [
-            (term, len(s.labels)) for part in self.parts for s, term in zip(part.sequences, part.weighed, strict=True)
+            (term, len(s.labels))
+            for part in self.parts
+            for s, term in zip(part.sequences, part.sequence_terms, strict=True)
         ]
         forms: dict[object, list[int]] = {}
         for index, (term, _) in enumerate(terms):
@@ -152,13 +154,13 @@ class Pack:
             soft = joined([term.soft for term in some if term.soft is not None]) if form is not None else None
             yield where, Goal(targets, ce, kl, soft)
 
-    def shown(self, losses: Tensor, parts: Sequence[Part]) -> list[Tensor]:
+    def reported(self, losses: Tensor, parts: Sequence[Part]) -> list[Tensor]:
         """The reported losses [labels] of each of `parts`, in their order."""
         sizes = [len(sequence.labels) for part in self.parts for sequence in part.sequences]
-        flags = [term.shown for part in self.parts for term in part.weighed]
+        flags = [term.reported for part in self.parts for term in part.sequence_terms]
         if not all(flags):
             counts = torch.tensor(flags).repeat_interleave(torch.tensor(sizes)).to(losses.device)
-            # A loss that is not finite must be reported, also of sequences that are not shown.
+            # A loss that is not finite must be reported, also of sequences that are not reported.
             losses = torch.where(counts | ~losses.isfinite(), losses, losses.new_zeros(()))
         return self.by_part(losses, parts)
 
