@@ -8,14 +8,25 @@ import pytest
 from alembic import command
 from sqlalchemy import inspect, text
 
-from controller.db import aliases, attempts, audit, policies, runs, trials
+from controller.db import aliases, attempts, audit, events, policies, runs, trials
 from controller.db.access import FULL_ACCESS, AccessScope
 from controller.db.database import Database
 from controller.db.migrate import on
+from controller.db.tables import now
 from sealkit.config import RunConfig, parse_config
 from sealkit.domains.base import Context
 from sealkit.errors import InvalidConfig, UnknownRun
-from sealkit.resources import Alias, GateState, Run
+from sealkit.resources import (
+    Alias,
+    GateState,
+    PolicyTrained,
+    PolicyVersion,
+    Run,
+    Trial,
+    TrialFinished,
+    TrialPhase,
+    TrialState,
+)
 from tests.unit.controller.changes import change, operator
 from tests.unit.controller.test_controller_record import create, database, driven, new_run, plan, take
 
@@ -85,3 +96,27 @@ async def test_a_record_of_a_newer_version_is_refused_and_left_as_it_is(database
     with pytest.raises(InvalidConfig, match="newer version"):
         await database.start()
     assert (await database.read(runs.get, FULL_ACCESS, "a")).name == "runs/a"
+
+
+async def test_events_of_the_version_before_are_watched_as_they_were(database: Database) -> None:
+    """Trials and policies in stored events get the fields and names of this version; the old ones on a downgrade."""
+    await driven(database)
+    trial = Trial(
+        name="runs/a/rounds/2/trials/x", round=2, state=TrialState.SUCCEEDED, phase=TrialPhase.E_STEP, context_id="c",
+        editor="policy", index=0, policy="policies/a-2", batch_variant_rate=0.5, create_time=now(),
+    )  # fmt: skip
+    first = PolicyVersion(name="policies/a-0", run="runs/a", version=0, create_time=now())
+    made = PolicyVersion(name="policies/a-3", run="runs/a", version=3, round=2, create_time=now())
+    for kind in (TrialFinished(trial=trial), *(PolicyTrained(round=2, policy=p, kept=1) for p in (first, made))):
+        await database.write(events.append, "a", kind)
+    before, _ = await database.read(events.after, FULL_ACCESS, "a", "", limit=100)
+    await database.write(lambda connection: command.downgrade(on(connection), "0003"))
+    stored = "SELECT body FROM events WHERE kind != 'RunStateChanged' ORDER BY sequence"
+    bodies = [json.loads(body) for body in await database.read(lambda c: c.execute(text(stored)).scalars().all())]
+    old = next(body["trial"] for body in bodies if "trial" in body)
+    assert (old["flip_rate"], "round" in old, "batch_variant_rate" in old) == (0.5, False, False)
+    assert [body["policy"]["round"] for body in bodies if "policy" in body] == ["", "runs/a/rounds/2"]
+
+    await database.start()
+    after, _ = await database.read(events.after, FULL_ACCESS, "a", "", limit=100)
+    assert after == before

@@ -24,6 +24,7 @@ _NEW_KEYS = (
     *(("inner_loop", key) for key in ("objective", "start_from", "teaching", "distillation", "anchors")),
 )
 """Config keys that the version before does not have."""
+_TRIAL_FIELDS = {"flip_rate": "batch_variant_rate", "replay_of": "rerun_of"}
 _CHUNK = 500
 
 
@@ -53,10 +54,12 @@ def upgrade() -> None:
     op.add_column("runs", sa.Column("base_answers", sa.JSON(), nullable=True))
     _rewrite("trials", "name", "manifest", _new_manifest)
     _rewrite("runs", "run_id", "config", _new_config)
+    _rewrite_events(_new_event)
 
 
 def downgrade() -> None:
     """Restores the old names and drops what the version before cannot store."""
+    _rewrite_events(_old_event)
     _rewrite("runs", "run_id", "config", _old_config)
     _rewrite("trials", "name", "manifest", _old_manifest)
     op.drop_column("runs", "base_answers")
@@ -92,6 +95,46 @@ def _rewrite(table: str, key: str, column: str, change: Callable[[dict[str, Any]
             value = json.loads(stored) if isinstance(stored, str) else stored
             if value and change(value):
                 bind.execute(sa.update(rows).where(rows.c[key] == name).values({column: value}))
+
+
+def _rewrite_events(change: Callable[[dict[str, Any]], None]) -> None:
+    """Applies `change` to the bodies of the events that hold a trial or a policy."""
+    events = sa.table(
+        "events", sa.column("run_id"), sa.column("sequence"), sa.column("kind"), sa.column("body", sa.JSON())
+    )
+    bind = op.get_bind()
+    for run_id in bind.scalars(sa.select(events.c.run_id).distinct()).all():
+        of_run = events.c.run_id == run_id, events.c.kind.in_(("TrialFinished", "PolicyTrained"))
+        for sequence, body in bind.execute(sa.select(events.c.sequence, events.c.body).where(*of_run)).all():
+            change(body)
+            here = events.c.run_id == run_id, events.c.sequence == sequence
+            bind.execute(sa.update(events).where(*here).values(body=body))
+
+
+def _new_event(body: dict[str, Any]) -> None:
+    if trial := body.get("trial"):
+        trial["round"] = int(trial["name"].split("/")[3])
+        for old, new in _TRIAL_FIELDS.items():
+            if old in trial:
+                trial[new] = trial.pop(old)
+    if policy := body.get("policy"):
+        run_id, _, version = policy["name"].removeprefix("policies/").rpartition("-")
+        index = policy.get("round")
+        policy |= {"run": f"runs/{run_id}", "version": int(version)}
+        policy["round"] = int(index.rpartition("/")[2]) if index else None
+
+
+def _old_event(body: dict[str, Any]) -> None:
+    if trial := body.get("trial"):
+        for new in ("round", "teacher_answers"):
+            trial.pop(new, None)
+        for old, new in _TRIAL_FIELDS.items():
+            if new in trial:
+                trial[old] = trial.pop(new)
+    if policy := body.get("policy"):
+        run, index = policy.pop("run"), policy["round"]
+        del policy["version"]
+        policy["round"] = "" if index is None else f"{run}/rounds/{index}"
 
 
 def _new_config(config: dict[str, Any]) -> bool:
