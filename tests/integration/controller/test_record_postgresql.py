@@ -19,7 +19,10 @@ from tests.integration.controller.postgresql import NotInstalled, new_database, 
 from tests.unit.controller.changes import change, operator
 from tests.unit.controller.test_controller_record import *  # noqa: F403
 from tests.unit.controller.test_controller_record import new_run
-from tests.unit.controller.test_controller_upgrade import test_a_database_from_before_tenants_keeps_all_it_has  # noqa: F401
+from tests.unit.controller.test_controller_upgrade import (  # noqa: F401
+    test_a_database_from_before_tenants_keeps_all_it_has,
+    test_events_of_the_version_before_are_watched_as_they_were,
+)
 
 pytestmark = pytest.mark.integration
 

@@ -30,7 +30,11 @@ from sealkit.resources import (
 from tests.unit.controller.changes import change, operator
 from tests.unit.controller.test_controller_record import create, database, driven, new_run, plan, take
 
-__all__ = ["database", "test_a_database_from_before_tenants_keeps_all_it_has"]
+__all__ = [
+    "database",
+    "test_a_database_from_before_tenants_keeps_all_it_has",
+    "test_events_of_the_version_before_are_watched_as_they_were",
+]
 _CHANGED = ("runs", "aliases", "requests")
 
 
@@ -112,7 +116,8 @@ async def test_events_of_the_version_before_are_watched_as_they_were(database: D
     before, _ = await database.read(events.after, FULL_ACCESS, "a", "", limit=100)
     await database.write(lambda connection: command.downgrade(on(connection), "0003"))
     stored = "SELECT body FROM events WHERE kind != 'RunStateChanged' ORDER BY sequence"
-    bodies = [json.loads(body) for body in await database.read(lambda c: c.execute(text(stored)).scalars().all())]
+    found = await database.read(lambda c: c.execute(text(stored)).scalars().all())
+    bodies = [json.loads(body) if isinstance(body, str) else body for body in found]
     old = next(body["trial"] for body in bodies if "trial" in body)
     assert (old["flip_rate"], "round" in old, "batch_variant_rate" in old) == (0.5, False, False)
     assert [body["policy"]["round"] for body in bodies if "policy" in body] == ["", "runs/a/rounds/2"]
