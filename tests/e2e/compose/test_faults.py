@@ -64,8 +64,9 @@ def test_what_crashes_is_started_again(harness: Harness) -> None:
 
 async def test_compose_stop_drains_and_the_run_goes_on_after(harness: Harness, outside: Outside) -> None:
     harness.up()
-    watched = outside.start(contexts=12)
+    watched = outside.start(contexts=_CONTEXTS)
     watched.goes_on(5)
+    assert watched.left >= _ENOUGH
     began = time.monotonic()
     harness.compose("stop")
     took = time.monotonic() - began
