@@ -98,13 +98,18 @@ class AnchorsConfig(Section):
     """Anchors in each optimiser step, cyclically."""
     weight: float = Field(1.0, ge=0, le=1000)
     """Weight of their mean KL(base || adapted), nats a token, added to the loss of the examples."""
+    contrast: bool = False
+    """Fix A of each layer to the directions of its input in which the examples differ most from the anchors; only B is
+    trained (docs/loss.md)."""
     max_tokens: int = Field(24, ge=1, le=32768)
     """Longest answer of the base model to each, in tokens; sampled once per run."""
 
     @property
     def anchoring(self) -> Anchoring:
         """The anchoring of a TrainingSpec."""
-        return Anchoring() if self.source == "none" else Anchoring(per_step=self.per_step, weight=self.weight)
+        if self.source == "none":
+            return Anchoring()
+        return Anchoring(per_step=self.per_step, weight=self.weight, contrast=self.contrast)
 
 
 class InnerLoopConfig(Section):

@@ -205,6 +205,9 @@ class Anchoring(Value):
     """Anchors per step, in a seeded order; 0: none."""
     weight: float = Field(1.0, ge=0, le=1000)
     """Weight of their mean KL(base || adapted), nats a token, added to the loss of the examples."""
+    contrast: bool = False
+    """Fix A of each layer to the directions of its input in which the examples differ most from the anchors; only B is
+    trained. What is read on other texts then changes little."""
 
 
 class TrainingSpec(Value):
@@ -220,6 +223,12 @@ class TrainingSpec(Value):
     anchoring: Anchoring = Anchoring()
     append_eos: bool = True
     seed: int = Field(0, ge=0, lt=2**64)
+
+    @model_validator(mode="after")
+    def _contrasts_with_something(self) -> TrainingSpec:
+        if self.anchoring.contrast and not self.anchors:
+            raise ValueError("anchoring.contrast compares the examples with anchors: give anchors, or set it to false")
+        return self
 
 
 class PolicyExample(Value):
