@@ -76,8 +76,9 @@ def decide(question: str, gold: str, answer: str) -> Judgement:
     asked, given = _asked_for(question, gold), set(content_words(answer))
     if not asked or _squeezed(gold) in LIKE_WORDS:
         return _verdict(_stands_there(gold, answer), "the gold as it stands")
-    if (letter := _LAST_LETTER.search(gold)) and not re.search(rf"(?<!\w){letter[1]}(?!\w)", answer):
-        return _verdict(False, f"the letter {letter[1]}")
+    letter = _letter_agrees(question, gold, answer)
+    if letter is not None:
+        return letter
     if _is_less_exact_date(question, asked, given):
         return _verdict(True, "the year, and nothing against it")
     if _is_date(asked) and _other_month(asked, given):
@@ -109,6 +110,19 @@ def _other_month(asked: list[str], given: set[str]) -> bool:
     """Whether the answer has a month, and not that of the date."""
     wanted = (_MONTHS | _MAY) & set(asked)
     return bool(wanted and _MONTHS & given) and not wanted & given
+
+
+def _letter_agrees(question: str, gold: str, answer: str) -> Judgement | None:
+    """Decide a gold such as "vitamin C" by its letter, if that is all that it adds to the question or if the answer
+    lacks it; else None."""
+    found = _LAST_LETTER.search(gold)
+    if found is None:
+        return None
+    known = set(content_words(question))
+    if all(occurs(word, known) for word in content_words(gold)):
+        return _verdict(is_named(found[1], answer), f"the letter {found[1]}")
+    there = re.search(rf"(?<!\w){found[1]}(?!\w)", answer)
+    return None if there else _verdict(False, f"the letter {found[1]}")
 
 
 def _stands_there(gold: str, answer: str) -> bool:

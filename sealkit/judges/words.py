@@ -2,7 +2,7 @@
 
 Accents, case, possessives and thousands separators are removed; number words, ordinals and "million" become digits;
 everything else becomes its English Snowball stem (Porter 2001) and then the representative of its synonyms
-(`synonyms`). Dates, signs and units: `quantities`; scripts other than Latin: `scripts`.
+(`synonyms`). Dates, signs and units: `quantities`; scripts other than Latin: `sealkit.writing`.
 """
 
 import re
@@ -14,8 +14,8 @@ from functools import lru_cache
 import snowballstemmer
 
 from sealkit.judges.quantities import spelled, with_unit_names
-from sealkit.judges.scripts import WORD, folded, is_run, run_occurs
 from sealkit.judges.synonyms import MEANINGS
+from sealkit.writing import WORD, folded, is_run, run_occurs
 
 _STEMMER = snowballstemmer.stemmer("english")
 _WORD = re.compile(rf"(?:(?<!\S)-)?\d+(?:\.\d+)?|{WORD}")

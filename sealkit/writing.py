@@ -86,9 +86,9 @@ def run_occurs(run: str, others: Iterable[str]) -> bool:
     return sum(any(pair in other for other in others) for pair in pairs) >= _RECALL * len(pairs)
 
 
-def letter_count(text: str) -> float:
-    """Letters of a text, in those of an alphabet: a Chinese character counts as three, a kana as two (it is a syllable
-    of consonant and vowel), a Korean syllable as its two or three letters, a vowel sign as one."""
+def letter_count(text: str) -> int:
+    """Letters of a text, in those of an alphabet: a Chinese character counts as three, a kana as two (a consonant and a
+    vowel), a Korean syllable as the letters that it is composed of, a vowel sign as one."""
     return sum(map(_letters, text))
 
 
