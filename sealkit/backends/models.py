@@ -185,7 +185,7 @@ def rendered_text(tokenizer: PreTrainedTokenizerBase, prompt: Prompt, *, answeri
             turn = [*messages, {"role": "assistant", "content": _ANSWER}]
             answered = str(tokenizer.apply_chat_template(turn, tokenize=False, **kwargs)).rpartition(_ANSWER)[0]
             text = answer_prompt(tokenizer, text, answered)
-    except TemplateError as fault:
+    except (TemplateError, TypeError, ValueError) as fault:
         raise InvalidInput(f"the model's chat template rejects the prompt: {fault}") from fault
     return text, False
 
