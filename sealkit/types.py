@@ -77,6 +77,9 @@ class Prompt(Value):
     """Arguments for the chat template, such as `enable_thinking`. Digests of prompts without any are those of versions
     without this field."""
 
+    def __hash__(self) -> int:
+        return hash((self.user, self.system, self.format, self.shots, digest_of(self.chat_template_kwargs)))
+
 
 class Sampling(Value):
     """How text is sampled. `temperature` 0 is greedy; `max_tokens` counts the completion alone."""

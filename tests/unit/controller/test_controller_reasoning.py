@@ -14,7 +14,7 @@ from sealkit.config import parse_config
 from sealkit.errors import AdapterNotFound, InvalidConfig
 from sealkit.reasoning import MARKERS, split
 from sealkit.resources import Run, RunState, Trial, TrialState
-from sealkit.types import NOT_ANSWERED, Completion, Evaluation, EvaluationRequest, Outcome, Prompt, Verdict
+from sealkit.types import NOT_ANSWERED, Completion, Evaluation, EvaluationRequest, Outcome, Prompt, Verdict, digest_of
 from tests.unit.controller.controller_fakes import FakeServices
 from tests.unit.controller.controller_system import System
 from tests.unit.controller.test_controller_study import EASY, QUESTIONS, studying
@@ -160,6 +160,12 @@ async def test_arguments_for_the_template_are_in_every_prompt_and_in_the_manifes
     assert 0 not in own
     instructions = found[0].manifest["instructions"]
     assert (instructions["editor_template"], instructions["question_template"]) == (ON, OFF)
+
+
+def test_arguments_are_part_of_a_prompt_s_digest_and_none_leave_it_as_it_was() -> None:
+    plain, off, on = (Prompt(user="u", chat_template_kwargs=kwargs) for kwargs in ({}, OFF, ON))
+    assert plain.model_dump(mode="json") == {"user": "u", "system": "", "format": "auto", "shots": []}
+    assert len({digest_of(prompt) for prompt in (plain, off, on)}) == len({plain, off, on}) == 3
 
 
 def test_arguments_that_no_template_can_get_are_refused_with_their_key() -> None:
