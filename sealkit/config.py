@@ -6,21 +6,31 @@ unless a field says otherwise.
 
 from __future__ import annotations
 
+import json
 import tomllib
 from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from sealkit import limits
 from sealkit.errors import ConfigOutdated, InvalidConfig
-from sealkit.types import Anchoring, Distillation, LoraConfig, Optimisation, Sampling, Schedule, Value
+from sealkit.types import (
+    TEMPLATE_PARAMETERS,
+    Anchoring,
+    Distillation,
+    LoraConfig,
+    Optimisation,
+    Sampling,
+    Schedule,
+    Value,
+)
 
 
 class Section(BaseModel):
@@ -39,6 +49,20 @@ class Section(BaseModel):
 def _whole(value: Any, field: FieldInfo | None) -> Any:
     default = field.default if field else None
     return {**default.model_dump(), **value} if isinstance(value, Mapping) and isinstance(default, Value) else value
+
+
+def _check_template_kwargs(kwargs: dict[str, Any]) -> dict[str, Any]:
+    if taken := sorted(TEMPLATE_PARAMETERS & kwargs.keys()):
+        raise ValueError(f"the suite itself sets {', '.join(taken)}")
+    try:
+        json.dumps(kwargs, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"JSON cannot represent a value: {error}") from error
+    return kwargs
+
+
+TemplateKwargs = Annotated[dict[str, Any], AfterValidator(_check_template_kwargs)]
+"""Arguments for a chat template."""
 
 
 class DomainConfig(Section):
@@ -83,6 +107,9 @@ class EditorConfig(Section):
     an outside model by its name in the generator's editors file."""
     constrained: bool = False
     """Constrain completions to the domain's JSON schema, if domain and backend support it."""
+    chat_template_kwargs: TemplateKwargs = Field(default_factory=dict)
+    """Arguments for the model's chat template where self-edits are asked for, such as `enable_thinking`. Reasoning is
+    kept with the trial, apart from the self-edit, and counts towards `sampling.max_tokens`."""
 
 
 class AnchorsConfig(Section):
@@ -141,6 +168,9 @@ class EvaluationConfig(Section):
     sampling: Sampling = Sampling(temperature=0.0, max_tokens=64)
     judge: str = ""
     """`content`, `exact`, `grid` or `model` (docs/judges.md); empty: the domain's default."""
+    chat_template_kwargs: TemplateKwargs = Field(default_factory=dict)
+    """The same for all questions, to the model and to the teacher, and for the prompts of training examples. Reasoning
+    is kept with the verdict; it is not judged."""
     retention_limit: int = Field(32, ge=0, le=limits.INT32)
     """At most this many of the retention queries that the base model answers right; 0 means all."""
     max_ungraded: float = Field(0.5, ge=0, le=1)

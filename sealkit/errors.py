@@ -157,6 +157,12 @@ class TooManyUngraded(FailedPrecondition):
     reason = "TOO_MANY_UNGRADED"
 
 
+class OnlyReasoning(FailedPrecondition):
+    """The model ended all of its answers inside its reasoning, so there is nothing to judge or to train on."""
+
+    reason = "ONLY_REASONING"
+
+
 class GateRefused(FailedPrecondition):
     """The policy forgot too much or was never measured, so it is not published."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import operator
 from enum import StrEnum
 from typing import Annotated, Any, Self
 
@@ -47,6 +48,16 @@ class PromptFormat(StrEnum):
     CHAT = "chat"
 
 
+_TEMPLATE_PARAMETERS = """
+conversation messages tools documents chat_template add_generation_prompt continue_final_message tokenize
+sanitize_control_tokens padding truncation max_length return_tensors return_dict return_assistant_tokens_mask
+tokenizer_kwargs
+"""
+TEMPLATE_PARAMETERS = frozenset(_TEMPLATE_PARAMETERS.split())
+"""Names that `chat_template_kwargs` must not have: parameters of transformers' `apply_chat_template`, and what it
+passes to the template itself."""
+
+
 class Shot(Value):
     """One example of a request and its answer, shown before the actual request."""
 
@@ -62,6 +73,12 @@ class Prompt(Value):
     system: str = ""
     format: PromptFormat = PromptFormat.AUTO
     shots: tuple[Shot, ...] = Field((), max_length=limits.SHOTS)
+    chat_template_kwargs: dict[str, Any] = Field(default_factory=dict, exclude_if=operator.not_)
+    """Arguments for the chat template, such as `enable_thinking`. Digests of prompts without any are those of versions
+    without this field."""
+
+    def __hash__(self) -> int:
+        return hash((self.user, self.system, self.format, self.shots, digest_of(self.chat_template_kwargs)))
 
 
 class Sampling(Value):
@@ -265,6 +282,8 @@ class Outcome(StrEnum):
 
 NOT_ASKED = "not asked"
 """Reason of an ungraded verdict on a query that early stopping left out."""
+NOT_ANSWERED = "not answered: "
+"""Begin of the reason of an incorrect verdict on a query whose answer ended inside its reasoning."""
 
 
 class Verdict(Value):
@@ -272,6 +291,8 @@ class Verdict(Value):
     answer: str
     outcome: Outcome
     reason: str = ""
+    reasoning: str = ""
+    """What the model wrote before the answer, if it reasons; not judged."""
 
 
 class Usage(Value):
@@ -300,6 +321,8 @@ class Completion(Value):
     text: str
     finish_reason: FinishReason
     usage: Usage = Usage()
+    reasoning: str = ""
+    """What the model wrote before the text, if it reasons; kept apart, never trained on."""
 
 
 class Progress(Value):

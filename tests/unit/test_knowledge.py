@@ -95,6 +95,31 @@ def test_unusable_self_edits_are_rejected_with_their_reason(completion: str, rea
     assert caught.value.reason == reason
 
 
+def test_letters_of_any_script_count_and_a_script_of_whole_words_is_no_disadvantage() -> None:
+    plugin = domain()
+    (context,) = plugin.contexts([RECORD])
+    faults = []
+    for text, enough in (
+        ("Nora Birk built the clock.", True),
+        ("Nora Birk built it", False),
+        ("诺拉·比尔克造了这座钟。", True),
+        ("ノラが時計を作った。", True),
+        ("노라가 시계를 만들었다.", True),
+        ("नोरा ने यह घड़ी बनाई थी उधर", True),
+        ("นอราสร้างนาฬิกาเรือนนี้", True),
+        ("这座钟", False),
+        ("12345 67890 12345 67890 !!", False),
+    ):
+        try:
+            plugin.compile(context, text, seed=0)
+            compiled = True
+        except Rejected:
+            compiled = False
+        if compiled is not enough:
+            faults.append(text)
+    assert faults == []
+
+
 @given(st.text(max_size=400))
 def test_any_text_compiles_or_is_rejected(completion: str) -> None:
     plugin = domain()

@@ -22,6 +22,7 @@ from sealkit.domains.knowledge.records import Passage, read_passages
 from sealkit.domains.knowledge.sequences import training_sequences
 from sealkit.errors import InvalidConfig
 from sealkit.types import Prompt, PromptFormat, Query, TrainingExample, TrainingSpec
+from sealkit.writing import letter_count
 
 
 class KnowledgeOptions(BaseModel):
@@ -39,7 +40,8 @@ class KnowledgeOptions(BaseModel):
     split_newlines: bool = True
     """Train on each line of a self-edit separately (SEAL's default for lists)."""
     min_letters: int = Field(20, ge=1)
-    """A self-edit with fewer letters is rejected as empty of content."""
+    """A self-edit with fewer letters is rejected as empty of content. Letters of any script count; those of Chinese,
+    Japanese and Korean as the two or three of an alphabet that say as much."""
     max_characters: int = Field(20_000, ge=1)
     """A longer self-edit is rejected."""
     passage_beside: bool = True
@@ -147,7 +149,7 @@ class KnowledgeDomain:
         text = completion.strip()
         if not text:
             raise Rejected("EMPTY", "the completion is empty")
-        letters = sum(character.isalpha() for character in text)
+        letters = letter_count(text)
         if letters < self.options.min_letters:
             raise Rejected("NOT_TEXT", f"{letters} letters; the minimum is {self.options.min_letters}")
         broken = text.count("\ufffd")

@@ -128,6 +128,7 @@ class Verdict(_message.Message):
     ANSWER_FIELD_NUMBER: _builtins.int
     OUTCOME_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
+    REASONING_FIELD_NUMBER: _builtins.int
     query_id: _builtins.str
     """The query it answers."""
     answer: _builtins.str
@@ -136,6 +137,8 @@ class Verdict(_message.Message):
     """The verdict."""
     reason: _builtins.str
     """The judge's reason, if it gives one."""
+    reasoning: _builtins.str
+    """What the model wrote before the answer, if it reasons; it is not judged."""
     def __init__(
         self,
         *,
@@ -143,10 +146,11 @@ class Verdict(_message.Message):
         answer: _builtins.str = ...,
         outcome: Global___Outcome.ValueType = ...,
         reason: _builtins.str = ...,
+        reasoning: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "outcome", b"outcome", "query_id", b"query_id", "reason", b"reason"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "outcome", b"outcome", "query_id", b"query_id", "reason", b"reason", "reasoning", b"reasoning"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
