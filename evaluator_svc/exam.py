@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from sealkit.backends.base import Backend, Generation
 from sealkit.concurrency import gather_or_cancel
 from sealkit.errors import SealError
-from sealkit.judges import Answer, Judge, Judgement
+from sealkit.judges import Answer, Judge, Judgement, judge_any
 from sealkit.observability.metrics import ANSWERS, DECODE_TOKENS
 from sealkit.types import (
     AdapterRef,
@@ -63,7 +63,7 @@ class Exam:
         usage = sum((got.usage for got in generations), Usage())
         answers = [Answer(got.text, view) for got, (view, _) in zip(generations, ways, strict=True)]
         try:
-            judgement = await self.judge.judge(query.question, query.gold, answers)
+            judgement = await judge_any(self.judge, query.question, query.golds, answers)
         except SealError as fault:
             judgement = Judgement(Outcome.UNGRADED, f"{fault.reason}: {fault.message}")
         ANSWERS.labels(judgement.outcome.value).inc()
