@@ -35,3 +35,6 @@ NAME_CHARACTERS = 256
 
 PAGE_ROWS = 1000
 """Rows of a page of a listing."""
+
+DOCUMENT_BYTES = 64 * 2**20
+"""Bytes of a document; also of the XML of a DOCX once it is unpacked."""

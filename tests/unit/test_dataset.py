@@ -146,6 +146,12 @@ def test_one_dataset_in_all_its_forms(tmp_path: Path, name: str, content: str | 
     assert read(tmp_path / name) == (PASSAGES, LEFT_OUT)
 
 
+def test_a_cell_may_be_as_long_as_a_passage(tmp_path: Path) -> None:
+    long = "word " * 60_000
+    (tmp_path / "long.csv").write_text(table([{**HF_ROWS[0], "context": long}]))
+    assert read(tmp_path / "long.csv")[0][0]["context"] == long
+
+
 def test_another_encoding_is_found_and_said(tmp_path: Path) -> None:
     path = tmp_path / "old.csv"
     path.write_bytes(table(HF_ROWS).encode("cp1252"))
