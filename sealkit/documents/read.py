@@ -6,16 +6,12 @@ import hashlib
 from collections.abc import Iterable
 from pathlib import PurePath
 
-import structlog
-
 from sealkit.documents.duplicates import SeenTexts, words_digest
 from sealkit.documents.formats import format_of, reader_of
 from sealkit.documents.sources import Source
 from sealkit.documents.split import Splitting, Tokens, split
 from sealkit.documents.values import Document, Documents, DroppedPassage, Passage, Skipped
 from sealkit.errors import DuplicateDocument, EmptyDocument, SealError
-
-log = structlog.get_logger(__name__)
 
 _Place = tuple[str, tuple[str, ...]]
 """Name of a document, and headings of a passage."""
@@ -32,9 +28,8 @@ def read_documents(sources: Iterable[Source], *, tokens: Tokens, splitting: Spli
         try:
             reading.add(source)
         except SealError as error:
-            message = error.message if error.message.startswith(source.name) else f"{source.name}: {error.message}"
-            log.info("document skipped", document=source.name, reason=error.reason)
-            reading.skipped.append(Skipped(name=source.name, reason=error.reason, message=message))
+            skipped = Skipped(name=source.name, reason=error.reason, message=f"{source.name}: {error.message}")
+            reading.skipped.append(skipped)
     return Documents(documents=tuple(reading.documents), skipped=tuple(reading.skipped), dropped=tuple(reading.dropped))
 
 
@@ -61,8 +56,9 @@ class _Reading:
         if not any(character.isalnum() for passage in passages for character in passage.text):
             raise EmptyDocument("has no text")
         words = words_digest(passage.text for passage in passages)
-        if (same := self._by_words.setdefault(words, source.name)) is not source.name:
-            raise DuplicateDocument(f"has the same text as {same}")
+        if words in self._by_words:
+            raise DuplicateDocument(f"has the same text as {self._by_words[words]}")
+        self._by_words[words] = source.name
         document = Document(
             name=source.name,
             title=title or PurePath(source.name).stem,

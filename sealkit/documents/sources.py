@@ -16,7 +16,8 @@ STDIN = "-"
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A document before it is read. `load` returns its bytes, and raises InvalidDocument or LimitExceeded."""
+    """A document before it is read. `load` returns its bytes, and raises InvalidDocument or LimitExceeded, without its
+    name in the message."""
 
     name: str
     load: Callable[[], bytes]
@@ -38,7 +39,7 @@ def source_of_bytes(name: str, raw: bytes) -> Source:
     """A document in memory. The name's suffix helps to find its format."""
 
     def load() -> bytes:
-        _check_size(name, len(raw))
+        _check_size(len(raw))
         return raw
 
     return Source(name, load)
@@ -49,7 +50,7 @@ def source_of_stdin(stream: BinaryIO, name: str = "standard input") -> Source:
 
     def load() -> bytes:
         raw = stream.read(limits.DOCUMENT_BYTES + 1)
-        _check_size(name, len(raw))
+        _check_size(len(raw))
         return raw
 
     return Source(name, load)
@@ -64,24 +65,24 @@ def _of_folder(folder: Path) -> Iterator[Source]:
     if files:
         yield from map(_of_file, files)
     else:
-        yield Source(str(folder), lambda: _refuse(f"{folder}: a folder without a file"))
+        yield Source(str(folder), lambda: _refuse("is a folder without a file"))
 
 
 def _of_file(path: Path) -> Source:
     def load() -> bytes:
         try:
-            _check_size(str(path), path.stat().st_size)
+            _check_size(path.stat().st_size)
             return path.read_bytes()
         except OSError as error:
-            raise InvalidDocument(f"{path}: cannot be read ({error.strerror})") from error
+            raise InvalidDocument(f"cannot be read ({error.strerror})") from error
 
     return Source(str(path), load)
 
 
-def _check_size(name: str, size: int) -> None:
+def _check_size(size: int) -> None:
     if size > limits.DOCUMENT_BYTES:
         raise LimitExceeded(
-            f"{name}: larger than the limit of {limits.DOCUMENT_BYTES >> 20} MiB for a document; split it",
+            f"is larger than the limit of {limits.DOCUMENT_BYTES >> 20} MiB for a document; split it",
             metadata={"limit": "document_bytes", "allowed": str(limits.DOCUMENT_BYTES), "asked": str(size)},
         )
 
