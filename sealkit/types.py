@@ -264,13 +264,22 @@ class View(Value):
 
 class Query(Value):
     """One held-out question about a context, asked without the context in the prompt. The answers to the prompt and to
-    all `views` get one verdict together."""
+    all `views` get one verdict together. An answer that agrees with `gold` or with any of `other_golds` is right."""
 
     query_id: str = Field(min_length=1, max_length=limits.QUERY_ID_CHARACTERS)
     question: str = Field(min_length=1)
     gold: str = Field(min_length=1)
     prompt: Prompt
     views: tuple[View, ...] = Field((), max_length=limits.VIEWS)
+    # Without any, a query is dumped as before this field existed: its digest is in the manifests of stored trials.
+    other_golds: tuple[Annotated[str, Field(min_length=1)], ...] = Field(
+        (), max_length=limits.OTHER_GOLDS, exclude_if=lambda golds: not golds
+    )
+
+    @property
+    def golds(self) -> tuple[str, ...]:
+        """All gold answers."""
+        return (self.gold, *self.other_golds)
 
 
 class Outcome(StrEnum):

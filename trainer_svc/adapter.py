@@ -140,8 +140,9 @@ class TrainableAdapter:
         *,
         fixed_a: bool = False,
     ) -> TrainableAdapter:
-        """`dtype`: of the products; `fixed_a`: whether only B is trained. Needs 3 values of the master dtype for each weight, a fourth in a step, and one of
-        `dtype` if it differs. May raise torch.OutOfMemoryError."""
+        """`dtype`: of the products; `fixed_a`: whether only B is trained. Needs 3 values of the master dtype for each
+        trained weight and 1 for a fixed one, another for each trained one in a step, and one of `dtype` if it differs.
+        May raise torch.OutOfMemoryError."""
         exact = torch.float64 if dtype == torch.float64 else torch.float32
         layout = Layout.of(weights.tensors, groups)
         master = layout.flatten(weights.tensors).to(device, exact)

@@ -1,8 +1,8 @@
 """Directions for a fixed A: where, in the input of each layer, a job's sequences differ most from its anchors.
 
 Let S be the second moment of a layer's inputs on the sequences, and R that on the anchors. The rows of A span the
-directions v with the largest v'Sv / v'(R + floor)v, the leading generalised eigenvectors. B, which alone is trained, then
-sees what is new in the sequences and little of anything else. Others choose A by R alone, for the same reason
+directions v with the largest v'Sv / v'(R + floor)v, the leading generalised eigenvectors. B, which alone is trained,
+then sees what is new in the sequences and little of anything else. Others choose A by R alone, for the same reason
 (CorDA, arXiv 2406.05223; LoRA-Null, arXiv 2503.02659).
 """
 

@@ -59,7 +59,7 @@ runs = Table(
     Column("display_name", Text, nullable=False),
     Column("state", String(16), nullable=False, index=True),
     Column("config", JSON, nullable=False),  # RunConfig, every default filled in
-    Column("retention", JSON, nullable=False),  # [{id, question, answer}]
+    Column("retention", JSON, nullable=False),  # [{id, question, answer, other_answers?}]
     Column("start_policy", String(256), nullable=False),  # `policies/{id}`; empty: the base model
     Column("create_time", UtcTime, nullable=False),
     Column("start_time", UtcTime),

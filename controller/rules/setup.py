@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from pydantic import Field
 
@@ -145,10 +146,16 @@ def with_earlier(setup: Setup, contexts: Sequence[Context]) -> Setup:
     return replace(setup, earlier=earlier, retention_digest=digest_of(*earlier, *setup.retention))
 
 
-def retention_query(record: Mapping[str, str]) -> Query:
+def retention_query(record: Mapping[str, Any]) -> Query:
     """A retention record as a query: the bare question."""
     question = record["question"]
-    return Query(query_id=record["id"], question=question, gold=record["answer"], prompt=Prompt(user=question))
+    return Query(
+        query_id=record["id"],
+        question=question,
+        gold=record["answer"],
+        other_golds=tuple(record.get("other_answers", ())),
+        prompt=Prompt(user=question),
+    )
 
 
 async def base_answers(setup: Setup, generator: Generator) -> BaseAnswers:

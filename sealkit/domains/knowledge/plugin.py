@@ -9,8 +9,10 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from sealkit.config import InnerLoopConfig
+from sealkit.dataset.rows import Records, Row
 from sealkit.domains.base import Context, Rejected, Study, StudyItem
 from sealkit.domains.knowledge.prompts import Style, self_edit_prompt
+from sealkit.domains.knowledge.published import passages_of
 from sealkit.domains.knowledge.questions import (
     TeacherStyle,
     question_prompt,
@@ -69,6 +71,10 @@ class KnowledgeDomain:
             fields = tuple((f"domain.options.{'.'.join(map(str, e['loc']))}", e["msg"]) for e in error.errors())
             raise InvalidConfig("; ".join(f"{path}: {message}" for path, message in fields), fields=fields) from error
         self.inner_loop = inner_loop
+
+    def records(self, rows: Sequence[Row], notices: Sequence[str]) -> Records:
+        """See `passages_of`."""
+        return passages_of(rows, notices)
 
     def contexts(self, records: Sequence[Mapping[str, Any]]) -> list[Context]:
         """See `read_passages`."""
@@ -135,6 +141,7 @@ class KnowledgeDomain:
                 query_id=f"{context.context_id}/{number}",
                 question=item.question,
                 gold=item.answer,
+                other_golds=item.other_answers,
                 prompt=question_prompt(passage.title, item.question, self.options.question_format),
             )
             for number, item in enumerate(passage.questions)

@@ -32,6 +32,14 @@ async def test_without_an_adapter_the_policy_stands_beside_the_base() -> None:
     assert right(got.baseline_verdicts) == [False, True]
 
 
+async def test_an_answer_that_is_one_of_the_other_golds_is_right() -> None:
+    asked = [q.model_copy(update={"other_golds": ("perhaps", "no")}) for q in queries("a", "b")]
+    found = await Evaluator(FakeBackend({}), kept_verdicts=9).evaluate(
+        request(BASE_POLICY, TRIAL, queries=(asked[0], asked[1].model_copy(update={"other_golds": ()})))
+    )
+    assert right(found.verdicts) == [True, False]
+
+
 async def test_subject_baseline_and_retention_are_asked_at_once() -> None:
     backend = FakeBackend({(None, None): {"r", "s"}})
     suites = {"retention_queries": queries("r", "s"), "earlier_queries": queries("e")}
@@ -66,6 +74,7 @@ async def test_the_baseline_outlives_the_trial_that_asked_for_it_first() -> None
         {"judge": "content"},
         {"policy": BASE_POLICY},
         {"queries": tuple(q.model_copy(update={"gold": "no"}) for q in queries("a"))},
+        {"queries": tuple(q.model_copy(update={"other_golds": ("no",)}) for q in queries("a"))},
     ],
 )
 async def test_a_baseline_is_not_taken_for_another(change: dict[str, object]) -> None:

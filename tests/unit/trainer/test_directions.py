@@ -1,4 +1,4 @@
-"""A fixed A is that of the generalised eigenproblem, and with it B is trained as PEFT and a plain torch loop train it."""
+"""A fixed A is that of the generalised eigenproblem; B is trained on it as by PEFT and a plain torch loop."""
 
 from __future__ import annotations
 
