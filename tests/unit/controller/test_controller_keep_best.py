@@ -1,0 +1,196 @@
+"""Keeping the best policy: `gate.held_out` compares each new one with the best so far, and the run ends with the best."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+import pytest
+
+from controller.db import aliases
+from controller.db.access import FULL_ACCESS
+from controller.report.run import build_report
+from sealkit.config import CostConfig
+from sealkit.errors import InvalidConfig
+from sealkit.resources import GateState, PolicyTrained, RoundFinished, Run, RunReport, RunState, TrialPhase
+from sealkit.types import Outcome, Policy, Progress, TrainingResult, TrainingSpec
+from tests.unit.controller.controller_fakes import FakeServices, graded, records
+from tests.unit.controller.controller_system import System
+from tests.unit.controller.test_controller_faults import assert_counted_once, outcome
+
+CONFIG: dict[str, Any] = {
+    "rounds": 3,
+    "contexts_per_round": 1,
+    "selection": {"must_beat_passage_only": False, "must_gain": False},
+}
+
+
+class Scripted(FakeServices):
+    """On held-out contexts (c4, c5 …) the self-edits of the i-th policy answer `right[i]` of the four questions right;
+    those on every other context one more."""
+
+    def __init__(self, right: Sequence[int]) -> None:
+        super().__init__()
+        self.right = right
+        self.made: list[str] = ["base"]
+        self.writers: dict[str, int] = {}
+        self.outcome = self._outcome
+
+    async def train_policy(self, *args: Any, **kwargs: Any) -> AsyncIterator[Progress | TrainingResult]:
+        async for update in super().train_policy(*args, **kwargs):
+            if isinstance(update, TrainingResult) and (writer := update.adapter.digest[:6]) not in self.made:
+                self.made.append(writer)
+            yield update
+
+    async def train_adapter(
+        self, policy: Policy, spec: TrainingSpec, *, owner: str, retrain: bool = False
+    ) -> AsyncIterator[Progress | TrainingResult]:
+        async for update in super().train_adapter(policy, spec, owner=owner, retrain=retrain):
+            if isinstance(update, TrainingResult):
+                writer = policy.adapter.digest[:6] if policy.adapter else "base"
+                self.writers[update.adapter.digest] = self.made.index(writer)
+            yield update
+
+    def _outcome(self, subject: str, query_id: str) -> Outcome:
+        context, number = query_id.split("/")
+        if subject not in self.writers or context < "c4":
+            return graded(subject, query_id)
+        right = self.right[self.writers[subject]] + (context >= "c6")
+        return Outcome.CORRECT if int(number) < right else Outcome.INCORRECT
+
+
+def scripted(system: System, right: Sequence[int]) -> None:
+    system.services = Scripted(right)
+    system.services.text = lambda context, index, seed: f"good edit {index} of {context} by {seed}"
+
+
+async def ended(system: System, rule: str, **changes: Any) -> Run:
+    held_out = changes.pop("contexts", 4)
+    gate = {"held_out": rule, "alias": "main"}
+    async with system.working():
+        run = await system.create(dataset=records(4, held_out), gate=gate, **CONFIG | changes)
+        run = await system.until(run)
+    assert run.state is RunState.SUCCEEDED
+    await assert_counted_once(system, run)
+    return run
+
+
+async def report_of(system: System, run: Run) -> RunReport:
+    return build_report(run, await system.trials(run), await system.policies(run), CostConfig())
+
+
+async def test_a_policy_that_got_worse_is_not_the_next_one(system: System) -> None:
+    scripted(system, [0, 2, 1, 3])
+    run = await ended(system, "not_worse", m_step={"start_from": "base"})
+    start, better, worse, best = await system.policies(run)
+    assert [p.gate for p in (start, better, worse, best)] == [
+        GateState.PASSED, GateState.PASSED, GateState.REFUSED, GateState.PASSED
+    ]  # fmt: skip
+    assert [p.held_out_accuracy for p in (start, better, worse, best)] == [0.125, 0.625, 0.375, 0.875]
+    assert "-0.250 [-0.250, -0.250] on 4 held-out contexts" in worse.gate_reason
+    trials = await system.trials(run)
+    writers = {t.round: t.policy for t in trials if t.phase is TrialPhase.E_STEP}
+    assert writers == {0: start.name, 1: better.name, 2: better.name}
+    assert (worse.parent, best.parent) == (better.name, better.name)
+    assert {t.round for t in trials if t.name in best.trials} == {0, 1, 2}, "what round 1 kept is not lost"
+    kinds = [event.kind for event in await system.events(run)]
+    assert [k.policy for k in kinds if isinstance(k, RoundFinished)] == [better.name, better.name, best.name]
+    assert [k.policy.held_out_accuracy for k in kinds if isinstance(k, PolicyTrained)] == [0.625, 0.375, 0.875]
+    alias = await system.database.read(aliases.get, FULL_ACCESS, "main")
+    assert [change.policy for change in alias.history] == [best.name, better.name]
+
+
+async def test_the_run_ends_with_the_best_and_the_report_shows_the_curve(system: System) -> None:
+    scripted(system, [0, 2, 1, 1])
+    run = await ended(system, "not_worse")
+    report = await report_of(system, run)
+    names = [policy.name for policy in await system.policies(run)]
+    assert [(point.policy, point.adopted) for point in report.curve] == list(
+        zip(names, [True, True, False, False], strict=True)
+    )
+    assert [point.accuracy.mean for point in report.curve if point.accuracy] == [0.125, 0.625, 0.375, 0.375]
+    assert [point.gain.mean for point in report.curve if point.gain] == [0.5, -0.25, -0.25]
+    assert [bool(point.reason) for point in report.curve] == [False, False, True, True]
+    assert report.rl_gain is not None
+    assert report.rl_gain.mean == 0.5, "of the best, not of the last"
+    assert "θ_1 minus θ_0 is +0.500" in report.verdict
+    assert "chosen on these contexts" in report.verdict
+
+
+async def test_only_confidence_is_better(system: System) -> None:
+    scripted(system, [1, 1, 2, 3])
+    run = await ended(system, "better")
+    assert [p.gate.value for p in await system.policies(run)] == ["passed", "refused", "passed", "passed"]
+    scripted(system, [1, 1, 1, 1])
+    run = await ended(system, "not_worse", request_id="equal")
+    assert {p.gate.value for p in await system.policies(run)} == {"passed"}, "an equal one has learned from more"
+    scripted(system, [1, 2, 3, 3])
+    run = await ended(system, "better", request_id="one", contexts=1)
+    assert {p.gate.value for p in (await system.policies(run))[1:]} == {"refused"}, "one context gives no interval"
+
+
+async def test_a_policy_that_forgot_too_much_is_not_scored(system: System) -> None:
+    scripted(system, [0, 3, 3, 3])
+    system.services.lost = lambda subject: 0.9
+    run = await ended(system, "not_worse")
+    start, *made = await system.policies(run)
+    assert {policy.gate for policy in made} == {GateState.REFUSED}
+    assert all("max_forgetting" in policy.gate_reason for policy in made)
+    scored = {t.policy for t in await system.trials(run) if t.phase is TrialPhase.HELD_OUT}
+    assert scored == {start.name}
+
+
+async def test_killed_over_and_over_it_keeps_the_same_best(system: System) -> None:
+    script, gate = [0, 2, 1, 3], {"held_out": "not_worse"}
+    scripted(system, script)
+    async with system.working():
+        calm = await system.until(await system.create(request_id="calm", gate=gate, **CONFIG))
+    scripted(system, script)
+    run = await system.create(request_id="shaken", gate=gate, **CONFIG)
+    chance, kills = random.Random(7), 0
+    while not (await system.run(run)).state.terminal:
+        async with system.working(writes=chance.randrange(2, 24), lease=0.1) as database:
+            ending = asyncio.create_task(system.until(run))
+            dying = asyncio.create_task(database.died.wait())
+            await asyncio.wait([ending, dying], return_when=asyncio.FIRST_COMPLETED)
+            kills += dying.done()
+            ending.cancel()
+            dying.cancel()
+    over = await system.run(run)
+    assert kills >= 3
+    assert over.state is RunState.SUCCEEDED
+    await assert_counted_once(system, over)
+    assert await outcome(system, over) == await outcome(system, calm)
+    spent = [sum((p.usage.train_tokens for p in await system.policies(one)), 0) for one in (calm, over)]
+    assert spent[0] == spent[1] == 30
+
+
+async def test_a_comparison_that_cannot_be_made_is_refused_before_the_run(system: System) -> None:
+    gate, plain = {"held_out": "not_worse"}, records()
+    for word, changes in {
+        "held_out.samples is 0": {"held_out": {"samples": 0}},
+        "no held-out context": {"dataset": records(4, 0)},
+        "an adaptation": {"task": "adapt"},
+        "not one of editor.arms": {"editor": {"arms": ["base"]}, "selection": {"learn_from": ["base"]}},
+    }.items():
+        with pytest.raises(InvalidConfig, match=word):
+            await system.create(request_id=word, gate=gate, **{"dataset": plain, **changes})
+
+
+async def test_duplicates_are_trained_on_once_if_the_config_asks(system: System) -> None:
+    system.services.text = lambda context, index, seed: f"good  edit {index // 2}" if index else "good edit 0"
+    rule = {"rule": "positive", "must_beat_passage_only": False, "must_gain": False}
+    plain = {"rounds": 1, "contexts_per_round": 2, "editor": {"k": 3}, "selection": rule}
+    system.services.outcome = lambda subject, query: Outcome.CORRECT if subject else Outcome.INCORRECT
+    taught = []
+    for drop in (False, True):
+        async with system.working():
+            config = {**plain, "m_step": {"drop_duplicates": drop}}
+            run = await system.until(await system.create(request_id=str(drop), **config))
+        taught.append(system.services.taught[-1])
+        assert len((await system.policies(run))[1].trials) == len(taught[-1])
+    assert taught == [["good edit 0 base", "good  edit 0 base", "good  edit 1 base"] * 2] + [
+        ["good edit 0 base", "good  edit 1 base"] * 2
+    ]
