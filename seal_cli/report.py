@@ -13,7 +13,7 @@ from rich.text import Text
 
 from seal_cli.console import duration, out
 from seal_cli.continual import CONTINUAL_LEGEND, continual_facts, matrix_table
-from seal_cli.cost import STAGES, arm_cost_facts, cost_facts
+from seal_cli.cost import STAGES, arm_cost_facts, cost_facts, power_line
 from sealkit.resources import Estimate, GateState, PolicyVersion, ReportRow, Run, RunReport
 
 SPLITS = {
@@ -41,6 +41,9 @@ def print_report(run: Run, report: RunReport, store: Path | None) -> None:
         out.print(_accuracy_table(split, [row for row in report.rows if row.split == split]))
     out.print(Text(LEGEND, style="dim"))
     out.print()
+    if len(report.curve) > 1:
+        out.print(_curve_table(report))
+        out.print()
     if report.continual and (table := matrix_table(report.continual)):
         out.print(table)
         out.print(Text(CONTINUAL_LEGEND, style="dim"))
@@ -77,6 +80,30 @@ def _accuracy_table(split: str, rows: Iterable[ReportRow]) -> Table:
     return table
 
 
+def _curve_table(report: RunReport) -> Table:
+    """Every policy on the held-out contexts, and whether the run continued from it."""
+    table = Table(
+        title="Policies on the held-out contexts, each against the best before it",
+        title_justify="left",
+        title_style="bold",
+        header_style="dim",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+    )
+    for name in ("", "accuracy", "difference", "95 % interval", ""):
+        table.add_column(name, justify="left" if not name else "right")
+    for index, point in enumerate(report.curve):
+        gain = point.gain
+        table.add_row(
+            f"θ_{index}",
+            f"{point.accuracy.mean:.3f}" if point.accuracy else "–",
+            f"{gain.mean:+.3f}" if gain else "",
+            f"{gain.low:+.3f} – {gain.high:+.3f}" if gain else "",
+            "" if point.adopted else escape(f"not adopted: {point.reason}"),
+        )
+    return table
+
+
 def _facts(report: RunReport, store: Path | None) -> RenderableType:
     table = Table.grid(padding=(0, 2))
     table.add_column(style="dim")
@@ -106,8 +133,10 @@ def _fact_rows(report: RunReport, store: Path | None) -> Iterable[tuple[str, str
     if report.arm_gains:
         yield from arm_cost_facts(report.arm_costs)
     if report.policies:
-        published = [policy for policy in report.policies if policy.gate is not GateState.REFUSED]
-        yield "policies", " → ".join(policy.name for policy in published)
+        adopted = [policy for policy in report.policies if policy.gate.adopted]
+        yield "policies", " → ".join(policy.name for policy in adopted)
+    if report.power:
+        yield "can show", power_line(report.power)
     if store:
         yield "adapters", f"{store / 'adapters'} (PEFT's format)"
 

@@ -10,9 +10,9 @@ one half, so that their differences vary by as much as one policy's scores.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from statistics import stdev
+from statistics import fmean, stdev
 
-from controller.rules.scores import policy_scores
+from controller.rules.scores import Scores, policy_scores
 from sealkit.resources import Power, Trial
 from sealkit.stats import detectable, spread
 
@@ -29,6 +29,17 @@ def planned_power(contexts: int, samples: int, variances: tuple[float, float] | 
     return _power(contexts, samples, (between + within / samples) ** 0.5, measured=variances is not None)
 
 
+def recorded_variances(trials: Sequence[Trial]) -> tuple[float, float] | None:
+    """Variances of self-edits' scores between and within contexts, the mean over the policies that wrote them; None if
+    too little is recorded."""
+    policies = sorted({trial.policy for trial in trials})
+    found = [variances for name in policies if (variances := _variances(policy_scores(trials, name)))]
+    if not found:
+        return None
+    between, within = (fmean(column) for column in zip(*found, strict=True))
+    return between, within
+
+
 def power_of_run(held_out: Sequence[Trial], adopted: Sequence[str]) -> Power | None:
     """The power of the comparison of the last scored of the `adopted` policies with the first. With only one policy
     scored: that of a comparison with another, by its own variances. None with fewer than two contexts."""
@@ -39,9 +50,13 @@ def power_of_run(held_out: Sequence[Trial], adopted: Sequence[str]) -> Power | N
     shared = sorted(first.by_context.keys() & last.by_context.keys())
     samples = max(len(last.by_context[context]) for context in last.by_context)
     if len(scores) < 2 or len(shared) < 2:
-        return planned_power(len(first.by_context), samples, spread(list(first.by_context.values())))
+        return planned_power(len(first.by_context), samples, _variances(first))
     differences = [last.means()[context] - first.means()[context] for context in shared]
     return _power(len(shared), samples, stdev(differences), measured=True)
+
+
+def _variances(scores: Scores) -> tuple[float, float] | None:
+    return spread(list(scores.by_context.values()))
 
 
 def _power(contexts: int, samples: int, deviation: float, *, measured: bool) -> Power:
