@@ -85,11 +85,11 @@ def estimate_facts(estimate: RunEstimate) -> Iterable[tuple[str, str]]:
 
 def power_line(power: Power) -> str:
     """One sentence: the smallest difference of two policies that a run can show."""
-    by = "measured" if power.measured else "assumed; no trial like these is recorded yet"
+    by = "measured" if power.measured else "assumed"
     return (
-        f"a difference of two policies of {power.detectable:.2f} or more, with 80 % probability: {power.contexts} "
-        f"held-out contexts, {power.samples} self-edit{'s' * (power.samples != 1)} each; four times the contexts show "
-        f"half of it (standard deviation of the differences {power.deviation:.2f}, {by})"
+        f"a difference of {power.detectable:.2f} or more between two policies, with 80 % probability: {power.contexts} "
+        f"held-out contexts with {power.samples} self-edit{'s' * (power.samples != 1)} each (standard deviation of the "
+        f"differences {power.deviation:.2f}, {by}); half of it with four times the contexts"
     )
 
 

@@ -90,16 +90,16 @@ def _curve_table(report: RunReport) -> Table:
         box=box.SIMPLE_HEAD,
         pad_edge=False,
     )
-    for name in ("", "accuracy", "difference", "95 % interval", ""):
-        table.add_column(name, justify="left" if not name else "right")
+    for name in ("", "accuracy", "95 % interval", "difference", ""):
+        table.add_column(name, justify="right" if name else "left")
     for index, point in enumerate(report.curve):
-        gain = point.gain
+        mean, gain = point.accuracy, point.gain
         table.add_row(
             f"θ_{index}",
-            f"{point.accuracy.mean:.3f}" if point.accuracy else "–",
-            f"{gain.mean:+.3f}" if gain else "",
-            f"{gain.low:+.3f} – {gain.high:+.3f}" if gain else "",
-            "" if point.adopted else escape(f"not adopted: {point.reason}"),
+            f"{mean.mean:.3f}" if mean else "–",
+            f"{mean.low:.3f} – {mean.high:.3f}" if mean else "",
+            escape(f"{gain.mean:+.3f} [{gain.low:+.3f}, {gain.high:+.3f}]") if gain else "",
+            "" if point.adopted else "not adopted",
         )
     return table
 
@@ -121,6 +121,9 @@ def _fact_rows(report: RunReport, store: Path | None) -> Iterable[tuple[str, str
     for index, policy in enumerate(report.policies):
         if policy.forgetting is not None:
             yield f"forgetting by θ_{index}", _forgot(policy)
+    for index, point in enumerate(report.curve):
+        if point.reason:
+            yield f"θ_{index} is not adopted", point.reason
     if report.continual:
         yield from continual_facts(report.continual)
     if report.stage_seconds:
