@@ -48,7 +48,8 @@ def detectable(deviation: float, n: int) -> float:
     if n < 2:
         raise ValueError(f"{n} difference has no standard deviation")
     multiplier = stdtrit(n - 1, (1 + CONFIDENCE) / 2) + stdtrit(n - 1, POWER)
-    return float(multiplier) * deviation / n**0.5
+    error: float = deviation / n**0.5
+    return float(multiplier) * error
 
 
 def spread(groups: Sequence[Sequence[float]]) -> tuple[float, float] | None:

@@ -26,7 +26,19 @@ from sealkit.types import digest_of
 _STOPPED = (RunState.FAILED, RunState.CANCELLED, RunState.PAUSED)
 _KEPT = {"rows", "curve", "verdict", "rl_gain", "arm_gains", "power", "trial_counts", "kept", "wall_seconds", "usage"}
 """The fields of the report in the record."""
-COLUMNS = ("round", "phase", "state", "context", "editor", "policy", "index", "accuracy", "baseline", "selected", "edit")
+COLUMNS = (
+    "round",
+    "phase",
+    "state",
+    "context",
+    "editor",
+    "policy",
+    "index",
+    "accuracy",
+    "baseline",
+    "selected",
+    "edit",
+)
 """Of a trial in the record: `policy` counts within the run; `edit` is a digest of the self-edit's text."""
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from statistics import fmean
 
@@ -37,9 +38,9 @@ def note(runs: Sequence[Results]) -> str:
     seconds = fmean(run.about["report"]["wall_seconds"] for run in runs)
     waiting = f" Not finished: seed {', '.join(unfinished)}." if unfinished else ""
     return (
-        f"Seeds {seeds}; {len(runs[0].policies[0])} held-out tasks a seed, {config['held_out']['samples']} self-edits of "
-        f"each policy on each; {config['rounds']} rounds of {config['contexts_per_round']} tasks, {config['editor']['k']} "
-        f"self-edits on each; m_step.start_from = {config['m_step']['start_from']}, selection.rule = "
+        f"Seeds {seeds}; {len(runs[0].policies[0])} held-out tasks a seed, {config['held_out']['samples']} self-edits "
+        f"of each policy on each; {config['rounds']} rounds of {config['contexts_per_round']} tasks, "
+        f"{config['editor']['k']} self-edits on each; m_step.start_from = {config['m_step']['start_from']}, selection.rule = "
         f"{config['selection']['rule']}, gate.held_out = {config['gate']['held_out']}. Means over tasks with 95 % "
         f"intervals. {about['machine']}, shared with other work, {about['date']}; "
         f"{seconds / 60:.0f} minutes a run.{waiting}"
@@ -52,12 +53,12 @@ def curve_table(runs: Sequence[Results]) -> str:
     heads = [*LABELS.values(), *(f"θ_{number}" for number in range(most))]
     lines = [f"| seed | n | {' | '.join(heads)} |", "|---" * (len(heads) + 2) + "|"]
     for run in runs:
-        cells = [figures(run.others.get(name, {})) for name in LABELS]
+        cells = [figures(_other(name, run)) for name in LABELS]
         cells += [_policy_cell(run, number) for number in range(most)]
         lines.append(f"| {run.seed} | {len(run.policies[0])} | {' | '.join(cells)} |")
     if len(runs) > 1:
-        cells = [figures(pooled(runs, lambda run, name=name: run.others.get(name, {}))) for name in LABELS]
-        cells += [figures(pooled(runs, lambda run, number=number: _of(run, number))) for number in range(most)]
+        cells = [figures(pooled(runs, partial(_other, name))) for name in LABELS]
+        cells += [figures(pooled(runs, partial(_of, number))) for number in range(most)]
         lines.append(f"| all | {len(pooled(runs, lambda run: run.policies[0]))} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -71,7 +72,7 @@ def gain_table(runs: Sequence[Results]) -> str:
     groups = [(str(run.seed), [run]) for run in runs] + ([("all", list(runs))] if len(runs) > 1 else [])
     for seed, group in groups:
         first, best = pooled(group, lambda run: run.policies[0]), pooled(group, lambda run: run.best)
-        oracle = pooled(group, lambda run: run.others.get("oracle", {}))
+        oracle = pooled(group, partial(_other, "oracle"))
         for name, scores in ROWS.items():
             own = pooled(group, scores)
             times = fmean(own.values()) / start if (start := fmean(first.values())) else float("nan")
@@ -136,7 +137,7 @@ def plot(runs: Sequence[Results], file: Path) -> None:
                     markerfacecolor=line.get_color() if adopted else "white",
                 )
         for (name, label), style in zip(LABELS.items(), (":", "-.", "--"), strict=True):
-            scores = pooled(runs, lambda run, name=name: run.others.get(name, {}))
+            scores = pooled(runs, partial(_other, name))
             if scores:
                 axes.axhline(fmean(scores.values()), linestyle=style, color="grey", label=label)
         axes.set(xlabel="round", ylabel="accuracy on the held-out tasks", ylim=(0, 1))
@@ -145,9 +146,13 @@ def plot(runs: Sequence[Results], file: Path) -> None:
 
 
 def _policy_cell(run: Results, number: int) -> str:
-    cell = figures(_of(run, number))
+    cell = figures(_of(number, run))
     return cell if number >= len(run.gates) or run.gates[number].adopted else f"({cell})"
 
 
-def _of(run: Results, number: int) -> Scores:
+def _other(name: str, run: Results) -> Scores:
+    return run.others.get(name, {})
+
+
+def _of(number: int, run: Results) -> Scores:
     return run.policies[number] if number < len(run.policies) else {}

@@ -62,7 +62,9 @@ class Results:
 
 def read(folder: Path, table: str, variant: str) -> list[Results]:
     """The recorded runs of a table's variant, by seed."""
-    found = [results_of(json.loads(file.read_text(encoding="utf-8"))) for file in folder.glob(f"{table}-{variant}-*.json")]
+    found = [
+        results_of(json.loads(file.read_text(encoding="utf-8"))) for file in folder.glob(f"{table}-{variant}-*.json")
+    ]
     return sorted(found, key=lambda results: results.seed)
 
 

@@ -13,8 +13,8 @@ from statistics import fmean
 from typing import Any
 
 from controller.db.rates import Rates, Took
-from controller.report.power import planned_power, recorded_variances
 from controller.db.runs import NewRun, RunPlan
+from controller.report.power import planned_power, recorded_variances
 from controller.rules.setup import Setup, make_setup
 from sealkit.config import RunConfig
 from sealkit.domains.base import Context

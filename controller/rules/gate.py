@@ -81,9 +81,7 @@ def pending(made: PolicyVersion, config: GateConfig) -> PolicyVersion:
     return made.changed(gate=GateState.PENDING, gate_reason="it is being compared on the held-out contexts")
 
 
-def compared(
-    theta: PolicyVersion, made: PolicyVersion, trials: Sequence[Trial], config: GateConfig
-) -> PolicyVersion:
+def compared(theta: PolicyVersion, made: PolicyVersion, trials: Sequence[Trial], config: GateConfig) -> PolicyVersion:
     """The pending policy with its score on the held-out contexts and the gate's decision. `trials`: those that scored
     it, and those that scored `theta`, the best policy so far. Refused if there is no context to compare them on."""
     scores = policy_scores(trials, made.name)

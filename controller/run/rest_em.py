@@ -6,8 +6,8 @@
 
 Additions to the paper: training on the raw passage with each group's budget, the score of every policy on held-out
 contexts, and the gate, which refuses a policy that forgot too much or, if the config asks, is no better than θ_t, so
-that θ is always the best policy so far. The run can stop at any line and be started again from the top: each step of `RunSteps` finds in the
-database what was done before, and continues from there.
+that θ is always the best policy so far. The run can stop at any line and be started again from the top: each step of
+`RunSteps` finds in the database what was done before, and continues from there.
 """
 
 from __future__ import annotations
@@ -61,13 +61,18 @@ async def m_step(run: RunSteps, t: int, theta: PolicyVersion, kept: list[Trial])
     made = await run.made_policy(t, theta) if kept else theta
     if scored := made.gate is GateState.PENDING:
         await run.stage(t, "comparison")
-        trials = [*await score(run, theta), *await score(run, made)]
+        trials = [*await scoring_trials(run, theta), *await scoring_trials(run, made)]
         made = compared(theta, made, trials, run.config.gate)
     return await run.close_round(t, theta, made, kept=len(kept), scored=scored)
 
 
-async def score(run: RunSteps, theta: PolicyVersion) -> list[Trial]:
-    """Scores θ's self-edits on held-out contexts, with the same seeds for every θ; returns the trials."""
+async def score(run: RunSteps, theta: PolicyVersion) -> None:
+    """Scores θ's self-edits on held-out contexts."""
+    await scoring_trials(run, theta)
+
+
+async def scoring_trials(run: RunSteps, theta: PolicyVersion) -> list[Trial]:
+    """The ended trials that score θ's self-edits on held-out contexts, with the same seeds for every θ."""
     t = run.round_that_made(theta)
     groups = await gather_or_cancel(
         *(group_of(run, t, TrialPhase.HELD_OUT, theta, context) for context in run.held_out)
