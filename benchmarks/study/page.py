@@ -40,8 +40,8 @@ def note(runs: Sequence[Results]) -> str:
     return (
         f"Seeds {seeds}; {len(runs[0].policies[0])} held-out tasks a seed, {config['held_out']['samples']} self-edits "
         f"of each policy on each; {config['rounds']} rounds of {config['contexts_per_round']} tasks, "
-        f"{config['editor']['k']} self-edits on each; m_step.start_from = {config['m_step']['start_from']}, selection.rule = "
-        f"{config['selection']['rule']}, gate.held_out = {config['gate']['held_out']}. Means over tasks with 95 % "
+        f"{config['editor']['k']} self-edits on each; m_step.start_from = {config['m_step']['start_from']}, "
+        f"selection.rule = {config['selection']['rule']}, gate.held_out = {config['gate']['held_out']}. Means over tasks with 95 % "
         f"intervals. {about['machine']}, shared with other work, {about['date']}; "
         f"{seconds / 60:.0f} minutes a run.{waiting}"
     )
