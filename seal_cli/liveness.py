@@ -47,5 +47,5 @@ def missing_services(layout: Layout) -> str:
         return ""  # every command that needs the file reports this itself
     if state is None:
         return "the stack was stopped (another start may take another port: `seal runs watch` then finds the run again)"
-    dead = [record.name for record in state.services if not process.is_alive(record)]
+    dead = [record.name for record in state.services if process.has_ended(record)]
     return f"{' and '.join(dead)} died" if dead else ""

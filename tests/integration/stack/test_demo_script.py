@@ -47,5 +47,5 @@ def test_a_stack_that_ran_before_stays(stack: RunningStack) -> None:
     assert interrupted_demo(stack.environment)[0] == 130
     assert before is not None
     assert stack.layout.read_state() == before
-    assert all(process.is_alive(record) for record in before.services)
+    assert all(process.is_running(record) for record in before.services)
     assert stack.seal("runs", "list").stdout.split("\t")[2] == "cancelled"

@@ -21,7 +21,7 @@ pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
 def alive(layout: Layout) -> dict[str, int]:
     """Pids of the services that run, by name."""
     state = layout.read_state()
-    return {r.name: r.pid for r in (state.services if state else ()) if process.is_alive(r)}
+    return {r.name: r.pid for r in (state.services if state else ()) if process.is_running(r)}
 
 
 def wait_for(condition: object, seconds: float = 60) -> None:
@@ -76,7 +76,7 @@ def test_two_starts_at_once_make_one_stack_that_lives_from_up_to_down(
     assert records is not None
     stopped = seal("down")
     assert (stopped.returncode, "stopped" in stopped.stderr) == (0, True)
-    assert not any(process.is_alive(record) for record in records.services)
+    assert all(process.has_ended(record) for record in records.services)
     assert not layout.state_file.exists()
     assert "no stack was running" in seal("down").stderr
 
@@ -153,7 +153,7 @@ def test_an_interrupted_start_leaves_nothing(
     starting.communicate(timeout=60)
     assert starting.returncode == 130
     assert records is not None
-    assert not any(process.is_alive(record) for record in records.services)
+    assert all(process.has_ended(record) for record in records.services)
 
 
 def test_a_killed_start_is_taken_over_and_in_the_foreground_a_death_ends_all(
