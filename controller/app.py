@@ -24,6 +24,7 @@ from controller.services import Services
 from controller.settings import ControllerSettings
 from controller.trial.concurrency_limit import ConcurrencyLimit
 from controller.trial.worker import Worker
+from controller.waits import Waits
 from sealkit.errors import InvalidConfig, SealError, Unavailable
 from sealkit.observability.metrics import watch_disk
 from sealkit.queue import Queue
@@ -120,18 +121,25 @@ class App:
 
     async def _work(self, heartbeats: Heartbeats, services: Services) -> None:
         settings, plugins = self._settings, self._settings.domain_plugins
+        waits = Waits(self._database)
         worker = Worker(
             database=self._database,
             queue=self._queue,
             services=services,
             heartbeats=heartbeats,
+            waits=waits,
             concurrency=settings.worker_concurrency,
             max_deliveries=settings.max_deliveries,
             plugins=plugins,
             limit=self._limit,
         )
         driver = Driver(
-            database=self._database, queue=self._queue, services=services, heartbeats=heartbeats, plugins=plugins
+            database=self._database,
+            queue=self._queue,
+            services=services,
+            heartbeats=heartbeats,
+            waits=waits,
+            plugins=plugins,
         )
         try:
             await run_with_background(heartbeats.keep(), worker.run(), driver.run())

@@ -185,6 +185,13 @@ class RunStateChanged(Value):
     error: Fault | None = None
 
 
+class RunWaiting(Value):
+    """The run waits for what `error` names, or goes on if there is none. `doing`: what was tried."""
+
+    doing: str
+    error: Fault | None = None
+
+
 class StageStarted(Value):
     round: int
     stage: str
@@ -205,7 +212,7 @@ class RoundFinished(Value):
     policy: str
 
 
-EventKind = RunStateChanged | StageStarted | TrialFinished | PolicyTrained | RoundFinished
+EventKind = RunStateChanged | RunWaiting | StageStarted | TrialFinished | PolicyTrained | RoundFinished
 
 
 class Event(Value):

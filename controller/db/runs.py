@@ -22,7 +22,7 @@ from sealkit.domains.base import Context
 from sealkit.errors import RequestIdReused, RunNotResumable, UnknownPolicy, UnknownRun
 from sealkit.names import run_name
 from sealkit.observability import tracing
-from sealkit.resources import Budget, Fault, Run, RunState, RunStateChanged, StageStarted
+from sealkit.resources import Budget, Fault, Run, RunState, RunStateChanged, RunWaiting, StageStarted
 from sealkit.types import Value, digest_of
 
 
@@ -215,6 +215,13 @@ def stage(connection: Connection, lease: RunLease, round_index: int, name: str) 
     if row.stage != words:
         connection.execute(update(runs).where(runs.c.run_id == lease.run_id).values(stage=words))
         events.append(connection, lease.run_id, StageStarted(round=round_index, stage=name))
+
+
+def waits(connection: Connection, run_id: str, kind: RunWaiting) -> None:
+    """Tells that a run waits, or that it goes on. Nothing is told of a run that does not run."""
+    query = select(runs.c.state).where(runs.c.run_id == run_id).with_for_update()
+    if connection.scalar(query) == RunState.RUNNING:
+        events.append(connection, run_id, kind)
 
 
 def keep_base_answers(connection: Connection, lease: RunLease, answers: Mapping[str, Any]) -> None:

@@ -25,6 +25,7 @@ from controller.run.rest_em import rest_em
 from controller.run.steps import RunSteps
 from controller.services import Services
 from controller.trial.dispatcher import RERUNS
+from controller.waits import Waits
 from sealkit.errors import SealError, Unavailable
 from sealkit.faults import fault_of
 from sealkit.observability import tracing
@@ -47,9 +48,11 @@ class Driver:
         queue: Queue,
         services: Services,
         heartbeats: Heartbeats,
+        waits: Waits,
         plugins: tuple[str, ...] = (),
     ) -> None:
         self._database = database
+        self._waits = waits
         self._queue = queue
         self._services = services
         self._heartbeats = heartbeats
@@ -92,7 +95,7 @@ class Driver:
 
     async def _drive(self, lease: RunLease) -> None:
         """Executes a run to its end; waits while a dependency is unavailable."""
-        with bound_contextvars(run=lease.run):
+        with bound_contextvars(run=lease.run), self._waits.of(lease.run_id):
             log.info("driving", token=lease.token)
             pause = backoff()
             while True:

@@ -13,6 +13,7 @@ from functools import partial
 import structlog
 from sqlalchemy import Connection
 
+from controller import waits
 from controller.db import contexts, events, policies, runs, trials
 from controller.db.access import FULL_ACCESS
 from controller.db.database import Database
@@ -41,6 +42,7 @@ log = structlog.get_logger(__name__)
 
 _POLL_SECONDS = 0.5
 _COLLECT_SECONDS = 0.02
+_QUEUEING = "queueing trials"
 
 
 class RunSteps:
@@ -161,6 +163,7 @@ class RunSteps:
             await self._put(new)
         except Unavailable as error:
             log.warning("trials not queued yet", trials=len(new), message=error.message)
+            await waits.failed(_QUEUEING, error)
         heard = [self._ended.setdefault(name, asyncio.Event()) for name in names]
         for name in await self._database.read(trials.ended, names):
             self._ended[name].set()
@@ -309,8 +312,10 @@ class RunSteps:
         while True:
             try:
                 await self._reconcile()
+                await waits.answered(_QUEUEING)
             except Unavailable as error:
                 log.warning("not reconciled", message=error.message)
+                await waits.failed(_QUEUEING, error)
             await asyncio.sleep(every_seconds)
 
     async def _reconcile(self) -> None:
