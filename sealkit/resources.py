@@ -97,6 +97,8 @@ class Run(Value):
     progress: RunProgress = RunProgress()
     tenant: str = ""
     """The owning tenant; empty: only admins."""
+    active_seconds: float = 0.0
+    """Seconds in which a worker drove it, by the workers' monotonic clocks."""
     unread_config: tuple[str, ...] = ()
     """Keys of `config` that the controller's version cannot read; with any, the run cannot continue."""
 

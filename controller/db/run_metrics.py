@@ -174,7 +174,7 @@ def _usage(connection: Connection, run_id: str) -> Iterator[Sample]:
 
 def _policies(connection: Connection, run_id: str) -> Iterator[Sample]:
     rows = connection.execute(
-        select(policies).where(policies.c.run_id == run_id).order_by(policies.c.create_time)
+        select(policies).where(policies.c.run_id == run_id).order_by(policies.c.version)
     ).all()
     published = [row.version for row in rows if row.gate != GateState.REFUSED]
     if published:

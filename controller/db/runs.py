@@ -367,5 +367,6 @@ def _run(row: Row[Any]) -> Run:
         error=Fault.from_stored(row.error) if row.error else None,
         progress=events.progress_of(row),
         tenant=row.tenant,
+        active_seconds=row.active_seconds,
         unread_config=read_stored_config(row.config).unread,
     )

@@ -178,6 +178,7 @@ class Run(_message.Message):
     PROGRESS_FIELD_NUMBER: _builtins.int
     TENANT_FIELD_NUMBER: _builtins.int
     UNREAD_CONFIG_FIELD_NUMBER: _builtins.int
+    ACTIVE_SECONDS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name, `runs/{id}`."""
     display_name: _builtins.str
@@ -186,6 +187,8 @@ class Run(_message.Message):
     """State."""
     tenant: _builtins.str
     """The owning tenant; empty: only admins. Output only."""
+    active_seconds: _builtins.float
+    """Seconds in which a worker drove it, by monotonic clocks. Output only."""
     @_builtins.property
     def config(self) -> _struct_pb2.Struct:
         """The resolved config, with every default filled in, as stored by the version that accepted the run."""
@@ -230,10 +233,11 @@ class Run(_message.Message):
         progress: Global___RunProgress | None = ...,
         tenant: _builtins.str = ...,
         unread_config: _abc.Iterable[_builtins.str] | None = ...,
+        active_seconds: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["config", b"config", "create_time", b"create_time", "end_time", b"end_time", "error", b"error", "progress", b"progress", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["config", b"config", "create_time", b"create_time", "display_name", b"display_name", "end_time", b"end_time", "error", b"error", "name", b"name", "progress", b"progress", "start_time", b"start_time", "state", b"state", "tenant", b"tenant", "unread_config", b"unread_config"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_seconds", b"active_seconds", "config", b"config", "create_time", b"create_time", "display_name", b"display_name", "end_time", b"end_time", "error", b"error", "name", b"name", "progress", b"progress", "start_time", b"start_time", "state", b"state", "tenant", b"tenant", "unread_config", b"unread_config"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1133,7 +1137,7 @@ class RunReport(_message.Message):
     verdict: _builtins.str
     """Whether the RL step helped, and one sentence for the comparison with each other editor."""
     wall_seconds: _builtins.float
-    """Seconds from start to end."""
+    """Seconds in which a worker drove the run, so without pauses."""
     @_builtins.property
     def rows(self) -> _containers.RepeatedCompositeFieldContainer[Global___ReportRow]:
         """Accuracies, in reading order."""
