@@ -111,7 +111,7 @@ def follow_to_end(client: SealClient, name: str, data: Path | None, *, cancel_on
 
     `data` is the embedded stack's data folder; None for any other controller.
     """
-    from seal_cli.console import err
+    from seal_cli.console import err, say
     from seal_cli.follow import follow
     from seal_cli.liveness import report_dead_services
     from seal_cli.report import print_report
@@ -119,7 +119,7 @@ def follow_to_end(client: SealClient, name: str, data: Path | None, *, cancel_on
 
     try:
         with report_dead_services(data):
-            follow(client.watch_run(name))
+            follow(client.watch_run(name, on_wait=lambda error: say(f"waiting for the controller: {error.message}")))
     except KeyboardInterrupt:
         if cancel_on_interrupt:
             client.cancel_run(name)
