@@ -61,27 +61,33 @@ async def _queue(settings: Settings, shown: str) -> Line:
 
 
 async def check_sql(settings: Settings) -> list[Line]:
-    """Whether the database answers."""
+    """Whether the database answers and may be written to."""
     url = settings.get("CONTROLLER_DATABASE_URL")
     try:
         shown = make_url(url).render_as_string(hide_password=True)
     except SQLAlchemyError:
         return [Line("sql", False, "SEAL_CONTROLLER_DATABASE_URL is not a database URL", "see docs/operations.md")]
 
-    def ask() -> None:
+    def read_only() -> bool:
         engine = create_engine(url)
         try:
             with engine.connect() as connection:
                 connection.execute(text("SELECT 1"))
+                asked = connection.dialect.name == "postgresql"  # SQLite says it only when it is written to
+                return asked and connection.scalar(text("SHOW transaction_read_only")) == "on"
         finally:
             engine.dispose()
 
     try:
-        await asyncio.to_thread(ask)
+        refuses = await asyncio.to_thread(read_only)
     except (SQLAlchemyError, OSError, ImportError) as error:
         said = str(getattr(error, "orig", None) or error).splitlines()[0]
         fix = "start the database, or fix SEAL_CONTROLLER_DATABASE_URL; SQLite's folder must exist and be writable"
         return [Line("sql", False, f"{shown}: {said}", fix)]
+    if refuses:
+        return [
+            Line("sql", False, f"{shown} is read-only", "name the primary, or end its default_transaction_read_only")
+        ]
     return [Line("sql", True, shown)]
 
 
