@@ -152,7 +152,7 @@ class Worker:
             attempts.take,
             delivery.body,
             self._heartbeats.worker_id,
-            previous=delivery.previous,
+            previous=await self._lost_by(delivery),
             max_deliveries=self._max_deliveries,
         )
         if isinstance(taken, Untaken):
@@ -174,6 +174,14 @@ class Worker:
             else:
                 tracing.note({"seal.state": result.state.value})
                 await self._end(taken.lease, result, delivery)
+
+    async def _lost_by(self, delivery: Delivery) -> str | None:
+        """The worker that a claimed delivery is taken from, if it is dead. A living one keeps its trial: its message
+        only looks idle, because Redis counts by the wall clock."""
+        if delivery.previous is None:
+            return None
+        dead = await retry_until_available(self._heartbeats.dead, doing="reading the heartbeats")
+        return delivery.previous if delivery.previous in dead else None
 
     async def _result(self, taken: Taken) -> Result | None:
         """How the trial ended; None if it should be tried again."""

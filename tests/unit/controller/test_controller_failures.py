@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import UTC, datetime
 from itertools import count
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 
 from sealkit.errors import NonFiniteLoss
+from sealkit.queue import Delivery, Queue
 from sealkit.resources import RunState, TrialState
 from tests.unit.controller.controller_fakes import records
 from tests.unit.controller.controller_system import System
@@ -75,3 +77,28 @@ async def test_policies_are_in_the_order_of_their_versions_whatever_the_clock_sa
     assert [policy.version for policy in found] == list(range(len(found)))
     assert found[0].create_time > found[-1].create_time
     assert run.active_seconds > 0, "counted to its end, by the monotonic clock"
+
+
+async def test_a_step_of_redis_clock_takes_no_trial_from_a_living_worker(
+    system: System, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a step ahead every message looks idle for hours."""
+    idle = Queue.take_idle
+
+    async def after_the_step(self: Queue, streams: Any, count: int, *, idle_seconds: float) -> list[Delivery]:
+        found = await idle(self, streams, count, idle_seconds=0)
+        claimed.extend(found)
+        return found
+
+    async def before(call: str, _: str) -> None:
+        if call == "train":
+            await asyncio.sleep(0.05)
+
+    claimed: list[Delivery] = []
+    system.services.before = before
+    async with system.working(concurrency=2), system.working(concurrency=2):
+        monkeypatch.setattr(Queue, "take_idle", after_the_step)
+        run = await system.until(await system.create(rounds=1))
+    assert run.state is RunState.SUCCEEDED
+    assert claimed, "each took messages of the other"
+    assert {(trial.attempts, trial.late_results) for trial in await system.trials(run)} == {(1, 0)}
