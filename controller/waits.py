@@ -6,6 +6,7 @@ Which run that is comes from the context of the task that waits (`Waits.of`), as
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ import structlog
 
 from controller.db import runs
 from controller.db.database import Database
+from controller.heartbeats import Heartbeats
 from sealkit.errors import QueueFull, SealError, Unavailable
 from sealkit.faults import fault_of
 from sealkit.resources import RunWaiting
@@ -83,6 +85,20 @@ class Waits:
             log.warning("wait not told", doing=kind.doing, message=error.message)
             return False
         return True
+
+
+async def tell_of_missing_workers(database: Database, heartbeats: Heartbeats, waits: Waits) -> None:
+    """For an API without a worker: tells every unfinished run that no worker is there; never returns."""
+    doing = "looking for a worker"
+    nobody = Unavailable("no worker is running; start one with `python -m controller worker`, or see its log")
+    while True:
+        await asyncio.sleep(heartbeats.lease_seconds / 4)
+        try:
+            alive = await heartbeats.any_alive()
+            for run_id in await database.read(runs.unfinished):
+                await (waits.answered(run_id, doing) if alive else waits.failed(run_id, doing, nobody))
+        except Unavailable as error:
+            log.warning("workers not looked for", message=error.message)
 
 
 _CURRENT: ContextVar[tuple[Waits, str] | None] = ContextVar("waits", default=None)

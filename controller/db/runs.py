@@ -218,10 +218,15 @@ def stage(connection: Connection, lease: RunLease, round_index: int, name: str) 
 
 
 def waits(connection: Connection, run_id: str, kind: RunWaiting) -> None:
-    """Tells that a run waits, or that it goes on. Nothing is told of a run that does not run."""
-    query = select(runs.c.state).where(runs.c.run_id == run_id).with_for_update()
-    if connection.scalar(query) == RunState.RUNNING:
+    """Tells that a run waits, or that it goes on. Nothing is told of a run that has ended."""
+    state = connection.scalar(select(runs.c.state).where(runs.c.run_id == run_id).with_for_update())
+    if state in states.TAKE_RUN.sources:
         events.append(connection, run_id, kind)
+
+
+def unfinished(connection: Connection) -> list[str]:
+    """Ids of the runs that a worker drives or should."""
+    return list(connection.scalars(select(runs.c.run_id).where(runs.c.state.in_(states.TAKE_RUN.sources))))
 
 
 def keep_base_answers(connection: Connection, lease: RunLease, answers: Mapping[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any, cast
 
 import pytest
@@ -10,8 +11,9 @@ from redis.exceptions import ResponseError
 
 from controller.db import runs
 from controller.db.database import Database
+from controller.heartbeats import Heartbeats
 from controller.retry import retry_until_available
-from controller.waits import Waits
+from controller.waits import Waits, tell_of_missing_workers
 from sealkit.errors import QueueFull, SealError, Unavailable
 from sealkit.queue import Queue
 from sealkit.resources import Event, RunState, RunWaiting
@@ -145,6 +147,33 @@ async def test_a_redis_that_refuses_writes_is_told_and_the_run_goes_on_once_it_t
     assert all(kind.error is None for kind in last.values()), "and that it goes on"
 
 
+async def test_a_run_that_no_worker_drives_is_told(system: System, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As an API without a worker in its process tells it."""
+    monkeypatch.setattr("controller.waits._TOLD_AFTER_SECONDS", 0.0)
+    heartbeats = Heartbeats(system.database, "api", 0.2)
+    looking = asyncio.create_task(
+        tell_of_missing_workers(system.database, heartbeats, Waits(cast("Database", system.database)))
+    )
+    run = await system.create(rounds=1)
+    heard = await _heard(system, run, 1)
+    assert heard[0].error is not None
+    assert "no worker is running" in heard[0].error.message
+    async with system.working(lease=0.2):
+        assert (await system.until(run)).state is RunState.SUCCEEDED
+    assert all(kind.error is None for kind in (await waited(system, run))[1:])
+    looking.cancel()
+    await asyncio.gather(looking, return_exceptions=True)
+
+
+async def _heard(system: System, run: Any, count: int) -> list[RunWaiting]:
+    """What was told, once it is so much."""
+    while True:
+        seen = system.database.notifier.subscribe()
+        if len(found := await waited(system, run)) >= count:
+            return found
+        await system.database.notifier.wait(seen, seconds=0.02)
+
+
 async def test_a_service_that_is_away_is_told(system: System, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("controller.waits._TOLD_AFTER_SECONDS", 0.05)
     away = True
@@ -156,11 +185,7 @@ async def test_a_service_that_is_away_is_told(system: System, monkeypatch: pytes
     system.services.before = before
     run = await system.create(rounds=1)
     async with system.working():
-        told: list[RunWaiting] = []
-        while not told:
-            seen = system.database.notifier.subscribe()
-            told = await waited(system, run)
-            await system.database.notifier.wait(seen, seconds=0.02)
+        told = await _heard(system, run, 1)
         assert (told[0].doing, told[0].error and told[0].error.reason) == ("train", "UNAVAILABLE")
         away = False
         assert (await system.until(run)).state is RunState.SUCCEEDED
