@@ -73,7 +73,7 @@ async def test_policies_are_in_the_order_of_their_versions_whatever_the_clock_sa
     for module in ("controller.db.policies", "controller.run.steps"):
         monkeypatch.setattr(f"{module}.now", lambda: datetime(2026, 1, 31 - next(back), tzinfo=UTC))
     async with system.working():
-        run = await system.until(await system.create(passage_only=False))
+        run = await system.until(await system.create(selection={"must_beat_passage_only": False}))
     found = await system.policies(run)
     assert len(found) > 1
     assert [policy.version for policy in found] == list(range(len(found)))
