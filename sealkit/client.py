@@ -102,7 +102,8 @@ class SealClient(_Client):
 
     def close(self) -> None:
         """Closes the connection; calls in other threads end with Cancelled."""
-        self._channel.close()
+        if "_channel" in self.__dict__:
+            self._channel.close()
 
     def create_run(
         self,
@@ -288,7 +289,8 @@ class AsyncSealClient(_Client):
 
     async def close(self) -> None:
         """Closes the connection; calls under way are cancelled."""
-        await self._channel.close()
+        if "_channel" in self.__dict__:
+            await self._channel.close()
 
     async def create_run(
         self,

@@ -14,12 +14,13 @@ from functools import partial
 from typing import Any
 
 from redis.asyncio import Redis
+from redis.exceptions import AuthenticationError, RedisError, ResponseError
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from sealkit.errors import Unavailable
-from sealkit.redis_url import close, connect, without_password
+from sealkit.redis_url import close, connect
+from sealkit.urls import without_password
 
 _PAGE = 1000
 _GROUP = "workers"
@@ -249,6 +250,10 @@ class Queue:
                 for stream in streams:
                     await self._make_group(stream)
                 return await call()
+        except AuthenticationError as error:  # redis-py derives it from ConnectionError, but the server is there
+            raise Unavailable(
+                f"Redis at {self._shown} refuses the user or password ({error}); set those in SEAL_CONTROLLER_REDIS_URL"
+            ) from error
         except (RedisConnectionError, RedisTimeoutError, OSError) as error:
             raise Unavailable(
                 f"Redis at {self._shown} does not answer ({type(error).__name__}: {error}); "

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from seal_cli.stack.layout import Layout
+from sealkit.urls import socket_url, sqlite_url
 
 MODEL_SERVICES = ("generator", "trainer", "evaluator")
 _DEFAULTS = {
@@ -55,8 +56,8 @@ def read_settings(data: Path) -> Settings:
     if state is None:
         return Settings(values)
     known = {
-        "CONTROLLER_DATABASE_URL": f"sqlite:///{layout.database}",
-        "CONTROLLER_REDIS_URL": f"unix://{layout.socket}?db=0",
+        "CONTROLLER_DATABASE_URL": sqlite_url(layout.database),
+        "CONTROLLER_REDIS_URL": socket_url(layout.socket),
     }
     for record in state.services:
         if record.name in MODEL_SERVICES:

@@ -81,7 +81,7 @@ def _check_port(known: StackState | None, port: int | None, running: Sequence[Se
 
 def down(layout: Layout, say: Say) -> bool:
     """Stops the services that run; True if one did. Journaled data is kept, and the next `up` continues from it."""
-    if not layout.data.exists():
+    if not layout.exists():
         return False
     with layout.locked(lambda: say("another `seal up` or `seal down` runs here; waiting for it")):
         state = layout.read_state()

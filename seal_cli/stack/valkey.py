@@ -37,11 +37,6 @@ def command(folder: Path, socket: Path) -> list[str]:
     return [str(binary), *(word for key, value in options.items() for word in (f"--{key}", value))]
 
 
-def url(socket: Path) -> str:
-    """The URL for redis-py."""
-    return f"unix://{socket}"
-
-
 def answers(socket: Path) -> bool:
     """Whether a server answers PING on the socket."""
     try:

@@ -13,7 +13,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from sealkit.errors import InvalidConfig, Unavailable
 from sealkit.queue import Delivery, Depth, Queue
-from sealkit.redis_url import without_password
+from sealkit.urls import without_password
 
 
 def queue(server: FakeServer, consumer: str) -> Queue:
