@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from rich.console import Console
+
 from seal_cli.console import out
 from seal_cli.stack import process
 from seal_cli.stack.layout import Layout
@@ -14,13 +16,16 @@ from sealkit.errors import FailedPrecondition
 
 
 @contextmanager
-def report_dead_services(data: Path | None, every: float = 3.0) -> Iterator[None]:
-    """Checks the stack in `data` every `every` seconds while the block runs; does nothing for None."""
+def report_dead_services(data: Path | None, console: Console = out, every: float = 3.0) -> Iterator[None]:
+    """Checks the stack in `data` every `every` seconds while the block runs, and reports on the console; does nothing
+    for None."""
     if data is None:
         yield
         return
     over = threading.Event()
-    watcher = threading.Thread(target=_watch, args=(Layout.at(data), every, over), name="liveness", daemon=True)
+    watcher = threading.Thread(
+        target=_watch, args=(Layout.at(data), console, every, over), name="liveness", daemon=True
+    )
     watcher.start()
     try:
         yield
@@ -29,13 +34,13 @@ def report_dead_services(data: Path | None, every: float = 3.0) -> Iterator[None
         watcher.join()
 
 
-def _watch(layout: Layout, every: float, over: threading.Event) -> None:
+def _watch(layout: Layout, console: Console, every: float, over: threading.Event) -> None:
     said = ""
     while not over.wait(every):
         missing = missing_services(layout)
         if missing and missing != said:
             # On the console of the live view, which redraws below it.
-            out.print(f"{missing}; the run waits, and continues after `seal up`", markup=False, soft_wrap=True)
+            console.print(f"{missing}; the run waits, and continues after `seal up`", markup=False, soft_wrap=True)
         said = missing
 
 

@@ -23,6 +23,7 @@ class Recipe:
     dataset: str
     """Path or URL of the records."""
     records: list[dict[str, Any]]
+    """At most `dataset.limit` of them."""
     retention: list[dict[str, Any]]
     anchors: list[dict[str, Any]]
 
@@ -45,7 +46,7 @@ def load_recipe(path: Path, *, dataset: Path | None, limit: int | None, settings
     config = parse_config(raw, source=str(path))
     if not config.dataset.path:
         raise InvalidDataset(f"{path} names no dataset; give one with --dataset FILE or dataset.path in the config")
-    records = _records(config, path.parent if dataset is None else Path())
+    records = _records(config, path.parent if dataset is None else Path())[: config.dataset.limit or None]
     return Recipe(config, config.dataset.path, records, _retention(config, path.parent), _anchors(config, path.parent))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -65,9 +64,3 @@ def read_settings(data: Path) -> Settings:
             known[f"{record.name.upper()}_STORE_URL"] = str(layout.store)
             known[f"{record.name.upper()}_MODEL"] = state.model
     return Settings(known | values)
-
-
-def as_json(lines: list[Line]) -> str:
-    """The checks as JSON, for scripts."""
-    fields = [{"what": line.what, "good": line.good, "found": line.found, "fix": line.fix} for line in lines]
-    return json.dumps(fields, indent=1, ensure_ascii=False)

@@ -20,7 +20,7 @@ from sealkit.types import Value
 CONTROLLER = "controller"
 _LONGEST_SOCKET_PATH = 100
 """The kernel takes 104 (macOS) or 108 (Linux) bytes, with the terminating zero."""
-_SHORT = Path("/tmp")  # noqa: S108 - its owner and mode are checked
+_SHORT = Path("/tmp")
 """Where a socket is whose path would be too long. Not TMPDIR, which differs between two shells."""
 
 
