@@ -16,7 +16,8 @@ from pydantic_core import to_jsonable_python
 from rich.console import Console
 from rich.markup import escape
 
-from sealkit.errors import InvalidInput, NotFound, SealError
+from seal_cli.exit_codes import code_of
+from sealkit.errors import SealError
 from sealkit.names import NOT_SHOWN
 
 out = Console(highlight=False, soft_wrap=False, emoji=False)
@@ -77,7 +78,7 @@ def say(message: str) -> None:
 
 
 def fail(error: SealError) -> int:
-    """Prints the error, how to fix it, and the faulty fields. Returns the exit code: 2 for bad input, or 1."""
+    """Prints the error, how to fix it, and the faulty fields. Returns the exit code."""
     err.print(f"[bold red]error[/] {escape(visible(error.message, keep=chr(10)))}")
     # Fields that the message lists already are not printed again.
     if not all(path in error.message and description in error.message for path, description in error.fields):
@@ -87,7 +88,7 @@ def fail(error: SealError) -> int:
             err.print(f"  … and {len(error.fields) - _FIELDS_SHOWN} more")
     if error.retry_after is not None:
         err.print(f"  try again in {error.retry_after:.0f} s")
-    return 2 if isinstance(error, InvalidInput | NotFound) else 1
+    return code_of(error)
 
 
 def duration(seconds: float) -> str:

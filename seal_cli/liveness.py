@@ -23,9 +23,8 @@ def report_dead_services(data: Path | None, console: Console = out, every: float
         yield
         return
     over = threading.Event()
-    watcher = threading.Thread(
-        target=_watch, args=(Layout.at(data), console, every, over), name="liveness", daemon=True
-    )
+    arguments = (Layout.at(data), console, every, over)
+    watcher = threading.Thread(target=_watch, args=arguments, name="liveness", daemon=True)
     watcher.start()
     try:
         yield
@@ -52,5 +51,5 @@ def missing_services(layout: Layout) -> str:
         return ""  # every command that needs the file reports this itself
     if state is None:
         return "the stack was stopped (another start may take another port: `seal runs watch` then finds the run again)"
-    dead = [record.name for record in state.services if not process.is_alive(record)]
+    dead = [record.name for record in state.services if process.has_ended(record)]
     return f"{' and '.join(dead)} died" if dead else ""

@@ -132,8 +132,8 @@ def _dataset_named(recipe: Recipe) -> Iterator[None]:
 def follow_to_end(
     client: SealClient, name: str, data: Path | None, *, cancel_on_interrupt: bool = False, as_json: bool = False
 ) -> None:
-    """Follows a run and prints its report, or both as JSON; exits with 1 unless it succeeded, with 130 on Ctrl-C.
-    `data` is as in `follow_run`."""
+    """Follows a run and prints its report, or both as JSON; exits with 1 unless it succeeded. `data` and interruptions
+    are as in `follow_run`."""
     from seal_cli.console import show_json
     from seal_cli.report import print_report
 
@@ -149,8 +149,11 @@ def follow_to_end(
 def follow_run(
     client: SealClient, name: str, data: Path | None, *, cancel_on_interrupt: bool = False, as_json: bool = False
 ) -> Run:
-    """The run once it has ended. Its progress is shown on stdout, or on stderr if stdout is for JSON; exits with 130 on
-    Ctrl-C. `data` is the embedded stack's data folder; None for any other controller."""
+    """The run once it has ended. Its progress is shown on stdout, or on stderr if stdout is for JSON. An interruption
+    cancels the run or says that it continues, and is raised again.
+
+    `data` is the embedded stack's data folder; None for any other controller.
+    """
     from seal_cli.console import err, out, say
     from seal_cli.follow import follow
     from seal_cli.liveness import report_dead_services
@@ -159,14 +162,14 @@ def follow_run(
     try:
         with report_dead_services(data, console):
             follow(client.watch_run(name), console)
-    except KeyboardInterrupt as interrupt:
+    except KeyboardInterrupt:
         if cancel_on_interrupt:
             client.cancel_run(name)
             say(f"\n{name} is cancelled; resume it with: seal runs resume {name}")
         else:
             say(f"\n{name} continues in the background.")
             say(f"  watch it:  seal runs watch {name}\n  stop it:   seal runs cancel {name}")
-        raise typer.Exit(130) from interrupt
+        raise
     return client.get_run(name)
 
 

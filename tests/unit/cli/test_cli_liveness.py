@@ -2,24 +2,25 @@ import os
 import threading
 from pathlib import Path
 
-import psutil
 import pytest
 
 from seal_cli import liveness as module
 from seal_cli.liveness import missing_services, report_dead_services
 from seal_cli.options import embedded_address
-from seal_cli.stack.layout import Layout, ServiceRecord, StackState
+from seal_cli.stack.layout import Layout
 from seal_cli.stack.supervisor import up
 from sealkit.errors import FailedPrecondition, Unavailable
+from sealkit.processes import start_of
+from sealkit.stack_file import ServiceRecord, StackState
 
 
 def stack(folder: Path, *, dead: bool) -> Layout:
     """The record of a stack whose controller is this process, and whose trainer is too, or has died."""
-    started = psutil.Process().create_time()
+    start = start_of(os.getpid())
     layout = Layout.at(folder)
     layout.create()
-    record = ServiceRecord(name="controller", pid=os.getpid(), started=started, address="127.0.0.1:50050")
-    trainer = record.model_copy(update={"name": "trainer", "started": started - 3600 * dead})
+    record = ServiceRecord(name="controller", pid=os.getpid(), start=start, started=0, address="127.0.0.1:50050")
+    trainer = record.changed(name="trainer", start=start.changed(moment="1") if dead else start)
     layout.write_state(StackState(model="m", services=(record, trainer)))
     return layout
 
@@ -57,7 +58,9 @@ def test_a_port_that_a_running_stack_does_not_have_is_refused(tmp_path: Path) ->
 def test_a_dead_controller_is_not_waited_for(tmp_path: Path) -> None:
     layout = stack(tmp_path, dead=False)
     assert embedded_address(tmp_path) == "127.0.0.1:50050"
-    gone = ServiceRecord(name="controller", pid=os.getpid(), started=1.0, address="127.0.0.1:50050")
+    state = layout.read_state()
+    assert state is not None
+    gone = state.services[0].changed(start=start_of(os.getpid()).changed(moment="1"))
     layout.write_state(StackState(model="m", services=(gone,)))
     with pytest.raises(Unavailable, match="seal up"):
         embedded_address(tmp_path)
