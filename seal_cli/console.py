@@ -7,6 +7,7 @@ escapes (`\\x1b`). A character that stdout's encoding does not have is written i
 from __future__ import annotations
 
 import codecs
+import io
 import json
 import sys
 from datetime import datetime
@@ -38,7 +39,8 @@ def write_any_encoding() -> None:
 
     codecs.register_error("seal_ascii", in_ascii)
     for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(errors="seal_ascii")  # type: ignore[union-attr]
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="seal_ascii")
 
 
 def at_terminal(console: Console = out) -> bool:

@@ -147,21 +147,33 @@ def follow_to_end(
 
 
 def follow_run(
-    client: SealClient, name: str, data: Path | None, *, cancel_on_interrupt: bool = False, as_json: bool = False
+    client: SealClient,
+    name: str,
+    data: Path | None,
+    *,
+    cancel_on_interrupt: bool = False,
+    as_json: bool = False,
+    events_as_json: bool = False,
 ) -> Run:
     """The run once it has ended. Its progress is shown on stdout, or on stderr if stdout is for JSON. An interruption
     cancels the run or says that it continues, and is raised again.
 
-    `data` is the embedded stack's data folder; None for any other controller.
+    `data` is the embedded stack's data folder; None for any other controller. With `events_as_json` each
+    event is a line on stdout.
     """
-    from seal_cli.console import err, out, say
+    from seal_cli.console import err, out, say, show_json_line
     from seal_cli.follow import follow
     from seal_cli.liveness import report_dead_services
 
     console = err if as_json else out
     try:
         with report_dead_services(data, console):
-            follow(client.watch_run(name), console)
+            events = client.watch_run(name)
+            if events_as_json:
+                for event in events:
+                    show_json_line(event)
+            else:
+                follow(events, console)
     except KeyboardInterrupt:
         if cancel_on_interrupt:
             client.cancel_run(name)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from seal_cli.commands.run import exit_as, follow_to_end
+from seal_cli.commands.run import exit_as, follow_run, follow_to_end
 from seal_cli.options import DEFAULT_DATA, Address, AlwaysJson, AsJson, Data, Limit, connect, embedded_store
 from sealkit.names import full_name
 
@@ -56,16 +56,12 @@ def get(name: Name, json: AlwaysJson = True, address: Address = "", data: Data =
 @app.command()
 def watch(name: Name, as_json: AsJson = False, address: Address = "", data: Data = DEFAULT_DATA) -> None:
     """Follow a run from its start until it ends. With --json each event is a line of JSON."""
-    from seal_cli.console import show_json_line
-
-    name = full_name("runs", name)
+    name, embedded = full_name("runs", name), None if address else data
     with connect(address, data) as client:
-        if not as_json:
-            follow_to_end(client, name, None if address else data)
-            return
-        for event in client.watch_run(name):
-            show_json_line(event)
-        exit_as(client.get_run(name))
+        if as_json:
+            exit_as(follow_run(client, name, embedded, as_json=True, events_as_json=True))
+        else:
+            follow_to_end(client, name, embedded)
 
 
 @app.command()

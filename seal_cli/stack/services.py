@@ -129,6 +129,5 @@ def _controller_env(layout: Layout, addresses: Mapping[str, str]) -> dict[str, s
     return {
         "SEAL_CONTROLLER_DATABASE_URL": sqlite_url(layout.database),
         "SEAL_CONTROLLER_REDIS_URL": socket_url(layout.socket),
-        "SEAL_CONTROLLER_STORE_URL": str(layout.store),
         **{f"SEAL_CONTROLLER_{name.upper()}": addresses[name] for name in MODEL_SERVICES},
     }
