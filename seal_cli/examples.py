@@ -95,10 +95,8 @@ def _commands(app: typer.Typer, above: str) -> Iterator[tuple[str, typer.models.
 
 
 def _epilog(path: str) -> str:
-    """Rich puts a blank line in the source where a line is to end."""
     codes = {code: meaning for code, meaning in MEANINGS.items() if code <= ExitCode.BAD_INPUT or not path}
     if path in ANSWERS:
         codes[ExitCode.FAILED] += f"; {ANSWERS[path]}"
-    lines = ["Examples:", *(f"  {example}" for example in EXAMPLES.get(path, ())), "", "Exit codes:"]
-    lines += [f"  {code.value}  {meaning}" for code, meaning in codes.items()]
-    return "\n\n".join([*lines, "", f"All of them: {_PAGE}"])
+    lines = ["Examples:", *(f"  {example}" for example in EXAMPLES.get(path, ())), "", f"Exit codes ({_PAGE}):"]
+    return "\n".join([*lines, *(f"  {code.value}  {meaning}" for code, meaning in codes.items())])

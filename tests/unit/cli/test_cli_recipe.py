@@ -31,8 +31,8 @@ def test_a_dataset_of_the_command_line_is_relative_to_where_it_was_given(
     (folder / "mine.jsonl").write_text(json.dumps(RECORD) + "\n\n" + json.dumps(RECORD) + "\n")
     monkeypatch.chdir(folder)
     recipe = load_recipe(config, dataset=Path("mine.jsonl"), limit=1, settings=())
-    assert recipe.records == [RECORD] * 2
-    assert recipe.config.dataset.limit == 1  # applied where the run is accepted
+    assert recipe.records == [RECORD]
+    assert recipe.config.dataset.limit == 1
 
 
 @pytest.mark.parametrize(
