@@ -261,9 +261,8 @@ class SealClient(_Client):
         for pause in (*_RETRY_PAUSES, None):
             try:
                 with _span(call) as place, rpc_errors(self._peer):
-                    method = getattr(self._stub, call.method)
                     sent = (*self._metadata, *to_metadata(place))
-                    return call.read(method(call.request, timeout=self._timeout, metadata=sent))
+                    return call.read(call.send(self._stub, timeout=self._timeout, metadata=sent))
             except Unavailable:
                 if pause is None:
                     raise
@@ -433,9 +432,8 @@ class AsyncSealClient(_Client):
         for pause in (*_RETRY_PAUSES, None):
             try:
                 with _span(call) as place, rpc_errors(self._peer):
-                    method = getattr(self._stub, call.method)
                     sent = (*self._metadata, *to_metadata(place))
-                    return call.read(await method(call.request, timeout=self._timeout, metadata=sent))
+                    return call.read(await call.send(self._stub, timeout=self._timeout, metadata=sent))
             except Unavailable:
                 if pause is None:
                     raise

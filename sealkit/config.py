@@ -12,14 +12,15 @@ from copy import deepcopy
 from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from sealkit import limits
 from sealkit.errors import ConfigOutdated, InvalidConfig
+from sealkit.names import check_name
 from sealkit.types import Anchoring, Distillation, LoraConfig, Optimisation, Sampling, Schedule, Value
 
 
@@ -269,7 +270,7 @@ class HeldOutConfig(Section):
 class RunConfig(Section):
     """A whole run."""
 
-    name: str = Field("run", max_length=limits.NAME_CHARACTERS)
+    name: Annotated[str, AfterValidator(check_name)] = Field("run", max_length=limits.NAME_CHARACTERS)
     """Prefix of the run's resource name."""
     task: Literal["rest_em", "adapt"] = "rest_em"
     """`rest_em` trains the policy to write better self-edits; `adapt` learns the train contexts in sequence."""
