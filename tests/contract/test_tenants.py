@@ -24,14 +24,6 @@ Harness = tuple[Database, str]
 WITHOUT_NAMES = {
     "GetCaller", "CreateRun", "CreateRunInParts", "EstimateRun", "EstimateRunInParts", "GetRunReport", "WatchRun",
 }  # fmt: skip
-    "GetCaller",
-    "CreateRun",
-    "CreateRunInParts",
-    "EstimateRun",
-    "EstimateRunInParts",
-    "GetRunReport",
-    "WatchRun",
-}
 """Calls whose answer, of a stream the first one, need not name what was asked for."""
 OK, NOT_FOUND, FAILED_PRECONDITION = (
     grpc.StatusCode.OK,
