@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
-from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
 _SECRETS = ("password", "sentinel_password")
 _GRPC_SCHEME = re.compile(r"(unix|unix-abstract|dns|ipv4|ipv6|vsock|xds|google-c2p):")
@@ -38,12 +38,11 @@ def without_password(url: str) -> str:
             _ = parts.port  # without an @, a password may stand in the place of the port
     except ValueError:
         return f"{scheme}{slashes}***"
-    query = parts.query
-    if any(secret in query for secret in _SECRETS):
-        query = urlencode([(k, "***" if k in _SECRETS else v) for k, v in parse_qsl(query)], safe="*/")
-        parts = parts._replace(fragment="")
+    if any(secret in parts.query for secret in _SECRETS):
+        named = [(name, "***" if name in _SECRETS else value) for name, value in parse_qsl(parts.query)]
+        where = where.partition("?")[0] + "?" + urlencode(named, safe="*/")  # and no fragment: it may be a part of one
     shown = f"{user}:***" if colon else "***" * bool(at)  # without a colon it may be the password
-    return urlunsplit(parts._replace(netloc=f"{shown}{at}{parts.netloc}", query=query))
+    return f"{scheme}{slashes}{shown}{at}{where}"
 
 
 def has_unquoted_login(url: str) -> bool:

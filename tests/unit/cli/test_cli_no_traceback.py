@@ -132,7 +132,7 @@ def test_a_model_that_the_libraries_refuse_is_named(place: Path) -> None:
 
     faults = {}
     for file, content in (
-        ("tokenizer.json", b'{"model": {"type": "of nobody"}}'),
+        ("tokenizer.json", b'{"added_tokens": [], "model": {"type": "of nobody"}}'),
         ("tokenizer.json", b"\xff\x00"),
         ("config.json", b'{"model_type": "of nobody"}'),
         ("config.json", b'{"model_type": "llama", "hidden_size": "wide"}'),
