@@ -119,6 +119,7 @@ def main() -> None:
     from seal_cli.console import write_any_encoding
     from sealkit.observability.logs import configure_logging
 
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # its errors come as messages of ours
     write_any_encoding()
     configure_logging("cli", "WARNING", "console")
     code: int | str | None = 0

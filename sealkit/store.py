@@ -217,7 +217,8 @@ def open_filesystem(url: str) -> tuple[Any, str]:
     # Another process may store an adapter at any time, so a listing must not be cached.
     if Path(url).is_absolute():
         return LocalFileSystem(use_listings_cache=False), str(Path(url))
-    return fsspec.core.url_to_fs(url, use_listings_cache=False)
+    files, root = fsspec.core.url_to_fs(url, use_listings_cache=False)
+    return files, str(root)
 
 
 def _write_folder(folder: Path, files: Mapping[str, bytes], *, scratch: Path) -> None:

@@ -157,7 +157,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             async with self._around(method, request := _Parts(method, messages), context):
                 return await inner(request, context)
 
-        make: Any
+        make: Callable[..., Handler]
         wrapped: Any
         if handler.response_streaming:
             make, wrapped = grpc.unary_stream_rpc_method_handler, stream
