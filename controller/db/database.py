@@ -19,7 +19,15 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 from sqlalchemy import Connection, Engine, Insert, Table, create_engine, event
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL
-from sqlalchemy.exc import DatabaseError, DataError, DBAPIError, InterfaceError, NoSuchModuleError, OperationalError
+from sqlalchemy.exc import (
+    DatabaseError,
+    DataError,
+    DBAPIError,
+    InterfaceError,
+    InternalError,
+    NoSuchModuleError,
+    OperationalError,
+)
 
 from controller.db.migrate import migrate
 from controller.db.notifier import Notifier
@@ -32,6 +40,8 @@ T = TypeVar("T")
 _BUSY_SECONDS = 30
 _BUSY_POLL_SECONDS = 0.01
 _POSTGRESQL_THREADS = 8
+_READ_ONLY = "25006"
+"""PostgreSQL's SQLSTATE read_only_sql_transaction."""
 _SETTING = "SEAL_CONTROLLER_DATABASE_URL"
 _WAYS = {
     sqlite3.SQLITE_CANTOPEN: "its folder must exist, and this user must be able to read and write it",
@@ -92,6 +102,12 @@ class Database:
                     return work(connection, *args, **kwargs)
             except (OperationalError, InterfaceError) as error:
                 raise _fault(self._url, error) from error
+            except InternalError as error:
+                if getattr(error.orig, "sqlstate", "") != _READ_ONLY:
+                    raise
+                # After a fail-over the name may lead to the new primary, but only a new connection asks for it.
+                self._engine["write"].dispose()
+                raise _fault(self._url, error) from error
             except (DataError, OverflowError, UnicodeEncodeError) as error:
                 raise InvalidInput(
                     "a text or number here cannot be stored in a database: NUL, half of a surrogate pair, or more than "
@@ -138,6 +154,8 @@ def _fault(url: URL, error: DBAPIError) -> SealError:
         way = _WAYS.get(kind, f"check the file, or set {_SETTING}")
         fault = FailedPrecondition if kind in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT) else Unavailable
         return fault(f"database {shown} cannot be used: {cause}; {way}")
+    if isinstance(error, InternalError):
+        return Unavailable(f"database {shown} answers and refuses writes: {cause}; it is a standby or set read-only")
     if "FATAL:" in str(cause):  # the server is there, and refuses this user, password or database
         return Unavailable(
             f"database {shown} refuses the connection: {cause}; set user, password and name in {_SETTING}"

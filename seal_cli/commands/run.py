@@ -168,7 +168,7 @@ def follow_run(
     console = err if as_json else out
     try:
         with report_dead_services(data, console):
-            events = client.watch_run(name)
+            events = client.watch_run(name, on_wait=lambda error: say(f"waiting for the controller: {error.message}"))
             if events_as_json:
                 for event in events:
                     show_json_line(event)
