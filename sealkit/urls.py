@@ -8,7 +8,7 @@ from pathlib import Path
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
 _SECRETS = ("password", "sentinel_password")
-_GRPC_SCHEME = re.compile(r"(unix|unix-abstract|dns|ipv4|ipv6|vsock|xds|google-c2p):")
+_GRPC_SCHEME = re.compile(r"(unix|unix-abstract|ipv4|ipv6|vsock):|(dns|xds)://")
 ENCODE_PASSWORD = "write characters like / @ # ? and % in a user or password as %2F %40 %23 %3F and %25"
 
 
@@ -57,9 +57,12 @@ def has_unquoted_login(url: str) -> bool:
 
 def check_address(text: str) -> str:
     """An address that gRPC can listen on or call: `host:port`, `[v6]:port`, or one with a scheme of gRPC's own
-    (`unix:path`, `dns:///host:port`). Returns it. Raises ValueError that says what is wrong with it."""
-    if _GRPC_SCHEME.match(text):
-        return text
+    (`unix:path`, `dns:///host:port`). Returns it. Raises what `check_host_port` raises."""
+    return text if _GRPC_SCHEME.match(text) else check_host_port(text)
+
+
+def check_host_port(text: str) -> str:
+    """`host:port` or `[v6]:port`. Returns it. Raises ValueError that says what is wrong with it."""
     scheme, slashes, rest = text.partition("://")
     if slashes:
         tls = "; TLS is used where SEAL_TLS_CA or a service's own TLS_CA is set" if scheme == "https" else ""

@@ -10,7 +10,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from sealkit.rpc.tls import Identity, identity_of
-from sealkit.urls import check_address
+from sealkit.urls import check_address, check_host_port
 
 _SECRETS = Path("/run/secrets")
 
@@ -42,7 +42,7 @@ class ServerSettings(BaseSettings):
     model_config = SettingsConfigDict(frozen=True, extra="ignore", secrets_dir=_SECRETS if _SECRETS.is_dir() else None)
 
     listen: Address = "127.0.0.1:0"
-    metrics_listen: Annotated[str, AfterValidator(lambda value: value and check_address(value))] = ""
+    metrics_listen: Annotated[str, AfterValidator(lambda value: value and check_host_port(value))] = ""
     """Address of the Prometheus endpoint; empty: off."""
     grace_seconds: float = Field(20, ge=0)
     """Seconds that running calls may take to end after the stop signal."""

@@ -84,7 +84,7 @@ def test_a_database_url_that_is_none_is_refused_by_the_name_of_its_setting() -> 
 
 
 def test_an_address_is_host_and_port() -> None:
-    for good in ("h:1", "127.0.0.1:65535", "[::1]:80", "unix:/a/b", "dns:///h:1"):
+    for good in ("h:1", "127.0.0.1:65535", "[::1]:80", "unix:/a/b", "dns:///h:1", "dns:1"):
         assert check_address(good) == good
     for text, said in (
         ("h", "not host:port"), (":1", "not host:port"), ("h:", "not host:port"), ("h:x", "not host:port"),
