@@ -85,10 +85,7 @@ def create_run(
         retention=[struct_to_pb(record, what=f"retention[{i}]") for i, record in enumerate(retention)],
         anchors=[struct_to_pb(record, what=f"anchors[{i}]") for i, record in enumerate(anchors)],
     )
-    if request.ByteSize() > _PART_BYTES:
-        parts = (pb2.CreateRunInPartsRequest(part=part) for part in _parts(request))
-        return Call("CreateRunInParts", request, _run, tuple(parts))
-    return Call("CreateRun", request, _run)
+    return _maybe_in_parts("CreateRun", request, pb2.CreateRunInPartsRequest, _run)
 
 
 def estimate_run(
@@ -102,14 +99,16 @@ def estimate_run(
         records=[struct_to_pb(record, what=f"records[{i}]") for i, record in enumerate(records)],
         anchors=[struct_to_pb(record, what=f"anchors[{i}]") for i, record in enumerate(anchors)],
     )
-    if request.ByteSize() > _PART_BYTES:
-        parts = (pb2.EstimateRunInPartsRequest(part=part) for part in _parts(request))
-        return Call("EstimateRunInParts", request, _estimate, tuple(parts))
-    return Call("EstimateRun", request, _estimate)
+    return _maybe_in_parts(
+        "EstimateRun", request, pb2.EstimateRunInPartsRequest, lambda r: from_pb(r.estimate, RunEstimate)
+    )
 
 
-def _estimate(response: Any) -> RunEstimate:
-    return from_pb(response.estimate, RunEstimate)
+def _maybe_in_parts(method: str, request: Any, part: Callable[..., Any], read: Callable[[Any], T]) -> Call[T]:
+    """The call with one message, or with a stream of `part` for a request that is too big for one."""
+    if request.ByteSize() <= _PART_BYTES:
+        return Call(method, request, read)
+    return Call(f"{method}InParts", request, read, tuple(part(part=one) for one in _parts(request)))
 
 
 def _parts(request: Any) -> Iterator[Any]:
