@@ -30,10 +30,12 @@ from sealkit.errors import Unavailable
 from sealkit.redis_url import close, connect
 from sealkit.urls import without_password
 
+_REPLICA = "it is a replica: name its master in SEAL_CONTROLLER_REDIS_URL, or promote it"
 _FIXES: Mapping[type[Exception] | str, str] = {
     "MISCONF": "it cannot save its data: make room on its disk, or let it write there",
     OutOfMemoryError: "give it more memory (`maxmemory`), or remove what else is in it",
-    ReadOnlyError: "it is a replica: name its master in SEAL_CONTROLLER_REDIS_URL, or promote it",
+    ReadOnlyError: _REPLICA,
+    "UNBLOCKED": _REPLICA,  # it became one during a blocking read
     "WRONGTYPE": "another program uses the key: rename that one, or set another prefix with SEAL_CONTROLLER_QUEUE",
     AuthenticationError: "set the user and password in SEAL_CONTROLLER_REDIS_URL",
     NoPermissionError: "allow its user the keys and commands of the queue, as scripts/passwords.sh does",
@@ -296,13 +298,13 @@ class Queue:
 
     async def _refused(self, error: Exception) -> Unavailable:
         """The error for a server that answers and refuses."""
-        if isinstance(error, ReadOnlyError):
-            # After a fail-over the name may lead to the new master, but only a new connection asks for it.
-            await self._redis.connection_pool.disconnect()
         said, fix = str(error).rstrip("."), "its log says more"
         for sign, way in _FIXES.items():
             if isinstance(error, sign) if isinstance(sign, type) else sign in said:
                 fix = way
+        if fix == _REPLICA:
+            # After a fail-over the name may lead to the new master, but only a new connection asks for it.
+            await self._redis.connection_pool.disconnect()
         return Unavailable(f"Redis at {self._shown} answers and refuses: {said}; {fix}", metadata={"fix": fix})
 
     async def _make_group(self, stream: str) -> None:
