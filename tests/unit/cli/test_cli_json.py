@@ -110,7 +110,8 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         monkeypatch.delenv(name)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "run.toml").write_text('rounds = 1\n[dataset]\npath = "data.jsonl"\n')
-    (tmp_path / "data.jsonl").write_text('{"title": "t"}\n')
+    record = {"title": "t", "context": "c", "questions": [{"question": "q", "answer": "a"}]}
+    (tmp_path / "data.jsonl").write_text(json.dumps(record))
     (tmp_path / "verdicts.jsonl").write_text('{"question": "q", "gold": "g", "answer": "g", "verdict": true}\n')
     for module in ("adapt", "adapters", "alias", "arc", "audit", "policies", "run", "runs", "trials", "whoami"):
         if hasattr(sys.modules[f"seal_cli.commands.{module}"], "connect"):
