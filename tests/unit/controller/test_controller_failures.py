@@ -12,6 +12,7 @@ import pytest
 from sealkit.errors import NonFiniteLoss
 from sealkit.queue import Delivery, Queue
 from sealkit.resources import RunState, TrialState
+from sealkit.types import Outcome
 from tests.unit.controller.controller_fakes import records
 from tests.unit.controller.controller_system import System
 
@@ -68,10 +69,11 @@ async def test_policies_are_in_the_order_of_their_versions_whatever_the_clock_sa
     system: System, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     back = count()
+    system.services.outcome = lambda subject, _: Outcome.CORRECT if subject else Outcome.INCORRECT  # all are kept
     for module in ("controller.db.policies", "controller.run.steps"):
         monkeypatch.setattr(f"{module}.now", lambda: datetime(2026, 1, 31 - next(back), tzinfo=UTC))
     async with system.working():
-        run = await system.until(await system.create())
+        run = await system.until(await system.create(selection={"must_beat_passage_only": False}))
     found = await system.policies(run)
     assert len(found) > 1
     assert [policy.version for policy in found] == list(range(len(found)))
