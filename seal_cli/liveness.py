@@ -1,26 +1,34 @@
-"""While a run is followed: reports when a service of the embedded stack dies, since the run then waits silently."""
+"""While a run is followed: reports when a service of the embedded stack dies or its disk is full. The controller cannot
+tell either: it may be the one that died, and what it tells is stored on that disk."""
 
 from __future__ import annotations
 
+import shutil
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from rich.console import Console
 
 from seal_cli.console import out
 from seal_cli.stack import process
 from seal_cli.stack.layout import Layout
 from sealkit.errors import FailedPrecondition
 
+_FULL_BYTES = 1 << 20
+
 
 @contextmanager
-def report_dead_services(data: Path | None, every: float = 3.0) -> Iterator[None]:
-    """Checks the stack in `data` every `every` seconds while the block runs; does nothing for None."""
+def report_dead_services(data: Path | None, console: Console = out, every: float = 3.0) -> Iterator[None]:
+    """Checks the stack in `data` every `every` seconds while the block runs, and reports on the console; does nothing
+    for None."""
     if data is None:
         yield
         return
     over = threading.Event()
-    watcher = threading.Thread(target=_watch, args=(Layout.at(data), every, over), name="liveness", daemon=True)
+    arguments = (Layout.at(data), console, every, over)
+    watcher = threading.Thread(target=_watch, args=arguments, name="liveness", daemon=True)
     watcher.start()
     try:
         yield
@@ -29,23 +37,26 @@ def report_dead_services(data: Path | None, every: float = 3.0) -> Iterator[None
         watcher.join()
 
 
-def _watch(layout: Layout, every: float, over: threading.Event) -> None:
+def _watch(layout: Layout, console: Console, every: float, over: threading.Event) -> None:
     said = ""
     while not over.wait(every):
-        missing = missing_services(layout)
-        if missing and missing != said:
+        seen = obstacle(layout)
+        if seen and seen != said:
             # On the console of the live view, which redraws below it.
-            out.print(f"{missing}; the run waits, and continues after `seal up`", markup=False, soft_wrap=True)
-        said = missing
+            console.print(f"{seen}; the run waits, and continues after that", markup=False, soft_wrap=True)
+        said = seen
 
 
-def missing_services(layout: Layout) -> str:
-    """The services that do not run, in words; empty if all do."""
+def obstacle(layout: Layout) -> str:
+    """What a run in this stack waits for, and what to do; empty if nothing is seen."""
     try:
         state = layout.read_state()
     except FailedPrecondition:
         return ""  # every command that needs the file reports this itself
     if state is None:
-        return "the stack was stopped (another start may take another port: `seal runs watch` then finds the run again)"
-    dead = [record.name for record in state.services if not process.is_alive(record)]
-    return f"{' and '.join(dead)} died" if dead else ""
+        return "the stack was stopped: `seal up` (it may take another port: `seal runs watch` then finds the run again)"
+    if dead := [record.name for record in state.services if process.has_ended(record)]:
+        return f"{' and '.join(dead)} died: `seal up` starts it again"
+    if shutil.disk_usage(layout.data).free < _FULL_BYTES:
+        return f"the disk with {layout.data} is full: make room"
+    return ""

@@ -7,11 +7,10 @@ from pathlib import Path
 
 from rich import box
 from rich.console import RenderableType
-from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from seal_cli.console import duration, out
+from seal_cli.console import duration, out, styled
 from seal_cli.continual import CONTINUAL_LEGEND, continual_facts, matrix_table
 from seal_cli.cost import STAGES, arm_cost_facts, cost_facts, power_line
 from sealkit.resources import Estimate, GateState, PolicyVersion, ReportRow, Run, RunReport
@@ -33,7 +32,7 @@ def print_report(run: Run, report: RunReport, store: Path | None) -> None:
     """Prints the report; `store` is the folder of the adapters, if known."""
     out.print()
     out.print(
-        f"[bold]{escape(run.display_name or run.name)}[/] · {run.name} · {run.state.value} "
+        f"[bold]{styled(run.display_name or run.name)}[/] · {run.name} · {run.state.value} "
         f"after {duration(report.wall_seconds)}"
     )
     for split in dict.fromkeys(row.split for row in report.rows):
@@ -50,7 +49,7 @@ def print_report(run: Run, report: RunReport, store: Path | None) -> None:
         out.print()
     out.print(_facts(report, store))
     out.print()
-    out.print(f"[bold]{escape(report.verdict)}[/]")
+    out.print(f"[bold]{styled(report.verdict)}[/]")
     if run.unread_config:
         unread = f"this version cannot read {', '.join(run.unread_config)}, so the run cannot continue."
         out.print()
@@ -58,21 +57,10 @@ def print_report(run: Run, report: RunReport, store: Path | None) -> None:
 
 
 def _accuracy_table(split: str, rows: Iterable[ReportRow]) -> Table:
-    table = Table(
-        title=SPLITS.get(split, split),
-        title_justify="left",
-        title_style="bold",
-        header_style="dim",
-        box=box.SIMPLE_HEAD,
-        pad_edge=False,
-    )
-    table.add_column("")
-    table.add_column("accuracy", justify="right")
-    table.add_column("95 % interval", justify="right")
-    table.add_column("n", justify="right")
+    table = _table(SPLITS.get(split, split), "accuracy", "95 % interval", "n")
     for row in rows:
         table.add_row(
-            escape(row.label),
+            styled(row.label),
             f"{row.accuracy.mean:.3f}",
             f"{row.accuracy.low:.3f} – {row.accuracy.high:.3f}",
             str(row.accuracy.n),
@@ -82,25 +70,33 @@ def _accuracy_table(split: str, rows: Iterable[ReportRow]) -> Table:
 
 def _curve_table(report: RunReport) -> Table:
     """Every policy on the held-out contexts, and whether the run continued from it."""
-    table = Table(
-        title="Policies on the held-out contexts, each against the best before it",
-        title_justify="left",
-        title_style="bold",
-        header_style="dim",
-        box=box.SIMPLE_HEAD,
-        pad_edge=False,
-    )
-    for name in ("", "accuracy", "95 % interval", "difference", ""):
-        table.add_column(name, justify="right" if name else "left")
+    title = "Policies on the held-out contexts, each against the best before it"
+    table = _table(title, "accuracy", "95 % interval", "difference", "")
     for index, point in enumerate(report.curve):
         mean, gain = point.accuracy, point.gain
         table.add_row(
             f"θ_{index}",
             f"{mean.mean:.3f}" if mean else "–",
             f"{mean.low:.3f} – {mean.high:.3f}" if mean else "",
-            escape(f"{gain.mean:+.3f} [{gain.low:+.3f}, {gain.high:+.3f}]") if gain else "",
+            styled(f"{gain.mean:+.3f} [{gain.low:+.3f}, {gain.high:+.3f}]") if gain else "",
             "" if point.adopted else "not adopted",
         )
+    return table
+
+
+def _table(title: str, *columns: str) -> Table:
+    """An empty table; the first column is for labels."""
+    table = Table(
+        title=title,
+        title_justify="left",
+        title_style="bold",
+        header_style="dim",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+    )
+    table.add_column("")
+    for name in columns:
+        table.add_column(name, justify="right")
     return table
 
 
@@ -109,7 +105,7 @@ def _facts(report: RunReport, store: Path | None) -> RenderableType:
     table.add_column(style="dim")
     table.add_column()
     for label, value in _fact_rows(report, store):
-        table.add_row(label, escape(value))
+        table.add_row(label, styled(value))
     return table
 
 

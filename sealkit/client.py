@@ -102,7 +102,8 @@ class SealClient(_Client):
 
     def close(self) -> None:
         """Closes the connection; calls in other threads end with Cancelled."""
-        self._channel.close()
+        if "_channel" in self.__dict__:
+            self._channel.close()
 
     def create_run(
         self,
@@ -140,9 +141,11 @@ class SealClient(_Client):
         """All runs, newest first, one page per call."""
         return self._pages(calls.list_runs)
 
-    def watch_run(self, name: str, cursor: str = "") -> Iterator[Event]:
+    def watch_run(
+        self, name: str, cursor: str = "", *, on_wait: Callable[[Unavailable], None] | None = None
+    ) -> Iterator[Event]:
         """The run's events after `cursor` (empty: all) until it has ended; reconnects, and yields no event twice.
-        Raises UnknownRun, InvalidCursor."""
+        `on_wait` is called once the controller has not answered for some seconds. Raises UnknownRun, InvalidCursor."""
         watch = Watch(name, cursor, self._reconnect_seconds)
         while True:
             call = self._stub.WatchRun(watch.request(), metadata=self._metadata)
@@ -157,7 +160,10 @@ class SealClient(_Client):
                 lost = error
             finally:
                 call.cancel()
-            time.sleep(watch.pause(lost))
+            pause = watch.pause(lost)
+            if on_wait and watch.to_be_told():
+                on_wait(lost)
+            time.sleep(pause)
 
     def wait(self, name: str) -> Run:
         """The run once it has ended."""
@@ -260,9 +266,8 @@ class SealClient(_Client):
         for pause in (*_RETRY_PAUSES, None):
             try:
                 with _span(call) as place, rpc_errors(self._peer):
-                    method = getattr(self._stub, call.method)
                     sent = (*self._metadata, *to_metadata(place))
-                    return call.read(method(call.request, timeout=self._timeout, metadata=sent))
+                    return call.read(call.send(self._stub, timeout=self._timeout, metadata=sent))
             except Unavailable:
                 if pause is None:
                     raise
@@ -288,7 +293,8 @@ class AsyncSealClient(_Client):
 
     async def close(self) -> None:
         """Closes the connection; calls under way are cancelled."""
-        await self._channel.close()
+        if "_channel" in self.__dict__:
+            await self._channel.close()
 
     async def create_run(
         self,
@@ -321,7 +327,9 @@ class AsyncSealClient(_Client):
         """All runs, newest first, one page per call."""
         return self._pages(calls.list_runs)
 
-    async def watch_run(self, name: str, cursor: str = "") -> AsyncGenerator[Event, None]:
+    async def watch_run(
+        self, name: str, cursor: str = "", *, on_wait: Callable[[Unavailable], None] | None = None
+    ) -> AsyncGenerator[Event, None]:
         """See `SealClient.watch_run`."""
         watch = Watch(name, cursor, self._reconnect_seconds)
         while True:
@@ -337,7 +345,10 @@ class AsyncSealClient(_Client):
                 lost = error
             finally:
                 call.cancel()
-            await asyncio.sleep(watch.pause(lost))
+            pause = watch.pause(lost)
+            if on_wait and watch.to_be_told():
+                on_wait(lost)
+            await asyncio.sleep(pause)
 
     async def wait(self, name: str) -> Run:
         """The run once it has ended."""
@@ -431,9 +442,8 @@ class AsyncSealClient(_Client):
         for pause in (*_RETRY_PAUSES, None):
             try:
                 with _span(call) as place, rpc_errors(self._peer):
-                    method = getattr(self._stub, call.method)
                     sent = (*self._metadata, *to_metadata(place))
-                    return call.read(await method(call.request, timeout=self._timeout, metadata=sent))
+                    return call.read(await call.send(self._stub, timeout=self._timeout, metadata=sent))
             except Unavailable:
                 if pause is None:
                     raise

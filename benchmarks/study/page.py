@@ -41,8 +41,8 @@ def note(runs: Sequence[Results]) -> str:
         f"Seeds {seeds}; {len(runs[0].policies[0])} held-out tasks a seed, {config['held_out']['samples']} self-edits "
         f"of each policy on each; {config['rounds']} rounds of {config['contexts_per_round']} tasks, "
         f"{config['editor']['k']} self-edits on each; m_step.start_from = {config['m_step']['start_from']}, "
-        f"selection.rule = {config['selection']['rule']}, gate.held_out = {config['gate']['held_out']}. Means over tasks with 95 % "
-        f"intervals. {about['machine']}, shared with other work, {about['date']}; "
+        f"selection.rule = {config['selection']['rule']}, gate.held_out = {config['gate']['held_out']}. Means "
+        f"over tasks with 95 % intervals. {about['machine']}, shared with other work, {about['date']}; "
         f"{seconds / 60:.0f} minutes a run.{waiting}"
     )
 

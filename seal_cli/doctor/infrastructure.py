@@ -9,15 +9,19 @@ import time
 import uuid
 from collections.abc import Iterable
 
-import fsspec
-from redis.exceptions import RedisError
-from sqlalchemy import create_engine, make_url, text
+from fsspec.implementations.local import LocalFileSystem
+from redis.exceptions import AuthenticationError, RedisError
+from sqlalchemy import create_engine, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from seal_cli.doctor.setup import MODEL_SERVICES, Line, Settings
-from sealkit.errors import InvalidConfig
-from sealkit.redis_url import close, connect, without_password
+from sealkit.database_url import parse_database_url
+from sealkit.errors import InvalidConfig, Unavailable
+from sealkit.queue import Queue
+from sealkit.redis_url import close, connect
 from sealkit.rpc.tls import identity_of
+from sealkit.store import open_filesystem
+from sealkit.urls import without_password
 
 _SKEW_SECONDS = 5.0
 _LEFT_BYTES = 2 << 30
@@ -26,7 +30,7 @@ _DAY = 86400.0
 
 
 async def check_redis(settings: Settings) -> list[Line]:
-    """Whether Redis answers, and whether its clock agrees with this machine's."""
+    """Whether Redis answers and takes what the queue writes, and whether its clock agrees with this machine's."""
     url = settings.get("CONTROLLER_REDIS_URL")
     shown = without_password(url)
     try:
@@ -37,37 +41,61 @@ async def check_redis(settings: Settings) -> list[Line]:
             now = (began + time.time()) / 2
         finally:
             await close(client)
-    except (RedisError, OSError, InvalidConfig) as error:
+    except InvalidConfig as error:
+        return [Line("redis", False, error.message, "fix SEAL_CONTROLLER_REDIS_URL")]
+    except AuthenticationError:
+        return [await _queue(settings, shown)]
+    except (RedisError, OSError) as error:
         return [Line("redis", False, f"{shown}: {error}", "start it, or fix SEAL_CONTROLLER_REDIS_URL")]
     skew = seconds + micros / 1e6 - now
     return [
-        Line("redis", True, shown),
+        await _queue(settings, shown),
         Line("clock", abs(skew) < _SKEW_SECONDS, f"{skew:+.1f} s to Redis", "set both clocks by NTP"),
     ]
 
 
+async def _queue(settings: Settings, shown: str) -> Line:
+    prefix = settings.get("CONTROLLER_QUEUE")
+    queue = Queue(settings.get("CONTROLLER_REDIS_URL"), consumer="doctor", stream=prefix)
+    try:
+        await queue.check()
+    except Unavailable as error:
+        fix = error.metadata.get("fix", "start it, or fix SEAL_CONTROLLER_REDIS_URL")
+        return Line("redis", False, error.message.removesuffix(f"; {fix}"), fix)
+    finally:
+        await queue.close()
+    return Line("redis", True, f"{shown} takes what is written under {prefix}")
+
+
 async def check_sql(settings: Settings) -> list[Line]:
-    """Whether the database answers."""
+    """Whether the database answers and may be written to."""
     url = settings.get("CONTROLLER_DATABASE_URL")
     try:
-        shown = make_url(url).render_as_string(hide_password=True)
-    except SQLAlchemyError:
-        return [Line("sql", False, "SEAL_CONTROLLER_DATABASE_URL is not a database URL", "see docs/operations.md")]
+        parsed = parse_database_url(url, "SEAL_CONTROLLER_DATABASE_URL")
+    except InvalidConfig as error:
+        return [Line("sql", False, error.message, "fix SEAL_CONTROLLER_DATABASE_URL; see docs/operations.md")]
+    shown = parsed.render_as_string(hide_password=True)
 
-    def ask() -> None:
-        engine = create_engine(url)
+    def read_only() -> bool:
+        engine = create_engine(parsed)
         try:
             with engine.connect() as connection:
                 connection.execute(text("SELECT 1"))
+                asked = connection.dialect.name == "postgresql"  # SQLite says it only when it is written to
+                return asked and connection.scalar(text("SHOW transaction_read_only")) == "on"
         finally:
             engine.dispose()
 
     try:
-        await asyncio.to_thread(ask)
+        refuses = await asyncio.to_thread(read_only)
     except (SQLAlchemyError, OSError, ImportError) as error:
         said = str(getattr(error, "orig", None) or error).splitlines()[0]
         fix = "start the database, or fix SEAL_CONTROLLER_DATABASE_URL; SQLite's folder must exist and be writable"
         return [Line("sql", False, f"{shown}: {said}", fix)]
+    if refuses:
+        return [
+            Line("sql", False, f"{shown} is read-only", "name the primary, or end its default_transaction_read_only")
+        ]
     return [Line("sql", True, shown)]
 
 
@@ -86,14 +114,14 @@ async def check_stores(settings: Settings) -> list[Line]:
 
 def _store(url: str) -> Line:
     try:
-        fs, root = fsspec.core.url_to_fs(url)
+        fs, root = open_filesystem(url)
         fs.makedirs(root, exist_ok=True)
         place = f"{root.rstrip('/')}/.doctor-{uuid.uuid4().hex}"
         fs.pipe_file(place, b"ok")
         fs.rm_file(place)
     except (OSError, ValueError, ImportError) as error:
         return Line("store", False, f"{url}: {error}", "use a folder or bucket that the services can write to")
-    if "file" not in (fs.protocol if isinstance(fs.protocol, tuple) else (fs.protocol,)):
+    if not isinstance(fs, LocalFileSystem):
         return Line("store", True, f"{url} is writable")
     free = shutil.disk_usage(root).free
     good = free > _LEFT_BYTES

@@ -34,10 +34,10 @@ class Client:
             return await asyncio.to_thread(getattr(self.real, method), *args, **kwargs)
         return await getattr(self.real, method)(*args, **kwargs)
 
-    async def all(self, method: str, *args: Any) -> list[Any]:
+    async def all(self, method: str, *args: Any, **kwargs: Any) -> list[Any]:
         if isinstance(self.real, SealClient):
-            return await asyncio.to_thread(lambda: list(getattr(self.real, method)(*args)))
-        return [item async for item in getattr(self.real, method)(*args)]
+            return await asyncio.to_thread(lambda: list(getattr(self.real, method)(*args, **kwargs)))
+        return [item async for item in getattr(self.real, method)(*args, **kwargs)]
 
     async def close(self) -> None:
         if isinstance(self.real, SealClient):
@@ -68,6 +68,20 @@ async def test_create_run_sends_the_whole_config(client: Client, controller: Fak
     assert sent.display_name == "mine"
     assert len(sent.request_id) == 32
     assert sent.records[0]["title"] == "t"
+
+
+async def test_a_dataset_over_the_size_of_a_message_is_sent_in_parts(
+    client: Client, controller: FakeController
+) -> None:
+    """Seventy records of a MiB: more than a server takes in one message (64 MiB)."""
+    records = [{"title": str(number), "text": "x" * (1 << 20)} for number in range(70)]
+    run: Run = await client.call("create_run", {"rounds": 2}, records, [{"id": "q"}], display_name="big")
+    assert run.config == {"rounds": 2}
+    (sent,) = controller.requests
+    assert [record["title"] for record in sent.records] == [record["title"] for record in records]
+    assert (sent.display_name, len(sent.request_id), len(sent.retention)) == ("big", 32, 1)
+    assert len(controller.parts) > 10
+    assert max(controller.parts) <= 4 << 20
 
 
 async def test_create_run_takes_a_mapping_and_a_request_id(client: Client, controller: FakeController) -> None:
@@ -152,6 +166,18 @@ async def test_watch_of_an_unknown_run_says_so(client: Client, controller: FakeC
     controller.breaks = [(0, True)]
     with pytest.raises(UnknownRun):
         await client.all("watch_run", "runs/unknown")
+
+
+async def test_a_watcher_is_told_once_of_each_long_loss_and_why(
+    client: Client, controller: FakeController, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(controller_calls.Watch, "told_after", 0.0)
+    controller.happens(res.RUN_STATE_RUNNING, res.RUN_STATE_SUCCEEDED)
+    controller.breaks = [(0, False), (0, False), (1, False), (0, False)]
+    told: list[str] = []
+    found = await client.all("watch_run", "runs/x", on_wait=lambda error: told.append(error.message))
+    assert len(found) == 2
+    assert told == ["the stream broke"] * 2
 
 
 async def test_watch_outlives_the_controller(controller: FakeController) -> None:

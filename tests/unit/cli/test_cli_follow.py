@@ -16,6 +16,7 @@ from sealkit.resources import (
     RunProgress,
     RunState,
     RunStateChanged,
+    RunWaiting,
     StageStarted,
     Trial,
     TrialFinished,
@@ -73,11 +74,15 @@ def test_without_a_terminal_every_event_is_a_plain_line(capsys: pytest.CaptureFi
     assert lines[4] == "round 1: policies/next trained on 1 kept self-edits, held-out accuracy 0.50"
 
 
-def test_on_a_terminal_the_milestones_stay_above_one_live_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    screen = StringIO()
+class Screen(StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_on_a_terminal_the_milestones_stay_above_one_live_line() -> None:
+    screen = Screen()
     terminal = Console(file=screen, force_terminal=True, color_system=None, width=100, _environ={"TERM": "xterm"})
-    monkeypatch.setattr("seal_cli.follow.out", terminal)
-    follow(EVENTS)
+    follow(EVENTS, terminal)
     shown = screen.getvalue()
     assert "policies/next trained on 1 kept self-edits" in shown
     assert "3/4 trials" in shown
@@ -89,6 +94,14 @@ def test_what_went_wrong_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
     fault = Fault(code=14, reason="UNAVAILABLE", message="trainer at 127.0.0.1:1 does not answer")
     follow([event(RunStateChanged(state=RunState.FAILED, error=fault))])
     assert "failed: trainer at 127.0.0.1:1 does not answer" in capsys.readouterr().out
+
+
+def test_what_the_run_waits_for_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    fault = Fault(code=14, reason="UNAVAILABLE", message="Redis at redis://h answers and refuses: MISCONF")
+    follow([event(RunWaiting(doing="queueing trials", error=fault)), event(RunWaiting(doing="queueing trials"))])
+    shown = capsys.readouterr().out
+    assert "waiting (queueing trials): Redis at redis://h answers and refuses: MISCONF" in shown
+    assert "going on (queueing trials)" in shown
 
 
 def test_a_round_that_kept_nothing_says_so(capsys: pytest.CaptureFixture[str]) -> None:
