@@ -118,8 +118,6 @@ class RunSteps:
         policy that was made is already scored on the held-out contexts."""
         following = gate.next_policy(theta, made)
         moves = following.name != theta.name
-        if made.name != theta.name:
-            GATE.labels(made.gate.value).inc()
         following = await self._database.write(
             policies.end_round,
             self._lease,
@@ -130,6 +128,8 @@ class RunSteps:
             alias=self.config.gate.alias if moves else "",
             fewer_trials=0 if moves or scored else scoring_trials(self.config, len(self.held_out)),
         )
+        if made.name != theta.name:
+            GATE.labels(made.gate.value).inc()
         log.info("round done", round=t, kept=kept, policy=following.name, gate=made.gate_reason)
         return following
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import random
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
@@ -18,7 +16,7 @@ from sealkit.resources import GateState, PolicyTrained, RoundFinished, Run, RunR
 from sealkit.types import Outcome, Policy, Progress, TrainingResult, TrainingSpec
 from tests.unit.controller.controller_fakes import FakeServices, graded, records
 from tests.unit.controller.controller_system import System
-from tests.unit.controller.test_controller_faults import assert_counted_once, outcome
+from tests.unit.controller.test_controller_faults import assert_counted_once, killed_over_and_over, outcome
 
 CONFIG: dict[str, Any] = {
     "rounds": 3,
@@ -149,15 +147,7 @@ async def test_killed_over_and_over_it_keeps_the_same_best(system: System) -> No
         calm = await system.until(await system.create(request_id="calm", gate=gate, **config))
     scripted(system, script)
     run = await system.create(request_id="shaken", gate=gate, **config)
-    chance, kills = random.Random(7), 0
-    while not (await system.run(run)).state.terminal:
-        async with system.working(writes=chance.randrange(4, 40), lease=0.1) as database:
-            ending = asyncio.create_task(system.until(run))
-            dying = asyncio.create_task(database.died.wait())
-            await asyncio.wait([ending, dying], return_when=asyncio.FIRST_COMPLETED)
-            kills += dying.done()
-            ending.cancel()
-            dying.cancel()
+    kills = await killed_over_and_over(system, run, range(4, 40), seed=7)
     over = await system.run(run)
     assert kills >= 3
     assert over.state is RunState.SUCCEEDED
