@@ -55,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def write_page(records: Path) -> None:
     """Writes docs/results/study.md and its plots from the records."""
-    runs = read(records, "arc", "keep_best")
+    runs = read(records, "arc")
     PAGE.write_text(page(PAGE.read_text(encoding="utf-8"), runs), encoding="utf-8")
     plot(runs, PLOT)
 

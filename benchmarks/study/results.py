@@ -40,14 +40,14 @@ class Results:
         return int(self.about["seed"])
 
     @property
+    def variant(self) -> str:
+        """The table's setting."""
+        return str(self.about["variant"])
+
+    @property
     def best(self) -> Scores:
         """Of the policy that the run ended with."""
         return [scores for scores, gate in zip(self.policies, self.gates, strict=True) if scores and gate.adopted][-1]
-
-    @property
-    def last(self) -> Scores:
-        """Of the policy that was trained last."""
-        return [scores for scores in self.policies if scores][-1]
 
     def chosen_without(self) -> Scores:
         """For each context the score, on it, of the policy that is best on all *other* contexts (the latest of equals).
@@ -60,12 +60,10 @@ class Results:
         return chosen
 
 
-def read(folder: Path, table: str, variant: str) -> list[Results]:
-    """The recorded runs of a table's variant, by seed."""
-    found = [
-        results_of(json.loads(file.read_text(encoding="utf-8"))) for file in folder.glob(f"{table}-{variant}-*.json")
-    ]
-    return sorted(found, key=lambda results: results.seed)
+def read(folder: Path, table: str) -> list[Results]:
+    """The recorded runs of a table, by seed."""
+    found = [results_of(json.loads(file.read_text(encoding="utf-8"))) for file in folder.glob(f"{table}-*.json")]
+    return sorted(found, key=lambda results: (results.seed, results.variant))
 
 
 def results_of(record: Mapping[str, Any]) -> Results:
