@@ -8,7 +8,7 @@ from pathlib import Path
 from statistics import fmean
 
 from benchmarks.page import bars, difference, figures, plotted, with_section
-from benchmarks.study.results import Pooled, Results, Scores, pooled, self_edits
+from benchmarks.study.results import Pooled, Results, Scores, by_choice, pooled, score, self_edits
 from sealkit.resources import TrialPhase, TrialState
 from sealkit.stats import mean_estimate
 
@@ -90,7 +90,7 @@ def gate_table(runs: Sequence[Results]) -> str:
 
 def edit_table(runs: Sequence[Results]) -> str:
     """What each policy was trained on, and what it writes on the held-out tasks."""
-    heads = ["the run", "seed", "policy", "trained on", "accuracy in its own round", "invalid", "distinct", "the gate"]
+    heads = ["the run", "seed", "policy", "trained on", "accuracy in E-steps", "invalid", "distinct", "by its choices"]
     return "\n".join([*_head(heads), *(row for run in runs for row in _edit_rows(run))])
 
 
@@ -102,9 +102,8 @@ def _edit_rows(run: Results) -> Iterator[str]:
         invalid = sum(trial.state is TrialState.REJECTED for trial in edits)
         tried: dict[tuple[int, str], list[float]] = {}
         for trial in self_edits(run, number, TrialPhase.E_STEP):
-            score = trial.baseline_accuracy if trial.state is TrialState.REJECTED else trial.accuracy
-            if score is not None:
-                tried.setdefault((trial.round, trial.context_id), []).append(score)
+            if (found := score(trial)) is not None:
+                tried.setdefault((trial.round, trial.context_id), []).append(found)
         yield _row(
             VARIANTS[run.variant],
             str(run.seed),
@@ -113,7 +112,7 @@ def _edit_rows(run: Results) -> Iterator[str]:
             figures({place: fmean(scores) for place, scores in tried.items()}),
             f"{invalid} of {len(edits)}",
             str(len({trial.completion for trial in edits})),
-            "adopted" if run.gates[number].adopted else "not adopted",
+            f"{by_choice(run, number):.3f}",
         )
 
 

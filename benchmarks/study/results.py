@@ -84,6 +84,21 @@ def results_of(record: Mapping[str, Any]) -> Results:
     )
 
 
+def score(trial: Trial) -> float | None:
+    """A self-edit's accuracy, or the baseline if it was rejected; None if it failed."""
+    return trial.baseline_accuracy if trial.state is TrialState.REJECTED else trial.accuracy
+
+
+def by_choice(run: Results, policy: int) -> float:
+    """The mean score of what a policy writes on the held-out contexts, if each self-edit scored what the same text
+    scored on average in all trials of the run: what is left of its score without the luck of contexts and seeds."""
+    known: dict[str, list[float]] = {}
+    for trial in run.trials:
+        if trial.editor == Editor.POLICY and (found := score(trial)) is not None:
+            known.setdefault(trial.completion, []).append(found)
+    return fmean(fmean(known[trial.completion]) for trial in self_edits(run, policy, TrialPhase.HELD_OUT))
+
+
 def pooled(runs: Iterable[Results], scores: Callable[[Results], Scores]) -> Pooled:
     """Scores of all runs together."""
     return {(run.seed, context): score for run in runs for context, score in scores(run).items()}

@@ -11,7 +11,7 @@ from benchmarks.page import with_section
 from benchmarks.study.__main__ import PAGE, RECORDS
 from benchmarks.study.experiment import COLUMNS
 from benchmarks.study.page import curve_table, gain_table, gate_table, page
-from benchmarks.study.results import Results, pooled, read, results_of
+from benchmarks.study.results import Results, by_choice, pooled, read, results_of
 
 
 def record(
@@ -62,6 +62,14 @@ def test_a_policy_chosen_by_the_other_tasks_is_not_chosen_by_the_task_itself() -
     assert run.chosen_without() == {"c0": 0.0, "c1": 0.0, "c2": 0.0}
     equal = results_of(record([[0.5, 0.5], [0.5, 0.5]], ["passed", "passed"]))
     assert equal.chosen_without() == {"c0": 0.5, "c1": 0.5}
+
+
+def test_a_policys_choices_are_worth_what_they_brought_to_all() -> None:
+    made = record([[1.0, 0.0], [0.0, None]], ["passed", "passed"])
+    for row in made["trials"]:
+        row[COLUMNS.index("edit")] = {"rejected": "broken", "succeeded": "good"}[row[COLUMNS.index("state")]]
+    run = results_of(made)
+    assert (by_choice(run, 0), by_choice(run, 1)) == pytest.approx((1 / 3, (1 / 3 + 0.1) / 2))
 
 
 def test_runs_are_pooled_by_seed_and_task() -> None:
