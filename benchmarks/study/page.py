@@ -78,7 +78,8 @@ def gain_table(runs: Sequence[Results]) -> str:
 
 
 def gate_table(runs: Sequence[Results]) -> str:
-    """The two variants on the same tasks: what they ended with, paired by task."""
+    """The two variants on the same tasks: what they ended with, paired by task. Only runs that have ended."""
+    runs = [run for run in runs if run.about["state"] == "succeeded"]
     lines = _head(["seed", *(f"{label}: ended with" for label in VARIANTS.values()), "difference"])
     by_variant = {name: {run.seed: run for run in runs if run.variant == name} for name in VARIANTS}
     both = sorted(set.intersection(*(set(found) for found in by_variant.values())))

@@ -96,7 +96,8 @@ def by_choice(run: Results, policy: int) -> float:
     for trial in run.trials:
         if trial.editor == Editor.POLICY and (found := score(trial)) is not None:
             known.setdefault(trial.completion, []).append(found)
-    return fmean(fmean(known[trial.completion]) for trial in self_edits(run, policy, TrialPhase.HELD_OUT))
+    edits = (trial.completion for trial in self_edits(run, policy, TrialPhase.HELD_OUT))
+    return fmean(fmean(known[edit]) for edit in edits if edit in known)
 
 
 def pooled(runs: Iterable[Results], scores: Callable[[Results], Scores]) -> Pooled:
