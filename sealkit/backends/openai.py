@@ -12,13 +12,17 @@ import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from datetime import date
 from typing import Any
 
 from pydantic import BaseModel, Field
+from transformers import PreTrainedTokenizerBase
 
 from sealkit.backends.base import Generation
-from sealkit.backends.models import describe_model, render_prompt
+from sealkit.backends.context import LIMIT
+from sealkit.backends.models import describe_model
 from sealkit.backends.remote import SEEDS, AdapterHost, Served, SharedTime, options
+from sealkit.backends.template import DEFAULT_DATE, render_prompt
 from sealkit.endpoint import Endpoint, EndpointOptions, token_count
 from sealkit.errors import (
     EndpointRefused,
@@ -46,6 +50,11 @@ class ServedModel(BaseModel):
     model: str
     served_as: str = Field(min_length=1, description="Name under which the server serves it.")
     dtype: str = Field("served", description="The server's dtype, for information.")
+    template_date: date = DEFAULT_DATE
+
+    def describe(self) -> tuple[PreTrainedTokenizerBase, ModelInfo]:
+        """The local copy's tokenizer, and its description. Raises InvalidModel."""
+        return describe_model(self.model, dtype=self.dtype, template_date=self.template_date)
 
 
 class OpenAIBackend:
@@ -63,6 +72,7 @@ class OpenAIBackend:
         self._adapters = adapters
         self._served: Served | None = None
         self._context_length = 0
+        self._closed = asyncio.Event()
         self._time = SharedTime()
         # One thread, because tokenizers are not thread-safe.
         self._rendering = ThreadPoolExecutor(1, thread_name_prefix="render")
@@ -72,16 +82,21 @@ class OpenAIBackend:
 
         Raises InvalidModel if it does not, and what an Endpoint raises.
         """
-        tokenizer, info = await asyncio.to_thread(describe_model, self._model.model, dtype=self._model.dtype)
+        tokenizer, info = await asyncio.to_thread(self._model.describe)
         served = Served(self._endpoint, self._model.served_as, tokenizer, info)
         self._context_length = min(info.context_length, await self._longest(served.name, info.context_length))
         await self._check_tokens(served)
         await self._adapters.start(served)
-        build = info.build | NO_DIVERGENCE | (FIXED_ADAPTERS if self._adapters.fixed else {})
+        limit = {LIMIT: "the server's max_model_len"} if self._context_length < info.context_length else {}
+        build = info.build | limit | NO_DIVERGENCE | (FIXED_ADAPTERS if self._adapters.fixed else {})
         info = info.model_copy(update={"context_length": self._context_length, "build": build})
         self._served = replace(served, info=info)
 
+    async def ended(self) -> None:
+        await self._closed.wait()
+
     async def close(self) -> None:
+        self._closed.set()
         if self._served is not None:
             await self._adapters.close()
         self._served = None
@@ -101,8 +116,8 @@ class OpenAIBackend:
         room = self._context_length - len(tokens)
         if room < 1:
             raise PromptTooLong(
-                f"the prompt has {len(tokens)} tokens, but the server's context has {self._context_length}, with at "
-                "least one for the completion; shorten the prompt",
+                f"the prompt has {len(tokens)} tokens, but the server's context has {self._context_length} "
+                f"({held.info.build[LIMIT]}), with at least one for the completion; shorten the prompt",
                 metadata={"prompt_tokens": str(len(tokens)), "context_length": str(self._context_length)},
             )
         refs = [ref for ref in (policy.adapter if policy else None, adapter) if ref is not None]

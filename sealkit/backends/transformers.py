@@ -13,6 +13,7 @@ import torch
 
 from sealkit import limits
 from sealkit.backends.base import Generation
+from sealkit.backends.context import LIMIT
 from sealkit.backends.decoding.adapters import AdapterCache
 from sealkit.backends.decoding.batch_invariance import GREEDY, measure_batch_variance
 from sealkit.backends.decoding.divergence import divergences, parts_of
@@ -22,7 +23,8 @@ from sealkit.backends.decoding.loop import DecodeLoop
 from sealkit.backends.decoding.lora import Adapter
 from sealkit.backends.decoding.row import Row
 from sealkit.backends.decoding.stable import StableEngine
-from sealkit.backends.models import LoadedModel, ModelSettings, load_model, render_prompt
+from sealkit.backends.models import LoadedModel, ModelSettings, load_model
+from sealkit.backends.template import render_prompt, text_tokens
 from sealkit.errors import InvalidInput, PromptTooLong, Unavailable
 from sealkit.observability.gpu import watch_gpus
 from sealkit.observability.metrics import DECODE_BATCH_VARIANT_RATE
@@ -76,6 +78,9 @@ class TransformersBackend:
         DECODE_BATCH_VARIANT_RATE.set(self.batch_variant_rate)
         watch_gpus()
 
+    async def ended(self) -> None:
+        await asyncio.shield(asyncio.wrap_future(self._loop.ended))
+
     async def close(self) -> None:
         await asyncio.to_thread(self._loop.close)
         self._rendering.shutdown(wait=False, cancel_futures=True)
@@ -90,14 +95,10 @@ class TransformersBackend:
     ) -> Generation:
         began = time.perf_counter()
         tokens = await self._render(prompt)
-        context = context_length(self._held)
-        room = context - len(tokens)
+        self._held.check_tokens("the prompt", tokens)
+        room = self.info.context_length - len(tokens)
         if room < 1:
-            raise PromptTooLong(
-                f"the prompt has {len(tokens)} tokens, but the model's context has {context}, with at least one for "
-                "the completion; shorten the prompt",
-                metadata={"prompt_tokens": str(len(tokens)), "context_length": str(context)},
-            )
+            raise self._too_long("the prompt", tokens, "with at least one for the completion; shorten the prompt")
         on_top = await self._adapters_of(policy, adapter)
         grammar = await self._grammar(sampling.json_schema) if sampling.json_schema else None
         row = Row(tokens, sampling, on_top, limit=min(sampling.max_tokens, room), grammar=grammar)
@@ -121,15 +122,12 @@ class TransformersBackend:
         adapter: AdapterRef | None = None,
     ) -> list[float]:
         read = [await self._render(text) for text in texts]
-        context = context_length(self._held)
         for place, tokens in enumerate(read):
             if not tokens:
                 raise InvalidInput(f"text {place} has no tokens; remove it")
-            if len(tokens) > context:
-                raise PromptTooLong(
-                    f"text {place} has {len(tokens)} tokens, but the model's context has {context}; shorten it",
-                    metadata={"prompt_tokens": str(len(tokens)), "context_length": str(context)},
-                )
+            self._held.check_tokens(f"text {place}", tokens)
+            if len(tokens) > self.info.context_length:
+                raise self._too_long(f"text {place}", tokens, "shorten it")
         on_top = await self._adapters_of(policy, adapter)
         found: dict[int, float] = {}
         for part in parts_of(read, self._held.model.config.vocab_size):
@@ -142,7 +140,7 @@ class TransformersBackend:
     async def _render(self, text: Prompt | str) -> list[int]:
         tokenizer = self._held.tokenizer
         return await self._aside(
-            lambda: list(tokenizer(text).input_ids) if isinstance(text, str) else render_prompt(tokenizer, text)
+            lambda: text_tokens(tokenizer, text) if isinstance(text, str) else render_prompt(tokenizer, text)
         )
 
     async def _grammar(self, schema: str) -> Grammar:
@@ -159,6 +157,14 @@ class TransformersBackend:
         if len({ref.digest for ref in refs}) < len(refs):
             raise InvalidInput(f"adapter {refs[0].digest} is the policy's own adapter; name it once")
         return tuple([await self._adapters.get(ref) for ref in refs])
+
+    def _too_long(self, what: str, tokens: list[int], remedy: str) -> PromptTooLong:
+        context = self.info.context_length
+        return PromptTooLong(
+            f"{what} has {len(tokens)} tokens, but the model's context has {context} ({self.info.build[LIMIT]}); "
+            f"{remedy}",
+            metadata={"prompt_tokens": str(len(tokens)), "context_length": str(context)},
+        )
 
     @property
     def _held(self) -> LoadedModel:
@@ -183,9 +189,3 @@ class TransformersBackend:
 
     async def _say(self, prompt: Prompt) -> str:
         return (await self.generate(prompt, GREEDY)).text
-
-
-def context_length(held: LoadedModel) -> int:
-    """Most tokens of prompt and completion together. At most the sliding window: within it the window has no effect."""
-    window = getattr(held.model.config, "sliding_window", None)
-    return min(held.info.context_length, window or held.info.context_length)

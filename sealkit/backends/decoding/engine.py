@@ -9,36 +9,44 @@ product with another number of rows (about 1e-6 in float32: greedy and seeded te
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import structlog
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from sealkit.backends.decoding.cache import RowCache
 from sealkit.backends.decoding.lora import Adapter, Block, RowLora
+from sealkit.backends.decoding.masks import Masks
 from sealkit.backends.decoding.prefill import Joiner, plan
 from sealkit.backends.decoding.row import Row
 from sealkit.backends.decoding.sampling import next_tokens
 from sealkit.backends.models import LoadedModel
-from sealkit.errors import InvalidModel
+from sealkit.errors import FailedPrecondition, GpuMemory, InvalidModel, SealError
 from sealkit.observability.metrics import DECODE_REUSED_TOKENS
+
+_log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True)
 class Left:
-    """A row that left the batch. `broken`: its logits were not finite, so there is no text."""
+    """A row that left the batch. `fault`: why it has no text."""
 
     row: Row
-    broken: bool = False
+    fault: SealError | None = None
 
 
 class Engine:
     """Decodes up to `max_rows` rows at once, with `places` cache positions per row and at least `adapter_slots` slots
-    for the adapters of one rank. Raises InvalidModel if the model is not a plain decoder."""
+    for the adapters of one rank. Raises InvalidModel if the model is not a plain decoder.
+
+    A row that the model fails on alone leaves with that fault, and the others go on. `admit` and `step` raise only if
+    the model no longer works at all.
+    """
 
     def __init__(
         self, loaded: LoadedModel, *, max_rows: int, max_rank: int, places: int | None = None, adapter_slots: int = 1
@@ -47,11 +55,13 @@ class Engine:
         if loaded.model.device.type == "cpu":
             _transpose_weights(loaded.model)
         self._tokenizer = loaded.tokenizer
-        self._end_ids = _end_ids(loaded)
+        self._end_ids = loaded.end_ids
         self._max_rank = max_rank
         self._slots: list[Row | None] = [None] * max_rows
         self._cache = RowCache(loaded.model, places or max_rows)
         self._lora = RowLora(loaded.model, adapter_slots)
+        self._masks = Masks(loaded.model)
+        self._left: list[Left] = []
         self._last: Tensor | None = None
         self._tainted: set[int] = set()
         head: nn.Module | None = loaded.model.get_output_embeddings()  # type: ignore[no-untyped-call]
@@ -80,6 +90,20 @@ class Engine:
     @torch.inference_mode()
     def admit(self, rows: Sequence[Row]) -> list[Left]:
         """Prefills at most `free` rows and samples their first tokens; returns the rows that left already."""
+        with self._isolating(rows, self._join):
+            self._join(rows)
+        return self._leave()
+
+    @torch.inference_mode()
+    def step(self) -> list[Left]:
+        """Samples one token for every running row; returns the rows that left."""
+        self._compact()
+        with self._isolating(self.running, self._decode_alone):
+            self._decode()
+        return self._leave()
+
+    def _join(self, rows: Sequence[Row]) -> None:
+        self._remove(rows)  # those of a pass that failed
         running = [(slot, row) for slot, row in enumerate(self._slots) if row is not None]
         empty = (slot for slot, row in enumerate(self._slots) if row is None)
         joiners = [Joiner(row, slot) for row, slot in zip(rows, empty, strict=False)]
@@ -90,7 +114,6 @@ class Engine:
             if joiner.slot in self._tainted:
                 self._cache.clear(joiner.slot)
                 self._tainted.remove(joiner.slot)
-        left = []
         for group in self._plan(joiners, running):
             for joiner in group:
                 if joiner.shared:
@@ -99,14 +122,45 @@ class Engine:
                     DECODE_REUSED_TOKENS.inc(joiner.shared)
             members = [joiner.row for joiner in group]
             with self._charging(members, [len(joiner.rest) for joiner in group]):
-                left += self._accept([joiner.slot for joiner in group], members, self._read(group))
-        return left
+                self._accept([joiner.slot for joiner in group], members, self._read(group))
 
-    @torch.inference_mode()
-    def step(self) -> list[Left]:
-        """Samples one token for every running row; returns the rows that left."""
-        self._compact()
-        return self._decode()
+    def _decode_alone(self, rows: Sequence[Row]) -> None:
+        """A step of these rows only; the others stay in their slots."""
+        slots = self._slots
+        self._slots = [row if row in rows else None for row in slots]
+        try:
+            self._decode()
+        finally:
+            kept = [row for row in self._slots if row is not None]
+            self._slots = [row if row not in rows or row in kept else None for row in slots]
+
+    @contextmanager
+    def _isolating(self, rows: Sequence[Row], work: Callable[[Sequence[Row]], None]) -> Iterator[None]:
+        """If the block fails on `rows` together, does `work` for each that did not get its token, alone."""
+        counts = [len(row.tokens) for row in rows]
+        try:
+            yield
+            return
+        except BaseException as fault:  # noqa: BLE001 - whatever one request raises, in libraries too, is its own
+            _log.warning("rows_are_retried_alone", rows=len(rows), exc_info=fault)
+        waiting = [row for row, count in zip(rows, counts, strict=True) if len(row.tokens) == count]
+        for row in waiting:
+            try:
+                work([row])
+            except BaseException as fault:  # noqa: BLE001 - as above
+                self._remove([row])
+                self._left.append(Left(row, self.fault_of_one(fault)))
+
+    def _remove(self, rows: Sequence[Row]) -> None:
+        """Takes rows out whose last pass failed: what it wrote to the cache is not to be read again."""
+        for slot, row in enumerate(self._slots):
+            if row in rows:
+                self._slots[slot] = None
+                self._tainted.add(slot)
+
+    def _leave(self) -> list[Left]:
+        left, self._left = self._left, []
+        return left
 
     def drop(self, rows: Collection[Row]) -> None:
         """Drops rows whose callers have cancelled."""
@@ -115,6 +169,16 @@ class Engine:
     def forget(self, adapter: Adapter) -> None:
         """Frees an adapter that failed its verification."""
         self._lora.forget(adapter)
+
+    def fault_of_one(self, fault: BaseException) -> SealError:
+        """What a request is told that alone caused `fault`. Raises what the model raises if it no longer reads a plain
+        token: after a fault of the device nothing works any more."""
+        if self._model.device.type == "cuda":
+            torch.cuda.empty_cache()
+        with self.reading([()]) as model:
+            token = torch.zeros((1, 1), dtype=torch.long, device=model.device)
+            model(input_ids=token, use_cache=False).logits.sum().item()
+        return _told(fault)
 
     @contextmanager
     def reading(self, rows: Sequence[tuple[Adapter, ...]]) -> Iterator[PreTrainedModel]:
@@ -149,13 +213,13 @@ class Engine:
             [j.slot for j in group], [j.row.adapters for j in group], [j.rest for j in group], [j.shared for j in group]
         )
 
-    def _decode(self) -> list[Left]:
+    def _decode(self) -> None:
         rows = self.running
         slots = [slot for slot, row in enumerate(self._slots) if row is not None]
         with self._charging(rows, [1] * len(rows)):
             tokens = [[row.tokens[-1]] for row in rows]
             logits = self._logits(slots, [row.adapters for row in rows], tokens, [row.length for row in rows])
-            return self._accept(slots, rows, logits)
+            self._accept(slots, rows, logits)
 
     @contextmanager
     def _charging(self, rows: Sequence[Row], tokens: Sequence[int]) -> Iterator[None]:
@@ -190,7 +254,7 @@ class Engine:
         self._last = torch.tensor([len(part) - 1 for part in tokens], device=device) if width > 1 else None
         out = self._model(
             input_ids=ids,
-            attention_mask=None if read is None else self._mask(positions, read),
+            attention_mask=None if read is None else self._masks(positions, read),
             position_ids=positions,
             past_key_values=self._cache,
             use_cache=True,
@@ -200,25 +264,20 @@ class Engine:
         logits: Tensor = out.logits[:, -1]
         return logits
 
-    def _mask(self, positions: Tensor, read: int) -> Tensor:
-        """Additive, [n, 1, s, read]: a token sees places up to its own position."""
-        hidden = torch.arange(read, device=positions.device) > positions[:, None, :, None]
-        return torch.zeros(hidden.shape, dtype=self._model.dtype, device=positions.device).masked_fill_(
-            hidden, float("-inf")
-        )
-
-    def _accept(self, slots: Sequence[int], rows: Sequence[Row], logits: Tensor) -> list[Left]:
-        """Samples each row's next token; returns the rows that end with it."""
-        left = []
+    def _accept(self, slots: Sequence[int], rows: Sequence[Row], logits: Tensor) -> None:
+        """Samples each row's next token; rows that end with it leave."""
         for slot, row, token in zip(slots, rows, next_tokens(logits, rows), strict=True):
+            fault = _not_finite(row) if token is None else None
             if token is not None:
-                row.accept(token, self._tokenizer, self._end_ids)
-            if token is None or row.finish_reason is not None:
+                try:
+                    row.accept(token, self._tokenizer, self._end_ids)
+                except BaseException as error:  # noqa: BLE001 - the row's own text or grammar, and no other's
+                    fault = _told(error)
+            if fault is not None or row.finish_reason is not None:
                 self._slots[slot] = None
-                left.append(Left(row, broken=token is None))
+                self._left.append(Left(row, fault))
             if token is None:
                 self._tainted.add(slot)  # zeroed when it is reused: rows of this pass may still copy from it
-        return left
 
     def _keep_last(self, _head: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
         """Hook before the output head: keeps only each row's last token, [n, s, hidden] → [n, 1, hidden]."""
@@ -228,10 +287,19 @@ class Engine:
         return (hidden[torch.arange(len(hidden), device=hidden.device), self._last, None], *args[1:])
 
 
-def _end_ids(loaded: LoadedModel) -> frozenset[int]:
-    configured = getattr(loaded.model.generation_config, "eos_token_id", None)
-    ids = configured if isinstance(configured, list) else [configured]
-    return frozenset(i for i in (*ids, loaded.tokenizer.eos_token_id) if i is not None)
+def _not_finite(row: Row) -> SealError:
+    names = ", ".join(adapter.digest[:12] for adapter in row.adapters) or "the base model"
+    return FailedPrecondition(f"{names} gives logits that are not finite; nothing to sample")
+
+
+def _told(fault: BaseException) -> SealError:
+    """What the caller is told of a fault that its request alone causes."""
+    if isinstance(fault, SealError):
+        return fault
+    said = (str(fault).strip().splitlines() or [""])[0]
+    if isinstance(fault, torch.OutOfMemoryError):
+        return GpuMemory(f"the request alone does not fit in the device's memory: {said}; shorten its prompt")
+    return FailedPrecondition(f"the model fails on this request alone: {type(fault).__name__}: {said}")
 
 
 def _transpose_weights(model: PreTrainedModel) -> None:

@@ -26,7 +26,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-from sealkit.backends.decoding.engine import Engine, Left
+from sealkit.backends.decoding.engine import Engine
 from sealkit.backends.decoding.lora import Block
 from sealkit.backends.decoding.prefill import Joiner
 from sealkit.backends.decoding.row import Row
@@ -78,18 +78,16 @@ class StableEngine(Engine):
             logits = self._logits([joiner.slot], [joiner.row.adapters], [piece], [start], block=_ALONE, width=_PIECE)
         return logits
 
-    def _decode(self) -> list[Left]:
-        left = []
+    def _decode(self) -> None:
         for first in range(0, len(self._slots), self._tile):
             members = self._slots[first : first + self._tile]
             rows = [row for row in members if row is not None]
             if not rows:
-                break
+                continue
             with self._charging(rows, [1] * len(rows)):
                 logits = self._tile_logits(first, members)
                 present = [place for place, row in enumerate(members) if row is not None]
-                left += self._accept([first + place for place in present], rows, logits[present])
-        return left
+                self._accept([first + place for place in present], rows, logits[present])
 
     def _tile_logits(self, first: int, members: Sequence[Row | None]) -> Tensor:
         """Logits [tile, vocabulary] of the rows at the indices from `first` on; undefined for empty ones."""
@@ -127,11 +125,12 @@ def row_attention(
     *,
     row_ends: Sequence[int] | None = None,
     scaling: float | None = None,
+    sliding_window: int | None = None,
     **options: Any,
 ) -> tuple[Tensor, None]:
     """Attention of one new token a row, `query` [n, heads, 1, dim], each on the first `row_ends[i]` of its own keys and
-    values [n, kv heads, places, dim]; none for 0. Without `row_ends`, ordinary attention. Returns [n, 1, heads,
-    dim]."""
+    values [n, kv heads, places, dim], or on the last `sliding_window` of them; none for 0. Without `row_ends`, ordinary
+    attention. Returns [n, 1, heads, dim]."""
     if row_ends is None:
         return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **options)
     out = query.new_zeros((len(query), 1, query.shape[1], value.shape[-1]))
@@ -139,7 +138,8 @@ def row_attention(
     queries, keys, values = (torch.split(whole, 1) for whole in (query, key, value))
     for row, end in enumerate(row_ends):
         if end:
-            k, v = keys[row].narrow(2, 0, end), values[row].narrow(2, 0, end)
+            start = max(0, end - sliding_window) if sliding_window else 0
+            k, v = keys[row].narrow(2, start, end - start), values[row].narrow(2, start, end - start)
             attended = scaled_dot_product_attention(queries[row], k, v, scale=scaling, enable_gqa=shared)
             out[row] = attended.view_as(out[row : row + 1])[0]
     return out, None

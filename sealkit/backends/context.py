@@ -1,0 +1,55 @@
+"""How long a sequence a model can read, and which property of it sets that limit."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from transformers import PreTrainedConfig
+
+_POSITIONS = ("max_position_embeddings", "max_sequence_length", "max_seq_len", "seq_length", "n_positions")
+_ASSUMED = 2048
+"""Positions of a model whose config names none (ALiBi, recurrent position codes)."""
+LIMIT, WINDOW = "context", "window"
+"""Build facts of a model: what limits its context; its sliding window."""
+
+
+def context_length(config: PreTrainedConfig) -> int:
+    """Most tokens of prompt and completion together."""
+    return _limit(config)[0]
+
+
+def context_facts(config: PreTrainedConfig) -> dict[str, str]:
+    """Build facts: the name of the limit, and the sliding window if there is one. A window does not limit the context:
+    a token far behind it is still read, by the layers without a window or through the tokens between."""
+    facts = {LIMIT: _limit(config)[1]}
+    if window := sliding_window(config):
+        kinds = layer_types(config)
+        narrow = kinds.count("sliding_attention") if kinds else config.get_text_config().num_hidden_layers
+        facts[WINDOW] = f"{window} tokens in {narrow} of {len(kinds) or narrow} layers"
+    return facts
+
+
+def sliding_window(config: PreTrainedConfig) -> int | None:
+    """Tokens that a layer with a sliding window reads, the current one included; None if no layer has one."""
+    text: Any = config.get_text_config()
+    kinds = layer_types(config)
+    if kinds and "sliding_attention" not in kinds:
+        return None
+    return getattr(text, "sliding_window", None) or None
+
+
+def layer_types(config: PreTrainedConfig) -> list[str]:
+    """The attention of each layer, in transformers' terms; empty if the model does not distinguish."""
+    return list(getattr(config.get_text_config(), "layer_types", None) or [])
+
+
+def _limit(config: PreTrainedConfig) -> tuple[int, str]:
+    text: Any = config.get_text_config()
+    length, name = next(
+        ((value, name) for name in _POSITIONS if isinstance(value := getattr(text, name, None), int) and value > 0),
+        (_ASSUMED, "assumed, because the config names no positions"),
+    )
+    chunk = getattr(text, "attention_chunk_size", None)
+    if "chunked_attention" in layer_types(config) and chunk and chunk < length:
+        return int(chunk), "attention_chunk_size"
+    return int(length), name
