@@ -103,7 +103,6 @@ class Engine:
         return self._leave()
 
     def _join(self, rows: Sequence[Row]) -> None:
-        self._remove(rows)  # those of a pass that failed
         running = [(slot, row) for slot, row in enumerate(self._slots) if row is not None]
         empty = (slot for slot, row in enumerate(self._slots) if row is None)
         joiners = [Joiner(row, slot) for row, slot in zip(rows, empty, strict=False)]
@@ -137,17 +136,19 @@ class Engine:
     @contextmanager
     def _isolating(self, rows: Sequence[Row], work: Callable[[Sequence[Row]], None]) -> Iterator[None]:
         """If the block fails on `rows` together, does `work` for each that did not get its token, alone."""
-        counts = [len(row.tokens) for row in rows]
+        before, counts = self.running, [len(row.tokens) for row in rows]
         try:
             yield
             return
         except BaseException as fault:  # noqa: BLE001 - whatever one request raises, in libraries too, is its own
-            _log.warning("rows_are_retried_alone", rows=len(rows), exc_info=fault)
+            _log.warning("rows_are_retried_alone", rows=len(rows), error=f"{type(fault).__name__}: {fault}"[:200])
         waiting = [row for row, count in zip(rows, counts, strict=True) if len(row.tokens) == count]
+        self._remove([row for row in waiting if row not in before])
         for row in waiting:
             try:
                 work([row])
             except BaseException as fault:  # noqa: BLE001 - as above
+                _log.warning("row_failed_alone", prompt_tokens=len(row.prompt), exc_info=fault)
                 self._remove([row])
                 self._left.append(Left(row, self.fault_of_one(fault)))
 
