@@ -98,8 +98,9 @@ class Engine:
     def step(self) -> list[Left]:
         """Samples one token for every running row; returns the rows that left."""
         self._compact()
-        with self._isolating(self.running, self._decode_alone):
-            self._decode()
+        rows = self.running
+        with self._isolating(rows, self._decode):
+            self._decode(rows)
         return self._leave()
 
     def _join(self, rows: Sequence[Row]) -> None:
@@ -122,16 +123,6 @@ class Engine:
             members = [joiner.row for joiner in group]
             with self._charging(members, [len(joiner.rest) for joiner in group]):
                 self._accept([joiner.slot for joiner in group], members, self._read(group))
-
-    def _decode_alone(self, rows: Sequence[Row]) -> None:
-        """A step of these rows only; the others stay in their slots."""
-        slots = self._slots
-        self._slots = [row if row in rows else None for row in slots]
-        try:
-            self._decode()
-        finally:
-            kept = [row for row in self._slots if row is not None]
-            self._slots = [row if row not in rows or row in kept else None for row in slots]
 
     @contextmanager
     def _isolating(self, rows: Sequence[Row], work: Callable[[Sequence[Row]], None]) -> Iterator[None]:
@@ -214,9 +205,9 @@ class Engine:
             [j.slot for j in group], [j.row.adapters for j in group], [j.rest for j in group], [j.shared for j in group]
         )
 
-    def _decode(self) -> None:
-        rows = self.running
-        slots = [slot for slot, row in enumerate(self._slots) if row is not None]
+    def _decode(self, rows: Sequence[Row]) -> None:
+        """Samples one token for each of these running rows, given in the order of their slots."""
+        slots = [slot for slot, row in enumerate(self._slots) if row in rows]
         with self._charging(rows, [1] * len(rows)):
             tokens = [[row.tokens[-1]] for row in rows]
             logits = self._logits(slots, [row.adapters for row in rows], tokens, [row.length for row in rows])

@@ -88,7 +88,7 @@ class DecodeLoop:
             self._thread.join()
 
     def _run(self) -> None:
-        fault: BaseException | None = None
+        fault: Exception | None = None
         try:
             engine = self._make_engine()
             self._ready.set_result(None)
@@ -97,10 +97,10 @@ class DecodeLoop:
                 self._turn(engine)
                 self._busy_seconds += time.perf_counter() - began
         except BaseException as error:  # noqa: BLE001 - a thread has no caller: any error goes to everyone who waits
-            fault = error
+            fault = error if isinstance(error, Exception) else RuntimeError(f"{type(error).__name__}: {error}")
         self._end(fault)
 
-    def _end(self, fault: BaseException | None) -> None:
+    def _end(self, fault: Exception | None) -> None:
         """Last step of the thread: every waiting caller gets an answer."""
         if not self._ready.done():
             self._ready.set_exception(fault or Unavailable("the decoder was closed before it was ready"))

@@ -78,27 +78,29 @@ class StableEngine(Engine):
             logits = self._logits([joiner.slot], [joiner.row.adapters], [piece], [start], block=_ALONE, width=_PIECE)
         return logits
 
-    def _decode(self) -> None:
+    def _decode(self, rows: Sequence[Row]) -> None:
         for first in range(0, len(self._slots), self._tile):
             members = self._slots[first : first + self._tile]
-            rows = [row for row in members if row is not None]
-            if not rows:
+            present = [place for place, row in enumerate(members) if row in rows]
+            here = [row for row in members if row is not None and row in rows]
+            if not here:
                 continue
-            with self._charging(rows, [1] * len(rows)):
-                logits = self._tile_logits(first, members)
-                present = [place for place, row in enumerate(members) if row is not None]
-                self._accept([first + place for place in present], rows, logits[present])
+            with self._charging(here, [1] * len(here)):
+                logits = self._tile_logits(first, members, rows)
+                self._accept([first + place for place in present], here, logits[present])
 
-    def _tile_logits(self, first: int, members: Sequence[Row | None]) -> Tensor:
-        """Logits [tile, vocabulary] of the rows at the indices from `first` on; undefined for empty ones."""
-        rows = [*members, *[None] * (self._tile - len(members))]
+    def _tile_logits(self, first: int, members: Sequence[Row | None], rows: Sequence[Row]) -> Tensor:
+        """Logits [tile, vocabulary] of the rows at the indices from `first` on; undefined for those not in `rows`, which
+        write where they write again before they read."""
+        tile = [*members, *[None] * (self._tile - len(members))]
+        read = [row if row in rows else None for row in tile]
         return self._logits(
             list(range(first, first + self._tile)),
-            [row.adapters if row else () for row in rows],
-            [[row.tokens[-1] if row else 0] for row in rows],
-            [row.length if row else 0 for row in rows],
+            [row.adapters if row else () for row in read],
+            [[row.tokens[-1] if row else 0] for row in read],
+            [row.length if row else 0 for row in tile],
             block=self._block,
-            row_ends=[row.length + 1 if row else 0 for row in rows],
+            row_ends=[row.length + 1 if row else 0 for row in read],
         )
 
     @torch.inference_mode()
