@@ -9,8 +9,8 @@ from transformers import PreTrainedConfig
 _POSITIONS = ("max_position_embeddings", "max_sequence_length", "max_seq_len", "seq_length", "n_positions")
 _ASSUMED = 2048
 """Positions of a model whose config names none (ALiBi, recurrent position codes)."""
-LIMIT, WINDOW = "context", "window"
-"""Build facts of a model: what limits its context; its sliding window."""
+LIMIT = "context"
+"""Build fact of a model: the name of what limits its context."""
 
 
 def context_length(config: PreTrainedConfig) -> int:
@@ -19,13 +19,13 @@ def context_length(config: PreTrainedConfig) -> int:
 
 
 def context_facts(config: PreTrainedConfig) -> dict[str, str]:
-    """Build facts: the name of the limit, and the sliding window if there is one. A window does not limit the context:
-    a token far behind it is still read, by the layers without a window or through the tokens between."""
+    """Build facts: the name of the limit, and `window` if there is a sliding window. A window does not limit the
+    context: what is far behind it is still read, by the layers without one or through the tokens between."""
     facts = {LIMIT: _limit(config)[1]}
     if window := sliding_window(config):
         kinds = layer_types(config)
         narrow = kinds.count("sliding_attention") if kinds else config.get_text_config().num_hidden_layers
-        facts[WINDOW] = f"{window} tokens in {narrow} of {len(kinds) or narrow} layers"
+        facts["window"] = f"{window} tokens in {narrow} of {len(kinds) or narrow} layers"
     return facts
 
 

@@ -16,9 +16,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
-import structlog
 import torch
 from huggingface_hub.errors import StrictDataclassError
 from pydantic import BaseModel, Field
@@ -41,8 +40,6 @@ from sealkit.backends.loading import Loading
 from sealkit.backends.template import DEFAULT_DATE, PROBE, end_tokens, pin_date, render_prompt
 from sealkit.errors import GpuMemory, InvalidConfig, InvalidInput, InvalidModel
 from sealkit.types import ModelInfo, PromptFormat
-
-_log = structlog.get_logger(__name__)
 
 DTYPES = {
     "float32": torch.float32,
@@ -127,15 +124,20 @@ def load_model(settings: ModelSettings, loading: Loading | None = None) -> Loade
     build = described.build | build_facts(device)
     info = described.changed(dtype=loading.dtype_name(dtype), device=str(device), build=build)
     loaded = LoadedModel(model, tokenizer, info, path, end_ids)
-    _compare_vocabularies(path, tokenizer, loaded.embedded)
-    return loaded
+    return loaded.with_build(**_compare_vocabularies(path, tokenizer, loaded.embedded))
 
 
-def describe_model(
-    model: str, *, dtype: str, template_date: date = DEFAULT_DATE
-) -> tuple[PreTrainedTokenizerBase, ModelInfo]:
-    """Tokenizer and description of a model that a server has loaded, from the local copy `model`. The digests are those
-    of `load_model`; no weights are loaded. Raises InvalidModel."""
+class Described(NamedTuple):
+    """A model without its weights."""
+
+    tokenizer: PreTrainedTokenizerBase
+    info: ModelInfo
+    end_ids: frozenset[int]
+
+
+def describe_model(model: str, *, dtype: str, template_date: date = DEFAULT_DATE) -> Described:
+    """A model that a server has loaded, from the local copy `model`. The digests are those of `load_model`; no weights
+    are loaded. Raises InvalidModel."""
     path = locate(model)
     folder, options = (path.parent, {"gguf_file": path.name}) if path.is_file() else (path, {})
     try:
@@ -143,9 +145,9 @@ def describe_model(
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True, **options)
     except _LOAD_FAULTS as fault:
         raise InvalidModel(f"{path} has no readable tokenizer and config: {_reason(fault)}") from fault
-    info, _ = _describe(model, path, config, tokenizer, template_date)
-    _compare_vocabularies(path, tokenizer, int(config.get_text_config().vocab_size))
-    return tokenizer, info.changed(dtype=dtype)
+    info, end_ids = _describe(model, path, config, tokenizer, template_date)
+    build = info.build | _compare_vocabularies(path, tokenizer, int(config.get_text_config().vocab_size))
+    return Described(tokenizer, info.changed(dtype=dtype, build=build), end_ids)
 
 
 def export_model(source: str, folder: Path, dtype: str = "bfloat16") -> Path:
@@ -193,11 +195,12 @@ def _describe(
     return info, end_ids
 
 
-def _compare_vocabularies(path: Path, tokenizer: PreTrainedTokenizerBase, embedded: int) -> None:
-    """Raises InvalidModel if the model's embedding lacks tokens that every prompt or text needs; logs others."""
+def _compare_vocabularies(path: Path, tokenizer: PreTrainedTokenizerBase, embedded: int) -> dict[str, str]:
+    """A build fact if the tokenizer has tokens that the model does not embed. Raises InvalidModel if every prompt or
+    text needs one of them."""
     beyond = {token: text for text, token in tokenizer.get_vocab().items() if token >= embedded}
     if not beyond:
-        return
+        return {}
     forms = [PromptFormat.PLAIN, *([PromptFormat.CHAT] if tokenizer.chat_template else [])]
     needed = {token for form in forms for token in render_prompt(tokenizer, PROBE.changed(format=form))}
     needed.add(int(tokenizer.eos_token_id))
@@ -207,8 +210,7 @@ def _compare_vocabularies(path: Path, tokenizer: PreTrainedTokenizerBase, embedd
             f"{embedded} tokens; resize its embedding (resize_token_embeddings) and save both, or take the tokenizer "
             "that the model was trained with"
         )
-    first = min(beyond)
-    _log.warning("tokens_without_embedding", model=str(path), embedded=embedded, count=len(beyond), first=beyond[first])
+    return {"unread_tokens": f"{len(beyond)}, from {beyond[min(beyond)]!r} on"}
 
 
 def _read(

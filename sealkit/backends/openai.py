@@ -16,11 +16,10 @@ from datetime import date
 from typing import Any
 
 from pydantic import BaseModel, Field
-from transformers import PreTrainedTokenizerBase
 
 from sealkit.backends.base import Generation
 from sealkit.backends.context import LIMIT
-from sealkit.backends.models import describe_model
+from sealkit.backends.models import Described, describe_model
 from sealkit.backends.remote import SEEDS, AdapterHost, Served, SharedTime, options
 from sealkit.backends.template import DEFAULT_DATE, render_prompt
 from sealkit.endpoint import Endpoint, EndpointOptions, token_count
@@ -52,8 +51,8 @@ class ServedModel(BaseModel):
     dtype: str = Field("served", description="The server's dtype, for information.")
     template_date: date = DEFAULT_DATE
 
-    def describe(self) -> tuple[PreTrainedTokenizerBase, ModelInfo]:
-        """The local copy's tokenizer, and its description. Raises InvalidModel."""
+    def describe(self) -> Described:
+        """The local copy without its weights. Raises InvalidModel."""
         return describe_model(self.model, dtype=self.dtype, template_date=self.template_date)
 
 
@@ -82,8 +81,8 @@ class OpenAIBackend:
 
         Raises InvalidModel if it does not, and what an Endpoint raises.
         """
-        tokenizer, info = await asyncio.to_thread(self._model.describe)
-        served = Served(self._endpoint, self._model.served_as, tokenizer, info)
+        tokenizer, info, end_ids = await asyncio.to_thread(self._model.describe)
+        served = Served(self._endpoint, self._model.served_as, tokenizer, info, end_ids)
         self._context_length = min(info.context_length, await self._longest(served.name, info.context_length))
         await self._check_tokens(served)
         await self._adapters.start(served)
@@ -123,7 +122,8 @@ class OpenAIBackend:
         refs = [ref for ref in (policy.adapter if policy else None, adapter) if ref is not None]
         async with self._adapters.hold(refs) as name:
             with self._time.request() as seconds:
-                reply = await self._complete(name, completion_request(name, tokens, sampling, room))
+                asked = {**completion_request(name, tokens, sampling, room), **self._adapters.extra}
+                reply = await self._complete(name, asked)
         text, finish, sampled = read_completion(reply, self._endpoint.url)
         return Generation(
             text=text,

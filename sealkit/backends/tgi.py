@@ -73,7 +73,7 @@ class TgiBackend:
 
         Raises InvalidModel, AdapterMismatch, AdapterNotFound, and Unavailable after `wait_seconds`.
         """
-        tokenizer, info = await asyncio.to_thread(self._model.describe)
+        tokenizer, info, _ = await asyncio.to_thread(self._model.describe)
         await self._client.wait(self._tgi.wait_seconds)
         said = await self._client.info()
         if said.get("model_id") != self._model.served_as:

@@ -180,8 +180,12 @@ class TransformersBackend:
             settings = ModelSettings.model_validate(settings.model_dump() | {"dtype": "float32"})
         self._loaded = load_model(settings)
         on = self._deterministic == "on" or (self._deterministic == "auto" and self._in_half_precision)
-        self._loaded = self._loaded.with_build(deterministic="yes" if on else "no")
-        return (StableEngine if on else Engine)(self._loaded, max_rows=self._max_rows, max_rank=limits.RANK)
+        engine = (StableEngine if on else Engine)(self._loaded, max_rows=self._max_rows, max_rank=limits.RANK)
+        most = engine.cache_bytes(self._loaded.info.context_length) / (1 << 30)
+        self._loaded = self._loaded.with_build(
+            deterministic="yes" if on else "no", cache=f"{most:.2f} GiB for {self._max_rows} full texts"
+        )
+        return engine
 
     @property
     def _in_half_precision(self) -> bool:

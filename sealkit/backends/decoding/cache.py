@@ -37,6 +37,10 @@ class RowCache(Cache):
         self._range: tuple[int, int] | None = None
         self._query_length = 0
 
+    def bytes_of(self, places: int) -> int:
+        """Memory of all rows with this many places each."""
+        return (self._keys[:, :, 0].nbytes + self._values[:, :, 0].nbytes) * places
+
     def select(self, slots: Sequence[int], positions: Tensor, read: int | None) -> None:
         """The next forward writes `positions` [n, s] of the rows in `slots` [n] and reads the first `read` places of
         them; None: it reads only what it writes (nothing was cached before)."""

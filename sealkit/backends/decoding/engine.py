@@ -69,6 +69,10 @@ class Engine:
             raise InvalidModel(f"{type(loaded.model).__name__} has no output head to decode with")
         head.register_forward_pre_hook(self._keep_last)
 
+    def cache_bytes(self, context: int) -> int:
+        """Most memory of the cache: with as many tokens in every row as `context`."""
+        return self._cache.bytes_of(context)
+
     @property
     def running(self) -> list[Row]:
         return [row for row in self._slots if row is not None]

@@ -90,8 +90,8 @@ class StableEngine(Engine):
                 self._accept([first + place for place in present], here, logits[present])
 
     def _tile_logits(self, first: int, members: Sequence[Row | None], rows: Sequence[Row]) -> Tensor:
-        """Logits [tile, vocabulary] of the rows at the indices from `first` on; undefined for those not in `rows`, which
-        write where they write again before they read."""
+        """Logits [tile, vocabulary] of the rows at the indices from `first` on; undefined for those not in `rows`: they
+        write to the cache where they will write again before they read it."""
         tile = [*members, *[None] * (self._tile - len(members))]
         read = [row if row in rows else None for row in tile]
         return self._logits(

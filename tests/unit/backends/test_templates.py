@@ -243,10 +243,13 @@ def test_a_tokenizer_that_loses_the_text_or_the_models_embedding_is_refused(
         more_tokens(tokenizer)
         tokenizer.eos_token = "<more159>"
 
-    rows = 512
-    loaded = load(make(more_tokens))
+    folder = make(more_tokens)
+    loaded = load(folder)
     beyond = loaded.tokenizer("<more159>").input_ids
-    assert beyond[0] >= rows == loaded.embedded
+    more = beyond[0] + 1 - loaded.embedded
+    assert loaded.embedded == 512
+    for info in (loaded.info, describe_model(str(folder), dtype="")[1]):
+        assert info.build["unread_tokens"] == f"{more}, from '<more{160 - more}>' on"
     loaded.check_tokens("the prompt", loaded.tokenizer("the town").input_ids)
     with pytest.raises(InvalidInput, match=rf"the prompt contains '<more159>' \(token {beyond[0]}\)"):
         loaded.check_tokens("the prompt", beyond)
