@@ -235,7 +235,7 @@ def _read_folder(
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     options: dict[str, Any] = {"trust_remote_code": False, "local_files_only": True}
     tokenizer = AutoTokenizer.from_pretrained(path, **options)
-    model, found = AutoModelForCausalLM.from_pretrained(
+    loaded: Any = AutoModelForCausalLM.from_pretrained(
         path,
         dtype=dtype,
         use_safetensors=True,
@@ -244,6 +244,7 @@ def _read_folder(
         **options,
         **loading,
     )
+    model, found = loaded
     check_filled(path, found)
     check_types(path, quantised=getattr(model, "hf_quantizer", None) is not None)
     return model, tokenizer
@@ -253,14 +254,15 @@ def _read_gguf(path: Path, dtype: torch.dtype) -> tuple[PreTrainedModel, PreTrai
     options: dict[str, Any] = {"gguf_file": path.name, "local_files_only": True}
     tokenizer = AutoTokenizer.from_pretrained(path.parent, **options)
     dense = GgufConfig(gguf_file=path.name, dequantize=True)
-    packed, found = AutoModelForCausalLM.from_pretrained(
+    loaded: Any = AutoModelForCausalLM.from_pretrained(
         path.parent, dtype=dtype, quantization_config=dense, output_loading_info=True, **options
     )
+    packed, found = loaded
     check_filled(path, found)
     config = {key: value for key, value in packed.config.to_dict().items() if key != "quantization_config"}
     # transformers does not save a model that was loaded from GGUF, so the weights move to a plain one of the same
     # class.
-    model = type(packed)(type(packed.config)(**config))
+    model: PreTrainedModel = type(packed)(type(packed.config)(**config))
     torch.nn.Module.to(model, dtype)
     model.load_state_dict(packed.state_dict())
     return model, tokenizer
@@ -270,7 +272,7 @@ def _move(model: PreTrainedModel, device: torch.device) -> None:
     try:
         torch.nn.Module.to(model, device)
     except torch.OutOfMemoryError as fault:
-        raise _too_big(model.name_or_path, fault) from fault
+        raise _too_big(str(model.name_or_path), fault) from fault
 
 
 def _too_big(model: Path | str, fault: torch.OutOfMemoryError) -> GpuMemory:

@@ -171,7 +171,8 @@ def _behind(tokenizer: PreTrainedTokenizerBase) -> int:
 
 
 def _rendered(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Mapping[str, Any]], *, generate: bool) -> str:
-    return str(tokenizer.apply_chat_template(list(messages), add_generation_prompt=generate, tokenize=False))
+    chat: Any = list(messages)
+    return str(tokenizer.apply_chat_template(chat, add_generation_prompt=generate, tokenize=False))
 
 
 def _look_at(tokenizer: PreTrainedTokenizerBase) -> Template:

@@ -254,6 +254,7 @@ class VllmAdapters:
             "temperature": 0,
             "logprobs": _ASKED,
             "return_tokens_as_token_ids": True,
+            **_AS_ASKED,
         }
         try:
             return read_likely(await self._served.endpoint.json("POST", "/completions", body, repeatable=True))

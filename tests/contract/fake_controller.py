@@ -13,6 +13,10 @@ from seal.controller.v1 import resources_pb2 as res
 
 from sealkit.errors import RunNotResumable, Unavailable, UnknownRun
 
+class Panic(BaseException):
+    """Like a panic of a library in Rust: no Exception."""
+
+
 FULL_NAME = "seal.controller.v1.ControllerService"
 
 
@@ -89,6 +93,8 @@ class FakeController(controller_pb2_grpc.ControllerServiceServicer):
         return pb2.CancelRunResponse(run=res.Run(name=request.name, state=res.RUN_STATE_CANCELLED))
 
     async def GetPolicy(self, request: pb2.GetPolicyRequest, context: Any) -> pb2.GetPolicyResponse:
+        if request.name == "policies/panic":
+            raise Panic("called unwrap on None")
         raise KeyError("a password")
 
     async def GetRunReport(self, request: pb2.GetRunReportRequest, context: Any) -> pb2.GetRunReportResponse:
