@@ -35,8 +35,8 @@ from transformers.utils.logging import disable_progress_bar
 
 from sealkit.backends.build import build_facts
 from sealkit.backends.checkpoint import check_filled, check_types, locate, weights_digest
-from sealkit.backends.context import context_facts, context_length
 from sealkit.backends.loading import Loading
+from sealkit.backends.positions import context_facts, context_length
 from sealkit.backends.template import DEFAULT_DATE, PROBE, end_tokens, pin_date, render_prompt
 from sealkit.errors import GpuMemory, InvalidConfig, InvalidInput, InvalidModel
 from sealkit.types import ModelInfo, PromptFormat

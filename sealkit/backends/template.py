@@ -20,6 +20,7 @@ from jinja2 import TemplateError
 from transformers import GenerationConfig, PreTrainedConfig, PreTrainedTokenizerBase
 
 from sealkit.backends.checkpoint import json_of
+from sealkit.backends.reasoning import answer_prompt, checked_kwargs, markers_of
 from sealkit.errors import InvalidInput, InvalidModel
 from sealkit.types import Prompt, PromptFormat, Shot
 
@@ -73,20 +74,21 @@ class Template:
         return {"role": role, "content": [{"type": "text", "text": text}] if self.parts else text}
 
 
-def render_prompt(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> list[int]:
-    """Token ids of `prompt`, up to where the completion begins; the same in training and in sampling. Raises what
-    `rendered_text` raises."""
-    text, special = rendered_text(tokenizer, prompt)
+def render_prompt(tokenizer: PreTrainedTokenizerBase, prompt: Prompt, *, answering: bool = False) -> list[int]:
+    """Token ids of `prompt`, up to where the completion begins; the same in training and in sampling. `answering` and
+    errors: as in `rendered_text`."""
+    text, special = rendered_text(tokenizer, prompt, answering=answering)
     return list(encode_text(tokenizer, text, special=special)["input_ids"])
 
 
-def rendered_text(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> tuple[str, bool]:
+def rendered_text(tokenizer: PreTrainedTokenizerBase, prompt: Prompt, *, answering: bool = False) -> tuple[str, bool]:
     """`prompt` as text, and whether the tokenizer must add its special tokens to it.
 
     CHAT: the tokenizer's chat template with its generation prompt, each shot as two turns; PLAIN: system text, shots
     (request, then answer) and user text, separated by blank lines, with the tokenizer's special tokens in front. AUTO
-    is CHAT if there is a template. Raises InvalidInput if the template is missing or rejects the messages, InvalidModel
-    if it takes no conversation at all.
+    is CHAT if there is a template. With `answering`, a thinking model's chat prompt ends behind an empty reasoning: for
+    texts that are trained on or constrained by a grammar. Raises InvalidInput if the template is missing, rejects the
+    messages, or does not have one of the prompt's arguments; InvalidModel if it takes no conversation at all.
     """
     if prompt.format is PromptFormat.CHAT and not tokenizer.chat_template:
         raise InvalidInput("the prompt needs a chat template, but this model's tokenizer has none; use format plain")
@@ -95,10 +97,17 @@ def rendered_text(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> tuple[s
         text = "\n\n".join([*([prompt.system] if prompt.system else []), *shots, prompt.user])
         return text, True
     template = template_of(tokenizer)
+    messages, kwargs = template.messages(prompt), checked_kwargs(tokenizer, prompt.chat_template_kwargs)
     try:
-        return _rendered(tokenizer, template.messages(prompt), generate=True) + template.opening, False
+        text = _rendered(tokenizer, messages, generate=True, **kwargs) + template.opening
+        if answering and markers_of(tokenizer):
+            answered = _rendered(
+                tokenizer, [*messages, template.message("assistant", _ANSWER)], generate=False, **kwargs
+            )
+            text = answer_prompt(tokenizer, text, answered.rpartition(_ANSWER)[0])
     except _TEMPLATE_FAULTS as fault:
         raise InvalidInput(f"the model's chat template rejects the prompt: {fault}") from fault
+    return text, False
 
 
 def encode_text(
@@ -170,9 +179,11 @@ def _behind(tokenizer: PreTrainedTokenizerBase) -> int:
     return _appended[tokenizer]
 
 
-def _rendered(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Mapping[str, Any]], *, generate: bool) -> str:
+def _rendered(
+    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Mapping[str, Any]], *, generate: bool, **kwargs: Any
+) -> str:
     chat: Any = list(messages)
-    return str(tokenizer.apply_chat_template(chat, add_generation_prompt=generate, tokenize=False))
+    return str(tokenizer.apply_chat_template(chat, add_generation_prompt=generate, tokenize=False, **kwargs))
 
 
 def _look_at(tokenizer: PreTrainedTokenizerBase) -> Template:

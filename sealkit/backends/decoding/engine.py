@@ -26,6 +26,7 @@ from sealkit.backends.decoding.prefill import Joiner, plan
 from sealkit.backends.decoding.row import Row
 from sealkit.backends.decoding.sampling import next_tokens
 from sealkit.backends.models import LoadedModel
+from sealkit.backends.reasoning import ReasoningReader
 from sealkit.errors import FailedPrecondition, GpuMemory, InvalidModel, SealError
 from sealkit.observability.metrics import DECODE_REUSED_TOKENS
 
@@ -54,7 +55,7 @@ class Engine:
         self._model = loaded.model
         if loaded.model.device.type == "cpu":
             _transpose_weights(loaded.model)
-        self._tokenizer = loaded.tokenizer
+        self._text_of = ReasoningReader(loaded.tokenizer).text
         self._end_ids = loaded.end_ids
         self._max_rank = max_rank
         self._slots: list[Row | None] = [None] * max_rows
@@ -266,7 +267,7 @@ class Engine:
             fault = _not_finite(row) if token is None else None
             if token is not None:
                 try:
-                    row.accept(token, self._tokenizer, self._end_ids)
+                    row.accept(token, self._text_of, self._end_ids)
                 except BaseException as error:  # noqa: BLE001 - the row's own text or grammar, and no other's
                     fault = _told(error)
             if fault is not None or row.finish_reason is not None:

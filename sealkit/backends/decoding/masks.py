@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from sealkit.backends.context import layer_types, sliding_window
+from sealkit.backends.positions import layer_types, sliding_window
 from sealkit.errors import InvalidModel
 
 _FULL, _SLIDING = "full_attention", "sliding_attention"

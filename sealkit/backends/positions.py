@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from transformers import PreTrainedConfig
 
-_POSITIONS = ("max_position_embeddings", "max_sequence_length", "max_seq_len", "seq_length", "n_positions")
-_ASSUMED = 2048
-"""Positions of a model whose config names none (ALiBi, recurrent position codes)."""
 LIMIT = "context"
 """Build fact of a model: the name of what limits its context."""
+_POSITIONS = ("max_position_embeddings", "max_sequence_length", "max_seq_len", "seq_length", "n_positions")
+_DEFAULT = 2048
+"""Positions of a model whose config names none (ALiBi)."""
+_CHANGING = ("dynamic", "longrope")
+"""Rotary variants whose frequencies depend on the longest sequence in the batch, beyond a length."""
 
 
 def context_length(config: PreTrainedConfig) -> int:
-    """Most tokens of prompt and completion together."""
+    """Most tokens of a sequence, prompt and completion together: the model's positions. With a rotary variant whose
+    frequencies change with the longest sequence in the batch (dynamic NTK, longrope), as many as leave them unchanged:
+    beyond it, one sequence would change the numbers of those beside it, and keys in the cache would no longer fit the
+    queries."""
     return _limit(config)[0]
 
 
@@ -47,9 +53,18 @@ def _limit(config: PreTrainedConfig) -> tuple[int, str]:
     text: Any = config.get_text_config()
     length, name = next(
         ((value, name) for name in _POSITIONS if isinstance(value := getattr(text, name, None), int) and value > 0),
-        (_ASSUMED, "assumed, because the config names no positions"),
+        (_DEFAULT, "assumed, because the config names no positions"),
     )
     chunk = getattr(text, "attention_chunk_size", None)
-    if "chunked_attention" in layer_types(config) and chunk and chunk < length:
-        return int(chunk), "attention_chunk_size"
-    return int(length), name
+    if "chunked_attention" in layer_types(config) and isinstance(chunk, int):
+        return min((length, name), (chunk, "attention_chunk_size"))
+    return min([(length, name), *_unchanged_rotary(text)])
+
+
+def _unchanged_rotary(text: Any) -> Iterator[tuple[int, str]]:
+    """Up to which length each rotary embedding, of the model or of a kind of layer, keeps its frequencies."""
+    found = getattr(text, "rope_parameters", None) or {}
+    for parameters in [one for one in found.values() if isinstance(one, dict)] or [found]:
+        kind, original = str(parameters.get("rope_type")), parameters.get("original_max_position_embeddings")
+        if isinstance(original, int) and any(name in kind for name in _CHANGING):
+            yield original, f"original_max_position_embeddings of {kind}"
