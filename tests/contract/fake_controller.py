@@ -13,11 +13,11 @@ from seal.controller.v1 import resources_pb2 as res
 
 from sealkit.errors import RunNotResumable, Unavailable, UnknownRun
 
+FULL_NAME = "seal.controller.v1.ControllerService"
+
+
 class Panic(BaseException):
     """Like a panic of a library in Rust: no Exception."""
-
-
-FULL_NAME = "seal.controller.v1.ControllerService"
 
 
 class FakeController(controller_pb2_grpc.ControllerServiceServicer):

@@ -212,7 +212,8 @@ class Engine:
 
     def _decode(self, rows: Sequence[Row]) -> None:
         """Samples one token for each of these running rows, given in the order of their slots."""
-        slots = [slot for slot, row in enumerate(self._slots) if row in rows]
+        chosen = set(rows)
+        slots = [slot for slot, row in enumerate(self._slots) if row in chosen]
         with self._charging(rows, [1] * len(rows)):
             tokens = [[row.tokens[-1]] for row in rows]
             logits = self._logits(slots, [row.adapters for row in rows], tokens, [row.length for row in rows])

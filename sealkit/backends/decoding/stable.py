@@ -79,21 +79,23 @@ class StableEngine(Engine):
         return logits
 
     def _decode(self, rows: Sequence[Row]) -> None:
+        chosen = set(rows)
         for first in range(0, len(self._slots), self._tile):
             members = self._slots[first : first + self._tile]
-            present = [place for place, row in enumerate(members) if row in rows]
-            here = [row for row in members if row is not None and row in rows]
+            read = [row if row in chosen else None for row in members]
+            here = [row for row in read if row is not None]
             if not here:
                 continue
             with self._charging(here, [1] * len(here)):
-                logits = self._tile_logits(first, members, rows)
+                logits = self._tile_logits(first, members, read)
+                present = [place for place, row in enumerate(read) if row is not None]
                 self._accept([first + place for place in present], here, logits[present])
 
-    def _tile_logits(self, first: int, members: Sequence[Row | None], rows: Sequence[Row]) -> Tensor:
-        """Logits [tile, vocabulary] of the rows at the indices from `first` on; undefined for those not in `rows`: they
-        write to the cache where they will write again before they read it."""
-        tile = [*members, *[None] * (self._tile - len(members))]
-        read = [row if row in rows else None for row in tile]
+    def _tile_logits(self, first: int, members: Sequence[Row | None], read: Sequence[Row | None]) -> Tensor:
+        """Logits [tile, vocabulary] of the rows at the indices from `first` on; undefined for `members` that are not
+        `read`: they write to the cache where they will write again before they read it."""
+        empty = [None] * (self._tile - len(members))
+        tile, read = [*members, *empty], [*read, *empty]
         return self._logits(
             list(range(first, first + self._tile)),
             [row.adapters if row else () for row in read],
