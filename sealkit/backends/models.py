@@ -31,6 +31,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from sealkit.backends.build import build_facts
 from sealkit.backends.loading import Loading
+from sealkit.backends.positions import context_length
 from sealkit.errors import InvalidConfig, InvalidInput, InvalidModel
 from sealkit.types import ModelInfo, Prompt, PromptFormat
 
@@ -95,7 +96,7 @@ def load_model(settings: ModelSettings, loading: Loading | None = None) -> Loade
         name=path.name if Path(settings.model).exists() else settings.model,
         digest=_weights_digest(path, tokenizer_digest),
         tokenizer_digest=tokenizer_digest,
-        context_length=int(getattr(model.config, "max_position_embeddings", 0) or 2048),
+        context_length=context_length(model.config),
         dtype=loading.dtype_name(dtype),
         device=str(device),
         build=build_facts(device),
@@ -118,7 +119,7 @@ def describe_model(model: str, *, dtype: str) -> tuple[PreTrainedTokenizerBase, 
         name=path.name if Path(model).exists() else model,
         digest=_weights_digest(path, tokenizer_digest),
         tokenizer_digest=tokenizer_digest,
-        context_length=int(getattr(config, "max_position_embeddings", 0) or 2048),
+        context_length=context_length(config),
         dtype=dtype,
         device="served",
     )

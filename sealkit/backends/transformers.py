@@ -90,7 +90,7 @@ class TransformersBackend:
     ) -> Generation:
         began = time.perf_counter()
         tokens = await self._render(prompt)
-        context = context_length(self._held)
+        context = self._held.info.context_length
         room = context - len(tokens)
         if room < 1:
             raise PromptTooLong(
@@ -121,7 +121,7 @@ class TransformersBackend:
         adapter: AdapterRef | None = None,
     ) -> list[float]:
         read = [await self._render(text) for text in texts]
-        context = context_length(self._held)
+        context = self._held.info.context_length
         for place, tokens in enumerate(read):
             if not tokens:
                 raise InvalidInput(f"text {place} has no tokens; remove it")
@@ -183,9 +183,3 @@ class TransformersBackend:
 
     async def _say(self, prompt: Prompt) -> str:
         return (await self.generate(prompt, GREEDY)).text
-
-
-def context_length(held: LoadedModel) -> int:
-    """Most tokens of prompt and completion together. At most the sliding window: within it the window has no effect."""
-    window = getattr(held.model.config, "sliding_window", None)
-    return min(held.info.context_length, window or held.info.context_length)
