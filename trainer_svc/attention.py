@@ -17,11 +17,13 @@ import torch
 from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import eager_mask, sdpa_mask
 
-from sealkit.backends.attention import MASKS, Kind
 from sealkit.errors import InvalidModel
 
 _PREFIX = "seal_packed_"
+_MASKS: dict[str, Callable[..., Tensor | None]] = {"sdpa": sdpa_mask, "eager": eager_mask}
+"""Kinds of attention, and the functions that make their masks."""
 _PASSED = ("scaling", "dropout", "softcap", "s_aux", "is_causal")
 """Options of the model's attention that do not depend on which tokens are in the row."""
 _UNUSED = {
@@ -36,6 +38,7 @@ _UNUSED = {
     "logits_to_keep",
 }
 """Options that sdpa and eager attention do not read."""
+_SHAPE = {"batch_size", "q_length", "kv_length", "q_offset", "kv_offset", "attention_mask"}
 
 
 class PackedMask:
@@ -58,17 +61,17 @@ class PackedMask:
     __getattr__ = __getitem__ = __add__ = __radd__ = _refuse
 
 
-def use_packed_attention(model: PreTrainedModel) -> None:
-    """From now on `model` takes packed rows: inputs [1, tokens], with `segment_lengths` as an argument of its forward.
-    Raises InvalidModel if its attention is neither sdpa nor eager."""
+def packed_implementation(model: PreTrainedModel) -> str:
+    """The name of the registered attention with which `model` takes packed rows: inputs [1, tokens], and
+    `segment_lengths` as an argument of its forward. Raises InvalidModel if its own is neither sdpa nor eager."""
     kind = model.config._attn_implementation
-    if kind not in MASKS:
+    if kind not in _MASKS:
         raise InvalidModel(f"it was loaded with the attention {kind!r}; load it with sdpa or eager")
-    model.config._attn_implementation = f"{_PREFIX}{kind}"
+    return f"{_PREFIX}{kind}"
 
 
 def packed_attention(
-    kind: Kind,
+    kind: str,
     module: nn.Module,
     query: Tensor,
     key: Tensor,
@@ -119,25 +122,17 @@ def _cut(x: Tensor, sizes: Sequence[int]) -> Sequence[Tensor]:
     return [x] if len(sizes) == 1 else x.split(sizes, dim=2)  # type: ignore[no-untyped-call]
 
 
-def _packed_mask(
-    kind: Kind,
-    *,
-    batch_size: int,
-    q_length: int,
-    kv_length: int,
-    q_offset: int = 0,
-    kv_offset: int = 0,
-    attention_mask: Tensor | None = None,
-    **options: Any,
-) -> PackedMask:
-    """What transformers' mask functions return for a packed row, of which they know only the shape."""
+def _packed_mask(kind: str, **options: Any) -> PackedMask:
+    """What transformers' mask functions return for a packed row. Of the `options` only those that do not depend on the
+    row's shape are kept."""
+    kept = {name: value for name, value in options.items() if name not in _SHAPE}
 
     def of(length: int) -> Tensor | None:
-        return MASKS[kind](batch_size=1, q_length=length, kv_length=length, q_offset=0, kv_offset=0, **options)
+        return _MASKS[kind](batch_size=1, q_length=length, kv_length=length, q_offset=0, kv_offset=0, **kept)
 
     return PackedMask(of)
 
 
-for _kind in MASKS:
+for _kind in _MASKS:
     AttentionInterface.register(f"{_PREFIX}{_kind}", partial(packed_attention, _kind))
     AttentionMaskInterface.register(f"{_PREFIX}{_kind}", partial(_packed_mask, _kind))

@@ -17,7 +17,7 @@ from sealkit.backends.peft_reading import unread_targets
 from sealkit.errors import InvalidModel, UnknownTargetModule
 from sealkit.types import LoraConfig, Optimisation
 from trainer_svc.adapter import FrozenAdapter, TrainableAdapter, initial_weights
-from trainer_svc.attention import use_packed_attention
+from trainer_svc.attention import packed_implementation
 from trainer_svc.checkpoint import Checkpointed
 from trainer_svc.encoding import Encoded
 from trainer_svc.layout import Groups
@@ -43,6 +43,7 @@ class PackedModel:
         narrow = self.dtype == torch.bfloat16 and not good_at_bfloat16(self.device)
         self._product_dtype = torch.float32 if narrow else self.dtype
         with refusing(model, "trained"):
+            implementation = packed_implementation(model)
             texts = probes(model, _LONGEST)
             own = own_logits(model, texts)
             self._unread = unread_targets(model)
@@ -57,7 +58,7 @@ class PackedModel:
         self._groups: list[Group] = []
         self._head: nn.Linear | None = None
         with refusing(model, "trained"):
-            use_packed_attention(model)
+            model.config._attn_implementation = implementation
             self.groups = self._find_groups()
             self._check_same(texts, own)
 
@@ -68,8 +69,8 @@ class PackedModel:
             if name.rpartition(".")[2] in self._unread:
                 known = ", ".join(self.target_names)
                 raise UnknownTargetModule(
-                    f"PEFT cannot read an adapter on {name!r} of {type(self.model).__name__}: it takes the name for the "
-                    f"fused experts; leave it out, valid target_modules: {known}",
+                    f"PEFT cannot read an adapter on {name!r} of {type(self.model).__name__}: it takes the name for "
+                    f"fused experts; leave it out; valid target_modules: {known}",
                     metadata={"target_module": name, "known": known},
                     fields=(("lora.target_modules", f"{name!r} is not one of: {known}"),),
                 )
@@ -221,8 +222,7 @@ class PackedModel:
         start = initial_weights(lora, self.find_targets(self.target_names), seed=0)
         turned = {path: (a, (a.new_ones(1, len(b)) / len(b) ** 0.5).T) for path, (a, b) in start.tensors.items()}
         unchanged, changed = (
-            self.trainable(weights, Optimisation(learning_rate=1e-3))
-            for weights in (start, LoraWeights(lora, turned))
+            self.trainable(weights, Optimisation(learning_rate=1e-3)) for weights in (start, LoraWeights(lora, turned))
         )
         some = [replace(part, trial=trial) for part, trial in zip(parts, (changed, unchanged), strict=True)]
         with short_windows(self.model):

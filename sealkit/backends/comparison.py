@@ -24,9 +24,9 @@ _HALF_TOLERANCE = 0.1
 
 def probes(model: PreTrainedModel, longest: int) -> list[list[int]]:
     """Three texts of random tokens: one of `longest`, if the model reads that many; its beginning; and another."""
-    size = model.get_input_embeddings().weight.shape[0]  # type: ignore[no-untyped-call, union-attr]
+    size = model.config.get_text_config().vocab_size
     draw = torch.Generator().manual_seed(0)
-    ids = torch.randint(int(size), (longest + _OTHER,), generator=draw).tolist()
+    ids = torch.randint(size, (longest + _OTHER,), generator=draw).tolist()
     return [ids[: min(longest, context_length(model.config))], ids[:_BEGINNING], ids[longest:]]
 
 

@@ -74,9 +74,9 @@ def load_adapter(files: Mapping[str, bytes]) -> LoraWeights:
         raise AdapterCorrupt(f"{CONFIG_FILE} is not a JSON object")
     if used := _beyond_lora(stored):
         raise AdapterCorrupt(
-            f"the adapter is not plain LoRA or rsLoRA, which are all that is read here: {', '.join(used)}. Merge it into "
-            "its base model with PEFT (merge_and_unload) and take that as the base model, or train it as plain LoRA; one "
-            "that starts from the base's own weights (PiSSA, OLoRA, CorDA) can be saved as plain LoRA by PEFT, with "
+            f"the adapter is not plain LoRA or rsLoRA, the only ones that are read here: {', '.join(used)}. Merge it "
+            "into its base model with PEFT (merge_and_unload) and take that as the base model, or train it as plain "
+            "LoRA; one that starts from the base's own weights (PiSSA, OLoRA, CorDA) is saved as plain LoRA by PEFT's "
             "save_pretrained(path_initial_model_for_weight_conversion=…)"
         )
     tensors = _pair(flat)
@@ -245,7 +245,7 @@ def _config(stored: Mapping[str, Any], tensors: Mapping[str, tuple[Tensor, Tenso
 
 def _beyond_lora(stored: Mapping[str, Any]) -> list[str]:
     """What the config sets that plain LoRA does not have."""
-    found = [f"{name}" for name in sorted(stored.keys() - _READ - _MEANINGLESS) if stored[name]]
+    found = [name for name in sorted(stored.keys() - _READ - _MEANINGLESS) if stored[name]]
     plain = {"peft_type": ("lora", "none"), "bias": ("none",), "init_lora_weights": _PLAIN_STARTS}
     defaults = {"peft_type": "lora", "bias": "none", "init_lora_weights": True}
     for name, allowed in plain.items():

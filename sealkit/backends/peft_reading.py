@@ -8,8 +8,10 @@ read, or only with a warning.
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Iterable
 from itertools import count
+from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel, set_peft_model_state_dict
@@ -22,7 +24,8 @@ from sealkit.backends.lora import LoraWeights, find_targets, stored_config, stor
 def unread_targets(model: PreTrainedModel) -> frozenset[str]:
     """The names among the model's targets whose adapters PEFT does not read as `dump_adapter` writes them. Asks PEFT
     itself, on a copy of the model without weights."""
-    with torch.device("meta"):
+    with torch.device("meta"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # PEFT's own, about names that transformers deprecates
         reader = _Reader(type(model)(copy.deepcopy(model.config)))
         names = target_names(reader.base)
         if not names or reader.reads(names):
@@ -54,11 +57,9 @@ class _Reader:
                 self._wrapped = PeftModel(self.base, config, adapter_name=adapter, autocast_adapter_dtype=False)
             else:
                 self._wrapped.add_adapter(adapter, config)
-            result = set_peft_model_state_dict(self._wrapped, stored_tensors(weights), adapter_name=adapter)
+            result: Any = set_peft_model_state_dict(self._wrapped, stored_tensors(weights), adapter_name=adapter)
         except (ValueError, RuntimeError, KeyError, AttributeError, TypeError):
             return False
         places = {name for name, _ in self._wrapped.named_parameters() if f".{adapter}." in name}
-        wanted = {
-            f"base_model.model.{path}.lora_{half}.{adapter}.weight" for path in linears for half in ("A", "B")
-        }
+        wanted = {f"base_model.model.{path}.lora_{half}.{adapter}.weight" for path in linears for half in ("A", "B")}
         return not result.unexpected_keys and wanted <= places and not wanted & set(result.missing_keys)

@@ -13,10 +13,9 @@ from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
-from transformers.masking_utils import causal_mask_function
+from transformers.masking_utils import causal_mask_function, eager_mask, sdpa_mask
 
-from sealkit.backends.attention import MASKS, Kind
-
+_MASKS = {"sdpa": sdpa_mask, "eager": eager_mask}
 BY_ROW = "seal_rows"
 """The attention that is called row by row, if it is sdpa."""
 
@@ -31,7 +30,7 @@ class Places:
 
 
 def row_mask(
-    kind: Kind,
+    kind: str,
     *,
     batch_size: int,
     q_length: int,
@@ -46,9 +45,10 @@ def row_mask(
     gets. Without places, what transformers makes for this `kind` of attention."""
     if not isinstance(q_offset, Places):
         sizes = {"batch_size": batch_size, "q_length": q_length, "kv_length": kv_length}
-        return MASKS[kind](
+        made: Tensor | None = _MASKS[kind](
             **sizes, q_offset=q_offset, kv_offset=kv_offset, mask_function=mask_function, dtype=dtype, **options
         )
+        return made
     if q_offset.by_row and mask_function is causal_mask_function:
         return None
     positions, device = q_offset.positions, q_offset.positions.device
@@ -89,7 +89,7 @@ def row_attention(
     return out, None
 
 
-for _kind in MASKS:
+for _kind in _MASKS:
     AttentionMaskInterface.register(_kind, partial(row_mask, _kind))
 AttentionInterface.register(BY_ROW, row_attention)
 AttentionMaskInterface.register(BY_ROW, partial(row_mask, "sdpa"))

@@ -31,11 +31,10 @@ from sealkit.errors import InvalidModel
 from sealkit.observability.metrics import DECODE_REUSED_TOKENS
 from sealkit.types import LoraConfig
 
-
 _LONGEST = 24
+"""Tokens of the longest text in the check at the start."""
 _PIECES = (6, 4, 3, 2, 1, 0)
-"""How texts, of at most so many tokens, are read in the check at the start: in pieces, each up to that many tokens before
-the end."""
+"""The pieces in which it reads a text: each up to so many tokens before the end."""
 
 
 @dataclass(frozen=True)

@@ -101,7 +101,7 @@ class StableEngine(Engine):
     @torch.inference_mode()
     def _treats_rows_alike(self) -> bool:
         """Whether equal rows give equal logits at every index of the batch, also beside other rows."""
-        places, vocabulary = list(range(self._tile)), self._model.config.vocab_size
+        places, vocabulary = list(range(self._tile)), self._model.config.get_text_config().vocab_size
 
         def logits(ids: list[int]) -> Tensor:
             nobody, ends = [()] * len(ids), [1] * len(ids)

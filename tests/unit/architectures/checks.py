@@ -28,7 +28,7 @@ from trainer_svc.packed import PackedModel
 from trainer_svc.step import Part
 
 RATE = 1e-3
-NEW_TOKENS = 12
+NEW_TOKENS = 8
 _PROMPTS = ([5, 9, 33, 12], [7, 7, 7, *range(40, 49)], [11, 50, 21, 22, 23, 60, 61])
 
 
@@ -72,7 +72,13 @@ def decoding_fault(architecture: Architecture, folder: Path) -> str:
     if architecture.decoded:
         return f"it is decoded, but should be refused: {architecture.decoded}"
     adapters = (Adapter.of("a", weights, torch.float32),) if weights else ()
-    asked = [(prompt, on_top) for prompt in _PROMPTS for on_top in dict.fromkeys(((), adapters))]
+    first, second, third = _PROMPTS
+    asked: list[tuple[list[int], tuple[Adapter, ...]]] = [
+        (first, ()),
+        (second, adapters),
+        (second, ()),
+        (third, adapters),
+    ]
     waiting = [Row(list(prompt), Sampling(temperature=0), on_top, limit=NEW_TOKENS) for prompt, on_top in asked]
     rows = list(waiting)
     while waiting or engine.running:
@@ -133,7 +139,9 @@ def _read_by_peft(base: PreTrainedModel, weights: LoraWeights, folder: Path, *, 
     return PeftModel.from_pretrained(base, folder, is_trainable=trainable, autocast_adapter_dtype=False)
 
 
-def _trained_by_peft(base: PreTrainedModel, start: LoraWeights, batches: list[tuple[Encoded, ...]], folder: Path) -> Any:
+def _trained_by_peft(
+    base: PreTrainedModel, start: LoraWeights, batches: list[tuple[Encoded, ...]], folder: Path
+) -> Any:
     model = _read_by_peft(base, start, folder, trainable=True).eval()
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimiser = torch.optim.AdamW(parameters, lr=RATE, weight_decay=0.0, foreach=False)

@@ -21,10 +21,14 @@ _SMALL: dict[str, Any] = {
 }  # fmt: skip
 """Fields of the configs, for those that have them; windows are shorter than the sequences."""
 
+_TEXT = {name: value for name, value in _SMALL.items() if name not in ("top_k", "num_experts")}
+
 MASK = "computes with its attention mask"
 OTHER = "do not get the logits"
 STATE = "a key and a value of one shape in every layer"
 _LATENT = {"head_dim": 4, "num_key_value_heads": 4}
+_INDEXED = {"index_n_heads": 2, "index_head_dim": 8}
+_LONGCAT = {"ffn_hidden_size": 48, "expert_ffn_hidden_size": 16, "zero_expert_num": 2, "num_layers": 1}
 _SLIDING = {"layer_types": ["sliding_attention", "full_attention"]}
 _MAMBA = {"mamba_n_heads": 8, "mamba_d_head": 8, "mamba_d_state": 8, "mamba_n_groups": 1}
 
@@ -80,7 +84,7 @@ REST = [
     *_several("seed_oss smollm3 vaultgemma dots1 ernie4_5_moe glm4_moe solar_open afmoe biogpt cohere2_moe"),
     *_several("exaone_moe olmo3", _SLIDING),
     *_several("deepseek_v2 minicpm3 youtu glm4_moe_lite axk1", _LATENT),
-    *_several("deepseek_v32 glm_moe_dsa axk2", _LATENT, trained=MASK, decoded=STATE),
+    *_several("deepseek_v32 glm_moe_dsa axk2", {**_LATENT, **_INDEXED}, trained=MASK, decoded=STATE),
     *_several("falcon", {"head_dim": None, "num_kv_heads": 2, "new_decoder_architecture": True}, trained=MASK),
     Architecture("mpt", trained=MASK),
     Architecture("gpt_neox_japanese", trained=MASK, decoded="its code stops with RuntimeError"),
@@ -89,8 +93,19 @@ REST = [
     *_several("recurrent_gemma jamba olmo_hybrid bailing_hybrid minimax lfm3", trained=OTHER, decoded=STATE),
     *_several("bamba", {**_MAMBA, "attn_layer_indices": [1]}, trained=OTHER, decoded=STATE),
     Architecture("opt", config={"word_embed_proj_dim": 32, "ffn_dim": 48}),
-    Architecture("longcat_flash", config={**_LATENT, "ffn_hidden_size": 48, "expert_ffn_hidden_size": 16, "zero_expert_num": 2, "num_layers": 1}),
+    Architecture("longcat_flash", config={**_LATENT, **_LONGCAT}),
     Architecture("llama4_text", config={"layer_types": ["chunked_attention", "full_attention"]}),
+    Architecture(
+        "gemma3",
+        config={
+            "text_config": {**_TEXT, **_SLIDING},
+            "vision_config": {
+                "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2,
+                "image_size": 8, "patch_size": 4,
+            },
+            "mm_tokens_per_image": 4, "image_token_index": 60, "boi_token_index": 61, "eoi_token_index": 62,
+        },
+    ),
     Architecture("stablelm", trained="do not hand the lengths"),
     Architecture("doge", trained=MASK),
     Architecture("deepseek_v4", trained="other keys", decoded=STATE),
