@@ -18,6 +18,7 @@ from sealkit import limits
 from sealkit.config import RunConfig, parse_config
 from sealkit.domains.base import Context, Domain, Studies, load_domain
 from sealkit.errors import InvalidConfig, InvalidDataset, LimitExceeded
+from sealkit.golds import golds_of
 from sealkit.judges import check_judge
 from sealkit.schema import read_schema
 from sealkit.types import digest_of
@@ -161,9 +162,33 @@ def check_contexts(contexts: Sequence[Context]) -> list[Context]:
     return list(contexts)
 
 
-def check_retention(records: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
-    """Retention records: a unique `id`, `question` and `answer`. Raises what `check_texts` raises."""
-    return check_texts("retention", records, ("id", "question", "answer"))
+def check_retention(records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Retention records: a unique `id`, `question` and `answer`, and `other_answers` if there are several gold answers
+    (see `golds_of`). Raises InvalidDataset."""
+    golds = [_golds(record) for record in records]
+    faults = [
+        (
+            f"retention[{i}].answer",
+            f"more than {limits.OTHER_GOLDS + 1} answers, or one longer than {_CHARACTERS['answer']}",
+        )
+        for i, found in enumerate(golds)
+        if len(found) > limits.OTHER_GOLDS + 1 or max(map(len, found), default=0) > _CHARACTERS["answer"]
+    ]
+    _raise_if(faults)
+    firsts = [{**record, "answer": found[0] if found else ""} for record, found in zip(records, golds, strict=True)]
+    checked = check_texts("retention", firsts, ("id", "question", "answer"))
+    return [
+        {**texts, "other_answers": list(found[1:])} if found[1:] else {**texts}
+        for texts, found in zip(checked, golds, strict=True)
+    ]
+
+
+def _golds(record: Mapping[str, Any]) -> tuple[str, ...]:
+    """The gold answers of a record; none if they are in no known form."""
+    try:
+        return golds_of(record)
+    except ValueError:
+        return ()
 
 
 def check_texts(what: str, records: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> list[dict[str, str]]:
@@ -188,7 +213,7 @@ def check_texts(what: str, records: Sequence[Mapping[str, Any]], keys: Sequence[
     return [{key: record[key] for key in keys} for record in records]
 
 
-def default_retention() -> list[dict[str, str]]:
+def default_retention() -> list[dict[str, Any]]:
     """The project's own suite."""
     text = resources.files("sealkit.data").joinpath("retention.jsonl").read_text(encoding="utf-8")
     return check_retention([json.loads(line) for line in text.splitlines() if line.strip()])

@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from sealkit.backends.base import Backend, Generation
 from sealkit.concurrency import gather_or_cancel
 from sealkit.errors import SealError
-from sealkit.judges import Answer, Judge, Judgement
+from sealkit.judges import Answer, Judge, Judgement, judge_any
 from sealkit.observability.metrics import ANSWERS, DECODE_TOKENS
+from sealkit.reasoning import Said, no_answer
 from sealkit.types import (
+    NOT_ANSWERED,
     AdapterRef,
     Outcome,
     Policy,
@@ -56,24 +58,32 @@ class Exam:
         return digest_of(self.backend.info.digest, adapters, query, self.sampling, judge)
 
     async def ask(self, subject: Subject, query: Query) -> Judged:
-        """Asks a query in all its views and judges the answers; UNGRADED if the judge fails. Raises the backend's
-        errors."""
+        """Asks a query in all its views and judges the answers; UNGRADED if the judge fails. The verdict keeps the
+        first answer's reasoning. Raises the backend's errors."""
         ways = [("", query.prompt), *((view.label, view.prompt) for view in query.views)]
         generations = await gather_or_cancel(*(self._answer(subject, query, prompt) for _, prompt in ways))
         usage = sum((got.usage for got in generations), Usage())
-        answers = [Answer(got.text, view) for got, (view, _) in zip(generations, ways, strict=True)]
-        try:
-            judgement = await self.judge.judge(query.question, query.gold, answers)
-        except SealError as fault:
-            judgement = Judgement(Outcome.UNGRADED, f"{fault.reason}: {fault.message}")
+        judgement = await self._judged(query, generations, [view for view, _ in ways])
         ANSWERS.labels(judgement.outcome.value).inc()
         verdict = Verdict(
             query_id=query.query_id,
-            answer=judgement.answer or answers[0].text,
+            answer=judgement.answer or generations[0].text,
             outcome=judgement.outcome,
             reason=judgement.reason,
+            reasoning=generations[0].reasoning,
         )
         return Judged(verdict, usage)
+
+    async def _judged(self, query: Query, generations: Sequence[Generation], views: Sequence[str]) -> Judgement:
+        """Of the texts alone. INCORRECT, without the judge, if none is there because all ended in their reasoning."""
+        unanswered = [_no_answer(got) for got in generations]
+        if all(unanswered):
+            return Judgement(Outcome.INCORRECT, NOT_ANSWERED + unanswered[0])
+        answers = [Answer(got.text, view) for got, view in zip(generations, views, strict=True)]
+        try:
+            return await judge_any(self.judge, query.question, query.golds, answers)
+        except SealError as fault:
+            return Judgement(Outcome.UNGRADED, f"{fault.reason}: {fault.message}")
 
     async def _answer(self, subject: Subject, query: Query, prompt: Prompt) -> Generation:
         # Common random numbers: baseline and subject have the same seed, which reduces the variance of their
@@ -88,3 +98,7 @@ class Exam:
     async def ask_all(self, subject: Subject, queries: Sequence[Query]) -> tuple[Judged, ...]:
         """Asks all concurrently; verdicts in the order of the queries. The first failure cancels the others."""
         return await gather_or_cancel(*(self.ask(subject, query) for query in queries))
+
+
+def _no_answer(got: Generation) -> str:
+    return no_answer(Said(got.text, got.reasoning), "evaluation.sampling.max_tokens", "evaluation.chat_template_kwargs")

@@ -45,6 +45,7 @@ class Editors:
         said = await self._endpoints[name].chat(chat_request(entry, prompt, sampling))
         return Generation(
             text=said.text,
+            reasoning=said.reasoning,
             finish_reason=FinishReason.LENGTH if said.cut else FinishReason.STOP,
             usage=Usage(
                 prompt_tokens=said.prompt_tokens,
@@ -66,6 +67,8 @@ def chat_request(entry: EditorEntry, prompt: Prompt, sampling: Sampling) -> dict
         "max_tokens": sampling.max_tokens,
         **options(sampling),
     }
+    if entry.chat_template_kwargs:
+        body["chat_template_kwargs"] = entry.chat_template_kwargs
     if entry.seeds:
         body["seed"] = sampling.seed % SEEDS
     return body

@@ -33,7 +33,12 @@ async def sample(
         DECODE_TOKENS.labels("prompt").inc(got.usage.prompt_tokens)
         DECODE_TOKENS.labels("completion").inc(got.usage.completion_tokens)
         return Completion(
-            context_id=context_id, index=index, text=got.text, finish_reason=got.finish_reason, usage=got.usage
+            context_id=context_id,
+            index=index,
+            text=got.text,
+            reasoning=got.reasoning,
+            finish_reason=got.finish_reason,
+            usage=got.usage,
         )
 
     asked = [(context_id, prompt, index) for context_id, prompt, indices in contexts for index in indices]

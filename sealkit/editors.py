@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -22,6 +23,7 @@ class EditorEntry(EndpointOptions):
     model = "some-model"             # as the endpoint names it
     url = "https://host/v1"
     api_key_env = "OUTSIDE_API_KEY"  # or api_key_file
+    chat_template_kwargs = { enable_thinking = false }
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -29,6 +31,9 @@ class EditorEntry(EndpointOptions):
     name: str = Field(pattern=r"^[A-Za-z0-9._-]{1,64}$")
     model: str = Field(min_length=1)
     seeds: bool = Field(True, description="Whether the endpoint takes `seed`.")
+    chat_template_kwargs: dict[str, Any] = Field(
+        default_factory=dict, description="Arguments of the model's chat template, as vLLM and SGLang take them."
+    )
 
 
 class _File(BaseModel):

@@ -29,6 +29,7 @@ from sealkit.errors import (
     SealError,
     Unavailable,
 )
+from sealkit.reasoning import split_unknown
 
 _BUSY = 429
 _AWAY = frozenset({502, 503, 504})
@@ -66,12 +67,13 @@ class EndpointOptions(BaseModel):
 @dataclass(frozen=True, slots=True)
 class Chat:
     """The text of a chat completion, whether its token limit cut it off, and its tokens; 0 if the endpoint does not
-    report them."""
+    report them. `reasoning`: what a thinking model wrote before the text."""
 
     text: str
     prompt_tokens: int
     completion_tokens: int
     cut: bool = False
+    reasoning: str = ""
 
 
 class Endpoint:
@@ -108,11 +110,13 @@ class Endpoint:
         """`POST /chat/completions` with one choice; repeatable, so a lost connection is retried."""
         reply = await self.json("POST", "/chat/completions", body, repeatable=True)
         try:
-            text = reply["choices"][0]["message"]["content"] or ""
+            message = reply["choices"][0]["message"]
+            said = split_unknown(str(message["content"] or ""))
+            apart = message.get("reasoning_content") or message.get("reasoning") or ""
             usage = reply.get("usage") or {}
             tokens = [token_count(usage.get(kind)) for kind in ("prompt_tokens", "completion_tokens")]
             cut = reply["choices"][0].get("finish_reason") == "length"
-            return Chat(str(text), tokens[0], tokens[1], cut)
+            return Chat(said.text, tokens[0], tokens[1], cut, said.reasoning or str(apart))
         except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
             raise Unavailable(f"{self.url} did not answer with a chat completion: {self._shown(reply)}") from error
 

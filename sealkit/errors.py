@@ -43,6 +43,36 @@ class InvalidDataset(InvalidInput):
     reason = "INVALID_DATASET"
 
 
+class InvalidDocument(InvalidInput):
+    """A document that cannot be read: damaged, missing, or in another format."""
+
+    reason = "INVALID_DOCUMENT"
+
+
+class EmptyDocument(InvalidDocument):
+    """A document without text."""
+
+    reason = "EMPTY_DOCUMENT"
+
+
+class DocumentWithoutText(InvalidDocument):
+    """A document with pages that have no text: a scan."""
+
+    reason = "DOCUMENT_WITHOUT_TEXT"
+
+
+class EncryptedDocument(InvalidDocument):
+    """A document with a password."""
+
+    reason = "ENCRYPTED_DOCUMENT"
+
+
+class DuplicateDocument(InvalidDocument):
+    """A document that says nothing that the documents before it do not say."""
+
+    reason = "DUPLICATE_DOCUMENT"
+
+
 class InvalidModel(InvalidInput):
     """A path or id without a loadable model."""
 
@@ -155,6 +185,12 @@ class TooManyUngraded(FailedPrecondition):
     """The judge failed on too many answers to score the trial."""
 
     reason = "TOO_MANY_UNGRADED"
+
+
+class OnlyReasoning(FailedPrecondition):
+    """The model ended all of its answers inside its reasoning, so there is nothing to judge or to train on."""
+
+    reason = "ONLY_REASONING"
 
 
 class GateRefused(FailedPrecondition):

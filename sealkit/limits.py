@@ -20,6 +20,8 @@ QUERIES = 10_000
 """Queries of one evaluation, and questions of a retention suite."""
 VIEWS = 64
 """Other prompts of a query, besides its first."""
+OTHER_GOLDS = 255
+"""Further gold answers of a query, besides its first."""
 QUERY_ID_CHARACTERS = 512
 RETENTION_CHARACTERS = 10_000
 """Characters of a question of the retention suite, and of its answer."""
@@ -33,3 +35,6 @@ NAME_CHARACTERS = 256
 
 PAGE_ROWS = 1000
 """Rows of a page of a listing."""
+
+DOCUMENT_BYTES = 64 * 2**20
+"""Bytes of a document; also of the XML of a DOCX once it is unpacked."""

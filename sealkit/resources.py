@@ -116,6 +116,10 @@ class Trial(Value):
     completion: str = ""
     teacher_answers: tuple[str, ...] = ()
     """The teacher's answers to the self-edit's questions, in order."""
+    reasoning: str = ""
+    """What the model wrote before the self-edit, if it reasons; it is not trained on."""
+    teacher_reasoning: tuple[str, ...] = ()
+    """What the teacher wrote before each answer, in the same order; empty if it does not reason."""
     rejection: str = ""
     adapter: AdapterRef | None = None
     accuracy: float | None = None

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from sealkit.errors import InvalidConfig, InvalidDataset, Unavailable
+from sealkit.golds import golds_of
 
 INSTALL = 'pip install "seal-suite[lm-eval]"'
 
@@ -30,7 +31,7 @@ class Task(Protocol):
     def doc_to_choice(self, doc: Mapping[str, Any]) -> list[str]: ...
 
 
-def retention_records(name: str, *, folder: Path, limit: int) -> list[dict[str, str]]:
+def retention_records(name: str, *, folder: Path, limit: int) -> list[dict[str, Any]]:
     """The first `limit` documents (0: all) of the task, as retention records. `name` is the harness's name of a task or
     group, or a YAML file, relative to `folder`.
 
@@ -69,7 +70,7 @@ def _load(name: str, folder: Path) -> Mapping[str, Task]:
     return tasks
 
 
-def records_of(name: str, task: Task, limit: int) -> list[dict[str, str]]:
+def records_of(name: str, task: Task, limit: int) -> list[dict[str, Any]]:
     """Records of a task's first `limit` documents (0: all) that have a question and an answer. Raises InvalidDataset if
     there is none."""
     if task.OUTPUT_TYPE not in ("generate_until", "multiple_choice"):
@@ -83,17 +84,19 @@ def records_of(name: str, task: Task, limit: int) -> list[dict[str, str]]:
     return records
 
 
-def _records(name: str, task: Task) -> Iterator[dict[str, str]]:
+def _records(name: str, task: Task) -> Iterator[dict[str, Any]]:
     for index, doc in enumerate(task.eval_docs):
         question, answer = task.doc_to_text(doc), task.doc_to_target(doc)
         if task.OUTPUT_TYPE == "multiple_choice":
             choices = [str(choice) for choice in task.doc_to_choice(doc)]
             answer = choices[answer] if isinstance(answer, int) and 0 <= answer < len(choices) else answer
             question = _with_choices(question, choices)
-        answer = answer[0] if isinstance(answer, list) and answer else answer
         # Some tasks are inverted, with a number for the text: one sentence for many questions.
-        if isinstance(question, str) and isinstance(answer, str) and question.strip() and answer.strip():
-            yield {"id": f"{name}/{index}", "question": question.strip(), "answer": answer.strip()}
+        texts = [text for text in (answer if isinstance(answer, list) else [answer]) if isinstance(text, str)]
+        golds = golds_of({"answer": texts})
+        if isinstance(question, str) and question.strip() and golds:
+            answers = golds[0] if len(golds) == 1 else list(golds)
+            yield {"id": f"{name}/{index}", "question": question.strip(), "answer": answers}
 
 
 def _with_choices(question: Any, choices: list[str]) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import operator
 from enum import StrEnum
 from typing import Annotated, Any, Self
 
@@ -47,6 +48,16 @@ class PromptFormat(StrEnum):
     CHAT = "chat"
 
 
+_TEMPLATE_PARAMETERS = """
+conversation messages tools documents chat_template add_generation_prompt continue_final_message tokenize
+sanitize_control_tokens padding truncation max_length return_tensors return_dict return_assistant_tokens_mask
+tokenizer_kwargs
+"""
+TEMPLATE_PARAMETERS = frozenset(_TEMPLATE_PARAMETERS.split())
+"""Names that `chat_template_kwargs` must not have: parameters of transformers' `apply_chat_template`, and what it
+passes to the template itself."""
+
+
 class Shot(Value):
     """One example of a request and its answer, shown before the actual request."""
 
@@ -62,6 +73,12 @@ class Prompt(Value):
     system: str = ""
     format: PromptFormat = PromptFormat.AUTO
     shots: tuple[Shot, ...] = Field((), max_length=limits.SHOTS)
+    chat_template_kwargs: dict[str, Any] = Field(default_factory=dict, exclude_if=operator.not_)
+    """Arguments for the chat template, such as `enable_thinking`. Digests of prompts without any are those of versions
+    without this field."""
+
+    def __hash__(self) -> int:
+        return hash((self.user, self.system, self.format, self.shots, digest_of(self.chat_template_kwargs)))
 
 
 class Sampling(Value):
@@ -205,6 +222,9 @@ class Anchoring(Value):
     """Anchors per step, in a seeded order; 0: none."""
     weight: float = Field(1.0, ge=0, le=1000)
     """Weight of their mean KL(base || adapted), nats a token, added to the loss of the examples."""
+    contrast: bool = False
+    """Fix A of each layer to the directions of its input in which the examples differ most from the anchors; only B is
+    trained. What is read on other texts then changes little."""
 
 
 class TrainingSpec(Value):
@@ -220,6 +240,12 @@ class TrainingSpec(Value):
     anchoring: Anchoring = Anchoring()
     append_eos: bool = True
     seed: int = Field(0, ge=0, lt=2**64)
+
+    @model_validator(mode="after")
+    def _contrasts_with_something(self) -> TrainingSpec:
+        if self.anchoring.contrast and not self.anchors:
+            raise ValueError("anchoring.contrast compares the examples with anchors: give anchors, or set it to false")
+        return self
 
 
 class PolicyExample(Value):
@@ -238,13 +264,22 @@ class View(Value):
 
 class Query(Value):
     """One held-out question about a context, asked without the context in the prompt. The answers to the prompt and to
-    all `views` get one verdict together."""
+    all `views` get one verdict together. An answer that agrees with `gold` or with any of `other_golds` is right."""
 
     query_id: str = Field(min_length=1, max_length=limits.QUERY_ID_CHARACTERS)
     question: str = Field(min_length=1)
     gold: str = Field(min_length=1)
     prompt: Prompt
     views: tuple[View, ...] = Field((), max_length=limits.VIEWS)
+    # Without any, a query is dumped as before this field existed: its digest is in the manifests of stored trials.
+    other_golds: tuple[Annotated[str, Field(min_length=1)], ...] = Field(
+        (), max_length=limits.OTHER_GOLDS, exclude_if=lambda golds: not golds
+    )
+
+    @property
+    def golds(self) -> tuple[str, ...]:
+        """All gold answers."""
+        return (self.gold, *self.other_golds)
 
 
 class Outcome(StrEnum):
@@ -256,6 +291,8 @@ class Outcome(StrEnum):
 
 NOT_ASKED = "not asked"
 """Reason of an ungraded verdict on a query that early stopping left out."""
+NOT_ANSWERED = "not answered: "
+"""Begin of the reason of an incorrect verdict on a query whose answer ended inside its reasoning."""
 
 
 class Verdict(Value):
@@ -263,6 +300,8 @@ class Verdict(Value):
     answer: str
     outcome: Outcome
     reason: str = ""
+    reasoning: str = ""
+    """What the model wrote before the answer, if it reasons; not judged."""
 
 
 class Usage(Value):
@@ -291,6 +330,8 @@ class Completion(Value):
     text: str
     finish_reason: FinishReason
     usage: Usage = Usage()
+    reasoning: str = ""
+    """What the model wrote before the text, if it reasons; kept apart, never trained on."""
 
 
 class Progress(Value):

@@ -47,14 +47,21 @@ class AdapterBatch:
 
 
 class Gradients:
-    """Gradients of a step for the adapters of a stack, matrix by matrix. One adapter's gradients are written in place;
-    those of several are assembled at the end."""
+    """Gradients of a step for the adapters of a stack, matrix by matrix, of the values from `first` on. One adapter's
+    gradients are written in place; those of several are assembled at the end."""
 
-    def __init__(self, layout: Layout, like: Tensor, adapters: int) -> None:
-        self._layout, self._like, self._adapters = layout, like, adapters
+    def __init__(self, layout: Layout, like: Tensor, adapters: int, first: int = 0) -> None:
+        """`like`: the trained values of one adapter, [size - first]."""
+        self._like, self._adapters, self._first = like, adapters, first
+        self._spans = [(group, span) for group, span in layout.spans if first <= span[0] < span[1]]
         self._flat = torch.empty_like(like)[None] if adapters == 1 else None
         self._pieces: dict[int, Tensor] = {}
         self._groups: set[int] = set()
+
+    @property
+    def of_a(self) -> bool:
+        """Whether A is trained too."""
+        return not self._first
 
     def begin(self) -> None:
         """Starts a step; discards one that was not ended."""
@@ -70,7 +77,7 @@ class Gradients:
         fresh = piece is None
         if piece is None:
             assert self._flat is not None
-            piece = self._pieces[start] = cut(self._flat, start, left.shape[1], right.shape[2])
+            piece = self._pieces[start] = cut(self._flat, start - self._first, left.shape[1], right.shape[2])
         if piece.dtype == left.dtype:
             piece.baddbmm_(left, right, beta=0 if fresh else 1)
         elif fresh:
@@ -79,13 +86,12 @@ class Gradients:
             piece.add_(torch.bmm(left, right))
 
     def end(self) -> Sequence[Tensor]:
-        """Each adapter's gradient [size]; zero for layers that no token went through."""
-        spans = enumerate(self._layout.spans)
-        missing = [span for group, span in spans if group not in self._groups and span[0] < span[1]]
+        """Each adapter's gradient [size - first]; zero for layers that no token went through."""
+        missing = [span for group, span in self._spans if group not in self._groups]
         pieces, self._pieces = self._pieces, {}
         if self._flat is not None:
             for begin, end in missing:
-                self._flat[0, begin:end].zero_()
+                self._flat[0, begin - self._first : end - self._first].zero_()
             return [self._flat[0]]
         for begin, end in missing:
             pieces[begin] = self._like.new_zeros(self._adapters, end - begin)
@@ -108,13 +114,15 @@ class FrozenAdapter:
 @dataclass(eq=False)
 class TrainableAdapter:
     """An adapter in training. Master weights, gradient and Adam's moments are flat and in float32 (float64 on a float64
-    base); `compute` is a copy in the dtype of the products, or the master weights if that is the same."""
+    base); `compute` is a copy in the dtype of the products, or the master weights if that is the same. Only the values
+    from `first` on are trained: all, or with a fixed A those of B."""
 
     config: LoraConfig
     optimisation: Optimisation
     layout: Layout
     master: Tensor
     compute: Tensor
+    first: int
     moments: tuple[Tensor, Tensor]
     steps: Tensor
     gradient: Tensor | None = None
@@ -129,29 +137,38 @@ class TrainableAdapter:
         groups: Groups,
         device: torch.device,
         dtype: torch.dtype,
+        *,
+        fixed_a: bool = False,
     ) -> TrainableAdapter:
-        """`dtype`: of the products. Needs 3 values of the master dtype for each weight, a fourth in a step, and one of
-        `dtype` if it differs. May raise torch.OutOfMemoryError."""
+        """`dtype`: of the products; `fixed_a`: whether only B is trained. Needs 3 values of the master dtype for each
+        trained weight and 1 for a fixed one, another for each trained one in a step, and one of `dtype` if it differs.
+        May raise torch.OutOfMemoryError."""
         exact = torch.float64 if dtype == torch.float64 else torch.float32
         layout = Layout.of(weights.tensors, groups)
         master = layout.flatten(weights.tensors).to(device, exact)
         compute = master if dtype == exact else master.to(dtype)
-        moments = (torch.zeros_like(master), torch.zeros_like(master))
+        first = layout.b_start if fixed_a else 0
+        moments = (torch.zeros_like(master[first:]), torch.zeros_like(master[first:]))
         steps = torch.zeros((), device=device)
-        return cls(weights.config, optimisation, layout, master, compute, moments, steps)
+        return cls(weights.config, optimisation, layout, master, compute, first, moments, steps)
 
     @property
     def scaling(self) -> float:
         return self.config.alpha / self.config.rank
+
+    @property
+    def trained(self) -> Tensor:
+        """The trained part of the master weights, a view."""
+        return self.master[self.first :]
 
     def weights(self) -> LoraWeights:
         """A copy of the master weights on the CPU."""
         return LoraWeights(self.config, self.layout.matrices(self.master.to("cpu", copy=True)))
 
     def gradients(self) -> dict[str, tuple[Tensor, Tensor]]:
-        """Gradient of A and B by path, after a step of the model."""
+        """Gradient of A (zero if it is fixed) and B by path, after a step of the model."""
         assert self.gradient is not None
-        return self.layout.matrices(self.gradient)
+        return self.layout.matrices(torch.cat([self.gradient.new_zeros(self.first), self.gradient]))
 
     @property
     def finite(self) -> bool:
@@ -161,7 +178,7 @@ class TrainableAdapter:
         """This adapter alone in a step; nothing is copied, and the result is cached."""
         if self._alone is None:
             stack = AdapterBatch(self.layout, self.compute[None], [self.scaling])
-            self._alone = Training((self,), stack, Gradients(self.layout, self.master, 1))
+            self._alone = Training((self,), stack, Gradients(self.layout, self.trained, 1, self.first))
         return self._alone
 
 
@@ -174,7 +191,7 @@ class Training(NamedTuple):
 
     @classmethod
     def of(cls, adapters: Sequence[TrainableAdapter]) -> Training:
-        """All adapters must have one layout."""
+        """All adapters must have one layout, and train the same part of it."""
         first = adapters[0]
         if len(adapters) == 1:
             training = first.alone()
@@ -182,7 +199,7 @@ class Training(NamedTuple):
             return training
         values = torch.stack([adapter.compute for adapter in adapters])
         stack = AdapterBatch(first.layout, values, [adapter.scaling for adapter in adapters])
-        return cls(tuple(adapters), stack, Gradients(first.layout, first.master, len(adapters)))
+        return cls(tuple(adapters), stack, Gradients(first.layout, first.trained, len(adapters), first.first))
 
     def end(self) -> None:
         """Writes each adapter's gradient."""

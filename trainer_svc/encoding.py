@@ -66,8 +66,9 @@ def _encoded(
 
 
 def encode(tokenizer: PreTrainedTokenizerBase, example: TrainingExample, *, append_eos: bool) -> Encoded:
-    """Tokens of the rendered prompt, then of the text; with `append_eos` the eos token is the last label. Raises
-    InvalidInput if a distilled example's prompt carries loss."""
+    """Tokens of the rendered prompt, then of the text; with `append_eos` the eos token is the last label. The prompt of
+    a thinking model ends behind an empty reasoning: the text is an answer. Raises InvalidInput if a distilled example's
+    prompt carries loss."""
     if example.teacher_prompt and example.prompt_loss is not PromptLoss.NONE:
         raise InvalidInput("an example with a teacher_prompt is distilled only on its text: leave prompt_loss unset")
     prompt, labels = _prompt(tokenizer, example.prompt, example.prompt_loss) if example.prompt else ([], [])
@@ -103,7 +104,7 @@ def _leading(text: Any) -> int:
 
 def _prompt(tokenizer: PreTrainedTokenizerBase, prompt: Prompt, loss: PromptLoss) -> tuple[list[int], list[int]]:
     """Tokens of a rendered prompt, and which of them carry loss. Raises InvalidInput if a shot cannot be found."""
-    text, special = rendered_text(tokenizer, prompt)
+    text, special = rendered_text(tokenizer, prompt, answering=True)
     encoded: Any = tokenizer(text, add_special_tokens=special, return_offsets_mapping=loss is PromptLoss.SHOTS)
     ids = list(encoded.input_ids)
     if loss is not PromptLoss.SHOTS:

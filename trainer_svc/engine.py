@@ -24,6 +24,7 @@ from sealkit.errors import Cancelled, GpuMemory, QueueFull, SealError, Unavailab
 from sealkit.observability import metrics
 from sealkit.types import Progress
 from trainer_svc.adapter import FrozenAdapter, TrainableAdapter, initial_weights
+from trainer_svc.directions import Directions
 from trainer_svc.encoding import Encoded
 from trainer_svc.job import Job, JobSpec, Targets
 from trainer_svc.optimiser import commit
@@ -31,7 +32,7 @@ from trainer_svc.packed import PackedModel
 from trainer_svc.scheduler import Scheduler, next_to_join
 from trainer_svc.teacher import Teacher
 
-ENGINE_VERSION = "4"
+ENGINE_VERSION = "5"
 """Part of every adapter's digest; increment it when the same request would give different weights."""
 
 log = structlog.get_logger(__name__)
@@ -58,6 +59,7 @@ class Engine:
         self._step_tokens = step_tokens
         self._scheduler = Scheduler()
         self._teacher = Teacher(model, limit=target_bytes)
+        self._directions = Directions(model)
         self._policies: WeakValueDictionary[str, FrozenAdapter] = WeakValueDictionary()
         self._waiting: list[Job] = []
         self._running: list[Job] = []
@@ -151,7 +153,8 @@ class Engine:
             job = next_to_join(self._waiting, self._running)
             try:
                 policy = self._policy(job.spec)
-                job.begin(self._make_adapter(job.spec), policy, self._targets(job.spec, policy))
+                adapter, read = self._make_adapter(job.spec, policy)
+                job.begin(adapter, policy, self._targets(job.spec, policy, read))
             except torch.OutOfMemoryError as error:
                 if self._running:
                     return  # retried when others have left
@@ -168,10 +171,18 @@ class Engine:
             job.charge(self._lap())
             metrics.TRAINER_WAIT_SECONDS.observe(job.waited)
 
-    def _make_adapter(self, spec: JobSpec) -> TrainableAdapter:
+    def _make_adapter(self, spec: JobSpec, policy: FrozenAdapter | None) -> tuple[TrainableAdapter, int]:
+        """The job's adapter, and the number of tokens that were read for its initial weights."""
         targets = self.model.find_targets(spec.lora.target_modules)
-        weights = spec.start or initial_weights(spec.lora, targets, spec.seed)
-        return self.model.trainable(weights, spec.optimisation)
+        read = 0
+        if spec.anchoring.contrast:
+            below = spec.policy.digest if spec.policy else "", policy
+            weights, read = self._directions.weights(
+                spec.lora, targets, spec.sequences, spec.anchors, below, step_tokens=self._step_tokens
+            )
+        else:
+            weights = spec.start or initial_weights(spec.lora, targets, spec.seed)
+        return self.model.trainable(weights, spec.optimisation, fixed_a=spec.anchoring.contrast), read
 
     def _policy(self, spec: JobSpec) -> FrozenAdapter | None:
         if spec.policy is None:
@@ -182,14 +193,14 @@ class Engine:
             policy = self._policies[digest] = self.model.frozen(weights)
         return policy
 
-    def _targets(self, spec: JobSpec, policy: FrozenAdapter | None) -> Targets:
-        """The soft targets of the job's sequences and anchors."""
+    def _targets(self, spec: JobSpec, policy: FrozenAdapter | None, read: int) -> Targets:
+        """The soft targets of the job's sequences and anchors; `read` tokens were read before."""
         asks, anchors = spec.asks()
         wanted = [ask for ask in asks if ask is not None]
         policies = {"": None, spec.policy.digest: policy} if spec.policy else {"": None}
         found, tokens = self._teacher.targets([*wanted, *anchors], policies, step_tokens=self._step_tokens)
         said = iter(found)
-        return Targets([next(said) if ask is not None else None for ask in asks], list(said), tokens)
+        return Targets([next(said) if ask is not None else None for ask in asks], list(said), read + tokens)
 
     def _step(self) -> None:
         """One forward and backward pass for the next micro-batches of the scheduled jobs; then each takes its own

@@ -38,13 +38,15 @@ class Views(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Layout:
-    """Group by group, in `spans`: A of each adapted linear, then B of each. All adapters of the same shapes share one
-    object; adapters that share a layout can be stacked."""
+    """First A of each adapted linear, then, from `b_start`, B of each, both group by group; `spans`: what belongs to
+    each group in both parts. All adapters of the same shapes share one object; adapters that share a layout can be
+    stacked."""
 
     groups: Groups
     shapes: dict[str, tuple[torch.Size, torch.Size]]
     starts: dict[str, tuple[int, int]]
-    spans: tuple[tuple[int, int], ...]
+    spans: tuple[tuple[int, tuple[int, int]], ...]
+    b_start: int
     size: int
 
     @classmethod
@@ -97,19 +99,19 @@ def cut(values: Tensor, start: int, rows: int, columns: int) -> Tensor:
 @lru_cache(maxsize=256)
 def _layout(shapes: Shapes, groups: Groups) -> Layout:
     by_path = {path: (a, b) for path, a, b in shapes}
-    ordered: dict[str, tuple[torch.Size, torch.Size]] = {}
-    starts: dict[str, tuple[int, int]] = {}
+    adapted = [(index, [path for path in group if path in by_path]) for index, group in enumerate(groups)]
+    offsets: list[dict[str, int]] = [{}, {}]
+    spans: list[tuple[int, tuple[int, int]]] = []
+    ends = []
     end = 0
-    spans = []
-    for group in groups:
-        begin = end
-        paths = [path for path in group if path in by_path]
-        a_starts = []
-        for path in paths:
-            a_starts.append(end)
-            end += by_path[path][0].numel()
-        for path, a_start in zip(paths, a_starts, strict=True):
-            ordered[path], starts[path] = by_path[path], (a_start, end)
-            end += by_path[path][1].numel()
-        spans.append((begin, end))
-    return Layout(groups, ordered, starts, tuple(spans), end)
+    for part, starts in enumerate(offsets):
+        for index, paths in adapted:
+            begin = end
+            for path in paths:
+                starts[path] = end
+                end += by_path[path][part].numel()
+            spans.append((index, (begin, end)))
+        ends.append(end)
+    ordered = {path: by_path[path] for _, paths in adapted for path in paths}
+    both = {path: (offsets[0][path], offsets[1][path]) for path in ordered}
+    return Layout(groups, ordered, both, tuple(spans), ends[0], end)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any
@@ -46,10 +46,12 @@ class Applied:
 
 @dataclass(frozen=True, eq=False)
 class Step:
-    """The current step, for the linear layers. `dtype`: of the products; None: the input's."""
+    """The current step, for the linear layers. `dtype`: of the products; None: the input's. `see` is called with the
+    index of each group of linears and its input, [rows, in]."""
 
     applied: Sequence[Applied]
     dtype: torch.dtype | None
+    see: Callable[[int, Tensor], None] | None = None
 
     def at(self, group: int) -> Iterator[tuple[Applied, Views]]:
         """The adapters to apply at a group of linears. As in PEFT, each linear has its own dropout."""
@@ -114,6 +116,8 @@ class Group:
         return y
 
     def _run(self, x: Tensor) -> tuple[Tensor, ...]:
+        if self.step.see is not None:
+            self.step.see(self.index, x.reshape(-1, x.shape[-1]))
         applied = tuple(self.step.at(self.index))
         dtype = self.step.dtype or x.dtype
         trains = any(each.gradients for each, _ in applied)
@@ -143,8 +147,11 @@ class _PackedLora(torch.autograd.Function):
             for place, columns, b in views.members:
                 each.rows.of(outputs[place]).baddbmm_(down[..., columns], b.mT)
             downs.append(down if each.gradients else down.new_empty(0))
-        ctx.save_for_backward(x, *downs)
+        # Only the gradient of A needs the input.
+        reads = any(each.gradients and each.gradients.of_a for each, _ in applied)
+        ctx.save_for_backward(x if reads else None, *downs)
         ctx.group, ctx.applied, ctx.dtype = group, applied, dtype
+        ctx.input = x.shape, x.dtype
         return tuple(y.to(x.dtype) for y in outputs)
 
     @staticmethod
@@ -152,7 +159,8 @@ class _PackedLora(torch.autograd.Function):
     def backward(ctx: Any, *dys: Tensor) -> tuple[Tensor | None, None, None, None, None]:
         x, *downs = ctx.saved_tensors
         group, dtype = ctx.group, ctx.dtype
-        rows = x.reshape(-1, x.shape[-1]).to(dtype)
+        shape, input_dtype = ctx.input
+        rows = None if x is None else x.reshape(-1, shape[-1]).to(dtype)
         gradients = [dy.to(dtype) for dy in dys]
         dx = None
         if ctx.needs_input_grad[0]:
@@ -161,21 +169,22 @@ class _PackedLora(torch.autograd.Function):
                 dx = dy @ weight if dx is None else dx.addmm_(dy, weight)
         for (each, views), down in zip(ctx.applied, downs, strict=True):
             _adapter_backward(each, views, rows, down, gradients, dx)
-        return None if dx is None else dx.to(x.dtype).view(x.shape), None, None, None, None
+        return None if dx is None else dx.to(input_dtype).view(shape), None, None, None, None
 
 
 def _adapter_backward(
-    each: Applied, views: Views, rows: Tensor, down: Tensor, dys: Sequence[Tensor], dx: Tensor | None
+    each: Applied, views: Views, rows: Tensor | None, down: Tensor, dys: Sequence[Tensor], dx: Tensor | None
 ) -> None:
-    """Writes the gradients of A and B, and adds the adapters' share to `dx`."""
-    d_down = rows.new_empty(each.rows.blocks, each.rows.width, views.a.shape[1])
+    """Writes the gradients of B and, from the input `rows`, of A, and adds the adapters' share to `dx`."""
+    d_down = dys[0].new_empty(each.rows.blocks, each.rows.width, views.a.shape[1])
     for (place, columns, b), start in zip(views.members, views.starts[1:], strict=True):
         dy = each.rows.of(dys[place])
         torch.bmm(dy, b, out=d_down[..., columns])
         if each.gradients:
             each.gradients.add(views.group, start, dy.mT, down[..., columns])
     d_down.mul_(each.stack.scaling)
-    if each.gradients:
+    if each.gradients and each.gradients.of_a:
+        assert rows is not None
         each.gradients.add(views.group, views.starts[0], d_down.mT, each.input(rows, views))
     if dx is None:
         return

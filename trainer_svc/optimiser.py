@@ -63,7 +63,7 @@ def _norm(gradient: Tensor) -> Tensor:
 def _step(adapters: Sequence[TrainableAdapter], gradients: list[Tensor], rate: float, decay: float) -> None:
     # torch.optim.AdamW's own function, without the overhead of the class, which is half of the time with small models.
     adamw(
-        [adapter.master for adapter in adapters],
+        [adapter.trained for adapter in adapters],
         gradients,
         [adapter.moments[0] for adapter in adapters],
         [adapter.moments[1] for adapter in adapters],

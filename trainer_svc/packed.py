@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -76,9 +76,11 @@ class PackedModel:
                 )
         return find_targets(self.model, names)
 
-    def trainable(self, weights: LoraWeights, optimisation: Optimisation) -> TrainableAdapter:
-        """An adapter of this model for training. May raise torch.OutOfMemoryError."""
-        return TrainableAdapter.of(weights, optimisation, self.groups, self.device, self._product_dtype)
+    def trainable(self, weights: LoraWeights, optimisation: Optimisation, *, fixed_a: bool = False) -> TrainableAdapter:
+        """An adapter of this model for training; with `fixed_a` of B alone. May raise torch.OutOfMemoryError."""
+        return TrainableAdapter.of(
+            weights, optimisation, self.groups, self.device, self._product_dtype, fixed_a=fixed_a
+        )
 
     def frozen(self, weights: LoraWeights) -> FrozenAdapter:
         """A policy adapter of this model."""
@@ -115,6 +117,13 @@ class PackedModel:
         if self._head is None:
             return [logits_top_k(values, top_k) for values in rows]
         return [head_top_k(values, *self._head_weights(), top_k) for values in rows]
+
+    @torch.no_grad()
+    def inputs(self, part: Part, see: Callable[[int, Tensor], None]) -> None:
+        """Runs a part's tokens through the model with its adapters, and calls `see` with the index in `groups` and the
+        inputs [tokens, in] of each group of linears."""
+        with self._packed([part], see) as pack:
+            self._states(pack)
 
     @torch.no_grad()
     def logits(self, parts: Sequence[Part]) -> Tensor:
@@ -162,10 +171,10 @@ class PackedModel:
         return weight.to(dtype), None if bias is None else bias.to(dtype)
 
     @contextmanager
-    def _packed(self, parts: Sequence[Part]) -> Iterator[Pack]:
+    def _packed(self, parts: Sequence[Part], see: Callable[[int, Tensor], None] | None = None) -> Iterator[Pack]:
         """Applies the parts' adapters, without training."""
         runs = lay_out(parts, self.device)
-        with self._step(Step(apply_adapters(runs, self.device)[0], self._product_dtype)):
+        with self._step(Step(apply_adapters(runs, self.device)[0], self._product_dtype, see)):
             yield Pack.of(runs, self.device)
 
     @contextmanager

@@ -60,11 +60,11 @@ class Part:
         return self.terms or (Term(1 / max(1, self.labels)),) * len(self.sequences)
 
     @property
-    def kind(self) -> tuple[int, int, bool]:
+    def kind(self) -> tuple[int, int, int, bool]:
         """Adapters of parts of the same kind can be applied in one product."""
         if self.trial is None:
-            return id(self.policy), 0, False
-        return id(self.policy), id(self.trial.layout), self.trial.config.dropout > 0
+            return id(self.policy), 0, 0, False
+        return id(self.policy), id(self.trial.layout), self.trial.first, self.trial.config.dropout > 0
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,6 @@ lease's token, so a trial may be delivered twice but takes effect once.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
@@ -61,6 +60,23 @@ class Spent(Value):
         return {**self.model_dump(mode="json"), "usage": usage.model_dump(mode="json")}
 
 
+class Sampled(Value):
+    """The texts that were sampled for a trial, stored at once so that a second attempt continues from them. The field
+    names are those of the columns; `teacher_answers` None: not sampled, or there is no teacher."""
+
+    completion: str
+    reasoning: str = ""
+    teacher_answers: tuple[str, ...] | None = None
+    teacher_reasoning: tuple[str, ...] = ()
+
+    @classmethod
+    def of_row(cls, row: Row[Any]) -> Sampled | None:
+        """From the row of a trial; None if nothing was sampled."""
+        if row.completion is None:
+            return None
+        return cls.from_stored({name: row._mapping[name] for name in cls.model_fields})
+
+
 class Result(Value):
     """How a trial ended; for a failed one also what it measured before."""
 
@@ -97,9 +113,7 @@ class Taken:
     context: Context
     policy: Policy
     attempts: int
-    completion: str | None
-    teacher_answers: tuple[str, ...] | None
-    """The teacher's answers; None: not sampled yet."""
+    sampled: Sampled | None
     spent: Spent
     manifest: Manifest | None
     """For a rerun, the manifest of the original trial; else None."""
@@ -148,21 +162,16 @@ def take(
         context=Context(context_id=row.context_id, split=row.split, payload=row.payload),
         policy=Policy(name=row.policy, adapter=adapter),
         attempts=attempts,
-        completion=row.completion,
-        teacher_answers=None if row.teacher_answers is None else tuple(row.teacher_answers),
+        sampled=Sampled.of_row(row),
         spent=spent,
         manifest=manifest,
     )
 
 
-def save_sampled(
-    connection: Connection, lease: TrialLease, completion: str, teacher_answers: Sequence[str] | None, spent: Spent
-) -> bool:
-    """Stores the self-edit and the teacher's answers, if any, so that a second attempt continues from them. False: the
-    lease was lost."""
-    answers = None if teacher_answers is None else list(teacher_answers)
-    sampled = {"completion": completion, "teacher_answers": answers}
-    return bool(connection.execute(_SAVE, {**sampled, **spent.columns(), **_holding(lease)}).rowcount)
+def save_sampled(connection: Connection, lease: TrialLease, sampled: Sampled, spent: Spent) -> bool:
+    """Stores what was sampled so far, and its usage. False: the lease was lost."""
+    values = {**sampled.model_dump(mode="json"), **spent.columns(), **_holding(lease)}
+    return bool(connection.execute(_SAVE, values).rowcount)
 
 
 def finish(connection: Connection, lease: TrialLease, result: Result) -> Trial | None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from sealkit.errors import NotReproducible
 from sealkit.types import EarlyStopping, Policy, Sampling, Value
@@ -41,6 +41,10 @@ class Instructions(Value):
     start_from: Policy | None = None
     """The policy that the adapter is trained and evaluated on; None: `policy`."""
     teaching: Sampling = Sampling(temperature=0.0)
+    editor_template: dict[str, Any] = Field(default_factory=dict)
+    """Arguments for the chat template of the editor's prompt."""
+    question_template: dict[str, Any] = Field(default_factory=dict)
+    """The same of questions and of the prompts of training examples."""
 
     @property
     def below(self) -> Policy:

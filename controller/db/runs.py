@@ -52,7 +52,7 @@ class NewRun(Value):
     digest: str
     display_name: str
     config: RunConfig
-    retention: tuple[dict[str, str], ...]
+    retention: tuple[dict[str, Any], ...]
     anchors: tuple[dict[str, str], ...] = ()
     """The anchors that were drawn: {id, prompt}."""
     rounds_total: int
@@ -66,7 +66,7 @@ class RunPlan:
 
     run_id: str
     config: RunConfig
-    retention: Sequence[Mapping[str, str]]
+    retention: Sequence[Mapping[str, Any]]
     trace: str = ""
     anchors: Sequence[Mapping[str, str]] = ()
     base_answers: Mapping[str, Any] | None = None

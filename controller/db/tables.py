@@ -59,7 +59,7 @@ runs = Table(
     Column("display_name", Text, nullable=False),
     Column("state", String(16), nullable=False, index=True),
     Column("config", JSON, nullable=False),  # RunConfig, every default filled in
-    Column("retention", JSON, nullable=False),  # [{id, question, answer}]
+    Column("retention", JSON, nullable=False),  # [{id, question, answer, other_answers?}]
     Column("start_policy", String(256), nullable=False),  # `policies/{id}`; empty: the base model
     Column("create_time", UtcTime, nullable=False),
     Column("start_time", UtcTime),
@@ -133,6 +133,8 @@ trials = Table(
     Column("trained_characters", Integer),  # characters of its spec times epochs
     Column("completion", Text),  # unset until sampled
     Column("teacher_answers", JSON(none_as_null=True)),  # [teacher's answer]; unset until sampled
+    Column("reasoning", Text, nullable=False, server_default=""),  # what the model wrote before the completion
+    Column("teacher_reasoning", JSON, nullable=False, server_default="[]"),  # likewise before each teacher's answer
     Column("rejection", Text, nullable=False),
     Column("adapter", JSON(none_as_null=True)),  # AdapterRef
     Column("accuracy", Float),

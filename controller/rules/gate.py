@@ -34,7 +34,7 @@ async def measured(
         )
         return await evaluator.evaluate(request)
 
-    rows = [ask(setup.domain.queries(context)) for context in contexts]
+    rows = [ask(setup.queries(context)) for context in contexts]
     if theta.adapter is None:
         answers = await gather_or_cancel(*rows)
         found = theta.changed(forgetting=0.0, gate=GateState.PASSED, gate_reason="the base model itself")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from pydantic import Field
 
@@ -13,8 +14,11 @@ from controller.retry import retry_until_available
 from controller.rules.anchors import anchors_of, answering
 from controller.rules.rehearsal import examples_of, split
 from controller.rules.seeds import shuffled
+from controller.rules.template import templated
 from sealkit.config import RunConfig
-from sealkit.domains.base import Context, Domain, load_domain
+from sealkit.domains.base import Context, Domain, Study, load_domain, study_of
+from sealkit.errors import OnlyReasoning
+from sealkit.reasoning import Said, no_answer
 from sealkit.resources import Editor
 from sealkit.rpc.protocols import Generator
 from sealkit.types import (
@@ -32,6 +36,7 @@ from sealkit.types import (
 
 BASE = Policy(name=Editor.BASE)
 """The bare base model as a policy."""
+_QUESTIONS = "evaluation.chat_template_kwargs"
 
 
 class BaseAnswers(Value):
@@ -71,9 +76,22 @@ class Setup:
         """The policy that the adapter of a self-edit by `policy` is trained and evaluated on."""
         return BASE if self.config.inner_loop.start_from == "base" else policy
 
+    def prompt(self, context: Context) -> Prompt:
+        """The editor's prompt for a context."""
+        return templated(self.domain.prompt(context), self.config.editor.chat_template_kwargs)
+
+    def queries(self, context: Context) -> tuple[Query, ...]:
+        """The held-out queries of a context."""
+        return templated(tuple(self.domain.queries(context)), self.config.evaluation.chat_template_kwargs)
+
+    def study(self, context: Context, completion: str) -> Study | None:
+        """The study of a completion, if it has one. Raises Rejected."""
+        return templated(study_of(self.domain, context, completion), self.config.evaluation.chat_template_kwargs)
+
     def mixed(self, spec: TrainingSpec) -> TrainingSpec:
-        """A spec with the run's rehearsal and anchors."""
+        """A domain's spec as the run trains it: with the chat template's arguments, the rehearsal and the anchors."""
         anchoring = self.config.inner_loop.anchors.anchoring if self.anchors else Anchoring()
+        spec = templated(spec, self.config.evaluation.chat_template_kwargs)
         return spec.changed(rehearsal=self.rehearsal, anchors=self.anchors, anchoring=anchoring)
 
     def contexts_of_round(self, train: Sequence[Context], round_index: int) -> list[Context]:
@@ -89,7 +107,7 @@ def make_setup(plan: RunPlan, plugins: Sequence[str]) -> Setup:
     domain = load_domain(config.domain.name, plugins=plugins)(config.domain.options, config.inner_loop)
     # Suites are sorted by kind, and `retention_limit` takes the first ones that the base model answers right.
     mixed = sorted(plan.retention, key=lambda record: seed_of(config.seed, "order of retention", record["id"]))
-    suite = tuple(map(retention_query, mixed))
+    suite = templated(tuple(map(retention_query, mixed)), config.evaluation.chat_template_kwargs)
     _, retention = split(suite, set_aside(config), config.seed)
     rehearsed, _ = split(suite, config.rehearsal.examples, config.seed)
     setup = Setup(
@@ -118,38 +136,51 @@ def _anchored(config: RunConfig, suite: Sequence[Query], drawn: Sequence[Mapping
     anchors = config.inner_loop.anchors
     if anchors.source == "suite":
         return {query.query_id: query.prompt for query in split(suite, anchors.count, config.seed)[0]}
-    return {record["id"]: Prompt(user=record["prompt"]) for record in drawn}
+    kwargs = config.evaluation.chat_template_kwargs
+    return {record["id"]: templated(Prompt(user=record["prompt"]), kwargs) for record in drawn}
 
 
 def with_earlier(setup: Setup, contexts: Sequence[Context]) -> Setup:
     """The setup of a trial that also asks the queries of these contexts, which the run learned earlier."""
-    earlier = tuple(query for context in contexts for query in setup.domain.queries(context))
+    earlier = tuple(query for context in contexts for query in setup.queries(context))
     return replace(setup, earlier=earlier, retention_digest=digest_of(*earlier, *setup.retention))
 
 
-def retention_query(record: Mapping[str, str]) -> Query:
+def retention_query(record: Mapping[str, Any]) -> Query:
     """A retention record as a query: the bare question."""
     question = record["question"]
-    return Query(query_id=record["id"], question=question, gold=record["answer"], prompt=Prompt(user=question))
+    return Query(
+        query_id=record["id"],
+        question=question,
+        gold=record["answer"],
+        other_golds=tuple(record.get("other_answers", ())),
+        prompt=Prompt(user=question),
+    )
 
 
 async def base_answers(setup: Setup, generator: Generator) -> BaseAnswers:
     """The base model's answers to the anchors, and to the rehearsed questions if the config asks for them. They are
-    sampled greedily; an unavailable generator is waited for."""
+    sampled greedily; an unavailable generator is waited for. Raises OnlyReasoning if all of them end inside the
+    model's reasoning."""
     own_words = setup.rehearsed if setup.config.rehearsal.source == "model" else ()
     greedy = setup.config.evaluation.sampling.changed(temperature=0.0, seed=0)
     asked = {query.query_id: query.prompt for query in own_words}
 
-    async def ask(prompts: Mapping[str, Prompt], sampling: Sampling) -> dict[str, str]:
+    async def ask(prompts: Mapping[str, Prompt], sampling: Sampling, limit: str) -> dict[str, str]:
         if not prompts:
             return {}
         wanted = [(name, prompt, [0]) for name, prompt in prompts.items()]
-        return {said.context_id: storable(said.text) async for said in generator.sample(BASE, wanted, sampling)}
+        said = {one.context_id: one async for one in generator.sample(BASE, wanted, sampling)}
+        unsaid = [no_answer(Said(one.text, one.reasoning), limit, _QUESTIONS) for one in said.values()]
+        if unsaid and all(unsaid):
+            raise OnlyReasoning(f"the base model has no answer of its own to train on: {unsaid[0]}")
+        return {name: storable(one.text) for name, one in said.items()}
 
     async def ask_both() -> BaseAnswers:
+        anchors = answering(setup.config.inner_loop.anchors)
         return BaseAnswers(
-            rehearsal=await ask(asked, greedy),
-            anchors=await ask(setup.anchored, answering(setup.config.inner_loop.anchors)),
+            rehearsal=await ask(asked, greedy, "evaluation.sampling.max_tokens"),
+            anchors=await ask(setup.anchored, anchors, "inner_loop.anchors.max_tokens"),
         )
 
     return await retry_until_available(ask_both, doing="sampling answers of the base model")

@@ -256,10 +256,7 @@ class RunSteps:
         config, by_id = self.config.m_step, {context.context_id: context for context in self.train}
         updates = self._services.trainer.train_policy(
             _policy(theta),
-            [
-                PolicyExample(prompt=self._setup.domain.prompt(by_id[k.context_id]), completion=k.completion)
-                for k in kept
-            ],
+            [PolicyExample(prompt=self._setup.prompt(by_id[k.context_id]), completion=k.completion) for k in kept],
             config.lora,
             config.optimisation,
             from_parent=config.start_from == "policy" and theta.adapter is not None,

@@ -7,8 +7,8 @@ manifest. A rerun takes the instructions from the manifest instead of the config
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
 
+from controller.db.attempts import Sampled
 from controller.db.manifest import Found, Instructions
 from controller.db.trials import Plan
 from controller.rules.seeds import group_sampling, inner_seed
@@ -54,6 +54,8 @@ def instructions(setup: Setup, plan: Plan, policy: Policy) -> Instructions:
         early_stopping=_early_stopping(config, plan) if written else None,
         start_from=None if below == policy else below,
         teaching=config.inner_loop.teaching.changed(seed=seed),
+        editor_template=config.editor.chat_template_kwargs,
+        question_template=config.evaluation.chat_template_kwargs,
     )
 
 
@@ -70,16 +72,15 @@ def material(setup: Setup, context: Context) -> dict[str, str]:
 
 
 def found(
-    completion: str | None,
-    teacher_answers: Sequence[str] | None,
+    sampled: Sampled | None,
     spec: TrainingSpec | None,
     trained: TrainingResult | None,
     evaluation: Evaluation | None,
 ) -> Found:
     """Digests of the results; None: the trial did not get that far."""
     return Found(
-        completion=hashlib.sha256(completion.encode()).hexdigest() if completion is not None else "",
-        teacher_answers=digest_of(*teacher_answers) if teacher_answers else "",
+        completion=hashlib.sha256(sampled.completion.encode()).hexdigest() if sampled else "",
+        teacher_answers=digest_of(*sampled.teacher_answers) if sampled and sampled.teacher_answers else "",
         spec=digest_of(spec) if spec else "",
         adapter=_digest(trained.adapter) if trained else "",
         weights_sha256=trained.weights_sha256 if trained else "",

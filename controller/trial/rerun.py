@@ -68,6 +68,7 @@ def _differences(was: Tried, now: Tried) -> Iterator[Difference]:
     """In the order of a trial's stages, because the first difference is the likely cause of the others."""
     yield from _one("state", _ended(was.trial), _ended(now.trial))
     yield from _one("completion", was.trial.completion, now.trial.completion)
+    yield from _one("reasoning", was.trial.reasoning, now.trial.reasoning)
     recorded, again = (dict(enumerate(one.trial.teacher_answers)) for one in (was, now))
     yield from _all("teacher_answers", recorded, again, "teacher_answers[{}]")
     yield from _one("rejection", was.trial.rejection, now.trial.rejection)

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
-from controller.db.attempts import Result, Spent, Taken
+from controller.db.attempts import Result, Sampled, Spent, Taken
 from controller.db.database import storable
 from controller.db.manifest import Instructions, Manifest
 from controller.retry import last, retry_until_available
@@ -22,13 +22,15 @@ from controller.services import Services
 from controller.trial.manifest import found, instructions, material
 from controller.trial.versions import Versions
 from sealkit.config import RunConfig
-from sealkit.domains.base import Rejected, Study, spec_of, study_of
-from sealkit.errors import AdapterNotFound, NotReproducible, SealError, TooManyUngraded, Unavailable
+from sealkit.domains.base import Rejected, Study, spec_of
+from sealkit.errors import AdapterNotFound, NotReproducible, OnlyReasoning, SealError, TooManyUngraded, Unavailable
 from sealkit.faults import fault_of
 from sealkit.names import run_name
 from sealkit.observability import tracing
+from sealkit.reasoning import Said, no_answer
 from sealkit.resources import Editor, Fault, TrialState
 from sealkit.types import (
+    NOT_ANSWERED,
     NOT_ASKED,
     Evaluation,
     EvaluationRequest,
@@ -43,19 +45,20 @@ from sealkit.types import (
 
 T = TypeVar("T")
 
-KeepSampled = Callable[[str, Sequence[str] | None, Spent], Awaitable[None]]
+_TEACHING = ("inner_loop.teaching.max_tokens", "evaluation.chat_template_kwargs")
+"""The settings that a teacher's reasoning depends on."""
+KeepSampled = Callable[[Sampled, Spent], Awaitable[None]]
 
 
 class TrialWork:
     """One attempt at a trial; usage of earlier attempts is added."""
 
     def __init__(self, taken: Taken, services: Services, versions: Versions, keep: KeepSampled) -> None:
-        """`keep` stores a completion, the teacher's answers, if any, and their usage."""
+        """`keep` stores what was sampled, and its usage."""
         self._plan = taken.plan
         self._context = taken.context
         self._policy = taken.policy
-        self._completion = taken.completion
-        self._teacher_answers = taken.teacher_answers
+        self._sampled = taken.sampled
         self._rerun = taken.manifest
         self._services = services
         self._versions = versions
@@ -113,7 +116,7 @@ class TrialWork:
             spec = with_budget(spec, how.target_characters)
         else:
             completion = await self._self_edit(setup, how, how.sampling)
-            study = await asyncio.to_thread(study_of, domain, self._context, completion)
+            study = await asyncio.to_thread(setup.study, self._context, completion)
             answers = await self._taught(how, study) if study else ()
             spec = await asyncio.to_thread(spec_of, domain, self._context, completion, answers, how.inner_seed)
         spec = setup.mixed(spec)
@@ -121,41 +124,55 @@ class TrialWork:
         return spec
 
     async def _self_edit(self, setup: Setup, how: Instructions, sampling: Sampling) -> str:
-        if self._completion is None:
+        """The self-edit's text. Raises Rejected: ONLY_REASONING, if it ended inside the model's reasoning."""
+        if self._sampled is None:
             ready = {} if how.editor in WRITERS else setup.domain.ready_made(self._context)
             text = ready.get(how.editor)
+            said = Said(text or "")
             if text is None:
                 outside = outside_editor(how.editor, ready)
-                text = await self._stage("generate", lambda: self._generate(setup, how, sampling, outside))
-            self._completion = storable(text)
-            await self._keep(self._completion, None, self._spent())
-        return self._completion
+                said = await self._stage("generate", lambda: self._generate(setup, how, sampling, outside))
+            self._sampled = Sampled(completion=storable(said.text), reasoning=storable(said.reasoning))
+            await self._keep(self._sampled, self._spent())
+        said = Said(self._sampled.completion, self._sampled.reasoning)
+        if unsaid := no_answer(said, "editor.sampling.max_tokens", "editor.chat_template_kwargs"):
+            raise Rejected("ONLY_REASONING", unsaid)
+        return said.text
 
     async def _taught(self, how: Instructions, study: Study) -> tuple[str, ...]:
-        """The teacher's answers to a study, in the order of its items."""
-        if self._teacher_answers is None:
-            answers = await self._stage("teach", lambda: self._teach(how, study))
-            self._teacher_answers = tuple(map(storable, answers))
-            await self._keep(self._completion or "", self._teacher_answers, self._spent())
-        return self._teacher_answers
+        """The teacher's answers to a study, in the order of its items. Raises Rejected: ONLY_REASONING, if all ended
+        inside the teacher's reasoning."""
+        assert self._sampled is not None
+        answers, thoughts = self._sampled.teacher_answers, self._sampled.teacher_reasoning
+        if answers is None:
+            said = await self._stage("teach", lambda: self._teach(how, study))
+            answers = tuple(storable(one.text) for one in said)
+            thoughts = tuple(storable(one.reasoning) for one in said) if any(one.reasoning for one in said) else ()
+            self._sampled = self._sampled.changed(teacher_answers=answers, teacher_reasoning=thoughts)
+            await self._keep(self._sampled, self._spent())
+        unsaid = [no_answer(Said(*one), *_TEACHING) for one in zip(answers, thoughts, strict=bool(thoughts))]
+        if unsaid and all(unsaid):
+            raise Rejected("ONLY_REASONING", f"the teacher's answers: {unsaid[0]}")
+        return answers
 
-    async def _generate(self, setup: Setup, how: Instructions, sampling: Sampling, outside: str) -> tuple[str, Usage]:
+    async def _generate(self, setup: Setup, how: Instructions, sampling: Sampling, outside: str) -> tuple[Said, Usage]:
         if how.constrained:
             sampling = sampling.changed(json_schema=setup.domain.completion_schema)
-        prompts = [(how.context_id, setup.domain.prompt(self._context), [how.index])]
+        prompts = [(how.context_id, setup.prompt(self._context), [how.index])]
         writer = BASE if how.editor == Editor.BASE else how.policy
         written = await last(self._services.generator.sample(writer, prompts, sampling, editor=outside))
         if written is None:
             raise Unavailable("the generator ended the stream without the completion")
-        return written.text, written.usage
+        return Said(written.text, written.reasoning), written.usage
 
-    async def _teach(self, how: Instructions, study: Study) -> tuple[list[str], Usage]:
+    async def _teach(self, how: Instructions, study: Study) -> tuple[list[Said], Usage]:
         """One request for all prompts, which the generator batches."""
         prompts = [(f"question-{number}", item.teacher_prompt, [0]) for number, item in enumerate(study.items)]
         said = {c.context_id: c async for c in self._services.generator.sample(how.below, prompts, how.teaching)}
         if len(said) < len(prompts):
             raise Unavailable(f"the generator ended the stream with {len(said)} of {len(prompts)} answers")
-        return [said[name].text for name, _, _ in prompts], sum((one.usage for one in said.values()), Usage())
+        answers = [Said(said[name].text, said[name].reasoning) for name, _, _ in prompts]
+        return answers, sum((one.usage for one in said.values()), Usage())
 
     async def _train(self, spec: TrainingSpec, how: Instructions) -> tuple[TrainingResult, Usage]:
         owner, again = run_name(self._plan.run_id), self._rerun is not None
@@ -168,7 +185,7 @@ class TrialWork:
         request = EvaluationRequest(
             policy=how.below,
             adapter=trained.adapter,
-            queries=tuple(setup.domain.queries(self._context)),
+            queries=setup.queries(self._context),
             earlier_queries=setup.earlier,
             sampling=how.answering,
             judge=how.judge,
@@ -184,7 +201,7 @@ class TrialWork:
     async def _without_adapter(self, setup: Setup, how: Instructions) -> tuple[Evaluation, Usage]:
         request = EvaluationRequest(
             policy=how.below,
-            queries=tuple(setup.domain.queries(self._context)),
+            queries=setup.queries(self._context),
             sampling=how.answering,
             judge=how.judge,
             fresh=self._rerun is not None,
@@ -219,13 +236,13 @@ class TrialWork:
             "domain": f"{setup.domain.name} {setup.domain.version}",
             "judge": f"{how.judge} {evaluation.judge_version}".strip(),
         }
-        came_out = found(self._completion, self._teacher_answers, spec, trained, evaluation)
+        came_out = found(self._sampled, spec, trained, evaluation)
         return Manifest(instructions=how, material=material(setup, self._context), found=came_out, versions=versions)
 
     def _scored(self, config: RunConfig, trained: TrainingResult, evaluation: Evaluation, manifest: Manifest) -> Result:
-        """The result of an evaluated trial: failed if too many answers are ungraded, else with its accuracies. A trial
-        that was stopped early has no reward."""
-        fault = ungraded_fault(evaluation, config.evaluation.max_ungraded)
+        """The result of an evaluated trial: failed if too many answers are ungraded or none was given, else with its
+        accuracies. A trial that was stopped early has no reward."""
+        fault = ungraded_fault(evaluation, config.evaluation.max_ungraded) or unanswered_fault(evaluation)
         after, before = accuracy(evaluation.verdicts), accuracy(evaluation.baseline_verdicts)
         forgetting = evaluation.retention.forgetting if evaluation.retention else None
         gain = None if after is None or before is None else after - before
@@ -287,6 +304,14 @@ def ungraded_fault(evaluation: Evaluation, limit: float) -> Fault | None:
         f"max_ungraded allows {limit:.0%}"
     )
     return fault_of(TooManyUngraded(message))
+
+
+def unanswered_fault(evaluation: Evaluation) -> Fault | None:
+    """A fault if every answer, of subject and baseline, ended inside the model's reasoning: nothing was measured."""
+    reasons = [v.reason for v in (*evaluation.verdicts, *evaluation.baseline_verdicts) if v.reason != NOT_ASKED]
+    if not reasons or not all(reason.startswith(NOT_ANSWERED) for reason in reasons):
+        return None
+    return fault_of(OnlyReasoning(f"no question was answered, without the adapter either: {reasons[0]}"))
 
 
 def _characters(example: TrainingExample) -> int:

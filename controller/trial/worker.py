@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Concatenate, ParamSpec, TypeVar
@@ -18,7 +18,7 @@ from sqlalchemy import Connection
 from structlog.contextvars import bound_contextvars
 
 from controller.db import attempts, contexts, runs
-from controller.db.attempts import Result, Spent, Taken, Untaken
+from controller.db.attempts import Result, Sampled, Spent, Taken, Untaken
 from controller.db.database import Database
 from controller.db.leases import TrialLease
 from controller.db.trials import Plan
@@ -169,8 +169,8 @@ class Worker:
     async def _result(self, taken: Taken) -> Result | None:
         """How the trial ended; None if it should be tried again."""
 
-        async def keep(text: str, teacher_answers: Sequence[str] | None, spent: Spent) -> None:
-            await self._record(attempts.save_sampled, taken.lease, text, teacher_answers, spent)
+        async def keep(sampled: Sampled, spent: Spent) -> None:
+            await self._record(attempts.save_sampled, taken.lease, sampled, spent)
 
         work = TrialWork(taken, self._services, self._versions, keep)
         try:

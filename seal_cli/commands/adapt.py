@@ -7,13 +7,14 @@ from typing import Annotated
 
 import typer
 
-from seal_cli.commands.run import create_run, follow_to_end
+from seal_cli.commands.run import create_run, follow_to_end, print_notices
 from seal_cli.options import (
     DEFAULT_DATA,
     Address,
     CancelOnInterrupt,
     Data,
     Dataset,
+    DatasetFormat,
     Follow,
     RecordLimit,
     RunName,
@@ -30,6 +31,7 @@ def register(app: typer.Typer) -> None:
 def adapt(
     config: Annotated[Path, typer.Argument(help="A run's config, in TOML; configs/continual.toml is one.")],
     dataset: Dataset = None,
+    format: DatasetFormat = "auto",
     alias: Annotated[str, typer.Option(help="Publish what passes the gate under this name.")] = "",
     limit: RecordLimit = None,
     name: RunName = "",
@@ -48,7 +50,8 @@ def adapt(
         'task="adapt"',
         *([f'gate.alias="{alias.removeprefix("aliases/")}"'] if alias else []),
     ]
-    recipe = load_recipe(config, dataset=dataset, limit=limit, settings=changes)
+    recipe = load_recipe(config, dataset=dataset, format=format, limit=limit, settings=changes)
+    print_notices(recipe)
     with connect(address, data) as client:
         created = create_run(client, recipe, name)
         contexts = created.progress.rounds_total

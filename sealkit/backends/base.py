@@ -9,9 +9,11 @@ from sealkit.types import AdapterRef, FinishReason, ModelInfo, Policy, Prompt, S
 
 
 class Generation(Value):
-    """One sampled text. `usage.device_seconds` is this row's share of the batch's time."""
+    """One sampled text, without the model's reasoning, which is apart: a text that ended inside it is empty.
+    `usage.device_seconds` is this row's share of the batch's time."""
 
     text: str
+    reasoning: str = ""
     finish_reason: FinishReason
     usage: Usage
 

@@ -32,6 +32,7 @@ from transformers.utils.logging import disable_progress_bar
 from sealkit.backends.build import build_facts
 from sealkit.backends.loading import Loading
 from sealkit.backends.positions import context_length
+from sealkit.backends.reasoning import answer_prompt, checked_kwargs, markers_of
 from sealkit.errors import InvalidConfig, InvalidInput, InvalidModel
 from sealkit.types import ModelInfo, Prompt, PromptFormat
 
@@ -43,6 +44,7 @@ DTYPES = {
 }
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 _PART = re.compile(r"[\w.-]+\.safetensors")
+_ANSWER = "Answer: 42"
 _HUB_FILES = ["*.safetensors", "*.json", "*.jinja", "*.txt", "tokenizer.model"]
 _LOAD_FAULTS = (OSError, ValueError, KeyError, RuntimeError, SafetensorError, ImportError, struct.error)
 """What transformers, tokenizers and safetensors raise on a folder or file that is not a complete model."""
@@ -151,19 +153,21 @@ def export_model(source: str, folder: Path, dtype: str = "bfloat16") -> Path:
     return folder
 
 
-def render_prompt(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> list[int]:
-    """Token ids of `prompt`, up to where the completion begins; the same in training and in sampling. Raises what
-    `rendered_text` raises."""
-    text, special = rendered_text(tokenizer, prompt)
+def render_prompt(tokenizer: PreTrainedTokenizerBase, prompt: Prompt, *, answering: bool = False) -> list[int]:
+    """Token ids of `prompt`, up to where the completion begins; the same in training and in sampling. `answering` and
+    errors: as in `rendered_text`."""
+    text, special = rendered_text(tokenizer, prompt, answering=answering)
     return list(tokenizer(text, add_special_tokens=special).input_ids)
 
 
-def rendered_text(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> tuple[str, bool]:
+def rendered_text(tokenizer: PreTrainedTokenizerBase, prompt: Prompt, *, answering: bool = False) -> tuple[str, bool]:
     """`prompt` as text, and whether the tokenizer must add its special tokens to it.
 
     CHAT: the tokenizer's chat template with its generation prompt, each shot as two turns; PLAIN: system text, shots
     (request, then answer) and user text, separated by blank lines, with the tokenizer's special tokens in front. AUTO
-    is CHAT if there is a template. Raises InvalidInput if the template is missing or rejects the messages.
+    is CHAT if there is a template. With `answering`, a thinking model's chat prompt ends behind an empty reasoning: for
+    texts that are trained on or constrained by a grammar. Raises InvalidInput if the template is missing, rejects the
+    messages, or does not have one of the prompt's arguments.
     """
     if prompt.format is PromptFormat.CHAT and not tokenizer.chat_template:
         raise InvalidInput("the prompt needs a chat template, but this model's tokenizer has none; use format plain")
@@ -175,9 +179,14 @@ def rendered_text(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> tuple[s
     for shot in prompt.shots:
         messages += [{"role": "user", "content": shot.user}, {"role": "assistant", "content": shot.assistant}]
     messages.append({"role": "user", "content": prompt.user})
+    kwargs = checked_kwargs(tokenizer, prompt.chat_template_kwargs)
     try:
-        text = str(tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False))
-    except TemplateError as fault:
+        text = str(tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False, **kwargs))
+        if answering and markers_of(tokenizer):
+            turn = [*messages, {"role": "assistant", "content": _ANSWER}]
+            answered = str(tokenizer.apply_chat_template(turn, tokenize=False, **kwargs)).rpartition(_ANSWER)[0]
+            text = answer_prompt(tokenizer, text, answered)
+    except (TemplateError, TypeError, ValueError) as fault:
         raise InvalidInput(f"the model's chat template rejects the prompt: {fault}") from fault
     return text, False
 

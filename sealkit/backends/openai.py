@@ -12,12 +12,14 @@ import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from pydantic import BaseModel, Field
 
 from sealkit.backends.base import Generation
 from sealkit.backends.models import describe_model, render_prompt
+from sealkit.backends.reasoning import ReasoningReader
 from sealkit.backends.remote import SEEDS, AdapterHost, Served, SharedTime, options
 from sealkit.endpoint import Endpoint, EndpointOptions, token_count
 from sealkit.errors import (
@@ -28,6 +30,7 @@ from sealkit.errors import (
     ResourceExhausted,
     Unavailable,
 )
+from sealkit.reasoning import Said
 from sealkit.types import AdapterRef, FinishReason, ModelInfo, Policy, Prompt, Sampling, Usage
 
 AGREEMENT = "Tokens agree where “quotes”, 1,234.5 and naïve words agree.\n"
@@ -63,6 +66,9 @@ class OpenAIBackend:
         self._adapters = adapters
         self._served: Served | None = None
         self._context_length = 0
+        self._reader: ReasoningReader | None = None
+        self._shown_markers: dict[str, bool] = {}
+        """Makes the server leave markers of reasoning in the text that are special tokens."""
         self._time = SharedTime()
         # One thread, because tokenizers are not thread-safe.
         self._rendering = ThreadPoolExecutor(1, thread_name_prefix="render")
@@ -77,7 +83,9 @@ class OpenAIBackend:
         self._context_length = min(info.context_length, await self._longest(served.name, info.context_length))
         await self._check_tokens(served)
         await self._adapters.start(served)
-        build = info.build | NO_DIVERGENCE | (FIXED_ADAPTERS if self._adapters.fixed else {})
+        self._reader = ReasoningReader(tokenizer)
+        self._shown_markers = {"skip_special_tokens": False} if self._reader.hidden else {}
+        build = info.build | self._reader.facts | NO_DIVERGENCE | (FIXED_ADAPTERS if self._adapters.fixed else {})
         info = info.model_copy(update={"context_length": self._context_length, "build": build})
         self._served = replace(served, info=info)
 
@@ -97,7 +105,8 @@ class OpenAIBackend:
     ) -> Generation:
         began, held = time.perf_counter(), self._held
         loop = asyncio.get_running_loop()
-        tokens = await loop.run_in_executor(self._rendering, render_prompt, held.tokenizer, prompt)
+        render = partial(render_prompt, held.tokenizer, prompt, answering=bool(sampling.json_schema))
+        tokens = await loop.run_in_executor(self._rendering, render)
         room = self._context_length - len(tokens)
         if room < 1:
             raise PromptTooLong(
@@ -108,10 +117,13 @@ class OpenAIBackend:
         refs = [ref for ref in (policy.adapter if policy else None, adapter) if ref is not None]
         async with self._adapters.hold(refs) as name:
             with self._time.request() as seconds:
-                reply = await self._complete(name, completion_request(name, tokens, sampling, room))
+                asked = completion_request(name, tokens, sampling, room) | self._shown_markers
+                reply = await self._complete(name, asked)
         text, finish, sampled = read_completion(reply, self._endpoint.url)
+        said = await loop.run_in_executor(self._rendering, self._split, text, tokens)
         return Generation(
-            text=text,
+            text=said.text,
+            reasoning=said.reasoning,
             finish_reason=finish,
             usage=Usage(
                 prompt_tokens=len(tokens),
@@ -130,6 +142,12 @@ class OpenAIBackend:
     ) -> list[float] | None:
         """None: the API returns a few probabilities per token, not all."""
         return None
+
+    def _split(self, text: str, prompt: Sequence[int]) -> Said:
+        """Runs in the rendering thread."""
+        assert self._reader is not None
+        said = self._reader.split(text, prompt)
+        return self._reader.without_special(said) if self._reader.hidden else said
 
     async def _complete(self, name: str, body: Mapping[str, Any]) -> dict[str, Any]:
         try:

@@ -12,6 +12,7 @@ import asyncio
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import structlog
@@ -23,6 +24,7 @@ from sealkit.backends.base import Generation
 from sealkit.backends.models import describe_model, render_prompt, rendered_text
 from sealkit.backends.openai import AGREEMENT, FIXED_ADAPTERS, NO_DIVERGENCE, ServedModel
 from sealkit.backends.probe import PROBE_TEXT, Provenance, probe_gap
+from sealkit.backends.reasoning import ReasoningReader
 from sealkit.backends.remote import SharedTime
 from sealkit.backends.tgi_client import TgiClient
 from sealkit.endpoint import EndpointOptions
@@ -84,7 +86,9 @@ class TgiBackend:
             await self._prove(digest, adapter_id, info)
         if self._tgi.merged:
             await self._prove(self._tgi.merged, None, info)
-        facts = FIXED_ADAPTERS | NO_DIVERGENCE | {"tgi": str(said.get("version", ""))}
+        facts = (
+            ReasoningReader(tokenizer).facts | FIXED_ADAPTERS | NO_DIVERGENCE | {"tgi": str(said.get("version", ""))}
+        )
         update = {"context_length": self._most_tokens, "build": info.build | facts}
         self._held = tokenizer, info.model_copy(update=update)
 
@@ -103,7 +107,9 @@ class TgiBackend:
         began, (tokenizer, _) = time.perf_counter(), self._loaded
         adapter_id = self._adapter_id([ref for ref in (policy.adapter if policy else None, adapter) if ref])
         loop = asyncio.get_running_loop()
-        text, count = await loop.run_in_executor(self._rendering, plain_text, tokenizer, prompt)
+        render = partial(plain_text, tokenizer, prompt, answering=bool(sampling.json_schema))
+        text, tokens = await loop.run_in_executor(self._rendering, render)
+        count = len(tokens)
         room = self._most_tokens - count
         if room < 1 or count > self._most_prompt:
             raise PromptTooLong(
@@ -115,14 +121,17 @@ class TgiBackend:
             raise InvalidInput(f"TGI takes {self._most_stops} stop strings, not {len(sampling.stop)}")
         with self._time.request() as seconds:
             reply = await self._client.generate(text, **parameters(sampling, room), adapter_id=adapter_id)
-        said, finish, sampled = read_output(reply, sampling.stop)
+        reader = ReasoningReader(tokenizer)
+        read = partial(read_output, reply, sampling.stop, reader)
+        raw, finish, sampled = await loop.run_in_executor(self._rendering, read)
+        said = await loop.run_in_executor(self._rendering, reader.split, raw, tokens)
         usage = Usage(
             prompt_tokens=count,
             completion_tokens=sampled,
             device_seconds=seconds[0],
             wall_seconds=time.perf_counter() - began,
         )
-        return Generation(text=said, finish_reason=finish, usage=usage)
+        return Generation(text=said.text, reasoning=said.reasoning, finish_reason=finish, usage=usage)
 
     async def divergence(
         self,
@@ -191,15 +200,15 @@ class TgiBackend:
         return self._held
 
 
-def plain_text(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> tuple[str, int]:
-    """The prompt as a text that TGI, which adds special tokens in front, turns into the trainer's tokens, and their
-    number. Raises Unsupported if there is no such text."""
-    text, _ = rendered_text(tokenizer, prompt)
-    wanted = render_prompt(tokenizer, prompt)
+def plain_text(tokenizer: PreTrainedTokenizerBase, prompt: Prompt, *, answering: bool = False) -> tuple[str, list[int]]:
+    """The prompt as a text that TGI, which adds special tokens in front, turns into the trainer's tokens, and these.
+    `answering`: as in `rendered_text`. Raises Unsupported if there is no such text."""
+    text, _ = rendered_text(tokenizer, prompt, answering=answering)
+    wanted = render_prompt(tokenizer, prompt, answering=answering)
     begin = str(tokenizer.bos_token or "")
     for one in (text, text.removeprefix(begin) if begin else text):
         if list(tokenizer(one).input_ids) == wanted:
-            return one, len(wanted)
+            return one, wanted
     raise Unsupported("TGI takes text, and no text gives this prompt's tokens there; decode with vLLM or in process")
 
 
@@ -219,9 +228,14 @@ def parameters(sampling: Sampling, room: int) -> dict[str, Any]:
     }
 
 
-def read_output(reply: TextGenerationOutput, stops: Sequence[str]) -> tuple[str, FinishReason, int]:
-    """Text without the stop string that TGI leaves at its end, finish reason, tokens sampled."""
+def read_output(
+    reply: TextGenerationOutput, stops: Sequence[str], reader: ReasoningReader
+) -> tuple[str, FinishReason, int]:
+    """Text without the stop string that TGI leaves at its end, finish reason, tokens sampled. Markers of reasoning that
+    are special tokens, which TGI leaves out, are in the text again."""
     text, details = reply.generated_text, reply.details
+    if details is not None and not reader.hidden.isdisjoint(sampled := [token.id for token in details.tokens or ()]):
+        text = reader.text(sampled)
     places = [place for stop in stops if (place := text.find(stop)) >= 0]
     text = text[: min(places)] if places else text
     cut = details is not None and details.finish_reason == "length"

@@ -23,6 +23,7 @@ from sealkit.backends.decoding.lora import Adapter
 from sealkit.backends.decoding.row import Row
 from sealkit.backends.decoding.stable import StableEngine
 from sealkit.backends.models import LoadedModel, ModelSettings, load_model, render_prompt
+from sealkit.backends.reasoning import ReasoningReader
 from sealkit.errors import InvalidInput, PromptTooLong, Unavailable
 from sealkit.observability.gpu import watch_gpus
 from sealkit.observability.metrics import DECODE_BATCH_VARIANT_RATE
@@ -64,6 +65,7 @@ class TransformersBackend:
         self._loaded: LoadedModel | None = None
         self._adapters: AdapterCache | None = None
         self._grammars: Grammars | None = None
+        self._reader: ReasoningReader | None = None
         # One thread, because tokenizers are not thread-safe, and rendering must not block the event loop.
         self._rendering = ThreadPoolExecutor(1, thread_name_prefix="render")
 
@@ -71,6 +73,7 @@ class TransformersBackend:
         await asyncio.wrap_future(self._loop.start())
         self._adapters = AdapterCache(self._store, self._held, self._loop, self._adapter_bytes)
         self._grammars = Grammars(self._held.tokenizer)
+        self._reader = ReasoningReader(self._held.tokenizer)
         if self._in_half_precision and self._deterministic == "off":
             self.batch_variant_rate = await measure_batch_variance(self._say)
         DECODE_BATCH_VARIANT_RATE.set(self.batch_variant_rate)
@@ -89,7 +92,7 @@ class TransformersBackend:
         self, prompt: Prompt, sampling: Sampling, *, policy: Policy | None = None, adapter: AdapterRef | None = None
     ) -> Generation:
         began = time.perf_counter()
-        tokens = await self._render(prompt)
+        tokens = await self._render(prompt, answering=bool(sampling.json_schema))
         context = self._held.info.context_length
         room = context - len(tokens)
         if room < 1:
@@ -102,8 +105,11 @@ class TransformersBackend:
         grammar = await self._grammar(sampling.json_schema) if sampling.json_schema else None
         row = Row(tokens, sampling, on_top, limit=min(sampling.max_tokens, room), grammar=grammar)
         await asyncio.wrap_future(self._loop.submit(row))
+        assert self._reader is not None
+        said = await self._aside(partial(self._reader.split, row.text, tokens))
         return Generation(
-            text=row.text,
+            text=said.text,
+            reasoning=said.reasoning,
             finish_reason=row.finish_reason or FinishReason.LENGTH,
             usage=Usage(
                 prompt_tokens=len(tokens),
@@ -139,11 +145,11 @@ class TransformersBackend:
             found.update(zip(part, said, strict=True))
         return [found[place] for place in range(len(read))]
 
-    async def _render(self, text: Prompt | str) -> list[int]:
+    async def _render(self, text: Prompt | str, *, answering: bool = False) -> list[int]:
         tokenizer = self._held.tokenizer
-        return await self._aside(
-            lambda: list(tokenizer(text).input_ids) if isinstance(text, str) else render_prompt(tokenizer, text)
-        )
+        if isinstance(text, str):
+            return await self._aside(lambda: list(tokenizer(text).input_ids))
+        return await self._aside(partial(render_prompt, tokenizer, text, answering=answering))
 
     async def _grammar(self, schema: str) -> Grammar:
         assert self._grammars is not None
@@ -174,7 +180,9 @@ class TransformersBackend:
             settings = ModelSettings.model_validate(settings.model_dump() | {"dtype": "float32"})
         self._loaded = load_model(settings)
         on = self._deterministic == "on" or (self._deterministic == "auto" and self._in_half_precision)
-        self._loaded = self._loaded.with_build(deterministic="yes" if on else "no")
+        self._loaded = self._loaded.with_build(
+            deterministic="yes" if on else "no", **ReasoningReader(self._loaded.tokenizer).facts
+        )
         return (StableEngine if on else Engine)(self._loaded, max_rows=self._max_rows, max_rank=limits.RANK)
 
     @property

@@ -1,5 +1,5 @@
-"""The domain interface, with two optional methods for domains whose self-edits say what to study. A plug-in is one file
-or folder; adding one changes nothing else."""
+"""The domain interface, with optional methods: of domains whose self-edits say what to study, and of those whose
+datasets are published in several forms. A plug-in is one file or folder; adding one changes nothing else."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from typing import Any, Protocol, cast, runtime_checkable
 from pydantic import Field
 
 from sealkit import limits
-from sealkit.errors import UnknownDomain
+from sealkit.dataset.rows import Records, Row
+from sealkit.errors import InvalidDataset, UnknownDomain
 from sealkit.types import Prompt, Query, TrainingSpec, Value
 
 
@@ -96,6 +97,29 @@ class Studies(Protocol):
         """The TrainingSpec of a study, with the teacher's answers to its items, in order. Raises Rejected if no answer
         is usable."""
         ...
+
+
+@runtime_checkable
+class Published(Protocol):
+    """An additional method of a domain whose datasets are published in other forms than its records. Client side."""
+
+    def records(self, rows: Sequence[Row], notices: Sequence[str]) -> Records:
+        """The records of a dataset's rows, with more notices on what was left out. Raises InvalidDataset that names the
+        place of a row in none of the forms."""
+        ...
+
+
+def record_path(number: int, *inside: int | str) -> str:
+    """The path of a record's field in a fault: `records[3].questions[0].answer`."""
+    return f"records[{number}]" + "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in inside)
+
+
+def refuse_faulty(what: str, faults: Sequence[tuple[str, str]]) -> None:
+    """Raises InvalidDataset with all `faults` (path, message), if there is one; its message shows the first five."""
+    if faults:
+        shown = "; ".join(f"{path}: {message}" for path, message in faults[:5])
+        more = f"; and {len(faults) - 5} more" if len(faults) > 5 else ""
+        raise InvalidDataset(f"faulty {what}: {shown}{more}", fields=tuple(faults))
 
 
 def study_of(domain: Domain, context: Context, completion: str) -> Study | None:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from sealkit.errors import UnknownJudge
-from sealkit.judges.base import Answer, Judge, Judgement
+from sealkit.judges.base import Answer, Judge, Judgement, judge_any
 from sealkit.judges.content import ContentJudge
 from sealkit.judges.exact import ExactJudge
 from sealkit.judges.grid import GridJudge
@@ -14,7 +14,7 @@ from sealkit.judges.grid import GridJudge
 if TYPE_CHECKING:
     from sealkit.judges.settings import JudgeSettings
 
-__all__ = ["Answer", "Judge", "Judgement", "check_judge", "close_judge", "judge_names", "load_judge"]
+__all__ = ["Answer", "Judge", "Judgement", "check_judge", "close_judge", "judge_any", "judge_names", "load_judge"]
 
 
 def _model(settings: JudgeSettings | None) -> Judge:

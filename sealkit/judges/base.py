@@ -50,5 +50,22 @@ class Judge(Protocol):
 
     async def judge(self, question: str, gold: str, answers: Sequence[Answer]) -> Judgement:
         """Judge the answers to `question` against `gold`: the first is to the query's own prompt, the others are to its
-        views, in their order. Failure is an UNGRADED judgement, not an exception."""
+        views, in their order. Failure is an UNGRADED judgement, not an exception. For a question with several gold
+        answers see `judge_any`."""
         ...
+
+
+async def judge_any(judge: Judge, question: str, golds: Sequence[str], answers: Sequence[Answer]) -> Judgement:
+    """Judge the answers against each gold answer in turn, until one says CORRECT: any of them is right.
+
+    Without a CORRECT the judgement is UNGRADED if one of them is, else INCORRECT, with the first one's reason. A gold
+    answer without a letter or digit, which no judge can grade, is left out if there are others.
+    """
+    usable = [gold for gold in golds if any(map(str.isalnum, gold))] or golds[:1]
+    failed: list[Judgement] = []
+    for gold in usable:
+        judgement = await judge.judge(question, gold, answers)
+        if judgement.outcome is Outcome.CORRECT:
+            return judgement
+        failed.append(judgement)
+    return next((one for one in failed if one.outcome is Outcome.UNGRADED), failed[0])

@@ -7,8 +7,6 @@ selection file holds lines {title, completions: [{run_verdicts: [[bool per quest
 
 from __future__ import annotations
 
-import gzip
-import json
 import random
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -18,6 +16,7 @@ from statistics import fmean
 from typing import Any
 
 from sealkit.concurrency import gather_or_cancel
+from sealkit.dataset import read_rows
 from sealkit.errors import InvalidDataset
 from sealkit.judges.agreement import Agreement, Ranking, agreement, ranking
 from sealkit.judges.base import Answer, Judge
@@ -146,18 +145,8 @@ def _question_rates(graded: Sequence[tuple[Record, bool]]) -> dict[str, list[tup
 
 
 def read_records(path: Path) -> list[dict[str, Any]]:
-    """JSON lines, gzipped or plain. Raises InvalidDataset if the file is missing or is not JSON lines."""
-    try:
-        raw = path.read_bytes()
-        text = gzip.decompress(raw) if raw.startswith(b"\x1f\x8b") else raw
-        records = [json.loads(line) for line in text.splitlines() if line.strip()]
-    except FileNotFoundError as error:
-        raise InvalidDataset(f"there is no file {path}") from error
-    except (OSError, EOFError, ValueError) as error:
-        raise InvalidDataset(f"{path} cannot be read as JSON lines: {error}") from error
-    if not records or not all(isinstance(record, dict) for record in records):
-        raise InvalidDataset(f"{path} has no records; expected one JSON object per line")
-    return records
+    """JSON lines, gzipped or plain, or another table of records. Raises InvalidDataset with file and line."""
+    return [row.values for row in read_rows(str(path))[0]]
 
 
 def _check(records: Sequence[Record], fields: Mapping[str, Any]) -> None:

@@ -24,7 +24,7 @@ class ExactJudge:
     """
 
     name: str = "exact"
-    version: str = "3"
+    version: str = "4"
 
     async def judge(self, question: str, gold: str, answers: Sequence[Answer]) -> Judgement:  # noqa: ARG002 - protocol
         """Compare the first answer with `gold`; the question is not used. UNGRADED if the gold is empty."""

@@ -2,21 +2,23 @@
 
 Accents, case, possessives and thousands separators are removed; number words, ordinals and "million" become digits;
 everything else becomes its English Snowball stem (Porter 2001) and then the representative of its synonyms
-(`synonyms`).
+(`synonyms`). Dates, signs and units: `quantities`; scripts other than Latin: `sealkit.writing`.
 """
 
 import re
-import unicodedata
+from collections.abc import Collection
 from decimal import Decimal
 from difflib import SequenceMatcher
 from functools import lru_cache
 
 import snowballstemmer
 
+from sealkit.judges.quantities import spelled, with_unit_names
 from sealkit.judges.synonyms import MEANINGS
+from sealkit.writing import WORD, folded, is_run, run_occurs
 
 _STEMMER = snowballstemmer.stemmer("english")
-_WORD = re.compile(r"\d+(?:\.\d+)?|[^\W\d_]+")
+_WORD = re.compile(rf"(?:(?<!\S)-)?\d+(?:\.\d+)?|{WORD}")
 _STOP_LIST = """
 a an the of in on at to for from by with and or as is was were are be been being it its that this these those my their
 his her they he she i we you our your had has have did do does who which whom whose what when where how why than then
@@ -48,26 +50,35 @@ _LONGEST_FUZZY = 64
 _MOST_DIGITS = 64
 
 
+@lru_cache(maxsize=4096)
 def plain(text: str) -> str:
-    """Fold case and accents, straighten apostrophes, drop possessives, and write every number in plain digits."""
-    # Case-folded after decomposing, which turns styled letters such as U+1D400 into plain capitals; then decomposed
-    # again.
-    decomposed = unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", text).casefold())
-    text = "".join(char for char in decomposed if not unicodedata.combining(char)).replace("’", "'")
+    """Fold case and accents, straighten apostrophes, drop possessives, write every number in plain digits and every
+    date in words."""
+    text = folded(text).replace("’", "'")
     text = text.replace("%", " percent ").replace("&", " and ")
     text = re.sub(r"'s\b", "", text)
     text = re.sub(r"(?<=\d),(?=\d{3}(?!\d))", "", text)
     text = re.sub(r"\b(\d+)(?:st|nd|rd|th|s)\b", r"\1", text)
     text = _TENS_AND_UNIT.sub(lambda match: str(_TENS[match[1]] + _UNITS[match[2]]), text)
-    return _NUMBER_WORD.sub(lambda match: str(_UNITS.get(match[1], _TENS.get(match[1]))), text)
+    return spelled(_NUMBER_WORD.sub(lambda match: str(_UNITS.get(match[1], _TENS.get(match[1]))), text))
+
+
+def all_words(text: str) -> list[str]:
+    """Return every word and number of the plain text, in order."""
+    return _WORD.findall(plain(text))
 
 
 @lru_cache(maxsize=4096)
 def content_words(text: str) -> tuple[str, ...]:
     """Return the canonical content words of the text, in order, repeats kept; numbers stay digits."""
-    words = _WORD.findall(_SCALED.sub(_multiplied, _ORDINAL_WORD.sub(lambda m: str(_ORDINALS[m[1]]), plain(text))))
-    # A single letter is an initial or the rest of a contraction.
-    return tuple(w if is_number(w) else _canonical(w) for w in words if w not in _STOP and (is_number(w) or len(w) > 1))
+    counted = _ORDINAL_WORD.sub(lambda match: str(_ORDINALS[match[1]]), with_unit_names(plain(text)))
+    words = _WORD.findall(_SCALED.sub(_multiplied, counted))
+    return tuple(w if is_number(w) else _canonical(w) for w in words if w not in _STOP and _has_content(w))
+
+
+def occurs(word: str, others: Collection[str]) -> bool:
+    """Whether a canonical word is among others, or inside one of them in a script without spaces."""
+    return word in others or (is_run(word) and run_occurs(word, others))
 
 
 @lru_cache(maxsize=65536)
@@ -87,7 +98,12 @@ def same_word(one: str, other: str) -> bool:
 
 def is_number(word: str) -> bool:
     """Whether a canonical word is a number."""
-    return word[0].isdecimal()
+    return word[-1].isdecimal()
+
+
+def _has_content(word: str) -> bool:
+    """A single letter is an initial or the rest of a contraction, except in scripts without spaces."""
+    return len(word) > 1 or is_number(word) or is_run(word)
 
 
 def _multiplied(match: re.Match[str]) -> str:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
+from google.protobuf.struct_pb2 import Struct
 from seal.controller.v1 import controller_pb2 as pb2
 from seal.controller.v1 import resources_pb2 as pb2_resources
 
@@ -71,9 +72,9 @@ def create_run(
         request_id=request_id or uuid.uuid4().hex,
         display_name=display_name,
         config=struct_to_pb(_plain(config), what="config"),
-        records=[struct_to_pb(record, what=f"records[{i}]") for i, record in enumerate(records)],
-        retention=[struct_to_pb(record, what=f"retention[{i}]") for i, record in enumerate(retention)],
-        anchors=[struct_to_pb(record, what=f"anchors[{i}]") for i, record in enumerate(anchors)],
+        records=_records_to_pb(records, "records"),
+        retention=_records_to_pb(retention, "retention"),
+        anchors=_records_to_pb(anchors, "anchors"),
     )
     return Call("CreateRun", request, _run)
 
@@ -86,8 +87,8 @@ def estimate_run(
     """Raises what `create_run` raises."""
     request = pb2.EstimateRunRequest(
         config=struct_to_pb(_plain(config), what="config"),
-        records=[struct_to_pb(record, what=f"records[{i}]") for i, record in enumerate(records)],
-        anchors=[struct_to_pb(record, what=f"anchors[{i}]") for i, record in enumerate(anchors)],
+        records=_records_to_pb(records, "records"),
+        anchors=_records_to_pb(anchors, "anchors"),
     )
     return Call("EstimateRun", request, lambda r: from_pb(r.estimate, RunEstimate))
 
@@ -158,6 +159,10 @@ def list_policies(token: str) -> Call[Page[PolicyVersion]]:
         return Page([from_pb(p, PolicyVersion) for p in response.policies], response.next_page_token)
 
     return Call("ListPolicies", pb2.ListPoliciesRequest(page_token=token), read)
+
+
+def _records_to_pb(records: Sequence[Mapping[str, Any]], what: str) -> list[Struct]:
+    return [struct_to_pb(record, what=f"{what}[{i}]", nan_as_null=True) for i, record in enumerate(records)]
 
 
 def _plain(config: RunConfig | Mapping[str, Any]) -> Mapping[str, Any]:

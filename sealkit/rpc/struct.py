@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from math import isfinite
 from typing import Any
 
 from google.protobuf import struct_pb2
@@ -18,18 +19,24 @@ _EXACT = 2**53
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
-def struct_to_pb(value: Mapping[str, Any], *, what: str = "value") -> struct_pb2.Struct:
-    """Raises InvalidInput with the path of a value that JSON cannot represent."""
-    return struct_pb2.Struct(fields={_text(str(k), what): _value_to_pb(v, f"{what}.{k}") for k, v in value.items()})
+def struct_to_pb(value: Mapping[str, Any], *, what: str = "value", nan_as_null: bool = False) -> struct_pb2.Struct:
+    """Raises InvalidInput with the path of a value that JSON cannot represent. `nan_as_null`: NaN and infinity become
+    null, for the records of a dataset, which may have keys that nobody reads."""
+    return struct_pb2.Struct(
+        fields={_text(str(k), what): _value_to_pb(v, f"{what}.{k}", nan_as_null) for k, v in value.items()}
+    )
 
 
-def struct_from_pb(pb: struct_pb2.Struct) -> dict[str, Any]:
-    """Raises InvalidInput on NaN and infinity, which JSON cannot represent."""
-    return {key: _value_from_pb(value) for key, value in pb.fields.items()}
+def struct_from_pb(pb: struct_pb2.Struct, *, nan_as_null: bool = False) -> dict[str, Any]:
+    """Raises InvalidInput on NaN and infinity, which JSON cannot represent, unless they become null (see
+    `struct_to_pb`)."""
+    return {key: _value_from_pb(value, nan_as_null) for key, value in pb.fields.items()}
 
 
-def _value_to_pb(value: Any, path: str) -> struct_pb2.Value:
+def _value_to_pb(value: Any, path: str, nan_as_null: bool) -> struct_pb2.Value:
     match value:
+        case float() if nan_as_null and not isfinite(value):
+            return struct_pb2.Value(null_value=struct_pb2.NULL_VALUE)
         case None:
             return struct_pb2.Value(null_value=struct_pb2.NULL_VALUE)
         case bool():
@@ -41,9 +48,9 @@ def _value_to_pb(value: Any, path: str) -> struct_pb2.Value:
         case str():
             return struct_pb2.Value(string_value=_text(value, path))
         case Mapping():
-            return struct_pb2.Value(struct_value=struct_to_pb(value, what=path))
+            return struct_pb2.Value(struct_value=struct_to_pb(value, what=path, nan_as_null=nan_as_null))
         case list() | tuple():
-            items = [_value_to_pb(item, f"{path}[{i}]") for i, item in enumerate(value)]
+            items = [_value_to_pb(item, f"{path}[{i}]", nan_as_null) for i, item in enumerate(value)]
             return struct_pb2.Value(list_value=struct_pb2.ListValue(values=items))
     fault = (
         f"{value!r} cannot be represented in JSON"
@@ -61,11 +68,13 @@ def _text(value: str, path: str) -> str:
     return value
 
 
-def _value_from_pb(pb: struct_pb2.Value) -> Any:
+def _value_from_pb(pb: struct_pb2.Value, nan_as_null: bool) -> Any:
     match pb.WhichOneof("kind"):
         case "number_value":
             number = pb.number_value
-            if number - number != 0:
+            if not isfinite(number):
+                if nan_as_null:
+                    return None
                 raise InvalidInput(f"{number} cannot be represented in JSON; send a finite number, a text or null")
             return int(number) if number.is_integer() and abs(number) <= _EXACT else number
         case "string_value":
@@ -73,7 +82,7 @@ def _value_from_pb(pb: struct_pb2.Value) -> Any:
         case "bool_value":
             return pb.bool_value
         case "struct_value":
-            return struct_from_pb(pb.struct_value)
+            return struct_from_pb(pb.struct_value, nan_as_null=nan_as_null)
         case "list_value":
-            return [_value_from_pb(item) for item in pb.list_value.values]
+            return [_value_from_pb(item, nan_as_null) for item in pb.list_value.values]
     return None

@@ -21,8 +21,10 @@ from sealkit.backends.lora import CONFIG_FILE, WEIGHTS_FILE, LoraWeights, dump_a
 from sealkit.backends.openai import read_completion
 from sealkit.backends.vllm import read_likely
 from sealkit.config import InnerLoopConfig, load_config
+from sealkit.dataset import read_rows
 from sealkit.domains.arc.grids import MalformedGrid, from_text
 from sealkit.domains.base import Rejected, load_domain, spec_of, study_of
+from sealkit.domains.knowledge.published import passages_of
 from sealkit.endpoint import Endpoint, EndpointOptions
 from sealkit.errors import AdapterCorrupt, AdapterMismatch, InvalidConfig, InvalidDataset, InvalidInput, Unavailable
 from sealkit.judges import Answer, load_judge
@@ -108,6 +110,22 @@ def test_datasets(name: str, dataset: list[dict[str, Any]]) -> None:
     domain = load_domain(name)({}, None)
     with contextlib.suppress(InvalidDataset):
         domain.contexts(dataset)
+
+
+@pytest.mark.parametrize("name", ["x.json", "x.jsonl", "x.csv", "x.parquet", "x"])
+def test_files_of_datasets(tmp_path: Path, name: str) -> None:
+    @examples(80)
+    @given(st.one_of(json_texts.map(lambda text: text.encode("utf-8", "surrogatepass")), st.binary(max_size=80),
+                     st.lists(records, max_size=3).map(lambda rows: json.dumps(rows).encode()),
+                     st.lists(questions, max_size=2).map(lambda asked: json.dumps({"data": [
+                         {"title": "t", "paragraphs": [{"context": "c", "qas": asked}]}]}).encode())))  # fmt: skip
+    def throw(content: bytes) -> None:
+        (tmp_path / name).write_bytes(content)
+        with contextlib.suppress(InvalidDataset):
+            read = passages_of(*read_rows(str(tmp_path / name)))
+            load_domain("knowledge")({}, None).contexts(read.records)
+
+    throw()
 
 
 @examples(120)

@@ -111,15 +111,22 @@ def test_a_setting_that_no_service_could_take_is_refused_at_once(
     assert word in said
 
 
-def test_numbers_that_json_has_no_form_for_are_refused(controller: Ask) -> None:
+def test_numbers_that_json_has_no_form_for_are_refused_in_a_config(controller: Ask) -> None:
     request = pb.CreateRunRequest(request_id="nan", config=Struct(), records=[RECORD])
-    request.records[0].fields["note"].number_value = float("nan")
+    request.config.fields["rounds"].number_value = float("nan")
     code, said = controller("CreateRun", request.SerializeToString())
     assert code == "INVALID_ARGUMENT"
     assert "finite" in said
-    request.records[0].fields["note"].number_value = float("-inf")
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), float("-inf")])
+def test_and_are_nothing_in_a_record(number: float) -> None:
+    sent = struct_to_pb({"note": number, "deep": [{"score": number}]}, what="record", nan_as_null=True)
+    assert struct_from_pb(sent) == {"note": None, "deep": [{"score": None}]}
+    sent.fields["note"].number_value = number  # another client sends it as it is
+    assert struct_from_pb(sent, nan_as_null=True)["note"] is None
     with pytest.raises(InvalidInput):
-        struct_from_pb(request.records[0])
+        struct_from_pb(sent)
 
 
 def test_more_trials_than_anybody_means_are_refused() -> None:

@@ -5,7 +5,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from sealkit.errors import UnknownJudge
-from sealkit.judges import Answer, judge_names, load_judge
+from sealkit.judges import Answer, Judgement, judge_any, judge_names, load_judge
 from sealkit.judges.content import decide
 from sealkit.judges.exact import normalised
 from sealkit.judges.settings import JudgeSettings
@@ -92,6 +92,36 @@ async def test_exact(gold: str, answer: str, right: bool) -> None:
 @pytest.mark.parametrize("name", judge_names())
 async def test_an_empty_gold_is_ungraded_not_wrong(name: str) -> None:
     assert (await load_judge(name, SETTINGS).judge("q", " . ", [Answer("anything")])).outcome is Outcome.UNGRADED
+
+
+async def test_any_of_several_golds_is_right() -> None:
+    golds = ("21 March 1842", "1842", "—")
+    cases = [
+        ("In 1842.", "content", True),
+        ("In 1843.", "content", False),
+        ("1842", "exact", True),
+        ("?", "exact", False),
+    ]
+    for answer, name, right in cases:
+        judged = await judge_any(load_judge(name), "When was it built?", golds, [Answer(answer)])
+        assert judged.outcome is (Outcome.CORRECT if right else Outcome.INCORRECT), (answer, name)
+    nothing = await judge_any(load_judge("exact"), "q", ("—", " . "), [Answer("anything")])
+    assert nothing.outcome is Outcome.UNGRADED  # never wrong for want of a gold
+
+
+async def test_a_judge_that_fails_on_one_gold_has_not_said_that_the_answer_is_wrong() -> None:
+    class Failing:
+        name = version = "failing"
+        asked = 0
+
+        async def judge(self, question: str, gold: str, answers: object) -> Judgement:
+            self.asked += 1
+            return Judgement({"no": Outcome.INCORRECT, "yes": Outcome.CORRECT}.get(gold, Outcome.UNGRADED), gold)
+
+    judge = Failing()
+    assert await judge_any(judge, "q", ("no", "lost", "no"), [Answer("a")]) == Judgement(Outcome.UNGRADED, "lost")
+    assert (await judge_any(judge, "q", ("lost", "yes", "no"), [Answer("a")])).outcome is Outcome.CORRECT
+    assert judge.asked == 3 + 2  # a paid judge is not asked again once one has said yes
 
 
 def test_an_unknown_judge_is_named_with_the_known_ones() -> None:

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sealkit.config import InnerLoopConfig
-from sealkit.domains.base import Domain, Rejected, load_domain, spec_of
+from sealkit.domains.base import Context, Domain, Rejected, load_domain, spec_of
 from sealkit.domains.knowledge import KnowledgeDomain
 from sealkit.domains.knowledge.prompts import Style
 from sealkit.errors import InvalidConfig, InvalidDataset, UnknownDomain
@@ -95,6 +95,31 @@ def test_unusable_self_edits_are_rejected_with_their_reason(completion: str, rea
     assert caught.value.reason == reason
 
 
+def test_letters_of_any_script_count_and_a_script_of_whole_words_is_no_disadvantage() -> None:
+    plugin = domain()
+    (context,) = plugin.contexts([RECORD])
+    faults = []
+    for text, enough in (
+        ("Nora Birk built the clock.", True),
+        ("Nora Birk built it", False),
+        ("诺拉·比尔克造了这座钟。", True),
+        ("ノラが時計を作った。", True),
+        ("노라가 시계를 만들었다.", True),
+        ("नोरा ने यह घड़ी बनाई थी उधर", True),
+        ("นอราสร้างนาฬิกาเรือนนี้", True),
+        ("这座钟", False),
+        ("12345 67890 12345 67890 !!", False),
+    ):
+        try:
+            plugin.compile(context, text, seed=0)
+            compiled = True
+        except Rejected:
+            compiled = False
+        if compiled is not enough:
+            faults.append(text)
+    assert faults == []
+
+
 @given(st.text(max_size=400))
 def test_any_text_compiles_or_is_rejected(completion: str) -> None:
     plugin = domain()
@@ -117,7 +142,42 @@ def test_every_fault_of_a_dataset_is_named() -> None:
     with pytest.raises(InvalidDataset) as caught:
         domain().contexts(broken)
     paths = {path for path, _ in caught.value.fields}
-    assert paths == {"1.title", "1.questions.0.answer", "2.context", "3", "4.split"}
+    assert paths == {
+        "records[1].title",
+        "records[1].questions[0]",
+        "records[2].context",
+        "records[3]",
+        "records[4].split",
+    }
+
+
+def test_a_question_may_have_several_answers_or_none() -> None:
+    asked = [
+        {"question": "Who?", "answers": {"text": ["Tessa Vole", "Vole"], "answer_start": [0, 6]}},
+        {"question": "Why?", "answer": None},
+        {"question": "When?", "answer": 1911},
+    ]
+    (context,) = domain().contexts([{**RECORD, "questions": asked}])
+    queries = domain().queries(context)
+    assert [(query.question, query.golds) for query in queries] == [
+        ("Who?", ("Tessa Vole", "Vole")),
+        ("When?", ("1911",)),
+    ]
+    with pytest.raises(InvalidDataset, match=r"records\[0\]\.questions: .* at least one question with an answer"):
+        domain().contexts([{**RECORD, "questions": asked[1:2]}])
+
+
+def test_a_passage_that_another_version_stored_gives_the_queries_it_gave() -> None:
+    stored = {"title": "T", "context": "C", "questions": [{"question": "Q?", "answer": "A"}], "split": "train"}
+    (query,) = domain().queries(Context(context_id="t", split="train", payload=stored))
+    # The digests of such queries are in the manifests of stored trials.
+    assert query.model_dump(mode="json") == {
+        "query_id": "t/0",
+        "question": "Q?",
+        "gold": "A",
+        "prompt": {"user": "Topic: T\nQ?", "system": "", "format": "auto", "shots": []},
+        "views": [],
+    }
 
 
 def test_ids_do_not_depend_on_the_company() -> None:

@@ -55,6 +55,8 @@ def studied(plugin: KnowledgeDomain) -> Study:
         ("Here are the questions:\nWho built it?\nIt was built.", ["Who built it?"]),
         ("Who built it?\nWHO BUILT IT ?\n2. Who built it", ["Who built it?"]),
         ("1. 3.5 litres of what?", ["3.5 litres of what?"]),
+        ("1、谁建的？\n（2）在哪里？", ["谁建的？", "在哪里？"]),
+        ("١. من بناه؟", ["من بناه؟"]),
     ],
 )
 def test_a_question_a_line_without_numbering_and_each_once(text: str, questions: list[str]) -> None:

@@ -54,11 +54,12 @@ def test_a_multiple_choice_asks_with_its_choices_and_wants_the_right_ones_text()
     assert records[2]["question"] == "Is water wet: yes or no?\nAnswer:"  # it lists them itself
 
 
-def test_a_free_answer_is_the_first_that_the_task_takes() -> None:
-    records = records_of("mine", FakeTask("generate_until", cue=""), 2)
+def test_a_free_answer_is_any_that_the_task_takes() -> None:
+    docs = [DOCS[0], DOCS[1] | {"options": ["eight", " ", "eight"]}]
+    records = records_of("mine", FakeTask("generate_until", docs, cue=""), 2)
     assert [(r["question"], r["answer"]) for r in records] == [
-        ("What colour is grass?", "red"),
-        ("How many legs has a spider?", "six"),
+        ("What colour is grass?", ["red", "green"]),
+        ("How many legs has a spider?", "eight"),
     ]
 
 

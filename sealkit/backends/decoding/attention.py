@@ -3,7 +3,7 @@ row. So windows, chunks, soft caps and sinks are the model's own, in rows of any
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -15,7 +15,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import causal_mask_function, eager_mask, sdpa_mask
 
-_MASKS = {"sdpa": sdpa_mask, "eager": eager_mask}
+_MASKS: dict[str, Callable[..., Tensor | None]] = {"sdpa": sdpa_mask, "eager": eager_mask}
 BY_ROW = "seal_rows"
 """The attention that is called row by row, if it is sdpa."""
 
@@ -45,10 +45,9 @@ def row_mask(
     gets. Without places, what transformers makes for this `kind` of attention."""
     if not isinstance(q_offset, Places):
         sizes = {"batch_size": batch_size, "q_length": q_length, "kv_length": kv_length}
-        made: Tensor | None = _MASKS[kind](
+        return _MASKS[kind](
             **sizes, q_offset=q_offset, kv_offset=kv_offset, mask_function=mask_function, dtype=dtype, **options
         )
-        return made
     if q_offset.by_row and mask_function is causal_mask_function:
         return None
     positions, device = q_offset.positions, q_offset.positions.device

@@ -27,6 +27,7 @@ from sealkit.backends.decoding.row import Row
 from sealkit.backends.decoding.sampling import next_tokens
 from sealkit.backends.lora import LoraWeights, find_targets, target_names
 from sealkit.backends.models import LoadedModel
+from sealkit.backends.reasoning import ReasoningReader
 from sealkit.errors import InvalidModel
 from sealkit.observability.metrics import DECODE_REUSED_TOKENS
 from sealkit.types import LoraConfig
@@ -68,7 +69,7 @@ class Engine:
             own = own_logits(loaded.model, texts)
         if loaded.model.device.type == "cpu":
             _transpose_weights(loaded.model)
-        self._tokenizer = loaded.tokenizer
+        self._text_of = ReasoningReader(loaded.tokenizer).text
         self._end_ids = _end_ids(loaded)
         self._max_rank = max_rank
         self._slots: list[Row | None] = [None] * max_rows
@@ -267,7 +268,7 @@ class Engine:
         left = []
         for slot, row, token in zip(slots, rows, next_tokens(logits, rows), strict=True):
             if token is not None:
-                row.accept(token, self._tokenizer, self._end_ids)
+                row.accept(token, self._text_of, self._end_ids)
             if token is None or row.finish_reason is not None:
                 self._slots[slot] = None
                 left.append(Left(row, broken=token is None))

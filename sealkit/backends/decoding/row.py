@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
-
-from transformers import PreTrainedTokenizerBase
 
 from sealkit.backends.decoding.grammar import Grammar
 from sealkit.backends.decoding.lora import Adapter
@@ -35,33 +33,29 @@ class Row:
         """Tokens whose keys and values are cached: all but the newest, which the next step reads."""
         return len(self.prompt) + len(self.tokens) - 1
 
-    def accept(self, token: int, tokenizer: PreTrainedTokenizerBase, end_ids: Collection[int]) -> None:
-        """Appends the next token; sets `text` and `finish_reason` if the row ends with it."""
+    def accept(self, token: int, text_of: Callable[[Sequence[int]], str], end_ids: Collection[int]) -> None:
+        """Appends the next token; sets `text` and `finish_reason` if the row ends with it. `text_of` decodes tokens."""
         self.tokens.append(token)
         if self.grammar is not None:
             self.grammar.take(token)
         if token in end_ids:
-            self._finish(FinishReason.STOP, _text(tokenizer, self.tokens[:-1]))
+            self._finish(FinishReason.STOP, text_of(self.tokens[:-1]))
         elif self.grammar is not None and self.grammar.done:
-            self._finish(FinishReason.STOP, _text(tokenizer, self.tokens))
-        elif self.sampling.stop and self._stopped(tokenizer):
-            text = _text(tokenizer, self.tokens)
+            self._finish(FinishReason.STOP, text_of(self.tokens))
+        elif self.sampling.stop and self._stopped(text_of):
+            text = text_of(self.tokens)
             places = [place for stop in self.sampling.stop if (place := text.find(stop)) >= 0]
             if places:
                 self._finish(FinishReason.STOP, text[: min(places)])
         if self.finish_reason is None and len(self.tokens) >= self.limit:
-            self._finish(FinishReason.LENGTH, _text(tokenizer, self.tokens))
+            self._finish(FinishReason.LENGTH, text_of(self.tokens))
 
-    def _stopped(self, tokenizer: PreTrainedTokenizerBase) -> bool:
+    def _stopped(self, text_of: Callable[[Sequence[int]], str]) -> bool:
         """Whether a stop string ends here. A token covers a byte at least, so a short tail shows it; decoding the whole
         text at every token would make a long text quadratic."""
         reach = _BYTES_A_CHARACTER * max(map(len, self.sampling.stop)) + _SLACK_TOKENS
-        tail = _text(tokenizer, self.tokens[-reach:])
+        tail = text_of(self.tokens[-reach:])
         return any(stop in tail for stop in self.sampling.stop)
 
     def _finish(self, reason: FinishReason, text: str) -> None:
         self.finish_reason, self.text = reason, text
-
-
-def _text(tokenizer: PreTrainedTokenizerBase, tokens: list[int]) -> str:
-    return str(tokenizer.decode(tokens, skip_special_tokens=True))

@@ -8,8 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from sealkit.domains.arc.grids import Pair, make_grid
-from sealkit.domains.base import Context
-from sealkit.errors import InvalidDataset
+from sealkit.domains.base import Context, record_path, refuse_faulty
 
 
 def _checked(rows: list[list[int]]) -> list[list[int]]:
@@ -56,13 +55,10 @@ def read_tasks(records: Sequence[Mapping[str, Any]]) -> list[Context]:
         try:
             task = TaskRecord.model_validate(record)
         except ValidationError as error:
-            faults += [(".".join(map(str, (number, *e["loc"]))), e["msg"]) for e in error.errors()]
+            faults += [(record_path(number, *e["loc"]), e["msg"]) for e in error.errors()]
             continue
         if task.id in contexts:
-            faults.append((f"{number}.id", f"the task {task.id!r} is a duplicate"))
+            faults.append((record_path(number, "id"), f"the task {task.id!r} is a duplicate"))
         contexts[task.id] = Context(context_id=task.id, split=task.split, payload=task.model_dump(mode="json"))
-    if faults:
-        shown = "; ".join(f"record {path}: {message}" for path, message in faults[:5])
-        more = f"; and {len(faults) - 5} more" if len(faults) > 5 else ""
-        raise InvalidDataset(f"faulty ARC tasks: {shown}{more}", fields=tuple(faults))
+    refuse_faulty("ARC tasks", faults)
     return list(contexts.values())

@@ -9,8 +9,10 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from sealkit.config import InnerLoopConfig
+from sealkit.dataset.rows import Records, Row
 from sealkit.domains.base import Context, Rejected, Study, StudyItem
 from sealkit.domains.knowledge.prompts import Style, self_edit_prompt
+from sealkit.domains.knowledge.published import passages_of
 from sealkit.domains.knowledge.questions import (
     TeacherStyle,
     question_prompt,
@@ -22,6 +24,7 @@ from sealkit.domains.knowledge.records import Passage, read_passages
 from sealkit.domains.knowledge.sequences import training_sequences
 from sealkit.errors import InvalidConfig
 from sealkit.types import Prompt, PromptFormat, Query, TrainingExample, TrainingSpec
+from sealkit.writing import letter_count
 
 
 class KnowledgeOptions(BaseModel):
@@ -39,7 +42,8 @@ class KnowledgeOptions(BaseModel):
     split_newlines: bool = True
     """Train on each line of a self-edit separately (SEAL's default for lists)."""
     min_letters: int = Field(20, ge=1)
-    """A self-edit with fewer letters is rejected as empty of content."""
+    """A self-edit with fewer letters is rejected as empty of content. Letters of any script count; those of Chinese,
+    Japanese and Korean as the two or three of an alphabet that say as much."""
     max_characters: int = Field(20_000, ge=1)
     """A longer self-edit is rejected."""
     passage_beside: bool = True
@@ -67,6 +71,10 @@ class KnowledgeDomain:
             fields = tuple((f"domain.options.{'.'.join(map(str, e['loc']))}", e["msg"]) for e in error.errors())
             raise InvalidConfig("; ".join(f"{path}: {message}" for path, message in fields), fields=fields) from error
         self.inner_loop = inner_loop
+
+    def records(self, rows: Sequence[Row], notices: Sequence[str]) -> Records:
+        """See `passages_of`."""
+        return passages_of(rows, notices)
 
     def contexts(self, records: Sequence[Mapping[str, Any]]) -> list[Context]:
         """See `read_passages`."""
@@ -133,6 +141,7 @@ class KnowledgeDomain:
                 query_id=f"{context.context_id}/{number}",
                 question=item.question,
                 gold=item.answer,
+                other_golds=item.other_answers,
                 prompt=question_prompt(passage.title, item.question, self.options.question_format),
             )
             for number, item in enumerate(passage.questions)
@@ -147,7 +156,7 @@ class KnowledgeDomain:
         text = completion.strip()
         if not text:
             raise Rejected("EMPTY", "the completion is empty")
-        letters = sum(character.isalpha() for character in text)
+        letters = letter_count(text)
         if letters < self.options.min_letters:
             raise Rejected("NOT_TEXT", f"{letters} letters; the minimum is {self.options.min_letters}")
         broken = text.count("\ufffd")

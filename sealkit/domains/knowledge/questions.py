@@ -42,7 +42,11 @@ _INSTRUCTED = (
     "Answer this question in one short sentence, using the words of the text: {question}"
 )
 
-_NUMBERING = re.compile(r"^(?:(?:(?:question|q)(?:\s*\d+)?\s*[:.)]|\(?\d+\s*[.):](?!\d)|[-*•–])\s*)+", re.IGNORECASE)
+_NUMBERING = re.compile(
+    r"^(?:(?:(?:question|q)(?:\s*\d+)?\s*[:.)]|[(（]?\d+\s*[.):．、）：](?!\d)|[-*•–・])\s*)+",
+    re.IGNORECASE,
+)
+_MARKS = "?\N{FULLWIDTH QUESTION MARK}\N{ARABIC QUESTION MARK}\N{GREEK QUESTION MARK}"
 _ASKS = re.compile(r"^(?:who|whom|whose|what|when|where|which|why|how)\b", re.IGNORECASE)
 _KNOWS_NOTHING = re.compile(
     r"^(?:i(?:'m| am) (?:sorry|not sure|unable)|i (?:do not|don't|cannot|can't) |as an ai\b"
@@ -65,7 +69,7 @@ def read_questions(text: str, most: int) -> list[str]:
     lines = [line for raw in text.splitlines() if (line := _bare(raw))]
     found: dict[str, str] = {}
     for number, line in enumerate(lines, 1):
-        question = line[: line.rfind("?") + 1]
+        question = line[: max(map(line.rfind, _MARKS)) + 1]
         if not question and _ASKS.match(line) and number < len(lines):
             question = line.rstrip(" .:;,") + "?"
         if key := words_of(question):
@@ -113,7 +117,7 @@ def teacher_prompt(title: str, passage: str, question: str, form: PromptFormat, 
 def says_something(question: str, answer: str) -> bool:
     """Whether an answer has content: not the question repeated, another question, or a statement that it is unknown."""
     answer = answer.strip().replace("\N{RIGHT SINGLE QUOTATION MARK}", "'")
-    if not words_of(answer) or answer.endswith("?") or words_of(answer) == words_of(question):
+    if not words_of(answer) or answer.endswith(tuple(_MARKS)) or words_of(answer) == words_of(question):
         return False
     return _KNOWS_NOTHING.search(answer) is None
 

@@ -6,10 +6,11 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator, model_validator
 
-from sealkit.domains.base import Context
-from sealkit.errors import InvalidDataset
+from sealkit import limits
+from sealkit.domains.base import Context, record_path, refuse_faulty
+from sealkit.golds import golds_of
 from sealkit.types import digest_of
 
 Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=10_000)]
@@ -17,11 +18,22 @@ LongText = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1,
 
 
 class Question(BaseModel):
+    """One question. Its gold answers are read by `golds_of`; without one, `answer` is empty."""
+
     # Datasets have ids and other fields of their own; unused ones are ignored.
     model_config = ConfigDict(frozen=True, extra="ignore")
 
     question: Text
-    answer: Text
+    answer: Annotated[str, Field(max_length=10_000)]
+    other_answers: tuple[Text, ...] = Field((), max_length=limits.OTHER_GOLDS)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_golds(cls, raw: Any) -> Any:
+        if not isinstance(raw, Mapping):
+            return raw
+        first, *others = golds_of(raw) or ("",)
+        return {**raw, "answer": first, "other_answers": others}
 
 
 class Passage(BaseModel):
@@ -34,6 +46,11 @@ class Passage(BaseModel):
     questions: tuple[Question, ...] = Field(max_length=10_000)
     split: Literal["train", "heldout"] = "train"
 
+    @field_validator("split", mode="before")
+    @classmethod
+    def _default_split(cls, raw: Any) -> Any:
+        return "train" if raw is None else raw
+
     @property
     def context_id(self) -> str:
         """Derives only from title and text, so that it is stable when records are added, dropped or reordered."""
@@ -42,25 +59,26 @@ class Passage(BaseModel):
 
 
 def read_passages(records: Sequence[Mapping[str, Any]]) -> list[Context]:
-    """Contexts of the records, in order. Raises InvalidDataset with every faulty field of every record."""
+    """Contexts of the records, in order, without the questions that have no answer. Raises InvalidDataset with every
+    faulty field of every record."""
     faults: list[tuple[str, str]] = []
     contexts: dict[str, Context] = {}
     for number, record in enumerate(records):
         try:
             passage = Passage.model_validate(record)
         except ValidationError as error:
-            faults += [(".".join(str(part) for part in (number, *e["loc"])), e["msg"]) for e in error.errors()]
+            faults += [(record_path(number, *e["loc"]), e["msg"]) for e in error.errors()]
             continue
-        if not passage.questions:
-            faults.append((f"{number}.questions", "a passage needs at least one question"))
+        answerable = tuple(question for question in passage.questions if question.answer)
+        if not answerable:
+            faults.append((record_path(number, "questions"), "a passage needs at least one question with an answer"))
         elif passage.context_id in contexts:
-            faults.append((str(number), f"duplicate passage: {passage.title!r}"))
+            faults.append((record_path(number), f"duplicate passage: {passage.title!r}"))
         else:
             contexts[passage.context_id] = Context(
-                context_id=passage.context_id, split=passage.split, payload=passage.model_dump(mode="json")
+                context_id=passage.context_id,
+                split=passage.split,
+                payload=passage.model_copy(update={"questions": answerable}).model_dump(mode="json"),
             )
-    if faults:
-        shown = "; ".join(f"record {path}: {message}" for path, message in faults[:5])
-        more = f"; and {len(faults) - 5} more" if len(faults) > 5 else ""
-        raise InvalidDataset(f"faulty dataset: {shown}{more}", fields=tuple(faults))
+    refuse_faulty("dataset", faults)
     return list(contexts.values())

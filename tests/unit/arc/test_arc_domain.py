@@ -165,12 +165,12 @@ def test_bad_options_are_named(options: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("change", "fault"),
     [
-        ({"train": []}, "0.train"),
-        ({"test": [{"input": [[1]]}]}, "0.test.0.output: Field required"),
+        ({"train": []}, r"records\[0\].train"),
+        ({"test": [{"input": [[1]]}]}, r"records\[0\].test\[0\].output: Field required"),
         ({"train": [{"input": [[1, 2], [3]], "output": [[1]]}]}, "row 1 has 1 cells"),
         ({"train": [{"input": [[1, 12]], "output": [[1]]}]}, "12 is not a colour"),
-        ({"split": "exam"}, "0.split"),
-        ({"id": ""}, "0.id"),
+        ({"split": "exam"}, r"records\[0\].split"),
+        ({"id": ""}, r"records\[0\].id"),
     ],
 )
 def test_faulty_tasks_are_named(change: dict[str, Any], fault: str) -> None:

@@ -115,6 +115,6 @@ def test_options_belong_to_sources(tmp_path: Path) -> None:
 def test_the_command_line_names_a_source_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "run.toml").write_text('[dataset]\npath = "x"\noptions = { train = ["zz"] }\n')
     monkeypatch.chdir(folder_of_tasks(tmp_path))
-    recipe = load_recipe(tmp_path / "run.toml", dataset=Path("arc:tasks"), limit=None, settings=())
+    recipe = load_recipe(tmp_path / "run.toml", dataset="arc:tasks", limit=None, settings=())
     assert recipe.config.dataset.path == "arc:tasks"
     assert len(recipe.records) == 3

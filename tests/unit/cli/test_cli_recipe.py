@@ -3,16 +3,20 @@ from pathlib import Path
 
 import pytest
 
-from seal_cli.recipe import load_recipe, read_records
+from controller.accept import accept
+from seal_cli.recipe import load_recipe
 from sealkit.errors import InvalidConfig, InvalidDataset
 
-RECORD = {"title": "T", "context": "C", "questions": [{"question": "Q", "answer": "A"}]}
+RECORDS = [
+    {"title": f"T{n}", "context": "C", "split": "train", "questions": [{"question": "Q", "answers": ["A"]}]}
+    for n in range(3)
+]
 
 
 @pytest.fixture
 def config(tmp_path: Path) -> Path:
     """A config beside its dataset of three records."""
-    (tmp_path / "data.json").write_text(json.dumps([RECORD] * 3))
+    (tmp_path / "data.json").write_text(json.dumps(RECORDS))
     path = tmp_path / "run.toml"
     path.write_text('rounds = 1\n[dataset]\npath = "data.json"\n[editor]\nk = 2\n')
     return path
@@ -20,7 +24,7 @@ def config(tmp_path: Path) -> Path:
 
 def test_paths_in_a_config_are_relative_to_it(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir("/")
-    assert load_recipe(config, dataset=None, limit=None, settings=()).records == [RECORD] * 3
+    assert load_recipe(config, dataset=None, limit=None, settings=()).records == RECORDS
 
 
 def test_a_dataset_of_the_command_line_is_relative_to_where_it_was_given(
@@ -28,11 +32,11 @@ def test_a_dataset_of_the_command_line_is_relative_to_where_it_was_given(
 ) -> None:
     folder = config.parent / "elsewhere"
     folder.mkdir()
-    (folder / "mine.jsonl").write_text(json.dumps(RECORD) + "\n\n" + json.dumps(RECORD) + "\n")
+    (folder / "mine.jsonl").write_text(json.dumps(RECORDS[0]) + "\n\n" + json.dumps(RECORDS[1]) + "\n")
     monkeypatch.chdir(folder)
-    recipe = load_recipe(config, dataset=Path("mine.jsonl"), limit=1, settings=())
-    assert recipe.records == [RECORD] * 2
-    assert recipe.config.dataset.limit == 1  # applied where the run is accepted
+    recipe = load_recipe(config, dataset="mine.jsonl", limit=1, settings=())
+    assert recipe.records == RECORDS[:1]
+    assert recipe.config.dataset.limit == 1
 
 
 @pytest.mark.parametrize(
@@ -65,30 +69,17 @@ def test_a_config_without_dataset_says_how_to_give_one(tmp_path: Path) -> None:
         load_recipe(tmp_path / "run.toml", dataset=None, limit=None, settings=())
 
 
-@pytest.mark.parametrize(
-    ("content", "said"),
-    [
-        (b"", "empty"),
-        (b"[{", "line 1, column 3"),
-        (b'{"title": 1}\nnope\n', "line 2"),
-        (b'[{"title": 1}, 5]', "entry 2"),
-        (b'"just a text"', "line 1"),
-        (b"\xff\xfe\x00", "UTF-8"),
-        (b"[]", "empty"),
-        (b" \n ", "empty"),
-        (b"[" * 100_000, "too deeply"),
-    ],
-)
-def test_a_faulty_file_says_where(tmp_path: Path, content: bytes, said: str) -> None:
-    path = tmp_path / "faulty.json"
-    path.write_bytes(content)
-    with pytest.raises(InvalidDataset, match=said):
-        read_records(path)
-
-
-def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(InvalidDataset, match=r"gone\.json: cannot be read"):
-        read_records(tmp_path / "gone.json")
+def test_a_fault_that_the_controller_finds_is_told_with_file_and_line(config: Path) -> None:
+    (config.parent / "data.json").write_text(
+        json.dumps(RECORDS[0]) + "\n\n" + json.dumps({**RECORDS[1], "title": " "}) + "\n"
+    )
+    recipe = load_recipe(config, dataset=None, limit=None, settings=())
+    with pytest.raises(InvalidDataset) as caught:
+        accept(request_id="r", display_name="", config={}, records=recipe.records, retention=(), plugins=())
+    said = recipe.dataset.located(caught.value).message
+    assert said.startswith(f"{config.parent / 'data.json'}, line 3: title: "), said
+    untouched = InvalidDataset("no record is in the train split", fields=(("records", "none"),))
+    assert recipe.dataset.located(untouched) is untouched
 
 
 def test_tasks_of_the_harness_join_the_retention_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -96,7 +87,7 @@ def test_tasks_of_the_harness_join_the_retention_file(tmp_path: Path, monkeypatc
         return [{"id": f"{name}/0", "question": "q", "answer": f"{folder == tmp_path} {limit}"}]
 
     monkeypatch.setattr("seal_cli.recipe.retention_records", task)
-    (tmp_path / "data.jsonl").write_text("{}\n")
+    (tmp_path / "data.jsonl").write_text(json.dumps(RECORDS[0]))
     (tmp_path / "mine.jsonl").write_text('{"id": "a", "question": "q", "answer": "a"}\n')
     lines = ['path = "data.jsonl"', 'retention_path = "mine.jsonl"', 'retention_tasks = ["arc_easy", "t.yaml"]']
     (tmp_path / "config.toml").write_text("\n".join(["[dataset]", *lines, "retention_task_limit = 7"]))
@@ -109,7 +100,7 @@ def test_tasks_of_the_harness_join_the_retention_file(tmp_path: Path, monkeypatc
 
 
 def test_anchors_of_ones_own_are_read_where_the_config_wants_them(tmp_path: Path) -> None:
-    (tmp_path / "data.jsonl").write_text("{}\n")
+    (tmp_path / "data.jsonl").write_text(json.dumps(RECORDS[0]))
     (tmp_path / "mine.jsonl").write_text('{"id": "a", "prompt": "Say a."}\n')
     (tmp_path / "config.toml").write_text('[dataset]\npath = "data.jsonl"\nanchors_path = "mine.jsonl"\n')
 

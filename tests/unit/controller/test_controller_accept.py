@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from controller.accept import accept, default_retention, run_id
+from controller.rules.setup import retention_query
 from sealkit.errors import InvalidConfig, InvalidDataset, UnknownDomain, UnknownJudge
 from sealkit.names import trial_id
 from sealkit.resources import Editor, TrialPhase
@@ -55,6 +56,20 @@ def test_the_digest_tells_whether_the_content_is_the_same() -> None:
 def test_bad_input_is_refused_by_name(change: dict[str, Any], error: type[Exception], words: str) -> None:
     with pytest.raises(error, match=words):
         accepted(**change)
+
+
+def test_a_retention_question_may_have_several_answers() -> None:
+    suite = [
+        {"id": "a", "question": "q", "answer": ["one", "two", "one"]},
+        {"id": "b", "question": "q", "answer": 7},
+        {"id": "c", "question": "q", "answer": "x", "note": 1},
+    ]
+    kept = accepted(retention=suite)[0].retention
+    assert [record["answer"] for record in kept] == ["one", "7", "x"]
+    assert [retention_query(record).golds for record in kept] == [("one", "two"), ("7",), ("x",)]
+    assert kept[2] == {"id": "c", "question": "q", "answer": "x"}  # as it has always been stored
+    with pytest.raises(InvalidDataset, match=r"retention\[0\]\.answer: more than 256"):
+        accepted(retention=[{"id": "a", "question": "q", "answer": [str(n) for n in range(257)]}])
 
 
 def test_without_a_suite_the_projects_own_is_used() -> None:

@@ -3,13 +3,11 @@ every field of a trial's result is filled in."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import pytest
 from sqlalchemy import Table
 
 from controller.db import runs, tables
-from controller.db.attempts import Result, Spent, Taken
+from controller.db.attempts import Result, Sampled, Spent, Taken
 from controller.db.leases import TrialLease
 from controller.db.trials import Plan
 from controller.rules.setup import make_setup
@@ -90,7 +88,7 @@ async def result(system: System, completion: str, evaluation: Evaluation) -> Res
         async def evaluate(self, request: EvaluationRequest) -> Evaluation:
             return evaluation
 
-    async def keep(text: str, teacher_answers: Sequence[str] | None, spent: Spent) -> None: ...
+    async def keep(sampled: Sampled, spent: Spent) -> None: ...
 
     run_id = (await system.create()).name.removeprefix("runs/")
     services = Services(*[Measuring()] * 3)
@@ -104,8 +102,7 @@ async def result(system: System, completion: str, evaluation: Evaluation) -> Res
         context=Context(context_id="c", split="train", payload={"text": "A fact."}),
         policy=Policy(name="p"),
         attempts=1,
-        completion=completion,
-        teacher_answers=None,
+        sampled=Sampled(completion=completion),
         spent=Spent(),
         manifest=None,
     )

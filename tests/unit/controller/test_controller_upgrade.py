@@ -10,6 +10,7 @@ from sqlalchemy import inspect, text
 
 from controller.db import aliases, attempts, audit, events, policies, runs, trials
 from controller.db.access import FULL_ACCESS, AccessScope
+from controller.db.attempts import Sampled
 from controller.db.database import Database
 from controller.db.migrate import on
 from controller.db.tables import now
@@ -79,9 +80,10 @@ async def test_the_version_before_finds_no_key_that_it_does_not_know(database: D
     (name,) = await database.write(trials.add, lease, [plan(lease, "t")])
     taken = await take(database, name, "w")
     assert taken is not None
-    await database.write(attempts.save_sampled, taken, "text", ["yes"], attempts.Spent())
+    sampled = {"reasoning": "Hm.", "teacher_answers": ("yes",), "teacher_reasoning": ("So be it.",)}
+    await database.write(attempts.save_sampled, taken, Sampled(completion="text", **sampled), attempts.Spent())
     before = await database.read(trials.get, FULL_ACCESS, name)
-    assert before.teacher_answers == ("yes",)
+    assert {field: getattr(before, field) for field in sampled} == sampled
     await database.write(lambda connection: command.downgrade(on(connection), "0003"))
     stored = await database.read(lambda c: json.loads(c.execute(text("SELECT config FROM runs")).scalar_one()))
     assert stored["inner_loop"].keys() == {"lora", "optimisation", "append_eos"}
@@ -89,7 +91,7 @@ async def test_the_version_before_finds_no_key_that_it_does_not_know(database: D
 
     await database.start()
     after = await database.read(trials.get, FULL_ACCESS, name)
-    assert after == before.model_copy(update={"teacher_answers": ()})
+    assert after == before.model_copy(update={"reasoning": "", "teacher_answers": (), "teacher_reasoning": ()})
     planned = await database.read(runs.plan, "a")
     assert (planned.config, planned.anchors, planned.base_answers) == (RunConfig(), [], None)
 

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 from evaluator_fakes import BASE_POLICY, POLICY, TRIAL, TUNED_POLICY, FakeBackend, evaluate, queries, request, right
 from prometheus_client import REGISTRY
 
 from evaluator_svc.evaluate import Evaluator
+from sealkit.backends.base import Generation
 from sealkit.errors import InvalidInput, QueueFull, Unavailable, UnknownJudge
 from sealkit.judges import Answer, Judgement
-from sealkit.types import AdapterRef, Evaluation, Outcome, Policy, Sampling, accuracy
+from sealkit.types import NOT_ANSWERED, AdapterRef, Evaluation, Outcome, Policy, Prompt, Sampling, View, accuracy
 
 
 async def test_a_trial_stands_beside_its_policy_in_the_order_of_the_queries() -> None:
@@ -28,6 +30,14 @@ async def test_without_an_adapter_the_policy_stands_beside_the_base() -> None:
     got = await evaluate(Evaluator(backend, kept_verdicts=99), TUNED_POLICY, None, "a", "b")
     assert right(got.verdicts) == [True, False]
     assert right(got.baseline_verdicts) == [False, True]
+
+
+async def test_an_answer_that_is_one_of_the_other_golds_is_right() -> None:
+    asked = [q.model_copy(update={"other_golds": ("perhaps", "no")}) for q in queries("a", "b")]
+    found = await Evaluator(FakeBackend({}), kept_verdicts=9).evaluate(
+        request(BASE_POLICY, TRIAL, queries=(asked[0], asked[1].model_copy(update={"other_golds": ()})))
+    )
+    assert right(found.verdicts) == [True, False]
 
 
 async def test_subject_baseline_and_retention_are_asked_at_once() -> None:
@@ -64,6 +74,7 @@ async def test_the_baseline_outlives_the_trial_that_asked_for_it_first() -> None
         {"judge": "content"},
         {"policy": BASE_POLICY},
         {"queries": tuple(q.model_copy(update={"gold": "no"}) for q in queries("a"))},
+        {"queries": tuple(q.model_copy(update={"other_golds": ("no",)}) for q in queries("a"))},
     ],
 )
 async def test_a_baseline_is_not_taken_for_another(change: dict[str, object]) -> None:
@@ -176,6 +187,35 @@ class TestUngraded:
         got = await evaluate(evaluator, BASE_POLICY, TRIAL, judge="flaky", retention_queries=queries("a", "b", "c"))
         assert got.retention is not None
         assert (got.retention.kept, got.retention.forgetting, got.retention.lost_query_ids) == (2, 0.5, ("q/c",))
+
+
+async def test_reasoning_is_not_judged_and_an_answer_that_ends_in_it_is_wrong_with_that_reason() -> None:
+    said = {"a": ("no", "The answer is yes."), "b": ("", "So the answer is yes"), "c": ("", ""), "d": ("yes", "No?")}
+
+    class Thinking(FakeBackend):
+        async def generate(self, prompt: Prompt, *args: Any, **kwargs: Any) -> Generation:
+            text, reasoning = said[prompt.user]
+            return (await super().generate(prompt, *args, **kwargs)).changed(text=text, reasoning=reasoning)
+
+    got = await evaluate(Evaluator(Thinking({}), kept_verdicts=9), BASE_POLICY, TRIAL, *said, judge="content")
+    assert [v.outcome.value for v in got.verdicts] == ["incorrect", "incorrect", "incorrect", "correct"]
+    assert [(v.answer, v.reasoning) for v in got.verdicts] == list(said.values())
+    cut = [v.query_id for v in got.verdicts if v.reason.startswith(NOT_ANSWERED)]
+    assert cut == ["q/b"], "the reason is not for an empty answer without reasoning"
+    assert "evaluation.sampling.max_tokens" in got.verdicts[1].reason
+
+
+async def test_views_that_ended_in_their_reasoning_have_no_say_in_the_verdict() -> None:
+    class Thinking(FakeBackend):
+        async def generate(self, prompt: Prompt, *args: Any, **kwargs: Any) -> Generation:
+            got = await super().generate(prompt, *args, **kwargs)
+            return got.changed(text="", reasoning="[[2]]") if prompt.user == "cut" else got.changed(text="[[1]]")
+
+    (query,) = queries("asked")
+    view = View(label="identity/1", prompt=Prompt(user="cut"))
+    asked = {"queries": (query.changed(gold="[[1]]", views=(view, view.changed(label="identity/2"))),), "judge": "grid"}
+    (verdict,) = (await evaluate(Evaluator(Thinking({}), kept_verdicts=9), BASE_POLICY, TRIAL, **asked)).verdicts
+    assert (verdict.outcome, verdict.reasoning) == (Outcome.CORRECT, "")
 
 
 async def test_a_failing_row_ends_the_evaluation_with_its_own_error_and_frees_the_others() -> None:

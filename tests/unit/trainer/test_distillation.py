@@ -99,6 +99,9 @@ def plain_train(folder, spec: JobSpec, start: LoraWeights, policy: LoraWeights |
     base = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float64)
     below = peft_model(folder, policy, torch.float64) if policy else base
     o, d = spec.optimisation, spec.distillation
+    if spec.anchoring.contrast:
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(parameter.requires_grad and "lora_A" not in name)
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimiser = torch.optim.AdamW(parameters, lr=o.learning_rate, weight_decay=o.weight_decay, foreach=False)
     per_epoch = math.ceil(math.ceil(len(spec.sequences) / o.batch_size) / o.gradient_accumulation_steps)

@@ -47,6 +47,19 @@ def test_a_prompt_is_rendered_as_in_sampling_and_carries_no_loss(tokenizer):
     assert labelled(tokenizer, encoded) == "The Ossel.<|im_end|>"
 
 
+def test_a_text_is_learned_behind_the_reasoning_that_a_prompt_opens_by_student_and_teacher():
+    thinking = make_tiny_tokenizer()
+    thinking.chat_template = thinking.chat_template.replace("assistant\n", "assistant\n<think>\n") + "{# </think> #}"
+    shown = Prompt(user="The Ossel flows by. Which river?")
+    example = TrainingExample(text="The Ossel.", prompt=Prompt(user="Which river?"), teacher_prompt=shown)
+    encoded = encode(thinking, example, append_eos=True)
+    assert encoded.teacher is not None
+    for sequence, prompt in ((encoded, example.prompt), (encoded.teacher, shown)):
+        asked = thinking.decode(render_prompt(thinking, prompt))
+        assert thinking.decode(sequence.ids) == f"{asked}\n</think>\n\nThe Ossel.<|im_end|>"
+        assert labelled(thinking, sequence) == "The Ossel.<|im_end|>"
+
+
 def test_without_eos_the_text_is_the_end(tokenizer):
     prompt = Prompt(user="Which river?")
     encoded = encode(tokenizer, TrainingExample(text="The Ossel.", prompt=prompt), append_eos=False)

@@ -1,4 +1,5 @@
-"""New columns (the version of a policy and the number of its round; a teacher's answers; a run's anchors and the base
+"""New columns (the version of a policy and the number of its round; a teacher's answers; the
+model's reasoning; a run's anchors and the base
 model's answers), and new names of columns and stored values."""
 
 from __future__ import annotations
@@ -21,9 +22,12 @@ _CONFIG_KEYS = {
 }
 _NEW_KEYS = (
     ("dataset", "anchors_path"),
+    *((section, "chat_template_kwargs") for section in ("editor", "evaluation")),
     *(("inner_loop", key) for key in ("objective", "start_from", "teaching", "distillation", "anchors")),
 )
 """Config keys that the version before does not have."""
+_SAMPLED = ("teacher_answers", "reasoning", "teacher_reasoning")
+"""Columns of a trial that the version before does not have."""
 _TRIAL_FIELDS = {"flip_rate": "batch_variant_rate", "replay_of": "rerun_of"}
 _CHUNK = 500
 
@@ -50,6 +54,8 @@ def upgrade() -> None:
     op.create_index("reruns_by_state", "trials", ["state"], sqlite_where=where, postgresql_where=where)
     op.execute(sa.text("UPDATE trials SET phase = 'rerun' WHERE phase = 'replay'"))
     op.add_column("trials", sa.Column("teacher_answers", sa.JSON(), nullable=True))
+    op.add_column("trials", sa.Column("reasoning", sa.Text(), server_default="", nullable=False))
+    op.add_column("trials", sa.Column("teacher_reasoning", sa.JSON(), server_default="[]", nullable=False))
     op.add_column("runs", sa.Column("anchors", sa.JSON(), server_default="[]", nullable=False))
     op.add_column("runs", sa.Column("base_answers", sa.JSON(), nullable=True))
     _rewrite("trials", "name", "manifest", _new_manifest)
@@ -64,7 +70,8 @@ def downgrade() -> None:
     _rewrite("trials", "name", "manifest", _old_manifest)
     op.drop_column("runs", "base_answers")
     op.drop_column("runs", "anchors")
-    op.drop_column("trials", "teacher_answers")
+    for column in _SAMPLED:
+        op.drop_column("trials", column)
     op.execute(sa.text("UPDATE trials SET phase = 'replay' WHERE phase = 'rerun'"))
     op.drop_index("reruns_by_state", "trials")
     _rename("trials", "rerun_of", "replay_of")
@@ -126,8 +133,10 @@ def _new_event(body: dict[str, Any]) -> None:
 
 def _old_event(body: dict[str, Any]) -> None:
     if trial := body.get("trial"):
-        for new in ("round", "teacher_answers"):
+        for new in ("round", *_SAMPLED):
             trial.pop(new, None)
+        for verdict in trial.get("verdicts", ()):
+            verdict.pop("reasoning", None)
         for old, new in _TRIAL_FIELDS.items():
             if new in trial:
                 trial[old] = trial.pop(new)
@@ -162,7 +171,7 @@ def _old_manifest(manifest: dict[str, Any]) -> bool:
     instructions = manifest["instructions"]
     if "early_stopping" not in instructions:
         return False
-    for key in ("start_from", "teaching"):
+    for key in ("start_from", "teaching", "editor_template", "question_template"):
         instructions.pop(key, None)
     manifest["found"].pop("teacher_answers", None)
     race = instructions["race"] = instructions.pop("early_stopping")

@@ -46,7 +46,9 @@ class CreateRunRequest(_message.Message):
 
     @_builtins.property
     def retention(self) -> _containers.RepeatedCompositeFieldContainer[_struct_pb2.Struct]:
-        """The retention suite: {id, question, answer} each. None: the project's own suite."""
+        """The retention suite: {id, question, answer} each; the answer is a text, or a list of which any is right. None: the
+        project's own suite.
+        """
 
     @_builtins.property
     def anchors(self) -> _containers.RepeatedCompositeFieldContainer[_struct_pb2.Struct]:

@@ -356,6 +356,8 @@ class Trial(_message.Message):
     LATE_RESULTS_FIELD_NUMBER: _builtins.int
     ROUND_FIELD_NUMBER: _builtins.int
     TEACHER_ANSWERS_FIELD_NUMBER: _builtins.int
+    REASONING_FIELD_NUMBER: _builtins.int
+    TEACHER_REASONING_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name, `runs/{run}/rounds/{round}/trials/{trial}`."""
     state: Global___TrialState.ValueType
@@ -371,7 +373,7 @@ class Trial(_message.Message):
     policy: _builtins.str
     """Resource name of the policy that the trial ran under."""
     completion: _builtins.str
-    """The raw sampled text."""
+    """The sampled text, without the model's reasoning."""
     rejection: _builtins.str
     """Why the self-edit was rejected."""
     accuracy: _builtins.float
@@ -396,6 +398,8 @@ class Trial(_message.Message):
     """Late results that the fence refused."""
     round: _builtins.int
     """Round, from 0; the scoring of a policy belongs to the round that made the policy."""
+    reasoning: _builtins.str
+    """What the model wrote before the self-edit, if it reasons; it is not trained on."""
     @_builtins.property
     def adapter(self) -> _model_pb2.AdapterRef:
         """The trained adapter."""
@@ -444,6 +448,10 @@ class Trial(_message.Message):
     def teacher_answers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The teacher's answers to the self-edit's questions, in order; empty if it asks none."""
 
+    @_builtins.property
+    def teacher_reasoning(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What the teacher wrote before each answer, in the order of the answers; empty if it does not reason."""
+
     def __init__(
         self,
         *,
@@ -479,10 +487,12 @@ class Trial(_message.Message):
         late_results: _builtins.int = ...,
         round: _builtins.int = ...,
         teacher_answers: _abc.Iterable[_builtins.str] | None = ...,
+        reasoning: _builtins.str = ...,
+        teacher_reasoning: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_accuracy", b"_accuracy", "_baseline_accuracy", b"_baseline_accuracy", "_forgetting", b"_forgetting", "_reward", b"_reward", "accuracy", b"accuracy", "adapter", b"adapter", "baseline_accuracy", b"baseline_accuracy", "create_time", b"create_time", "divergence", b"divergence", "end_time", b"end_time", "error", b"error", "forgetting", b"forgetting", "manifest", b"manifest", "retention", b"retention", "reward", b"reward", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_accuracy", b"_accuracy", "_baseline_accuracy", b"_baseline_accuracy", "_forgetting", b"_forgetting", "_reward", b"_reward", "accuracy", b"accuracy", "adapter", b"adapter", "attempts", b"attempts", "baseline_accuracy", b"baseline_accuracy", "batch_variant_rate", b"batch_variant_rate", "completion", b"completion", "context_id", b"context_id", "create_time", b"create_time", "divergence", b"divergence", "editor", b"editor", "end_time", b"end_time", "error", b"error", "forgetting", b"forgetting", "index", b"index", "late_results", b"late_results", "manifest", b"manifest", "name", b"name", "phase", b"phase", "policy", b"policy", "rejection", b"rejection", "rerun_of", b"rerun_of", "retention", b"retention", "reward", b"reward", "round", b"round", "selected", b"selected", "stage_seconds", b"stage_seconds", "stage_usage", b"stage_usage", "state", b"state", "stopped_early", b"stopped_early", "teacher_answers", b"teacher_answers", "usage", b"usage", "verdicts", b"verdicts"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_accuracy", b"_accuracy", "_baseline_accuracy", b"_baseline_accuracy", "_forgetting", b"_forgetting", "_reward", b"_reward", "accuracy", b"accuracy", "adapter", b"adapter", "attempts", b"attempts", "baseline_accuracy", b"baseline_accuracy", "batch_variant_rate", b"batch_variant_rate", "completion", b"completion", "context_id", b"context_id", "create_time", b"create_time", "divergence", b"divergence", "editor", b"editor", "end_time", b"end_time", "error", b"error", "forgetting", b"forgetting", "index", b"index", "late_results", b"late_results", "manifest", b"manifest", "name", b"name", "phase", b"phase", "policy", b"policy", "reasoning", b"reasoning", "rejection", b"rejection", "rerun_of", b"rerun_of", "retention", b"retention", "reward", b"reward", "round", b"round", "selected", b"selected", "stage_seconds", b"stage_seconds", "stage_usage", b"stage_usage", "state", b"state", "stopped_early", b"stopped_early", "teacher_answers", b"teacher_answers", "teacher_reasoning", b"teacher_reasoning", "usage", b"usage", "verdicts", b"verdicts"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__accuracy: _TypeAlias = _typing.Literal["accuracy"]  # noqa: Y015
     _WhichOneofArgType__accuracy: _TypeAlias = _typing.Literal["_accuracy", b"_accuracy"]  # noqa: Y015

@@ -28,7 +28,7 @@ from seal.type.v1 import model_pb2 as seal_dot_type_dot_v1_dot_model__pb2
 from seal.type.v1 import text_pb2 as seal_dot_type_dot_v1_dot_text__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!seal/generator/v1/generator.proto\x12\x11seal.generator.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1dseal/type/v1/evaluation.proto\x1a\x18seal/type/v1/model.proto\x1a\x17seal/type/v1/text.proto\"\x83\x01\n\rContextPrompt\x12\x1e\n\ncontext_id\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x04\x12,\n\x06prompt\x18\x02 \x01(\x0b\x32\x14.seal.type.v1.PromptB\x06\xbaH\x03\xc8\x01\x01\x12$\n\x07indices\x18\x03 \x03(\x05\x42\x13\xbaH\x10\x92\x01\r\x08\x01\x10\x80\x08\x18\x01\"\x04\x1a\x02(\x00\"\xd2\x01\n\x16SampleSelfEditsRequest\x12,\n\x06policy\x18\x01 \x01(\x0b\x32\x14.seal.type.v1.PolicyB\x06\xbaH\x03\xc8\x01\x01\x12?\n\x08\x63ontexts\x18\x02 \x03(\x0b\x32 .seal.generator.v1.ContextPromptB\x0b\xbaH\x08\x92\x01\x05\x08\x01\x10\x80\x08\x12\x30\n\x08sampling\x18\x03 \x01(\x0b\x32\x16.seal.type.v1.SamplingB\x06\xbaH\x03\xc8\x01\x01\x12\x17\n\x06\x65\x64itor\x18\x04 \x01(\tB\x07\xbaH\x04r\x02\x18@\"\xa7\x01\n\x17SampleSelfEditsResponse\x12\x12\n\ncontext_id\x18\x01 \x01(\t\x12\r\n\x05index\x18\x02 \x01(\x05\x12\x12\n\ncompletion\x18\x03 \x01(\t\x12\x31\n\rfinish_reason\x18\x04 \x01(\x0e\x32\x1a.seal.type.v1.FinishReason\x12\"\n\x05usage\x18\x05 \x01(\x0b\x32\x13.seal.type.v1.Usage\"\x19\n\x17GetGeneratorInfoRequest\"z\n\x18GetGeneratorInfoResponse\x12+\n\nbase_model\x18\x01 \x01(\x0b\x32\x17.seal.type.v1.BaseModel\x12\x0f\n\x07\x62\x61\x63kend\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\t\x12\x0f\n\x07\x65\x64itors\x18\x04 \x03(\t2\xeb\x01\n\x10GeneratorService\x12j\n\x0fSampleSelfEdits\x12).seal.generator.v1.SampleSelfEditsRequest\x1a*.seal.generator.v1.SampleSelfEditsResponse0\x01\x12k\n\x10GetGeneratorInfo\x12*.seal.generator.v1.GetGeneratorInfoRequest\x1a+.seal.generator.v1.GetGeneratorInfoResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!seal/generator/v1/generator.proto\x12\x11seal.generator.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1dseal/type/v1/evaluation.proto\x1a\x18seal/type/v1/model.proto\x1a\x17seal/type/v1/text.proto\"\x83\x01\n\rContextPrompt\x12\x1e\n\ncontext_id\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x04\x12,\n\x06prompt\x18\x02 \x01(\x0b\x32\x14.seal.type.v1.PromptB\x06\xbaH\x03\xc8\x01\x01\x12$\n\x07indices\x18\x03 \x03(\x05\x42\x13\xbaH\x10\x92\x01\r\x08\x01\x10\x80\x08\x18\x01\"\x04\x1a\x02(\x00\"\xd2\x01\n\x16SampleSelfEditsRequest\x12,\n\x06policy\x18\x01 \x01(\x0b\x32\x14.seal.type.v1.PolicyB\x06\xbaH\x03\xc8\x01\x01\x12?\n\x08\x63ontexts\x18\x02 \x03(\x0b\x32 .seal.generator.v1.ContextPromptB\x0b\xbaH\x08\x92\x01\x05\x08\x01\x10\x80\x08\x12\x30\n\x08sampling\x18\x03 \x01(\x0b\x32\x16.seal.type.v1.SamplingB\x06\xbaH\x03\xc8\x01\x01\x12\x17\n\x06\x65\x64itor\x18\x04 \x01(\tB\x07\xbaH\x04r\x02\x18@\"\xba\x01\n\x17SampleSelfEditsResponse\x12\x12\n\ncontext_id\x18\x01 \x01(\t\x12\r\n\x05index\x18\x02 \x01(\x05\x12\x12\n\ncompletion\x18\x03 \x01(\t\x12\x31\n\rfinish_reason\x18\x04 \x01(\x0e\x32\x1a.seal.type.v1.FinishReason\x12\"\n\x05usage\x18\x05 \x01(\x0b\x32\x13.seal.type.v1.Usage\x12\x11\n\treasoning\x18\x06 \x01(\t\"\x19\n\x17GetGeneratorInfoRequest\"z\n\x18GetGeneratorInfoResponse\x12+\n\nbase_model\x18\x01 \x01(\x0b\x32\x17.seal.type.v1.BaseModel\x12\x0f\n\x07\x62\x61\x63kend\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\t\x12\x0f\n\x07\x65\x64itors\x18\x04 \x03(\t2\xeb\x01\n\x10GeneratorService\x12j\n\x0fSampleSelfEdits\x12).seal.generator.v1.SampleSelfEditsRequest\x1a*.seal.generator.v1.SampleSelfEditsResponse0\x01\x12k\n\x10GetGeneratorInfo\x12*.seal.generator.v1.GetGeneratorInfoRequest\x1a+.seal.generator.v1.GetGeneratorInfoResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -54,11 +54,11 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SAMPLESELFEDITSREQUEST']._serialized_start=302
   _globals['_SAMPLESELFEDITSREQUEST']._serialized_end=512
   _globals['_SAMPLESELFEDITSRESPONSE']._serialized_start=515
-  _globals['_SAMPLESELFEDITSRESPONSE']._serialized_end=682
-  _globals['_GETGENERATORINFOREQUEST']._serialized_start=684
-  _globals['_GETGENERATORINFOREQUEST']._serialized_end=709
-  _globals['_GETGENERATORINFORESPONSE']._serialized_start=711
-  _globals['_GETGENERATORINFORESPONSE']._serialized_end=833
-  _globals['_GENERATORSERVICE']._serialized_start=836
-  _globals['_GENERATORSERVICE']._serialized_end=1071
+  _globals['_SAMPLESELFEDITSRESPONSE']._serialized_end=701
+  _globals['_GETGENERATORINFOREQUEST']._serialized_start=703
+  _globals['_GETGENERATORINFOREQUEST']._serialized_end=728
+  _globals['_GETGENERATORINFORESPONSE']._serialized_start=730
+  _globals['_GETGENERATORINFORESPONSE']._serialized_end=852
+  _globals['_GENERATORSERVICE']._serialized_start=855
+  _globals['_GENERATORSERVICE']._serialized_end=1090
 # @@protoc_insertion_point(module_scope)

@@ -106,14 +106,17 @@ class SampleSelfEditsResponse(_message.Message):
     COMPLETION_FIELD_NUMBER: _builtins.int
     FINISH_REASON_FIELD_NUMBER: _builtins.int
     USAGE_FIELD_NUMBER: _builtins.int
+    REASONING_FIELD_NUMBER: _builtins.int
     context_id: _builtins.str
     """The context it is for."""
     index: _builtins.int
     """Its index in the group."""
     completion: _builtins.str
-    """The raw text."""
+    """The text, without the model's reasoning; empty if it ended inside that."""
     finish_reason: _text_pb2.FinishReason.ValueType
     """Finish reason."""
+    reasoning: _builtins.str
+    """What the model wrote before the text, if it reasons."""
     @_builtins.property
     def usage(self) -> _evaluation_pb2.Usage:
         """Usage."""
@@ -126,10 +129,11 @@ class SampleSelfEditsResponse(_message.Message):
         completion: _builtins.str = ...,
         finish_reason: _text_pb2.FinishReason.ValueType = ...,
         usage: _evaluation_pb2.Usage | None = ...,
+        reasoning: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["completion", b"completion", "context_id", b"context_id", "finish_reason", b"finish_reason", "index", b"index", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["completion", b"completion", "context_id", b"context_id", "finish_reason", b"finish_reason", "index", b"index", "reasoning", b"reasoning", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -26,7 +26,7 @@ from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 from seal.type.v1 import text_pb2 as seal_dot_type_dot_v1_dot_text__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dseal/type/v1/evaluation.proto\x12\x0cseal.type.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x17seal/type/v1/text.proto\"O\n\x04View\x12\x19\n\x05label\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x02\x12,\n\x06prompt\x18\x02 \x01(\x0b\x32\x14.seal.type.v1.PromptB\x06\xbaH\x03\xc8\x01\x01\"\xba\x01\n\x05Query\x12\x1c\n\x08query_id\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x04\x12\x1d\n\x08question\x18\x02 \x01(\tB\x0b\xbaH\x08r\x06\x10\x01\x18\xc0\x84=\x12\x19\n\x04gold\x18\x03 \x01(\tB\x0b\xbaH\x08r\x06\x10\x01\x18\xc0\x84=\x12,\n\x06prompt\x18\x04 \x01(\x0b\x32\x14.seal.type.v1.PromptB\x06\xbaH\x03\xc8\x01\x01\x12+\n\x05views\x18\x05 \x03(\x0b\x32\x12.seal.type.v1.ViewB\x08\xbaH\x05\x92\x01\x02\x10@\"c\n\x07Verdict\x12\x10\n\x08query_id\x18\x01 \x01(\t\x12\x0e\n\x06\x61nswer\x18\x02 \x01(\t\x12&\n\x07outcome\x18\x03 \x01(\x0e\x32\x15.seal.type.v1.Outcome\x12\x0e\n\x06reason\x18\x04 \x01(\t\"}\n\x05Usage\x12\x15\n\rprompt_tokens\x18\x01 \x01(\x03\x12\x19\n\x11\x63ompletion_tokens\x18\x02 \x01(\x03\x12\x14\n\x0ctrain_tokens\x18\x03 \x01(\x03\x12\x16\n\x0e\x64\x65vice_seconds\x18\x04 \x01(\x01\x12\x14\n\x0cwall_seconds\x18\x05 \x01(\x01*d\n\x07Outcome\x12\x17\n\x13OUTCOME_UNSPECIFIED\x10\x00\x12\x13\n\x0fOUTCOME_CORRECT\x10\x01\x12\x15\n\x11OUTCOME_INCORRECT\x10\x02\x12\x14\n\x10OUTCOME_UNGRADED\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dseal/type/v1/evaluation.proto\x12\x0cseal.type.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x17seal/type/v1/text.proto\"O\n\x04View\x12\x19\n\x05label\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x02\x12,\n\x06prompt\x18\x02 \x01(\x0b\x32\x14.seal.type.v1.PromptB\x06\xbaH\x03\xc8\x01\x01\"\xe4\x01\n\x05Query\x12\x1c\n\x08query_id\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x04\x12\x1d\n\x08question\x18\x02 \x01(\tB\x0b\xbaH\x08r\x06\x10\x01\x18\xc0\x84=\x12\x19\n\x04gold\x18\x03 \x01(\tB\x0b\xbaH\x08r\x06\x10\x01\x18\xc0\x84=\x12,\n\x06prompt\x18\x04 \x01(\x0b\x32\x14.seal.type.v1.PromptB\x06\xbaH\x03\xc8\x01\x01\x12+\n\x05views\x18\x05 \x03(\x0b\x32\x12.seal.type.v1.ViewB\x08\xbaH\x05\x92\x01\x02\x10@\x12(\n\x0bother_golds\x18\x06 \x03(\tB\x13\xbaH\x10\x92\x01\r\x10\xff\x01\"\x08r\x06\x10\x01\x18\xc0\x84=\"v\n\x07Verdict\x12\x10\n\x08query_id\x18\x01 \x01(\t\x12\x0e\n\x06\x61nswer\x18\x02 \x01(\t\x12&\n\x07outcome\x18\x03 \x01(\x0e\x32\x15.seal.type.v1.Outcome\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x11\n\treasoning\x18\x05 \x01(\t\"}\n\x05Usage\x12\x15\n\rprompt_tokens\x18\x01 \x01(\x03\x12\x19\n\x11\x63ompletion_tokens\x18\x02 \x01(\x03\x12\x14\n\x0ctrain_tokens\x18\x03 \x01(\x03\x12\x16\n\x0e\x64\x65vice_seconds\x18\x04 \x01(\x01\x12\x14\n\x0cwall_seconds\x18\x05 \x01(\x01*d\n\x07Outcome\x12\x17\n\x13OUTCOME_UNSPECIFIED\x10\x00\x12\x13\n\x0fOUTCOME_CORRECT\x10\x01\x12\x15\n\x11OUTCOME_INCORRECT\x10\x02\x12\x14\n\x10OUTCOME_UNGRADED\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -47,14 +47,16 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_QUERY'].fields_by_name['prompt']._serialized_options = b'\272H\003\310\001\001'
   _globals['_QUERY'].fields_by_name['views']._loaded_options = None
   _globals['_QUERY'].fields_by_name['views']._serialized_options = b'\272H\005\222\001\002\020@'
-  _globals['_OUTCOME']._serialized_start=599
-  _globals['_OUTCOME']._serialized_end=699
+  _globals['_QUERY'].fields_by_name['other_golds']._loaded_options = None
+  _globals['_QUERY'].fields_by_name['other_golds']._serialized_options = b'\272H\020\222\001\r\020\377\001\"\010r\006\020\001\030\300\204='
+  _globals['_OUTCOME']._serialized_start=660
+  _globals['_OUTCOME']._serialized_end=760
   _globals['_VIEW']._serialized_start=101
   _globals['_VIEW']._serialized_end=180
   _globals['_QUERY']._serialized_start=183
-  _globals['_QUERY']._serialized_end=369
-  _globals['_VERDICT']._serialized_start=371
-  _globals['_VERDICT']._serialized_end=470
-  _globals['_USAGE']._serialized_start=472
-  _globals['_USAGE']._serialized_end=597
+  _globals['_QUERY']._serialized_end=411
+  _globals['_VERDICT']._serialized_start=413
+  _globals['_VERDICT']._serialized_end=531
+  _globals['_USAGE']._serialized_start=533
+  _globals['_USAGE']._serialized_end=658
 # @@protoc_insertion_point(module_scope)

@@ -87,6 +87,7 @@ class Query(_message.Message):
     GOLD_FIELD_NUMBER: _builtins.int
     PROMPT_FIELD_NUMBER: _builtins.int
     VIEWS_FIELD_NUMBER: _builtins.int
+    OTHER_GOLDS_FIELD_NUMBER: _builtins.int
     query_id: _builtins.str
     """Unique within its query set."""
     question: _builtins.str
@@ -101,6 +102,10 @@ class Query(_message.Message):
     def views(self) -> _containers.RepeatedCompositeFieldContainer[Global___View]:
         """Other forms of the query. The judge gets the answers to all of them and gives one verdict."""
 
+    @_builtins.property
+    def other_golds(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Further reference answers. An answer that agrees with `gold` or with any of these is right."""
+
     def __init__(
         self,
         *,
@@ -109,10 +114,11 @@ class Query(_message.Message):
         gold: _builtins.str = ...,
         prompt: _text_pb2.Prompt | None = ...,
         views: _abc.Iterable[Global___View] | None = ...,
+        other_golds: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["prompt", b"prompt"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["gold", b"gold", "prompt", b"prompt", "query_id", b"query_id", "question", b"question", "views", b"views"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["gold", b"gold", "other_golds", b"other_golds", "prompt", b"prompt", "query_id", b"query_id", "question", b"question", "views", b"views"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -128,6 +134,7 @@ class Verdict(_message.Message):
     ANSWER_FIELD_NUMBER: _builtins.int
     OUTCOME_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
+    REASONING_FIELD_NUMBER: _builtins.int
     query_id: _builtins.str
     """The query it answers."""
     answer: _builtins.str
@@ -136,6 +143,8 @@ class Verdict(_message.Message):
     """The verdict."""
     reason: _builtins.str
     """The judge's reason, if it gives one."""
+    reasoning: _builtins.str
+    """What the model wrote before the answer, if it reasons; it is not judged."""
     def __init__(
         self,
         *,
@@ -143,10 +152,11 @@ class Verdict(_message.Message):
         answer: _builtins.str = ...,
         outcome: Global___Outcome.ValueType = ...,
         reason: _builtins.str = ...,
+        reasoning: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "outcome", b"outcome", "query_id", b"query_id", "reason", b"reason"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "outcome", b"outcome", "query_id", b"query_id", "reason", b"reason", "reasoning", b"reasoning"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

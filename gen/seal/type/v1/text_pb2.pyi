@@ -6,6 +6,7 @@ isort:skip_file
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
+from google.protobuf import struct_pb2 as _struct_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
@@ -103,6 +104,7 @@ class Prompt(_message.Message):
     SYSTEM_FIELD_NUMBER: _builtins.int
     FORMAT_FIELD_NUMBER: _builtins.int
     SHOTS_FIELD_NUMBER: _builtins.int
+    CHAT_TEMPLATE_KWARGS_FIELD_NUMBER: _builtins.int
     user: _builtins.str
     """The actual request."""
     system: _builtins.str
@@ -113,6 +115,10 @@ class Prompt(_message.Message):
     def shots(self) -> _containers.RepeatedCompositeFieldContainer[Global___Shot]:
         """Examples shown first: in a chat each as two turns, in the plain format each as text and a blank line."""
 
+    @_builtins.property
+    def chat_template_kwargs(self) -> _struct_pb2.Struct:
+        """Arguments for the chat template, such as `enable_thinking`; one that the template does not name is an error."""
+
     def __init__(
         self,
         *,
@@ -120,10 +126,11 @@ class Prompt(_message.Message):
         system: _builtins.str = ...,
         format: Global___PromptFormat.ValueType = ...,
         shots: _abc.Iterable[Global___Shot] | None = ...,
+        chat_template_kwargs: _struct_pb2.Struct | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["chat_template_kwargs", b"chat_template_kwargs"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["format", b"format", "shots", b"shots", "system", b"system", "user", b"user"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chat_template_kwargs", b"chat_template_kwargs", "format", b"format", "shots", b"shots", "system", b"system", "user", b"user"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

