@@ -19,6 +19,7 @@ from sealkit.backends.models import LoadedModel
 from sealkit.backends.peft_reading import unread_targets
 from sealkit.backends.positions import context_length
 from sealkit.errors import InvalidModel
+from sealkit.testing.tiny import make_tiny_tokenizer
 from sealkit.types import LoraConfig, ModelInfo, Optimisation, Sampling
 from tests.unit.architectures.table import VOCABULARY, Architecture
 from tests.unit.trainer.plain import batch_loss, relative, trained_weights
@@ -60,13 +61,8 @@ def decoding_fault(architecture: Architecture, folder: Path) -> str:
     base.generation_config.eos_token_id = None
     names = tuple(name for name in target_names(base) if name not in unread_targets(base))
     weights = _adapter(base, names) if names else None
-    info = ModelInfo(
-        name=architecture.name, digest="", tokenizer_digest="", context_length=context_length(base.config),
-        dtype="float32", device="cpu", build={},
-    )  # fmt: skip
-    tokenizer: Any = _Numbers()
     try:
-        engine = Engine(LoadedModel(copy.deepcopy(base), tokenizer, info, folder), max_rows=4, max_rank=64)
+        engine = Engine(loaded(copy.deepcopy(base)), max_rows=4, max_rank=64)
     except InvalidModel as refusal:
         return _refused(architecture, refusal, architecture.decoded)
     if architecture.decoded:
@@ -95,13 +91,14 @@ def decoding_fault(architecture: Architecture, folder: Path) -> str:
     return f"{wrong} of {len(rows)} texts are not those of generate" if wrong else ""
 
 
-class _Numbers:
-    """A tokenizer whose text is the token ids."""
-
-    eos_token_id = None
-
-    def decode(self, tokens: list[int], **_: object) -> str:
-        return " ".join(map(str, tokens))
+def loaded(model: PreTrainedModel) -> LoadedModel:
+    """As `load_model` returns it; no token ends a text."""
+    tokenizer = make_tiny_tokenizer()
+    tokenizer.eos_token = None
+    info = ModelInfo(
+        name="", digest="", tokenizer_digest="", context_length=context_length(model.config), dtype="", device="cpu"
+    )
+    return LoadedModel(model, tokenizer, info, Path())
 
 
 def _refused(architecture: Architecture, refusal: InvalidModel, expected: str) -> str:

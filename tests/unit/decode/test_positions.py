@@ -6,18 +6,18 @@ import copy
 import json
 import shutil
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-from transformers import BloomConfig, Gemma3Config, LlamaConfig, Phi3Config, PreTrainedModel
+from transformers import BloomConfig, Gemma3Config, LlamaConfig, Phi3Config
 
 from sealkit.backends.decoding.engine import Engine
 from sealkit.backends.decoding.row import Row
-from sealkit.backends.models import LoadedModel, ModelSettings, load_model
+from sealkit.backends.models import ModelSettings, load_model
 from sealkit.backends.positions import context_length
 from sealkit.testing.tiny import make_tiny_model
-from sealkit.types import ModelInfo, Sampling
+from sealkit.types import Sampling
+from tests.unit.architectures.checks import loaded
 from tests.unit.architectures.table import Architecture
 
 _LONG = {"rope_type": "longrope", "short_factor": [1.0] * 4, "long_factor": [9.0] * 4}
@@ -64,7 +64,7 @@ def test_a_row_near_the_end_and_its_padding_change_nothing(architecture: Archite
     the rotary frequencies of all rows would change, or learned positions end. The last row goes past a window of 5."""
     base = architecture.build(torch.float32)
     base.generation_config.eos_token_id = None
-    engine = Engine(loaded(copy.deepcopy(base), Path()), max_rows=4, max_rank=8)
+    engine = Engine(loaded(copy.deepcopy(base)), max_rows=4, max_rank=8)
     draw = torch.Generator().manual_seed(3)
     prefix, other = (torch.randint(3, 64, (n,), generator=draw).tolist() for n in (30, 22))
     first = Row([*prefix, 5], Sampling(temperature=0), (), limit=8)
@@ -80,15 +80,6 @@ def test_a_row_near_the_end_and_its_padding_change_nothing(architecture: Archite
         ids = torch.tensor([row.prompt])
         alone = base.generate(input_ids=ids, max_new_tokens=8, do_sample=False, use_cache=False, pad_token_id=0)
         assert row.tokens == alone[0, len(row.prompt) :].tolist()
-
-
-def loaded(model: PreTrainedModel, path: Path) -> LoadedModel:
-    tokenizer: Any = type("Numbers", (), {"eos_token_id": None, "decode": lambda self, tokens, **_: str(tokens)})()
-    info = ModelInfo(
-        name="", digest="", tokenizer_digest="", context_length=context_length(model.config), dtype="float32",
-        device="cpu", build={},
-    )  # fmt: skip
-    return LoadedModel(model, tokenizer, info, path)
 
 
 def windowed(folder: Path, out: Path, window: int) -> Path:
