@@ -19,8 +19,9 @@ an upper bound for questions."""
 
 @dataclass(frozen=True)
 class Way:
-    """One method. `batch`: sequences of a step; `anchors`: anchors in each step; `passage`: whether the passage is
-    trained on besides the self-edit; `distil`: whether the targets are the teacher's distributions."""
+    """One method. `batch`: sequences of a step; `anchors`: anchors in each step; `contrast`: whether A is fixed by
+    contrast with all anchors; `passage`: whether the passage is trained on besides the self-edit; `distil`: whether the
+    targets are the teacher's distributions."""
 
     name: str
     label: str
@@ -30,6 +31,7 @@ class Way:
     distil: bool = False
     passage: bool = True
     anchors: int = 0
+    contrast: bool = False
     weight: float = 1.0
     kl_beta: float = 0.0
 
@@ -49,7 +51,10 @@ class Way:
                 kl_beta=self.kl_beta,
             ),
             anchors=AnchorsConfig(
-                source="bundled" if self.anchors else "none", per_step=self.anchors or 1, weight=self.weight
+                source="bundled" if self.anchors else "none",
+                per_step=self.anchors or 1,
+                weight=self.weight,
+                contrast=self.contrast,
             ),
             append_eos=False,
         )
