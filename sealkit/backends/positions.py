@@ -55,9 +55,6 @@ def _limit(config: PreTrainedConfig) -> tuple[int, str]:
         ((value, name) for name in _POSITIONS if isinstance(value := getattr(text, name, None), int) and value > 0),
         (_DEFAULT, "assumed, because the config names no positions"),
     )
-    chunk = getattr(text, "attention_chunk_size", None)
-    if "chunked_attention" in layer_types(config) and isinstance(chunk, int):
-        return min((length, name), (chunk, "attention_chunk_size"))
     return min([(length, name), *_unchanged_rotary(text)])
 
 

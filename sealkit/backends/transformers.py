@@ -136,7 +136,7 @@ class TransformersBackend:
                 raise self._too_long(f"text {place}", tokens, "shorten it")
         on_top = await self._adapters_of(policy, adapter)
         found: dict[int, float] = {}
-        for part in parts_of(read, self._held.model.config.vocab_size):
+        for part in parts_of(read, self._held.model.config.get_text_config().vocab_size):
             some = [read[place] for place in part]
             # One errand per part, so that decoding rows wait for one part at most, and a cancelled call stops early.
             said = await asyncio.wrap_future(self._loop.do(partial(divergences, texts=some, adapters=on_top)))
