@@ -94,11 +94,10 @@ def decoding_fault(architecture: Architecture, folder: Path) -> str:
 def loaded(model: PreTrainedModel) -> LoadedModel:
     """As `load_model` returns it; no token ends a text."""
     tokenizer = make_tiny_tokenizer()
-    tokenizer.eos_token = None
     info = ModelInfo(
         name="", digest="", tokenizer_digest="", context_length=context_length(model.config), dtype="", device="cpu"
     )
-    return LoadedModel(model, tokenizer, info, Path())
+    return LoadedModel(model, tokenizer, info, Path(), end_ids=frozenset())
 
 
 def _refused(architecture: Architecture, refusal: InvalidModel, expected: str) -> str:
