@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-import struct
 import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -19,9 +18,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import torch
-from huggingface_hub.errors import StrictDataclassError
 from pydantic import BaseModel, Field
-from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -38,7 +35,7 @@ from sealkit.backends.checkpoint import check_filled, check_types, locate, weigh
 from sealkit.backends.loading import Loading
 from sealkit.backends.positions import context_facts, context_length
 from sealkit.backends.template import DEFAULT_DATE, PROBE, end_tokens, pin_date, render_prompt
-from sealkit.errors import GpuMemory, InvalidConfig, InvalidInput, InvalidModel
+from sealkit.errors import GpuMemory, InvalidConfig, InvalidInput, InvalidModel, SealError
 from sealkit.types import ModelInfo, PromptFormat
 
 DTYPES = {
@@ -47,11 +44,9 @@ DTYPES = {
     "float16": torch.float16,
     "float64": torch.float64,
 }
-_LOAD_FAULTS = (
-    OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, AssertionError, RuntimeError,
-    ImportError, SafetensorError, StrictDataclassError, struct.error,
-)  # fmt: skip
-"""What transformers, tokenizers and safetensors raise on a folder or file that is not a complete model."""
+_LOAD_FAULTS = Exception
+"""What transformers, tokenizers and safetensors raise on a folder or file that is not a complete model: they name no
+classes, and tokenizers raises Exception itself."""
 _MOST_REASON = 300
 
 
@@ -223,6 +218,8 @@ def _read(
     disable_progress_bar()  # type: ignore[no-untyped-call]  # a service's log is not a terminal
     try:
         model, tokenizer = _read_gguf(path, dtype) if path.is_file() else _read_folder(path, dtype, loading)
+    except SealError:
+        raise
     except torch.OutOfMemoryError as fault:
         raise _too_big(path, fault) from fault
     except _LOAD_FAULTS as fault:
