@@ -72,6 +72,7 @@ WAYS = (
     Way("notes_sft", "notes and passage, SFT (SEAL's way)", "notes", rate=1e-3),
     Way("passage_sft_anchors", "passage, SFT, three anchors", "none", rate=2e-3, anchors=3),
     Way("passage_sft_8_anchors", "passage, SFT, eight anchors", "none", rate=3e-3, anchors=8),
+    Way("passage_sft_contrast", "passage, SFT, contrast, two anchors", "none", rate=4e-3, anchors=2, contrast=True),
     Way("questions", "own questions, distilled", "questions", rate=4e-3, batch=64, distil=True, passage=False),
     Way(
         "questions_passage_anchors",
@@ -83,13 +84,24 @@ WAYS = (
         anchors=3,
     ),
     Way(
+        "questions_passage_contrast",
+        "own questions, distilled, beside the passage, contrast, anchors",
+        "questions",
+        rate=4e-3,
+        batch=64,
+        distil=True,
+        anchors=3,
+        contrast=True,
+    ),
+    Way(
         "exam_anchors",
-        "the exam's own questions, distilled, anchors (ceiling)",
+        "the exam's own questions, distilled, contrast, anchors (ceiling)",
         "exam",
         rate=4e-3,
         batch=64,
         distil=True,
         passage=False,
         anchors=3,
+        contrast=True,
     ),
 )
