@@ -10,7 +10,7 @@ import pytest
 from tests.unit.architectures.checks import decoding_fault, training_fault
 from tests.unit.architectures.table import REST, Architecture
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 
 
 @pytest.mark.parametrize("fault", [training_fault, decoding_fault])

@@ -59,7 +59,8 @@ def decoding_fault(architecture: Architecture, folder: Path) -> str:
     get what transformers' generate gives each alone; or it is refused as said."""
     base = architecture.build(torch.float32)
     base.generation_config.eos_token_id = None
-    names = tuple(name for name in target_names(base) if name not in unread_targets(base))
+    unread = unread_targets(base)
+    names = tuple(name for name in target_names(base) if name not in unread)
     weights = _adapter(base, names) if names else None
     try:
         engine = Engine(loaded(copy.deepcopy(base)), max_rows=4, max_rank=64)
