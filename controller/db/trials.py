@@ -239,7 +239,7 @@ def get(connection: Connection, scope: AccessScope, name: str) -> Trial:
     row = connection.execute(query).one_or_none()
     if row is None:
         raise UnknownTrial(f"there is no trial {name}", metadata={"trial": name})
-    return from_row(row, verdicts=row.verdicts, manifest=row.manifest)
+    return from_row(row, row.verdicts, row.baseline_verdicts, row.manifest)
 
 
 def of_run(connection: Connection, run_id: str) -> list[Trial]:
@@ -270,12 +270,18 @@ def page(
     return Page([from_row(row) for row in shown], token_after([shown[-1].round, shown[-1].name]) if more else "")
 
 
-def from_row(row: Row[Any], verdicts: Sequence[Any] = (), manifest: Mapping[str, Any] | None = None) -> Trial:
+def from_row(
+    row: Row[Any],
+    verdicts: Sequence[Any] = (),
+    baseline_verdicts: Sequence[Any] = (),
+    manifest: Mapping[str, Any] | None = None,
+) -> Trial:
     """The trial of a row that may be without verdicts and manifest."""
     own = {
         "completion": row.completion or "",
         "teacher_answers": row.teacher_answers or (),
         "verdicts": verdicts,
+        "baseline_verdicts": baseline_verdicts,
         "manifest": manifest or {},
     }
     return Trial.from_stored({field: row._mapping[field] for field in Trial.model_fields if field not in own} | own)
