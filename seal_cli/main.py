@@ -22,6 +22,7 @@ from seal_cli.commands import (
     health,
     judge,
     policies,
+    report,
     run,
     runs,
     stack,
@@ -81,6 +82,7 @@ app.add_typer(arc.app, name="arc")
 app.add_typer(audit.app, name="audit")
 app.add_typer(certs.app, name="certs")
 app.add_typer(judge.app, name="judge")
+report.register(app)
 health.register(app)
 doctor.register(app)
 whoami.register(app)
