@@ -42,7 +42,7 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
     "trials list": ("seal trials list runs/demo-1a2b3c4d --state failed", "seal trials list demo-1a2b3c4d --json"),
     "trials get": (
         "seal trials get runs/demo-1a2b3c4d/rounds/0/trials/a-0",
-        "seal trials get runs/demo-1a2b3c4d/rounds/0/trials/a-0 --json | jq .trial.verdicts",
+        "seal trials get runs/demo-1a2b3c4d/rounds/0/trials/a-0 --json | jq .verdicts",
     ),
     "trials retry": ("seal trials retry runs/demo-1a2b3c4d",),
     "trials rerun": ("seal trials rerun runs/demo-1a2b3c4d/rounds/0/trials/a-0",),

@@ -88,7 +88,7 @@ def get(
     with connect(address, data) as client:
         found = whole_trial(client, full_name("runs", name))
     if as_json:
-        show_json(found)
+        show_json({**dict(found.trial), "material": found.material, "without": found.without})
     else:
         print_trial(found)
 

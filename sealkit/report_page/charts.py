@@ -21,6 +21,8 @@ _TITLED = 1000
 """With more points than this, they have no titles: the page would grow too big."""
 _NUMBERED = 10
 """With more columns than this, the cells of a heat map have no numbers."""
+_DARKEST = 0.7
+"""Opacity of the highest cell: the numbers in it stay readable."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +50,7 @@ class _Axis:
 
     def ticks(self) -> list[float]:
         """About five round values."""
-        rough = (self.high - self.low) / 4
+        rough = (self.high - self.low) / 5
         size = 10 ** floor(log10(rough))
         step = next(step for step in (size, 2 * size, 5 * size, 10 * size) if step >= rough * 0.999)
         return [i * step for i in range(ceil(self.low / step - 1e-9), floor(self.high / step + 1e-9) + 1)]
@@ -160,7 +162,7 @@ def heat_map(rows: Sequence[Sequence[float | None]], label: str) -> Markup:
     inner = [Markup('<path class="empty" d="{}"/>').format(frame)]
     for shade, cells in sorted(shades.items()):
         filled = Markup('<path class="heat" fill-opacity="{:.2f}" d="{}"/>')
-        inner.append(filled.format(shade / steps, "".join(cells)))
+        inner.append(filled.format(_DARKEST * shade / steps, "".join(cells)))
     learned = "".join(f"M{i} {i + 1}h1v1h-1z" for i in range(min(len(rows) - 1, columns)))
     if learned:
         inner.append(Markup('<path class="learned" d="{}"/>').format(learned))
@@ -171,9 +173,8 @@ def heat_map(rows: Sequence[Sequence[float | None]], label: str) -> Markup:
     if columns <= _NUMBERED:
         for i, row in enumerate(rows):
             for j, value in enumerate(row):
-                css = "cell dark" if value is not None and value >= 0.55 else "cell"
                 shown = "–" if value is None else f"{value:.2f}"
-                parts.append(_text(30 + cell * (j + 0.5), 22 + cell * (i + 0.5) + 3.5, shown, "middle", css))
+                parts.append(_text(30 + cell * (j + 0.5), 22 + cell * (i + 0.5) + 3.5, shown, "middle", "cell"))
     return _chart(height, label, parts)
 
 

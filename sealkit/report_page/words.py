@@ -25,7 +25,7 @@ LEGEND = (
     "policies on the held-out ones."
 )
 CONTINUAL_LEGEND = (
-    "One row after each context: accuracy on every context at that time; `start` is before the first. BWT: change in "
+    "One row after each context: accuracy on every context at that time; “start” is before the first. BWT: change in "
     "accuracy on earlier contexts from just after learning to the end; forgetting: drop from their best accuracy."
 )
 

@@ -33,10 +33,11 @@ from sealkit.resources import (
     RunState,
     RunStateChanged,
     Trial,
+    TrialMaterial,
     TrialPhase,
     TrialState,
 )
-from sealkit.types import Usage
+from sealkit.types import TrainingExample, Usage
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 NAME = "näme \x1b[31m\u202e"
@@ -45,6 +46,7 @@ TRIAL = Trial(
     round=0, name="runs/r/rounds/0/trials/c-0", state=TrialState.SUCCEEDED, phase=TrialPhase.E_STEP, context_id=NAME,
     editor="oracle", index=0, policy="policies/r-0", accuracy=1.0, create_time=NOW,
 )  # fmt: skip
+MATERIAL = TrialMaterial(examples=(TrainingExample(text=NAME),), examples_total=1)
 POLICY = PolicyVersion(name="policies/r-1", run="runs/r", version=1, create_time=NOW)
 ALIAS = Alias(name="aliases/a", policy="policies/r-1", history=(AliasChange(policy="policies/r-1", time=NOW),))
 ENTRY = AuditEntry(
@@ -74,7 +76,8 @@ class FakeClient:
         answers: dict[str, Any] = {
             "list_runs": [RUN], "list_trials": [TRIAL], "list_policies": [POLICY], "list_aliases": [ALIAS],
             "list_audit_entries": [ENTRY], "watch_run": [EVENT], "get_policy": POLICY, "get_alias": ALIAS,
-            "set_alias": ALIAS, "roll_back_alias": ALIAS, "get_trial": TRIAL, "rerun_trial": TRIAL, "report": REPORT,
+            "set_alias": ALIAS, "roll_back_alias": ALIAS, "get_trial": TRIAL,
+            "get_trial_material": MATERIAL, "rerun_trial": TRIAL, "report": REPORT,
             "wait_rerun": Rerun(trial=TRIAL, original=TRIAL.name), "retry_trials": (RUN, 1),
             "whoami": CallerInfo(name="me", role="admin"),
             "estimate_run": RunEstimate(trials=1, usage=Usage(), wall_seconds=1, based_on=1, basis="b"),
@@ -86,6 +89,7 @@ class FakeClient:
 COMMANDS: dict[str, tuple[str, ...]] = {
     "status": (), "down": (), "run": ("run.toml",), "adapt": ("run.toml",), "runs list": (), "runs get": ("r",),
     "runs watch": ("r",), "runs cancel": ("r",), "runs pause": ("r",), "runs resume": ("r",), "runs report": ("r",),
+    "report": ("r",),
     "runs cost": ("r",), "trials list": ("r",), "trials get": (TRIAL.name,), "trials retry": ("r",),
     "trials rerun": (TRIAL.name,), "policies list": (), "policies show": ("r-1",), "policies get": ("r-1",),
     "alias set": ("a", "r-1"), "alias show": ("a",), "alias list": (), "alias rollback": ("a",),
@@ -113,7 +117,19 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     record = {"title": "t", "context": "c", "questions": [{"question": "q", "answer": "a"}]}
     (tmp_path / "data.jsonl").write_text(json.dumps(record))
     (tmp_path / "verdicts.jsonl").write_text('{"question": "q", "gold": "g", "answer": "g", "verdict": true}\n')
-    for module in ("adapt", "adapters", "alias", "arc", "audit", "policies", "run", "runs", "trials", "whoami"):
+    for module in (
+        "adapt",
+        "adapters",
+        "alias",
+        "arc",
+        "audit",
+        "policies",
+        "report",
+        "run",
+        "runs",
+        "trials",
+        "whoami",
+    ):
         if hasattr(sys.modules[f"seal_cli.commands.{module}"], "connect"):
             monkeypatch.setattr(f"seal_cli.commands.{module}.connect", lambda *_: FakeClient())
     return tmp_path

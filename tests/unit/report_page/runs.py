@@ -59,6 +59,11 @@ class FakeClient:
         )  # fmt: skip
         self.found = self._report()
 
+    def __enter__(self) -> FakeClient:
+        return self
+
+    def __exit__(self, *_: object) -> None: ...
+
     def _trial(self, number: int) -> Trial:
         draw = self._random
         baseline, accuracy = draw.randint(0, 2) / 5, draw.randint(0, 5) / 5
@@ -144,7 +149,7 @@ class FakeClient:
                 accepted=9,
                 device_seconds_per_point=21.7,
             ),
-            round_costs={number: Cost(stages={"train": Usage(train_tokens=100, device_seconds=3)}) for number in (0, 1)},
+            round_costs=dict.fromkeys((0, 1), Cost(stages={"train": Usage(train_tokens=100, device_seconds=3)})),
             continual=Continual(
                 contexts=self.contexts,
                 matrix=tuple(matrix),
