@@ -50,14 +50,18 @@ class _Axis:
 
     def ticks(self) -> list[float]:
         """About five round values."""
-        rough = (self.high - self.low) / 5
-        size = 10 ** floor(log10(rough))
-        step = next(step for step in (size, 2 * size, 5 * size, 10 * size) if step >= rough * 0.999)
+        step = self._step
         return [i * step for i in range(ceil(self.low / step - 1e-9), floor(self.high / step + 1e-9) + 1)]
 
     def label(self, value: float) -> str:
-        digits = 2 if self.high - self.low <= 0.5 else 1
-        return f"{value + 0.0:.{digits}f}".replace("-0.00", "0.00").replace("-0.0", "0.0")
+        digits = max(1, -floor(log10(self._step)))
+        return f"{round(value, digits) + 0.0:.{digits}f}"  # + 0.0: no "-0.0"
+
+    @property
+    def _step(self) -> float:
+        rough = (self.high - self.low) / 5
+        size = 10 ** floor(log10(rough))
+        return next(step for step in (size, 2 * size, 5 * size, 10 * size) if step >= rough * 0.999)
 
 
 def interval(estimate: Estimate, reference: float | None) -> Markup:

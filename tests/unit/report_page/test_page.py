@@ -22,7 +22,7 @@ from sealkit.client import SealClient
 from sealkit.config import RunConfig, parse_config
 from sealkit.errors import ConfigOutdated, UnknownAlias, UnknownRun
 from sealkit.names import NOT_SHOWN
-from sealkit.report_page import page
+from sealkit.report_page import charts, page
 from sealkit.report_page.charts import Point, front
 from sealkit.report_page.collect import Collected, collect, run_of, whole_trial
 from sealkit.report_page.toml import toml_of
@@ -186,6 +186,13 @@ def test_texts_have_contrast_in_light_dark_and_print() -> None:
                 if (light + 0.05) / (dark + 0.05) < 4.5:
                     faults.append((number, ink, paper, (light + 0.05) / (dark + 0.05)))
     assert faults == []
+
+
+def test_an_axis_has_round_numbers_with_their_signs() -> None:
+    points = [Point(x, y, "") for x, y in ((-0.02, -0.3), (0.02, 1.0))]
+    labels = re.findall(r'text-anchor="(middle|end)">(-?[\d.]+)<', charts.scatter(points, "x", "y", ""))
+    assert [text for anchor, text in labels if anchor == "middle"] == ["-0.04", "-0.02", "0.00", "0.02", "0.04"]
+    assert [text for anchor, text in labels if anchor == "end"] == ["0.0", "0.5", "1.0"]
 
 
 def test_nothing_beats_the_front() -> None:
