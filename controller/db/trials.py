@@ -16,7 +16,7 @@ from controller.db.leases import RunLease, hold, unheld
 from controller.db.pages import Page, key_of, size_of, token_after
 from controller.db.tables import now, rounds, runs, trials
 from sealkit.errors import UnknownRun, UnknownTrial
-from sealkit.names import parent_of_trials, run_name, trial_name
+from sealkit.names import id_of, parent_of_trials, run_id_of, run_name, trial_name
 from sealkit.resources import Editor, RunState, Trial, TrialPhase, TrialState
 from sealkit.types import Usage, Value, Verdict
 
@@ -41,6 +41,20 @@ class Plan(Value):
     index: int
     policy: str
     target_characters: int | None = None
+
+    @classmethod
+    def of(cls, trial: Trial) -> Plan:
+        """The fields of a trial's plan that its seeds derive from."""
+        return cls(
+            run_id=run_id_of(trial.name),
+            round=trial.round,
+            trial_id=id_of(trial.name),
+            phase=trial.phase,
+            editor=trial.editor,
+            context_id=trial.context_id,
+            index=trial.index,
+            policy=trial.policy,
+        )
 
     @property
     def name(self) -> str:

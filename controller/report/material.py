@@ -17,7 +17,7 @@ from controller.rules.seeds import inner_seed
 from controller.rules.setup import Setup, make_setup, retention_query
 from sealkit.domains.base import Context, Rejected, spec_of, study_of
 from sealkit.errors import NotReproducible
-from sealkit.names import id_of, run_id_of
+from sealkit.names import run_id_of
 from sealkit.resources import Editor, Trial, TrialMaterial
 from sealkit.types import Query, TrainingExample
 
@@ -92,17 +92,7 @@ def _inner_seed(stored: StoredMaterial) -> int:
         manifest = None
     if manifest is not None:
         return manifest.instructions.inner_seed
-    plan = Plan(
-        run_id=stored.plan.run_id,
-        round=trial.round,
-        trial_id=id_of(trial.name),
-        phase=trial.phase,
-        editor=trial.editor,
-        context_id=trial.context_id,
-        index=trial.index,
-        policy=trial.policy,
-    )
-    return inner_seed(stored.plan.config.seed, plan)
+    return inner_seed(stored.plan.config.seed, Plan.of(trial))
 
 
 def _bare(query: Query) -> Query:
@@ -111,7 +101,8 @@ def _bare(query: Query) -> Query:
 
 def _first(examples: Sequence[TrainingExample]) -> tuple[TrainingExample, ...]:
     """The first examples, up to the limit of characters; at least one."""
-    taken, characters = [], 0
+    taken: list[TrainingExample] = []
+    characters = 0
     for example in examples:
         prompts = [prompt for prompt in (example.prompt, example.teacher_prompt) if prompt]
         characters += len(example.text) + sum(len(prompt.system) + len(prompt.user) for prompt in prompts)

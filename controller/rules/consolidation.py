@@ -10,7 +10,6 @@ from controller.rules.setup import Setup
 from sealkit import limits
 from sealkit.domains.base import Context, spec_of
 from sealkit.errors import LimitExceeded
-from sealkit.names import id_of
 from sealkit.resources import Trial
 from sealkit.types import TrainingSpec, seed_of
 
@@ -31,7 +30,7 @@ def consolidated(setup: Setup, contexts: Sequence[Context], kept: Sequence[Trial
             by_id[trial.context_id],
             trial.completion,
             trial.teacher_answers,
-            inner_seed(setup.config.seed, _plan(setup, trial)),
+            inner_seed(setup.config.seed, Plan.of(trial)),
         ).examples
     ]
     if len(examples) > limits.EXAMPLES:
@@ -50,18 +49,4 @@ def consolidated(setup: Setup, contexts: Sequence[Context], kept: Sequence[Trial
             append_eos=inner.append_eos,
             seed=seed_of(setup.config.seed, "consolidation", t),
         )
-    )
-
-
-def _plan(setup: Setup, trial: Trial) -> Plan:
-    """The fields of the trial's plan that its seed derives from."""
-    return Plan(
-        run_id=setup.run_id,
-        round=trial.round,
-        trial_id=id_of(trial.name),
-        phase=trial.phase,
-        editor=trial.editor,
-        context_id=trial.context_id,
-        index=trial.index,
-        policy=trial.policy,
     )

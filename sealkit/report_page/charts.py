@@ -60,7 +60,7 @@ class _Axis:
     @property
     def _step(self) -> float:
         rough = (self.high - self.low) / 5
-        size = 10 ** floor(log10(rough))
+        size = 10.0 ** floor(log10(rough))
         return next(step for step in (size, 2 * size, 5 * size, 10 * size) if step >= rough * 0.999)
 
 
