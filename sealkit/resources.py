@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import Field
 
-from sealkit.types import AdapterRef, Divergence, Retention, Usage, Value, Verdict
+from sealkit.types import AdapterRef, AnswerDelta, AnswerEnd, Divergence, Retention, Usage, Value, Verdict
 
 
 class RunState(StrEnum):
@@ -182,6 +182,28 @@ class Alias(Value):
     policy: str
     history: tuple[AliasChange, ...] = ()
     tenant: str = ""
+
+
+class AnswerBegun(Value):
+    """Who answers: the alias that was asked and the policy that it pointed to, with the digest of its adapter. All
+    empty: the base model."""
+
+    alias: str = ""
+    policy: str = ""
+    adapter: str = ""
+
+
+AnswerUpdate = AnswerBegun | AnswerDelta | AnswerEnd
+"""An answer's stream: one AnswerBegun, any number of AnswerDelta, one AnswerEnd."""
+
+
+class Answer(Value):
+    """A whole answer, and who gave it."""
+
+    begun: AnswerBegun
+    text: str
+    reasoning: str = ""
+    end: AnswerEnd
 
 
 class RunStateChanged(Value):

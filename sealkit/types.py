@@ -322,6 +322,21 @@ class Usage(Value):
         return Usage(**{name: getattr(self, name) + getattr(other, name) for name in Usage.model_fields})
 
 
+class AnswerDelta(Value):
+    """The next piece of an answer, as it is sampled; the pieces together are the answer."""
+
+    text: str = ""
+    reasoning: str = ""
+    """More of what the model writes before the text, if it reasons."""
+
+
+class AnswerEnd(Value):
+    """The end of an answer."""
+
+    finish_reason: FinishReason
+    usage: Usage = Usage()
+
+
 class Completion(Value):
     """One sampled self-edit text of a context's group."""
 

@@ -14,11 +14,15 @@ from typing import Any, Generic, TypeVar
 from google.protobuf.struct_pb2 import Struct
 from seal.controller.v1 import controller_pb2 as pb2
 from seal.controller.v1 import resources_pb2 as pb2_resources
+from seal.type.v1 import text_pb2
 
 from sealkit.config import RunConfig
-from sealkit.errors import Unavailable
+from sealkit.errors import InvalidInput, Unavailable
 from sealkit.resources import (
     Alias,
+    Answer,
+    AnswerBegun,
+    AnswerUpdate,
     AuditEntry,
     Budget,
     CallerInfo,
@@ -35,6 +39,7 @@ from sealkit.resources import (
 )
 from sealkit.rpc.mapping import enum_to_pb, from_pb, to_pb
 from sealkit.rpc.struct import struct_to_pb
+from sealkit.types import AnswerDelta, AnswerEnd, Prompt, Sampling
 
 T = TypeVar("T")
 
@@ -188,6 +193,54 @@ def list_aliases(token: str) -> Call[Page[Alias]]:
 def roll_back_alias(name: str, reason: str, request_id: str | None) -> Call[Alias]:
     request = pb2.RollBackAliasRequest(name=name, reason=reason, request_id=request_id or uuid.uuid4().hex)
     return Call("RollBackAlias", request, _alias)
+
+
+def answer_request(alias: str, prompt: Prompt | str, sampling: Sampling) -> pb2.AnswerRequest:
+    """`alias`: `aliases/{id}`, or empty for the base model. Raises InvalidInput on text that is not UTF-8."""
+    asked = prompt if isinstance(prompt, Prompt) else Prompt(user=prompt)
+    try:
+        return pb2.AnswerRequest(
+            alias=alias, prompt=to_pb(asked, text_pb2.Prompt), sampling=to_pb(sampling, text_pb2.Sampling)
+        )
+    except UnicodeEncodeError as error:
+        raise InvalidInput(f"the prompt contains half a surrogate pair, which is not a character: {error}") from error
+
+
+def answer_update(response: pb2.AnswerResponse) -> AnswerUpdate:
+    """A message of an answer's stream. Raises InvalidInput on a kind that this version does not know."""
+    match response.WhichOneof("update"):
+        case "begun":
+            return from_pb(response.begun, AnswerBegun)
+        case "delta":
+            return from_pb(response.delta, AnswerDelta)
+        case "end":
+            return from_pb(response.end, AnswerEnd)
+    raise InvalidInput("an answer holds an update that this version of the suite does not know; update it")
+
+
+class Gathered:
+    """Gathers the updates of a stream into the whole answer."""
+
+    def __init__(self) -> None:
+        self._begun, self._text, self._reasoning = AnswerBegun(), "", ""
+        self._end: AnswerEnd | None = None
+
+    def add(self, update: AnswerUpdate) -> None:
+        match update:
+            case AnswerBegun():
+                self._begun = update
+            case AnswerDelta():
+                self._text += update.text
+                self._reasoning += update.reasoning
+            case AnswerEnd():
+                self._end = update
+
+    @property
+    def answer(self) -> Answer:
+        """The answer. Raises Unavailable if the stream was closed before its end."""
+        if self._end is None:
+            raise Unavailable("the controller ended an answer in the middle; ask again")
+        return Answer(begun=self._begun, text=self._text, reasoning=self._reasoning, end=self._end)
 
 
 def get_caller() -> Call[CallerInfo]:

@@ -44,7 +44,7 @@ class DecodeLoop:
         return self._ready
 
     def submit(self, row: Row) -> Future[Row]:
-        """Queues a row. Cancelling the future frees it. Raises QueueFull, and Unavailable after `close`."""
+        """Queues a row, a watched one before all others. Cancelling the future frees it. Raises QueueFull, and Unavailable after `close`."""
         with self._changed:
             if self._refusal is not None:
                 raise self._refusal
@@ -52,7 +52,10 @@ class DecodeLoop:
                 raise self._full()
             future: Future[Row] = Future()
             self._futures[row] = future
-            self._waiting.append(row)
+            if row.on_token is None:
+                self._waiting.append(row)
+            else:
+                self._waiting.insert(sum(other.on_token is not None for other in self._waiting), row)
             self._changed.notify()
         return future
 
@@ -124,6 +127,9 @@ class DecodeLoop:
         left = engine.admit(joining) if joining else []
         if engine.running:
             left += engine.step()
+        for row in engine.running:
+            if (on_token := row.on_token) is not None:  # a caller that leaves removes it at any moment
+                on_token(len(row.tokens))
         self._settle(left)
 
     def _run_errand(self, engine: Engine) -> None:
