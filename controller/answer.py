@@ -51,9 +51,7 @@ class Answers:
             metered.close()
             await self._charge(scope.home, metered.device_seconds)
 
-    async def _of(
-        self, version: Version, prompt: Prompt, sampling: Sampling
-    ) -> AsyncGenerator[AnswerUpdate, None]:
+    async def _of(self, version: Version, prompt: Prompt, sampling: Sampling) -> AsyncGenerator[AnswerUpdate, None]:
         begun: AnswerBegun | None = version.begun
         asked = self._evaluator.answer(version.policy, prompt, sampling, base_model=version.base_model)
         async with aclosing(asked) as updates:
@@ -91,8 +89,8 @@ class _Meter:
 
     @property
     def device_seconds(self) -> float:
-        """As the evaluator counted them. Of an answer that was cut off, the time since its first piece, which is at least
-        its share of the device."""
+        """As the evaluator counted them. Of an answer that was cut off, the time since its first piece, which is at
+        least its share of the device."""
         if self._end is not None:
             return self._end.usage.device_seconds
         return 0.0 if self._first is None else time.perf_counter() - self._first

@@ -22,13 +22,13 @@ from typing import Any, Self, TypeVar
 
 from seal.controller.v1 import controller_pb2_grpc
 
+from sealkit.answers import Answer, Gathered
 from sealkit.callers import reads
 from sealkit.config import RunConfig
 from sealkit.errors import Unavailable
 from sealkit.observability import tracing
 from sealkit.resources import (
     Alias,
-    Answer,
     AnswerUpdate,
     AuditEntry,
     Budget,
@@ -45,7 +45,7 @@ from sealkit.resources import (
 from sealkit.rpc import controller_calls as calls
 from sealkit.rpc.authority import TENANT_KEY
 from sealkit.rpc.channel import open_channel, open_sync_channel
-from sealkit.rpc.controller_calls import Call, Gathered, Page, Watch
+from sealkit.rpc.controller_calls import Call, Page, Watch
 from sealkit.rpc.correlation import to_metadata
 from sealkit.rpc.status import rpc_errors
 from sealkit.rpc.tls import Identity
@@ -69,9 +69,9 @@ def _span(call: Call[T]) -> AbstractContextManager[str]:
 class _Client:
     """The state of both clients.
 
-    `timeout` is the deadline of a call in seconds, `answer_seconds` that of a whole answer. A watcher whose stream breaks tries to reconnect for
-    `reconnect_seconds` before it raises Unavailable. `identity`: TLS, with a client certificate or a bearer `token`.
-    `tenant`: for an admin, the one to act for.
+    `timeout` is the deadline of a call in seconds, `answer_seconds` that of a whole answer. A watcher whose stream
+    breaks tries to reconnect for `reconnect_seconds` before it raises Unavailable. `identity`: TLS, with a client
+    certificate or a bearer `token`. `tenant`: for an admin, the one to act for.
     """
 
     def __init__(

@@ -197,15 +197,6 @@ AnswerUpdate = AnswerBegun | AnswerDelta | AnswerEnd
 """An answer's stream: one AnswerBegun, any number of AnswerDelta, one AnswerEnd."""
 
 
-class Answer(Value):
-    """A whole answer, and who gave it."""
-
-    begun: AnswerBegun
-    text: str
-    reasoning: str = ""
-    end: AnswerEnd
-
-
 class RunStateChanged(Value):
     state: RunState
     error: Fault | None = None

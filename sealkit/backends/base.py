@@ -8,7 +8,6 @@ from typing import Protocol
 from sealkit.reasoning import Said
 from sealkit.types import AdapterRef, FinishReason, ModelInfo, Policy, Prompt, Sampling, Usage, Value
 
-
 OnText = Callable[[Said], None]
 """Takes the next piece of a completion, in the order in which they are sampled."""
 

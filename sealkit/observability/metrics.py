@@ -55,10 +55,15 @@ LATE_RESULTS = Counter(
 DELIVERIES = Counter("seal_deliveries_total", "Entries delivered to a worker.", ("kind",))
 """`kind`: first, or again (its worker died or handed it back)."""
 ANSWER_REQUESTS = Counter(
-    "seal_answer_requests_total", "Answers that were asked for, by result: OK or an error's reason.", ("model", "result")
+    "seal_answer_requests_total",
+    "Answers that were asked for, by result: OK or an error's reason.",
+    ("model", "result"),
 )
 ANSWER_FIRST_SECONDS = Histogram(
-    "seal_answer_first_seconds", "Seconds from a request to the first piece of its answer.", ("model",), buckets=_SECONDS
+    "seal_answer_first_seconds",
+    "Seconds from a request to the first piece of its answer.",
+    ("model",),
+    buckets=_SECONDS,
 )
 ANSWER_SECONDS = Histogram(
     "seal_answer_seconds", "Seconds from a request to the end of its answer.", ("model",), buckets=_SECONDS

@@ -20,7 +20,6 @@ from sealkit.config import RunConfig
 from sealkit.errors import InvalidInput, Unavailable
 from sealkit.resources import (
     Alias,
-    Answer,
     AnswerBegun,
     AnswerUpdate,
     AuditEntry,
@@ -216,31 +215,6 @@ def answer_update(response: pb2.AnswerResponse) -> AnswerUpdate:
         case "end":
             return from_pb(response.end, AnswerEnd)
     raise InvalidInput("an answer holds an update that this version of the suite does not know; update it")
-
-
-class Gathered:
-    """Gathers the updates of a stream into the whole answer."""
-
-    def __init__(self) -> None:
-        self._begun, self._text, self._reasoning = AnswerBegun(), "", ""
-        self._end: AnswerEnd | None = None
-
-    def add(self, update: AnswerUpdate) -> None:
-        match update:
-            case AnswerBegun():
-                self._begun = update
-            case AnswerDelta():
-                self._text += update.text
-                self._reasoning += update.reasoning
-            case AnswerEnd():
-                self._end = update
-
-    @property
-    def answer(self) -> Answer:
-        """The answer. Raises Unavailable if the stream was closed before its end."""
-        if self._end is None:
-            raise Unavailable("the controller ended an answer in the middle; ask again")
-        return Answer(begun=self._begun, text=self._text, reasoning=self._reasoning, end=self._end)
 
 
 def get_caller() -> Call[CallerInfo]:

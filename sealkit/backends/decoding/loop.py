@@ -44,7 +44,8 @@ class DecodeLoop:
         return self._ready
 
     def submit(self, row: Row) -> Future[Row]:
-        """Queues a row, a watched one before all others. Cancelling the future frees it. Raises QueueFull, and Unavailable after `close`."""
+        """Queues a row, a watched one before all others. Cancelling the future frees it. Raises QueueFull, and
+        Unavailable after `close`."""
         with self._changed:
             if self._refusal is not None:
                 raise self._refusal
