@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import socket
 import ssl
 from collections.abc import Iterator
@@ -47,8 +48,8 @@ class Gateway:
             access_log=False,
             server_header=False,
             proxy_headers=False,
-            timeout_keep_alive=int(settings.idle_seconds),
-            timeout_graceful_shutdown=int(settings.grace_seconds),
+            timeout_keep_alive=math.ceil(settings.idle_seconds),
+            timeout_graceful_shutdown=math.ceil(settings.grace_seconds),
             ssl_certfile=_certificate(self._identity),
             ssl_keyfile=str(self._identity.key) if self._identity else None,
         )

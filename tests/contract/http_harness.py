@@ -25,7 +25,7 @@ TLS = ("ca.crt", "tls.crt", "tls.key")
 
 @dataclass
 class Script:
-    """What the evaluators do. The piece `held` of an answer is announced by `reached`, and waits for `released`; a piece
+    """What the evaluators do. The piece `held` of an answer is announced by `reached` and waits for `released`; a piece
     or a call in `faults` raises."""
 
     held: str = ""

@@ -82,7 +82,7 @@ async def test_what_changes_no_answer_is_ignored(service: Served) -> None:
     body = chat(
         user="u", metadata={"k": "v"}, store=False, service_tier="auto", presence_penalty=0, tools=[], logprobs=False,
         n=1, parallel_tool_calls=True, tool_choice="none", response_format={"type": "text"}, stop=None,
-        messages=[USER, {"role": "assistant", "content": "x", "tool_calls": None, "refusal": None, "audio": None}, USER],
+        messages=[USER, {"role": "assistant", "content": "x", "tool_calls": None, "audio": None}, USER],
     )  # fmt: skip
     async with service.http() as http:
         assert (await http.post(CHAT, json=body)).status_code == 200

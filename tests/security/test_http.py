@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest_asyncio
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.errors import ApiError
@@ -17,7 +17,7 @@ from sealkit.types import Prompt, Sampling
 from tests.contract.http_harness import Served, served
 from tests.contract.tenants_harness import furnish
 from tests.records import new_record
-from tests.security.fuzzing import EXAMPLES
+from tests.security.fuzzing import examples
 
 CHAT = "/v1/chat/completions"
 QUESTION = {"model": "base", "messages": [{"role": "user", "content": "Which river?"}]}
@@ -28,8 +28,13 @@ async def service(tmp_path: Path) -> AsyncIterator[Served]:
     database = new_record(tmp_path)
     await furnish(database, "", alias="notes")
     await database.close()
-    limits = {"max_body_bytes": 2000, "idle_seconds": 0.3, "max_requests": 3, "max_connections": 8}
-    async with served(tmp_path, **limits) as made:
+    async with served(tmp_path, max_body_bytes=2000, max_requests=3, max_connections=8) as made:
+        yield made
+
+
+@pytest_asyncio.fixture
+async def impatient(tmp_path: Path) -> AsyncIterator[Served]:
+    async with served(tmp_path, idle_seconds=0.3) as made:
         yield made
 
 
@@ -50,23 +55,23 @@ async def test_a_large_body_is_refused_before_it_is_read(service: Served) -> Non
             assert (got.status_code, got.json()["error"]["code"]) == (413, "request_too_large")
 
 
-async def test_a_body_that_does_not_come_is_not_waited_for(service: Served) -> None:
-    reader, writer = await asyncio.open_connection("127.0.0.1", port_of(service))
+async def test_a_body_that_does_not_come_is_not_waited_for(impatient: Served) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port_of(impatient))
     head = f"POST {CHAT} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{{"
     writer.write(head.encode())
     assert (await asyncio.wait_for(reader.read(), 10)).startswith(b"HTTP/1.1 408")
     writer.close()
 
 
-async def test_a_silent_or_slow_connection_is_closed(service: Served) -> None:
-    silent, first = await asyncio.open_connection("127.0.0.1", port_of(service))
-    slow, second = await asyncio.open_connection("127.0.0.1", port_of(service))
+async def test_a_silent_or_slow_connection_is_closed(impatient: Served) -> None:
+    silent, first = await asyncio.open_connection("127.0.0.1", port_of(impatient))
+    slow, second = await asyncio.open_connection("127.0.0.1", port_of(impatient))
     second.write(b"GET /healthz HTTP/1.1\r\nHost: loc")
     assert await asyncio.wait_for(silent.read(), 10) == b""
     assert await asyncio.wait_for(slow.read(), 10) == b""
     first.close()
     second.close()
-    async with service.http() as http:
+    async with impatient.http() as http:
         assert (await http.get("/healthz")).status_code == 200
 
 
@@ -110,18 +115,20 @@ JSON = st.recursive(
 MESSAGE = st.fixed_dictionaries(
     {"role": st.sampled_from(["system", "developer", "user", "assistant", "tool"]) | JSON, "content": st.text() | JSON}
 )
-FIELDS = {name: JSON for kind in (ChatRequest, CompletionRequest) for name in kind.model_fields}
-BODIES = st.fixed_dictionaries(
-    {}, optional=FIELDS | {"messages": st.lists(MESSAGE, max_size=6) | JSON, "model": st.text(max_size=5) | JSON}
-) | st.fixed_dictionaries({"model": st.just("base"), "messages": st.lists(MESSAGE, max_size=6)})
+FIELDS = sorted({*ChatRequest.model_fields, *CompletionRequest.model_fields})
+BODIES = st.builds(
+    lambda known, more: {**known, **more},
+    st.fixed_dictionaries({"model": st.just("base"), "messages": st.lists(MESSAGE, max_size=6), "prompt": JSON}),
+    st.dictionaries(st.sampled_from(FIELDS), JSON, max_size=3),
+)
 
 
+@examples(150)
 @given(BODIES)
-@settings(max_examples=EXAMPLES)
-def test_any_body_is_a_request_or_refused(body: object) -> None:
+def test_any_body_is_a_request_or_refused(body: dict[str, object]) -> None:
     for kind in (ChatRequest, CompletionRequest):
         try:
-            asked = kind.model_validate_json(json.dumps(body))
+            asked = kind.model_validate_json(json.dumps({key: body[key] for key in body if key in kind.model_fields}))
             prompts, sampling = asked.prompts, asked.sampling(100)
         except (ValueError, ApiError):
             continue
