@@ -116,7 +116,7 @@ class Gateway:
 async def serve(settings: GatewaySettings) -> None:
     """Runs the service until SIGTERM or SIGINT, then drains it. Raises what `Gateway` raises."""
     gateway = Gateway(settings)
-    with stop_signal() as stop, metrics_served(settings.metrics_listen):
+    with stop_signal(settings.stack_file) as stop, metrics_served(settings.metrics_listen):
         await gateway.start()
         working, stopping = asyncio.ensure_future(gateway.work()), asyncio.ensure_future(stop.wait())
         try:

@@ -9,6 +9,7 @@ import signal
 import sys
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import prometheus_client
@@ -19,6 +20,7 @@ from sealkit.errors import SealError, Unavailable
 from sealkit.observability.logs import configure_logging
 from sealkit.observability.start import TracingSettings, start_tracing
 from sealkit.rpc.settings import ProcessSettings, explain
+from sealkit.stack_file import end_valkey, unlisted
 
 log = structlog.get_logger(__name__)
 
@@ -65,14 +67,17 @@ def run_program(prepare: Callable[[], Program]) -> int:
 
 
 @contextmanager
-def stop_signal() -> Iterator[asyncio.Event]:
-    """An event that SIGTERM and SIGINT set; a second signal ends the process at once."""
+def stop_signal(stack_file: str) -> Iterator[asyncio.Event]:
+    """An event that SIGTERM and SIGINT set, and the end of the stack with this state file, if any. A second signal ends
+    the process at once."""
     stop, loop = asyncio.Event(), asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, _on_signal, number, stop)
+    watching = loop.create_task(_stop_with_stack(stack_file, stop))
     try:
         yield stop
     finally:
+        watching.cancel()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.remove_signal_handler(number)
 
@@ -82,6 +87,15 @@ def _on_signal(number: signal.Signals, stop: asyncio.Event) -> None:
         os._exit(128 + number)
     log.info("stopping", signal=number.name)
     stop.set()
+
+
+async def _stop_with_stack(file: str, stop: asyncio.Event) -> None:
+    if not file:
+        return
+    last = await unlisted(Path(file))
+    log.error("stopping: the stack's state file no longer lists this process", file=file)
+    stop.set()
+    end_valkey(last)
 
 
 @contextmanager

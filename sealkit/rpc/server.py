@@ -142,13 +142,14 @@ class GrpcServer:
 
 
 async def serve(service: Service, settings: ServerSettings) -> None:
-    """Runs the service until SIGTERM or SIGINT, then drains it; a second signal ends the process at once.
+    """Runs the service until SIGTERM or SIGINT, then drains it; a second signal ends the process at once. A process of
+    the embedded stack also ends once the stack's state file no longer lists it.
 
     Raises what `service.start` raises, Unavailable if a port cannot be bound, and ServiceDied if the service's
     background work ended: it is drained first, so that health reports NOT_SERVING and a supervisor restarts it.
     """
     server = GrpcServer(service, settings)
-    with stop_signal() as stop, metrics_served(settings.metrics_listen):
+    with stop_signal(settings.stack_file) as stop, metrics_served(settings.metrics_listen):
         try:
             await server.listen()
             await _start_until(server, stop)

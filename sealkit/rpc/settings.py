@@ -65,6 +65,8 @@ class ProcessSettings(BaseSettings):
     tls_key: str = ""
     plaintext: bool = False
     """Whether to listen without TLS on an address that other machines reach: anyone there is then an admin."""
+    stack_file: str = ""
+    """State file of the embedded stack (set by `seal up`): the process ends once the file no longer lists it."""
 
     @property
     def local(self) -> bool:
