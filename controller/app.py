@@ -54,7 +54,7 @@ class App:
         self._with_worker = worker
         self._stop = stop
         self._database = Database(settings.database_url)
-        options = (settings.domain_plugins, settings.editors, lambda: self.authority.quotas)
+        options = (settings.domain_plugins, settings.editors, lambda: self.authority.quotas, settings.max_dataset_mib)
         # Not the worker's client: a full evaluator makes a worker start fewer trials, but not because of answers.
         evaluator = services.evaluator if services else EvaluatorClient(settings.evaluator, **self._client_options())
         self._evaluator = evaluator if api else None

@@ -21,6 +21,7 @@ from pydantic_core import ErrorDetails
 
 from sealkit import limits
 from sealkit.errors import ConfigOutdated, InvalidConfig
+from sealkit.names import check_name
 from sealkit.types import (
     TEMPLATE_PARAMETERS,
     Anchoring,
@@ -315,7 +316,7 @@ class HeldOutConfig(Section):
 class RunConfig(Section):
     """A whole run."""
 
-    name: str = Field("run", max_length=limits.NAME_CHARACTERS)
+    name: Annotated[str, AfterValidator(check_name)] = Field("run", max_length=limits.NAME_CHARACTERS)
     """Prefix of the run's resource name."""
     task: Literal["rest_em", "adapt"] = "rest_em"
     """`rest_em` trains the policy to write better self-edits; `adapt` learns the train contexts in sequence."""

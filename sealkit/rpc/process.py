@@ -21,6 +21,7 @@ from sealkit.observability.logs import configure_logging
 from sealkit.observability.start import TracingSettings, start_tracing
 from sealkit.rpc.settings import ProcessSettings, explain
 from sealkit.stack_file import end_valkey, unlisted
+from sealkit.variables import misspelt
 
 log = structlog.get_logger(__name__)
 
@@ -51,6 +52,8 @@ def run_program(prepare: Callable[[], Program]) -> int:
         return 1
     name = program.name
     configure_logging(name, program.settings.log_level, program.settings.log_format)
+    for variable, nearest in misspelt(os.environ):
+        log.warning("not a setting", variable=variable, nearest=nearest)
     try:
         stop_tracing = start_tracing(name, traces)
         try:
