@@ -17,18 +17,18 @@ class Answer(Value):
 
 
 class Gathered:
-    """Gathers the updates of a stream into the whole answer."""
+    """Gathers the updates of a stream into the whole answer. `begun`, `text`: what there is so far."""
 
     def __init__(self) -> None:
-        self._begun, self._text, self._reasoning = AnswerBegun(), "", ""
+        self.begun, self.text, self._reasoning = AnswerBegun(), "", ""
         self._end: AnswerEnd | None = None
 
     def add(self, update: AnswerUpdate) -> None:
         match update:
             case AnswerBegun():
-                self._begun = update
+                self.begun = update
             case AnswerDelta():
-                self._text += update.text
+                self.text += update.text
                 self._reasoning += update.reasoning
             case AnswerEnd():
                 self._end = update
@@ -38,4 +38,4 @@ class Gathered:
         """The answer. Raises Unavailable if the stream was closed before its end."""
         if self._end is None:
             raise Unavailable("the controller ended an answer in the middle; ask again")
-        return Answer(begun=self._begun, text=self._text, reasoning=self._reasoning, end=self._end)
+        return Answer(begun=self.begun, text=self.text, reasoning=self._reasoning, end=self._end)
