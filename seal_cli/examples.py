@@ -57,7 +57,7 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
     "ask": (
         "seal ask production 'What is the river called?'",
         "seal ask production 'What is the river called?' --compare",
-        "seal ask base --json < question.txt | jq -r .text",
+        "cat question.txt | seal ask base --json | jq -r .text",
     ),
     "audit": ("seal audit list --resource runs/demo-1a2b3c4d",),
     "audit list": ("seal audit list --limit 10", "seal audit list --resource aliases/production --json"),

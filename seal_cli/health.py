@@ -9,7 +9,7 @@ from urllib.request import HTTPSHandler, ProxyHandler, build_opener
 
 from grpc_health.v1 import health_pb2
 
-from sealkit.errors import SealError
+from sealkit.errors import InvalidConfig, SealError
 from sealkit.rpc.channel import open_sync_channel
 from sealkit.rpc.status import rpc_errors
 from sealkit.rpc.tls import Identity
@@ -42,6 +42,8 @@ def is_serving(address: str, service: str = "", timeout: float = 1.0, *, identit
 
 
 def _not_healthy(address: str, timeout: float, identity: Identity | None) -> str:
+    if identity is None and address.startswith("https://"):
+        raise InvalidConfig(f"{address} is asked over TLS, which needs the CA's file: set SEAL_TLS_CA")
     trust = [HTTPSHandler(context=ssl.create_default_context(cafile=str(identity.ca)))] if identity else []
     try:
         # No proxy: services are called directly, as gRPC's are.
