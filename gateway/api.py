@@ -103,7 +103,7 @@ class Api:
         if not (token.isascii() and token.isprintable()):
             token = ""
         if not token and self._settings.identity is not None:
-            message = "You didn't provide an API key: send your token as `Authorization: Bearer TOKEN`"
+            message = "no token came with the request; send yours as `Authorization: Bearer TOKEN`"
             raise ApiError(401, message, code="invalid_api_key")
         tenant = request.headers.get(TENANT_HEADER, "")
         if not (tenant.isascii() and tenant.isprintable()):

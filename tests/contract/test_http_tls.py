@@ -75,7 +75,7 @@ async def test_without_a_known_token_nobody_asks_not_even_as_the_service(service
         with pytest.raises(openai.AuthenticationError):
             await client.chat.completions.create(model="base", messages=QUESTION)
     async with service.http(verify=trust(pki)) as http:
-        for headers in ({}, {"authorization": "Basic eDp5"}, {"authorization": "Bearer "}):
+        for headers in ({}, {"authorization": "Basic eDp5"}, {"authorization": "Bearer"}):
             got = await http.get("/v1/models", headers=headers)
             assert (got.status_code, got.headers["www-authenticate"]) == (401, "Bearer")
         assert (await http.get("/healthz")).status_code == 200

@@ -223,8 +223,7 @@ def test_the_overlay_in_the_docs_builds_with_its_own_images_and_model(tmp_path: 
     manifests = [found for found in build(own) if "template" in found.get("spec", {})]
     images = {container(found)["image"] for found in manifests}
     assert {image for image in images if "seal-" in image} == {
-        f"registry.example/seal-{name}:0.1.0"
-        for name in ("controller", "gateway", "generator", "trainer", "evaluator")
+        f"registry.example/seal-{name}:0.1.0" for name in ("controller", "gateway", "generator", "trainer", "evaluator")
     }
     (job,) = [found for found in manifests if found["kind"] == "Job"]
     assert container(job)["args"][:3] == ["hf", "download", "Qwen/Qwen2.5-7B-Instruct"]

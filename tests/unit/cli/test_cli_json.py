@@ -96,7 +96,8 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "trials rerun": (TRIAL.name,), "policies list": (), "policies show": ("r-1",), "policies get": ("r-1",),
     "alias set": ("a", "r-1"), "alias show": ("a",), "alias list": (), "alias rollback": ("a",),
     "adapters list": (), "adapters verify": (), "adapters gc": (), "arc filter": ("run.toml",), "arc solved": ("r",),
-    "ask": ("a", "Which river?"), "audit list": (), "certs make": ("tls", "--name", "me"), "certs token": ("token",), "whoami": (),
+    "ask": ("a", "Which river?"), "audit list": (), "certs make": ("tls", "--name", "me"), "certs token": ("token",),
+    "whoami": (),
     "health": ("127.0.0.1:1",), "judge calibrate": ("--verdicts", "verdicts.jsonl", "--judge", "exact"),
     "doctor": (), "up": (), "fetch": (),
 }  # fmt: skip
