@@ -85,7 +85,7 @@ class Plain:
             if place == 0:
                 self._model = PeftModel.from_pretrained(self._model, at, adapter_name=name)
             else:
-                self._model.load_adapter(at, adapter_name=name)
+                self._model.load_adapter(str(at), adapter_name=name)
         self._model.eval()
 
     def serve(self, requests: Sequence[tuple[str, str]], tokens: int) -> Measured:
