@@ -87,7 +87,7 @@ class TransformersBackend:
 
     async def close(self) -> None:
         await asyncio.to_thread(self._loop.close)
-        self._rendering.shutdown(wait=False, cancel_futures=True)
+        self._rendering.shutdown(wait=False)  # rows that have just ended are still read
         self._loaded = self._adapters = None
 
     @property
