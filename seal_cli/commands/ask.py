@@ -45,7 +45,8 @@ def ask(
 
     text = _read(question)
     alias = "" if name == BASE else full_name("aliases", name)
-    asked = Prompt(user=text, system=system), Sampling(temperature=temperature, max_tokens=max_tokens, seed=seed)
+    message = _checked(system, "the system message")
+    asked = Prompt(user=text, system=message), Sampling(temperature=temperature, max_tokens=max_tokens, seed=seed)
     with connect(address, data) as client:
         if compare and alias:
             print_comparison(client, alias, *asked, as_json=as_json)
@@ -64,4 +65,13 @@ def _read(question: str) -> str:
         text = sys.stdin.read()
     if not text.strip():
         raise InvalidInput("the question is empty")
+    return _checked(text, "the question")
+
+
+def _checked(text: str, what: str) -> str:
+    """A text of the command line or of standard input, which may have bytes that are no characters."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise InvalidInput(f"{what} is not UTF-8 text") from error
     return text

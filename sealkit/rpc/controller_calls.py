@@ -13,6 +13,7 @@ from typing import Any, Generic, TypeVar
 
 from google.protobuf.message import Message
 from google.protobuf.struct_pb2 import Struct
+from pydantic import ValidationError
 from seal.controller.v1 import controller_pb2 as pb2
 from seal.controller.v1 import resources_pb2 as pb2_resources
 from seal.type.v1 import text_pb2
@@ -240,14 +241,15 @@ def roll_back_alias(name: str, reason: str, request_id: str | None) -> Call[Alia
 
 
 def answer_request(alias: str, prompt: Prompt | str, sampling: Sampling) -> pb2.AnswerRequest:
-    """`alias`: `aliases/{id}`, or empty for the base model. Raises InvalidInput on text that is not UTF-8."""
-    asked = prompt if isinstance(prompt, Prompt) else Prompt(user=prompt)
+    """`alias`: `aliases/{id}`, or empty for the base model. Raises InvalidInput on a text that is no prompt."""
     try:
-        return pb2.AnswerRequest(
-            alias=alias, prompt=to_pb(asked, text_pb2.Prompt), sampling=to_pb(sampling, text_pb2.Sampling)
-        )
-    except UnicodeEncodeError as error:
-        raise InvalidInput(f"the prompt contains half a surrogate pair, which is not a character: {error}") from error
+        asked = prompt if isinstance(prompt, Prompt) else Prompt(user=prompt)
+    except ValidationError as error:
+        why = error.errors(include_url=False)[0]["msg"]
+        raise InvalidInput(f"the prompt cannot be sent: {why}", fields=(("prompt.user", why),)) from error
+    return pb2.AnswerRequest(
+        alias=alias, prompt=to_pb(asked, text_pb2.Prompt), sampling=to_pb(sampling, text_pb2.Sampling)
+    )
 
 
 def answer_update(response: pb2.AnswerResponse) -> AnswerUpdate:

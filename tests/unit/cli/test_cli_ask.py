@@ -70,6 +70,7 @@ def test_base_is_the_base_model_and_the_question_may_come_on_standard_input(clie
     assert done.stdout.startswith("base says")
     assert client.asked[0][:2] == ("", Prompt(user="Which\nriver?"))
     assert ask("notes", input=" \n").exit_code == 2
+    assert ask("notes", "half \udc80").exit_code == 2
 
 
 def test_a_comparison_has_both_under_their_names(client: FakeClient) -> None:
