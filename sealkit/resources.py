@@ -12,7 +12,18 @@ from typing import Any
 
 from pydantic import Field
 
-from sealkit.types import AdapterRef, Divergence, Query, Retention, TrainingExample, Usage, Value, Verdict
+from sealkit.types import (
+    AdapterRef,
+    AnswerDelta,
+    AnswerEnd,
+    Divergence,
+    Query,
+    Retention,
+    TrainingExample,
+    Usage,
+    Value,
+    Verdict,
+)
 
 
 class RunState(StrEnum):
@@ -199,6 +210,19 @@ class Alias(Value):
     policy: str
     history: tuple[AliasChange, ...] = ()
     tenant: str = ""
+
+
+class AnswerBegun(Value):
+    """Who answers: the alias that was asked and the policy that it pointed to, with the digest of its adapter. All
+    empty: the base model."""
+
+    alias: str = ""
+    policy: str = ""
+    adapter: str = ""
+
+
+AnswerUpdate = AnswerBegun | AnswerDelta | AnswerEnd
+"""An answer's stream: one AnswerBegun, any number of AnswerDelta, one AnswerEnd."""
 
 
 class RunStateChanged(Value):

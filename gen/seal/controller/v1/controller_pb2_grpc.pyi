@@ -117,6 +117,14 @@ class ControllerServiceStub:
     """Points an alias to its previous policy. Errors: NOT_FOUND / UNKNOWN_ALIAS, FAILED_PRECONDITION /
     NOTHING_TO_ROLL_BACK.
     """
+    Answer: _grpc.UnaryStreamMultiCallable[_controller_pb2.AnswerRequest, _controller_pb2.AnswerResponse]
+    """Streams an answer of the policy that an alias points to now, or of the base model. The stream keeps that policy to
+    its end, wherever the alias is pointed meanwhile. Its device seconds count towards the tenant's quota. Cancelling
+    the call ends the decoding.
+    Errors: NOT_FOUND / UNKNOWN_ALIAS or ADAPTER_NOT_FOUND, INVALID_ARGUMENT (PROMPT_TOO_LONG), DATA_LOSS,
+    FAILED_PRECONDITION / MODEL_MISMATCH or UNSUPPORTED, RESOURCE_EXHAUSTED / QUEUE_FULL or QUOTA_EXCEEDED; UNAVAILABLE
+    if no evaluator answers, or if it dies in the middle of the stream.
+    """
     GetCaller: _grpc.UnaryUnaryMultiCallable[_controller_pb2.GetCallerRequest, _controller_pb2.GetCallerResponse]
     """The caller: name, role, tenant, quotas and their use."""
     ListAuditEntries: _grpc.UnaryUnaryMultiCallable[_controller_pb2.ListAuditEntriesRequest, _controller_pb2.ListAuditEntriesResponse]
@@ -212,6 +220,14 @@ class ControllerServiceAsyncStub(ControllerServiceStub):
     RollBackAlias: _aio.UnaryUnaryMultiCallable[_controller_pb2.RollBackAliasRequest, _controller_pb2.RollBackAliasResponse]  # type: ignore[assignment]
     """Points an alias to its previous policy. Errors: NOT_FOUND / UNKNOWN_ALIAS, FAILED_PRECONDITION /
     NOTHING_TO_ROLL_BACK.
+    """
+    Answer: _aio.UnaryStreamMultiCallable[_controller_pb2.AnswerRequest, _controller_pb2.AnswerResponse]  # type: ignore[assignment]
+    """Streams an answer of the policy that an alias points to now, or of the base model. The stream keeps that policy to
+    its end, wherever the alias is pointed meanwhile. Its device seconds count towards the tenant's quota. Cancelling
+    the call ends the decoding.
+    Errors: NOT_FOUND / UNKNOWN_ALIAS or ADAPTER_NOT_FOUND, INVALID_ARGUMENT (PROMPT_TOO_LONG), DATA_LOSS,
+    FAILED_PRECONDITION / MODEL_MISMATCH or UNSUPPORTED, RESOURCE_EXHAUSTED / QUEUE_FULL or QUOTA_EXCEEDED; UNAVAILABLE
+    if no evaluator answers, or if it dies in the middle of the stream.
     """
     GetCaller: _aio.UnaryUnaryMultiCallable[_controller_pb2.GetCallerRequest, _controller_pb2.GetCallerResponse]  # type: ignore[assignment]
     """The caller: name, role, tenant, quotas and their use."""
@@ -443,6 +459,20 @@ class ControllerServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_controller_pb2.RollBackAliasResponse, _abc.Awaitable[_controller_pb2.RollBackAliasResponse]]:
         """Points an alias to its previous policy. Errors: NOT_FOUND / UNKNOWN_ALIAS, FAILED_PRECONDITION /
         NOTHING_TO_ROLL_BACK.
+        """
+
+    @_abc_1.abstractmethod
+    def Answer(
+        self,
+        request: _controller_pb2.AnswerRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_controller_pb2.AnswerResponse], _abc.AsyncIterator[_controller_pb2.AnswerResponse]]:
+        """Streams an answer of the policy that an alias points to now, or of the base model. The stream keeps that policy to
+        its end, wherever the alias is pointed meanwhile. Its device seconds count towards the tenant's quota. Cancelling
+        the call ends the decoding.
+        Errors: NOT_FOUND / UNKNOWN_ALIAS or ADAPTER_NOT_FOUND, INVALID_ARGUMENT (PROMPT_TOO_LONG), DATA_LOSS,
+        FAILED_PRECONDITION / MODEL_MISMATCH or UNSUPPORTED, RESOURCE_EXHAUSTED / QUEUE_FULL or QUOTA_EXCEEDED; UNAVAILABLE
+        if no evaluator answers, or if it dies in the middle of the stream.
         """
 
     @_abc_1.abstractmethod
