@@ -24,7 +24,7 @@ from controller.answer import Answers
 from controller.db import aliases, audit, contexts, events, policies, quotas, reruns, runs, trials
 from controller.db.access import AccessScope, ChangeRequest
 from controller.db.database import Database
-from controller.db.rates import rates_for
+from controller.db.rates import rates_for, scored_like
 from controller.report.continual import with_continual
 from controller.report.estimate import estimate_run
 from controller.report.material import material_of, stored_material
@@ -217,7 +217,8 @@ class ControllerService(controller_pb2_grpc.ControllerServiceServicer):
         )
         new, contexts = await self._accepted(asked)
         rates = await self._database.read(rates_for, _scope(), new)
-        estimate = await asyncio.to_thread(estimate_run, new, contexts, rates, self._plugins)
+        scored = await self._database.read(scored_like, _scope(), new)
+        estimate = await asyncio.to_thread(estimate_run, new, contexts, rates, self._plugins, scored)
         return pb.EstimateRunResponse(estimate=to_pb(estimate, res.RunEstimate))
 
     async def _accepted(self, request: pb.CreateRunRequest) -> tuple[runs.NewRun, list[DomainContext]]:

@@ -237,7 +237,11 @@ def _lineage(collected: Collected) -> list[dict[str, Any]]:
     aliases: dict[str, list[str]] = {}
     for alias in collected.aliases:
         aliases.setdefault(alias.policy, []).append(alias.name)
-    gates = {GateState.PASSED: "passed the gate", GateState.REFUSED: "refused by the gate"}
+    gates = {
+        GateState.PASSED: "passed the gate",
+        GateState.REFUSED: "refused by the gate",
+        GateState.PENDING: "not yet compared",
+    }
     return [
         {
             "policy": policy,

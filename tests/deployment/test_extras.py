@@ -25,7 +25,7 @@ OPTIONAL = {
     "attr", "grpc_tools", "charset_normalizer", "PIL", "opentelemetry", "psutil", "sniffio", "xxhash", "zstandard"
 }  # fmt: skip
 """What others import only where it happens to be: attrs by rich, protoc by grpc, a Fortran reader by numpy, Pillow by
-transformers, OpenTelemetry and xxhash by redis, psutil by OpenTelemetry, sniffio by anyio, zstandard by HTTP clients."""
+transformers, OpenTelemetry and xxhash by redis, psutil by OpenTelemetry, sniffio by anyio, zstandard by httpx."""
 
 
 def imported(modules: list[str]) -> set[str]:

@@ -14,9 +14,11 @@ from sealkit.resources import (
     AliasChange,
     Continual,
     Cost,
+    CurvePoint,
     Estimate,
     GateState,
     PolicyVersion,
+    Power,
     ReportRow,
     Run,
     RunReport,
@@ -140,6 +142,14 @@ class FakeClient:
             f"{self.text if self.text is HOSTILE else ''}",
             usage=Usage(),
             wall_seconds=3725,
+            curve=(
+                CurvePoint(policy="policies/demo-1-0", accuracy=Estimate(mean=0.38, low=0.29, high=0.47, n=12)),
+                CurvePoint(
+                    policy="policies/demo-1-1", accuracy=Estimate(mean=0.49, low=0.4, high=0.58, n=12),
+                    gain=Estimate(mean=0.11, low=0.012, high=0.208, n=12), adopted=False, reason=self.text,
+                ),
+            ),
+            power=Power(contexts=12, samples=1, deviation=0.2, detectable=0.173, measured=True),
             cost=Cost(
                 stages={
                     "generate": Usage(completion_tokens=40_321, device_seconds=54.5),

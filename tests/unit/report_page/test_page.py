@@ -81,6 +81,7 @@ def test_the_numbers_are_those_of_the_json() -> None:
     wanted = [f"{e.mean:.3f} [{e.low:.3f}, {e.high:.3f}]" for e in estimates]
     wanted += [f"{e.mean:+.3f} [{e.low:+.3f}, {e.high:+.3f}]" for e in signed if e]
     wanted += [report.verdict.strip(), "225.2", "120,764", "241,198", "21.7", "1:02:05", "20 steps, final loss 0.321"]
+    wanted += ["0.490 [0.400, 0.580] +0.110 [+0.012, +0.208] no", "a difference of 0.173"]
     wanted += [f"{trial.name} {trial.editor} {trial.state.value} {trial.accuracy:.3f}" for trial in found.trials]
     assert [text for text in wanted if text not in shown] == []
     assert Collected.model_validate_json(found.model_dump_json()) == found
