@@ -72,6 +72,27 @@ class Database:
         self.notifier.notify()
         return result
 
+    async def vacuum(self) -> None:
+        """Removes what was deleted from the database's files: rewrites SQLite's file and truncates its log; PostgreSQL
+        marks the space as free and overwrites it later. Other writers wait. Raises Unavailable."""
+
+        engine = self._engine["write"]
+
+        def work() -> None:
+            try:
+                with (engine if self._lite else engine.execution_options(isolation_level="AUTOCOMMIT")).connect() as it:
+                    it.exec_driver_sql("VACUUM")
+                    if self._lite and it.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)").one()[0]:
+                        raise Unavailable("another process is reading the database; its log cannot be truncated yet")
+            except (OperationalError, InterfaceError) as error:
+                raise self._silent(error) from error
+
+        await asyncio.get_running_loop().run_in_executor(self._threads, work)
+
+    def _silent(self, error: OperationalError | InterfaceError) -> Unavailable:
+        url = self._url.render_as_string(hide_password=True)
+        return Unavailable(f"database {url} does not answer: {error.orig}")
+
     async def _transact(self, access: str, work: Callable[..., T], args: Any, kwargs: Any) -> T:
         def transact() -> T:
             try:
@@ -80,9 +101,7 @@ class Database:
                         connection.exec_driver_sql("BEGIN IMMEDIATE" if access == "write" else "BEGIN")
                     return work(connection, *args, **kwargs)
             except (OperationalError, InterfaceError) as error:
-                raise Unavailable(
-                    f"database {self._url.render_as_string(hide_password=True)} does not answer: {error.orig}"
-                ) from error
+                raise self._silent(error) from error
             except (DataError, OverflowError, UnicodeEncodeError) as error:
                 raise InvalidInput(
                     "a text or number here cannot be stored in a database: NUL, half of a surrogate pair, or more than "

@@ -162,6 +162,11 @@ class ControllerServiceServicer:
     def CreateRun(self, request, context):
         """Validates the whole config and dataset, stores the run, returns at once.
 
+        A run with `documents`, or with `adapt.forget` in its config, continues the alias `gate.alias`: it starts from the
+        version that the alias points to, and moves it after each document that was learned. Several such runs on one
+        alias wait for each other, in the order in which they were created. It fails with ALIAS_MOVED if the alias is moved
+        by others.
+
         Errors: INVALID_ARGUMENT with every faulty field (INVALID_CONFIG, INVALID_DATASET), NOT_FOUND /
         UNKNOWN_POLICY, ALREADY_EXISTS / REQUEST_ID_REUSED (same request_id, other content), RESOURCE_EXHAUSTED /
         QUOTA_EXCEEDED with a QuotaFailure.

@@ -41,6 +41,11 @@ class ControllerServiceStub:
     CreateRun: _grpc.UnaryUnaryMultiCallable[_controller_pb2.CreateRunRequest, _controller_pb2.CreateRunResponse]
     """Validates the whole config and dataset, stores the run, returns at once.
 
+    A run with `documents`, or with `adapt.forget` in its config, continues the alias `gate.alias`: it starts from the
+    version that the alias points to, and moves it after each document that was learned. Several such runs on one
+    alias wait for each other, in the order in which they were created. It fails with ALIAS_MOVED if the alias is moved
+    by others.
+
     Errors: INVALID_ARGUMENT with every faulty field (INVALID_CONFIG, INVALID_DATASET), NOT_FOUND /
     UNKNOWN_POLICY, ALREADY_EXISTS / REQUEST_ID_REUSED (same request_id, other content), RESOURCE_EXHAUSTED /
     QUOTA_EXCEEDED with a QuotaFailure.
@@ -124,6 +129,11 @@ class ControllerServiceAsyncStub(ControllerServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateRun: _aio.UnaryUnaryMultiCallable[_controller_pb2.CreateRunRequest, _controller_pb2.CreateRunResponse]  # type: ignore[assignment]
     """Validates the whole config and dataset, stores the run, returns at once.
+
+    A run with `documents`, or with `adapt.forget` in its config, continues the alias `gate.alias`: it starts from the
+    version that the alias points to, and moves it after each document that was learned. Several such runs on one
+    alias wait for each other, in the order in which they were created. It fails with ALIAS_MOVED if the alias is moved
+    by others.
 
     Errors: INVALID_ARGUMENT with every faulty field (INVALID_CONFIG, INVALID_DATASET), NOT_FOUND /
     UNKNOWN_POLICY, ALREADY_EXISTS / REQUEST_ID_REUSED (same request_id, other content), RESOURCE_EXHAUSTED /
@@ -211,6 +221,11 @@ class ControllerServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_controller_pb2.CreateRunResponse, _abc.Awaitable[_controller_pb2.CreateRunResponse]]:
         """Validates the whole config and dataset, stores the run, returns at once.
+
+        A run with `documents`, or with `adapt.forget` in its config, continues the alias `gate.alias`: it starts from the
+        version that the alias points to, and moves it after each document that was learned. Several such runs on one
+        alias wait for each other, in the order in which they were created. It fails with ALIAS_MOVED if the alias is moved
+        by others.
 
         Errors: INVALID_ARGUMENT with every faulty field (INVALID_CONFIG, INVALID_DATASET), NOT_FOUND /
         UNKNOWN_POLICY, ALREADY_EXISTS / REQUEST_ID_REUSED (same request_id, other content), RESOURCE_EXHAUSTED /
