@@ -70,7 +70,9 @@ proto: venv ## Generate gen/ from protos/
 secrets: venv ## Create certificates and passwords of the stack in containers, once
 	@scripts/secrets.sh
 
-up: setup ## Start the stack in containers, with the profile for this machine
+up: ## Start the stack in containers, with the profile for this machine
+	@scripts/check_docker.sh
+	@$(MAKE) --no-print-directory setup
 	@scripts/up.sh $(ARGS)
 
 down: ## Stop the embedded stack and the one in containers

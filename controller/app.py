@@ -24,6 +24,7 @@ from controller.services import Services
 from controller.settings import ControllerSettings
 from controller.trial.concurrency_limit import ConcurrencyLimit
 from controller.trial.worker import Worker
+from controller.waits import Waits, tell_of_missing_workers
 from sealkit.errors import InvalidConfig, SealError, Unavailable
 from sealkit.observability.metrics import watch_disk
 from sealkit.queue import Queue
@@ -60,6 +61,7 @@ class App:
         self._limit = ConcurrencyLimit(settings.worker_concurrency)
         self._working: asyncio.Task[None] | None = None
         self._metrics: asyncio.Task[None] | None = None
+        self._looking: asyncio.Task[None] | None = None
         self.broke = False
         """Whether the worker has crashed."""
         self.full_names: tuple[str, ...] = self._service.full_names if self._service else ("seal.controller.Worker",)
@@ -88,10 +90,12 @@ class App:
             watch_disk("database", self._database.folder)
         if self._service is not None:
             self._metrics = asyncio.create_task(RunMetrics(self._database).keep())
+        heartbeats = Heartbeats(self._database, self._worker_id, self._settings.lease_seconds)
         if not self._with_worker:
+            missing = tell_of_missing_workers(self._database, heartbeats, Waits(self._database))
+            self._looking = asyncio.create_task(missing)
             return
         await self._queue.ping()
-        heartbeats = Heartbeats(self._database, self._worker_id, self._settings.lease_seconds)
         await heartbeats.enter()
         self._services = self._services or self._connect()
         self._working = asyncio.create_task(self._work(heartbeats, self._services))
@@ -109,7 +113,7 @@ class App:
 
     async def close(self) -> None:
         """Gives back the trials in progress, then closes the connections."""
-        for task in (self._working, self._metrics):
+        for task in (self._working, self._metrics, self._looking):
             if task is not None:
                 task.cancel()
                 await asyncio.gather(task, return_exceptions=True)
@@ -120,18 +124,25 @@ class App:
 
     async def _work(self, heartbeats: Heartbeats, services: Services) -> None:
         settings, plugins = self._settings, self._settings.domain_plugins
+        waits = Waits(self._database)
         worker = Worker(
             database=self._database,
             queue=self._queue,
             services=services,
             heartbeats=heartbeats,
+            waits=waits,
             concurrency=settings.worker_concurrency,
             max_deliveries=settings.max_deliveries,
             plugins=plugins,
             limit=self._limit,
         )
         driver = Driver(
-            database=self._database, queue=self._queue, services=services, heartbeats=heartbeats, plugins=plugins
+            database=self._database,
+            queue=self._queue,
+            services=services,
+            heartbeats=heartbeats,
+            waits=waits,
+            plugins=plugins,
         )
         try:
             await run_with_background(heartbeats.keep(), worker.run(), driver.run())

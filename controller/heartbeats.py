@@ -62,6 +62,11 @@ class Heartbeats:
             await self._database.write(leases.leave, forgotten)
         return {worker for worker, seconds in still.items() if seconds > self.lease_seconds}
 
+    async def any_alive(self) -> bool:
+        """Whether a worker sends heartbeats; this one does not count."""
+        signed_on = await self._database.read(leases.beats)
+        return bool(signed_on.keys() - {self.worker_id} - await self.dead())
+
     async def leave(self) -> None:
         """Signs this worker off, so that others take over its work at once."""
         await self._database.write(leases.leave, [self.worker_id])

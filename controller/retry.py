@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 import structlog
 
+from controller import waits
 from sealkit.errors import Cancelled, DeadlineExceeded, QueueFull, Unavailable
 
 log = structlog.get_logger(__name__)
@@ -32,19 +33,29 @@ def backoff() -> Iterator[float]:
 async def retry_until_available(call: Callable[[], Awaitable[T]], *, doing: str) -> T:
     """Retries `call` while a dependency is unavailable, after RetryInfo's delay if the error has one.
 
-    Raises every other error of `call`; DeadlineExceeded the third time, because some work never finishes in time.
+    Whoever watches the current run is told of a long wait. Raises every other error of `call`; DeadlineExceeded the
+    third time, because some work never finishes in time.
     """
-    deadlines, pause = 0, backoff()
-    while True:
-        try:
-            return await call()
-        except (*AWAY, DeadlineExceeded) as error:
-            deadlines += isinstance(error, DeadlineExceeded)
-            if deadlines >= _DEADLINES:
-                raise
-            seconds = error.retry_after or next(pause)
-            log.warning("waiting", doing=doing, reason=error.reason, message=error.message, seconds=seconds)
-            await asyncio.sleep(seconds)
+    deadlines, pause, waiting = 0, backoff(), False
+    try:
+        while True:
+            try:
+                answer = await call()
+                break
+            except (*AWAY, DeadlineExceeded) as error:
+                deadlines += isinstance(error, DeadlineExceeded)
+                if deadlines >= _DEADLINES:
+                    raise
+                seconds, waiting = error.retry_after or next(pause), True
+                log.warning("waiting", doing=doing, reason=error.reason, message=error.message, seconds=seconds)
+                await waits.failed(doing, error)
+                await asyncio.sleep(seconds)
+    except BaseException:
+        waits.left(doing)
+        raise
+    if waiting:
+        await waits.answered(doing)
+    return answer
 
 
 async def last(stream: AsyncIterator[T]) -> T | None:

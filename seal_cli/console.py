@@ -7,7 +7,8 @@ from datetime import datetime
 from rich.console import Console
 from rich.markup import escape
 
-from sealkit.errors import InvalidInput, NotFound, SealError
+from seal_cli.exit_codes import code_of
+from sealkit.errors import SealError
 
 out = Console(highlight=False, soft_wrap=False)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -21,7 +22,7 @@ def say(message: str) -> None:
 
 
 def fail(error: SealError) -> int:
-    """Prints the error, how to fix it, and the faulty fields. Returns the exit code: 2 for bad input, or 1."""
+    """Prints the error, how to fix it, and the faulty fields. Returns the exit code."""
     err.print(f"[bold red]error[/] {escape(error.message)}")
     # Fields that the message lists already are not printed again.
     if not all(path in error.message and description in error.message for path, description in error.fields):
@@ -31,7 +32,7 @@ def fail(error: SealError) -> int:
             err.print(f"  … and {len(error.fields) - _FIELDS_SHOWN} more")
     if error.retry_after is not None:
         err.print(f"  try again in {error.retry_after:.0f} s")
-    return 2 if isinstance(error, InvalidInput | NotFound) else 1
+    return code_of(error)
 
 
 def duration(seconds: float) -> str:

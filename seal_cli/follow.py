@@ -20,6 +20,7 @@ from sealkit.resources import (
     PolicyTrained,
     RoundFinished,
     RunStateChanged,
+    RunWaiting,
     StageStarted,
     Trial,
     TrialFinished,
@@ -175,6 +176,8 @@ def headline(event: Event) -> str:
         return f"round {kind.round + 1}: {kind.policy.name} trained on {kind.kept} kept self-edits{score}"
     if isinstance(kind, RoundFinished):
         return f"round {kind.round + 1} is done; the policy is now {kind.policy}"
+    if isinstance(kind, RunWaiting):
+        return f"waiting ({kind.doing}): {kind.error.message}" if kind.error else f"going on ({kind.doing})"
     if isinstance(kind, RunStateChanged) and kind.error:
         return f"the run {kind.state.value}: {kind.error.message}"
     return ""

@@ -1,7 +1,9 @@
-"""While a run is followed: reports when a service of the embedded stack dies, since the run then waits silently."""
+"""While a run is followed: reports when a service of the embedded stack dies or its disk is full. The controller cannot
+tell either: it may be the one that died, and what it tells is stored on that disk."""
 
 from __future__ import annotations
 
+import shutil
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +13,8 @@ from seal_cli.console import out
 from seal_cli.stack import process
 from seal_cli.stack.layout import Layout
 from sealkit.errors import FailedPrecondition
+
+_FULL_BYTES = 1 << 20
 
 
 @contextmanager
@@ -32,20 +36,23 @@ def report_dead_services(data: Path | None, every: float = 3.0) -> Iterator[None
 def _watch(layout: Layout, every: float, over: threading.Event) -> None:
     said = ""
     while not over.wait(every):
-        missing = missing_services(layout)
-        if missing and missing != said:
+        seen = obstacle(layout)
+        if seen and seen != said:
             # On the console of the live view, which redraws below it.
-            out.print(f"{missing}; the run waits, and continues after `seal up`", markup=False, soft_wrap=True)
-        said = missing
+            out.print(f"{seen}; the run waits, and continues after that", markup=False, soft_wrap=True)
+        said = seen
 
 
-def missing_services(layout: Layout) -> str:
-    """The services that do not run, in words; empty if all do."""
+def obstacle(layout: Layout) -> str:
+    """What a run in this stack waits for, and what to do; empty if nothing is seen."""
     try:
         state = layout.read_state()
     except FailedPrecondition:
         return ""  # every command that needs the file reports this itself
     if state is None:
-        return "the stack was stopped (another start may take another port: `seal runs watch` then finds the run again)"
-    dead = [record.name for record in state.services if not process.is_alive(record)]
-    return f"{' and '.join(dead)} died" if dead else ""
+        return "the stack was stopped: `seal up` (it may take another port: `seal runs watch` then finds the run again)"
+    if dead := [record.name for record in state.services if process.has_ended(record)]:
+        return f"{' and '.join(dead)} died: `seal up` starts it again"
+    if shutil.disk_usage(layout.data).free < _FULL_BYTES:
+        return f"the disk with {layout.data} is full: make room"
+    return ""

@@ -25,22 +25,26 @@ from seal_cli.commands import (
     trials,
     whoami,
 )
+from seal_cli.exit_codes import code_of
+from seal_cli.interrupts import interruptible
 from seal_cli.options import TENANT
 from sealkit.errors import SealError
 
 
 class SealGroup(TyperGroup):
-    """Typed errors give a message and exit code 2 (bad input) or 1 (failure), Ctrl-C gives 130; never a traceback."""
+    """Typed errors give a message and the exit code of `seal_cli.exit_codes`, as interruptions do; never a
+    traceback."""
 
     def invoke(self, ctx: Any) -> Any:
         try:
-            return super().invoke(ctx)
+            with interruptible():
+                return super().invoke(ctx)
         except SealError as error:
             from seal_cli.console import fail
 
             raise typer.Exit(fail(error)) from error
         except KeyboardInterrupt as interrupt:
-            raise typer.Exit(130) from interrupt
+            raise typer.Exit(code_of(interrupt)) from interrupt
 
 
 app = typer.Typer(

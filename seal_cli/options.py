@@ -81,7 +81,7 @@ def embedded_address(data: Path) -> str:
         )
     from seal_cli.stack import process
 
-    if not process.is_alive(record):
+    if process.has_ended(record):
         raise Unavailable(f"the controller of the stack in {layout.data} died; start it again with `seal up`")
     return record.address
 

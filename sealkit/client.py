@@ -140,9 +140,11 @@ class SealClient(_Client):
         """All runs, newest first, one page per call."""
         return self._pages(calls.list_runs)
 
-    def watch_run(self, name: str, cursor: str = "") -> Iterator[Event]:
+    def watch_run(
+        self, name: str, cursor: str = "", *, on_wait: Callable[[Unavailable], None] | None = None
+    ) -> Iterator[Event]:
         """The run's events after `cursor` (empty: all) until it has ended; reconnects, and yields no event twice.
-        Raises UnknownRun, InvalidCursor."""
+        `on_wait` is called once the controller has not answered for some seconds. Raises UnknownRun, InvalidCursor."""
         watch = Watch(name, cursor, self._reconnect_seconds)
         while True:
             call = self._stub.WatchRun(watch.request(), metadata=self._metadata)
@@ -157,7 +159,10 @@ class SealClient(_Client):
                 lost = error
             finally:
                 call.cancel()
-            time.sleep(watch.pause(lost))
+            pause = watch.pause(lost)
+            if on_wait and watch.to_be_told():
+                on_wait(lost)
+            time.sleep(pause)
 
     def wait(self, name: str) -> Run:
         """The run once it has ended."""
@@ -321,7 +326,9 @@ class AsyncSealClient(_Client):
         """All runs, newest first, one page per call."""
         return self._pages(calls.list_runs)
 
-    async def watch_run(self, name: str, cursor: str = "") -> AsyncGenerator[Event, None]:
+    async def watch_run(
+        self, name: str, cursor: str = "", *, on_wait: Callable[[Unavailable], None] | None = None
+    ) -> AsyncGenerator[Event, None]:
         """See `SealClient.watch_run`."""
         watch = Watch(name, cursor, self._reconnect_seconds)
         while True:
@@ -337,7 +344,10 @@ class AsyncSealClient(_Client):
                 lost = error
             finally:
                 call.cancel()
-            await asyncio.sleep(watch.pause(lost))
+            pause = watch.pause(lost)
+            if on_wait and watch.to_be_told():
+                on_wait(lost)
+            await asyncio.sleep(pause)
 
     async def wait(self, name: str) -> Run:
         """The run once it has ended."""

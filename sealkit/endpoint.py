@@ -266,13 +266,16 @@ def token_count(said: object) -> int:
 
 
 def _retry_after(response: httpx.Response) -> float | None:
-    """Seconds of the Retry-After header, a number or a date (RFC 9110, 10.2.3); None without one."""
+    """Seconds of the Retry-After header, a number or a date (RFC 9110, 10.2.3); None without one. A date counts from
+    the response's own one, because this machine's clock may be another."""
     value = response.headers.get("retry-after", "").strip()
     if not value:
         return None
     if re.fullmatch(r"\d{1,9}(\.\d{1,9})?", value):
         return float(value)
     try:
-        return max(0.0, (parsedate_to_datetime(value) - datetime.now(UTC)).total_seconds())
+        sent = response.headers.get("date")
+        begins = parsedate_to_datetime(sent) if sent else datetime.now(UTC)
+        return max(0.0, (parsedate_to_datetime(value) - begins).total_seconds())
     except (ValueError, TypeError):
         return None

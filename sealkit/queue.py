@@ -8,6 +8,7 @@ streams may be wiped at any moment, which costs only time.
 from __future__ import annotations
 
 import asyncio
+import uuid
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -15,12 +16,22 @@ from typing import Any
 
 from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import NoPermissionError, OutOfMemoryError, ReadOnlyError, RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from sealkit.errors import Unavailable
 from sealkit.redis_url import close, connect, without_password
 
+_REPLICA = "it is a replica: name its master in SEAL_CONTROLLER_REDIS_URL, or promote it"
+_FIXES: Mapping[type[Exception] | str, str] = {
+    "MISCONF": "it cannot save its data: make room on its disk, or let it write there",
+    OutOfMemoryError: "give it more memory (`maxmemory`), or remove what else is in it",
+    ReadOnlyError: _REPLICA,
+    "UNBLOCKED": _REPLICA,  # it became one during a blocking read
+    "WRONGTYPE": "another program uses the key: rename that one, or set another prefix with SEAL_CONTROLLER_QUEUE",
+    NoPermissionError: "allow its user the keys and commands of the queue, as scripts/passwords.sh does",
+}
+"""What to do, by redis-py's class of the error or by a word in it."""
 _PAGE = 1000
 _GROUP = "workers"
 
@@ -69,6 +80,23 @@ class Queue:
         """Checks that Redis answers."""
         await self._ask(lambda: self._redis.ping())
 
+    async def check(self) -> None:
+        """Checks that Redis lets this consumer do what the queue needs: write a stream of its own, read it through a
+        group, delete it; and that what is under the queue's keys is the queue's. Raises Unavailable."""
+        key = self._key(f"check-{uuid.uuid4().hex}")
+
+        async def attempt() -> None:
+            try:
+                await self._redis.xadd(key, {"body": ""})
+                await self._redis.xgroup_create(key, _GROUP, id="0")
+                await self._redis.xreadgroup(_GROUP, self._consumer, {key: ">"}, count=1)
+            finally:
+                await self._redis.delete(key)
+
+        await self._ask(attempt)
+        for stream in sorted(await self.streams()):
+            await self._ask(partial(self._redis.xlen, self._key(stream)))
+
     async def put(self, stream: str, bodies: Sequence[str], *, trace: str = "") -> None:
         """Appends bodies to the stream."""
         beside: dict[Any, Any] = {"trace": trace} if trace else {}
@@ -99,7 +127,7 @@ class Queue:
                 await self._ask(partial(self._make_group, stream))
                 again[stream] = counts[stream]  # only this one: the others' bodies were received
             elif isinstance(answer, Exception):
-                raise Unavailable(f"Redis at {self._shown} rejects the command: {answer}") from answer
+                raise await self._refused(answer) from answer
             else:
                 found += self._deliveries(answer)
         return found + (await self.take(again) if again else [])
@@ -255,7 +283,18 @@ class Queue:
                 "start it, or set SEAL_CONTROLLER_REDIS_URL"
             ) from error
         except RedisError as error:
-            raise Unavailable(f"Redis at {self._shown} rejects the command: {error}") from error
+            raise await self._refused(error) from error
+
+    async def _refused(self, error: Exception) -> Unavailable:
+        """The error for a server that answers and refuses."""
+        said, fix = str(error).rstrip("."), "its log says more"
+        for sign, way in _FIXES.items():
+            if isinstance(error, sign) if isinstance(sign, type) else sign in said:
+                fix = way
+        if fix == _REPLICA:
+            # After a fail-over the name may lead to the new master, but only a new connection asks for it.
+            await self._redis.connection_pool.disconnect()
+        return Unavailable(f"Redis at {self._shown} answers and refuses: {said}; {fix}", metadata={"fix": fix})
 
     async def _make_group(self, stream: str) -> None:
         await self._redis.sadd(self._index, stream)

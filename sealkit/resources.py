@@ -97,6 +97,8 @@ class Run(Value):
     progress: RunProgress = RunProgress()
     tenant: str = ""
     """The owning tenant; empty: only admins."""
+    active_seconds: float = 0.0
+    """Seconds in which a worker drove it, by the workers' monotonic clocks."""
     unread_config: tuple[str, ...] = ()
     """Keys of `config` that the controller's version cannot read; with any, the run cannot continue."""
 
@@ -249,6 +251,13 @@ class RunStateChanged(Value):
     error: Fault | None = None
 
 
+class RunWaiting(Value):
+    """The run waits for what `error` names, or goes on if there is none. `doing`: what was tried."""
+
+    doing: str
+    error: Fault | None = None
+
+
 class StageStarted(Value):
     round: int
     stage: str
@@ -269,7 +278,7 @@ class RoundFinished(Value):
     policy: str
 
 
-EventKind = RunStateChanged | StageStarted | TrialFinished | PolicyTrained | RoundFinished
+EventKind = RunStateChanged | RunWaiting | StageStarted | TrialFinished | PolicyTrained | RoundFinished
 
 
 class Event(Value):

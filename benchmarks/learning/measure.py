@@ -156,6 +156,7 @@ class Bench:
             "rejected": result is None,
             "accuracy": accuracy(found.verdicts),
             "lost": retention.forgetting if retention else 0.0,
+            "lost_queries": list(retention.lost_query_ids) if retention else [],
             "kept": retention.kept if retention else 0,
             "kl": divergence.on_fixed_text if divergence else 0.0,
             "tokens": result.usage.train_tokens if result else 0,

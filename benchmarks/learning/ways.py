@@ -19,8 +19,9 @@ an upper bound for questions."""
 
 @dataclass(frozen=True)
 class Way:
-    """One method. `batch`: sequences of a step; `anchors`: anchors in each step; `passage`: whether the passage is
-    trained on besides the self-edit; `distil`: whether the targets are the teacher's distributions."""
+    """One method. `batch`: sequences of a step; `anchors`: anchors in each step; `contrast`: whether A is fixed by
+    contrast with all anchors; `passage`: whether the passage is trained on besides the self-edit; `distil`: whether the
+    targets are the teacher's distributions."""
 
     name: str
     label: str
@@ -30,6 +31,7 @@ class Way:
     distil: bool = False
     passage: bool = True
     anchors: int = 0
+    contrast: bool = False
     weight: float = 1.0
     kl_beta: float = 0.0
 
@@ -49,7 +51,10 @@ class Way:
                 kl_beta=self.kl_beta,
             ),
             anchors=AnchorsConfig(
-                source="bundled" if self.anchors else "none", per_step=self.anchors or 1, weight=self.weight
+                source="bundled" if self.anchors else "none",
+                per_step=self.anchors or 1,
+                weight=self.weight,
+                contrast=self.contrast,
             ),
             append_eos=False,
         )
@@ -67,6 +72,7 @@ WAYS = (
     Way("notes_sft", "notes and passage, SFT (SEAL's way)", "notes", rate=1e-3),
     Way("passage_sft_anchors", "passage, SFT, three anchors", "none", rate=2e-3, anchors=3),
     Way("passage_sft_8_anchors", "passage, SFT, eight anchors", "none", rate=3e-3, anchors=8),
+    Way("passage_sft_contrast", "passage, SFT, contrast, two anchors", "none", rate=4e-3, anchors=2, contrast=True),
     Way("questions", "own questions, distilled", "questions", rate=4e-3, batch=64, distil=True, passage=False),
     Way(
         "questions_passage_anchors",
@@ -78,13 +84,24 @@ WAYS = (
         anchors=3,
     ),
     Way(
+        "questions_passage_contrast",
+        "own questions, distilled, beside the passage, contrast, anchors",
+        "questions",
+        rate=4e-3,
+        batch=64,
+        distil=True,
+        anchors=3,
+        contrast=True,
+    ),
+    Way(
         "exam_anchors",
-        "the exam's own questions, distilled, anchors (ceiling)",
+        "the exam's own questions, distilled, contrast, anchors (ceiling)",
         "exam",
         rate=4e-3,
         batch=64,
         distil=True,
         passage=False,
         anchors=3,
+        contrast=True,
     ),
 )

@@ -105,8 +105,9 @@ def settle(connection: Connection, row: Row[Any], limits: Collection[str] = ALL,
     return False
 
 
-def tick(connection: Connection, lease: RunLease, seconds: float) -> None:
-    """Adds active time; also pauses the run if other runs used up its tenant's device seconds. Raises LeaseLost."""
+def tick(connection: Connection, lease: RunLease, seconds: float, *, more: bool = True) -> None:
+    """Adds active time. If `more` is to follow, the run is paused once its wall time or its tenant's device seconds are
+    used up. Raises LeaseLost."""
     hold(connection, lease)
     row = connection.execute(
         update(runs)
@@ -114,7 +115,7 @@ def tick(connection: Connection, lease: RunLease, seconds: float) -> None:
         .values(active_seconds=runs.c.active_seconds + seconds)
         .returning(*RUN_HEAD)
     ).one()
-    if not settle(connection, row, WALL) and row.tenant:
+    if more and not settle(connection, row, WALL) and row.tenant:
         settle(connection, row, _DEVICE, more=wants_more(connection, lease.run_id))
 
 

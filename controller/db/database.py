@@ -19,7 +19,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 from sqlalchemy import Connection, Engine, Insert, Table, create_engine, event
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, DataError, InterfaceError, NoSuchModuleError, OperationalError
+from sqlalchemy.exc import ArgumentError, DataError, InterfaceError, InternalError, NoSuchModuleError, OperationalError
 
 from controller.db.migrate import migrate
 from controller.db.notifier import Notifier
@@ -31,6 +31,8 @@ T = TypeVar("T")
 _BUSY_SECONDS = 30
 _BUSY_POLL_SECONDS = 0.01
 _POSTGRESQL_THREADS = 8
+_READ_ONLY = "25006"
+"""PostgreSQL's SQLSTATE read_only_sql_transaction."""
 
 
 class Database:
@@ -102,6 +104,15 @@ class Database:
                     return work(connection, *args, **kwargs)
             except (OperationalError, InterfaceError) as error:
                 raise self._silent(error) from error
+            except InternalError as error:
+                if getattr(error.orig, "sqlstate", "") != _READ_ONLY:
+                    raise
+                # After a fail-over the name may lead to the new primary, but only a new connection asks for it.
+                self._engine["write"].dispose()
+                shown = self._url.render_as_string(hide_password=True)
+                raise Unavailable(
+                    f"database {shown} answers and refuses writes: {error.orig}; it is a standby or set read-only"
+                ) from error
             except (DataError, OverflowError, UnicodeEncodeError) as error:
                 raise InvalidInput(
                     "a text or number here cannot be stored in a database: NUL, half of a surrogate pair, or more than "

@@ -19,13 +19,15 @@ from sealkit.resources import (
     RunProgress,
     RunState,
     RunStateChanged,
+    RunWaiting,
     StageStarted,
     TrialFinished,
     TrialState,
 )
 
 _KINDS: dict[str, type[EventKind]] = {
-    kind.__name__: kind for kind in (RunStateChanged, StageStarted, TrialFinished, PolicyTrained, RoundFinished)
+    kind.__name__: kind
+    for kind in (RunStateChanged, RunWaiting, StageStarted, TrialFinished, PolicyTrained, RoundFinished)
 }
 
 _ADD = insert(events)

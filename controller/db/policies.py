@@ -44,7 +44,7 @@ def page(connection: Connection, scope: AccessScope, size: int, token: str) -> P
 
 def of_run(connection: Connection, run_id: str) -> list[PolicyVersion]:
     """The policies of a run, oldest first, without verdicts; the first is θ_0."""
-    rows = connection.execute(select(*_LISTED).where(policies.c.run_id == run_id).order_by(policies.c.create_time))
+    rows = connection.execute(select(*_LISTED).where(policies.c.run_id == run_id).order_by(policies.c.version))
     return [_policy(row) for row in rows]
 
 

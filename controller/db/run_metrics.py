@@ -173,9 +173,7 @@ def _usage(connection: Connection, run_id: str) -> Iterator[Sample]:
 
 
 def _policies(connection: Connection, run_id: str) -> Iterator[Sample]:
-    rows = connection.execute(
-        select(policies).where(policies.c.run_id == run_id).order_by(policies.c.create_time)
-    ).all()
+    rows = connection.execute(select(policies).where(policies.c.run_id == run_id).order_by(policies.c.version)).all()
     published = [row.version for row in rows if row.gate != GateState.REFUSED]
     if published:
         yield Sample("seal_run_policy_version", (run_id,), max(published))

@@ -24,7 +24,7 @@ from sealkit.domains.base import Context
 from sealkit.errors import RequestIdReused, RunNotResumable, UnknownPolicy, UnknownRun
 from sealkit.names import alias_name, run_name
 from sealkit.observability import tracing
-from sealkit.resources import Budget, Fault, Run, RunState, RunStateChanged, StageStarted
+from sealkit.resources import Budget, Fault, Run, RunState, RunStateChanged, RunWaiting, StageStarted
 from sealkit.types import Value, digest_of
 
 
@@ -260,6 +260,18 @@ def stage(connection: Connection, lease: RunLease, round_index: int, name: str) 
         events.append(connection, lease.run_id, StageStarted(round=round_index, stage=name))
 
 
+def waits(connection: Connection, run_id: str, kind: RunWaiting) -> None:
+    """Tells that a run waits, or that it goes on. Nothing is told of a run that has ended."""
+    state = connection.scalar(select(runs.c.state).where(runs.c.run_id == run_id).with_for_update())
+    if state in states.TAKE_RUN.sources:
+        events.append(connection, run_id, kind)
+
+
+def unfinished(connection: Connection) -> list[str]:
+    """Ids of the runs that a worker drives or should."""
+    return list(connection.scalars(select(runs.c.run_id).where(runs.c.state.in_(states.TAKE_RUN.sources))))
+
+
 def keep_base_answers(connection: Connection, lease: RunLease, answers: Mapping[str, Any]) -> None:
     """Stores the base model's answers for all trainings of the run. Raises LeaseLost."""
     hold(connection, lease)
@@ -405,5 +417,6 @@ def _run(row: Row[Any]) -> Run:
         error=Fault.from_stored(row.error) if row.error else None,
         progress=events.progress_of(row),
         tenant=row.tenant,
+        active_seconds=row.active_seconds,
         unread_config=read_stored_config(row.config).unread,
     )

@@ -107,6 +107,12 @@ def ended(connection: Connection, names: Sequence[str]) -> list[str]:
     return found
 
 
+def any_succeeded(connection: Connection, run_id: str) -> bool:
+    """Whether a trial of the run has succeeded so far."""
+    succeeded = and_(trials.c.run_id == run_id, _OWN, trials.c.state == TrialState.SUCCEEDED)
+    return connection.scalar(select(trials.c.name).where(succeeded).limit(1)) is not None
+
+
 def mean_trained_characters(connection: Connection, names: Sequence[str]) -> int | None:
     """Average `trained_characters` of the succeeded ones of these trials; None if none succeeded."""
     mean = connection.scalar(

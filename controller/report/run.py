@@ -43,7 +43,6 @@ def build_report(run: Run, trials: Sequence[Trial], policies: Sequence[PolicyVer
             f"The gate refused every policy that was trained, so the policy did not change: {refused[-1].gate_reason}."
         )
     against, sentences = _against_others(trials, order)
-    ends = run.end_time or max((t.end_time for t in trials if t.end_time), default=run.create_time)
     return RunReport(
         rows=tuple(rows),
         trial_counts=dict(sorted(Counter(_outcome(trial) for trial in trials).items())),
@@ -54,7 +53,7 @@ def build_report(run: Run, trials: Sequence[Trial], policies: Sequence[PolicyVer
         rl_gain=gain,
         verdict=" ".join([verdict, *sentences]),
         usage=sum([*(t.usage for t in trials), *(p.usage for p in policies)], Usage()),
-        wall_seconds=max(0.0, (ends - (run.start_time or run.create_time)).total_seconds()),
+        wall_seconds=run.active_seconds,
         cost=cost_of(trials, policies, prices),
         round_costs=round_costs(trials, policies, prices),
         arm_gains=against,

@@ -31,7 +31,7 @@ async def learn(run: RunSteps, t: int, theta: PolicyVersion, context: Context) -
     """One context; returns θ_{t+1}, or θ_t if no trial helped or the gate refused."""
     await run.stage(t, "E-step")
     group = await group_of(run, t, TrialPhase.E_STEP, theta, context)
-    run.check_any_worked([group])
+    await run.check_any_worked([group])
     best = await best_of(run, group)
     await run.stage(t, "commit")
     await run.select(t, best)

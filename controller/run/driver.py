@@ -8,6 +8,7 @@ skipped.
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from functools import partial
 from time import monotonic as steady
 from typing import Any
@@ -29,6 +30,7 @@ from controller.run.rest_em import rest_em
 from controller.run.steps import RunSteps
 from controller.services import Services
 from controller.trial.dispatcher import RERUNS
+from controller.waits import Waits
 from sealkit.errors import SealError, Unavailable
 from sealkit.faults import fault_of
 from sealkit.observability import tracing
@@ -41,6 +43,34 @@ _POLL_SECONDS = 0.25
 _RECONCILES_A_LEASE = 4
 
 
+class _ActiveTime:
+    """Counts the time in which a run is driven, by this process's monotonic clock. A process that was suspended counts
+    at most `longest` seconds at once: another driver counts the time after it took over."""
+
+    def __init__(self, database: Database, lease: RunLease, *, longest: float) -> None:
+        self._database = database
+        self._lease = lease
+        self._longest = longest
+        self._counted_to = steady()
+
+    async def keep(self, every_seconds: float) -> None:
+        """Counts again and again; never returns. Raises LeaseLost."""
+        while True:
+            await asyncio.sleep(every_seconds)
+            await self.count()
+
+    async def count(self, *, more: bool = True) -> None:
+        """Counts the time since the last count; later, if the database does not answer. Raises LeaseLost."""
+        now = steady()
+        try:
+            seconds = min(now - self._counted_to, self._longest)
+            await self._database.write(budgets.tick, self._lease, seconds, more=more)
+        except Unavailable as error:
+            log.warning("time not counted yet", message=error.message)
+        else:
+            self._counted_to = now
+
+
 class Driver:
     """All the runs that this worker drives."""
 
@@ -51,9 +81,11 @@ class Driver:
         queue: Queue,
         services: Services,
         heartbeats: Heartbeats,
+        waits: Waits,
         plugins: tuple[str, ...] = (),
     ) -> None:
         self._database = database
+        self._waits = waits
         self._queue = queue
         self._services = services
         self._heartbeats = heartbeats
@@ -96,7 +128,7 @@ class Driver:
 
     async def _drive(self, lease: RunLease) -> None:
         """Executes a run to its end; waits while a dependency is unavailable."""
-        with bound_contextvars(run=lease.run):
+        with bound_contextvars(run=lease.run), self._waits.of(lease.run_id):
             log.info("driving", token=lease.token)
             pause = backoff()
             while True:
@@ -138,26 +170,16 @@ class Driver:
         }
         drive = LearnSteps(lease, setup, **parts) if plan.alias else RunSteps(lease, setup, **parts)
         every = self._heartbeats.lease_seconds / _RECONCILES_A_LEASE
-        clock = self._keep_time(lease, every)
+        clock = _ActiveTime(self._database, lease, longest=self._heartbeats.lease_seconds)
         if isinstance(drive, LearnSteps):
             task = learn(drive)
         else:
             task = adapt(drive) if setup.config.task == "adapt" else rest_em(drive)
-        await run_with_background(task, drive.follow(), drive.reconcile(every), clock)
-
-    async def _keep_time(self, lease: RunLease, every_seconds: float) -> None:
-        """Counts the active time by this process's monotonic clock; never returns. A process that was suspended counts
-        at most one lease: another driver counts the time after it took over. Raises LeaseLost."""
-        before = steady()
-        while True:
-            await asyncio.sleep(every_seconds)
-            now = steady()
-            try:
-                await self._database.write(budgets.tick, lease, min(now - before, self._heartbeats.lease_seconds))
-            except Unavailable as error:
-                log.warning("time not counted yet", message=error.message)
-            else:
-                before = now
+        try:
+            await run_with_background(task, drive.follow(), drive.reconcile(every), clock.keep(every))
+        finally:
+            with suppress(LeaseLost):
+                await clock.count(more=False)
 
     def _stopped(self, lease: RunLease, task: asyncio.Task[None]) -> None:
         self._driven.pop(lease, None)

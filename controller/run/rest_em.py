@@ -40,7 +40,7 @@ async def e_step(run: RunSteps, t: int, theta: PolicyVersion) -> list[Trial]:
     await run.stage(t, "E-step")
     contexts = run.contexts_of_round(t)
     groups = await gather_or_cancel(*(group_of(run, t, TrialPhase.E_STEP, theta, context) for context in contexts))
-    run.check_any_worked(groups)
+    await run.check_any_worked(groups)
     return [trial for group in groups for trial in chosen(group, run.config.selection, await run.verdicts_of(group))]
 
 

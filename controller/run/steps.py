@@ -13,6 +13,7 @@ from functools import partial
 import structlog
 from sqlalchemy import Connection
 
+from controller import waits
 from controller.db import contexts, events, policies, runs, trials
 from controller.db.access import FULL_ACCESS
 from controller.db.database import Database
@@ -42,6 +43,7 @@ log = structlog.get_logger(__name__)
 
 _POLL_SECONDS = 0.5
 _COLLECT_SECONDS = 0.02
+_QUEUEING = "queueing trials"
 
 
 class RunSteps:
@@ -176,6 +178,7 @@ class RunSteps:
             await self._put(new)
         except Unavailable as error:
             log.warning("trials not queued yet", trials=len(new), message=error.message)
+            await waits.failed(_QUEUEING, error)
         heard = [self._ended.setdefault(name, asyncio.Event()) for name in names]
         for name in await self._database.read(trials.ended, names):
             self._ended[name].set()
@@ -189,15 +192,25 @@ class RunSteps:
         with tracing.span("put trials", kind="producer", attributes={"seal.trials": len(names)}) as place:
             await self._queue.put(self._lease.run_id, names, trace=place)
 
-    def check_any_worked(self, groups: Sequence[Group]) -> None:
-        """Raises FailedPrecondition if every self-edit of an E-step failed, because later rounds would fail too."""
+    async def check_any_worked(self, groups: Sequence[Group]) -> None:
+        """Raises FailedPrecondition if every trial of an E-step that was trained failed, because later ones would fail
+        too, and the run would end as if it had tried something. One context's failures may be its own: if some of its
+        self-edits were rejected, the run goes on as long as any of its trials has succeeded."""
         edits = [trial for group in groups for trial in group.edits]
-        if edits and all(trial.state is TrialState.FAILED for trial in edits):
-            error = edits[0].error
-            why = f"{error.reason}: {error.message}" if error else "for no recorded reason"
-            raise FailedPrecondition(
-                f"all {len(edits)} trials of the E-step failed, the first with {why}; fix that, then resume the run"
-            )
+        usable = [trial for trial in edits if trial.state is not TrialState.REJECTED]
+        trained = usable or [group.passage for group in groups if group.passage]
+        if not trained or any(trial.state is not TrialState.FAILED for trial in trained):
+            return
+        rejected = len(edits) - len(usable)
+        if rejected and len(groups) == 1 and await self._database.read(trials.any_succeeded, self._lease.run_id):
+            return
+        error = trained[0].error
+        why = f"{error.reason}: {error.message}" if error else "for no recorded reason"
+        others = f" (of {rejected} more the self-edit was not usable)" if rejected else ""
+        raise FailedPrecondition(
+            f"all {len(trained)} trials of the E-step that were trained failed{others}, the first with {why}; fix "
+            "that, then resume the run"
+        )
 
     async def verdicts_of(self, group: Group) -> dict[str, BothVerdicts]:
         """The verdicts of the group's trials, by name; empty if the selection rule does not need them."""
@@ -332,8 +345,10 @@ class RunSteps:
         while True:
             try:
                 await self._reconcile()
+                await waits.answered(_QUEUEING)
             except Unavailable as error:
                 log.warning("not reconciled", message=error.message)
+                await waits.failed(_QUEUEING, error)
             await asyncio.sleep(every_seconds)
 
     async def _reconcile(self) -> None:

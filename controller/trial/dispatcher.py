@@ -34,6 +34,11 @@ class Dispatcher:
         self._refreshed = self._claimed_idle = -float("inf")
         self._charged: dict[str, tuple[RunStream, float, float]] = {}
 
+    @property
+    def runs(self) -> list[str]:
+        """Ids of the runs whose trials this worker may take."""
+        return [run_id for run_id in self._streams if run_id != RERUNS.run_id]
+
     async def next(self, free: int) -> list[Delivery]:
         """Up to `free` deliveries (up to one of each stream, if all were empty), after a short wait for the first.
         Twice a lease, messages of dead workers are looked for, and they come before new ones. Raises Unavailable."""

@@ -33,7 +33,8 @@ def count_trial(trial: Trial) -> None:
     for stage, seconds in trial.stage_seconds.items():
         TRIAL_SECONDS.labels(stage).observe(seconds)
     if trial.end_time is not None:
-        TRIAL_WHOLE_SECONDS.observe((trial.end_time - trial.create_time).total_seconds())
+        # Two processes may have written the two times, so only the wall clock can tell; it may have been set back.
+        TRIAL_WHOLE_SECONDS.observe(max(0.0, (trial.end_time - trial.create_time).total_seconds()))
     if trial.state is TrialState.REJECTED:
         REJECTIONS.labels(trial.rejection.partition(":")[0]).inc()
     if trial.reward is not None:

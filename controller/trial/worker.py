@@ -32,6 +32,7 @@ from controller.trial.metrics import count_delivery, count_late, count_trial, co
 from controller.trial.rerun import requeue_reruns
 from controller.trial.versions import Versions
 from controller.trial.work import TrialWork
+from controller.waits import Waits
 from sealkit.errors import AdapterCorrupt, AdapterNotFound, SealError, Unavailable
 from sealkit.faults import fault_of
 from sealkit.names import run_name
@@ -45,6 +46,7 @@ T = TypeVar("T")
 log = structlog.get_logger(__name__)
 
 _CHECK_SECONDS = 0.5
+_TAKING = "taking trials"
 _SETUPS_KEPT = 32
 _GIVE_BACK_SECONDS = 5.0
 _RETRIED = (AdapterNotFound, AdapterCorrupt)
@@ -74,6 +76,7 @@ class Worker:
         queue: Queue,
         services: Services,
         heartbeats: Heartbeats,
+        waits: Waits,
         concurrency: int,
         max_deliveries: int,
         plugins: tuple[str, ...] = (),
@@ -81,6 +84,7 @@ class Worker:
     ) -> None:
         """The services' clients report to `limit` when a service is full."""
         self._database = database
+        self._waits = waits
         self._queue = queue
         self._services = services
         self._versions = Versions(services)
@@ -112,9 +116,13 @@ class Worker:
                 for delivery in await self._dispatcher.next(self._limit.limit - len(self._in_flight)):
                     self._start(delivery)
                 pause = backoff()
+                for run_id in self._dispatcher.runs:
+                    await self._waits.answered(run_id, _TAKING)
             except Unavailable as error:
                 seconds = next(pause)
-                log.warning("waiting", doing="taking trials", message=error.message, seconds=seconds)
+                log.warning("waiting", doing=_TAKING, message=error.message, seconds=seconds)
+                for run_id in self._dispatcher.runs:
+                    await self._waits.failed(run_id, _TAKING, error)
                 await asyncio.sleep(seconds)
 
     def _start(self, delivery: Delivery) -> None:
@@ -144,7 +152,7 @@ class Worker:
             attempts.take,
             delivery.body,
             self._heartbeats.worker_id,
-            previous=delivery.previous,
+            previous=await self._lost_by(delivery),
             max_deliveries=self._max_deliveries,
         )
         if isinstance(taken, Untaken):
@@ -155,6 +163,7 @@ class Worker:
         flight.lease = taken.lease
         with (
             bound_contextvars(run=run_name(taken.plan.run_id), trial=taken.lease.name),
+            self._waits.of(taken.plan.run_id),
             _span(taken, delivery) as place,
         ):
             flight.place = place
@@ -165,6 +174,14 @@ class Worker:
             else:
                 tracing.note({"seal.state": result.state.value})
                 await self._end(taken.lease, result, delivery)
+
+    async def _lost_by(self, delivery: Delivery) -> str | None:
+        """The worker that a claimed delivery is taken from, if it is dead. A living one keeps its trial: its message
+        only looks idle, because Redis counts by the wall clock."""
+        if delivery.previous is None:
+            return None
+        dead = await retry_until_available(self._heartbeats.dead, doing="reading the heartbeats")
+        return delivery.previous if delivery.previous in dead else None
 
     async def _result(self, taken: Taken) -> Result | None:
         """How the trial ended; None if it should be tried again."""

@@ -122,11 +122,12 @@ def _records_located(recipe: Recipe) -> Iterator[None]:
 
 
 def follow_to_end(client: SealClient, name: str, data: Path | None, *, cancel_on_interrupt: bool = False) -> None:
-    """Follows a run, prints its report; exits with 1 unless it succeeded, with 130 on Ctrl-C.
+    """Follows a run, prints its report; exits with 1 unless it succeeded. An interruption cancels the run or says that
+    it continues, and is raised again.
 
     `data` is the embedded stack's data folder; None for any other controller.
     """
-    from seal_cli.console import err
+    from seal_cli.console import err, say
     from seal_cli.follow import follow
     from seal_cli.liveness import report_dead_services
     from seal_cli.report import print_report
@@ -134,15 +135,15 @@ def follow_to_end(client: SealClient, name: str, data: Path | None, *, cancel_on
 
     try:
         with report_dead_services(data):
-            follow(client.watch_run(name))
-    except KeyboardInterrupt as interrupt:
+            follow(client.watch_run(name, on_wait=lambda error: say(f"waiting for the controller: {error.message}")))
+    except KeyboardInterrupt:
         if cancel_on_interrupt:
             client.cancel_run(name)
             err.print(f"\n{name} is cancelled; resume it with: seal runs resume {name}", markup=False)
         else:
             err.print(f"\n{name} continues in the background.", markup=False)
             err.print(f"  watch it:  seal runs watch {name}\n  stop it:   seal runs cancel {name}", markup=False)
-        raise typer.Exit(130) from interrupt
+        raise
     ended = client.get_run(name)
     print_report(ended, client.report(name), embedded_store(data) if data else None)
     if ended.state is not RunState.SUCCEEDED:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Annotated
@@ -50,22 +49,19 @@ def up(
         from seal_cli.stack.supervisor import up as start
 
     layout = Layout.at(data)
-    with _sigterm_interrupts():
-        resolved = resolve_model(model, layout, say)
-        started = start(layout, resolved, port=port, timeout=timeout, say=say)
-        controller = started.state.find(CONTROLLER)
-        address = controller.address if controller else ""
-        say("the stack is up" if started.fresh else "the stack was up already")
-        out.print(
-            f"controller  {address}\nmodel       {resolved}\nlogs        {layout.logs}", markup=False, soft_wrap=True
-        )
-        if foreground:
-            say("Ctrl-C stops it")
-            try:
-                hold(layout, say)
-            except KeyboardInterrupt:
-                stop(layout, say)
-                raise
+    resolved = resolve_model(model, layout, say)
+    started = start(layout, resolved, port=port, timeout=timeout, say=say)
+    controller = started.state.find(CONTROLLER)
+    address = controller.address if controller else ""
+    say("the stack is up" if started.fresh else "the stack was up already")
+    out.print(f"controller  {address}\nmodel       {resolved}\nlogs        {layout.logs}", markup=False, soft_wrap=True)
+    if foreground:
+        say("Ctrl-C stops it")
+        try:
+            hold(layout, say)
+        except KeyboardInterrupt:
+            stop(layout, say)
+            raise
 
 
 def down(data: Data = DEFAULT_DATA) -> None:
@@ -135,17 +131,3 @@ def _needs_embedded() -> Iterator[None]:
         raise FailedPrecondition(
             f"the embedded stack needs {error.name}: pip install 'seal-suite[embedded]'"
         ) from error
-
-
-@contextmanager
-def _sigterm_interrupts() -> Iterator[None]:
-    """SIGTERM ends `seal up` as Ctrl-C does: it stops what it started."""
-
-    def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    previous = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, previous)

@@ -15,7 +15,8 @@ from sqlalchemy import create_engine, make_url, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from seal_cli.doctor.setup import MODEL_SERVICES, Line, Settings
-from sealkit.errors import InvalidConfig
+from sealkit.errors import InvalidConfig, Unavailable
+from sealkit.queue import Queue
 from sealkit.redis_url import close, connect, without_password
 from sealkit.rpc.tls import identity_of
 
@@ -26,7 +27,7 @@ _DAY = 86400.0
 
 
 async def check_redis(settings: Settings) -> list[Line]:
-    """Whether Redis answers, and whether its clock agrees with this machine's."""
+    """Whether Redis answers and takes what the queue writes, and whether its clock agrees with this machine's."""
     url = settings.get("CONTROLLER_REDIS_URL")
     shown = without_password(url)
     try:
@@ -41,33 +42,52 @@ async def check_redis(settings: Settings) -> list[Line]:
         return [Line("redis", False, f"{shown}: {error}", "start it, or fix SEAL_CONTROLLER_REDIS_URL")]
     skew = seconds + micros / 1e6 - now
     return [
-        Line("redis", True, shown),
+        await _queue(settings, shown),
         Line("clock", abs(skew) < _SKEW_SECONDS, f"{skew:+.1f} s to Redis", "set both clocks by NTP"),
     ]
 
 
+async def _queue(settings: Settings, shown: str) -> Line:
+    prefix = settings.get("CONTROLLER_QUEUE")
+    queue = Queue(settings.get("CONTROLLER_REDIS_URL"), consumer="doctor", stream=prefix)
+    try:
+        await queue.check()
+    except Unavailable as error:
+        fix = error.metadata.get("fix", "start it, or fix SEAL_CONTROLLER_REDIS_URL")
+        return Line("redis", False, error.message.removesuffix(f"; {fix}"), fix)
+    finally:
+        await queue.close()
+    return Line("redis", True, f"{shown} takes what is written under {prefix}")
+
+
 async def check_sql(settings: Settings) -> list[Line]:
-    """Whether the database answers."""
+    """Whether the database answers and may be written to."""
     url = settings.get("CONTROLLER_DATABASE_URL")
     try:
         shown = make_url(url).render_as_string(hide_password=True)
     except SQLAlchemyError:
         return [Line("sql", False, "SEAL_CONTROLLER_DATABASE_URL is not a database URL", "see docs/operations.md")]
 
-    def ask() -> None:
+    def read_only() -> bool:
         engine = create_engine(url)
         try:
             with engine.connect() as connection:
                 connection.execute(text("SELECT 1"))
+                asked = connection.dialect.name == "postgresql"  # SQLite says it only when it is written to
+                return asked and connection.scalar(text("SHOW transaction_read_only")) == "on"
         finally:
             engine.dispose()
 
     try:
-        await asyncio.to_thread(ask)
+        refuses = await asyncio.to_thread(read_only)
     except (SQLAlchemyError, OSError, ImportError) as error:
         said = str(getattr(error, "orig", None) or error).splitlines()[0]
         fix = "start the database, or fix SEAL_CONTROLLER_DATABASE_URL; SQLite's folder must exist and be writable"
         return [Line("sql", False, f"{shown}: {said}", fix)]
+    if refuses:
+        return [
+            Line("sql", False, f"{shown} is read-only", "name the primary, or end its default_transaction_read_only")
+        ]
     return [Line("sql", True, shown)]
 
 

@@ -14,6 +14,7 @@ MODEL_SERVICES = ("generator", "trainer", "evaluator")
 _DEFAULTS = {
     "CONTROLLER_DATABASE_URL": "sqlite:///.seal/controller.db",
     "CONTROLLER_REDIS_URL": "redis://127.0.0.1:6379/0",
+    "CONTROLLER_QUEUE": "seal:trials",
     "CONTROLLER_GENERATOR": "127.0.0.1:50051",
     "CONTROLLER_TRAINER": "127.0.0.1:50052",
     "CONTROLLER_EVALUATOR": "127.0.0.1:50053",

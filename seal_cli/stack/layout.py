@@ -14,38 +14,11 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from sealkit.errors import FailedPrecondition
-from sealkit.types import Value
+from sealkit.stack_file import StackState
 
 CONTROLLER = "controller"
 _LONGEST_SOCKET_PATH = 100
 """The kernel takes 104 (macOS) or 108 (Linux) bytes, with the terminating zero."""
-
-
-class ServiceRecord(Value):
-    """One started process. `started` is the process's own start time (seconds since 1970), so that a pid that was
-    reused by another program is recognised."""
-
-    name: str
-    pid: int
-    started: float
-    address: str
-    metrics: str = ""
-
-
-class StackState(Value):
-    """What `seal up` started. `model` is a folder, a file or a hub id."""
-
-    model: str
-    services: tuple[ServiceRecord, ...] = ()
-
-    def find(self, name: str) -> ServiceRecord | None:
-        """The entry of one service, if it was started."""
-        return next((record for record in self.services if record.name == name), None)
-
-    def having(self, record: ServiceRecord) -> StackState:
-        """The same state with `record` in place of an older entry of that name."""
-        others = tuple(known for known in self.services if known.name != record.name)
-        return StackState(model=self.model, services=(*others, record))
 
 
 @dataclass(frozen=True)

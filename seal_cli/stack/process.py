@@ -1,5 +1,4 @@
-"""Processes, identified by pid and start time: each is started in its own session and can be recognised and stopped
-later."""
+"""Starts and stops processes. Each is started in its own session, and recorded before it does anything."""
 
 from __future__ import annotations
 
@@ -7,81 +6,87 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Protocol
+from typing import TypeVar
 
-import psutil
+from sealkit.processes import Identified, Presence, ProcessStart, presence_of, start_of
 
-_START_TIME_SLACK = 5.0
-"""Seconds. A start time is computed from the boot time, which moves a little when the clock is set."""
 _POLL = 0.05
+_KILL_SECONDS = 5.0
+"""The kernel ends a killed process within this time, unless it hangs in a device."""
+_ON_WORD = ["/bin/sh", "-c", 'read -r _ && exec "$@" </dev/null', "seal"]
+"""Waits for a line on its input, then becomes the command, with the same pid and start; ends at the end of input."""
+
+P = TypeVar("P", bound=Identified)
 
 
-class Identified(Protocol):
-    """Anything that identifies a process by pid and start time."""
-
-    @property
-    def pid(self) -> int: ...
-    @property
-    def started(self) -> float: ...
-
-
-def spawn(command: Sequence[str], *, env: Mapping[str, str], log: Path, cwd: Path) -> tuple[int, float]:
+def spawn(
+    command: Sequence[str],
+    *,
+    env: Mapping[str, str],
+    log: Path,
+    cwd: Path,
+    record: Callable[[int, ProcessStart], None],
+) -> None:
     """Starts `command` detached from this terminal, with its output in `log` (the previous log is kept beside it).
 
-    Returns pid and start time. Raises OSError.
+    It begins once `record` has returned. If that raises, or this process dies before, by whatever signal, the command
+    never begins: no process exists that is not recorded.
     """
     if log.exists():
         log.replace(log.with_suffix(".log.1"))
     with log.open("wb") as output:
         child = subprocess.Popen(
-            command,
+            [*_ON_WORD, *command],
             env=dict(env),
             cwd=cwd,
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE,
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
+    assert child.stdin is not None
     try:
-        return child.pid, psutil.Process(child.pid).create_time()
-    except psutil.NoSuchProcess:
-        return child.pid, time.time()
+        record(child.pid, start_of(child.pid))
+        child.stdin.write(b"\n")
+    finally:
+        with suppress(BrokenPipeError):  # it was killed meanwhile, which is seen where it is waited for
+            child.stdin.close()
 
 
-def is_alive(process: Identified) -> bool:
-    """Whether this process still runs: same pid, same start time, not a zombie."""
-    try:
-        found = psutil.Process(process.pid)
-        same = abs(found.create_time() - process.started) <= _START_TIME_SLACK
-        return same and found.status() != psutil.STATUS_ZOMBIE
-    except (psutil.NoSuchProcess, psutil.AccessDenied):
-        return False
+def is_running(process: Identified) -> bool:
+    """Whether this very process certainly still runs."""
+    return presence_of(process) is Presence.RUNNING
 
 
-def stop(processes: Iterable[Identified], grace: float) -> None:
-    """SIGTERM to all, `grace` seconds to drain, then SIGKILL to their whole sessions. Returns when none is left."""
-    running = [process for process in processes if is_alive(process)]
-    for process in running:
-        _signal(process, signal.SIGTERM)
-    deadline = time.monotonic() + grace
-    while (running := [process for process in running if is_alive(process)]) and time.monotonic() < deadline:
-        time.sleep(_POLL)
-    for process in running:
-        _signal(process, signal.SIGKILL)
-    while any(is_alive(process) for process in running):
-        time.sleep(_POLL)
+def has_ended(process: Identified) -> bool:
+    """Whether this very process certainly has ended."""
+    return presence_of(process) is Presence.ENDED
+
+
+def stop(processes: Iterable[P], grace: float) -> list[P]:
+    """SIGTERM to all, `grace` seconds to drain, then SIGKILL to their whole sessions. Returns those that are not known
+    to have ended: they must not be forgotten."""
+    left = [process for process in processes if not has_ended(process)]
+    for number, seconds in ((signal.SIGTERM, grace), (signal.SIGKILL, _KILL_SECONDS)):
+        for process in left:
+            _signal(process, number)
+        deadline = time.monotonic() + seconds
+        while (left := [process for process in left if not has_ended(process)]) and time.monotonic() < deadline:
+            if not any(map(is_running, left)):
+                break
+            time.sleep(_POLL)
+    return left
 
 
 def _signal(process: Identified, number: signal.Signals) -> None:
     # The process may end between the check and the signal, but its pid is not reused that fast.
-    if not is_alive(process):
+    if not is_running(process):
         return
-    try:
+    with suppress(ProcessLookupError, PermissionError):
         if number is signal.SIGKILL:
             os.killpg(process.pid, number)
         else:
             os.kill(process.pid, number)
-    except ProcessLookupError:
-        return

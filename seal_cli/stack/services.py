@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from seal_cli.stack import valkey
-from seal_cli.stack.layout import CONTROLLER, Layout, ServiceRecord, StackState
+from seal_cli.stack.layout import CONTROLLER, Layout
 from seal_cli.stack.ports import LOOPBACK, free_ports
+from sealkit.stack_file import VALKEY, ServiceRecord, StackState
 
-VALKEY = "valkey"
 GENERATOR = "generator"
 TRAINER = "trainer"
 EVALUATOR = "evaluator"
@@ -65,14 +65,17 @@ def plan(layout: Layout, state: StackState, controller_port: int) -> list[Launch
         addresses[CONTROLLER] = f"{LOOPBACK}:{controller_port}"
     metrics = {name: _metrics(known.get(name), next(ports)) for name in HEALTH_NAMES}
     shares = thread_shares(usable_cores())
-    launches = [Launch(VALKEY, valkey.command(layout.valkey, layout.socket), dict(os.environ), str(layout.socket))]
+    launches = [Launch(VALKEY, valkey.command(layout.valkey, layout.socket), _environment(), str(layout.socket))]
     for name in MODEL_SERVICES:
-        env = _service_env(name, addresses[name], metrics[name]) | _model_env(name, state.model, layout, shares[name])
+        env = _service_env(layout, name, addresses[name], metrics[name]) | _model_env(
+            name, state.model, layout, shares[name]
+        )
         if name == TRAINER:
             env = {"SEAL_TRAINER_MAX_JOBS": str(BATCHED_JOBS)} | env
         command = [sys.executable, "-m", f"{name}_svc"]
         launches.append(Launch(name, command, env, addresses[name], metrics[name]))
-    env = _service_env(CONTROLLER, addresses[CONTROLLER], metrics[CONTROLLER]) | _controller_env(layout, addresses)
+    env = _service_env(layout, CONTROLLER, addresses[CONTROLLER], metrics[CONTROLLER])
+    env |= _controller_env(layout, addresses)
     command = [sys.executable, "-m", "controller", "all"]
     launches.append(Launch(CONTROLLER, command, env, addresses[CONTROLLER], metrics[CONTROLLER]))
     return launches
@@ -86,9 +89,16 @@ def _metrics(record: ServiceRecord | None, port: int) -> str:
     return record.metrics if record else f"{LOOPBACK}:{port}"
 
 
-def _service_env(name: str, address: str, metrics: str) -> dict[str, str]:
+def _service_env(layout: Layout, name: str, address: str, metrics: str) -> dict[str, str]:
     prefix = f"SEAL_{name.upper()}_"
-    return dict(os.environ) | {f"{prefix}LISTEN": address, f"{prefix}METRICS_LISTEN": metrics}
+    own = {"LISTEN": address, "METRICS_LISTEN": metrics, "STACK_FILE": str(layout.state_file)}
+    return _environment() | {f"{prefix}{setting}": value for setting, value in own.items()}
+
+
+def _environment() -> dict[str, str]:
+    """This process's environment without thread counts that are set but empty: OpenMP rejects them, with a line on
+    stderr in every process."""
+    return {name: value for name, value in os.environ.items() if value or not name.endswith("_NUM_THREADS")}
 
 
 def _model_env(name: str, model: str, layout: Layout, threads: int) -> dict[str, str]:

@@ -13,10 +13,12 @@ from dataclasses import dataclass
 
 from seal_cli.health import is_serving
 from seal_cli.stack import process, valkey
-from seal_cli.stack.layout import CONTROLLER, Layout, ServiceRecord, StackState
+from seal_cli.stack.layout import CONTROLLER, Layout
 from seal_cli.stack.ports import controller_port, is_free
-from seal_cli.stack.services import HEALTH_NAMES, START_ORDER, STOP_ORDER, VALKEY, Launch, plan
+from seal_cli.stack.services import HEALTH_NAMES, START_ORDER, STOP_ORDER, Launch, plan
 from sealkit.errors import FailedPrecondition, Unavailable
+from sealkit.processes import Presence, ProcessStart, presence_of
+from sealkit.stack_file import VALKEY, ServiceRecord, StackState
 
 Say = Callable[[str], None]
 
@@ -28,7 +30,8 @@ _LOG_LINES = 15
 
 @dataclass(frozen=True)
 class ServiceStatus:
-    """Current state of one service: `state` is `ready`, `not ready` or `dead`."""
+    """Current state of one service: `state` is `ready`, `not ready`, `dead`, or `unknown` if it cannot be told from
+    here whether the process still runs."""
 
     record: ServiceRecord
     state: str
@@ -45,14 +48,14 @@ class Started:
 def up(layout: Layout, model: str, *, port: int | None, timeout: float, say: Say) -> Started:
     """Starts the whole stack. Returns when every service is ready.
 
-    Raises FailedPrecondition (a port in use, another model runs here, a folder that cannot be written) or Unavailable
-    (a service died or did not become ready; its last log lines are in the message). After an error or an interruption,
-    everything that was started is stopped.
+    Raises FailedPrecondition (a port in use, another model runs here, a folder that cannot be written, a process that
+    may or may not have ended) or Unavailable (a service died or did not become ready; its last log lines are in the
+    message). After an error or an interruption, everything that was started is stopped.
     """
     layout.create()
     with layout.locked(lambda: say("another `seal up` or `seal down` runs here; waiting for it")):
         known = layout.read_state()
-        running = [record for record in known.services if process.is_alive(record)] if known else []
+        running = _running(layout, known) if known else []
         if known and running and known.model != model:
             raise FailedPrecondition(
                 f"a stack with the model {known.model} runs in {layout.data}; stop it with `seal down` first"
@@ -62,7 +65,7 @@ def up(layout: Layout, model: str, *, port: int | None, timeout: float, say: Say
         if not running:
             # Nothing depends on the old addresses.
             state = StackState(model=model)
-            _end_orphaned_valkey(layout, say)
+            _await_end_of_unlisted(layout, say)
         if len(running) == len(START_ORDER) and all(_is_ready(layout, record) for record in running):
             return Started(state, fresh=False)
         launches = plan(layout, state, controller_port(port) if state.find(CONTROLLER) is None else 0)
@@ -80,17 +83,20 @@ def _check_port(known: StackState | None, port: int | None, running: Sequence[Se
 
 
 def down(layout: Layout, say: Say) -> bool:
-    """Stops the services that run; True if one did. Journaled data is kept, and the next `up` continues from it."""
+    """Stops the services that run; True if one did. Journaled data is kept, and the next `up` continues from it.
+
+    Raises FailedPrecondition if a process is not known to have ended; it stays in the state file.
+    """
     if not layout.data.exists():
         return False
     with layout.locked(lambda: say("another `seal up` or `seal down` runs here; waiting for it")):
         state = layout.read_state()
         if state is None:
             return False
-        running = [record for record in state.services if process.is_alive(record)]
-        _stop(running)
-        layout.state_file.unlink(missing_ok=True)
-        return bool(running)
+        ran = any(map(process.is_running, state.services))
+        if left := _stop_all(layout):
+            raise _undecided(layout, left)
+        return ran
 
 
 def status(layout: Layout) -> list[ServiceStatus]:
@@ -102,7 +108,7 @@ def status(layout: Layout) -> list[ServiceStatus]:
 def hold(layout: Layout, say: Say) -> None:
     """Waits until the stack is stopped by another command. Stops the rest and raises Unavailable if a service dies."""
     while (state := layout.read_state()) is not None:
-        dead = next((record for record in state.services if not process.is_alive(record)), None)
+        dead = next(filter(process.has_ended, state.services), None)
         if dead is None:
             time.sleep(10 * _POLL)
             continue
@@ -135,7 +141,7 @@ def _converge(
                 if _is_ready(layout, record):
                     waiting.remove(record)
                     say(f"{record.name:<10} ready on {record.address} ({time.monotonic() - started:.1f} s)")
-                elif not process.is_alive(record):
+                elif process.has_ended(record):
                     raise _died(layout, record.name)
             if waiting and time.monotonic() > deadline:
                 names = ", ".join(record.name for record in waiting)
@@ -152,10 +158,21 @@ def _start(layout: Layout, state: StackState, launch: Launch) -> StackState:
             f"{launch.name} cannot come back on {launch.address}: another program took the port; "
             "run `seal down`, then `seal up`"
         )
-    pid, began = process.spawn(launch.command, env=launch.env, log=layout.log(launch.name), cwd=layout.data)
-    record = ServiceRecord(name=launch.name, pid=pid, started=began, address=launch.address, metrics=launch.metrics)
-    state = state.having(record)
-    layout.write_state(state)
+
+    def record(pid: int, start: ProcessStart) -> None:
+        nonlocal state
+        started = ServiceRecord(
+            name=launch.name,
+            pid=pid,
+            start=start,
+            started=time.time(),
+            address=launch.address,
+            metrics=launch.metrics,
+        )
+        state = state.having(started)
+        layout.write_state(state)
+
+    process.spawn(launch.command, env=launch.env, log=layout.log(launch.name), cwd=layout.data, record=record)
     return state
 
 
@@ -165,23 +182,55 @@ def _stopping_on_failure(layout: Layout) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        state = layout.read_state()
-        _stop([record for record in (state.services if state else ()) if process.is_alive(record)])
-        layout.state_file.unlink(missing_ok=True)
+        _stop_all(layout)
         raise
 
 
-def _stop(running: Sequence[ServiceRecord]) -> None:
+def _running(layout: Layout, state: StackState) -> list[ServiceRecord]:
+    """The services that run. Raises FailedPrecondition if that cannot be told of one: a second one beside it would
+    write to the same data."""
+    if unknown := [record for record in state.services if presence_of(record) is Presence.UNKNOWN]:
+        raise _undecided(layout, unknown)
+    return list(filter(process.is_running, state.services))
+
+
+def _stop_all(layout: Layout) -> list[ServiceRecord]:
+    """Stops what the state file lists, callers before the services they call, and forgets what has ended. Returns what
+    is not known to have ended."""
+    state = layout.read_state()
+    if state is None:
+        return []
+    left: list[ServiceRecord] = []
     for names in STOP_ORDER:
-        process.stop([record for record in running if record.name in names], _STOP_GRACE)
+        left += process.stop([record for record in state.services if record.name in names], _STOP_GRACE)
+    if left:
+        layout.write_state(StackState(model=state.model, services=tuple(left)))
+    else:
+        layout.state_file.unlink(missing_ok=True)
+    return left
 
 
-def _end_orphaned_valkey(layout: Layout, say: Say) -> None:
-    """A `seal up` that was killed between starting Valkey and writing the state file leaves a Valkey that is not
-    listed."""
-    if valkey.answers(layout.socket):
-        say("stopping a Valkey that an interrupted `seal up` left running")
-        valkey.shut_down(layout.socket)
+def _undecided(layout: Layout, records: Sequence[ServiceRecord]) -> FailedPrecondition:
+    shown = ", ".join(f"{record.name} (pid {record.pid} on {record.start.host})" for record in records)
+    return FailedPrecondition(
+        f"it cannot be told from here whether {shown} has ended. Run `seal down` there, or end it with `kill -9`; if "
+        f"it is gone for certain, remove {layout.state_file}"
+    )
+
+
+def _await_end_of_unlisted(layout: Layout, say: Say) -> None:
+    """Waits for a Valkey that no state file lists: the services of a stack whose state file was removed end by
+    themselves and end it too. Raises FailedPrecondition if it stays: a second server would write to its journal."""
+    deadline = time.monotonic() + _STOP_GRACE
+    if valkey.pid_of(layout.socket) is not None:
+        say("waiting for the end of a stack whose state file was removed")
+    while (pid := valkey.pid_of(layout.socket)) is not None:
+        if time.monotonic() > deadline:
+            raise FailedPrecondition(
+                f"a Valkey (pid {pid}) that {layout.state_file} does not list answers on {layout.socket}; end it with "
+                f"`kill {pid}`, then run `seal up` again"
+            )
+        time.sleep(_POLL)
 
 
 def _is_ready(layout: Layout, record: ServiceRecord) -> bool:
@@ -191,9 +240,10 @@ def _is_ready(layout: Layout, record: ServiceRecord) -> bool:
 
 
 def _state_of(layout: Layout, record: ServiceRecord) -> str:
-    if not process.is_alive(record):
-        return "dead"
-    return "ready" if _is_ready(layout, record) else "not ready"
+    presence = presence_of(record)
+    if presence is Presence.RUNNING:
+        return "ready" if _is_ready(layout, record) else "not ready"
+    return "dead" if presence is Presence.ENDED else "unknown"
 
 
 def _died(layout: Layout, name: str) -> Unavailable:

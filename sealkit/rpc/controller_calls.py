@@ -215,6 +215,8 @@ class Watch:
 
     longest_pause = 5.0
     """Longest wait between two attempts, in seconds."""
+    told_after = 5.0
+    """Seconds after which a watcher is told that the stream is lost."""
 
     def __init__(self, name: str, cursor: str, reconnect_seconds: float) -> None:
         self.name = name
@@ -222,6 +224,7 @@ class Watch:
         self._reconnect_seconds = reconnect_seconds
         self._failures = 0
         self._lost_at = 0.0
+        self._told = False
         self._last_state: RunState | None = None
         self._run_is_over = False
         self._empty = True
@@ -258,8 +261,14 @@ class Watch:
         """
         now = time.monotonic()
         if not self._failures:
-            self._lost_at = now
+            self._lost_at, self._told = now, False
         if now - self._lost_at > self._reconnect_seconds:
             raise error
         self._failures += 1
         return float(min(self.longest_pause, 0.1 * 2 ** min(self._failures, 6)))
+
+    def to_be_told(self) -> bool:
+        """Whether the stream has been lost for some seconds; True once for each loss."""
+        due = not self._told and time.monotonic() - self._lost_at >= self.told_after
+        self._told = self._told or due
+        return due

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable
 from functools import partial
 from math import nan
+from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import grpc
@@ -30,6 +31,7 @@ from sealkit.rpc.channel import bind, server_options
 from sealkit.rpc.interceptors import CallInterceptor, Remembers
 from sealkit.rpc.settings import ServerSettings, explain
 from sealkit.rpc.tls import Identity
+from sealkit.stack_file import end_valkey, unlisted
 
 __all__ = ["Drains", "GrpcServer", "ServerSettings", "Service", "ServiceDied", "Works", "run", "serve"]
 
@@ -156,7 +158,8 @@ class GrpcServer:
 
 
 async def serve(service: Service, settings: ServerSettings) -> None:
-    """Runs the service until SIGTERM or SIGINT, then drains it; a second signal ends the process at once.
+    """Runs the service until SIGTERM or SIGINT, then drains it; a second signal ends the process at once. A process of
+    the embedded stack also ends once the stack's state file no longer lists it.
 
     Raises what `service.start` raises, Unavailable if a port cannot be bound, and ServiceDied if the service's
     background work ended: it is drained first, so that health reports NOT_SERVING and a supervisor restarts it.
@@ -167,6 +170,7 @@ async def serve(service: Service, settings: ServerSettings) -> None:
         loop.add_signal_handler(number, _on_signal, number, stop)
     metrics = _serve_metrics(settings.metrics_listen)
     server = GrpcServer(service, settings)
+    watching = loop.create_task(_stop_with_stack(settings.stack_file, stop))
     try:
         await server.listen()
         await _start_until(server, stop)
@@ -175,6 +179,7 @@ async def serve(service: Service, settings: ServerSettings) -> None:
         else:
             await stop.wait()
     finally:
+        watching.cancel()
         await server.stop()
         metrics()
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -208,6 +213,15 @@ def run(make: Callable[[], tuple[Service, ServerSettings]]) -> int:
         sys.stderr.write(f"{name} died: {error}\n")
         return 1
     return 0
+
+
+async def _stop_with_stack(file: str, stop: asyncio.Event) -> None:
+    if not file:
+        return
+    last = await unlisted(Path(file))
+    log.error("stopping: the stack's state file no longer lists this process", file=file)
+    stop.set()
+    end_valkey(last)
 
 
 async def _start_until(server: GrpcServer, stop: asyncio.Event) -> None:

@@ -70,6 +70,8 @@ class ServerSettings(BaseSettings):
     """Whether a caller must present a certificate; without, callers are identified by their tokens."""
     tls_peers: Annotated[tuple[str, ...], NoDecode, BeforeValidator(split)] = ("controller", "worker", "operator")
     """Names of the certificates that may call a model service, separated by commas."""
+    stack_file: str = ""
+    """State file of the embedded stack (set by `seal up`): the process ends once the file no longer lists it."""
 
     @property
     def local(self) -> bool:

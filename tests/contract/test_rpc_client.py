@@ -34,10 +34,10 @@ class Client:
             return await asyncio.to_thread(getattr(self.real, method), *args, **kwargs)
         return await getattr(self.real, method)(*args, **kwargs)
 
-    async def all(self, method: str, *args: Any) -> list[Any]:
+    async def all(self, method: str, *args: Any, **kwargs: Any) -> list[Any]:
         if isinstance(self.real, SealClient):
-            return await asyncio.to_thread(lambda: list(getattr(self.real, method)(*args)))
-        return [item async for item in getattr(self.real, method)(*args)]
+            return await asyncio.to_thread(lambda: list(getattr(self.real, method)(*args, **kwargs)))
+        return [item async for item in getattr(self.real, method)(*args, **kwargs)]
 
     async def close(self) -> None:
         if isinstance(self.real, SealClient):
@@ -152,6 +152,18 @@ async def test_watch_of_an_unknown_run_says_so(client: Client, controller: FakeC
     controller.breaks = [(0, True)]
     with pytest.raises(UnknownRun):
         await client.all("watch_run", "runs/unknown")
+
+
+async def test_a_watcher_is_told_once_of_each_long_loss_and_why(
+    client: Client, controller: FakeController, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(controller_calls.Watch, "told_after", 0.0)
+    controller.happens(res.RUN_STATE_RUNNING, res.RUN_STATE_SUCCEEDED)
+    controller.breaks = [(0, False), (0, False), (1, False), (0, False)]
+    told: list[str] = []
+    found = await client.all("watch_run", "runs/x", on_wait=lambda error: told.append(error.message))
+    assert len(found) == 2
+    assert told == ["the stream broke"] * 2
 
 
 async def test_watch_outlives_the_controller(controller: FakeController) -> None:

@@ -49,6 +49,8 @@ def values_of(value_class: type[types.Value]) -> Strategy:
         name: SPECIAL[value_class, name] if (value_class, name) in SPECIAL else _of(info.annotation, info.metadata)
         for name, info in value_class.model_fields.items()
     }
+    if value_class is types.TrainingSpec:  # its `contrast` needs anchors
+        fields["anchors"] = st.lists(values_of(types.TrainingExample), min_size=1, max_size=3).map(tuple)
     return st.builds(value_class, **fields)
 
 

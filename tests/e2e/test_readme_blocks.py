@@ -66,7 +66,7 @@ def test_own_dataset_and_python_client(workplace: Path, environment: dict[str, s
     assert "RL step" in done.stdout.splitlines()[-1]
 
     sh("source .venv/bin/activate\nseal down" + down, workplace, environment)
-    assert not any(process.is_alive(record) for record in state.services)
+    assert all(process.has_ended(record) for record in state.services)
 
 
 def sh(script: str, folder: Path, environment: dict[str, str]) -> None:

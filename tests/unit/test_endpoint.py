@@ -145,6 +145,15 @@ async def test_a_retry_after_is_a_number_or_a_date(server: Server, make: Make, v
     assert raised.value.retry_after > 90_000
 
 
+async def test_a_date_to_retry_after_counts_from_the_date_of_the_response(server: Server, make: Make) -> None:
+    """A clock that is decades off waits no longer."""
+    dates = {"date": "Wed, 21 Oct 2099 07:26:30 GMT", "retry-after": "Wed, 21 Oct 2099 07:28:00 GMT"}
+    server.script = [(503, dates, "later")]
+    with pytest.raises(Unavailable) as raised:
+        await make().text("GET", "/x")
+    assert raised.value.retry_after == 90
+
+
 async def test_a_retry_after_that_is_neither_is_passed_over(server: Server, make: Make) -> None:
     server.script = [(503, {"retry-after": "soon"}, "later"), (200, {}, "good")]
     assert await make().text("GET", "/x") == "good"

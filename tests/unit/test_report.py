@@ -19,7 +19,8 @@ RUN = Run(
     config={},
     create_time=NOW,
     start_time=NOW,
-    end_time=NOW + timedelta(seconds=90),
+    end_time=NOW - timedelta(hours=1),  # the clock was set back
+    active_seconds=90,
 )
 THETA_0 = PolicyVersion(name="policies/base", run="runs/r", version=0, create_time=NOW)
 THETA_1 = PolicyVersion(name="policies/a-1", run="runs/r", version=1, parent="policies/base", create_time=NOW)

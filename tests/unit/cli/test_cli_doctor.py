@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
+import redis
+from fakeredis import TcpFakeServer
 from typer.testing import CliRunner
 
 from seal_cli import certs
@@ -168,6 +170,25 @@ def test_engines_that_cannot_do_what_a_run_asks_are_named(
     assert "adapters" in named
     assert "VLLM_ALLOW_RUNTIME_LORA_UPDATING=True" in shown
     assert "does not serve 'other'; it serves base" in shown
+
+
+def test_a_redis_that_answers_and_refuses_writes_is_bad(
+    services: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = TcpFakeServer(("127.0.0.1", 0))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    with redis.Redis(port=server.server_address[1]) as client:
+        client.set("seal:trials:streams", "of another program")
+        monkeypatch.setenv("SEAL_CONTROLLER_REDIS_URL", f"redis://127.0.0.1:{server.server_address[1]}/0")
+        _, named, shown = bad()
+        assert "redis" in named
+        assert "answers and refuses: WRONGTYPE" in shown
+        assert "→ another program uses the key" in shown
+        assert client.keys() == [b"seal:trials:streams"], "what doctor writes it deletes"
+        monkeypatch.setenv("SEAL_CONTROLLER_QUEUE", "mine")
+        assert "redis" not in bad()[1]
+    server.shutdown()
+    server.server_close()
 
 
 def test_a_good_set_up_is_called_good(

@@ -16,6 +16,7 @@ from sealkit.resources import (
     RunProgress,
     RunState,
     RunStateChanged,
+    RunWaiting,
     StageStarted,
     Trial,
     TrialFinished,
@@ -89,6 +90,14 @@ def test_what_went_wrong_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
     fault = Fault(code=14, reason="UNAVAILABLE", message="trainer at 127.0.0.1:1 does not answer")
     follow([event(RunStateChanged(state=RunState.FAILED, error=fault))])
     assert "failed: trainer at 127.0.0.1:1 does not answer" in capsys.readouterr().out
+
+
+def test_what_the_run_waits_for_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    fault = Fault(code=14, reason="UNAVAILABLE", message="Redis at redis://h answers and refuses: MISCONF")
+    follow([event(RunWaiting(doing="queueing trials", error=fault)), event(RunWaiting(doing="queueing trials"))])
+    shown = capsys.readouterr().out
+    assert "waiting (queueing trials): Redis at redis://h answers and refuses: MISCONF" in shown
+    assert "going on (queueing trials)" in shown
 
 
 def test_a_round_that_kept_nothing_says_so(capsys: pytest.CaptureFixture[str]) -> None:

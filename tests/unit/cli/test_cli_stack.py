@@ -1,23 +1,40 @@
 import os
+import signal
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
+import psutil
 import pytest
 
-from seal_cli.stack import process
-from seal_cli.stack.layout import Layout, ServiceRecord, StackState
+from seal_cli.stack import process, supervisor
+from seal_cli.stack.layout import Layout
 from seal_cli.stack.model import resolve_model
 from seal_cli.stack.ports import controller_port, free_ports, is_free
 from seal_cli.stack.services import CONTROLLER, MODEL_SERVICES, START_ORDER, plan, thread_shares
 from sealkit.errors import FailedPrecondition, InvalidModel
+from sealkit.processes import ProcessStart, start_of
+from sealkit.stack_file import ServiceRecord, StackState
 
 SLEEPER = [sys.executable, "-c", "import time; print('up', flush=True); time.sleep(60)"]
-STUBBORN = [sys.executable, "-c", "import signal, time; signal.signal(15, signal.SIG_IGN); print(1); time.sleep(60)"]
+STUBBORN = [
+    sys.executable, "-c", "import signal, time; signal.signal(15, signal.SIG_IGN); print(1, flush=True); time.sleep(60)"
+]  # fmt: skip
 
 
-def record(name: str, pid: int, started: float) -> ServiceRecord:
-    return ServiceRecord(name=name, pid=pid, started=started, address="127.0.0.1:1")
+def record(name: str, pid: int, start: ProcessStart) -> ServiceRecord:
+    return ServiceRecord(name=name, pid=pid, start=start, started=0, address="127.0.0.1:1")
+
+
+def spawned(folder: Path, command: list[str]) -> ServiceRecord:
+    """A process that was started in the folder, with its log there."""
+    found: list[ServiceRecord] = []
+    keep = lambda pid, start: found.append(record("a", pid, start))  # noqa: E731
+    process.spawn(command, env=os.environ, log=folder / "a.log", cwd=folder, record=keep)
+    return found[0]
 
 
 @pytest.mark.parametrize(
@@ -28,41 +45,124 @@ def test_threads_are_shared_out(cores: int, shares: tuple[int, int, int]) -> Non
     assert tuple(thread_shares(cores)[name] for name in MODEL_SERVICES) == shares
 
 
-def test_a_process_is_known_by_pid_and_start_time(tmp_path: Path) -> None:
-    pid, started = process.spawn(SLEEPER, env=os.environ, log=tmp_path / "a.log", cwd=tmp_path)
-    ours, other = record("a", pid, started), record("a", pid, started - 3600)
+def test_a_process_is_known_by_pid_and_start(tmp_path: Path) -> None:
+    ours = spawned(tmp_path, SLEEPER)
+    other = record("a", ours.pid, ours.start.changed(moment="1"))
     try:
-        assert process.is_alive(ours)
-        assert not process.is_alive(other)
-        process.stop([other], grace=0)
-        assert process.is_alive(ours), "a pid that was given to another program must not be signalled"
+        assert process.is_running(ours)
+        assert process.has_ended(other)
+        assert process.stop([other], grace=0) == []
+        assert process.is_running(ours), "a pid that was given to another program must not be signalled"
     finally:
-        process.stop([ours], grace=5)
-    assert not process.is_alive(ours)
+        assert process.stop([ours], grace=5) == []
+    assert process.has_ended(ours)
 
 
 def test_what_ignores_sigterm_is_killed(tmp_path: Path) -> None:
-    log = tmp_path / "a.log"
-    pid, started = process.spawn(STUBBORN, env=os.environ, log=log, cwd=tmp_path)
-    process.stop([record("a", pid, started)], grace=0.2)
-    assert not process.is_alive(record("a", pid, started))
+    stubborn = spawned(tmp_path, STUBBORN)
+    assert process.stop([stubborn], grace=0.2) == []
+    assert process.has_ended(stubborn)
 
 
 def test_the_log_of_the_last_start_is_kept_beside_the_new_one(tmp_path: Path) -> None:
-    log = tmp_path / "a.log"
     for word in ("first", "second"):
-        pid, started = process.spawn([sys.executable, "-c", f"print('{word}')"], env=os.environ, log=log, cwd=tmp_path)
-        os.waitpid(pid, 0)
-        assert not process.is_alive(record("a", pid, started))
-    assert (log.read_text(), (tmp_path / "a.log.1").read_text()) == ("second\n", "first\n")
+        one = spawned(tmp_path, [sys.executable, "-c", f"print('{word}')"])
+        os.waitpid(one.pid, 0)
+        assert process.has_ended(one)
+    assert ((tmp_path / "a.log").read_text(), (tmp_path / "a.log.1").read_text()) == ("second\n", "first\n")
+
+
+def test_nothing_begins_before_it_is_recorded(tmp_path: Path) -> None:
+    """`seal up` may be killed at any moment: a command that is not in the state file never begins."""
+    touch = ["/bin/sh", "-c", "touch began"]
+    seen: list[int] = []
+
+    def full_disk(pid: int, _: ProcessStart) -> None:
+        seen.append(pid)
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(OSError, match="No space"):
+        process.spawn(touch, env=os.environ, log=tmp_path / "a.log", cwd=tmp_path, record=full_disk)
+    os.waitpid(seen[0], 0)
+    killed = (
+        "import os, signal, sys; from pathlib import Path; from seal_cli.stack import process\n"
+        "def die(pid, start): print(pid, flush=True); os.kill(os.getpid(), signal.SIGKILL)\n"
+        "here = Path(sys.argv[1])\n"
+        "process.spawn(['/bin/sh', '-c', 'touch began'], env=os.environ, log=here / 'b.log', cwd=here, record=die)"
+    )
+    died = subprocess.run([sys.executable, "-c", killed, str(tmp_path)], capture_output=True, text=True)
+    assert died.returncode == -signal.SIGKILL
+    _await_end(int(died.stdout))
+    assert not (tmp_path / "began").exists()
+    os.waitpid(spawned(tmp_path, touch).pid, 0)
+    assert (tmp_path / "began").exists()
+
+
+def _await_end(pid: int) -> None:
+    with suppress(psutil.NoSuchProcess):
+        psutil.Process(pid).wait(10)
+
+
+@pytest.fixture
+def stacked(tmp_path: Path) -> Iterator[Layout]:
+    """A data folder with a running controller, and a trainer that has ended."""
+    layout = Layout.at(tmp_path / "data")
+    layout.create()
+    controller = spawned(tmp_path, SLEEPER).changed(name="controller")
+    trainer = controller.changed(name="trainer", start=controller.start.changed(moment="1"))
+    layout.write_state(StackState(model="m", services=(controller, trainer)))
+    yield layout
+    process.stop([controller], grace=0)
+
+
+def states(layout: Layout) -> dict[str, str]:
+    return {service.record.name: service.state for service in supervisor.status(layout)}
+
+
+def test_a_step_of_the_clock_changes_nothing(stacked: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    """psutil's start times are those of the stepped clock: /proc/stat's btime is now minus the uptime."""
+    before, now = states(stacked), time.time
+    assert before == {"controller": "not ready", "trainer": "dead"}
+    boot = psutil.boot_time
+    for step in (8.0, -3600.0, 86400.0):
+        monkeypatch.setattr(time, "time", lambda step=step: now() + step)
+        monkeypatch.setattr(psutil, "boot_time", lambda step=step: boot() + step)
+        monkeypatch.setattr("psutil._psplatform.boot_time", lambda step=step: boot() + step)
+        assert states(stacked) == before, step
+        with pytest.raises(FailedPrecondition, match="a stack with the model m runs"):
+            supervisor.up(stacked, "other", port=None, timeout=1, say=print)
+    assert supervisor.down(stacked, print), "and it is found to be stopped"
+    assert not stacked.state_file.exists()
+
+
+def test_what_is_not_known_to_have_ended_is_not_forgotten(stacked: Layout) -> None:
+    """A state file that another machine wrote, in a folder that both see."""
+    state = stacked.read_state()
+    assert state is not None
+    (controller, trainer) = state.services
+    elsewhere = controller.start.changed(host="node7", boot="another")
+    far = trainer.changed(start=elsewhere)
+    stacked.write_state(StackState(model="m", services=(controller, far)))
+    assert states(stacked) == {"controller": "not ready", "trainer": "unknown"}
+    with pytest.raises(FailedPrecondition, match=r"trainer \(pid \d+ on node7\)"):
+        supervisor.up(stacked, "m", port=None, timeout=1, say=print)
+    with pytest.raises(FailedPrecondition, match=r"trainer \(pid \d+ on node7\).*seal down"):
+        supervisor.down(stacked, print)
+    assert process.has_ended(controller), "what runs here is stopped"
+    assert stacked.read_state() == StackState(model="m", services=(far,))
+    rebooted = trainer.changed(start=controller.start.changed(boot="before"))
+    stacked.write_state(StackState(model="m", services=(rebooted,)))
+    assert not supervisor.down(stacked, print)
+    assert not stacked.state_file.exists()
 
 
 def test_state_survives_a_round_trip_and_a_wrong_file_is_named(tmp_path: Path) -> None:
     layout = Layout.at(tmp_path)
     assert layout.read_state() is None
-    state = StackState(model="m").having(record("a", 1, 2.0)).having(record("a", 3, 4.0))
+    start = start_of(os.getpid())
+    state = StackState(model="m").having(record("a", 1, start)).having(record("a", 3, start))
     layout.write_state(state)
-    assert layout.read_state() == StackState(model="m", services=(record("a", 3, 4.0),))
+    assert layout.read_state() == StackState(model="m", services=(record("a", 3, start),))
     layout.state_file.write_text("{")
     with pytest.raises(FailedPrecondition, match=r"stack\.json"):
         layout.read_state()
@@ -125,12 +225,13 @@ def test_the_plan_names_every_address_to_the_controller(tmp_path: Path) -> None:
         assert controller.env[f"SEAL_CONTROLLER_{name.upper()}"] == launches[name].address
         assert launches[name].env[f"SEAL_{name.upper()}_MODEL"] == str(tmp_path)
         assert launches[name].env["HF_HUB_OFFLINE"] == "1"
+        assert launches[name].env[f"SEAL_{name.upper()}_STACK_FILE"] == str(layout.state_file)
     addresses = [launch.address for launch in launches.values()] + [launch.metrics for launch in launches.values()][1:]
     assert len(set(addresses)) == len(addresses)
 
 
 def test_a_service_that_comes_back_keeps_its_address(tmp_path: Path) -> None:
-    known = ServiceRecord(name="trainer", pid=1, started=0, address="127.0.0.1:7001", metrics="127.0.0.1:7002")
+    known = record("trainer", 1, start_of(os.getpid())).changed(address="127.0.0.1:7001", metrics="127.0.0.1:7002")
     launches = plan(Layout.at(tmp_path), StackState(model="org/model", services=(known,)), 50050)
     trainer = next(launch for launch in launches if launch.name == "trainer")
     assert (trainer.address, trainer.metrics) == ("127.0.0.1:7001", "127.0.0.1:7002")
@@ -145,3 +246,13 @@ def test_models_are_resolved_before_anything_starts(tmp_path: Path) -> None:
     assert resolve_model("org/name", layout, print) == "org/name"
     with pytest.raises(InvalidModel, match="no model at"):
         resolve_model("./missing", layout, print)
+
+
+def test_thread_counts_that_are_set_but_empty_are_not_passed_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "SEAL_TRAINER_THREADS"):
+        monkeypatch.setenv(name, "")
+    for launch in plan(Layout.at(tmp_path), StackState(model="org/model"), 50050):
+        assert launch.env.get("OMP_NUM_THREADS") != "", launch.name
+        assert "MKL_NUM_THREADS" not in launch.env

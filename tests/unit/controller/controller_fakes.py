@@ -49,7 +49,7 @@ CONFIG = {
 }
 RETENTION = [{"id": f"r{i}", "question": f"What is {i}?", "answer": str(i)} for i in range(3)]
 
-LUCK = 0
+LUCK = 1
 """Decides over `graded`; so chosen that the run of `CONFIG` keeps self-edits in both rounds."""
 
 Hook = Callable[[str, str], Awaitable[None]]

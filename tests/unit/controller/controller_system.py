@@ -22,6 +22,7 @@ from controller.retry import run_with_background
 from controller.run.driver import Driver
 from controller.services import Services
 from controller.trial.worker import Worker
+from controller.waits import Waits
 from sealkit.queue import Delivery, Queue
 from sealkit.resources import Event, PolicyVersion, Run, Trial
 from tests.records import new_record
@@ -104,7 +105,8 @@ class System:
         services = Services(self.services, self.services, self.services)
         heartbeats = Heartbeats(database, name, lease)
         parts: dict[str, Any] = {
-            "database": database, "queue": queue, "services": services, "heartbeats": heartbeats, "plugins": (DOMAIN,)
+            "database": database, "queue": queue, "services": services, "heartbeats": heartbeats, "plugins": (DOMAIN,),
+            "waits": Waits(database),
         }  # fmt: skip
         worker = Worker(**parts, concurrency=concurrency, max_deliveries=max_deliveries)
         driver = Driver(**parts)

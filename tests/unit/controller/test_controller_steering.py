@@ -204,9 +204,9 @@ async def test_a_driver_that_stood_still_counts_a_lease_at_most(
     counted: list[float] = []
     real = budgets.tick
 
-    def tick(connection: Any, lease: Any, seconds: float) -> None:
+    def tick(connection: Any, lease: Any, seconds: float, **options: Any) -> None:
         counted.append(seconds)
-        real(connection, lease, seconds)
+        real(connection, lease, seconds, **options)
 
     monkeypatch.setattr(budgets, "tick", tick)
     jump = iter([0.0, 10_000.0, *[20_000.0] * 1000])

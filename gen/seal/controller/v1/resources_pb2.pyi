@@ -214,6 +214,7 @@ class Run(_message.Message):
     PROGRESS_FIELD_NUMBER: _builtins.int
     TENANT_FIELD_NUMBER: _builtins.int
     UNREAD_CONFIG_FIELD_NUMBER: _builtins.int
+    ACTIVE_SECONDS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name, `runs/{id}`."""
     display_name: _builtins.str
@@ -222,6 +223,8 @@ class Run(_message.Message):
     """State."""
     tenant: _builtins.str
     """The owning tenant; empty: only admins. Output only."""
+    active_seconds: _builtins.float
+    """Seconds in which a worker drove it, by monotonic clocks. Output only."""
     @_builtins.property
     def config(self) -> _struct_pb2.Struct:
         """The resolved config, with every default filled in, as stored by the version that accepted the run."""
@@ -266,10 +269,11 @@ class Run(_message.Message):
         progress: Global___RunProgress | None = ...,
         tenant: _builtins.str = ...,
         unread_config: _abc.Iterable[_builtins.str] | None = ...,
+        active_seconds: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["config", b"config", "create_time", b"create_time", "end_time", b"end_time", "error", b"error", "progress", b"progress", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["config", b"config", "create_time", b"create_time", "display_name", b"display_name", "end_time", b"end_time", "error", b"error", "name", b"name", "progress", b"progress", "start_time", b"start_time", "state", b"state", "tenant", b"tenant", "unread_config", b"unread_config"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_seconds", b"active_seconds", "config", b"config", "create_time", b"create_time", "display_name", b"display_name", "end_time", b"end_time", "error", b"error", "name", b"name", "progress", b"progress", "start_time", b"start_time", "state", b"state", "tenant", b"tenant", "unread_config", b"unread_config"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -768,6 +772,7 @@ class Event(_message.Message):
     TRIAL_FINISHED_FIELD_NUMBER: _builtins.int
     POLICY_TRAINED_FIELD_NUMBER: _builtins.int
     ROUND_FINISHED_FIELD_NUMBER: _builtins.int
+    RUN_WAITING_FIELD_NUMBER: _builtins.int
     cursor: _builtins.str
     """Cursor from which WatchRun continues after this event."""
     @_builtins.property
@@ -798,6 +803,10 @@ class Event(_message.Message):
     def round_finished(self) -> Global___RoundFinished:
         """A round ended."""
 
+    @_builtins.property
+    def run_waiting(self) -> Global___RunWaiting:
+        """The run waits, or goes on."""
+
     def __init__(
         self,
         *,
@@ -809,12 +818,13 @@ class Event(_message.Message):
         trial_finished: Global___TrialFinished | None = ...,
         policy_trained: Global___PolicyTrained | None = ...,
         round_finished: Global___RoundFinished | None = ...,
+        run_waiting: Global___RunWaiting | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["kind", b"kind", "policy_trained", b"policy_trained", "progress", b"progress", "round_finished", b"round_finished", "run_state_changed", b"run_state_changed", "stage_started", b"stage_started", "time", b"time", "trial_finished", b"trial_finished"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["kind", b"kind", "policy_trained", b"policy_trained", "progress", b"progress", "round_finished", b"round_finished", "run_state_changed", b"run_state_changed", "run_waiting", b"run_waiting", "stage_started", b"stage_started", "time", b"time", "trial_finished", b"trial_finished"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cursor", b"cursor", "kind", b"kind", "policy_trained", b"policy_trained", "progress", b"progress", "round_finished", b"round_finished", "run_state_changed", b"run_state_changed", "stage_started", b"stage_started", "time", b"time", "trial_finished", b"trial_finished"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cursor", b"cursor", "kind", b"kind", "policy_trained", b"policy_trained", "progress", b"progress", "round_finished", b"round_finished", "run_state_changed", b"run_state_changed", "run_waiting", b"run_waiting", "stage_started", b"stage_started", "time", b"time", "trial_finished", b"trial_finished"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["run_state_changed", "stage_started", "trial_finished", "policy_trained", "round_finished"]  # noqa: Y015
+    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["run_state_changed", "stage_started", "trial_finished", "policy_trained", "round_finished", "run_waiting"]  # noqa: Y015
     _WhichOneofArgType_kind: _TypeAlias = _typing.Literal["kind", b"kind"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_kind) -> _WhichOneofReturnType_kind | None: ...
 
@@ -847,6 +857,34 @@ class RunStateChanged(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RunStateChanged: _TypeAlias = RunStateChanged  # noqa: Y015
+
+@_typing.final
+class RunWaiting(_message.Message):
+    """The run waits for something that does not answer or has no room, or goes on after such a wait."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DOING_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
+    doing: _builtins.str
+    """What was tried, for example `train`."""
+    @_builtins.property
+    def error(self) -> _status_pb2.Status:
+        """Why it waits; unset: it goes on."""
+
+    def __init__(
+        self,
+        *,
+        doing: _builtins.str = ...,
+        error: _status_pb2.Status | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["doing", b"doing", "error", b"error"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RunWaiting: _TypeAlias = RunWaiting  # noqa: Y015
 
 @_typing.final
 class StageStarted(_message.Message):
@@ -1157,7 +1195,7 @@ class RunReport(_message.Message):
     verdict: _builtins.str
     """Whether the RL step helped, and one sentence for the comparison with each other editor."""
     wall_seconds: _builtins.float
-    """Seconds from start to end."""
+    """Seconds in which a worker drove the run, so without pauses."""
     generated_exam: _builtins.bool
     """Whether models wrote questions that these accuracies are measured on."""
     @_builtins.property
