@@ -56,10 +56,10 @@ def accept(
     checked = check_config(parse_config(config))
     domain = load_domain(checked.domain.name, plugins=plugins)(checked.domain.options, checked.inner_loop)
     check_judge(checked.evaluation.judge or domain.judge)
-    check_objective(checked, domain)
     learns = bool(documents or checked.adapt.forget)
     if learns:
         check_documents(checked, domain, documents, records, outside)
+    check_objective(checked, domain)
     used = records[: checked.dataset.limit or None]
     contexts = [] if learns else check_contexts(hold_out(domain.contexts(used), checked.dataset.held_out, checked.seed))
     ready = set.intersection(*(set(domain.ready_made(context)) for context in contexts)) if contexts else set()

@@ -14,7 +14,7 @@ from typing import Any
 from sqlalchemy import Connection, and_, delete, insert, or_, select, update
 
 from controller.db.aliases import current
-from controller.db.documents import StoredDocument, of_run
+from controller.db.documents import StoredDocument, known, of_run
 from controller.db.leases import RunLease, hold
 from controller.db.tables import aliases, contexts, documents, events, policies, runs, trials
 from sealkit.names import run_name
@@ -87,9 +87,11 @@ def erase(connection: Connection, lease: RunLease, gone: Forgotten, start: Polic
     and of `theta`, which does not. Raises LeaseLost."""
     hold(connection, lease)
     queries = {one: _prefixes(connection, [one]) for one in gone.documents}
-    measured = [(one, _accuracies(prefixes, start, theta)) for one, prefixes in queries.items()]
+    was_known = [one.document for one in known(connection, start.trials)]
+    measured = [(one, _accuracies(prefixes, start, theta)) for one, prefixes in queries.items() if one in was_known]
     for one in gone.documents:
-        cleared: dict[str, Any] = {"title": "", "notices": [], "content": None, "text_digest": "", "state": DocumentState.FORGOTTEN}
+        cleared: dict[str, Any] = {"title": "", "notices": [], "content": None, "text_digest": ""}
+        cleared["state"] = DocumentState.FORGOTTEN
         at = and_(documents.c.run_id == one.run_id, documents.c.position == one.position)
         connection.execute(
             update(documents).where(at).values(**cleared, reason=f"forgotten by {run_name(lease.run_id)}")
@@ -115,8 +117,6 @@ def _enter(
     """Adds the documents that the version knew to those of the run."""
     position = len(of_run(connection, run_id))
     for one, (questions, before, after) in measured:
-        if one.state is not DocumentState.LEARNED:
-            continue
         row = StoredDocument(
             run_id=run_id, position=position, name=one.name, digest=one.digest, state=DocumentState.FORGOTTEN,
             reason=_told(one, after), questions=questions, accuracy_before=before, accuracy_after=after,
