@@ -11,6 +11,11 @@ from sealkit.config import RunConfig
 from sealkit.names import id_of
 
 
+def shipped_config() -> dict[str, Any]:
+    """The config for learning documents that ships with the package."""
+    return tomllib.loads(resources.files("sealkit.data").joinpath("learn.toml").read_text(encoding="utf-8"))
+
+
 def learn_config(
     alias: str, config: RunConfig | Mapping[str, Any] | None = None, *, forget: Sequence[str] = ()
 ) -> dict[str, Any]:
@@ -19,7 +24,7 @@ def learn_config(
     if isinstance(config, RunConfig):
         config = config.model_dump(mode="json", exclude_unset=True)
     if config is None:
-        config = tomllib.loads(resources.files("sealkit.data").joinpath("learn.toml").read_text(encoding="utf-8"))
+        config = shipped_config()
     gate, adapt = dict(config.get("gate", {})), dict(config.get("adapt", {}))
     return {
         **config,

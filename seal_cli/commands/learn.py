@@ -1,0 +1,74 @@
+"""`seal learn`: documents as they are, learned one after the other on an alias."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from seal_cli.commands.run import follow_to_end
+from seal_cli.options import DEFAULT_DATA, Address, CancelOnInterrupt, Data, Follow, Settings, connect
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+Alias = Annotated[str, typer.Option("--alias", help="The alias that learns them; created with the first one learned.")]
+Config = Annotated[
+    Path | None, typer.Option("--config", help="A run's config, in TOML, instead of the one that ships for this.")
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Adds `seal learn` to the application."""
+    app.command("learn")(learn)
+
+
+def learn(
+    files: Annotated[list[str], typer.Argument(help="Files and folders: text, Markdown, HTML, PDF, DOCX; - is stdin.")],
+    alias: Alias,
+    config: Config = None,
+    settings: Settings = None,
+    follow: Follow = True,
+    cancel_on_interrupt: CancelOnInterrupt = False,
+    address: Address = "",
+    data: Data = DEFAULT_DATA,
+) -> None:
+    """Learn documents one after the other. Each is adopted wholly or not at all, and what it cost is told."""
+    from seal_cli.console import out
+    from seal_cli.recipe import config_with
+
+    wanted = config_with(config, settings or ())
+    found = _read(files)
+    with connect(address, data) as client:
+        created = client.learn(alias, found, config=wanted)
+        waits = f"; {created.progress.stage}" if created.progress.stage != "queued" else ""
+        out.print(
+            f"{created.name}: {len(found)} document{'s' * (len(found) != 1)} to learn{waits}", markup=False,
+            soft_wrap=True,
+        )  # fmt: skip
+        if follow:
+            follow_to_end(client, created.name, None if address else data, cancel_on_interrupt=cancel_on_interrupt)
+        else:
+            out.print(f"watch it with: seal runs watch {created.name}", markup=False)
+
+
+def _read(paths: list[str]) -> Mapping[str, bytes]:
+    """The bytes of the files, by name. Those that cannot be read are named on stderr. Raises InvalidDocument if there
+    is no other."""
+    from seal_cli.console import err
+    from sealkit.documents.sources import sources_of
+    from sealkit.errors import InvalidDocument, SealError
+
+    found: dict[str, bytes] = {}
+    faults = []
+    for source in sources_of(paths, sys.stdin.buffer):
+        try:
+            found[source.name] = source.load()
+        except SealError as error:
+            faults.append(f"{source.name}: {error.message}")
+            err.print(f"left out: {faults[-1]}", markup=False, soft_wrap=True)
+    if not found:
+        raise InvalidDocument(f"there is no document to learn: {'; '.join(faults)}")
+    return found
