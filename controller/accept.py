@@ -21,6 +21,7 @@ from sealkit.domains.base import Context, Domain, Examines, Studies, load_domain
 from sealkit.errors import InvalidConfig, InvalidDataset, LimitExceeded
 from sealkit.golds import golds_of
 from sealkit.judges import check_judge
+from sealkit.names import check_name
 from sealkit.resources import Editor
 from sealkit.schema import read_schema
 from sealkit.types import digest_of
@@ -204,6 +205,11 @@ def check_contexts(contexts: Sequence[Context]) -> list[Context]:
         for i, c in enumerate(contexts)
         if c.split not in _SPLITS
     ]
+    for i, context in enumerate(contexts):
+        try:
+            check_name(context.context_id)
+        except ValueError as error:
+            faults.append((f"records[{i}]", f"context id {error}"))
     twice = [name for name, n in Counter(context.context_id for context in contexts).items() if n > 1]
     faults += [("records", f"context id {name!r} comes more than once") for name in twice]
     if not any(context.split == "train" for context in contexts):

@@ -54,7 +54,7 @@ class App:
         self._with_worker = worker
         self._stop = stop
         self._database = Database(settings.database_url)
-        options = (settings.domain_plugins, settings.editors, lambda: self.authority.quotas)
+        options = (settings.domain_plugins, settings.editors, lambda: self.authority.quotas, settings.max_dataset_mib)
         self._service = ControllerService(self._database, *options) if api else None
         self._queue = queue or Queue(settings.redis_url, consumer=worker_id, stream=settings.queue)
         self._services = services

@@ -31,9 +31,10 @@ from controller.trial.rerun import compare
 from sealkit.callers import CALLER, reads
 from sealkit.config import RunConfig
 from sealkit.domains.base import Context as DomainContext
-from sealkit.errors import SealError, Unavailable
+from sealkit.errors import LimitExceeded, SealError, Unavailable
 from sealkit.names import id_of, run_name
 from sealkit.resources import Budget, CallerInfo, Quotas, RunReport, TrialState
+from sealkit.rpc.interceptors import check
 from sealkit.rpc.mapping import enum_from_pb, from_pb, to_pb
 from sealkit.rpc.struct import struct_from_pb
 
@@ -42,6 +43,7 @@ log = structlog.get_logger(__name__)
 Context = grpc.aio.ServicerContext[Any, Any]
 P = ParamSpec("P")
 T = TypeVar("T")
+M = TypeVar("M", bound=Message)
 
 _POLL_SECONDS = 0.5
 _COLLECT_SECONDS = 0.02
@@ -60,14 +62,16 @@ class ControllerService(controller_pb2_grpc.ControllerServiceServicer):
         plugins: tuple[str, ...] = (),
         outside: tuple[str, ...] = (),
         quotas: Callable[[], Mapping[str, Quotas]] = dict,
+        max_dataset_mib: int = 1024,
     ) -> None:
         """`plugins`: allowed as domains; `outside`: editors allowed as arms; `quotas`: returns the tenants' current
-        quotas."""
+        quotas; `max_dataset_mib`: most of a request in parts."""
         self._database = database
         self._quotas = quotas
         self._stored_quotas: dict[str, Quotas] | None = None
         self._plugins = plugins
         self._outside = outside
+        self._max_dataset_mib = max_dataset_mib
         self._draining = asyncio.Event()
 
     # --- sealkit.rpc.server.Service -----------------------------------------------------------------------------------
@@ -91,9 +95,10 @@ class ControllerService(controller_pb2_grpc.ControllerServiceServicer):
     # --- sealkit.rpc.interceptors.Remembers ---------------------------------------------------------------------------
     async def refused(self, method: str, request: Message, error: SealError) -> None:
         """Enters a change that was refused in the audit log; logs it if the database is unavailable."""
-        action = method.rpartition("/")[2]
+        action = method.rpartition("/")[2].removesuffix("InParts")
         if reads(action) or isinstance(error, Unavailable):
             return
+        request = getattr(request, "part", request)
         change = _change_request(
             action, _named(request, "name") or _named(request, "parent"), _named(request, "request_id")
         )
@@ -124,6 +129,33 @@ class ControllerService(controller_pb2_grpc.ControllerServiceServicer):
         change = _change_request("CreateRun", run_name(new.run_id), request.request_id)
         run = await self._change(runs.create, change, new, contexts)
         return pb.CreateRunResponse(run=to_pb(run, res.Run))
+
+    async def CreateRunInParts(
+        self, requests: AsyncIterator[pb.CreateRunInPartsRequest], context: Context
+    ) -> pb.CreateRunInPartsResponse:
+        whole = await self._merged(requests, pb.CreateRunRequest())
+        return pb.CreateRunInPartsResponse(run=(await self.CreateRun(whole, context)).run)
+
+    async def EstimateRunInParts(
+        self, requests: AsyncIterator[pb.EstimateRunInPartsRequest], context: Context
+    ) -> pb.EstimateRunInPartsResponse:
+        whole = await self._merged(requests, pb.EstimateRunRequest())
+        return pb.EstimateRunInPartsResponse(estimate=(await self.EstimateRun(whole, context)).estimate)
+
+    async def _merged(self, requests: AsyncIterator[Any], whole: M) -> M:
+        """The parts of a request, merged into `whole` and checked. Raises LimitExceeded, InvalidInput."""
+        size = 0
+        async for request in requests:
+            size += request.part.ByteSize()
+            if size > self._max_dataset_mib << 20:
+                raise LimitExceeded(
+                    f"the dataset has more than {self._max_dataset_mib} MiB; use fewer records (dataset.limit), or "
+                    "raise SEAL_CONTROLLER_MAX_DATASET_MIB",
+                    metadata={"limit": "max_dataset_mib", "allowed": str(self._max_dataset_mib)},
+                )
+            whole.MergeFrom(request.part)
+        await asyncio.to_thread(check, whole)
+        return whole
 
     async def GetRun(self, request: pb.GetRunRequest, _: Context) -> pb.GetRunResponse:
         run = await self._database.read(runs.get, _scope(), id_of(request.name))

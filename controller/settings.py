@@ -19,6 +19,8 @@ class ControllerSettings(ServerSettings):
     listen: Address = "127.0.0.1:50050"
     max_calls: int = Field(200, ge=1)
     """Concurrent calls of one caller: every watch stream polls the database."""
+    max_dataset_mib: int = Field(1024, ge=1, le=65536)
+    """Most of a run's request with its dataset, which clients send in parts of a few MiB."""
     database_url: str = "sqlite:///.seal/controller.db"
     """sqlite:///PATH, or postgresql+psycopg://USER:PASSWORD@HOST/NAME."""
     redis_url: str = "redis://127.0.0.1:6379/0"

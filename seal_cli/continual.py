@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from rich import box
-from rich.markup import escape
 from rich.table import Table
 
+from seal_cli.console import styled
 from sealkit.resources import Continual, Estimate
 
 _MOST_CONTEXTS = 16
@@ -36,7 +36,7 @@ def matrix_table(found: Continual) -> Table | None:
         table.add_column(str(number), justify="right")
     for number, row in enumerate(found.matrix):
         name = f"{number} {found.contexts[number - 1]}" if number else "start"
-        table.add_row(escape(name), *("–" if score is None else f"{score:.2f}" for score in row))
+        table.add_row(styled(name), *("–" if score is None else f"{score:.2f}" for score in row))
     return table
 
 

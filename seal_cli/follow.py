@@ -9,10 +9,11 @@ from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Protocol
 
+from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, SpinnerColumn, Task, TextColumn
 from rich.text import Text
 
-from seal_cli.console import duration, out, share
+from seal_cli.console import at_terminal, duration, out, share, visible
 from sealkit.resources import (
     Editor,
     Event,
@@ -90,19 +91,19 @@ class View(Protocol):
     def show(self, event: Event, tally: Tally) -> None: ...
 
 
-def follow(events: Iterable[Event]) -> None:
-    """Shows a run's events until it ends. Raises KeyboardInterrupt on Ctrl-C."""
+def follow(events: Iterable[Event], console: Console = out) -> None:
+    """Shows a run's events on the console until it ends. Raises KeyboardInterrupt on Ctrl-C."""
     tally = Tally()
-    with _view(tally) as view:
+    with _view(tally, console) as view:
         for event in events:
             tally.note(event)
             view.show(event, tally)
 
 
 @contextmanager
-def _view(tally: Tally) -> Iterator[View]:
-    if not out.is_terminal:
-        yield LineView()
+def _view(tally: Tally, console: Console) -> Iterator[View]:
+    if not at_terminal(console):
+        yield LineView(console)
         return
     columns = (
         SpinnerColumn(),
@@ -112,7 +113,7 @@ def _view(tally: Tally) -> Iterator[View]:
         _Clock(),
         TextColumn("· {task.description}"),
     )
-    with Progress(*columns, console=out, transient=True, refresh_per_second=4) as progress:
+    with Progress(*columns, console=console, transient=True, refresh_per_second=4) as progress:
         yield LiveView(progress, tally)
 
 
@@ -135,7 +136,7 @@ class LiveView:
     def show(self, event: Event, tally: Tally) -> None:
         """Advances the bar; prints milestones."""
         if line := headline(event):
-            self.progress.print(line, markup=False)
+            self.progress.print(visible(line), markup=False)
         self.progress.update(
             self.task, total=tally.total or None, completed=tally.done, description=tally.accuracy or "no score yet"
         )
@@ -143,6 +144,9 @@ class LiveView:
 
 class LineView:
     """Plain lines: for a file, a pipe or a CI log."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
 
     def show(self, event: Event, tally: Tally) -> None:
         """Prints the event after the time since the start."""
@@ -153,7 +157,7 @@ class LineView:
         else:
             line = headline(event)
         if line:
-            out.print(f"[{duration(tally.elapsed):>5}] {line}", markup=False, soft_wrap=True)
+            self.console.print(f"[{duration(tally.elapsed):>5}] {visible(line)}", markup=False, soft_wrap=True)
 
 
 def headline(event: Event) -> str:

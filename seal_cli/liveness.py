@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from rich.console import Console
+
 from seal_cli.console import out
 from seal_cli.stack import process
 from seal_cli.stack.layout import Layout
@@ -18,13 +20,15 @@ _FULL_BYTES = 1 << 20
 
 
 @contextmanager
-def report_dead_services(data: Path | None, every: float = 3.0) -> Iterator[None]:
-    """Checks the stack in `data` every `every` seconds while the block runs; does nothing for None."""
+def report_dead_services(data: Path | None, console: Console = out, every: float = 3.0) -> Iterator[None]:
+    """Checks the stack in `data` every `every` seconds while the block runs, and reports on the console; does nothing
+    for None."""
     if data is None:
         yield
         return
     over = threading.Event()
-    watcher = threading.Thread(target=_watch, args=(Layout.at(data), every, over), name="liveness", daemon=True)
+    arguments = (Layout.at(data), console, every, over)
+    watcher = threading.Thread(target=_watch, args=arguments, name="liveness", daemon=True)
     watcher.start()
     try:
         yield
@@ -33,13 +37,13 @@ def report_dead_services(data: Path | None, every: float = 3.0) -> Iterator[None
         watcher.join()
 
 
-def _watch(layout: Layout, every: float, over: threading.Event) -> None:
+def _watch(layout: Layout, console: Console, every: float, over: threading.Event) -> None:
     said = ""
     while not over.wait(every):
         seen = obstacle(layout)
         if seen and seen != said:
             # On the console of the live view, which redraws below it.
-            out.print(f"{seen}; the run waits, and continues after that", markup=False, soft_wrap=True)
+            console.print(f"{seen}; the run waits, and continues after that", markup=False, soft_wrap=True)
         said = seen
 
 

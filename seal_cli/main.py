@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import sys
+from contextlib import suppress
 from typing import Annotated, Any
 
 import typer
@@ -25,10 +28,11 @@ from seal_cli.commands import (
     trials,
     whoami,
 )
-from seal_cli.exit_codes import code_of
+from seal_cli.examples import add_examples
+from seal_cli.exit_codes import ExitCode, code_of
 from seal_cli.interrupts import interruptible
 from seal_cli.options import TENANT
-from sealkit.errors import SealError
+from sealkit.errors import FailedPrecondition, SealError
 
 
 class SealGroup(TyperGroup):
@@ -43,8 +47,19 @@ class SealGroup(TyperGroup):
             from seal_cli.console import fail
 
             raise typer.Exit(fail(error)) from error
+        except OSError as error:
+            if error.errno == errno.EPIPE:
+                raise  # the reader of a pipe wants no more; click ends the command
+            from seal_cli.console import fail
+
+            raise typer.Exit(fail(FailedPrecondition(_refused(error)))) from error
         except KeyboardInterrupt as interrupt:
             raise typer.Exit(code_of(interrupt)) from interrupt
+
+
+def _refused(error: OSError) -> str:
+    """What the operating system refuses: a file that cannot be read or written, a full disk. A stream has no name."""
+    return f"{error.filename or 'the output cannot be written'}: {error.strerror or error}"
 
 
 app = typer.Typer(
@@ -53,7 +68,6 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
-    epilog="Start with: seal up, then seal run configs/demo.toml",
 )
 stack.register(app)
 run.register(app)
@@ -70,6 +84,7 @@ app.add_typer(judge.app, name="judge")
 health.register(app)
 doctor.register(app)
 whoami.register(app)
+add_examples(app)
 
 
 def _version(asked: bool) -> None:
@@ -91,11 +106,38 @@ def options(
 ) -> None:
     """SEAL as a service suite: a language model writes its own training data, trains on it, and learns from what
     helped."""
+    from seal_cli.console import say
+    from sealkit.variables import misspelt
+
     TENANT.set(tenant)
+    for name, nearest in misspelt(os.environ):
+        say(f"warning: {name} is not a setting; is {nearest} meant?")
 
 
 def main() -> None:
-    """The console script."""
+    """The console script: sets up the process's streams and logs, then runs the command."""
+    from seal_cli.console import write_any_encoding
+    from sealkit.observability.logs import configure_logging
+
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # its errors come as messages of ours
+    write_any_encoding()
+    configure_logging("cli", "WARNING", "console")
+    code: int | str | None = 0
+    try:
+        _run()
+    except SystemExit as end:
+        code = end.code
+    except OSError as error:  # while help or an error message was written
+        code = _tell(error)
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        code = code or _tell(error)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python would flush again at its end
+    sys.exit(code)
+
+
+def _run() -> None:
     if not os.environ.get("SEAL_TRACES_ENDPOINT"):
         app()
         return
@@ -103,3 +145,11 @@ def main() -> None:
 
     with traced():
         app()
+
+
+def _tell(error: OSError) -> int:
+    from seal_cli.console import say
+
+    with suppress(OSError):  # stderr may be the stream that cannot be written
+        say(f"error {_refused(error)}")
+    return ExitCode.FAILED

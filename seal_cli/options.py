@@ -39,6 +39,8 @@ RunName = Annotated[str, typer.Option(help="A name for the run. Default: the con
 Settings = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change the config: --set editor.k=3.")
 ]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, on stdout.")]
+AlwaysJson = Annotated[bool, typer.Option("--json", help="JSON is what this command prints.")]
 Follow = Annotated[bool, typer.Option(help="Stay and show progress.")]
 CancelOnInterrupt = Annotated[
     bool, typer.Option("--cancel-on-interrupt", help="Ctrl-C cancels the run; without this it continues.")

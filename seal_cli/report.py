@@ -7,11 +7,10 @@ from pathlib import Path
 
 from rich import box
 from rich.console import RenderableType
-from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from seal_cli.console import duration, out
+from seal_cli.console import duration, out, styled
 from seal_cli.continual import CONTINUAL_LEGEND, continual_facts, matrix_table
 from seal_cli.cost import STAGES, arm_cost_facts, cost_facts
 from sealkit.resources import Estimate, GateState, PolicyVersion, ReportRow, Run, RunReport
@@ -33,7 +32,7 @@ def print_report(run: Run, report: RunReport, store: Path | None) -> None:
     """Prints the report; `store` is the folder of the adapters, if known."""
     out.print()
     out.print(
-        f"[bold]{escape(run.display_name or run.name)}[/] · {run.name} · {run.state.value} "
+        f"[bold]{styled(run.display_name or run.name)}[/] · {run.name} · {run.state.value} "
         f"after {duration(report.wall_seconds)}"
     )
     for split in dict.fromkeys(row.split for row in report.rows):
@@ -47,7 +46,7 @@ def print_report(run: Run, report: RunReport, store: Path | None) -> None:
         out.print()
     out.print(_facts(report, store))
     out.print()
-    out.print(f"[bold]{escape(report.verdict)}[/]")
+    out.print(f"[bold]{styled(report.verdict)}[/]")
     if run.unread_config:
         unread = f"this version cannot read {', '.join(run.unread_config)}, so the run cannot continue."
         out.print()
@@ -69,7 +68,7 @@ def _accuracy_table(split: str, rows: Iterable[ReportRow]) -> Table:
     table.add_column("n", justify="right")
     for row in rows:
         table.add_row(
-            escape(row.label),
+            styled(row.label),
             f"{row.accuracy.mean:.3f}",
             f"{row.accuracy.low:.3f} – {row.accuracy.high:.3f}",
             str(row.accuracy.n),
@@ -82,7 +81,7 @@ def _facts(report: RunReport, store: Path | None) -> RenderableType:
     table.add_column(style="dim")
     table.add_column()
     for label, value in _fact_rows(report, store):
-        table.add_row(label, escape(value))
+        table.add_row(label, styled(value))
     return table
 
 

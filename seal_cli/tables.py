@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from rich.markup import escape
 from rich.table import Table
 
-from seal_cli.console import out
+from seal_cli.console import at_terminal, out, styled, visible
 
 
 def print_listing(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """Prints `rows` under `columns`. Off a terminal: no header, one line per row, nothing cut off."""
     rows = list(rows)
-    if not out.is_terminal:
-        out.file.writelines("\t".join(row) + "\n" for row in rows)
+    if not at_terminal():
+        out.file.writelines("\t".join(map(visible, row)) + "\n" for row in rows)
         return
     if not rows:
         out.print("[dim]none[/]")
@@ -23,5 +22,5 @@ def print_listing(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None
     for column in columns:
         table.add_column(column, overflow="fold")
     for row in rows:
-        table.add_row(*(escape(cell) for cell in row))
+        table.add_row(*(styled(cell) for cell in row))
     out.print(table)

@@ -102,7 +102,8 @@ class SealClient(_Client):
 
     def close(self) -> None:
         """Closes the connection; calls in other threads end with Cancelled."""
-        self._channel.close()
+        if "_channel" in self.__dict__:
+            self._channel.close()
 
     def create_run(
         self,
@@ -296,9 +297,8 @@ class SealClient(_Client):
         for pause in (*_RETRY_PAUSES, None):
             try:
                 with _span(call) as place, rpc_errors(self._peer):
-                    method = getattr(self._stub, call.method)
                     sent = (*self._metadata, *to_metadata(place))
-                    return call.read(method(call.request, timeout=self._timeout, metadata=sent))
+                    return call.read(call.send(self._stub, timeout=self._timeout, metadata=sent))
             except Unavailable:
                 if pause is None:
                     raise
@@ -324,7 +324,8 @@ class AsyncSealClient(_Client):
 
     async def close(self) -> None:
         """Closes the connection; calls under way are cancelled."""
-        await self._channel.close()
+        if "_channel" in self.__dict__:
+            await self._channel.close()
 
     async def create_run(
         self,
@@ -495,9 +496,8 @@ class AsyncSealClient(_Client):
         for pause in (*_RETRY_PAUSES, None):
             try:
                 with _span(call) as place, rpc_errors(self._peer):
-                    method = getattr(self._stub, call.method)
                     sent = (*self._metadata, *to_metadata(place))
-                    return call.read(await method(call.request, timeout=self._timeout, metadata=sent))
+                    return call.read(await call.send(self._stub, timeout=self._timeout, metadata=sent))
             except Unavailable:
                 if pause is None:
                     raise

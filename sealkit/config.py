@@ -21,6 +21,7 @@ from pydantic_core import ErrorDetails
 
 from sealkit import limits
 from sealkit.errors import ConfigOutdated, InvalidConfig
+from sealkit.names import check_name
 from sealkit.types import (
     TEMPLATE_PARAMETERS,
     Anchoring,
@@ -126,8 +127,8 @@ class AnchorsConfig(Section):
     not measured; `file`: those of `dataset.anchors_path`."""
     count: int = Field(64, ge=1, le=limits.PROMPTS)
     """At most this many prompts, drawn by the run's seed."""
-    per_step: int = Field(8, ge=1, le=1024)
-    """Anchors in each optimiser step, cyclically."""
+    per_step: int = Field(8, ge=0, le=1024)
+    """Anchors in each optimiser step, cyclically; 0: none, they only serve `contrast`."""
     weight: float = Field(1.0, ge=0, le=1000)
     """Weight of their mean KL(base || adapted), nats a token, added to the loss of the examples."""
     contrast: bool = False
@@ -135,6 +136,12 @@ class AnchorsConfig(Section):
     trained (docs/loss.md)."""
     max_tokens: int = Field(24, ge=1, le=32768)
     """Longest answer of the base model to each, in tokens; sampled once per run."""
+
+    @model_validator(mode="after")
+    def _used(self) -> AnchorsConfig:
+        if self.source != "none" and not (self.per_step or self.contrast):
+            raise ValueError('anchors with per_step = 0 serve only `contrast`: set it to true, or source to "none"')
+        return self
 
     @property
     def anchoring(self) -> Anchoring:
@@ -353,7 +360,7 @@ class HeldOutConfig(Section):
 class RunConfig(Section):
     """A whole run."""
 
-    name: str = Field("run", max_length=limits.NAME_CHARACTERS)
+    name: Annotated[str, AfterValidator(check_name)] = Field("run", max_length=limits.NAME_CHARACTERS)
     """Prefix of the run's resource name."""
     task: Literal["rest_em", "adapt"] = "rest_em"
     """`rest_em` trains the policy to write better self-edits; `adapt` learns the train contexts in sequence."""

@@ -15,9 +15,10 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx2 as httpx
-from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 
 from sealkit.breaker import CircuitBreaker
 from sealkit.errors import (
@@ -45,7 +46,7 @@ class EndpointOptions(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    url: str = Field(pattern=r"^https?://[^\s/@?#]+[^\s@?#]*$", description="Base URL; paths are appended to it.")
+    url: str = Field(description="Base URL; paths are appended to it.")
     api_key_env: str = Field("", description="Environment variable that holds the API key; empty: none.")
     api_key_file: str = Field("", description="File that holds the API key; empty: none.")
     connect_seconds: float = Field(5, gt=0)
@@ -62,6 +63,25 @@ class EndpointOptions(BaseModel):
         "requests fail together.",
     )
     breaker_seconds: float = Field(15, gt=0, description="Seconds that the circuit breaker stays open.")
+
+    @field_validator("url")
+    @classmethod
+    def _base(cls, url: str) -> str:
+        """The message does not quote the URL: it may hold a password."""
+        if not re.match(r"https?://", url):
+            raise ValueError("an endpoint's URL begins with http:// or https://, as in http://host:8000/v1")
+        if re.search(r"[@?#]", url):
+            raise ValueError(
+                "an endpoint's URL has no user, password, query or fragment; name the key's variable with api_key_env, "
+                "or its file with api_key_file"
+            )
+        try:
+            parts = urlsplit(url)
+            if not parts.hostname or re.search(r"\s", url) or parts.port == 0:
+                raise ValueError
+        except ValueError:
+            raise ValueError("not a URL of the form http://host:port/v1, with a port of at most 65535") from None
+        return url
 
 
 @dataclass(frozen=True, slots=True)

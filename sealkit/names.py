@@ -14,7 +14,17 @@ import re
 from sealkit.resources import Editor, TrialPhase
 from sealkit.types import digest_of
 
+NOT_SHOWN = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+"""Characters that control a terminal, break a line or turn the direction of writing, and halves of surrogate pairs. No
+name may contain one, and none is shown as it is."""
 _PLAIN = re.compile(r"[A-Za-z0-9._-]{1,120}")
+
+
+def check_name(name: str) -> str:
+    """The name that a person gave. Raises ValueError if it has a character that is not shown."""
+    if found := NOT_SHOWN.search(name):
+        raise ValueError(f"{name!r} has the control character {found[0]!r}; use visible characters and spaces")
+    return name
 
 
 def run_name(run_id: str) -> str:

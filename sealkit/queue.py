@@ -15,12 +15,20 @@ from functools import partial
 from typing import Any
 
 from redis.asyncio import Redis
+from redis.exceptions import (
+    AuthenticationError,
+    NoPermissionError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    RedisError,
+    ResponseError,
+)
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import NoPermissionError, OutOfMemoryError, ReadOnlyError, RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from sealkit.errors import Unavailable
-from sealkit.redis_url import close, connect, without_password
+from sealkit.redis_url import close, connect
+from sealkit.urls import without_password
 
 _REPLICA = "it is a replica: name its master in SEAL_CONTROLLER_REDIS_URL, or promote it"
 _FIXES: Mapping[type[Exception] | str, str] = {
@@ -29,6 +37,7 @@ _FIXES: Mapping[type[Exception] | str, str] = {
     ReadOnlyError: _REPLICA,
     "UNBLOCKED": _REPLICA,  # it became one during a blocking read
     "WRONGTYPE": "another program uses the key: rename that one, or set another prefix with SEAL_CONTROLLER_QUEUE",
+    AuthenticationError: "set the user and password in SEAL_CONTROLLER_REDIS_URL",
     NoPermissionError: "allow its user the keys and commands of the queue, as scripts/passwords.sh does",
 }
 """What to do, by redis-py's class of the error or by a word in it."""
@@ -277,6 +286,8 @@ class Queue:
                 for stream in streams:
                     await self._make_group(stream)
                 return await call()
+        except AuthenticationError as error:  # redis-py derives it from ConnectionError, but the server is there
+            raise await self._refused(error) from error
         except (RedisConnectionError, RedisTimeoutError, OSError) as error:
             raise Unavailable(
                 f"Redis at {self._shown} does not answer ({type(error).__name__}: {error}); "

@@ -9,8 +9,9 @@ redis+sentinel://[user:password@]h1:26379,h2:26379/master-name/db[?sentinel_user
 
 from __future__ import annotations
 
+import re
 from typing import Any
-from urllib.parse import parse_qsl, unquote, urlencode, urlsplit, urlunsplit
+from urllib.parse import unquote, urlsplit, urlunsplit
 
 from redis.asyncio import Redis
 from redis.asyncio.connection import parse_url
@@ -19,25 +20,39 @@ from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool
 from redis.backoff import NoBackoff
 
 from sealkit.errors import InvalidConfig
+from sealkit.urls import ENCODE_PASSWORD, has_unquoted_login, without_password
 
 _ANSWER_SECONDS = 5.0
 _SENTINEL_PORT = 26379
-_SECRETS = ("password", "sentinel_password")
 
 
 def connect(url: str) -> Redis:
     """A client of the Redis at this URL; it connects at the first call. Raises InvalidConfig if it is not a Redis
     URL."""
     try:
-        if urlsplit(url).scheme in ("redis+sentinel", "rediss+sentinel"):
+        if has_unquoted_login(url):
+            raise ValueError(ENCODE_PASSWORD)
+        scheme = urlsplit(url).scheme
+        if scheme in ("redis+sentinel", "rediss+sentinel"):
             return _by_sentinel(url)
+        if scheme in ("redis", "rediss"):
+            _check_database(urlsplit(url).path)
         return Redis.from_url(url, **_options())
     except ValueError as error:
-        why = "write characters like / and @ in a password as %2F and %40" if "@" in url else str(error)
+        why = ENCODE_PASSWORD if "@" in url and not isinstance(error, _NoDatabase) else str(error)
         raise InvalidConfig(
             f"{without_password(url)} is not a Redis URL (redis://host:port/0, rediss://…, unix:///path or "
             f"redis+sentinel://host:port,host:port/master/0): {why}"
         ) from None  # the cause may quote the password
+
+
+class _NoDatabase(ValueError):
+    """The path of a URL is not the number of a database; redis-py would take database 0."""
+
+
+def _check_database(path: str) -> None:
+    if not re.fullmatch(r"/?[0-9]*/?", path):
+        raise _NoDatabase(f"{path!r} is not the number of a database, as in /0; for a Unix socket write unix:///path")
 
 
 async def close(client: Redis) -> None:
@@ -46,22 +61,6 @@ async def close(client: Redis) -> None:
     if isinstance(client.connection_pool, SentinelConnectionPool):
         for sentinel in client.connection_pool.sentinel_manager.sentinels:
             await sentinel.aclose()
-
-
-def without_password(url: str) -> str:
-    """The URL without its passwords, for messages; also if a / or ? in one makes the URL invalid."""
-    scheme, slashes, rest = url.partition("://")
-    login, at, where = rest.rpartition("@")
-    user, colon, _ = login.partition(":")
-    try:
-        parts = urlsplit(f"{scheme}{slashes}{where}")
-    except ValueError:
-        return f"{scheme}{slashes}***"
-    query = parts.query
-    if any(secret in query for secret in _SECRETS):
-        query = urlencode([(k, "***" if k in _SECRETS else v) for k, v in parse_qsl(query)], safe="*/")
-    shown = f"{user}:***" if colon else login
-    return urlunsplit(parts._replace(netloc=f"{shown}{at}{parts.netloc}", query=query))
 
 
 def _options() -> dict[str, Any]:
@@ -81,6 +80,7 @@ def _by_sentinel(url: str) -> Redis:
     master, _, db = parts.path.strip("/").partition("/")
     if not hosts or not master:
         raise ValueError("it has no Sentinel host or no master")
+    _check_database(f"/{db}")
     # redis-py parses login, database and query, from the URL that a single server would have.
     scheme = parts.scheme.partition("+")[0]
     plain = parse_url(urlunsplit((scheme, f"{login}{at}single", f"/{db or 0}", parts.query, "")))

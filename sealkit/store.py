@@ -41,8 +41,7 @@ class AdapterStore:
     def __init__(self, url: str) -> None:
         self.url = url
         try:
-            # Another process may store an adapter at any time, so a listing must not be cached.
-            self._fs, root = fsspec.core.url_to_fs(url, use_listings_cache=False)
+            self._fs, root = open_filesystem(url)
         except (ValueError, ImportError) as error:
             raise InvalidConfig(f"adapter store {url!r} cannot be opened: {error}") from error
         self._adapters = f"{root.rstrip('/')}/adapters"
@@ -210,6 +209,16 @@ class AdapterStore:
             "it again, or restore a copy",
             metadata={"digest": digest, "file": name},
         )
+
+
+def open_filesystem(url: str) -> tuple[Any, str]:
+    """fsspec's file system of a URL, and the path in it. An absolute path is taken as it is: fsspec would cut it off at
+    `::`. Raises ValueError, ImportError."""
+    # Another process may store an adapter at any time, so a listing must not be cached.
+    if Path(url).is_absolute():
+        return LocalFileSystem(use_listings_cache=False), str(Path(url))
+    files, root = fsspec.core.url_to_fs(url, use_listings_cache=False)
+    return files, str(root)
 
 
 def _write_folder(folder: Path, files: Mapping[str, bytes], *, scratch: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from sealkit.backends.models import rendered_text
-from sealkit.errors import ExampleTooLong, InvalidInput, NothingToLearn
+from sealkit.errors import ExampleTooLong, InvalidInput, NothingToLearn, Unsupported
 from sealkit.types import Prompt, PromptLoss, TrainingExample, TrainingSpec
 
 
@@ -68,10 +68,13 @@ def _encoded(
 def encode(tokenizer: PreTrainedTokenizerBase, example: TrainingExample, *, append_eos: bool) -> Encoded:
     """Tokens of the rendered prompt, then of the text; with `append_eos` the eos token is the last label. The prompt of
     a thinking model ends behind an empty reasoning: the text is an answer. Raises InvalidInput if a distilled example's
-    prompt carries loss."""
+    prompt carries loss, Unsupported if the loss is on a part of the text and the tokenizer does not tell the characters
+    of its tokens."""
     if example.teacher_prompt and example.prompt_loss is not PromptLoss.NONE:
         raise InvalidInput("an example with a teacher_prompt is distilled only on its text: leave prompt_loss unset")
     prompt, labels = _prompt(tokenizer, example.prompt, example.prompt_loss) if example.prompt else ([], [])
+    if example.loss_spans:
+        _check_offsets(tokenizer, "loss_spans")
     text: Any = tokenizer(
         example.text,
         add_special_tokens=example.prompt is None,
@@ -105,6 +108,8 @@ def _leading(text: Any) -> int:
 def _prompt(tokenizer: PreTrainedTokenizerBase, prompt: Prompt, loss: PromptLoss) -> tuple[list[int], list[int]]:
     """Tokens of a rendered prompt, and which of them carry loss. Raises InvalidInput if a shot cannot be found."""
     text, special = rendered_text(tokenizer, prompt, answering=True)
+    if loss is PromptLoss.SHOTS:
+        _check_offsets(tokenizer, "loss on the shots of a prompt (the domain arc)")
     encoded: Any = tokenizer(text, add_special_tokens=special, return_offsets_mapping=loss is PromptLoss.SHOTS)
     ids = list(encoded.input_ids)
     if loss is not PromptLoss.SHOTS:
@@ -125,6 +130,15 @@ def _answers(text: str, prompt: Prompt) -> list[tuple[int, int]]:
         end = start + len(shot.assistant.strip())
         spans.append((start, end))
     return spans
+
+
+def _check_offsets(tokenizer: PreTrainedTokenizerBase, what: str) -> None:
+    """Raises Unsupported if the tokenizer does not say which characters a token is made of."""
+    if not tokenizer.is_fast:
+        raise Unsupported(
+            f"{what} needs each token's characters, which the model's tokenizer ({type(tokenizer).__name__}) does "
+            "not tell them: use a model with a tokenizer.json, or convert its tokenizer to one"
+        )
 
 
 def _overlaps(offset: tuple[int, int], spans: Sequence[tuple[int, int]]) -> bool:

@@ -18,12 +18,21 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from sqlalchemy import Connection, Engine, Insert, Table, create_engine, event
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, DataError, InterfaceError, InternalError, NoSuchModuleError, OperationalError
+from sqlalchemy.engine import URL
+from sqlalchemy.exc import (
+    DatabaseError,
+    DataError,
+    DBAPIError,
+    InterfaceError,
+    InternalError,
+    NoSuchModuleError,
+    OperationalError,
+)
 
 from controller.db.migrate import migrate
 from controller.db.notifier import Notifier
-from sealkit.errors import InvalidConfig, InvalidInput, Unavailable
+from sealkit.database_url import parse_database_url
+from sealkit.errors import FailedPrecondition, InvalidConfig, InvalidInput, SealError, Unavailable
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -33,6 +42,16 @@ _BUSY_POLL_SECONDS = 0.01
 _POSTGRESQL_THREADS = 8
 _READ_ONLY = "25006"
 """PostgreSQL's SQLSTATE read_only_sql_transaction."""
+_SETTING = "SEAL_CONTROLLER_DATABASE_URL"
+_WAYS = {
+    sqlite3.SQLITE_CANTOPEN: "its folder must exist, and this user must be able to read and write it",
+    sqlite3.SQLITE_READONLY: "this user must be able to write the file and its folder",
+    sqlite3.SQLITE_FULL: "free some disk space",
+    sqlite3.SQLITE_IOERR: "check the disk, and whether it is full",
+    sqlite3.SQLITE_NOTADB: f"move that file away, or name another in {_SETTING}",
+    sqlite3.SQLITE_CORRUPT: f"restore a copy, or name another file in {_SETTING}",
+}
+"""How to go on, by SQLite's primary result code."""
 
 
 class Database:
@@ -87,13 +106,9 @@ class Database:
                     if self._lite and it.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)").one()[0]:
                         raise Unavailable("another process is reading the database; its log cannot be truncated yet")
             except (OperationalError, InterfaceError) as error:
-                raise self._silent(error) from error
+                raise _fault(self._url, error) from error
 
         await asyncio.get_running_loop().run_in_executor(self._threads, work)
-
-    def _silent(self, error: OperationalError | InterfaceError) -> Unavailable:
-        url = self._url.render_as_string(hide_password=True)
-        return Unavailable(f"database {url} does not answer: {error.orig}")
 
     async def _transact(self, access: str, work: Callable[..., T], args: Any, kwargs: Any) -> T:
         def transact() -> T:
@@ -103,21 +118,22 @@ class Database:
                         connection.exec_driver_sql("BEGIN IMMEDIATE" if access == "write" else "BEGIN")
                     return work(connection, *args, **kwargs)
             except (OperationalError, InterfaceError) as error:
-                raise self._silent(error) from error
+                raise _fault(self._url, error) from error
             except InternalError as error:
                 if getattr(error.orig, "sqlstate", "") != _READ_ONLY:
                     raise
                 # After a fail-over the name may lead to the new primary, but only a new connection asks for it.
                 self._engine["write"].dispose()
-                shown = self._url.render_as_string(hide_password=True)
-                raise Unavailable(
-                    f"database {shown} answers and refuses writes: {error.orig}; it is a standby or set read-only"
-                ) from error
+                raise _fault(self._url, error) from error
             except (DataError, OverflowError, UnicodeEncodeError) as error:
                 raise InvalidInput(
                     "a text or number here cannot be stored in a database: NUL, half of a surrogate pair, or more than "
                     "64 bits; leave it out"
                 ) from error
+            except DatabaseError as error:
+                if type(error) is DatabaseError:  # a file that is no database, or a damaged one
+                    raise _fault(self._url, error) from error
+                raise
 
         return await asyncio.get_running_loop().run_in_executor(self._threads, transact)
 
@@ -141,22 +157,27 @@ def _insert_new(dialect: str, table: Table) -> Insert:
 
 
 def _parsed(url: str) -> URL:
-    try:
-        parsed = make_url(url)
-    except (ArgumentError, ValueError):
-        raise InvalidConfig(
-            "SEAL_CONTROLLER_DATABASE_URL is not a database URL; use sqlite:///PATH or postgresql+psycopg://USER:PASSWORD@"
-            "HOST/NAME, with characters like / and @ in the password written as %2F and %40"
-        ) from None  # the cause may quote the password
-    if parsed.drivername == "postgresql":
-        parsed = parsed.set(drivername="postgresql+psycopg")
-    if parsed.get_backend_name() not in ("sqlite", "postgresql"):
-        raise InvalidConfig(
-            f"SEAL_CONTROLLER_DATABASE_URL names {parsed.drivername!r}; use sqlite:///PATH or postgresql+psycopg://…"
-        )
+    parsed = parse_database_url(url, _SETTING)
     if parsed.get_backend_name() == "sqlite" and parsed.database in (None, "", ":memory:"):
-        raise InvalidConfig("SEAL_CONTROLLER_DATABASE_URL must name a file: API and workers share it")
+        raise InvalidConfig(f"{_SETTING} must name a file: API and workers share it")
     return parsed
+
+
+def _fault(url: URL, error: DBAPIError) -> SealError:
+    """What the database said, and the way out."""
+    shown, cause = url.render_as_string(hide_password=True), error.orig
+    if isinstance(cause, sqlite3.Error):
+        kind = getattr(cause, "sqlite_errorcode", 0) & 0xFF
+        way = _WAYS.get(kind, f"check the file, or set {_SETTING}")
+        fault = FailedPrecondition if kind in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT) else Unavailable
+        return fault(f"database {shown} cannot be used: {cause}; {way}")
+    if isinstance(error, InternalError):
+        return Unavailable(f"database {shown} answers and refuses writes: {cause}; it is a standby or set read-only")
+    if "FATAL:" in str(cause):  # the server is there, and refuses this user, password or database
+        return Unavailable(
+            f"database {shown} refuses the connection: {cause}; set user, password and name in {_SETTING}"
+        )
+    return Unavailable(f"database {shown} does not answer: {cause}; start it, or set {_SETTING}")
 
 
 def _postgresql_engine(url: URL) -> Engine:
@@ -167,8 +188,11 @@ def _postgresql_engine(url: URL) -> Engine:
 
 
 def _sqlite_engine(url: URL) -> Engine:
-    if url.database is not None:
-        Path(url.database).expanduser().parent.mkdir(parents=True, exist_ok=True)
+    folder = Path(url.database or "").expanduser().parent
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InvalidConfig(f"{_SETTING}: the folder {folder} cannot be created ({error.strerror})") from error
     engine = create_engine(url, connect_args={"timeout": _BUSY_SECONDS})
 
     @event.listens_for(engine, "connect")

@@ -7,10 +7,11 @@ from typing import Annotated
 
 import typer
 
-from seal_cli.commands.run import create_run, follow_to_end, print_notices
+from seal_cli.commands.run import create_run, follow_created, print_notices
 from seal_cli.options import (
     DEFAULT_DATA,
     Address,
+    AsJson,
     CancelOnInterrupt,
     Data,
     Dataset,
@@ -38,11 +39,11 @@ def adapt(
     settings: Settings = None,
     follow: Follow = True,
     cancel_on_interrupt: CancelOnInterrupt = False,
+    as_json: AsJson = False,
     address: Address = "",
     data: Data = DEFAULT_DATA,
 ) -> None:
     """Learn documents one after the other. What helps and forgets little enough is committed; the rest is not."""
-    from seal_cli.console import out
     from seal_cli.recipe import load_recipe
 
     changes = [
@@ -55,8 +56,7 @@ def adapt(
     with connect(address, data) as client:
         created = create_run(client, recipe, name)
         contexts = created.progress.rounds_total
-        out.print(f"{created.name}: {contexts} context{'s' * (contexts != 1)} to learn", markup=False)
-        if follow:
-            follow_to_end(client, created.name, None if address else data, cancel_on_interrupt=cancel_on_interrupt)
-        else:
-            out.print(f"watch it with: seal runs watch {created.name}", markup=False)
+        follow_created(
+            client, created, f"{contexts} context{'s' * (contexts != 1)} to learn", None if address else data,
+            follow=follow, cancel_on_interrupt=cancel_on_interrupt, as_json=as_json,
+        )  # fmt: skip

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from seal_cli.options import DEFAULT_DATA, Address, Data, connect, embedded_store
+from seal_cli.options import DEFAULT_DATA, Address, AsJson, Data, connect, embedded_store
 from sealkit.errors import FailedPrecondition, SealError
 
 if TYPE_CHECKING:
@@ -22,34 +22,43 @@ Store = Annotated[
 
 
 @app.command("list")
-def list_adapters(store: Store = "", data: Data = DEFAULT_DATA) -> None:
+def list_adapters(store: Store = "", as_json: AsJson = False, data: Data = DEFAULT_DATA) -> None:
     """Digests of the adapters, and the folder of each if the store is on this machine."""
-    from seal_cli.console import out
+    from seal_cli.console import show, show_json
 
     opened = _open(store, data)
-    for digest in opened.list():
-        out.print(f"{digest}  {opened.local_path(digest) or ''}", markup=False, soft_wrap=True)
+    found = [(digest, opened.local_path(digest)) for digest in opened.list()]
+    if as_json:
+        show_json([{"digest": digest, "folder": folder} for digest, folder in found])
+        return
+    for digest, folder in found:
+        show(f"{digest}  {folder or ''}")
 
 
 @app.command()
 def verify(
     digests: Annotated[list[str] | None, typer.Argument(help="Which ones. Default: all.")] = None,
     store: Store = "",
+    as_json: AsJson = False,
     data: Data = DEFAULT_DATA,
 ) -> None:
     """Check every byte of adapters against their digests; exit code 1 if one is corrupt, 2 if there is none."""
-    from seal_cli.console import fail, out
+    from seal_cli.console import fail, show, show_json
 
     opened = _open(store, data)
     chosen = digests or opened.list()
-    faulty, code = 0, 0
+    faults: dict[str, str] = {}
+    code = 0
     for digest in chosen:
         try:
             opened.fetch(digest)
         except SealError as error:
             code = max(code, fail(error))
-            faulty += 1
-    out.print(f"{len(chosen) - faulty} of {len(chosen)} adapters are intact", markup=False)
+            faults[digest] = error.message
+    if as_json:
+        show_json([{"digest": one, "intact": one not in faults, "error": faults.get(one, "")} for one in chosen])
+    else:
+        show(f"{len(chosen) - len(faults)} of {len(chosen)} adapters are intact")
     if code:
         raise typer.Exit(code)
 
@@ -59,6 +68,7 @@ def gc(
     grace: Annotated[str, typer.Option(help="Keep adapters that are younger than this: 30m, 24h, 7d.")] = "24h",
     delete: Annotated[bool, typer.Option("--delete", help="Delete them. Without it they are only listed.")] = False,
     store: Store = "",
+    as_json: AsJson = False,
     address: Address = "",
     data: Data = DEFAULT_DATA,
 ) -> None:
@@ -66,20 +76,21 @@ def gc(
 
     Do not use this on a store that several controllers share: each knows only its own adapters.
     """
-    from seal_cli.console import out
+    from seal_cli.console import show, show_json
     from seal_cli.garbage import find_garbage
 
     seconds, opened = _seconds(grace), _open(store, data)
     with connect(address, data) as client:
         found = find_garbage(opened, client, seconds)
     removed = [one for one in found if not delete or _delete(opened, one.digest, seconds)]
+    if as_json:
+        show_json({"deleted": delete, "adapters": removed})
+        return
     for one in removed:
-        out.print(
-            f"{one.digest}  {one.age_seconds / 3600:.1f} h  {one.bytes / 1e6:.1f} MB", markup=False, soft_wrap=True
-        )
+        show(f"{one.digest}  {one.age_seconds / 3600:.1f} h  {one.bytes / 1e6:.1f} MB")
     size = sum(one.bytes for one in removed) / 1e6
     ending = "deleted" if delete else "would be deleted; --delete does it"
-    out.print(f"{len(removed)} adapters, {size:.1f} MB, {ending}", markup=False)
+    show(f"{len(removed)} adapters, {size:.1f} MB, {ending}")
 
 
 def _delete(store: AdapterStore, digest: str, grace_seconds: float) -> bool:

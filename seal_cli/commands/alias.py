@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from seal_cli.options import DEFAULT_DATA, Address, Data, Limit, connect
+from seal_cli.options import DEFAULT_DATA, Address, AsJson, Data, Limit, connect
 from sealkit.names import full_name
 
 if TYPE_CHECKING:
@@ -24,49 +24,61 @@ def set_alias(
     name: Name,
     policy: Annotated[str, typer.Argument(help="policies/…, one that passed the gate.")],
     reason: Reason = "",
+    as_json: AsJson = False,
     address: Address = "",
     data: Data = DEFAULT_DATA,
 ) -> None:
     """Point an alias to a policy. The alias is created if it does not exist."""
     policy = full_name("policies", policy)
     with connect(address, data) as client:
-        _print_alias(client.set_alias(full_name("aliases", name), policy, reason=reason))
+        _print_alias(client.set_alias(full_name("aliases", name), policy, reason=reason), as_json)
 
 
 @app.command()
-def rollback(name: Name, reason: Reason = "", address: Address = "", data: Data = DEFAULT_DATA) -> None:
+def rollback(
+    name: Name, reason: Reason = "", as_json: AsJson = False, address: Address = "", data: Data = DEFAULT_DATA
+) -> None:
     """Point an alias to its previous policy. Each further call goes one step further back."""
     with connect(address, data) as client:
-        _print_alias(client.roll_back_alias(full_name("aliases", name), reason=reason))
+        _print_alias(client.roll_back_alias(full_name("aliases", name), reason=reason), as_json)
 
 
 @app.command()
-def show(name: Name, address: Address = "", data: Data = DEFAULT_DATA) -> None:
+def show(name: Name, as_json: AsJson = False, address: Address = "", data: Data = DEFAULT_DATA) -> None:
     """Current and earlier policies of an alias, newest first."""
-    from seal_cli.console import moment
+    from seal_cli.console import moment, show_json
     from seal_cli.tables import print_listing
 
     with connect(address, data) as client:
         alias = client.get_alias(full_name("aliases", name))
+    if as_json:
+        show_json(alias)
+        return
     rows = [(change.policy, moment(change.time), change.reason) for change in alias.history]
     print_listing(("policy", "since", "why"), rows)
 
 
 @app.command("list")
-def list_aliases(limit: Limit = 20, address: Address = "", data: Data = DEFAULT_DATA) -> None:
+def list_aliases(limit: Limit = 20, as_json: AsJson = False, address: Address = "", data: Data = DEFAULT_DATA) -> None:
     """Aliases by name."""
-    from seal_cli.console import moment
+    from seal_cli.console import moment, show_json
     from seal_cli.tables import print_listing
 
     with connect(address, data) as client:
         found = list(islice(client.list_aliases(), limit))
+    if as_json:
+        show_json(found)
+        return
     print_listing(
         ("alias", "policy", "since", "tenant"),
         [(alias.name, alias.policy, moment(alias.history[0].time), alias.tenant) for alias in found],
     )
 
 
-def _print_alias(alias: Alias) -> None:
-    from seal_cli.console import out
+def _print_alias(alias: Alias, as_json: bool) -> None:
+    from seal_cli import console
 
-    out.print(f"{alias.name} → {alias.policy}", markup=False)
+    if as_json:
+        console.show_json(alias)
+    else:
+        console.show(f"{alias.name} → {alias.policy}")

@@ -9,7 +9,8 @@ from typing import Annotated
 
 import typer
 
-from seal_cli.console import out
+from seal_cli.console import show, show_json
+from seal_cli.options import AsJson
 from sealkit.errors import InvalidInput
 
 app = typer.Typer(no_args_is_help=True, help="Certificates and tokens for TLS.")
@@ -29,6 +30,7 @@ def make(
     ] = None,
     days: Annotated[int, typer.Option(min=1, max=825, help="Days of validity.")] = 397,
     renew: Annotated[bool, typer.Option("--renew", help="Also replace certificates that are still valid.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Issue what is missing or expires within a month. Running services reload new files by themselves."""
     from seal_cli import certs
@@ -37,12 +39,16 @@ def make(
     if not name:  # only the controller is called from outside; the others' certificates must not be usable there
         others = [service for service in certs.SERVICES if service != "controller"]
         issued += certs.make(folder, [*others, "operator"], hosts=[], days=days, renew=renew)
-    out.print(f"issued for {', '.join(issued)} in {folder}" if issued else f"all certificates in {folder} are valid")
+    if as_json:
+        show_json({"folder": folder, "issued": issued})
+    else:
+        show(f"issued for {', '.join(issued)} in {folder}" if issued else f"all certificates in {folder} are valid")
 
 
 @app.command()
 def token(
     file: Annotated[Path, typer.Argument(help="File that the token is written to, readable only by you.")],
+    as_json: AsJson = False,
 ) -> None:
     """Create a bearer token, and print its digest for the callers file."""
     made = secrets.token_urlsafe(32)
@@ -52,4 +58,8 @@ def token(
     except FileExistsError as error:
         raise InvalidInput(f"{file} exists; name another file, or remove it if its token is not in use") from error
     file.write_text(made + "\n", encoding="utf-8")
-    out.print(f'token_sha256 = "{hashlib.sha256(made.encode()).hexdigest()}"', soft_wrap=True)
+    digest = hashlib.sha256(made.encode()).hexdigest()
+    if as_json:
+        show_json({"file": file, "token_sha256": digest})
+    else:
+        show(f'token_sha256 = "{digest}"')

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from seal_cli.options import DEFAULT_DATA, Data
+from seal_cli.options import DEFAULT_DATA, AsJson, Data
 
 if TYPE_CHECKING:
     from seal_cli.doctor.setup import Line
@@ -21,27 +21,24 @@ def register(app: typer.Typer) -> None:
 
 def doctor(
     config: Annotated[Path | None, typer.Option(help="A run's TOML file, to check the context length against.")] = None,
+    as_json: AsJson = False,
     data: Data = DEFAULT_DATA,
-    json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
 ) -> None:
     """Check services, models, engines, editors, judge, Redis, SQL, store, clock, GPU and certificates; exit code 1 if a
     check fails. Reads the SEAL_* variables of this shell, or the stack in the data folder."""
     import asyncio
 
-    from rich.markup import escape
-
-    from seal_cli.console import out
-    from seal_cli.doctor.setup import as_json
+    from seal_cli.console import out, show_json, styled
 
     lines = asyncio.run(_check(data, _read(config)))
-    if json:
-        out.print_json(as_json(lines))
+    if as_json:
+        show_json(lines)
     else:
         for line in lines:
             mark = "[green]ok [/]" if line.good else "[bold red]bad[/]"
-            out.print(f"{mark} [bold]{escape(line.what)}[/]: {escape(line.found)}", soft_wrap=True)
+            out.print(f"{mark} [bold]{styled(line.what)}[/]: {styled(line.found)}", soft_wrap=True)
             if not line.good and line.fix:
-                out.print(f"      → {escape(line.fix)}", soft_wrap=True)
+                out.print(f"      → {styled(line.fix)}", soft_wrap=True)
         bad = sum(not line.good for line in lines)
         out.print(f"{bad} of {len(lines)} are bad" if bad else f"all {len(lines)} are good")
     if not all(line.good for line in lines):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from seal_cli.options import AsJson
 from sealkit.errors import FailedPrecondition
 
 if TYPE_CHECKING:
@@ -27,8 +28,10 @@ def calibrate_judge(
         Path | None, typer.Option(help="Recorded selection: JSON lines {title, completions: [{run_verdicts}]}.")
     ] = None,
     limit: Annotated[int, typer.Option(min=0, help="Judge only this many, drawn evenly from the file; 0: all.")] = 0,
+    as_json: AsJson = False,
 ) -> None:
     """Compare a judge with recorded verdicts, and report what selecting by it would have cost."""
+    from seal_cli.console import show_json
     from seal_cli.tables import print_listing
 
     try:
@@ -37,7 +40,10 @@ def calibrate_judge(
         raise FailedPrecondition(
             f"judges need {error.name}: pip install 'seal-suite[controller]', for `model` 'seal-suite[models]'"
         ) from error
-    print_listing(("", "figure"), _rows(found))
+    if as_json:
+        show_json(found)
+    else:
+        print_listing(("", "figure"), _rows(found))
 
 
 async def _calibrate(name: str, verdicts: Path, selection: Path | None, limit: int) -> Calibration:

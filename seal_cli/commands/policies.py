@@ -7,44 +7,52 @@ from typing import Annotated
 
 import typer
 
-from seal_cli.options import DEFAULT_DATA, Address, Data, Limit, connect
+from seal_cli.options import DEFAULT_DATA, Address, AlwaysJson, AsJson, Data, Limit, connect
 from sealkit.names import full_name
 
 app = typer.Typer(help="Show policies: the versions of the model that writes self-edits.", no_args_is_help=True)
 
+Name = Annotated[str, typer.Argument(help="policies/…")]
+
 
 @app.command("list")
-def list_policies(limit: Limit = 20, address: Address = "", data: Data = DEFAULT_DATA) -> None:
+def list_policies(limit: Limit = 20, as_json: AsJson = False, address: Address = "", data: Data = DEFAULT_DATA) -> None:
     """Policies, newest first."""
-    from seal_cli.console import moment, share
+    from seal_cli.console import moment, share, show_json
     from seal_cli.tables import print_listing
 
     with connect(address, data) as client:
-        rows = [
-            (
-                policy.name,
-                policy.parent,
-                "" if policy.round is None else str(policy.round),
-                str(len(policy.trials)),
-                share(policy.held_out_accuracy),
-                share(policy.forgetting),
-                policy.gate.value,
-                moment(policy.create_time),
-            )
-            for policy in islice(client.list_policies(), limit)
-        ]
+        policies = list(islice(client.list_policies(), limit))
+    if as_json:
+        show_json(policies)
+        return
+    rows = [
+        (
+            policy.name,
+            policy.parent,
+            "" if policy.round is None else str(policy.round),
+            str(len(policy.trials)),
+            share(policy.held_out_accuracy),
+            share(policy.forgetting),
+            policy.gate.value,
+            moment(policy.create_time),
+        )
+        for policy in policies
+    ]
     print_listing(("policy", "from", "round", "trials", "held-out accuracy", "forgetting", "gate", "created"), rows)
 
 
 @app.command()
-def show(
-    name: Annotated[str, typer.Argument(help="policies/…")], address: Address = "", data: Data = DEFAULT_DATA
-) -> None:
+def show(name: Name, as_json: AsJson = False, address: Address = "", data: Data = DEFAULT_DATA) -> None:
     """One policy in words: its parent, the trials that trained it, what it forgot, the gate's decision."""
-    from seal_cli.console import moment, out, share
+    from seal_cli import console
+    from seal_cli.console import moment, share
 
     with connect(address, data) as client:
         policy = client.get_policy(full_name("policies", name))
+    if as_json:
+        console.show_json(policy)
+        return
     kl = f"{policy.divergence.on_fixed_text:.4f} nats per token" if policy.divergence else ""
     facts = {
         "policy": policy.name,
@@ -60,15 +68,13 @@ def show(
     }
     for label, value in facts.items():
         if value:
-            out.print(f"{label:<18} {value}", markup=False, soft_wrap=True)
+            console.show(f"{label:<18} {value}")
 
 
 @app.command()
-def get(
-    name: Annotated[str, typer.Argument(help="policies/…")], address: Address = "", data: Data = DEFAULT_DATA
-) -> None:
+def get(name: Name, json: AlwaysJson = True, address: Address = "", data: Data = DEFAULT_DATA) -> None:  # noqa: ARG001
     """One policy with all of its fields, as JSON."""
-    from seal_cli.console import out
+    from seal_cli.console import show_json
 
     with connect(address, data) as client:
-        out.print_json(client.get_policy(full_name("policies", name)).model_dump_json())
+        show_json(client.get_policy(full_name("policies", name)))

@@ -12,6 +12,7 @@ import typer
 from seal_cli.options import (
     DEFAULT_DATA,
     Address,
+    AsJson,
     CancelOnInterrupt,
     Data,
     Dataset,
@@ -47,27 +48,48 @@ def run(
         bool, typer.Option("--dry-run", help="Start nothing; estimate trials, tokens and time from past runs.")
     ] = False,
     cancel_on_interrupt: CancelOnInterrupt = False,
+    as_json: AsJson = False,
     address: Address = "",
     data: Data = DEFAULT_DATA,
 ) -> None:
     """Start a run and follow it: self-edits are sampled, tried and selected, and the policy is trained on them."""
-    from seal_cli.console import out
     from seal_cli.recipe import load_recipe
 
     recipe = load_recipe(config, dataset=dataset, format=format, limit=limit, settings=settings or ())
     print_notices(recipe)
     with connect(address, data) as client:
         if dry_run:
-            _estimate(client, recipe)
+            _estimate(client, recipe, as_json)
             return
         created = create_run(client, recipe, name)
-        used = len(recipe.records)
         rounds = created.progress.rounds_total
-        out.print(f"{created.name}: {used} records, {rounds} round{'s' * (rounds != 1)}", markup=False)
-        if follow:
-            follow_to_end(client, created.name, None if address else data, cancel_on_interrupt=cancel_on_interrupt)
-        else:
-            out.print(f"watch it with: seal runs watch {created.name}", markup=False)
+        what = f"{len(recipe.records)} records, {rounds} round{'s' * (rounds != 1)}"
+        follow_created(
+            client, created, what, None if address else data,
+            follow=follow, cancel_on_interrupt=cancel_on_interrupt, as_json=as_json,
+        )  # fmt: skip
+
+
+def follow_created(
+    client: SealClient,
+    created: Run,
+    what: str,
+    data: Path | None,
+    *,
+    follow: bool,
+    cancel_on_interrupt: bool,
+    as_json: bool,
+) -> None:
+    """Says that a run was created, and `what` it works on; then follows it, or says how to."""
+    from seal_cli.console import say, show, show_json
+
+    (say if as_json else show)(f"{created.name}: {what}")
+    if follow:
+        follow_to_end(client, created.name, data, cancel_on_interrupt=cancel_on_interrupt, as_json=as_json)
+    elif as_json:
+        show_json({"run": created})
+    else:
+        show(f"watch it with: seal runs watch {created.name}")
 
 
 def create_run(client: SealClient, recipe: Recipe, name: str) -> Run:
@@ -82,27 +104,29 @@ def create_run(client: SealClient, recipe: Recipe, name: str) -> Run:
         )
 
 
-def _estimate(client: SealClient, recipe: Recipe) -> None:
-    from rich.markup import escape
+def _estimate(client: SealClient, recipe: Recipe, as_json: bool) -> None:
     from rich.table import Table
 
-    from seal_cli.console import out
+    from seal_cli.console import out, show_json, styled
     from seal_cli.cost import estimate_facts
 
     with _records_located(recipe):
         estimate = client.estimate_run(recipe.config, recipe.records, anchors=recipe.anchors)
+    if as_json:
+        show_json(estimate)
+        return
     table = Table.grid(padding=(0, 2))
     for label, value in estimate_facts(estimate):
-        table.add_row(f"[dim]{label}[/]", escape(value))
+        table.add_row(f"[dim]{label}[/]", styled(value))
     out.print(table)
 
 
 def print_notices(recipe: Recipe) -> None:
     """Prints on stderr what the reader of the dataset noticed."""
-    from seal_cli.console import err
+    from seal_cli.console import say
 
     for notice in recipe.dataset.notices:
-        err.print(f"note: {notice}", markup=False, soft_wrap=True)
+        say(f"note: {notice}")
 
 
 @contextmanager
@@ -121,33 +145,69 @@ def _records_located(recipe: Recipe) -> Iterator[None]:
         raise
 
 
-def follow_to_end(client: SealClient, name: str, data: Path | None, *, cancel_on_interrupt: bool = False) -> None:
-    """Follows a run, prints its report; exits with 1 unless it succeeded. An interruption cancels the run or says that
-    it continues, and is raised again.
+def follow_to_end(
+    client: SealClient, name: str, data: Path | None, *, cancel_on_interrupt: bool = False, as_json: bool = False
+) -> None:
+    """Follows a run and prints its report, or both as JSON; exits with 1 unless it succeeded. `data` and interruptions
+    are as in `follow_run`."""
+    from seal_cli.console import show_json
+    from seal_cli.report import print_report
 
-    `data` is the embedded stack's data folder; None for any other controller.
+    ended = follow_run(client, name, data, cancel_on_interrupt=cancel_on_interrupt, as_json=as_json)
+    report = client.report(name)
+    if as_json:
+        show_json({"run": ended, "report": report})
+    else:
+        print_report(ended, report, embedded_store(data) if data else None)
+    exit_as(ended)
+
+
+def follow_run(
+    client: SealClient,
+    name: str,
+    data: Path | None,
+    *,
+    cancel_on_interrupt: bool = False,
+    as_json: bool = False,
+    events_as_json: bool = False,
+) -> Run:
+    """The run once it has ended. Its progress is shown on stdout, or on stderr if stdout is for JSON. An interruption
+    cancels the run or says that it continues, and is raised again.
+
+    `data` is the embedded stack's data folder; None for any other controller. With `events_as_json` each
+    event is a line on stdout.
     """
-    from seal_cli.console import err, say
+    from seal_cli.console import err, out, say, show_json_line
     from seal_cli.follow import follow
     from seal_cli.liveness import report_dead_services
-    from seal_cli.report import print_report
-    from sealkit.resources import RunState
 
+    console = err if as_json else out
     try:
-        with report_dead_services(data):
-            follow(client.watch_run(name, on_wait=lambda error: say(f"waiting for the controller: {error.message}")))
+        with report_dead_services(data, console):
+            events = client.watch_run(name, on_wait=lambda error: say(f"waiting for the controller: {error.message}"))
+            if events_as_json:
+                for event in events:
+                    show_json_line(event)
+            else:
+                follow(events, console)
     except KeyboardInterrupt:
         if cancel_on_interrupt:
             client.cancel_run(name)
-            err.print(f"\n{name} is cancelled; resume it with: seal runs resume {name}", markup=False)
+            say(f"\n{name} is cancelled; resume it with: seal runs resume {name}")
         else:
-            err.print(f"\n{name} continues in the background.", markup=False)
-            err.print(f"  watch it:  seal runs watch {name}\n  stop it:   seal runs cancel {name}", markup=False)
+            say(f"\n{name} continues in the background.")
+            say(f"  watch it:  seal runs watch {name}\n  stop it:   seal runs cancel {name}")
         raise
-    ended = client.get_run(name)
-    print_report(ended, client.report(name), embedded_store(data) if data else None)
+    return client.get_run(name)
+
+
+def exit_as(ended: Run) -> None:
+    """Exits with 1 unless the run succeeded, and says how to go on."""
+    from seal_cli.console import say
+    from sealkit.resources import RunState
+
     if ended.state is not RunState.SUCCEEDED:
         if ended.error:
-            err.print(f"error {ended.error.message}", markup=False)
-        err.print(f"{name} {ended.state.value}; resume it with: seal runs resume {name}", markup=False)
+            say(f"error {ended.error.message}")
+        say(f"{ended.name} {ended.state.value}; resume it with: seal runs resume {ended.name}")
         raise typer.Exit(1)

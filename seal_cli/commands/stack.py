@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from seal_cli.options import DEFAULT_DATA, Data
+from seal_cli.options import DEFAULT_DATA, AsJson, Data
 from sealkit.errors import FailedPrecondition
 
 
@@ -33,13 +33,14 @@ def up(
         bool, typer.Option("--foreground", help="Stay in the foreground; Ctrl-C stops all services.")
     ] = False,
     timeout: Annotated[float, typer.Option(min=1, help="Seconds to wait until all is ready.")] = 300,
+    as_json: AsJson = False,
     data: Data = DEFAULT_DATA,
 ) -> None:
     """Start the stack on this machine: Valkey, generator, trainer, evaluator, controller.
 
     Returns when all services are ready, and leaves them running. Services that run already are kept.
     """
-    from seal_cli.console import out, say
+    from seal_cli.console import say, show, show_json
 
     with _needs_embedded():
         from seal_cli.stack.layout import CONTROLLER, Layout
@@ -54,7 +55,12 @@ def up(
     controller = started.state.find(CONTROLLER)
     address = controller.address if controller else ""
     say("the stack is up" if started.fresh else "the stack was up already")
-    out.print(f"controller  {address}\nmodel       {resolved}\nlogs        {layout.logs}", markup=False, soft_wrap=True)
+    if as_json:
+        show_json({"controller": address, "model": resolved, "logs": layout.logs, "started": started.fresh})
+    else:
+        show(f"controller  {address}")
+        show(f"model       {resolved}")
+        show(f"logs        {layout.logs}")
     if foreground:
         say("Ctrl-C stops it")
         try:
@@ -64,25 +70,29 @@ def up(
             raise
 
 
-def down(data: Data = DEFAULT_DATA) -> None:
+def down(as_json: AsJson = False, data: Data = DEFAULT_DATA) -> None:
     """Stop the stack. Its data is kept, and the next `seal up` continues from there."""
-    from seal_cli.console import say
+    from seal_cli.console import say, show_json
 
     with _needs_embedded():
         from seal_cli.stack.layout import Layout
         from seal_cli.stack.supervisor import down as stop
 
-    say("the stack is stopped" if stop(Layout.at(data), say) else "no stack was running")
+    stopped = stop(Layout.at(data), say)
+    say("the stack is stopped" if stopped else "no stack was running")
+    if as_json:
+        show_json({"stopped": stopped})
 
 
 def status(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing; only set the exit code.")] = False,
+    as_json: AsJson = False,
     data: Data = DEFAULT_DATA,
 ) -> None:
     """Current state of each service of the stack; exit code 0 if all are ready, else 1."""
     from datetime import datetime
 
-    from seal_cli.console import moment, say
+    from seal_cli.console import moment, say, show_json
     from seal_cli.tables import print_listing
 
     with _needs_embedded():
@@ -92,7 +102,9 @@ def status(
     layout = Layout.at(data)
     found = look(layout)
     ready = bool(found) and all(service.state == "ready" for service in found)
-    if not quiet and not found:
+    if as_json:
+        show_json([{"state": service.state, **service.record.model_dump()} for service in found])
+    elif not quiet and not found:
         say(f"no stack runs in {layout.data}; start one with `seal up`")
     elif not quiet:
         rows = [
@@ -111,15 +123,19 @@ def status(
         raise typer.Exit(1)
 
 
-def fetch(data: Data = DEFAULT_DATA) -> None:
+def fetch(as_json: AsJson = False, data: Data = DEFAULT_DATA) -> None:
     """Download the default model, SmolLM2-135M-Instruct, so that `seal up` needs no network."""
-    from seal_cli.console import out, say
+    from seal_cli.console import say, show, show_json
 
     with _needs_embedded():
         from seal_cli.stack.layout import Layout
         from seal_cli.stack.model import fetch_default_model
 
-    out.print(str(fetch_default_model(Layout.at(data), say)), markup=False, soft_wrap=True)
+    model = fetch_default_model(Layout.at(data), say)
+    if as_json:
+        show_json({"model": model})
+    else:
+        show(str(model))
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from seal_cli.options import DEFAULT_DATA, Address, Data, Limit, connect
+from seal_cli.options import DEFAULT_DATA, Address, AlwaysJson, AsJson, Data, Limit, connect
 from sealkit.names import full_name
 
 if TYPE_CHECKING:
@@ -23,27 +23,32 @@ def list_trials(
     parent: Annotated[str, typer.Argument(help="runs/…, or runs/…/rounds/…")],
     state: Annotated[str, typer.Option(help="Only trials in this state, for example failed.")] = "",
     limit: Limit = 100,
+    as_json: AsJson = False,
     address: Address = "",
     data: Data = DEFAULT_DATA,
 ) -> None:
     """Trials of a run or of one round, in order."""
-    from seal_cli.console import share
+    from seal_cli.console import share, show_json
     from seal_cli.tables import print_listing
 
     parent = full_name("runs", parent)
     with connect(address, data) as client:
-        rows = [
-            (
-                trial.name.removeprefix(f"{parent}/"),
-                trial.editor,
-                _outcome(trial),
-                share(trial.accuracy),
-                share(trial.baseline_accuracy),
-                share(trial.reward),
-                "kept" if trial.selected else "",
-            )
-            for trial in islice(client.list_trials(parent, _state(state)), limit)
-        ]
+        trials = list(islice(client.list_trials(parent, _state(state)), limit))
+    if as_json:
+        show_json(trials)
+        return
+    rows = [
+        (
+            trial.name.removeprefix(f"{parent}/"),
+            trial.editor,
+            _outcome(trial),
+            share(trial.accuracy),
+            share(trial.baseline_accuracy),
+            share(trial.reward),
+            "kept" if trial.selected else "",
+        )
+        for trial in trials
+    ]
     print_listing(("trial", "editor", "state", "accuracy", "no adapter", "reward", ""), rows)
 
 
@@ -53,62 +58,61 @@ def retry(
     names: Annotated[
         list[str] | None, typer.Argument(help="runs/…/rounds/…/trials/… each. Default: every failed one of the run.")
     ] = None,
+    as_json: AsJson = False,
     address: Address = "",
     data: Data = DEFAULT_DATA,
 ) -> None:
     """Retry failed trials that can still count. A run that had ended is resumed for them."""
-    from seal_cli.console import out
+    from seal_cli.console import show, show_json
 
     with connect(address, data) as client:
         found, retried = client.retry_trials(full_name("runs", run), names or ())
-    out.print(f"{found.name}: {retried} trials are retried; the run is {found.state.value}", markup=False)
+    if as_json:
+        show_json({"run": found, "retried": retried})
+    else:
+        show(f"{found.name}: {retried} trials are retried; the run is {found.state.value}")
 
 
 @app.command()
 def get(
     name: Annotated[str, typer.Argument(help="runs/…/rounds/…/trials/…")],
+    json: AlwaysJson = True,  # noqa: ARG001
     address: Address = "",
     data: Data = DEFAULT_DATA,
 ) -> None:
     """One trial with its text and every verdict, as JSON."""
-    from seal_cli.console import out
+    from seal_cli.console import show_json
 
     with connect(address, data) as client:
-        out.print_json(client.get_trial(name).model_dump_json())
+        show_json(client.get_trial(name))
 
 
 @app.command()
 def rerun(
     name: Annotated[str, typer.Argument(help="runs/…/rounds/…/trials/…")],
-    as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+    as_json: AsJson = False,
     address: Address = "",
     data: Data = DEFAULT_DATA,
 ) -> None:
     """Make a trial again from its manifest and print what differs. Exit code 0 if nothing does."""
-    from seal_cli.console import err, out
+    from seal_cli.console import say, show, show_json
     from seal_cli.tables import print_listing
 
     with connect(address, data) as client:
         started = client.rerun_trial(name)
-        err.print(f"waiting for {started.name}", markup=False)
+        say(f"waiting for {started.name}")
         found = client.wait_rerun(started.name)
     if as_json:
-        out.print_json(found.model_dump_json())
+        show_json(found)
     elif found.identical:
-        out.print(f"identical: {found.original}", markup=False, soft_wrap=True)
+        show(f"identical: {found.original}")
     else:
-        rows = [(d.field, _on_one_line(d.recorded), _on_one_line(d.rerun)) for d in found.differences]
+        rows = [(d.field, d.recorded, d.rerun) for d in found.differences]
         print_listing(("what", "recorded", "rerun"), rows)
         if rows[0][0] == "weights_sha256":
-            err.print(
-                "same training, different last bits: jobs trained in one batch round differently; see docs/rerun.md"
-            )
+            say("same training, different last bits: jobs trained in one batch round differently; see docs/rerun.md")
     if not found.identical:
         raise typer.Exit(1)
-
-
-def _on_one_line(text: str) -> str:
-    return text.replace("\n", "⏎").replace("\t", " ")
 
 
 def _outcome(trial: Trial) -> str:

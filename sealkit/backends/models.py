@@ -6,7 +6,6 @@ import hashlib
 import json
 import re
 import shutil
-import struct
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -18,7 +17,6 @@ from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from jinja2 import TemplateError
 from pydantic import BaseModel, Field
-from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -45,8 +43,9 @@ _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 _PART = re.compile(r"[\w.-]+\.safetensors")
 _ANSWER = "Answer: 42"
 _HUB_FILES = ["*.safetensors", "*.json", "*.jinja", "*.txt", "tokenizer.model"]
-_LOAD_FAULTS = (OSError, ValueError, KeyError, RuntimeError, SafetensorError, ImportError, struct.error)
-"""What transformers, tokenizers and safetensors raise on a folder or file that is not a complete model."""
+_LOAD_FAULTS = Exception
+"""What transformers, tokenizers and safetensors raise on a folder or file that is not a complete model: they name no
+classes, and tokenizers raises Exception itself."""
 
 
 class ModelSettings(BaseModel):
@@ -245,8 +244,12 @@ def _read(
     try:
         model, tokenizer = _read_gguf(path, dtype) if path.is_file() else _read_folder(path, dtype, loading)
     except _LOAD_FAULTS as fault:
-        reason = str(fault).strip().splitlines()[0] if str(fault).strip() else type(fault).__name__
-        raise InvalidModel(f"{path} has no causal language model that can be loaded: {reason}") from fault
+        reason = (str(fault).strip().splitlines() or [""])[0]
+        if not isinstance(fault, OSError | ValueError | RuntimeError):
+            reason = f"{type(fault).__name__}: {reason}"  # a KeyError, say, is only a word
+        raise InvalidModel(
+            f"{path} has no causal language model that can be loaded: {reason or type(fault).__name__}"
+        ) from fault
     if tokenizer.eos_token_id is None:
         raise InvalidModel(f"the tokenizer of {path} has no end-of-sequence token; set eos_token in its config")
     return model, tokenizer

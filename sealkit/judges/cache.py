@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import TypeVar
 
 from sqlalchemy import Column, Connection, DateTime, MetaData, String, Table, create_engine, insert, select
-from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, IntegrityError, NoSuchModuleError, SQLAlchemyError
+from sqlalchemy.exc import IntegrityError, NoSuchModuleError, SQLAlchemyError
 from sqlalchemy.pool import StaticPool
 
+from sealkit.database_url import parse_database_url
 from sealkit.errors import InvalidConfig, Unavailable
 from sealkit.types import Outcome
 
@@ -35,21 +35,18 @@ class VerdictCache:
 
     def __init__(self, url: str) -> None:
         """Connects at the first use. Raises InvalidConfig on an unsupported URL."""
+        parsed = parse_database_url(url, "the judge's cache URL")
         try:
-            parsed = make_url(url)
             # One thread for all queries, so that an in-memory database has one connection, and SQLite one writer.
             lite = parsed.get_backend_name() == "sqlite"
             options = {"poolclass": StaticPool, "connect_args": {"check_same_thread": False}} if lite else {}
             if lite and parsed.database:
                 options = {"connect_args": {"timeout": _BUSY_SECONDS}}
                 Path(parsed.database).expanduser().parent.mkdir(parents=True, exist_ok=True)
-            if parsed.drivername == "postgresql":
-                parsed = parsed.set(drivername="postgresql+psycopg")
             self._engine = create_engine(parsed, **options)
-        except (ArgumentError, NoSuchModuleError, OSError, ImportError) as error:
+        except (NoSuchModuleError, OSError, ImportError) as error:
             raise InvalidConfig(
-                f"the judge's cache URL cannot be used ({type(error).__name__}); "
-                "use sqlite:///PATH or postgresql://HOST/DATABASE"
+                f"the judge's cache {parsed.render_as_string(hide_password=True)} cannot be used: {error}"
             ) from error
         self._name = parsed.render_as_string(hide_password=True)
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="verdicts")
@@ -89,6 +86,7 @@ class VerdictCache:
                 with self._engine.begin() as connection:
                     return work(connection)
             except SQLAlchemyError as error:
-                raise Unavailable(f"the judge's cache {self._name} does not answer: {type(error).__name__}") from error
+                said = getattr(error, "orig", None) or type(error).__name__
+                raise Unavailable(f"the judge's cache {self._name} cannot be used: {said}") from error
 
         return await asyncio.get_running_loop().run_in_executor(self._thread, transact)

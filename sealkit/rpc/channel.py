@@ -8,6 +8,7 @@ import grpc
 
 from sealkit.errors import InvalidConfig, Unavailable
 from sealkit.rpc.tls import Identity
+from sealkit.urls import check_address
 
 _MIB = 1024 * 1024
 _HANDSHAKE_MS = 20_000
@@ -60,9 +61,10 @@ def open_channel(
     server_name: str = "",
 ) -> grpc.aio.Channel:
     """A channel for asyncio; to be opened within the event loop that uses it. `server_name`: the name that the server's
-    certificate must have, if not the host. Raises InvalidConfig on unreadable TLS files, and if a token would be sent
-    without TLS."""
+    certificate must have, if not the host. Raises InvalidConfig if the address is none, on unreadable TLS files, and if
+    a token would be sent without TLS."""
     options = client_options(max_message_mib)
+    _check(address)
     if identity is None:
         _refuse_open(token)
         return grpc.aio.insecure_channel(address, options=options)
@@ -76,10 +78,19 @@ def open_sync_channel(
 ) -> grpc.Channel:
     """A channel for blocking calls. Raises what `open_channel` raises."""
     options = client_options(max_message_mib)
+    _check(address)
     if identity is None:
         _refuse_open(token)
         return grpc.insecure_channel(address, options=options)
     return grpc.secure_channel(address, identity.channel_credentials(token), options=options)
+
+
+def _check(address: str) -> None:
+    """gRPC itself would take port 443, or a port modulo 65536."""
+    try:
+        check_address(address)
+    except ValueError as error:
+        raise InvalidConfig(f"address {error}") from error
 
 
 def _called(server_name: str) -> list[tuple[str, int | str]]:

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Generic, TypeVar
 
+from google.protobuf.message import Message
 from google.protobuf.struct_pb2 import Struct
 from seal.controller.v1 import controller_pb2 as pb2
 from seal.controller.v1 import resources_pb2 as pb2_resources
@@ -42,15 +43,24 @@ from sealkit.rpc.struct import struct_to_pb
 T = TypeVar("T")
 
 _TRIALS_PAGE = 500
+_PART_BYTES = 4 << 20
+"""A bigger request is sent in parts of this size: gRPC's own default for the largest message."""
 
 
 @dataclass(frozen=True)
 class Call(Generic[T]):
-    """`method` of the stub, its request, and how to convert its response. Idempotent."""
+    """`method` of the stub, its request (sent as a stream of parts if there are any), and how to convert its response.
+    Idempotent."""
 
     method: str
     request: Any
     read: Callable[[Any], T]
+    parts: tuple[Any, ...] = ()
+
+    def send(self, stub: Any, *, timeout: float, metadata: Sequence[tuple[str, str]]) -> Any:
+        """Starts the call. Each part may take a second more than `timeout`."""
+        request = iter(self.parts) if self.parts else self.request
+        return getattr(stub, self.method)(request, timeout=timeout + len(self.parts), metadata=metadata)
 
 
 @dataclass(frozen=True)
@@ -87,7 +97,7 @@ def create_run(
         anchors=_records_to_pb(anchors, "anchors"),
         documents=[pb2.Document(name=name, content=content) for name, content in documents.items()],
     )
-    return Call("CreateRun", request, _run)
+    return _maybe_in_parts("CreateRun", request, pb2.CreateRunInPartsRequest, _run)
 
 
 def learn(
@@ -116,7 +126,42 @@ def estimate_run(
         records=_records_to_pb(records, "records"),
         anchors=_records_to_pb(anchors, "anchors"),
     )
-    return Call("EstimateRun", request, lambda r: from_pb(r.estimate, RunEstimate))
+    return _maybe_in_parts(
+        "EstimateRun", request, pb2.EstimateRunInPartsRequest, lambda r: from_pb(r.estimate, RunEstimate)
+    )
+
+
+def _maybe_in_parts(method: str, request: Any, part: Callable[..., Any], read: Callable[[Any], T]) -> Call[T]:
+    """The call with one message, or with a stream of `part` for a request that is too big for one."""
+    if request.ByteSize() <= _PART_BYTES:
+        return Call(method, request, read)
+    return Call(f"{method}InParts", request, read, tuple(part(part=one) for one in _parts(request)))
+
+
+def _parts(request: Any) -> Iterator[Any]:
+    """The request in parts of about `_PART_BYTES`: first all but its lists, then their items in order. An item is never
+    divided."""
+    lists = {field.name for field, _ in request.ListFields() if field.is_repeated}
+    part = type(request)()
+    for field, value in request.ListFields():
+        if field.name not in lists:
+            _set(part, field.name, value)
+    size = part.ByteSize()
+    for name in sorted(lists):
+        for item in getattr(request, name):
+            if size and size + item.ByteSize() > _PART_BYTES:
+                yield part
+                part, size = type(request)(), 0
+            getattr(part, name).append(item)
+            size += item.ByteSize()
+    yield part
+
+
+def _set(message: Any, field: str, value: Any) -> None:
+    if isinstance(value, Message):
+        getattr(message, field).CopyFrom(value)
+    else:
+        setattr(message, field, value)
 
 
 def get_run(name: str) -> Call[Run]:

@@ -1,7 +1,8 @@
 """The server interceptor around every call, so that handlers stay short: binds ids to the log, authenticates and
 authorizes the caller, validates the request, turns errors into a rich Status, counts the call, logs refused callers.
 
-Handlers are `async def` (unary-unary) or async generators (unary-stream) and raise `sealkit.errors`.
+Handlers are `async def` (unary-unary, and stream-unary, which get an async iterable of messages) or async generators
+(unary-stream) and raise `sealkit.errors`.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import Any, Protocol, TypeAlias, runtime_checkable
 import grpc
 import protovalidate
 import structlog
+from google.protobuf.empty_pb2 import Empty
 from google.protobuf.message import DecodeError, Message
 from grpc_status import rpc_status
 
@@ -47,6 +49,25 @@ class _Malformed:
     why: str
 
 
+class _Parts:
+    """The messages of a client's stream, each one checked as it is read; `first` is empty until then."""
+
+    def __init__(self, method: str, messages: AsyncIterator[Message | _Malformed]) -> None:
+        self.first: Message = Empty()
+        self._method = method
+        self._messages = messages
+
+    async def __aiter__(self) -> AsyncIterator[Message]:
+        async for message in self._messages:
+            read = await _checked(self._method, message)
+            if isinstance(self.first, Empty):
+                self.first = read
+            yield read
+
+
+_Request: TypeAlias = "Message | _Malformed | _Parts"
+
+
 @runtime_checkable
 class Remembers(Protocol):
     """A service that records calls that it refused to known callers."""
@@ -63,6 +84,17 @@ def check(message: Message) -> None:
         first = "; ".join(f"{path}: {description}" for path, description in fields[:5])
         more = f"; and {len(fields) - 5} more faulty fields" if len(fields) > 5 else ""
         raise InvalidInput(f"{type(message).__name__}: {first}{more}", fields=fields)
+
+
+async def _checked(method: str, request: Message | _Malformed) -> Message:
+    """The message, if it follows its proto's rules. Raises InvalidInput."""
+    if isinstance(request, _Malformed):
+        raise InvalidInput(f"the request of {method} cannot be read: {request.why}")
+    if request.ByteSize() < _BIG:
+        check(request)
+    else:
+        await asyncio.to_thread(check, request)
+    return request
 
 
 def _path(field: Any) -> str:
@@ -109,7 +141,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         return self._wrap(handler, handler_call_details.method)
 
     def _wrap(self, handler: Handler, method: str) -> Handler:
-        inner: Any = handler.unary_stream if handler.response_streaming else handler.unary_unary
+        inner: Any = handler.unary_stream or handler.stream_unary or handler.unary_unary
 
         async def unary(request: Message, context: Context) -> Any:
             async with self._around(method, request, context):
@@ -121,15 +153,22 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                     self._open(method, context)  # the caller may lose its permission during a stream
                     yield response
 
-        make, wrapped = (
-            (grpc.unary_stream_rpc_method_handler, stream)
-            if handler.response_streaming
-            else (grpc.unary_unary_rpc_method_handler, unary)
-        )
+        async def parts(messages: AsyncIterator[Message | _Malformed], context: Context) -> Any:
+            async with self._around(method, request := _Parts(method, messages), context):
+                return await inner(request, context)
+
+        make: Callable[..., Handler]
+        wrapped: Any
+        if handler.response_streaming:
+            make, wrapped = grpc.unary_stream_rpc_method_handler, stream
+        elif handler.request_streaming:
+            make, wrapped = grpc.stream_unary_rpc_method_handler, parts
+        else:
+            make, wrapped = grpc.unary_unary_rpc_method_handler, unary
         return make(wrapped, _reader(handler.request_deserializer), handler.response_serializer)
 
     @asynccontextmanager
-    async def _around(self, method: str, request: Message | _Malformed, context: Context) -> AsyncIterator[None]:
+    async def _around(self, method: str, request: _Request, context: Context) -> AsyncIterator[None]:
         started, code = time.perf_counter(), grpc.StatusCode.OK
         CALLER.set(STRANGER)
         try:
@@ -137,12 +176,8 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             if not self.ready:
                 raise Unavailable(f"{method.split('/')[1]} is still starting", retry_after=1)
             with self._counted(CALLER.get().name):
-                if isinstance(request, _Malformed):
-                    raise InvalidInput(f"the request of {method} cannot be read: {request.why}")
-                if request.ByteSize() < _BIG:
-                    check(request)
-                else:
-                    await asyncio.to_thread(check, request)
+                if not isinstance(request, _Parts):
+                    await _checked(method, request)
                 with _span(method, context):
                     yield
         except (asyncio.CancelledError, GeneratorExit):
@@ -189,7 +224,8 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         finally:
             self._under_way[caller] -= 1
 
-    async def _remember(self, method: str, request: Message | _Malformed, error: SealError) -> None:
+    async def _remember(self, method: str, request: _Request, error: SealError) -> None:
+        request = request.first if isinstance(request, _Parts) else request
         if self._memory is not None and self.ready and CALLER.get() != STRANGER and isinstance(request, Message):
             await self._memory.refused(method, request, error)
 

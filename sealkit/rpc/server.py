@@ -32,6 +32,7 @@ from sealkit.rpc.interceptors import CallInterceptor, Remembers
 from sealkit.rpc.settings import ServerSettings, explain
 from sealkit.rpc.tls import Identity
 from sealkit.stack_file import end_valkey, unlisted
+from sealkit.variables import misspelt
 
 __all__ = ["Drains", "GrpcServer", "ServerSettings", "Service", "ServiceDied", "Works", "run", "serve"]
 
@@ -200,6 +201,8 @@ def run(make: Callable[[], tuple[Service, ServerSettings]]) -> int:
         return 1
     name = service.full_names[0].split(".")[1]
     configure_logging(name, settings.log_level, settings.log_format)
+    for variable, nearest in misspelt(os.environ):
+        log.warning("not a setting", variable=variable, nearest=nearest)
     try:
         stop_tracing = start_tracing(name, traces)
         try:

@@ -10,15 +10,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from sealkit.rpc.tls import Identity, identity_of
-
-
-def _address(value: str) -> str:
-    """An address that gRPC can listen on: `host:port`, `[v6]:port` or `unix:path`."""
-    host, _, port = value.rpartition(":")
-    if value.startswith("unix:") or (host and port.isdecimal() and int(port) < 65536):
-        return value
-    raise ValueError(f"{value!r} is not host:port")
-
+from sealkit.urls import check_address, check_host_port
 
 _SECRETS = Path("/run/secrets")
 
@@ -30,11 +22,11 @@ def split(value: object) -> object:
 
 def _target(value: str) -> str:
     for part in value.split(","):
-        _address(part.strip())
+        check_address(part.strip())
     return value
 
 
-Address = Annotated[str, AfterValidator(_address)]
+Address = Annotated[str, AfterValidator(check_address)]
 Target = Annotated[str, AfterValidator(_target)]
 """The replicas of a service, as `sealkit.rpc.replicas` takes them: addresses separated by commas."""
 
@@ -50,7 +42,7 @@ class ServerSettings(BaseSettings):
     model_config = SettingsConfigDict(frozen=True, extra="ignore", secrets_dir=_SECRETS if _SECRETS.is_dir() else None)
 
     listen: Address = "127.0.0.1:0"
-    metrics_listen: Annotated[str, AfterValidator(lambda value: value and _address(value))] = ""
+    metrics_listen: Annotated[str, AfterValidator(lambda value: value and check_host_port(value))] = ""
     """Address of the Prometheus endpoint; empty: off."""
     grace_seconds: float = Field(20, ge=0)
     """Seconds that running calls may take to end after the stop signal."""

@@ -91,13 +91,38 @@ def error_from_rpc(error: grpc.Call | grpc.aio.AioRpcError, peer: str) -> SealEr
     status = rpc_status.from_call(cast(grpc.Call, error))
     if status is not None:
         return error_from_status(status)
-    code, details = error.code(), error.details()
+    code, details = error.code(), error.details() or ""
     message = {
-        grpc.StatusCode.UNAVAILABLE: f"{peer} does not answer; is it running? ({details})",
+        grpc.StatusCode.UNAVAILABLE: f"{peer} {_no_answer(details)}",
         grpc.StatusCode.DEADLINE_EXCEEDED: f"{peer} did not answer within the deadline",
         grpc.StatusCode.UNIMPLEMENTED: f"{peer} does not have this method; is it the right service? ({details})",
     }.get(code, f"{peer}: {details or code.name}")
+    if "message larger than max" in details:
+        message = f"{peer}: {details}; raise MAX_MESSAGE_MIB of both services (SEAL_CONTROLLER_MAX_MESSAGE_MIB, say)"
     return error_from_status(status_pb2.Status(code=code.value[0], message=message))
+
+
+_SETTINGS = "SEAL_TLS_CA, SEAL_TLS_CERT and SEAL_TLS_KEY (in a service SEAL_CONTROLLER_TLS_CA and so on)"
+_NO_ANSWERS = {
+    "WRONG_VERSION_NUMBER": f"does not use TLS, and this side does: unset {_SETTINGS}, or give that service a "
+    "certificate",
+    "is not in peer certificate": "has a certificate that does not cover this name: call it by a name in it, or add "
+    "the name with `seal certs make --host NAME`",
+    "andshake failed": "and this side do not trust each other's certificates: both must be signed by the authority in "
+    "SEAL_TLS_CA and be valid today",
+    "Socket closed": f"closes the connection at once: if it uses TLS, or wants a client certificate, set {_SETTINGS}",
+    "http1.x server": "is an HTTP server and not a gRPC service; is it the port of the metrics or of an engine?",
+    "errors resolving": "cannot be found: there is no such host",
+}
+"""What gRPC says of a connection that failed, and what it means."""
+
+
+def _no_answer(details: str) -> str:
+    """Why a peer does not answer, what to do, and gRPC's own words."""
+    meaning = next(
+        (meaning for said, meaning in _NO_ANSWERS.items() if said in details), "does not answer; is it running?"
+    )
+    return f"{meaning} ({details.rpartition('last error: ')[2]})"
 
 
 @contextmanager

@@ -25,6 +25,8 @@ class FakeController(controller_pb2_grpc.ControllerServiceServicer):
         self.started, self.closed = asyncio.Event(), False
         self.runs: dict[str, res.Run] = {}
         self.requests: list[Any] = []
+        self.parts: list[int] = []
+        """Bytes of the parts that requests came in."""
         self.events: list[res.Event] = []
         self.breaks: list[tuple[int, bool]] = []
         """After how many events each of the next streams ends, and whether it is closed cleanly or breaks."""
@@ -49,6 +51,15 @@ class FakeController(controller_pb2_grpc.ControllerServiceServicer):
         self.requests.append(request)
         new = res.Run(name=f"runs/r{len(self.runs)}", state=res.RUN_STATE_QUEUED, config=request.config)
         return pb2.CreateRunResponse(run=self.runs.setdefault(request.request_id, new))
+
+    async def CreateRunInParts(
+        self, requests: AsyncIterator[pb2.CreateRunInPartsRequest], context: Any
+    ) -> pb2.CreateRunInPartsResponse:
+        whole = pb2.CreateRunRequest()
+        async for request in requests:
+            self.parts.append(request.part.ByteSize())
+            whole.MergeFrom(request.part)
+        return pb2.CreateRunInPartsResponse(run=(await self.CreateRun(whole, context)).run)
 
     async def GetRun(self, request: pb2.GetRunRequest, context: Any) -> pb2.GetRunResponse:
         if request.name == "runs/unknown":

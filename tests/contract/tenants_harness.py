@@ -91,9 +91,12 @@ async def harness(database: Database) -> AsyncIterator[str]:
 
 
 def request_for(method: str, things: Things) -> Message:
-    """A valid request of a method that names these things wherever it names anything."""
+    """A valid request of a method that names these things wherever it names anything. One in parts has one part."""
     descriptor = METHODS[method].input_type
     request: Any = GetMessageClass(descriptor)()
+    if METHODS[method].client_streaming:
+        request.part.CopyFrom(request_for(method.removesuffix("InParts"), things))
+        return request
     for field in descriptor.fields:
         if field.name == "config":
             request.config.CopyFrom(struct_to_pb(tiny_config(start_policy=things.policy), what="config"))
@@ -123,7 +126,8 @@ async def call(address: str, method: str, request: Message, tenant: str) -> Answ
     """Calls a method, acting for a tenant."""
     async with open_channel(address) as channel:
         ask: Callable[..., Any] = getattr(controller_pb2_grpc.ControllerServiceStub(channel), method)
-        answer = ask(request, timeout=20, metadata=((TENANT_KEY, tenant),))
+        sent = iter([request]) if METHODS[method].client_streaming else request
+        answer = ask(sent, timeout=20, metadata=((TENANT_KEY, tenant),))
         try:
             response = await (answer.read() if METHODS[method].server_streaming else answer)
         except grpc.aio.AioRpcError as error:

@@ -70,6 +70,20 @@ async def test_create_run_sends_the_whole_config(client: Client, controller: Fak
     assert sent.records[0]["title"] == "t"
 
 
+async def test_a_dataset_over_the_size_of_a_message_is_sent_in_parts(
+    client: Client, controller: FakeController
+) -> None:
+    """Seventy records of a MiB: more than a server takes in one message (64 MiB)."""
+    records = [{"title": str(number), "text": "x" * (1 << 20)} for number in range(70)]
+    run: Run = await client.call("create_run", {"rounds": 2}, records, [{"id": "q"}], display_name="big")
+    assert run.config == {"rounds": 2}
+    (sent,) = controller.requests
+    assert [record["title"] for record in sent.records] == [record["title"] for record in records]
+    assert (sent.display_name, len(sent.request_id), len(sent.retention)) == ("big", 32, 1)
+    assert len(controller.parts) > 10
+    assert max(controller.parts) <= 4 << 20
+
+
 async def test_create_run_takes_a_mapping_and_a_request_id(client: Client, controller: FakeController) -> None:
     first = await client.call("create_run", {"rounds": 1}, RECORDS, request_id="mine")
     again = await client.call("create_run", {"rounds": 1}, RECORDS, request_id="mine")

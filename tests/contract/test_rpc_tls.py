@@ -322,3 +322,26 @@ async def test_a_certificate_that_cannot_be_read_for_a_moment_leaves_the_old_one
     assert (await replicas.model()).digest == "d"
     away.rename(folder / "tls.key")
     await replicas.close()
+
+
+async def test_tls_on_one_side_only_says_which_settings(pki: Path) -> None:
+    """gRPC itself says only `Socket closed`, or OpenSSL's WRONG_VERSION_NUMBER."""
+    async with serving(pki) as (secured, _), plain() as open_to_all:
+        for address, caller, said in (
+            (secured, None, r"closes the connection at once: if it uses TLS.* set SEAL_TLS_CA"),
+            (secured, Identity(pki / "controller" / "ca.crt"), r"wants a client certificate, set SEAL_TLS_CA"),
+            (open_to_all, identity(pki, "nightly"), r"does not use TLS.* unset SEAL_TLS_CA"),
+            (secured, identity(pki, "foreign"), r"closes the connection|trust each other"),
+        ):
+            with pytest.raises(Unavailable, match=said):
+                async with AsyncSealClient(address.replace("localhost", "127.0.0.1"), identity=caller) as client:
+                    await client.get_run("runs/a")
+
+
+@asynccontextmanager
+async def plain() -> AsyncIterator[str]:
+    server = GrpcServer(FakeController(), ServerSettings(listen="127.0.0.1:0"))
+    await server.listen()
+    await server.start()
+    yield server.address
+    await server.stop(0)

@@ -21,7 +21,9 @@ from tests.records import new_record
 from tests.unit.controller.controller_fakes import records, tiny_config
 
 Harness = tuple[Database, str]
-WITHOUT_NAMES = {"GetCaller", "CreateRun", "EstimateRun", "GetRunReport", "WatchRun"}
+WITHOUT_NAMES = {
+    "GetCaller", "CreateRun", "CreateRunInParts", "EstimateRun", "EstimateRunInParts", "GetRunReport", "WatchRun",
+}  # fmt: skip
 """Calls whose answer, of a stream the first one, need not name what was asked for."""
 OK, NOT_FOUND, FAILED_PRECONDITION = (
     grpc.StatusCode.OK,

@@ -14,7 +14,7 @@ from pydantic import BaseModel
 from controller.settings import ControllerSettings
 from evaluator_svc.settings import EvaluatorSettings
 from generator_svc.settings import GeneratorSettings
-from scripts import write_config_reference
+from scripts import write_config_reference, write_variables
 from seal_cli.main import app
 from sealkit.config import RunConfig
 from tests.deployment.test_observability import unknown
@@ -123,4 +123,5 @@ def test_links_lead_to_files_and_headings() -> None:
 
 def test_every_key_of_a_config_is_explained_and_the_reference_is_current() -> None:
     assert write_config_reference.main(["--check"]) == 0
+    assert write_variables.main(["--check"]) == 0
     assert "|  |" not in write_config_reference.TARGET.read_text(), "a key without a word on it"

@@ -44,6 +44,14 @@ VALID: dict[str, Message] = {
         request_id="r", config=struct_to_pb({"name": "n", "rounds": 1, "editor": {"k": 2}}), records=[RECORD]
     ),
     "EstimateRun": controller_pb2.EstimateRunRequest(config=struct_to_pb({"rounds": 2}), records=[RECORD]),
+    "CreateRunInParts": controller_pb2.CreateRunInPartsRequest(
+        part=controller_pb2.CreateRunRequest(
+            request_id="parts", config=struct_to_pb({"name": "n", "rounds": 1}), records=[RECORD]
+        )
+    ),
+    "EstimateRunInParts": controller_pb2.EstimateRunInPartsRequest(
+        part=controller_pb2.EstimateRunRequest(config=struct_to_pb({"rounds": 2}), records=[RECORD])
+    ),
     "SampleSelfEdits": generator_pb2.SampleSelfEditsRequest(
         policy=POLICY,
         contexts=[generator_pb2.ContextPrompt(context_id="c", prompt=PROMPT, indices=[0, 1])],
@@ -101,6 +109,8 @@ def call(channel: grpc.Channel, service: Any, method: Any, data: bytes, *, secon
         if method.server_streaming:
             for _ in channel.unary_stream(path)(data, timeout=seconds):
                 pass
+        elif method.client_streaming:
+            channel.stream_unary(path)(iter([data]), timeout=seconds)
         else:
             channel.unary_unary(path)(data, timeout=seconds)
     except grpc.RpcError as error:

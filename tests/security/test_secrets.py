@@ -20,8 +20,9 @@ from prometheus_client import generate_latest
 from controller.db.database import Database
 from sealkit.errors import InvalidConfig, SealError, Unavailable
 from sealkit.queue import Queue
-from sealkit.redis_url import connect, without_password
+from sealkit.redis_url import connect
 from sealkit.rpc.authority import CallersFile
+from sealkit.urls import without_password
 from tests.security.harness import ROOT
 
 SECRET = "hUnter2/pw"

@@ -147,7 +147,7 @@ class Ended:
     """A client of a run that has ended in a state."""
 
     def __init__(self, state: RunState, *, interrupted: BaseException | None = None) -> None:
-        self.state, self.error, self.interrupted = state, None, interrupted
+        self.name, self.state, self.error, self.interrupted = "runs/r", state, None, interrupted
         self.cancelled: list[str] = []
 
     def watch_run(self, _: str, **__: Any) -> Iterator[None]:

@@ -74,11 +74,15 @@ def test_without_a_terminal_every_event_is_a_plain_line(capsys: pytest.CaptureFi
     assert lines[4] == "round 1: policies/next trained on 1 kept self-edits, held-out accuracy 0.50"
 
 
-def test_on_a_terminal_the_milestones_stay_above_one_live_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    screen = StringIO()
+class Screen(StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_on_a_terminal_the_milestones_stay_above_one_live_line() -> None:
+    screen = Screen()
     terminal = Console(file=screen, force_terminal=True, color_system=None, width=100, _environ={"TERM": "xterm"})
-    monkeypatch.setattr("seal_cli.follow.out", terminal)
-    follow(EVENTS)
+    follow(EVENTS, terminal)
     shown = screen.getvalue()
     assert "policies/next trained on 1 kept self-edits" in shown
     assert "3/4 trials" in shown

@@ -55,7 +55,7 @@ def test_anchors_come_with_the_run_where_the_config_says_so_and_nowhere_else() -
 
 
 async def test_every_training_holds_the_anchors_and_the_base_model_is_asked_once(system: System) -> None:
-    chosen = {"source": "bundled", "count": 4, "per_step": 2, "weight": 0.5, "max_tokens": 7}
+    chosen = {"source": "bundled", "count": 4, "per_step": 2, "weight": 0.5, "contrast": True, "max_tokens": 7}
     run = await system.create(rounds=2, inner_loop={"anchors": chosen})
     for _ in range(2):  # a second worker process takes over what the first one asked
         async with system.working():
@@ -71,7 +71,7 @@ async def test_every_training_holds_the_anchors_and_the_base_model_is_asked_once
     (anchors,) = held
     assert {anchor.prompt.user for anchor in anchors if anchor.prompt} == prompts
     assert all(anchor.text.endswith(" base") for anchor in anchors)
-    assert {spec.anchoring for spec in system.services.specs} == {Anchoring(per_step=2, weight=0.5)}
+    assert {spec.anchoring for spec in system.services.specs} == {Anchoring(per_step=2, weight=0.5, contrast=True)}
     plan = await system.database.read(runs.plan, run.name.removeprefix("runs/"))
     assert plan.base_answers is not None
     assert plan.base_answers["anchors"].keys() == {record["id"] for record in plan.anchors}
@@ -97,6 +97,12 @@ async def test_questions_of_the_suite_that_are_held_are_not_measured(system: Sys
 async def test_holding_the_whole_suite_is_refused(system: System) -> None:
     with pytest.raises(InvalidConfig, match=r"inner_loop\.anchors\.count: .*none is left to measure"):
         await system.create(inner_loop={"anchors": {"source": "suite"}})
+
+
+async def test_anchors_that_serve_nothing_are_refused(system: System) -> None:
+    with pytest.raises(InvalidConfig, match="serve only `contrast`"):
+        await system.create(inner_loop={"anchors": {"source": "bundled", "per_step": 0}})
+    await system.create(inner_loop={"anchors": {"source": "bundled", "per_step": 0, "contrast": True}})
 
 
 async def test_without_anchors_nothing_is_asked(system: System) -> None:

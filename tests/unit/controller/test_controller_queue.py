@@ -13,7 +13,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from sealkit.errors import InvalidConfig, Unavailable
 from sealkit.queue import Delivery, Depth, Queue
-from sealkit.redis_url import without_password
+from sealkit.urls import without_password
 
 
 def queue(server: FakeServer, consumer: str) -> Queue:
@@ -132,6 +132,25 @@ async def test_a_dead_redis_is_named_without_its_password_and_back_when_it_is_ba
     server.connected = True
     await one.put("r", ["a"])
     assert await one.bodies("r") == {"a"}
+
+
+async def test_a_wrong_password_is_not_a_dead_server() -> None:
+    """redis-py raises a ConnectionError for both."""
+
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while await reader.read(4096):
+            writer.write(b"-WRONGPASS invalid username-password pair or user is disabled.\r\n")
+        writer.close()
+
+    server = await asyncio.start_server(refuse, "127.0.0.1", 0)
+    async with server:
+        port = server.sockets[0].getsockname()[1]
+        one = Queue(f"redis://user:secret@127.0.0.1:{port}/0", consumer="one")
+        with pytest.raises(Unavailable, match=r"answers and refuses: .*set the user and password") as raised:
+            await one.ping()
+        await one.close()
+    assert "secret" not in raised.value.message
+    assert "does not answer" not in raised.value.message
 
 
 def test_a_url_of_another_kind_is_refused() -> None:

@@ -36,7 +36,7 @@ class CreateRunRequest(_message.Message):
     request_id: _builtins.str
     """Chosen by the caller (a UUID, say). A repeated id returns the same run."""
     display_name: _builtins.str
-    """Display name of the run."""
+    """Display name of the run, without control characters."""
     @_builtins.property
     def config(self) -> _struct_pb2.Struct:
         """The config (sealkit.config.RunConfig): what, not where. Unset keys take their defaults."""
@@ -131,6 +131,54 @@ class CreateRunResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CreateRunResponse: _TypeAlias = CreateRunResponse  # noqa: Y015
+
+@_typing.final
+class CreateRunInPartsRequest(_message.Message):
+    """A part of a CreateRunRequest."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PART_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def part(self) -> Global___CreateRunRequest:
+        """The part. The rules of CreateRunRequest hold for all parts together."""
+
+    def __init__(
+        self,
+        *,
+        part: Global___CreateRunRequest | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["part", b"part"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["part", b"part"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CreateRunInPartsRequest: _TypeAlias = CreateRunInPartsRequest  # noqa: Y015
+
+@_typing.final
+class CreateRunInPartsResponse(_message.Message):
+    """The new run."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RUN_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def run(self) -> _resources_pb2.Run:
+        """The run."""
+
+    def __init__(
+        self,
+        *,
+        run: _resources_pb2.Run | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["run", b"run"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["run", b"run"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CreateRunInPartsResponse: _TypeAlias = CreateRunInPartsResponse  # noqa: Y015
 
 @_typing.final
 class GetRunRequest(_message.Message):
@@ -751,6 +799,54 @@ class EstimateRunResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___EstimateRunResponse: _TypeAlias = EstimateRunResponse  # noqa: Y015
+
+@_typing.final
+class EstimateRunInPartsRequest(_message.Message):
+    """A part of an EstimateRunRequest."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PART_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def part(self) -> Global___EstimateRunRequest:
+        """The part. The rules of EstimateRunRequest hold for all parts together."""
+
+    def __init__(
+        self,
+        *,
+        part: Global___EstimateRunRequest | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["part", b"part"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["part", b"part"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EstimateRunInPartsRequest: _TypeAlias = EstimateRunInPartsRequest  # noqa: Y015
+
+@_typing.final
+class EstimateRunInPartsResponse(_message.Message):
+    """The estimate."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ESTIMATE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def estimate(self) -> _resources_pb2.RunEstimate:
+        """The estimate."""
+
+    def __init__(
+        self,
+        *,
+        estimate: _resources_pb2.RunEstimate | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["estimate", b"estimate"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["estimate", b"estimate"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EstimateRunInPartsResponse: _TypeAlias = EstimateRunInPartsResponse  # noqa: Y015
 
 @_typing.final
 class RetryTrialsRequest(_message.Message):

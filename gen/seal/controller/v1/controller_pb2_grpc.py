@@ -44,6 +44,11 @@ class ControllerServiceStub:
                 request_serializer=seal_dot_controller_dot_v1_dot_controller__pb2.CreateRunRequest.SerializeToString,
                 response_deserializer=seal_dot_controller_dot_v1_dot_controller__pb2.CreateRunResponse.FromString,
                 _registered_method=True)
+        self.CreateRunInParts = channel.stream_unary(
+                '/seal.controller.v1.ControllerService/CreateRunInParts',
+                request_serializer=seal_dot_controller_dot_v1_dot_controller__pb2.CreateRunInPartsRequest.SerializeToString,
+                response_deserializer=seal_dot_controller_dot_v1_dot_controller__pb2.CreateRunInPartsResponse.FromString,
+                _registered_method=True)
         self.GetRun = channel.unary_unary(
                 '/seal.controller.v1.ControllerService/GetRun',
                 request_serializer=seal_dot_controller_dot_v1_dot_controller__pb2.GetRunRequest.SerializeToString,
@@ -83,6 +88,11 @@ class ControllerServiceStub:
                 '/seal.controller.v1.ControllerService/EstimateRun',
                 request_serializer=seal_dot_controller_dot_v1_dot_controller__pb2.EstimateRunRequest.SerializeToString,
                 response_deserializer=seal_dot_controller_dot_v1_dot_controller__pb2.EstimateRunResponse.FromString,
+                _registered_method=True)
+        self.EstimateRunInParts = channel.stream_unary(
+                '/seal.controller.v1.ControllerService/EstimateRunInParts',
+                request_serializer=seal_dot_controller_dot_v1_dot_controller__pb2.EstimateRunInPartsRequest.SerializeToString,
+                response_deserializer=seal_dot_controller_dot_v1_dot_controller__pb2.EstimateRunInPartsResponse.FromString,
                 _registered_method=True)
         self.RetryTrials = channel.unary_unary(
                 '/seal.controller.v1.ControllerService/RetryTrials',
@@ -175,6 +185,16 @@ class ControllerServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CreateRunInParts(self, request_iterator, context):
+        """CreateRun for a dataset over the size of a message: the request in parts, in order, merged as protobuf merges
+        messages (a list grows, a field that is set replaces the earlier one). Every part is at most a message.
+
+        Errors: as CreateRun; INVALID_ARGUMENT / LIMIT_EXCEEDED for more bytes in all than the controller takes.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetRun(self, request, context):
         """One run. Errors: NOT_FOUND / UNKNOWN_RUN.
         """
@@ -232,6 +252,13 @@ class ControllerServiceServicer:
 
     def EstimateRun(self, request, context):
         """Estimates the cost of a run from measured rates; starts nothing. Errors as CreateRun.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def EstimateRunInParts(self, request_iterator, context):
+        """EstimateRun for a dataset over the size of a message. Parts and errors as CreateRunInParts.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -344,6 +371,11 @@ def add_ControllerServiceServicer_to_server(servicer, server):
                     request_deserializer=seal_dot_controller_dot_v1_dot_controller__pb2.CreateRunRequest.FromString,
                     response_serializer=seal_dot_controller_dot_v1_dot_controller__pb2.CreateRunResponse.SerializeToString,
             ),
+            'CreateRunInParts': grpc.stream_unary_rpc_method_handler(
+                    servicer.CreateRunInParts,
+                    request_deserializer=seal_dot_controller_dot_v1_dot_controller__pb2.CreateRunInPartsRequest.FromString,
+                    response_serializer=seal_dot_controller_dot_v1_dot_controller__pb2.CreateRunInPartsResponse.SerializeToString,
+            ),
             'GetRun': grpc.unary_unary_rpc_method_handler(
                     servicer.GetRun,
                     request_deserializer=seal_dot_controller_dot_v1_dot_controller__pb2.GetRunRequest.FromString,
@@ -383,6 +415,11 @@ def add_ControllerServiceServicer_to_server(servicer, server):
                     servicer.EstimateRun,
                     request_deserializer=seal_dot_controller_dot_v1_dot_controller__pb2.EstimateRunRequest.FromString,
                     response_serializer=seal_dot_controller_dot_v1_dot_controller__pb2.EstimateRunResponse.SerializeToString,
+            ),
+            'EstimateRunInParts': grpc.stream_unary_rpc_method_handler(
+                    servicer.EstimateRunInParts,
+                    request_deserializer=seal_dot_controller_dot_v1_dot_controller__pb2.EstimateRunInPartsRequest.FromString,
+                    response_serializer=seal_dot_controller_dot_v1_dot_controller__pb2.EstimateRunInPartsResponse.SerializeToString,
             ),
             'RetryTrials': grpc.unary_unary_rpc_method_handler(
                     servicer.RetryTrials,
@@ -482,6 +519,33 @@ class ControllerService:
             '/seal.controller.v1.ControllerService/CreateRun',
             seal_dot_controller_dot_v1_dot_controller__pb2.CreateRunRequest.SerializeToString,
             seal_dot_controller_dot_v1_dot_controller__pb2.CreateRunResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreateRunInParts(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_unary(
+            request_iterator,
+            target,
+            '/seal.controller.v1.ControllerService/CreateRunInParts',
+            seal_dot_controller_dot_v1_dot_controller__pb2.CreateRunInPartsRequest.SerializeToString,
+            seal_dot_controller_dot_v1_dot_controller__pb2.CreateRunInPartsResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -698,6 +762,33 @@ class ControllerService:
             '/seal.controller.v1.ControllerService/EstimateRun',
             seal_dot_controller_dot_v1_dot_controller__pb2.EstimateRunRequest.SerializeToString,
             seal_dot_controller_dot_v1_dot_controller__pb2.EstimateRunResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def EstimateRunInParts(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_unary(
+            request_iterator,
+            target,
+            '/seal.controller.v1.ControllerService/EstimateRunInParts',
+            seal_dot_controller_dot_v1_dot_controller__pb2.EstimateRunInPartsRequest.SerializeToString,
+            seal_dot_controller_dot_v1_dot_controller__pb2.EstimateRunInPartsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -50,6 +50,12 @@ class ControllerServiceStub:
     UNKNOWN_POLICY, ALREADY_EXISTS / REQUEST_ID_REUSED (same request_id, other content), RESOURCE_EXHAUSTED /
     QUOTA_EXCEEDED with a QuotaFailure.
     """
+    CreateRunInParts: _grpc.StreamUnaryMultiCallable[_controller_pb2.CreateRunInPartsRequest, _controller_pb2.CreateRunInPartsResponse]
+    """CreateRun for a dataset over the size of a message: the request in parts, in order, merged as protobuf merges
+    messages (a list grows, a field that is set replaces the earlier one). Every part is at most a message.
+
+    Errors: as CreateRun; INVALID_ARGUMENT / LIMIT_EXCEEDED for more bytes in all than the controller takes.
+    """
     GetRun: _grpc.UnaryUnaryMultiCallable[_controller_pb2.GetRunRequest, _controller_pb2.GetRunResponse]
     """One run. Errors: NOT_FOUND / UNKNOWN_RUN."""
     ListRuns: _grpc.UnaryUnaryMultiCallable[_controller_pb2.ListRunsRequest, _controller_pb2.ListRunsResponse]
@@ -76,6 +82,8 @@ class ControllerServiceStub:
     """Report of a run, finished or not. Errors: NOT_FOUND / UNKNOWN_RUN."""
     EstimateRun: _grpc.UnaryUnaryMultiCallable[_controller_pb2.EstimateRunRequest, _controller_pb2.EstimateRunResponse]
     """Estimates the cost of a run from measured rates; starts nothing. Errors as CreateRun."""
+    EstimateRunInParts: _grpc.StreamUnaryMultiCallable[_controller_pb2.EstimateRunInPartsRequest, _controller_pb2.EstimateRunInPartsResponse]
+    """EstimateRun for a dataset over the size of a message. Parts and errors as CreateRunInParts."""
     RetryTrials: _grpc.UnaryUnaryMultiCallable[_controller_pb2.RetryTrialsRequest, _controller_pb2.RetryTrialsResponse]
     """Retries a run's failed trials that can still count, and resumes the run if it had ended.
     Errors: NOT_FOUND / UNKNOWN_RUN, UNKNOWN_TRIAL; FAILED_PRECONDITION / RUN_NOT_RESUMABLE (none of them can count any
@@ -139,6 +147,12 @@ class ControllerServiceAsyncStub(ControllerServiceStub):
     UNKNOWN_POLICY, ALREADY_EXISTS / REQUEST_ID_REUSED (same request_id, other content), RESOURCE_EXHAUSTED /
     QUOTA_EXCEEDED with a QuotaFailure.
     """
+    CreateRunInParts: _aio.StreamUnaryMultiCallable[_controller_pb2.CreateRunInPartsRequest, _controller_pb2.CreateRunInPartsResponse]  # type: ignore[assignment]
+    """CreateRun for a dataset over the size of a message: the request in parts, in order, merged as protobuf merges
+    messages (a list grows, a field that is set replaces the earlier one). Every part is at most a message.
+
+    Errors: as CreateRun; INVALID_ARGUMENT / LIMIT_EXCEEDED for more bytes in all than the controller takes.
+    """
     GetRun: _aio.UnaryUnaryMultiCallable[_controller_pb2.GetRunRequest, _controller_pb2.GetRunResponse]  # type: ignore[assignment]
     """One run. Errors: NOT_FOUND / UNKNOWN_RUN."""
     ListRuns: _aio.UnaryUnaryMultiCallable[_controller_pb2.ListRunsRequest, _controller_pb2.ListRunsResponse]  # type: ignore[assignment]
@@ -165,6 +179,8 @@ class ControllerServiceAsyncStub(ControllerServiceStub):
     """Report of a run, finished or not. Errors: NOT_FOUND / UNKNOWN_RUN."""
     EstimateRun: _aio.UnaryUnaryMultiCallable[_controller_pb2.EstimateRunRequest, _controller_pb2.EstimateRunResponse]  # type: ignore[assignment]
     """Estimates the cost of a run from measured rates; starts nothing. Errors as CreateRun."""
+    EstimateRunInParts: _aio.StreamUnaryMultiCallable[_controller_pb2.EstimateRunInPartsRequest, _controller_pb2.EstimateRunInPartsResponse]  # type: ignore[assignment]
+    """EstimateRun for a dataset over the size of a message. Parts and errors as CreateRunInParts."""
     RetryTrials: _aio.UnaryUnaryMultiCallable[_controller_pb2.RetryTrialsRequest, _controller_pb2.RetryTrialsResponse]  # type: ignore[assignment]
     """Retries a run's failed trials that can still count, and resumes the run if it had ended.
     Errors: NOT_FOUND / UNKNOWN_RUN, UNKNOWN_TRIAL; FAILED_PRECONDITION / RUN_NOT_RESUMABLE (none of them can count any
@@ -230,6 +246,18 @@ class ControllerServiceServicer(metaclass=_abc_1.ABCMeta):
         Errors: INVALID_ARGUMENT with every faulty field (INVALID_CONFIG, INVALID_DATASET), NOT_FOUND /
         UNKNOWN_POLICY, ALREADY_EXISTS / REQUEST_ID_REUSED (same request_id, other content), RESOURCE_EXHAUSTED /
         QUOTA_EXCEEDED with a QuotaFailure.
+        """
+
+    @_abc_1.abstractmethod
+    def CreateRunInParts(
+        self,
+        request_iterator: _MaybeAsyncIterator[_controller_pb2.CreateRunInPartsRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_controller_pb2.CreateRunInPartsResponse, _abc.Awaitable[_controller_pb2.CreateRunInPartsResponse]]:
+        """CreateRun for a dataset over the size of a message: the request in parts, in order, merged as protobuf merges
+        messages (a list grows, a field that is set replaces the earlier one). Every part is at most a message.
+
+        Errors: as CreateRun; INVALID_ARGUMENT / LIMIT_EXCEEDED for more bytes in all than the controller takes.
         """
 
     @_abc_1.abstractmethod
@@ -305,6 +333,14 @@ class ControllerServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_controller_pb2.EstimateRunResponse, _abc.Awaitable[_controller_pb2.EstimateRunResponse]]:
         """Estimates the cost of a run from measured rates; starts nothing. Errors as CreateRun."""
+
+    @_abc_1.abstractmethod
+    def EstimateRunInParts(
+        self,
+        request_iterator: _MaybeAsyncIterator[_controller_pb2.EstimateRunInPartsRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_controller_pb2.EstimateRunInPartsResponse, _abc.Awaitable[_controller_pb2.EstimateRunInPartsResponse]]:
+        """EstimateRun for a dataset over the size of a message. Parts and errors as CreateRunInParts."""
 
     @_abc_1.abstractmethod
     def RetryTrials(
