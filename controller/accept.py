@@ -122,7 +122,9 @@ def check_documents(
         known = ", ".join((Editor.BASE, *outside))
         raise _invalid("exam.editor", f"unknown editor {config.exam.editor!r}; use one of {known}")
     faults = [("records", "give records or documents, not both")] if records else []
-    faults += [(f"documents[{i}].name", "is blank") for i, one in enumerate(documents) if not one.name.strip()]
+    for i, one in enumerate(documents):
+        if fault := "is blank" if not one.name.strip() else _name_fault(one.name):
+            faults.append((f"documents[{i}].name", fault))
     twice = [name for name, n in Counter(document.name for document in documents).items() if n > 1]
     faults += [("documents", f"the name {name!r} comes more than once") for name in twice]
     _raise_if(faults)
@@ -206,16 +208,22 @@ def check_contexts(contexts: Sequence[Context]) -> list[Context]:
         if c.split not in _SPLITS
     ]
     for i, context in enumerate(contexts):
-        try:
-            check_name(context.context_id)
-        except ValueError as error:
-            faults.append((f"records[{i}]", f"context id {error}"))
+        if fault := _name_fault(context.context_id):
+            faults.append((f"records[{i}]", f"context id {fault}"))
     twice = [name for name, n in Counter(context.context_id for context in contexts).items() if n > 1]
     faults += [("records", f"context id {name!r} comes more than once") for name in twice]
     if not any(context.split == "train" for context in contexts):
         faults.append(("records", "no record is in the train split, so there is nothing to learn from"))
     _raise_if(faults)
     return list(contexts)
+
+
+def _name_fault(name: str) -> str:
+    try:
+        check_name(name)
+    except ValueError as error:
+        return str(error)
+    return ""
 
 
 def check_retention(records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -24,7 +24,7 @@ from controller.db.database import Database
 from controller.db.documents import NewDocument
 from controller.db.rates import rates_for
 from controller.report.continual import with_continual
-from controller.report.documents import Learning, document_reports, learning
+from controller.report.documents import Learning, document_reports, learning, with_continual_of_documents
 from controller.report.estimate import estimate_run
 from controller.report.run import build_report
 from controller.trial.rerun import compare
@@ -332,6 +332,10 @@ def _report(connection: Connection, scope: AccessScope, run_id: str) -> tuple[Ru
     report = build_report(run, trials.of_run(connection, run_id), policies.of_run(connection, run_id), config.cost)
     if config.task != "adapt":
         return report, config, None
-    learned = [context.context_id for context in contexts.of_split(connection, run_id, "train")]
-    report = with_continual(report, learned, policies.after_rounds(connection, run_id))
-    return report, config, learning(connection, run_id)
+    after_rounds, found = policies.after_rounds(connection, run_id), learning(connection, run_id)
+    if found is None:
+        learned = [context.context_id for context in contexts.of_split(connection, run_id, "train")]
+        return with_continual(report, learned, after_rounds), config, None
+    if not config.adapt.forget:
+        report = with_continual_of_documents(report, found, after_rounds)
+    return report, config, found

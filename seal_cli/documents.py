@@ -6,11 +6,10 @@ from collections.abc import Iterable, Sequence
 
 from rich import box
 from rich.console import RenderableType
-from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from seal_cli.console import duration, share
+from seal_cli.console import duration, share, styled, visible
 from sealkit.resources import DocumentReport, DocumentState
 
 LEGEND = (
@@ -37,24 +36,26 @@ def document_tables(found: Sequence[DocumentReport]) -> Iterable[RenderableType]
     for column in ("", "passages", "questions", "before → after", "lost", "time"):
         table.add_column(column, justify="left" if not column else "right")
     for one in found:
-        table.add_row(escape(one.name), *map(escape, _cells(one)))
+        table.add_row(styled(one.name), *map(styled, _cells(one)))
     yield table
     for one in found:
         if one.reason:
-            yield Text(f"{one.name}: {one.reason}")
+            yield Text(visible(f"{one.name}: {one.reason}"))
         for notice in one.notices:
-            yield Text(f"{one.name}: {notice}", style="dim")
+            yield Text(visible(f"{one.name}: {notice}"), style="dim")
     if lost := [(one, question) for one in found for question in one.lost]:
         yield Text("Lost:", style="bold")
         for one, question in lost:
             about = question.document or "the retention suite"
             said = f" ({question.after!r} instead of {question.gold!r})" if question.after else f" ({question.gold!r})"
-            yield Text(f"  by {one.name}, of {about}: {question.question}{said}")
+            yield Text(visible(f"  by {one.name}, of {about}: {question.question}{said}"))
     yield Text(LEGEND, style="dim")
 
 
 def _cells(one: DocumentReport) -> tuple[str, ...]:
-    state = _WORDS[one.state] + (", replaces an older version" if one.replaces and one.state is DocumentState.LEARNED else "")
+    state = _WORDS[one.state]
+    if one.replaces and one.state is DocumentState.LEARNED:
+        state += ", instead of its older version"
     passages = f"{one.learned} of {one.passages}" if one.passages else ""
     exam = f"{one.questions} {'GENERATED' if one.generated else 'given'}" if one.questions else ""
     accuracies = f"{share(one.accuracy_before)} → {share(one.accuracy_after)}" if one.questions else ""

@@ -24,6 +24,12 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
         "seal adapt configs/continual.toml --alias production",
         "seal adapt configs/continual.toml --dataset notes.jsonl --no-follow",
     ),
+    "learn": (
+        "seal learn report.pdf notes/ --alias assistant",
+        "pandoc page.rst -t plain | seal learn - --alias assistant --no-follow",
+        "seal learn report.pdf --alias assistant --json | jq .report.documents",
+    ),
+    "alias forget": ("seal alias forget assistant report.pdf",),
     "runs": ("seal runs list", "seal runs watch runs/demo-1a2b3c4d"),
     "runs list": ("seal runs list --limit 5", "seal runs list --json | jq -r '.[].name'"),
     "runs get": ("seal runs get runs/demo-1a2b3c4d",),

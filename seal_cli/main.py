@@ -21,6 +21,7 @@ from seal_cli.commands import (
     doctor,
     health,
     judge,
+    learn,
     policies,
     run,
     runs,
@@ -72,6 +73,7 @@ app = typer.Typer(
 stack.register(app)
 run.register(app)
 adapt.register(app)
+learn.register(app)
 app.add_typer(runs.app, name="runs")
 app.add_typer(trials.app, name="trials")
 app.add_typer(policies.app, name="policies")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Any
 
 from sqlalchemy import Connection
@@ -11,9 +12,10 @@ from sqlalchemy import Connection
 from controller.db import contexts, documents, policies, runs
 from controller.db.access import FULL_ACCESS
 from controller.db.documents import StoredDocument
+from controller.report.continual import with_continual
 from sealkit.config import RunConfig
 from sealkit.domains.base import Context, load_domain
-from sealkit.resources import DocumentReport, DocumentState, LostQuestion, PolicyVersion
+from sealkit.resources import DocumentReport, DocumentState, LostQuestion, PolicyVersion, RunReport
 from sealkit.types import Outcome, Query
 
 _COPIED = DocumentReport.model_fields.keys() & StoredDocument.model_fields.keys()
@@ -73,6 +75,24 @@ def document_reports(found: Learning, config: RunConfig, plugins: Sequence[str])
     domain = load_domain(config.domain.name, plugins=plugins)(config.domain.options, config.inner_loop)
     asked = {query.query_id: (query, name) for context, name in found.contexts for query in domain.queries(context)}
     return tuple(_report(one, found, asked) for one in found.documents)
+
+
+def with_continual_of_documents(report: RunReport, found: Learning, after_rounds: Sequence[str]) -> RunReport:
+    """The report with R and its measures over documents instead of contexts: the accuracy on a document is the mean of
+    those on its passages."""
+    names = [one.name for one in sorted(found.documents, key=lambda one: one.round or 0) if one.round is not None]
+    by_name: dict[str, list[str]] = {name: [] for name in names}
+    for context, name in found.contexts:
+        if name in by_name:
+            by_name[name].append(context.context_id)
+
+    def scores(version: PolicyVersion) -> dict[str, float]:
+        of = {name: [version.scores[c] for c in about if c in version.scores] for name, about in by_name.items()}
+        return {name: fmean(several) for name, several in of.items() if several}
+
+    averaged = tuple(version.changed(scores=scores(version)) for version in report.policies)
+    measured = with_continual(report.changed(policies=averaged), names, after_rounds, what="documents")
+    return measured.changed(policies=report.policies)
 
 
 def _report(one: StoredDocument, found: Learning, asked: Mapping[str, tuple[Query, str]]) -> DocumentReport:

@@ -1,4 +1,4 @@
-"""`seal alias`: set, show, list, rollback."""
+"""`seal alias`: set, show, list, rollback, forget."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from seal_cli.options import DEFAULT_DATA, Address, AsJson, Data, Limit, connect
+from seal_cli.options import DEFAULT_DATA, Address, AsJson, Data, Follow, Limit, Settings, connect
 from sealkit.names import full_name
 
 if TYPE_CHECKING:
@@ -41,6 +41,28 @@ def rollback(
     """Point an alias to its previous policy. Each further call goes one step further back."""
     with connect(address, data) as client:
         _print_alias(client.roll_back_alias(full_name("aliases", name), reason=reason), as_json)
+
+
+@app.command()
+def forget(
+    name: Name,
+    documents: Annotated[list[str], typer.Argument(help="Documents that it knows, by name or digest.")],
+    settings: Settings = None,
+    follow: Follow = True,
+    as_json: AsJson = False,
+    address: Address = "",
+    data: Data = DEFAULT_DATA,
+) -> None:
+    """Train the alias again without documents, then delete everything that was stored of them. Cannot be undone."""
+    from seal_cli.commands.run import follow_created
+    from seal_cli.recipe import config_with
+
+    with connect(address, data) as client:
+        created = client.forget(name, *documents, config=config_with(None, settings or ()))
+        follow_created(
+            client, created, f"{len(documents)} document{'s' * (len(documents) != 1)} to forget",
+            None if address else data, follow=follow, cancel_on_interrupt=False, as_json=as_json,
+        )  # fmt: skip
 
 
 @app.command()

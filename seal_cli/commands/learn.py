@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from seal_cli.commands.run import follow_to_end
-from seal_cli.options import DEFAULT_DATA, Address, CancelOnInterrupt, Data, Follow, Settings, connect
+from seal_cli.commands.run import follow_created
+from seal_cli.options import DEFAULT_DATA, Address, AsJson, CancelOnInterrupt, Data, Follow, Settings, connect
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -32,11 +32,11 @@ def learn(
     settings: Settings = None,
     follow: Follow = True,
     cancel_on_interrupt: CancelOnInterrupt = False,
+    as_json: AsJson = False,
     address: Address = "",
     data: Data = DEFAULT_DATA,
 ) -> None:
     """Learn documents one after the other. Each is adopted wholly or not at all, and what it cost is told."""
-    from seal_cli.console import out
     from seal_cli.recipe import config_with
 
     wanted = config_with(config, settings or ())
@@ -44,20 +44,16 @@ def learn(
     with connect(address, data) as client:
         created = client.learn(alias, found, config=wanted)
         waits = f"; {created.progress.stage}" if created.progress.stage != "queued" else ""
-        out.print(
-            f"{created.name}: {len(found)} document{'s' * (len(found) != 1)} to learn{waits}", markup=False,
-            soft_wrap=True,
+        follow_created(
+            client, created, f"{len(found)} document{'s' * (len(found) != 1)} to learn{waits}",
+            None if address else data, follow=follow, cancel_on_interrupt=cancel_on_interrupt, as_json=as_json,
         )  # fmt: skip
-        if follow:
-            follow_to_end(client, created.name, None if address else data, cancel_on_interrupt=cancel_on_interrupt)
-        else:
-            out.print(f"watch it with: seal runs watch {created.name}", markup=False)
 
 
 def _read(paths: list[str]) -> Mapping[str, bytes]:
     """The bytes of the files, by name. Those that cannot be read are named on stderr. Raises InvalidDocument if there
     is no other."""
-    from seal_cli.console import err
+    from seal_cli.console import say
     from sealkit.documents.sources import sources_of
     from sealkit.errors import InvalidDocument, SealError
 
@@ -68,7 +64,7 @@ def _read(paths: list[str]) -> Mapping[str, bytes]:
             found[source.name] = source.load()
         except SealError as error:
             faults.append(f"{source.name}: {error.message}")
-            err.print(f"left out: {faults[-1]}", markup=False, soft_wrap=True)
+            say(f"left out: {faults[-1]}")
     if not found:
         raise InvalidDocument(f"there is no document to learn: {'; '.join(faults)}")
     return found
