@@ -26,6 +26,7 @@ from controller.db.rates import rates_for
 from controller.report.continual import with_continual
 from controller.report.documents import Learning, document_reports, learning, with_continual_of_documents
 from controller.report.estimate import estimate_run
+from controller.report.lineage import lineage, origin
 from controller.report.run import build_report
 from controller.trial.rerun import compare
 from sealkit.callers import CALLER, reads
@@ -286,6 +287,11 @@ class ControllerService(controller_pb2_grpc.ControllerServiceServicer):
         change = _change_request("RollBackAlias", request.name, request.request_id)
         alias = await self._change(aliases.roll_back, change, request.reason)
         return pb.RollBackAliasResponse(alias=to_pb(alias, res.Alias))
+
+    async def GetLineage(self, request: pb.GetLineageRequest, _: Context) -> pb.GetLineageResponse:
+        found = await self._database.read(origin, _scope(), request.name)
+        shown = await asyncio.to_thread(lineage, found, self._plugins)
+        return pb.GetLineageResponse(lineage=to_pb(shown, res.Lineage))
 
     # --- callers ------------------------------------------------------------------------------------------------------
     async def GetCaller(self, _request: pb.GetCallerRequest, _: Context) -> pb.GetCallerResponse:

@@ -29,6 +29,8 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
         "pandoc page.rst -t plain | seal learn - --alias assistant --no-follow",
         "seal learn report.pdf --alias assistant --json | jq .report.documents",
     ),
+    "alias diff": ("seal alias diff assistant policies/learn-1a2b3c4d-1",),
+    "alias export": ("seal alias export assistant ./assistant", "seal alias export assistant ./whole --merged"),
     "alias forget": ("seal alias forget assistant report.pdf",),
     "runs": ("seal runs list", "seal runs watch runs/demo-1a2b3c4d"),
     "runs list": ("seal runs list --limit 5", "seal runs list --json | jq -r '.[].name'"),

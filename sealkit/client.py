@@ -31,6 +31,7 @@ from sealkit.resources import (
     Budget,
     CallerInfo,
     Event,
+    Lineage,
     PolicyVersion,
     Rerun,
     Run,
@@ -274,6 +275,11 @@ class SealClient(_Client):
         """Points an alias to its previous policy. Raises UnknownAlias, NothingToRollBack, RequestIdReused."""
         return self._send(calls.roll_back_alias(name, reason, request_id))
 
+    def get_lineage(self, name: str) -> Lineage:
+        """Where a version comes from: of `policies/{id}`, or of the one that `aliases/{id}` points to. Raises
+        UnknownAlias, UnknownPolicy."""
+        return self._send(calls.get_lineage(name))
+
     def whoami(self) -> CallerInfo:
         """This client's identity at the controller: role, tenant, quotas and their use."""
         return self._send(calls.get_caller())
@@ -473,6 +479,10 @@ class AsyncSealClient(_Client):
 
     async def roll_back_alias(self, name: str, *, reason: str = "", request_id: str | None = None) -> Alias:
         return await self._send(calls.roll_back_alias(name, reason, request_id))
+
+    async def get_lineage(self, name: str) -> Lineage:
+        """See `SealClient.get_lineage`."""
+        return await self._send(calls.get_lineage(name))
 
     async def whoami(self) -> CallerInfo:
         """See `SealClient.whoami`."""

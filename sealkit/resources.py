@@ -228,6 +228,50 @@ class DocumentReport(Value):
     policy: str = ""
 
 
+class LineageQuery(Value):
+    """A question of a document's exam. `generated`: whether models wrote it and its gold answer."""
+
+    query_id: str
+    question: str
+    gold: str
+    generated: bool = False
+
+
+class LineageTrial(Value):
+    """A trial that a version was trained on. `self_edit` and `teacher_answers`: digests (SHA-256) of the trial's texts;
+    `policy_adapter`: that of the policy that wrote the self-edit, None for the base model or an outside one."""
+
+    name: str
+    editor: str
+    policy: str
+    policy_adapter: AdapterRef | None = None
+    self_edit: str
+    teacher_answers: str
+    adapter: AdapterRef | None = None
+
+
+class LineageDocument(Value):
+    """A document that a version was trained on, and the run that learned it. Accuracies on its exam are of the versions
+    before and after it."""
+
+    name: str
+    digest: str
+    run: str
+    trials: tuple[LineageTrial, ...] = ()
+    queries: tuple[LineageQuery, ...] = ()
+    accuracy_before: float | None = None
+    accuracy_after: float | None = None
+
+
+class Lineage(Value):
+    """Where a version comes from. `version` has its verdicts; `base_model` is the digest of the base model."""
+
+    alias: str = ""
+    version: PolicyVersion
+    base_model: str
+    documents: tuple[LineageDocument, ...] = ()
+
+
 class AliasChange(Value):
     """One change of an alias: the policy, when, and why."""
 

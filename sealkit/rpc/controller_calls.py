@@ -27,6 +27,7 @@ from sealkit.resources import (
     Budget,
     CallerInfo,
     Event,
+    Lineage,
     PolicyVersion,
     Rerun,
     Run,
@@ -259,6 +260,10 @@ def list_aliases(token: str) -> Call[Page[Alias]]:
 def roll_back_alias(name: str, reason: str, request_id: str | None) -> Call[Alias]:
     request = pb2.RollBackAliasRequest(name=name, reason=reason, request_id=request_id or uuid.uuid4().hex)
     return Call("RollBackAlias", request, _alias)
+
+
+def get_lineage(name: str) -> Call[Lineage]:
+    return Call("GetLineage", pb2.GetLineageRequest(name=name), lambda r: from_pb(r.lineage, Lineage))
 
 
 def get_caller() -> Call[CallerInfo]:

@@ -149,6 +149,11 @@ class ControllerServiceStub:
                 request_serializer=seal_dot_controller_dot_v1_dot_controller__pb2.RollBackAliasRequest.SerializeToString,
                 response_deserializer=seal_dot_controller_dot_v1_dot_controller__pb2.RollBackAliasResponse.FromString,
                 _registered_method=True)
+        self.GetLineage = channel.unary_unary(
+                '/seal.controller.v1.ControllerService/GetLineage',
+                request_serializer=seal_dot_controller_dot_v1_dot_controller__pb2.GetLineageRequest.SerializeToString,
+                response_deserializer=seal_dot_controller_dot_v1_dot_controller__pb2.GetLineageResponse.FromString,
+                _registered_method=True)
         self.GetCaller = channel.unary_unary(
                 '/seal.controller.v1.ControllerService/GetCaller',
                 request_serializer=seal_dot_controller_dot_v1_dot_controller__pb2.GetCallerRequest.SerializeToString,
@@ -348,6 +353,14 @@ class ControllerServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetLineage(self, request, context):
+        """Where a version comes from: its documents, their trials and who wrote the self-edits, by digest.
+        Errors: NOT_FOUND / UNKNOWN_ALIAS, UNKNOWN_POLICY.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetCaller(self, request, context):
         """The caller: name, role, tenant, quotas and their use.
         """
@@ -475,6 +488,11 @@ def add_ControllerServiceServicer_to_server(servicer, server):
                     servicer.RollBackAlias,
                     request_deserializer=seal_dot_controller_dot_v1_dot_controller__pb2.RollBackAliasRequest.FromString,
                     response_serializer=seal_dot_controller_dot_v1_dot_controller__pb2.RollBackAliasResponse.SerializeToString,
+            ),
+            'GetLineage': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetLineage,
+                    request_deserializer=seal_dot_controller_dot_v1_dot_controller__pb2.GetLineageRequest.FromString,
+                    response_serializer=seal_dot_controller_dot_v1_dot_controller__pb2.GetLineageResponse.SerializeToString,
             ),
             'GetCaller': grpc.unary_unary_rpc_method_handler(
                     servicer.GetCaller,
@@ -1086,6 +1104,33 @@ class ControllerService:
             '/seal.controller.v1.ControllerService/RollBackAlias',
             seal_dot_controller_dot_v1_dot_controller__pb2.RollBackAliasRequest.SerializeToString,
             seal_dot_controller_dot_v1_dot_controller__pb2.RollBackAliasResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetLineage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/seal.controller.v1.ControllerService/GetLineage',
+            seal_dot_controller_dot_v1_dot_controller__pb2.GetLineageRequest.SerializeToString,
+            seal_dot_controller_dot_v1_dot_controller__pb2.GetLineageResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -118,6 +118,10 @@ class ControllerServiceStub:
     """Points an alias to its previous policy. Errors: NOT_FOUND / UNKNOWN_ALIAS, FAILED_PRECONDITION /
     NOTHING_TO_ROLL_BACK.
     """
+    GetLineage: _grpc.UnaryUnaryMultiCallable[_controller_pb2.GetLineageRequest, _controller_pb2.GetLineageResponse]
+    """Where a version comes from: its documents, their trials and who wrote the self-edits, by digest.
+    Errors: NOT_FOUND / UNKNOWN_ALIAS, UNKNOWN_POLICY.
+    """
     GetCaller: _grpc.UnaryUnaryMultiCallable[_controller_pb2.GetCallerRequest, _controller_pb2.GetCallerResponse]
     """The caller: name, role, tenant, quotas and their use."""
     ListAuditEntries: _grpc.UnaryUnaryMultiCallable[_controller_pb2.ListAuditEntriesRequest, _controller_pb2.ListAuditEntriesResponse]
@@ -214,6 +218,10 @@ class ControllerServiceAsyncStub(ControllerServiceStub):
     RollBackAlias: _aio.UnaryUnaryMultiCallable[_controller_pb2.RollBackAliasRequest, _controller_pb2.RollBackAliasResponse]  # type: ignore[assignment]
     """Points an alias to its previous policy. Errors: NOT_FOUND / UNKNOWN_ALIAS, FAILED_PRECONDITION /
     NOTHING_TO_ROLL_BACK.
+    """
+    GetLineage: _aio.UnaryUnaryMultiCallable[_controller_pb2.GetLineageRequest, _controller_pb2.GetLineageResponse]  # type: ignore[assignment]
+    """Where a version comes from: its documents, their trials and who wrote the self-edits, by digest.
+    Errors: NOT_FOUND / UNKNOWN_ALIAS, UNKNOWN_POLICY.
     """
     GetCaller: _aio.UnaryUnaryMultiCallable[_controller_pb2.GetCallerRequest, _controller_pb2.GetCallerResponse]  # type: ignore[assignment]
     """The caller: name, role, tenant, quotas and their use."""
@@ -440,6 +448,16 @@ class ControllerServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_controller_pb2.RollBackAliasResponse, _abc.Awaitable[_controller_pb2.RollBackAliasResponse]]:
         """Points an alias to its previous policy. Errors: NOT_FOUND / UNKNOWN_ALIAS, FAILED_PRECONDITION /
         NOTHING_TO_ROLL_BACK.
+        """
+
+    @_abc_1.abstractmethod
+    def GetLineage(
+        self,
+        request: _controller_pb2.GetLineageRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_controller_pb2.GetLineageResponse, _abc.Awaitable[_controller_pb2.GetLineageResponse]]:
+        """Where a version comes from: its documents, their trials and who wrote the self-edits, by digest.
+        Errors: NOT_FOUND / UNKNOWN_ALIAS, UNKNOWN_POLICY.
         """
 
     @_abc_1.abstractmethod

@@ -1861,3 +1861,182 @@ class AuditEntry(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___AuditEntry: _TypeAlias = AuditEntry  # noqa: Y015
+
+@_typing.final
+class LineageQuery(_message.Message):
+    """A question of a document's exam."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    QUERY_ID_FIELD_NUMBER: _builtins.int
+    QUESTION_FIELD_NUMBER: _builtins.int
+    GOLD_FIELD_NUMBER: _builtins.int
+    GENERATED_FIELD_NUMBER: _builtins.int
+    query_id: _builtins.str
+    """Id of the query, as in verdicts."""
+    question: _builtins.str
+    """The question."""
+    gold: _builtins.str
+    """Its gold answer."""
+    generated: _builtins.bool
+    """Whether models wrote it and its gold answer."""
+    def __init__(
+        self,
+        *,
+        query_id: _builtins.str = ...,
+        question: _builtins.str = ...,
+        gold: _builtins.str = ...,
+        generated: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["generated", b"generated", "gold", b"gold", "query_id", b"query_id", "question", b"question"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LineageQuery: _TypeAlias = LineageQuery  # noqa: Y015
+
+@_typing.final
+class LineageTrial(_message.Message):
+    """A trial that a version was trained on."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    EDITOR_FIELD_NUMBER: _builtins.int
+    POLICY_FIELD_NUMBER: _builtins.int
+    POLICY_ADAPTER_FIELD_NUMBER: _builtins.int
+    SELF_EDIT_FIELD_NUMBER: _builtins.int
+    TEACHER_ANSWERS_FIELD_NUMBER: _builtins.int
+    ADAPTER_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Name of the trial."""
+    editor: _builtins.str
+    """Editor of its self-edit."""
+    policy: _builtins.str
+    """Name of the policy that it ran under."""
+    self_edit: _builtins.str
+    """SHA-256 of the self-edit."""
+    teacher_answers: _builtins.str
+    """SHA-256 of the teacher's answers."""
+    @_builtins.property
+    def policy_adapter(self) -> _model_pb2.AdapterRef:
+        """Adapter of that policy, if it wrote the self-edit; unset: the base model or an outside model did."""
+
+    @_builtins.property
+    def adapter(self) -> _model_pb2.AdapterRef:
+        """The trial's own adapter."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        editor: _builtins.str = ...,
+        policy: _builtins.str = ...,
+        policy_adapter: _model_pb2.AdapterRef | None = ...,
+        self_edit: _builtins.str = ...,
+        teacher_answers: _builtins.str = ...,
+        adapter: _model_pb2.AdapterRef | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["adapter", b"adapter", "policy_adapter", b"policy_adapter"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter", b"adapter", "editor", b"editor", "name", b"name", "policy", b"policy", "policy_adapter", b"policy_adapter", "self_edit", b"self_edit", "teacher_answers", b"teacher_answers"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LineageTrial: _TypeAlias = LineageTrial  # noqa: Y015
+
+@_typing.final
+class LineageDocument(_message.Message):
+    """A document that a version was trained on."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    DIGEST_FIELD_NUMBER: _builtins.int
+    RUN_FIELD_NUMBER: _builtins.int
+    TRIALS_FIELD_NUMBER: _builtins.int
+    QUERIES_FIELD_NUMBER: _builtins.int
+    ACCURACY_BEFORE_FIELD_NUMBER: _builtins.int
+    ACCURACY_AFTER_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Name that the caller gave it."""
+    digest: _builtins.str
+    """SHA-256 of its bytes."""
+    run: _builtins.str
+    """The run that learned it."""
+    accuracy_before: _builtins.float
+    """Accuracy on its exam of the version before it, in [0, 1]."""
+    accuracy_after: _builtins.float
+    """The same of the version after it."""
+    @_builtins.property
+    def trials(self) -> _containers.RepeatedCompositeFieldContainer[Global___LineageTrial]:
+        """The trials on it that the version was trained on."""
+
+    @_builtins.property
+    def queries(self) -> _containers.RepeatedCompositeFieldContainer[Global___LineageQuery]:
+        """Its exam."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        digest: _builtins.str = ...,
+        run: _builtins.str = ...,
+        trials: _abc.Iterable[Global___LineageTrial] | None = ...,
+        queries: _abc.Iterable[Global___LineageQuery] | None = ...,
+        accuracy_before: _builtins.float | None = ...,
+        accuracy_after: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_accuracy_after", b"_accuracy_after", "_accuracy_before", b"_accuracy_before", "accuracy_after", b"accuracy_after", "accuracy_before", b"accuracy_before"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_accuracy_after", b"_accuracy_after", "_accuracy_before", b"_accuracy_before", "accuracy_after", b"accuracy_after", "accuracy_before", b"accuracy_before", "digest", b"digest", "name", b"name", "queries", b"queries", "run", b"run", "trials", b"trials"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__accuracy_after: _TypeAlias = _typing.Literal["accuracy_after"]  # noqa: Y015
+    _WhichOneofArgType__accuracy_after: _TypeAlias = _typing.Literal["_accuracy_after", b"_accuracy_after"]  # noqa: Y015
+    _WhichOneofReturnType__accuracy_before: _TypeAlias = _typing.Literal["accuracy_before"]  # noqa: Y015
+    _WhichOneofArgType__accuracy_before: _TypeAlias = _typing.Literal["_accuracy_before", b"_accuracy_before"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__accuracy_after) -> _WhichOneofReturnType__accuracy_after | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__accuracy_before) -> _WhichOneofReturnType__accuracy_before | None: ...
+
+Global___LineageDocument: _TypeAlias = LineageDocument  # noqa: Y015
+
+@_typing.final
+class Lineage(_message.Message):
+    """Where a version comes from."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ALIAS_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    BASE_MODEL_FIELD_NUMBER: _builtins.int
+    DOCUMENTS_FIELD_NUMBER: _builtins.int
+    alias: _builtins.str
+    """The alias that was asked for; empty: a version was."""
+    base_model: _builtins.str
+    """Digest of the base model."""
+    @_builtins.property
+    def version(self) -> Global___PolicyVersion:
+        """The version, with its verdicts."""
+
+    @_builtins.property
+    def documents(self) -> _containers.RepeatedCompositeFieldContainer[Global___LineageDocument]:
+        """The documents that it was trained on, oldest first."""
+
+    def __init__(
+        self,
+        *,
+        alias: _builtins.str = ...,
+        version: Global___PolicyVersion | None = ...,
+        base_model: _builtins.str = ...,
+        documents: _abc.Iterable[Global___LineageDocument] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["version", b"version"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alias", b"alias", "base_model", b"base_model", "documents", b"documents", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Lineage: _TypeAlias = Lineage  # noqa: Y015
