@@ -40,7 +40,7 @@ def learn(
     from seal_cli.recipe import config_with
 
     wanted = config_with(config, settings or ())
-    found = _read(files)
+    found = read(files)
     with connect(address, data) as client:
         created = client.learn(alias, found, config=wanted)
         waits = f"; {created.progress.stage}" if created.progress.stage != "queued" else ""
@@ -50,7 +50,7 @@ def learn(
         )  # fmt: skip
 
 
-def _read(paths: list[str]) -> Mapping[str, bytes]:
+def read(paths: list[str]) -> Mapping[str, bytes]:
     """The bytes of the files, by name. Those that cannot be read are named on stderr. Raises InvalidDocument if there
     is no other."""
     from seal_cli.console import say

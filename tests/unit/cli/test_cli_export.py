@@ -20,6 +20,7 @@ from sealkit.testing.tiny import make_tiny_model
 from sealkit.types import AdapterRef, LoraConfig
 
 DIGEST = "ab" * 32
+ADAPTER = AdapterRef(digest=DIGEST)
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +43,7 @@ def store(tmp_path: Path, model: Path) -> str:
     return str(tmp_path / "store")
 
 
-def lineage(base_model: str, adapter: AdapterRef | None = AdapterRef(digest=DIGEST)) -> Lineage:
+def lineage(base_model: str, adapter: AdapterRef | None = ADAPTER) -> Lineage:
     version = PolicyVersion(
         name="policies/learn-1a2b3c4d-2", run="runs/learn-1a2b3c4d", version=2, adapter=adapter,
         gate=GateState.PASSED, gate_reason="it forgot 0.05 [0.00, 0.12] of 32 retention questions",
