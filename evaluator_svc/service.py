@@ -30,6 +30,10 @@ class EvaluatorService(evaluator_pb2_grpc.EvaluatorServiceServicer):
     async def start(self) -> None:
         await self._backend.start()
 
+    async def work(self) -> None:
+        """Returns when the backend is closed; raises the error that it died of."""
+        await self._backend.ended()
+
     async def close(self) -> None:
         await self._evaluator.close()
         await self._backend.close()

@@ -31,6 +31,10 @@ class GeneratorService(generator_pb2_grpc.GeneratorServiceServicer):
     async def start(self) -> None:
         await self._backend.start()
 
+    async def work(self) -> None:
+        """Returns when the backend is closed; raises the error that it died of."""
+        await self._backend.ended()
+
     async def close(self) -> None:
         await self._backend.close()
         await self._editors.close()

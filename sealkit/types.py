@@ -117,7 +117,8 @@ class Policy(Value):
 
 
 class ModelInfo(Value):
-    """The base model of a process. `digest` covers weights, config and tokenizer."""
+    """The base model of a process. `digest` covers all that its answers depend on: weights, config, tokenizer, chat
+    template and end tokens."""
 
     name: str
     digest: str
@@ -126,7 +127,7 @@ class ModelInfo(Value):
     dtype: str
     device: str
     build: dict[str, str] = Field(default_factory=dict)
-    """Other facts that determine results to the last bit: versions, processor, threads."""
+    """Other facts: versions, processor and threads, which determine results to the last bit; limits of the model."""
 
 
 class PromptLoss(StrEnum):

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from sealkit.backends.models import rendered_text
+from sealkit.backends.template import encode_text, rendered_text
 from sealkit.errors import ExampleTooLong, InvalidInput, NothingToLearn, Unsupported
 from sealkit.types import Prompt, PromptLoss, TrainingExample, TrainingSpec
 
@@ -75,17 +75,18 @@ def encode(tokenizer: PreTrainedTokenizerBase, example: TrainingExample, *, appe
     prompt, labels = _prompt(tokenizer, example.prompt, example.prompt_loss) if example.prompt else ([], [])
     if example.loss_spans:
         _check_offsets(tokenizer, "loss_spans")
-    text: Any = tokenizer(
+    text = encode_text(
+        tokenizer,
         example.text,
-        add_special_tokens=example.prompt is None,
+        special=example.prompt is None,
         return_offsets_mapping=bool(example.loss_spans),
         return_special_tokens_mask=True,
     )
-    carries = [not special for special in text.special_tokens_mask]
+    carries = [not special for special in text["special_tokens_mask"]]
     if example.loss_spans:
-        inside = [_overlaps(offset, example.loss_spans) for offset in text.offset_mapping]
+        inside = [_overlaps(offset, example.loss_spans) for offset in text["offset_mapping"]]
         carries = [c and i for c, i in zip(carries, inside, strict=True)]
-    ids = [*prompt, *text.input_ids]
+    ids = [*prompt, *text["input_ids"]]
     labels += [len(prompt) + position for position, c in enumerate(carries) if c]
     if append_eos:
         labels.append(len(ids))
@@ -94,15 +95,15 @@ def encode(tokenizer: PreTrainedTokenizerBase, example: TrainingExample, *, appe
     teacher = None
     if example.teacher_prompt:
         shown, _ = _prompt(tokenizer, example.teacher_prompt, PromptLoss.NONE)
-        first = len(ids) - len(text.input_ids) - append_eos + (0 if example.prompt else _leading(text))
+        first = len(ids) - len(text["input_ids"]) - append_eos + (0 if example.prompt else _leading(text))
         behind = ids[first:]
         teacher = Encoded((*shown, *behind), tuple(len(shown) + label - first for label in labels))
     return Encoded(tuple(ids), tuple(labels), teacher)
 
 
-def _leading(text: Any) -> int:
+def _leading(text: Mapping[str, Sequence[Any]]) -> int:
     """Special tokens before a text without a prompt."""
-    return next((at for at, special in enumerate(text.special_tokens_mask) if not special), 0)
+    return next((at for at, special in enumerate(text["special_tokens_mask"]) if not special), 0)
 
 
 def _prompt(tokenizer: PreTrainedTokenizerBase, prompt: Prompt, loss: PromptLoss) -> tuple[list[int], list[int]]:
@@ -110,12 +111,12 @@ def _prompt(tokenizer: PreTrainedTokenizerBase, prompt: Prompt, loss: PromptLoss
     text, special = rendered_text(tokenizer, prompt, answering=True)
     if loss is PromptLoss.SHOTS:
         _check_offsets(tokenizer, "loss on the shots of a prompt (the domain arc)")
-    encoded: Any = tokenizer(text, add_special_tokens=special, return_offsets_mapping=loss is PromptLoss.SHOTS)
-    ids = list(encoded.input_ids)
+    encoded = encode_text(tokenizer, text, special=special, return_offsets_mapping=loss is PromptLoss.SHOTS)
+    ids = encoded["input_ids"]
     if loss is not PromptLoss.SHOTS:
         return ids, list(range(len(ids))) if loss is PromptLoss.ALL else []
     spans = _answers(text, prompt)
-    return ids, [position for position, offset in enumerate(encoded.offset_mapping) if _overlaps(offset, spans)]
+    return ids, [position for position, offset in enumerate(encoded["offset_mapping"]) if _overlaps(offset, spans)]
 
 
 def _answers(text: str, prompt: Prompt) -> list[tuple[int, int]]:

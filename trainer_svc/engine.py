@@ -32,7 +32,7 @@ from trainer_svc.packed import PackedModel
 from trainer_svc.scheduler import Scheduler, next_to_join
 from trainer_svc.teacher import Teacher
 
-ENGINE_VERSION = "4"
+ENGINE_VERSION = "5"
 """Part of every adapter's digest; increment it when the same request would give different weights."""
 
 log = structlog.get_logger(__name__)

@@ -122,12 +122,13 @@ class Group:
         dtype = self.step.dtype or x.dtype
         trains = any(each.gradients for each, _ in applied)
         packed: tuple[Tensor, ...] = _PackedLora.apply(x, self._anchor if trains else None, self, applied, dtype)  # type: ignore[no-untyped-call]
-        return packed
+        # Viewed here: a view that is made within a function may not be changed in place, as some models do.
+        return tuple(y.view(*x.shape[:-1], -1) for y in packed)
 
 
 class _PackedLora(torch.autograd.Function):
-    """For each linear of a group y = W x + bias + Σ scaling · B A dropout(x), on the rows of each adapter. W and bias
-    get no gradient; those of A and B are written to their stack, not returned to autograd."""
+    """For each linear of a group y = W x + bias + Σ scaling · B A dropout(x), [rows, out], on the rows of each adapter.
+    W and bias get no gradient; those of A and B are written to their stack, not returned to autograd."""
 
     @staticmethod
     def forward(
@@ -151,7 +152,7 @@ class _PackedLora(torch.autograd.Function):
         ctx.save_for_backward(x if reads else None, *downs)
         ctx.group, ctx.applied, ctx.dtype = group, applied, dtype
         ctx.input = x.shape, x.dtype
-        return tuple(y.to(x.dtype).view(*x.shape[:-1], -1) for y in outputs)
+        return tuple(y.to(x.dtype) for y in outputs)
 
     @staticmethod
     @once_differentiable
@@ -160,7 +161,7 @@ class _PackedLora(torch.autograd.Function):
         group, dtype = ctx.group, ctx.dtype
         shape, input_dtype = ctx.input
         rows = None if x is None else x.reshape(-1, shape[-1]).to(dtype)
-        gradients = [dy.reshape(-1, dy.shape[-1]).to(dtype) for dy in dys]
+        gradients = [dy.to(dtype) for dy in dys]
         dx = None
         if ctx.needs_input_grad[0]:
             for linear, dy in zip(group.linears, gradients, strict=True):

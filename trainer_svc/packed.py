@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from sealkit.backends.comparison import check_same, own_logits, probes, refusing, short_windows
 from sealkit.backends.lora import LoraWeights, find_targets, target_names
 from sealkit.backends.models import good_at_bfloat16
-from sealkit.errors import InvalidModel
-from sealkit.types import Optimisation
-from trainer_svc import attention
-from trainer_svc.adapter import FrozenAdapter, TrainableAdapter
+from sealkit.backends.peft_reading import unread_targets
+from sealkit.errors import InvalidModel, UnknownTargetModule
+from sealkit.types import LoraConfig, Optimisation
+from trainer_svc.adapter import FrozenAdapter, TrainableAdapter, initial_weights
+from trainer_svc.attention import packed_implementation
 from trainer_svc.checkpoint import Checkpointed
 from trainer_svc.encoding import Encoded
 from trainer_svc.layout import Groups
@@ -22,36 +25,55 @@ from trainer_svc.linear import IDLE, Group, PackedLinear, Step
 from trainer_svc.loss import Goal, Soft, States, head_gradient, head_top_k, logits_gradient, logits_top_k
 from trainer_svc.step import Pack, Part, apply_adapters, lay_out
 
+_LONGEST = 160
+"""Tokens of the longest sequence in the check at the start: more than a block of attention that works in blocks."""
+
 
 class PackedModel:
     """A frozen causal language model whose linear layers are wrapped, in place, to apply many adapters in one pass.
 
-    Raises InvalidModel if the architecture does not support packed sequences without attention between them.
+    Raises InvalidModel if packed sequences do not get what the model gives each of them alone.
     """
 
     def __init__(self, model: PreTrainedModel, *, checkpoint: bool = False) -> None:
-        if not getattr(model, "_supports_attention_backend", False):
-            raise InvalidModel(f"{type(model).__name__} cannot use another attention, which packed training needs")
         self.model = model
         self.device: torch.device = model.device
         self.dtype: torch.dtype = model.dtype
         # On a CPU with slow bfloat16, it only saves memory: weights are converted to float32 for each product.
         narrow = self.dtype == torch.bfloat16 and not good_at_bfloat16(self.device)
         self._product_dtype = torch.float32 if narrow else self.dtype
-        self.target_names = target_names(model)
+        with refusing(model, "trained"):
+            implementation = packed_implementation(model)
+            texts = probes(model, _LONGEST)
+            own = own_logits(model, texts)
+            self._unread = unread_targets(model)
+            self.target_names = tuple(name for name in target_names(model) if name not in self._unread)
+            if not self.target_names:
+                raise InvalidModel("it has no linear layer (torch.nn.Linear) for an adapter")
         self._linears = {path: PackedLinear(linear) for path, linear in self.find_targets(self.target_names).items()}
         for path, packed in self._linears.items():
             parent, _, name = path.rpartition(".")
             setattr(model.get_submodule(parent), name, packed)
-        model.config._attn_implementation = attention.NAME
         self.checkpointed = Checkpointed(model, on=checkpoint)
         self._groups: list[Group] = []
         self._head: nn.Linear | None = None
-        self.groups = self._find_groups()
-        self._check_apart()
+        with refusing(model, "trained"):
+            model.config._attn_implementation = implementation
+            self.groups = self._find_groups()
+            self._check_same(texts, own)
 
     def find_targets(self, names: Iterable[str]) -> dict[str, nn.Linear]:
-        """The linear layers that match `names`, by path. Raises UnknownTargetModule."""
+        """The linear layers that match `names`, by path. Raises UnknownTargetModule, also for those whose adapters PEFT
+        would not read."""
+        for name in names:
+            if name.rpartition(".")[2] in self._unread:
+                known = ", ".join(self.target_names)
+                raise UnknownTargetModule(
+                    f"PEFT cannot read an adapter on {name!r} of {type(self.model).__name__}: it takes the name for "
+                    f"fused experts; leave it out; valid target_modules: {known}",
+                    metadata={"target_module": name, "known": known},
+                    fields=(("lora.target_modules", f"{name!r} is not one of: {known}"),),
+                )
         return find_targets(self.model, names)
 
     def trainable(self, weights: LoraWeights, optimisation: Optimisation, *, fixed_a: bool = False) -> TrainableAdapter:
@@ -107,8 +129,10 @@ class PackedModel:
     def logits(self, parts: Sequence[Part]) -> Tensor:
         """Logits [labels, vocabulary] at the label positions of all parts, in order."""
         with self._packed(parts) as pack:
-            output = self.model(**pack.inputs, logits_to_keep=pack.predictors, use_cache=False)
-        return torch.cat(pack.by_part(output.logits[0], parts))
+            states = self._states(pack)
+            rows = states[0].index_select(0, pack.predictors.to(states.device))
+            said = rows if self._head is None else self._head(rows)
+        return torch.cat(pack.by_part(said, parts))
 
     def _states(self, pack: Pack) -> Tensor:
         """The inputs of the output head, [1, tokens, features]; or the logits, if the head is more than a matrix
@@ -171,7 +195,7 @@ class PackedModel:
             packed.register_forward_pre_hook(lambda _, inputs, path=path: seen.append((path, inputs[0])))
             for path, packed in self._linears.items()
         ]
-        pack = Pack.of(lay_out([Part((self._probe(8),))], self.device), self.device)
+        pack = Pack.of(lay_out([Part((_labelled(probes(self.model, _LONGEST)[-1]),))], self.device), self.device)
         logits = self.model(**pack.inputs, use_cache=False).logits
         for hook in hooks:
             hook.remove()
@@ -186,21 +210,39 @@ class PackedModel:
                 linear.group = group
             self._groups.append(group)
         head = self.model.get_output_embeddings()  # type: ignore[no-untyped-call]
-        if isinstance(head, nn.Linear) and hasattr(self.model, "get_decoder"):
-            states = self._decoder(**pack.inputs, use_cache=False).last_hidden_state
+        decoder = self._decoder
+        if isinstance(head, nn.Linear) and isinstance(decoder, PreTrainedModel) and decoder is not self.model:
+            states = decoder(**pack.inputs, use_cache=False).last_hidden_state
             self._head = head if torch.equal(head(states), logits) else None
         return groups
 
-    def _check_apart(self) -> None:
-        parts = [Part((self._probe(length),)) for length in (3, 8)]
-        together = self.logits(parts)
-        alone = torch.cat([self.logits([part]) for part in parts])
-        scale = alone.float().abs().max()
-        if not (together - alone).abs().max() <= 0.05 * scale:
-            raise InvalidModel(
-                f"{type(self.model).__name__} has attention between packed sequences, so it cannot be trained here"
-            )
+    def _check_same(self, texts: Sequence[Sequence[int]], own: Sequence[Tensor]) -> None:
+        """Compares packed sequences with `own`, the logits [tokens, vocabulary] of each text alone."""
+        parts = [Part((_labelled(ids),)) for ids in texts]
+        with short_windows(self.model):
+            packed: Sequence[Tensor] = torch.split(self.logits(parts), [part.labels for part in parts])
+        check_same(packed, [logits[:-1] for logits in own])
+        self._check_adapters(parts[1:], own[-1])
 
-    def _probe(self, length: int) -> Encoded:
-        size = self.model.config.get_text_config().vocab_size
-        return Encoded(tuple((7 * i + length) % size for i in range(length)), (length - 1,))
+    def _check_adapters(self, parts: Sequence[Part], own: Tensor) -> None:
+        """An adapter must not change the sequences beside its own, and a step with one that changes nothing yet must
+        report the loss of the logits `own` of the last part."""
+        lora = LoraConfig(rank=1, alpha=1, target_modules=self.target_names)
+        start = initial_weights(lora, self.find_targets(self.target_names), seed=0)
+        turned = {path: (a, (a.new_ones(1, len(b)) / len(b) ** 0.5).T) for path, (a, b) in start.tensors.items()}
+        unchanged, changed = (
+            self.trainable(weights, Optimisation(learning_rate=1e-3)) for weights in (start, LoraWeights(lora, turned))
+        )
+        some = [replace(part, trial=trial) for part, trial in zip(parts, (changed, unchanged), strict=True)]
+        with short_windows(self.model):
+            alone = [self.logits([part]) for part in some]
+            check_same(torch.split(self.logits(some), [part.labels for part in some]), alone)
+            (loss,) = self.forward_backward(some[1:])
+        targets = torch.tensor(parts[-1].sequences[0].ids[1:], device=own.device)
+        expected = float(nn.functional.cross_entropy(own[:-1].double(), targets))
+        if not abs(loss - expected) <= 0.05 * max(1.0, expected):
+            raise InvalidModel(f"its loss in a packed row is {loss:.3f} nats, alone {expected:.3f}")
+
+
+def _labelled(ids: Sequence[int]) -> Encoded:
+    return Encoded(tuple(ids), tuple(range(1, len(ids))))

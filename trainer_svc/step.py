@@ -192,6 +192,8 @@ class Pack:
         inputs = {
             "input_ids": torch.tensor([ids], device=device),
             "position_ids": torch.tensor([positions], device=device),
+            # Otherwise transformers would look for the sequences in the positions, and mask them itself.
+            "attention_mask": torch.ones((1, len(ids)), dtype=torch.bool, device=device),
             "segment_lengths": tuple(lengths),
         }
         return cls(

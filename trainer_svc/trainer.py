@@ -76,6 +76,7 @@ class Trainer:
     ) -> None:
         self.info = loaded.info
         self.tokenizer = loaded.tokenizer
+        self._check_tokens = loaded.check_tokens
         self._engine = engine
         self._store = store
         self._limits = limits
@@ -265,7 +266,10 @@ class Trainer:
         """Examples and anchors."""
         with self._tokenizing:
             length = self.info.context_length
-            return encode_spec(self.tokenizer, spec, length), encode_anchors(self.tokenizer, spec, length)
+            encoded = encode_spec(self.tokenizer, spec, length), encode_anchors(self.tokenizer, spec, length)
+        for sequence in (*encoded[0], *encoded[1]):
+            self._check_tokens("an example", [*sequence.ids, *(sequence.teacher.ids if sequence.teacher else ())])
+        return encoded
 
     def _load(self, ref: AdapterRef) -> LoraWeights:
         weights = load_adapter(self._store.fetch(ref.digest))

@@ -25,8 +25,8 @@ async def check_services(settings: Settings, identity: Identity | None, config: 
     held = {name: info for name, (_, info) in zip(MODEL_SERVICES, asked, strict=True) if info is not None}
     if len(held) > 1:
         lines += [*_one_model(held)]
-    if config and held:
-        lines.append(_context(held, config))
+    if held:
+        lines += [_context(held, config), *_facts(held)]
     if (info := held.get("generator")) and info.build.get("adapters") == "fixed":
         lines.append(
             Line(
@@ -58,13 +58,44 @@ def _one_model(held: Mapping[str, ModelInfo]) -> Iterable[Line]:
         same = len(set(digests.values())) == 1
         shown = ", ".join(f"{name} {digest[:12]}" for name, digest in digests.items())
         found = next(iter(digests.values()))[:12] if same else shown
-        yield Line(what, same, found, "" if same else "give all SEAL_*_MODEL the same model")
+        yield Line(what, same, found, "" if same else "give all SEAL_*_MODEL the same model, with the same files")
+    dates = {name: date for name, info in held.items() if (date := info.build.get("template_date"))}
+    if dates:
+        same = len(set(dates.values())) == 1
+        found = f"its template prints {next(iter(dates.values()))} as today's" if same else _by_service(dates)
+        yield Line("template date", same, found, "" if same else "give all SEAL_*_TEMPLATE_DATE the same date")
 
 
-def _context(held: Mapping[str, ModelInfo], config: RunConfig) -> Line:
-    reads = min(info.context_length for info in held.values())
+def _facts(held: Mapping[str, ModelInfo]) -> Iterable[Line]:
+    """What the services tell of their models and caches, and nobody needs to mend."""
+    for fact, what, told in (
+        ("unread_tokens", "tokens", "the tokenizer has more than the model reads ({}); texts with them are refused"),
+        ("cache", "cache", "at most {}"),
+    ):
+        said = {name: info.build[fact] for name, info in held.items() if fact in info.build}
+        if said:
+            yield Line(what, True, told.format(_by_service(said)))
+
+
+def _by_service(said: Mapping[str, str]) -> str:
+    """One value for all, or each service with its own."""
+    return (
+        next(iter(said.values()))
+        if len(set(said.values())) == 1
+        else "; ".join(f"{name} {value}" for name, value in said.items())
+    )
+
+
+def _context(held: Mapping[str, ModelInfo], config: RunConfig | None) -> Line:
+    shortest = min(held.values(), key=lambda info: info.context_length)
+    reads, limit = shortest.context_length, shortest.build.get("context")
+    found = f"{reads} tokens" + (f" ({limit})" if limit else "")
+    if window := shortest.build.get("window"):
+        found += f", window of {window}"
+    if config is None:
+        return Line("context length", True, found)
     writes = max(config.editor.sampling.max_tokens, config.evaluation.sampling.max_tokens)
-    found = f"{reads} tokens; the config samples up to {writes}"
+    found += f"; the config samples up to {writes}"
     return Line(
         "context length", writes < reads, found,
         "" if writes < reads else "lower max_tokens, or serve the model with a longer context (--max-model-len)",

@@ -30,6 +30,10 @@ class Backend(Protocol):
         """Loads the model. Raises InvalidModel."""
         ...
 
+    async def ended(self) -> None:
+        """Returns once the backend is closed; raises the error after which it can serve no more."""
+        ...
+
     async def close(self) -> None:
         """Finishes running rows, rejects waiting ones, frees the model."""
         ...

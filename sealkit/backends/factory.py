@@ -90,7 +90,9 @@ def _on_a_server(settings: BackendSettings, store: AdapterStore, service: str) -
         raise InvalidConfig(f"backend {settings.backend} needs {', '.join(missing)}; set these variables")
     try:
         options = endpoint_options(settings)
-        model = ServedModel(model=settings.model, served_as=settings.endpoint_model)
+        model = ServedModel(
+            model=settings.model, served_as=settings.endpoint_model, template_date=settings.template_date
+        )
         if settings.backend == "tgi":
             return TgiBackend(model, options, _tgi_options(settings), store)
         adapters = (

@@ -22,8 +22,22 @@ WEIGHTS_FILE = "adapter_model.safetensors"
 CONFIG_FILE = "adapter_config.json"
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 _PREFIX = "base_model.model."
-# PEFT features that change the meaning of the two matrices; an adapter with one would silently be applied wrongly.
-_UNSUPPORTED = ("use_dora", "rank_pattern", "alpha_pattern", "modules_to_save", "layer_replication", "fan_in_fan_out")
+_READ = {
+    "r", "lora_alpha", "lora_dropout", "use_rslora", "target_modules", "peft_type", "bias", "init_lora_weights",
+}  # fmt: skip
+_MEANINGLESS = {
+    # Where the adapter comes from.
+    "auto_mapping", "base_model_name_or_path", "inference_mode", "peft_version", "revision", "task_type",
+    # Which modules were chosen: those that it has are in the weights.
+    "exclude_modules", "layers_pattern", "layers_to_transform", "ensure_weight_tying",
+    # Parameters of initialisations, and of what is off.
+    "corda_config", "eva_config", "lora_ga_config", "loftq_config", "megatron_core", "qalora_group_size",
+    "runtime_config",
+}  # fmt: skip
+"""Keys of PEFT's config that do not change what the two matrices do. Every other one does, if it is set."""
+_PLAIN_STARTS = ("true", "false", "none", "gaussian", "orthogonal", "eva", "mica")
+"""Initialisations that leave the base model as it is. PiSSA, OLoRA, CorDA, LoftQ and LoRA-GA move a part of its weights
+into the adapter, and PEFT does so again when it loads one."""
 
 
 @dataclass(frozen=True)
@@ -58,9 +72,13 @@ def load_adapter(files: Mapping[str, bytes]) -> LoraWeights:
         raise AdapterCorrupt(f"the adapter's files cannot be read: {fault}") from fault
     if not isinstance(stored, dict):
         raise AdapterCorrupt(f"{CONFIG_FILE} is not a JSON object")
-    used = [name for name in _UNSUPPORTED if stored.get(name)] + [f"bias={b}" for b in _bias(stored)]
-    if used:
-        raise AdapterCorrupt(f"the adapter uses PEFT features that are not supported here: {', '.join(used)}")
+    if used := _beyond_lora(stored):
+        raise AdapterCorrupt(
+            f"the adapter is not plain LoRA or rsLoRA, the only ones that are read here: {', '.join(used)}. Merge it "
+            "into its base model with PEFT (merge_and_unload) and take that as the base model, or train it as plain "
+            "LoRA; one that starts from the base's own weights (PiSSA, OLoRA, CorDA) is saved as plain LoRA by PEFT's "
+            "save_pretrained(path_initial_model_for_weight_conversion=…)"
+        )
     tensors = _pair(flat)
     try:
         return LoraWeights(_config(stored, tensors), tensors)
@@ -69,14 +87,27 @@ def load_adapter(files: Mapping[str, bytes]) -> LoraWeights:
 
 
 def dump_adapter(weights: LoraWeights, base_name: str) -> dict[str, bytes]:
-    """The adapter's files in PEFT's format, by name; `peft.PeftModel.from_pretrained` and vLLM load them unchanged.
-    Equal weights give equal bytes."""
-    flat = {}
-    for path, (a, b) in sorted(weights.tensors.items()):
-        flat[f"{_PREFIX}{path}.lora_A.weight"] = a.detach().cpu().contiguous()
-        flat[f"{_PREFIX}{path}.lora_B.weight"] = b.detach().cpu().contiguous()
-    alpha = weights.config.alpha
-    config = {
+    """The adapter's files in PEFT's format, by name; `peft.PeftModel.from_pretrained` and vLLM load them unchanged (for
+    targets that `peft_reading.unread_targets` does not name). Equal weights give equal bytes."""
+    flat = {name: tensor.detach().cpu().contiguous() for name, tensor in stored_tensors(weights).items()}
+    return {
+        CONFIG_FILE: (json.dumps(stored_config(weights.config, base_name), indent=2, sort_keys=True) + "\n").encode(),
+        WEIGHTS_FILE: safetensors.torch.save(flat, metadata={"format": "pt"}),
+    }
+
+
+def stored_tensors(weights: LoraWeights) -> dict[str, Tensor]:
+    """The matrices by their names in PEFT's files."""
+    names = ((path, *pair) for path, pair in sorted(weights.tensors.items()))
+    return {
+        f"{_PREFIX}{path}.lora_{half}.weight": tensor for path, a, b in names for half, tensor in (("A", a), ("B", b))
+    }
+
+
+def stored_config(config: LoraConfig, base_name: str) -> dict[str, Any]:
+    """The fields of PEFT's config."""
+    alpha = config.alpha
+    return {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
         "base_model_name_or_path": base_name,
@@ -85,16 +116,12 @@ def dump_adapter(weights: LoraWeights, base_name: str) -> dict[str, bytes]:
         "inference_mode": True,
         "init_lora_weights": True,
         "lora_alpha": int(alpha) if alpha == int(alpha) else alpha,
-        "lora_dropout": weights.config.dropout,
+        "lora_dropout": config.dropout,
         "modules_to_save": None,
-        "r": weights.config.rank,
-        "target_modules": sorted(weights.config.target_modules),
+        "r": config.rank,
+        "target_modules": sorted(config.target_modules),
         "use_dora": False,
         "use_rslora": False,
-    }
-    return {
-        CONFIG_FILE: (json.dumps(config, indent=2, sort_keys=True) + "\n").encode(),
-        WEIGHTS_FILE: safetensors.torch.save(flat, metadata={"format": "pt"}),
     }
 
 
@@ -163,8 +190,25 @@ def check_fit(weights: LoraWeights, model: nn.Module) -> None:
 
 
 def _linears(model: nn.Module) -> list[tuple[str, nn.Linear]]:
-    head: object = PreTrainedModel.get_output_embeddings(model) if isinstance(model, PreTrainedModel) else None  # type: ignore[no-untyped-call]
-    return [(path, m) for path, m in model.named_modules() if isinstance(m, nn.Linear) and m is not head]
+    """Without the output head."""
+    head: object = model.get_output_embeddings() if isinstance(model, PreTrainedModel) else None  # type: ignore[no-untyped-call]
+    return [
+        (path, module)
+        for path, module in model.named_modules()
+        if isinstance(module, nn.Linear) and module is not head and _is_product(module)
+    ]
+
+
+def _is_product(linear: nn.Linear) -> bool:
+    """Whether the layer gives one output for its input. A model's own subclass of nn.Linear may be a router, which
+    gives scores and choices."""
+    if not type(linear).__module__.startswith("transformers."):
+        return True
+    try:
+        output = linear(linear.weight.new_zeros(1, linear.in_features))
+    except (RuntimeError, TypeError, ValueError):
+        return False
+    return isinstance(output, Tensor) and output.shape == (1, linear.out_features)
 
 
 def _pair(flat: Mapping[str, Tensor]) -> dict[str, tuple[Tensor, Tensor]]:
@@ -199,5 +243,13 @@ def _config(stored: Mapping[str, Any], tensors: Mapping[str, tuple[Tensor, Tenso
     )
 
 
-def _bias(stored: Mapping[str, Any]) -> list[str]:
-    return [stored["bias"]] if stored.get("bias", "none") != "none" else []
+def _beyond_lora(stored: Mapping[str, Any]) -> list[str]:
+    """What the config sets that plain LoRA does not have."""
+    found = [name for name in sorted(stored.keys() - _READ - _MEANINGLESS) if stored[name]]
+    plain = {"peft_type": ("lora", "none"), "bias": ("none",), "init_lora_weights": _PLAIN_STARTS}
+    defaults = {"peft_type": "lora", "bias": "none", "init_lora_weights": True}
+    for name, allowed in plain.items():
+        value = stored.get(name, defaults[name])
+        if str(value).lower() not in allowed:
+            found.append(f"{name}={value}")
+    return found

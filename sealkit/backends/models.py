@@ -1,37 +1,42 @@
-"""Base models: found, checked, loaded, digested; and prompts rendered to tokens. One place for trainer and decoder."""
+"""Base models: loaded, compared with their files and tokenizers, described, exported; for trainer and decoder alike.
+
+checkpoint  which files are a model, and its digest
+template    prompts rendered to tokens, and what ends a turn
+context     how long a sequence may be
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import re
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from datetime import date
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-from jinja2 import TemplateError
 from pydantic import BaseModel, Field
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
     GgufConfig,
+    PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
 from transformers.utils.logging import disable_progress_bar
 
 from sealkit.backends.build import build_facts
+from sealkit.backends.checkpoint import check_filled, check_types, locate, weights_digest
 from sealkit.backends.loading import Loading
-from sealkit.backends.reasoning import answer_prompt, checked_kwargs, markers_of
-from sealkit.errors import InvalidConfig, InvalidInput, InvalidModel
-from sealkit.types import ModelInfo, Prompt, PromptFormat
+from sealkit.backends.positions import context_facts, context_length
+from sealkit.backends.template import DEFAULT_DATE, PROBE, end_tokens, pin_date, render_prompt
+from sealkit.errors import GpuMemory, InvalidConfig, InvalidInput, InvalidModel, SealError
+from sealkit.types import ModelInfo, PromptFormat
 
 DTYPES = {
     "float32": torch.float32,
@@ -39,13 +44,10 @@ DTYPES = {
     "float16": torch.float16,
     "float64": torch.float64,
 }
-_HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
-_PART = re.compile(r"[\w.-]+\.safetensors")
-_ANSWER = "Answer: 42"
-_HUB_FILES = ["*.safetensors", "*.json", "*.jinja", "*.txt", "tokenizer.model"]
 _LOAD_FAULTS = Exception
 """What transformers, tokenizers and safetensors raise on a folder or file that is not a complete model: they name no
 classes, and tokenizers raises Exception itself."""
+_MOST_REASON = 300
 
 
 class ModelSettings(BaseModel):
@@ -57,16 +59,37 @@ class ModelSettings(BaseModel):
         "auto", description="Element type in memory; `auto` is bfloat16 where it is faster, else float32."
     )
     threads: int = Field(0, ge=0, description="CPU threads of torch; 0 keeps torch's default.")
+    template_date: date = Field(
+        DEFAULT_DATE,
+        description="The date that a chat template prints as today's, if it prints one.",
+    )
 
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A base model in memory: in eval mode, no parameter requires a gradient."""
+    """A base model in memory: in eval mode, no parameter requires a gradient. `end_ids`: the tokens that end a
+    completion."""
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     info: ModelInfo
     path: Path
+    end_ids: frozenset[int]
+
+    @property
+    def embedded(self) -> int:
+        """Number of tokens that the model has an embedding for."""
+        embedding: Any = self.model.get_input_embeddings()
+        return int(embedding.weight.shape[0])
+
+    def check_tokens(self, what: str, tokens: Iterable[int]) -> None:
+        """Raises InvalidInput if the tokenizer made a token that the model's embedding lacks."""
+        if (worst := max(tokens, default=0)) >= (rows := self.embedded):
+            raise InvalidInput(
+                f"{what} contains {self.tokenizer.convert_ids_to_tokens(worst)!r} (token {worst}), which the model "
+                f"cannot read: it embeds {rows} tokens; take it out of the text",
+                metadata={"token": str(worst), "embedded": str(rows)},
+            )
 
     def with_build(self, **facts: str) -> LoadedModel:
         """The same, with more facts in its `info.build`."""
@@ -78,7 +101,8 @@ def load_model(settings: ModelSettings, loading: Loading | None = None) -> Loade
     0.
 
     Only safetensors and GGUF weights are read, and no code from the model's folder runs. Raises InvalidModel with the
-    missing file and its place; InvalidConfig if `loading` is not possible here.
+    missing file and its place, or with what the files, the model and its tokenizer disagree about; InvalidConfig if
+    `loading` is not possible here; GpuMemory if the device has too little memory.
     """
     loading = loading or Loading()
     if settings.threads:
@@ -90,39 +114,35 @@ def load_model(settings: ModelSettings, loading: Loading | None = None) -> Loade
     model, tokenizer = _read(path, dtype, options)
     torch.nn.Module.eval(model.requires_grad_(False))
     if not options:
-        torch.nn.Module.to(model, device)
-    tokenizer_digest = _tokenizer_digest(tokenizer)
-    info = ModelInfo(
-        name=path.name if Path(settings.model).exists() else settings.model,
-        digest=_weights_digest(path, tokenizer_digest),
-        tokenizer_digest=tokenizer_digest,
-        context_length=int(getattr(model.config, "max_position_embeddings", 0) or 2048),
-        dtype=loading.dtype_name(dtype),
-        device=str(device),
-        build=build_facts(device),
-    )
-    return LoadedModel(model, tokenizer, info, path)
+        _move(model, device)
+    described, end_ids = _describe(settings.model, path, model.config, tokenizer, settings.template_date)
+    build = described.build | build_facts(device)
+    info = described.changed(dtype=loading.dtype_name(dtype), device=str(device), build=build)
+    loaded = LoadedModel(model, tokenizer, info, path, end_ids)
+    return loaded.with_build(**_compare_vocabularies(path, tokenizer, loaded.embedded))
 
 
-def describe_model(model: str, *, dtype: str) -> tuple[PreTrainedTokenizerBase, ModelInfo]:
-    """Tokenizer and description of a model that a server has loaded, from the local copy `model`. The digests are those
-    of `load_model`; no weights are loaded. Raises InvalidModel."""
+class Described(NamedTuple):
+    """A model without its weights."""
+
+    tokenizer: PreTrainedTokenizerBase
+    info: ModelInfo
+    end_ids: frozenset[int]
+
+
+def describe_model(model: str, *, dtype: str, template_date: date = DEFAULT_DATE) -> Described:
+    """A model that a server has loaded, from the local copy `model`. The digests are those of `load_model`; no weights
+    are loaded. Raises InvalidModel."""
     path = locate(model)
     folder, options = (path.parent, {"gguf_file": path.name}) if path.is_file() else (path, {})
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True, **options)
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True, **options)
     except _LOAD_FAULTS as fault:
-        raise InvalidModel(f"{path} has no readable tokenizer and config: {fault}") from fault
-    tokenizer_digest = _tokenizer_digest(tokenizer)
-    return tokenizer, ModelInfo(
-        name=path.name if Path(model).exists() else model,
-        digest=_weights_digest(path, tokenizer_digest),
-        tokenizer_digest=tokenizer_digest,
-        context_length=int(getattr(config, "max_position_embeddings", 0) or 2048),
-        dtype=dtype,
-        device="served",
-    )
+        raise InvalidModel(f"{path} has no readable tokenizer and config: {_reason(fault)}") from fault
+    info, end_ids = _describe(model, path, config, tokenizer, template_date)
+    build = info.build | _compare_vocabularies(path, tokenizer, int(config.get_text_config().vocab_size))
+    return Described(tokenizer, info.changed(dtype=dtype, build=build), end_ids)
 
 
 def export_model(source: str, folder: Path, dtype: str = "bfloat16") -> Path:
@@ -151,86 +171,41 @@ def export_model(source: str, folder: Path, dtype: str = "bfloat16") -> Path:
     return folder
 
 
-def render_prompt(tokenizer: PreTrainedTokenizerBase, prompt: Prompt, *, answering: bool = False) -> list[int]:
-    """Token ids of `prompt`, up to where the completion begins; the same in training and in sampling. `answering` and
-    errors: as in `rendered_text`."""
-    text, special = rendered_text(tokenizer, prompt, answering=answering)
-    return list(tokenizer(text, add_special_tokens=special).input_ids)
+def _describe(
+    model: str, path: Path, config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase, today: date
+) -> tuple[ModelInfo, frozenset[int]]:
+    """What is known of a model without its weights, and the tokens that end a completion. Pins the template's date."""
+    facts = {"template_date": today.isoformat()} if pin_date(tokenizer, today) else {}
+    tokenizer_digest = _tokenizer_digest(path, tokenizer)
+    end_ids = end_tokens(path, config, tokenizer)
+    info = ModelInfo(
+        name=path.name if Path(model).exists() else model,
+        digest=weights_digest(path, tokenizer_digest, end_ids - {tokenizer.eos_token_id}),
+        tokenizer_digest=tokenizer_digest,
+        context_length=context_length(config),
+        dtype="",
+        device="served",
+        build=facts | context_facts(config),
+    )
+    return info, end_ids
 
 
-def rendered_text(tokenizer: PreTrainedTokenizerBase, prompt: Prompt, *, answering: bool = False) -> tuple[str, bool]:
-    """`prompt` as text, and whether the tokenizer must add its special tokens to it.
-
-    CHAT: the tokenizer's chat template with its generation prompt, each shot as two turns; PLAIN: system text, shots
-    (request, then answer) and user text, separated by blank lines, with the tokenizer's special tokens in front. AUTO
-    is CHAT if there is a template. With `answering`, a thinking model's chat prompt ends behind an empty reasoning: for
-    texts that are trained on or constrained by a grammar. Raises InvalidInput if the template is missing, rejects the
-    messages, or does not have one of the prompt's arguments.
-    """
-    if prompt.format is PromptFormat.CHAT and not tokenizer.chat_template:
-        raise InvalidInput("the prompt needs a chat template, but this model's tokenizer has none; use format plain")
-    if prompt.format is PromptFormat.PLAIN or not tokenizer.chat_template:
-        shots = [f"{shot.user}{shot.assistant}" for shot in prompt.shots]
-        text = "\n\n".join([*([prompt.system] if prompt.system else []), *shots, prompt.user])
-        return text, True
-    messages = [{"role": "system", "content": prompt.system}] if prompt.system else []
-    for shot in prompt.shots:
-        messages += [{"role": "user", "content": shot.user}, {"role": "assistant", "content": shot.assistant}]
-    messages.append({"role": "user", "content": prompt.user})
-    kwargs = checked_kwargs(tokenizer, prompt.chat_template_kwargs)
-    try:
-        text = str(tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False, **kwargs))
-        if answering and markers_of(tokenizer):
-            turn = [*messages, {"role": "assistant", "content": _ANSWER}]
-            answered = str(tokenizer.apply_chat_template(turn, tokenize=False, **kwargs)).rpartition(_ANSWER)[0]
-            text = answer_prompt(tokenizer, text, answered)
-    except (TemplateError, TypeError, ValueError) as fault:
-        raise InvalidInput(f"the model's chat template rejects the prompt: {fault}") from fault
-    return text, False
-
-
-def locate(model: str) -> Path:
-    """The folder or .gguf file of `model`; a hub id is taken from the local cache or downloaded.
-
-    Raises InvalidModel.
-    """
-    path = Path(model).expanduser()
-    if path.is_file():
-        if path.suffix != ".gguf":
-            raise InvalidModel(
-                f"{model} is a file but not *.gguf; give a Hugging Face folder, a hub id or a .gguf file"
-            )
-        return path
-    if path.is_dir():
-        if not (path / "config.json").is_file():
-            raise InvalidModel(f"{model} is not a model folder: it has no config.json")
-        if not any(path.glob("*.safetensors")):
-            raise InvalidModel(f"{model} has no *.safetensors weights; convert the model to safetensors first")
-        _check_parts(path)
-        return path
-    if path.is_absolute() or model.startswith((".", "~")) or not _HUB_ID.fullmatch(model):
-        raise InvalidModel(f"there is no model at {model!r}; give a Hugging Face folder, a hub id or a .gguf file")
-    try:
-        return Path(snapshot_download(model, allow_patterns=_HUB_FILES))
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as fault:
-        reason = str(fault).splitlines()[0]
-        raise InvalidModel(f"no folder named {model!r} here, and the hub does not provide it: {reason}") from fault
-
-
-def _check_parts(folder: Path) -> None:
-    """Raises InvalidModel if the index names anything but safetensors in the same folder."""
-    index = folder / "model.safetensors.index.json"
-    if not index.is_file():
-        return
-    try:
-        parts = set(map(str, json.loads(index.read_text("utf-8"))["weight_map"].values()))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as fault:
-        raise InvalidModel(f"{index} is not an index of safetensors files") from fault
-    if strange := sorted(part for part in parts if not _PART.fullmatch(part)):
+def _compare_vocabularies(path: Path, tokenizer: PreTrainedTokenizerBase, embedded: int) -> dict[str, str]:
+    """A build fact if the tokenizer has tokens that the model does not embed. Raises InvalidModel if every prompt or
+    text needs one of them."""
+    beyond = {token: text for text, token in tokenizer.get_vocab().items() if token >= embedded}
+    if not beyond:
+        return {}
+    forms = [PromptFormat.PLAIN, *([PromptFormat.CHAT] if tokenizer.chat_template else [])]
+    needed = {token for form in forms for token in render_prompt(tokenizer, PROBE.changed(format=form))}
+    needed.add(int(tokenizer.eos_token_id))
+    if lacking := sorted(needed.intersection(beyond)):
         raise InvalidModel(
-            f"{index} names {strange[0][:200]!r}; only *.safetensors of the same folder are read, because a pickle can "
-            "run code when it is read: convert the model to safetensors"
+            f"the tokenizer of {path} has {beyond[lacking[0]]!r} as token {lacking[0]}, but the model embeds only "
+            f"{embedded} tokens; resize its embedding (resize_token_embeddings) and save both, or take the tokenizer "
+            "that the model was trained with"
         )
+    return {"unread_tokens": f"{len(beyond)}, from {beyond[min(beyond)]!r} on"}
 
 
 def _read(
@@ -243,15 +218,12 @@ def _read(
     disable_progress_bar()  # type: ignore[no-untyped-call]  # a service's log is not a terminal
     try:
         model, tokenizer = _read_gguf(path, dtype) if path.is_file() else _read_folder(path, dtype, loading)
+    except SealError:
+        raise
+    except torch.OutOfMemoryError as fault:
+        raise _too_big(path, fault) from fault
     except _LOAD_FAULTS as fault:
-        reason = (str(fault).strip().splitlines() or [""])[0]
-        if not isinstance(fault, OSError | ValueError | RuntimeError):
-            reason = f"{type(fault).__name__}: {reason}"  # a KeyError, say, is only a word
-        raise InvalidModel(
-            f"{path} has no causal language model that can be loaded: {reason or type(fault).__name__}"
-        ) from fault
-    if tokenizer.eos_token_id is None:
-        raise InvalidModel(f"the tokenizer of {path} has no end-of-sequence token; set eos_token in its config")
+        raise InvalidModel(f"{path} has no causal language model that can be loaded: {_reason(fault)}") from fault
     return model, tokenizer
 
 
@@ -260,7 +232,18 @@ def _read_folder(
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     options: dict[str, Any] = {"trust_remote_code": False, "local_files_only": True}
     tokenizer = AutoTokenizer.from_pretrained(path, **options)
-    model = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, use_safetensors=True, **options, **loading)
+    loaded: Any = AutoModelForCausalLM.from_pretrained(
+        path,
+        dtype=dtype,
+        use_safetensors=True,
+        output_loading_info=True,
+        ignore_mismatched_sizes=True,  # they are named by check_filled
+        **options,
+        **loading,
+    )
+    model, found = loaded
+    check_filled(path, found)
+    check_types(path, quantised=getattr(model, "hf_quantizer", None) is not None)
     return model, tokenizer
 
 
@@ -268,14 +251,35 @@ def _read_gguf(path: Path, dtype: torch.dtype) -> tuple[PreTrainedModel, PreTrai
     options: dict[str, Any] = {"gguf_file": path.name, "local_files_only": True}
     tokenizer = AutoTokenizer.from_pretrained(path.parent, **options)
     dense = GgufConfig(gguf_file=path.name, dequantize=True)
-    packed = AutoModelForCausalLM.from_pretrained(path.parent, dtype=dtype, quantization_config=dense, **options)
+    loaded: Any = AutoModelForCausalLM.from_pretrained(
+        path.parent, dtype=dtype, quantization_config=dense, output_loading_info=True, **options
+    )
+    packed, found = loaded
+    check_filled(path, found)
     config = {key: value for key, value in packed.config.to_dict().items() if key != "quantization_config"}
     # transformers does not save a model that was loaded from GGUF, so the weights move to a plain one of the same
     # class.
-    model = type(packed)(type(packed.config)(**config))
+    model: PreTrainedModel = type(packed)(type(packed.config)(**config))
     torch.nn.Module.to(model, dtype)
     model.load_state_dict(packed.state_dict())
     return model, tokenizer
+
+
+def _move(model: PreTrainedModel, device: torch.device) -> None:
+    try:
+        torch.nn.Module.to(model, device)
+    except torch.OutOfMemoryError as fault:
+        raise _too_big(str(model.name_or_path), fault) from fault
+
+
+def _too_big(model: Path | str, fault: torch.OutOfMemoryError) -> GpuMemory:
+    return GpuMemory(f"{model} does not fit in the device's memory ({_reason(fault)}); take a smaller dtype or model")
+
+
+def _reason(fault: BaseException) -> str:
+    """An exception of a library in one line; with its name, if its message alone says little (`'nope'`)."""
+    said = " ".join(str(fault).split())[:_MOST_REASON]
+    return said if isinstance(fault, OSError | ValueError) and said else f"{type(fault).__name__}: {said}".rstrip(": ")
 
 
 def _device(name: str) -> torch.device:
@@ -303,17 +307,11 @@ def good_at_bfloat16(device: torch.device) -> bool:
     return device.type == "cpu" and bool(torch.cpu.get_capabilities().get("amx_bf16"))
 
 
-def _tokenizer_digest(tokenizer: PreTrainedTokenizerBase) -> str:
+def _tokenizer_digest(path: Path, tokenizer: PreTrainedTokenizerBase) -> str:
     backend = getattr(tokenizer, "backend_tokenizer", None)
     rules = backend.to_str() if backend is not None else json.dumps(tokenizer.get_vocab(), sort_keys=True)
     parts = [rules, tokenizer.chat_template, str(tokenizer.eos_token_id), str(tokenizer.bos_token_id)]
+    if backend is None:  # its vocabulary does not say how it splits
+        files = (path / name for name in sorted(tokenizer.vocab_files_names.values()))
+        parts += [hashlib.sha256(file.read_bytes()).hexdigest() for file in files if file.is_file()]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
-
-
-def _weights_digest(path: Path, tokenizer_digest: str) -> str:
-    files = [path] if path.is_file() else [path / "config.json", *sorted(path.glob("*.safetensors"))]
-    total = hashlib.sha256(tokenizer_digest.encode())
-    for file in files:
-        with file.open("rb") as stream:
-            total.update(hashlib.file_digest(stream, "sha256").digest())
-    return total.hexdigest()

@@ -12,15 +12,18 @@ import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from datetime import date
 from functools import partial
 from typing import Any
 
 from pydantic import BaseModel, Field
 
 from sealkit.backends.base import Generation
-from sealkit.backends.models import describe_model, render_prompt
+from sealkit.backends.models import Described, describe_model
+from sealkit.backends.positions import LIMIT
 from sealkit.backends.reasoning import ReasoningReader
 from sealkit.backends.remote import SEEDS, AdapterHost, Served, SharedTime, options
+from sealkit.backends.template import DEFAULT_DATE, render_prompt
 from sealkit.endpoint import Endpoint, EndpointOptions, token_count
 from sealkit.errors import (
     EndpointRefused,
@@ -49,6 +52,11 @@ class ServedModel(BaseModel):
     model: str
     served_as: str = Field(min_length=1, description="Name under which the server serves it.")
     dtype: str = Field("served", description="The server's dtype, for information.")
+    template_date: date = DEFAULT_DATE
+
+    def describe(self) -> Described:
+        """The local copy without its weights. Raises InvalidModel."""
+        return describe_model(self.model, dtype=self.dtype, template_date=self.template_date)
 
 
 class OpenAIBackend:
@@ -66,6 +74,7 @@ class OpenAIBackend:
         self._adapters = adapters
         self._served: Served | None = None
         self._context_length = 0
+        self._closed = asyncio.Event()
         self._reader: ReasoningReader | None = None
         self._shown_markers: dict[str, bool] = {}
         """Makes the server leave markers of reasoning in the text that are special tokens."""
@@ -78,18 +87,24 @@ class OpenAIBackend:
 
         Raises InvalidModel if it does not, and what an Endpoint raises.
         """
-        tokenizer, info = await asyncio.to_thread(describe_model, self._model.model, dtype=self._model.dtype)
-        served = Served(self._endpoint, self._model.served_as, tokenizer, info)
+        tokenizer, info, end_ids = await asyncio.to_thread(self._model.describe)
+        served = Served(self._endpoint, self._model.served_as, tokenizer, info, end_ids)
         self._context_length = min(info.context_length, await self._longest(served.name, info.context_length))
         await self._check_tokens(served)
         await self._adapters.start(served)
         self._reader = ReasoningReader(tokenizer)
         self._shown_markers = {"skip_special_tokens": False} if self._reader.hidden else {}
-        build = info.build | self._reader.facts | NO_DIVERGENCE | (FIXED_ADAPTERS if self._adapters.fixed else {})
+        limit = {LIMIT: "the server's max_model_len"} if self._context_length < info.context_length else {}
+        facts = limit | self._reader.facts | NO_DIVERGENCE | (FIXED_ADAPTERS if self._adapters.fixed else {})
+        build = info.build | facts
         info = info.model_copy(update={"context_length": self._context_length, "build": build})
         self._served = replace(served, info=info)
 
+    async def ended(self) -> None:
+        await self._closed.wait()
+
     async def close(self) -> None:
+        self._closed.set()
         if self._served is not None:
             await self._adapters.close()
         self._served = None
@@ -110,14 +125,15 @@ class OpenAIBackend:
         room = self._context_length - len(tokens)
         if room < 1:
             raise PromptTooLong(
-                f"the prompt has {len(tokens)} tokens, but the server's context has {self._context_length}, with at "
-                "least one for the completion; shorten the prompt",
+                f"the prompt has {len(tokens)} tokens, but the server's context has {self._context_length} "
+                f"({held.info.build[LIMIT]}), with at least one for the completion; shorten the prompt",
                 metadata={"prompt_tokens": str(len(tokens)), "context_length": str(self._context_length)},
             )
         refs = [ref for ref in (policy.adapter if policy else None, adapter) if ref is not None]
         async with self._adapters.hold(refs) as name:
             with self._time.request() as seconds:
-                asked = completion_request(name, tokens, sampling, room) | self._shown_markers
+                asked = completion_request(name, tokens, sampling, room)
+                asked |= {**self._adapters.extra, **self._shown_markers}
                 reply = await self._complete(name, asked)
         text, finish, sampled = read_completion(reply, self._endpoint.url)
         said = await loop.run_in_executor(self._rendering, self._split, text, tokens)

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ValidationError
 from torch import Tensor, log_softmax
 from transformers import PreTrainedTokenizerBase
 
+from sealkit.backends.template import text_tokens
 from sealkit.errors import AdapterCorrupt, AdapterMismatch
 
 PROBE_TEXT = "The name of the river that runs through the town is"
@@ -24,7 +25,7 @@ _TOLERANCE = {"float64": 5e-4, "float32": 5e-4, "bfloat16": 0.04, "float16": 0.0
 
 def probe_tokens(tokenizer: PreTrainedTokenizerBase) -> list[int]:
     """The tokens of the fixed text."""
-    return list(tokenizer(PROBE_TEXT).input_ids)
+    return text_tokens(tokenizer, PROBE_TEXT)
 
 
 def probe_of(logits: Tensor) -> tuple[float, ...]:

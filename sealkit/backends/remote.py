@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -33,12 +33,13 @@ def options(sampling: Sampling) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """A model on a server: its endpoint, its name there, and its tokenizer."""
+    """A model on a server: its endpoint, its name there, its tokenizer, and the tokens that end a completion."""
 
     endpoint: Endpoint
     name: str
     tokenizer: PreTrainedTokenizerBase
     info: ModelInfo
+    end_ids: frozenset[int]
 
 
 class AdapterHost(Protocol):
@@ -46,6 +47,8 @@ class AdapterHost(Protocol):
 
     fixed: bool
     """True if the server cannot load adapters."""
+    extra: Mapping[str, Any]
+    """What every request to this kind of server has besides; valid after `start`."""
 
     async def start(self, served: Served) -> None:
         """Before the first `hold`. Raises what an Endpoint raises."""
@@ -68,6 +71,7 @@ class NoAdapters:
     """A server that serves the base model only."""
 
     fixed = True
+    extra: Mapping[str, Any] = {}
 
     def __init__(self, why: str) -> None:
         """`why`: how to fix it, for the error message."""

@@ -21,11 +21,12 @@ from pydantic import BaseModel, Field
 from transformers import PreTrainedTokenizerBase
 
 from sealkit.backends.base import Generation
-from sealkit.backends.models import describe_model, render_prompt, rendered_text
 from sealkit.backends.openai import AGREEMENT, FIXED_ADAPTERS, NO_DIVERGENCE, ServedModel
+from sealkit.backends.positions import LIMIT
 from sealkit.backends.probe import PROBE_TEXT, Provenance, probe_gap
 from sealkit.backends.reasoning import ReasoningReader
 from sealkit.backends.remote import SharedTime
+from sealkit.backends.template import render_prompt, rendered_text
 from sealkit.backends.tgi_client import TgiClient
 from sealkit.endpoint import EndpointOptions
 from sealkit.errors import AdapterMismatch, InvalidInput, InvalidModel, PromptTooLong, Unavailable, Unsupported
@@ -65,6 +66,7 @@ class TgiBackend:
         self._client = TgiClient(options)
         self._time = SharedTime()
         self._held: tuple[PreTrainedTokenizerBase, ModelInfo] | None = None
+        self._closed = asyncio.Event()
         self._most_prompt = self._most_tokens = self._most_stops = 0
         self._rendering = ThreadPoolExecutor(1, thread_name_prefix="render")
 
@@ -73,7 +75,7 @@ class TgiBackend:
 
         Raises InvalidModel, AdapterMismatch, AdapterNotFound, and Unavailable after `wait_seconds`.
         """
-        tokenizer, info = await asyncio.to_thread(describe_model, self._model.model, dtype=self._model.dtype)
+        tokenizer, info, _ = await asyncio.to_thread(self._model.describe)
         await self._client.wait(self._tgi.wait_seconds)
         said = await self._client.info()
         if said.get("model_id") != self._model.served_as:
@@ -86,13 +88,17 @@ class TgiBackend:
             await self._prove(digest, adapter_id, info)
         if self._tgi.merged:
             await self._prove(self._tgi.merged, None, info)
-        facts = (
-            ReasoningReader(tokenizer).facts | FIXED_ADAPTERS | NO_DIVERGENCE | {"tgi": str(said.get("version", ""))}
-        )
+        limit = {LIMIT: "TGI's max_total_tokens"} if self._most_tokens < info.context_length else {}
+        version = {"tgi": str(said.get("version", ""))}
+        facts = limit | ReasoningReader(tokenizer).facts | FIXED_ADAPTERS | NO_DIVERGENCE | version
         update = {"context_length": self._most_tokens, "build": info.build | facts}
         self._held = tokenizer, info.model_copy(update=update)
 
+    async def ended(self) -> None:
+        await self._closed.wait()
+
     async def close(self) -> None:
+        self._closed.set()
         self._held = None
         await self._client.close()
         self._rendering.shutdown(wait=False, cancel_futures=True)

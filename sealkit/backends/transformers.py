@@ -22,8 +22,10 @@ from sealkit.backends.decoding.loop import DecodeLoop
 from sealkit.backends.decoding.lora import Adapter
 from sealkit.backends.decoding.row import Row
 from sealkit.backends.decoding.stable import StableEngine
-from sealkit.backends.models import LoadedModel, ModelSettings, load_model, render_prompt
+from sealkit.backends.models import LoadedModel, ModelSettings, load_model
+from sealkit.backends.positions import LIMIT
 from sealkit.backends.reasoning import ReasoningReader
+from sealkit.backends.template import render_prompt, text_tokens
 from sealkit.errors import InvalidInput, PromptTooLong, Unavailable
 from sealkit.observability.gpu import watch_gpus
 from sealkit.observability.metrics import DECODE_BATCH_VARIANT_RATE
@@ -79,6 +81,9 @@ class TransformersBackend:
         DECODE_BATCH_VARIANT_RATE.set(self.batch_variant_rate)
         watch_gpus()
 
+    async def ended(self) -> None:
+        await asyncio.shield(asyncio.wrap_future(self._loop.ended))
+
     async def close(self) -> None:
         await asyncio.to_thread(self._loop.close)
         self._rendering.shutdown(wait=False, cancel_futures=True)
@@ -93,14 +98,10 @@ class TransformersBackend:
     ) -> Generation:
         began = time.perf_counter()
         tokens = await self._render(prompt, answering=bool(sampling.json_schema))
-        context = context_length(self._held)
-        room = context - len(tokens)
+        self._held.check_tokens("the prompt", tokens)
+        room = self.info.context_length - len(tokens)
         if room < 1:
-            raise PromptTooLong(
-                f"the prompt has {len(tokens)} tokens, but the model's context has {context}, with at least one for "
-                "the completion; shorten the prompt",
-                metadata={"prompt_tokens": str(len(tokens)), "context_length": str(context)},
-            )
+            raise self._too_long("the prompt", tokens, "with at least one for the completion; shorten the prompt")
         on_top = await self._adapters_of(policy, adapter)
         grammar = await self._grammar(sampling.json_schema) if sampling.json_schema else None
         row = Row(tokens, sampling, on_top, limit=min(sampling.max_tokens, room), grammar=grammar)
@@ -127,18 +128,15 @@ class TransformersBackend:
         adapter: AdapterRef | None = None,
     ) -> list[float]:
         read = [await self._render(text) for text in texts]
-        context = context_length(self._held)
         for place, tokens in enumerate(read):
             if not tokens:
                 raise InvalidInput(f"text {place} has no tokens; remove it")
-            if len(tokens) > context:
-                raise PromptTooLong(
-                    f"text {place} has {len(tokens)} tokens, but the model's context has {context}; shorten it",
-                    metadata={"prompt_tokens": str(len(tokens)), "context_length": str(context)},
-                )
+            self._held.check_tokens(f"text {place}", tokens)
+            if len(tokens) > self.info.context_length:
+                raise self._too_long(f"text {place}", tokens, "shorten it")
         on_top = await self._adapters_of(policy, adapter)
         found: dict[int, float] = {}
-        for part in parts_of(read, self._held.model.config.vocab_size):
+        for part in parts_of(read, self._held.model.config.get_text_config().vocab_size):
             some = [read[place] for place in part]
             # One errand per part, so that decoding rows wait for one part at most, and a cancelled call stops early.
             said = await asyncio.wrap_future(self._loop.do(partial(divergences, texts=some, adapters=on_top)))
@@ -148,7 +146,7 @@ class TransformersBackend:
     async def _render(self, text: Prompt | str, *, answering: bool = False) -> list[int]:
         tokenizer = self._held.tokenizer
         if isinstance(text, str):
-            return await self._aside(lambda: list(tokenizer(text).input_ids))
+            return await self._aside(partial(text_tokens, tokenizer, text))
         return await self._aside(partial(render_prompt, tokenizer, text, answering=answering))
 
     async def _grammar(self, schema: str) -> Grammar:
@@ -166,6 +164,14 @@ class TransformersBackend:
             raise InvalidInput(f"adapter {refs[0].digest} is the policy's own adapter; name it once")
         return tuple([await self._adapters.get(ref) for ref in refs])
 
+    def _too_long(self, what: str, tokens: list[int], remedy: str) -> PromptTooLong:
+        context = self.info.context_length
+        return PromptTooLong(
+            f"{what} has {len(tokens)} tokens, but the model's context has {context} ({self.info.build[LIMIT]}); "
+            f"{remedy}",
+            metadata={"prompt_tokens": str(len(tokens)), "context_length": str(context)},
+        )
+
     @property
     def _held(self) -> LoadedModel:
         if self._loaded is None:
@@ -180,10 +186,14 @@ class TransformersBackend:
             settings = ModelSettings.model_validate(settings.model_dump() | {"dtype": "float32"})
         self._loaded = load_model(settings)
         on = self._deterministic == "on" or (self._deterministic == "auto" and self._in_half_precision)
+        engine = (StableEngine if on else Engine)(self._loaded, max_rows=self._max_rows, max_rank=limits.RANK)
+        most = engine.cache_bytes(self._loaded.info.context_length) / (1 << 30)
         self._loaded = self._loaded.with_build(
-            deterministic="yes" if on else "no", **ReasoningReader(self._loaded.tokenizer).facts
+            deterministic="yes" if on else "no",
+            cache=f"{most:.2f} GiB for {self._max_rows} full texts",
+            **ReasoningReader(self._loaded.tokenizer).facts,
         )
-        return (StableEngine if on else Engine)(self._loaded, max_rows=self._max_rows, max_rank=limits.RANK)
+        return engine
 
     @property
     def _in_half_precision(self) -> bool:
@@ -191,9 +201,3 @@ class TransformersBackend:
 
     async def _say(self, prompt: Prompt) -> str:
         return (await self.generate(prompt, GREEDY)).text
-
-
-def context_length(held: LoadedModel) -> int:
-    """Most tokens of prompt and completion together. At most the sliding window: within it the window has no effect."""
-    window = getattr(held.model.config, "sliding_window", None)
-    return min(held.info.context_length, window or held.info.context_length)

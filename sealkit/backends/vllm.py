@@ -31,6 +31,8 @@ log = structlog.get_logger(__name__)
 
 _ASKED = 20
 """Number of likely tokens that a vLLM server returns by default."""
+_AS_ASKED = {"top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0, "presence_penalty": 0.0, "frequency_penalty": 0.0}
+"""vLLM takes what a request leaves out from the model's generation_config.json, but a run's sampling says it all."""
 _GOODBYE_SECONDS = 20.0
 """Seconds to wait for a hanging server when an adapter is unloaded."""
 
@@ -64,6 +66,7 @@ class VllmAdapters:
     Endpoint raises."""
 
     fixed = False
+    extra: Mapping[str, Any] = _AS_ASKED
 
     def __init__(self, store: AdapterStore, options: VllmOptions) -> None:
         self._store = store
@@ -77,6 +80,7 @@ class VllmAdapters:
 
     async def start(self, served: Served) -> None:
         """Unloads what an earlier process of this owner left on the server."""
+        self.extra = {**_AS_ASKED, "stop_token_ids": sorted(served.end_ids)}
         self._held = served
         await asyncio.to_thread(self._folder.mkdir, parents=True, exist_ok=True)
         for model in (await served.endpoint.json("GET", "/models", repeatable=True)).get("data") or []:
@@ -250,6 +254,7 @@ class VllmAdapters:
             "temperature": 0,
             "logprobs": _ASKED,
             "return_tokens_as_token_ids": True,
+            **_AS_ASKED,
         }
         try:
             return read_likely(await self._served.endpoint.json("POST", "/completions", body, repeatable=True))

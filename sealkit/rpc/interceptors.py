@@ -188,7 +188,9 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             log.info("call refused", method=method, code=code.name, reason=error.reason, error=error.message)
             await self._remember(method, request, error)
             await _abort(context, error)
-        except Exception:
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException:  # a panic of a library in Rust is no Exception, and gRPC would leave the caller waiting
             code = grpc.StatusCode.INTERNAL
             error_id = uuid.uuid4().hex[:12]
             log.exception("internal error", method=method, error_id=error_id)

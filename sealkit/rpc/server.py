@@ -239,7 +239,8 @@ async def _work_until(service: Works, stop: asyncio.Event) -> None:
     working = asyncio.ensure_future(service.work())
     if await _first(working, stop) and not stop.is_set():
         error = working.exception()
-        raise ServiceDied(f"{type(error).__name__}: {error}" if error else "its background work ended") from error
+        said = (str(error).strip().splitlines() or [""])[0]
+        raise ServiceDied(f"{type(error).__name__}: {said}" if error else "its background work ended") from error
 
 
 async def _first(task: asyncio.Future[None], stop: asyncio.Event) -> bool:

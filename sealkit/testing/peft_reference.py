@@ -13,7 +13,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from sealkit.backends.lora import CONFIG_FILE, WEIGHTS_FILE
-from sealkit.backends.models import render_prompt
+from sealkit.backends.template import render_prompt
 from sealkit.types import Prompt
 
 

@@ -16,6 +16,10 @@ from sealkit.errors import RunNotResumable, Unavailable, UnknownRun
 FULL_NAME = "seal.controller.v1.ControllerService"
 
 
+class Panic(BaseException):
+    """Like a panic of a library in Rust: no Exception."""
+
+
 class FakeController(controller_pb2_grpc.ControllerServiceServicer):
     """Runs by request id, and scripted event streams. An event's cursor is its place in `events`."""
 
@@ -100,6 +104,8 @@ class FakeController(controller_pb2_grpc.ControllerServiceServicer):
         return pb2.CancelRunResponse(run=res.Run(name=request.name, state=res.RUN_STATE_CANCELLED))
 
     async def GetPolicy(self, request: pb2.GetPolicyRequest, context: Any) -> pb2.GetPolicyResponse:
+        if request.name == "policies/panic":
+            raise Panic("called unwrap on None")
         raise KeyError("a password")
 
     async def GetRunReport(self, request: pb2.GetRunReportRequest, context: Any) -> pb2.GetRunReportResponse:

@@ -123,10 +123,11 @@ async def test_every_faulty_field_is_named(
     assert controller.requests == []
 
 
-async def test_a_fault_of_ours_tells_nothing_but_its_id(server: GrpcServer, stub: Any) -> None:
+@pytest.mark.parametrize("name", ["policies/x", "policies/panic"])
+async def test_a_fault_of_ours_tells_nothing_but_its_id(server: GrpcServer, stub: Any, name: str) -> None:
     await server.start()
     with structlog.testing.capture_logs() as logs:
-        error = await _refused(stub.GetPolicy(pb2.GetPolicyRequest(name="policies/x")))
+        error = await _refused(stub.GetPolicy(pb2.GetPolicyRequest(name=name), timeout=10))
     logged = next(line for line in logs if line["log_level"] == "error")
     assert error.code() is grpc.StatusCode.INTERNAL
     assert "password" not in error.details()

@@ -125,3 +125,12 @@ def test_every_key_of_a_config_is_explained_and_the_reference_is_current() -> No
     assert write_config_reference.main(["--check"]) == 0
     assert write_variables.main(["--check"]) == 0
     assert "|  |" not in write_config_reference.TARGET.read_text(), "a key without a word on it"
+
+
+def test_the_tests_of_the_field_cases_are_there() -> None:
+    page = text_of(ROOT / "docs/results/field_cases.md")
+    files = [*(ROOT / "tests").rglob("test_*.py")]
+    there = {file.stem for file in files}
+    for file in files:
+        there |= set(re.findall(r"def (test_\w+)", file.read_text(encoding="utf-8")))
+    assert set(re.findall(r"\btest_\w+", page)) - there == set()

@@ -3,6 +3,7 @@
 
 row.py       one sequence: its tokens, when it ends
 cache.py     keys and values of all rows in one block of memory
+attention.py the model's own masks at the positions of each row
 lora.py      adapters side by side on the model's linears, each row with its own
 sampling.py  the next token of each row, from the row's own seed
 grammar.py   which tokens a JSON schema allows next

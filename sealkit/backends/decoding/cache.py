@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from transformers import Cache, DynamicCache, PreTrainedModel
 
+from sealkit.backends.decoding.attention import Places
 from sealkit.errors import InvalidModel
 
 _BLOCK = 64
@@ -36,16 +37,23 @@ class RowCache(Cache):
         self._read: int | None = None
         self._range: tuple[int, int] | None = None
         self._query_length = 0
+        self._query_places: Places | None = None
 
-    def select(self, slots: Sequence[int], positions: Tensor, read: int | None) -> None:
+    def bytes_of(self, places: int) -> int:
+        """Memory of all rows with this many places each."""
+        return (self._keys[:, :, 0].nbytes + self._values[:, :, 0].nbytes) * places
+
+    def select(self, slots: Sequence[int], positions: Tensor, read: int | None, *, by_row: bool = False) -> None:
         """The next forward writes `positions` [n, s] of the rows in `slots` [n] and reads the first `read` places of
-        them; None: it reads only what it writes (nothing was cached before)."""
+        them; None: it reads only what it writes (nothing was cached before). `by_row`: its attention is called row by
+        row."""
         device = self._keys.device
         self._slots = torch.tensor(slots, device=device)
         self._range = (slots[0], slots[-1] + 1) if list(slots) == list(range(slots[0], slots[-1] + 1)) else None
         self._where = (self._slots[:, None] * self._places + positions).flatten()
         self._read = read
         self._query_length = positions.shape[1]
+        self._query_places = None if read is None else Places(positions, by_row)
 
     def reserve(self, places: int) -> None:
         """Grows the block to hold positions below `places`."""
@@ -86,8 +94,9 @@ class RowCache(Cache):
     def get_mask_sizes(self, query_length: int, _layer_idx: int = 0) -> tuple[int, int]:
         return (self._read or query_length), 0
 
-    def get_query_offset(self, _layer_idx: int = 0) -> int:
-        return 0
+    def get_query_offset(self, _layer_idx: int = 0) -> Places | int:  # type: ignore[override]
+        """Rows of different length have no common offset: `row_mask` gets the positions."""
+        return self._query_places or 0
 
     def get_seq_length(self, _layer_idx: int = 0) -> int:
         return (self._read or self._query_length) - self._query_length
@@ -111,11 +120,11 @@ def _probe(model: PreTrainedModel) -> tuple[Tensor, Tensor]:
             model(input_ids=token, past_key_values=cache, use_cache=True)
         keys = torch.stack([layer.keys[0, :, 0] for layer in layers])
         values = torch.stack([layer.values[0, :, 0] for layer in layers])
-    except (AttributeError, TypeError, ValueError, RuntimeError) as fault:
+    except (AttributeError, TypeError, ValueError, LookupError, RuntimeError) as fault:
         raise InvalidModel(
-            f"{type(model).__name__} cannot be decoded here: it needs one key and value of one shape in every layer "
-            f"({fault}); take a plain decoder such as Llama or Qwen2"
+            f"the cache of a row needs a key and a value of one shape in every layer ({fault}); take a plain decoder "
+            "such as Llama or Qwen2, or decode with vLLM"
         ) from fault
-    if len(layers) != model.config.num_hidden_layers:
-        raise InvalidModel(f"{type(model).__name__} cannot be decoded here: not every layer caches keys and values")
+    if len(layers) != model.config.get_text_config().num_hidden_layers:
+        raise InvalidModel("not every layer caches keys and values")
     return keys, values

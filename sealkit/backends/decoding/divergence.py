@@ -52,7 +52,7 @@ def divergences(engine: Engine, texts: Sequence[Sequence[int]], adapters: tuple[
 def _sums(model: PreTrainedModel, ids: Tensor, lengths: Tensor) -> Tensor:
     """Sum of the divergence over the positions of each text [n]; `ids` [n, longest]."""
     count, longest = ids.shape
-    width = max(1, min(longest, _LOGITS // (2 * count * model.config.vocab_size)))
+    width = max(1, min(longest, _LOGITS // (2 * count * model.config.get_text_config().vocab_size)))
     positions = torch.arange(longest, device=ids.device)
     cache = DynamicCache()
     total = torch.zeros(count, dtype=torch.float64, device=ids.device)

@@ -13,7 +13,7 @@ import structlog
 
 from sealkit.backends.decoding.engine import Engine, Left
 from sealkit.backends.decoding.row import Row
-from sealkit.errors import FailedPrecondition, QueueFull, SealError, Unavailable
+from sealkit.errors import QueueFull, SealError, Unavailable
 
 _log = structlog.get_logger(__name__)
 _MOST_RETRY_SECONDS = 60.0
@@ -35,6 +35,7 @@ class DecodeLoop:
         self._done = 0
         self._busy_seconds = 0.0
         self._ready: Future[None] = Future()
+        self._ended: Future[None] = Future()
         self._thread = threading.Thread(target=self._run, name="decode", daemon=True)
 
     def start(self) -> Future[None]:
@@ -42,6 +43,11 @@ class DecodeLoop:
         self._ready.set_running_or_notify_cancel()  # a cancelled start must not break the thread
         self._thread.start()
         return self._ready
+
+    @property
+    def ended(self) -> Future[None]:
+        """Completes when the thread ends: after `close`, or with the error that it died of."""
+        return self._ended
 
     def submit(self, row: Row) -> Future[Row]:
         """Queues a row. Cancelling the future frees it. Raises QueueFull, and Unavailable after `close`."""
@@ -57,7 +63,7 @@ class DecodeLoop:
         return future
 
     def do(self, errand: Callable[[Engine], T]) -> Future[T]:
-        """Runs `errand` in the thread; the future gets its result, or the SealError that it raises. Cancelling the
+        """Runs `errand` in the thread; the future gets its result, or what it raises as a SealError. Cancelling the
         future before its turn drops it. Raises Unavailable after `close`."""
         with self._changed:
             if self._refusal is not None:
@@ -82,7 +88,7 @@ class DecodeLoop:
             self._thread.join()
 
     def _run(self) -> None:
-        fault: BaseException | None = None
+        fault: Exception | None = None
         try:
             engine = self._make_engine()
             self._ready.set_result(None)
@@ -90,11 +96,11 @@ class DecodeLoop:
                 began = time.perf_counter()
                 self._turn(engine)
                 self._busy_seconds += time.perf_counter() - began
-        except Exception as error:  # noqa: BLE001 - a thread has no caller: any error goes to everyone who waits
-            fault = error
+        except BaseException as error:  # noqa: BLE001 - a thread has no caller: any error goes to everyone who waits
+            fault = error if isinstance(error, Exception) else RuntimeError(f"{type(error).__name__}: {error}")
         self._end(fault)
 
-    def _end(self, fault: BaseException | None) -> None:
+    def _end(self, fault: Exception | None) -> None:
         """Last step of the thread: every waiting caller gets an answer."""
         if not self._ready.done():
             self._ready.set_exception(fault or Unavailable("the decoder was closed before it was ready"))
@@ -111,6 +117,11 @@ class DecodeLoop:
             self._errands.clear()
         if self._refusal is not None:
             _fail(left, self._refusal)
+        self._ended.set_running_or_notify_cancel()
+        if fault is None:
+            self._ended.set_result(None)
+        else:
+            self._ended.set_exception(fault)
 
     def _wait(self, engine: Engine) -> bool:
         """Waits until there is work; False once the loop is closed."""
@@ -120,11 +131,10 @@ class DecodeLoop:
 
     def _turn(self, engine: Engine) -> None:
         self._run_errand(engine)
-        joining = self._next(engine)
-        left = engine.admit(joining) if joining else []
+        if joining := self._next(engine):
+            self._settle(engine.admit(joining))
         if engine.running:
-            left += engine.step()
-        self._settle(left)
+            self._settle(engine.step())
 
     def _run_errand(self, engine: Engine) -> None:
         with self._changed:
@@ -135,9 +145,14 @@ class DecodeLoop:
             future.set_result(errand(engine))
         except SealError as fault:
             future.set_exception(fault)
-        except Exception as fault:
-            future.set_exception(Unavailable(f"the decoder stopped: {type(fault).__name__}: {fault}"))
-            raise
+        except BaseException as fault:  # noqa: BLE001 - the errand's own, if the engine goes on
+            _log.warning("errand_failed", exc_info=fault)
+            try:
+                told: SealError = engine.fault_of_one(fault)
+            except BaseException:
+                future.set_exception(Unavailable(f"the decoder stopped: {type(fault).__name__}: {fault}"))
+                raise
+            future.set_exception(told)
 
     def _next(self, engine: Engine) -> list[Row]:
         """Drops cancelled rows; returns those that join now, in order of arrival."""
@@ -163,9 +178,8 @@ class DecodeLoop:
             # From here on the future cannot be cancelled; until here it could be at any moment.
             if future is None or not future.set_running_or_notify_cancel():
                 continue
-            if one.broken:
-                names = ", ".join(a.digest[:12] for a in one.row.adapters) or "the base model"
-                future.set_exception(FailedPrecondition(f"{names} gives logits that are not finite; nothing to sample"))
+            if one.fault is not None:
+                future.set_exception(one.fault)
             else:
                 future.set_result(one.row)
 

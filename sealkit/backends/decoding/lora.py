@@ -115,6 +115,7 @@ class RowLora:
         self._slabs: dict[str, dict[int, _Slab]] = {}
         self._slots: dict[int, list[Adapter | None]] = {}
         self._runs: list[_Run] = []
+        self._rows = 0
 
     def room(self, adapters: Iterable[Adapter], running: Iterable[Adapter], limit: int) -> bool:
         """Whether the ranks of `running` and `adapters` together stay within `limit`; a first one always fits."""
@@ -150,7 +151,7 @@ class RowLora:
             if block is None
             else [[row[i : i + 1] for row in rows] for i in range(max(map(len, rows), default=0))]
         )
-        self._runs = []
+        self._runs, self._rows = [], len(rows)
         for level in levels:
             owners: dict[int, dict[int, list[int]]] = {}
             for place, adapters in enumerate(level):
@@ -187,9 +188,12 @@ class RowLora:
 
     def _hook(self, slabs: Mapping[int, _Slab]) -> Any:
         def add(_linear: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
+            x, y = args[0], output
+            if self._runs and (x.ndim != 3 or len(x) != self._rows):  # some layers have all tokens in one dimension
+                x, y = (one.view(self._rows, -1, one.shape[-1]) for one in (x.contiguous(), y))
             for run in self._runs:
                 if (slab := slabs.get(run.rank)) is not None:
-                    run.add(args[0], output, slab)
+                    run.add(x, y, slab)
 
         return add
 

@@ -16,17 +16,13 @@ always exact.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import structlog
 import torch
-from torch import Tensor, nn
-from torch.nn.functional import scaled_dot_product_attention
-from transformers import AttentionInterface, AttentionMaskInterface
-from transformers.integrations.sdpa_attention import sdpa_attention_forward
-from transformers.masking_utils import sdpa_mask
+from torch import Tensor
 
-from sealkit.backends.decoding.engine import Engine, Left
+from sealkit.backends.decoding.attention import BY_ROW
+from sealkit.backends.decoding.engine import Engine
 from sealkit.backends.decoding.lora import Block
 from sealkit.backends.decoding.prefill import Joiner
 from sealkit.backends.decoding.row import Row
@@ -38,7 +34,6 @@ _PIECE = 64
 _TILE = 32
 """Rows of a decoding step. With SmolLM2-135M on a CPU two steps of 16 take 1.5 times as long as one of 32."""
 _ALONE = Block(adapters=1, rows=1)
-_ATTENTION = "seal_rows"
 
 
 class StableEngine(Engine):
@@ -46,7 +41,7 @@ class StableEngine(Engine):
     Raises InvalidModel if the model's attention is not torch's own."""
 
     def __init__(self, loaded: LoadedModel, *, max_rows: int, max_rank: int) -> None:
-        if loaded.model.config._attn_implementation not in ("sdpa", _ATTENTION):
+        if loaded.model.config._attn_implementation not in ("sdpa", BY_ROW):
             raise InvalidModel(
                 f"{type(loaded.model).__name__} has its own attention, so its texts may depend on the batch; set "
                 "deterministic to off"
@@ -58,8 +53,8 @@ class StableEngine(Engine):
             max_rank=max_rank,
             places=-(-max_rows // self._tile) * self._tile,
             adapter_slots=self._block.adapters,
+            by_row=True,
         )
-        loaded.model.config._attn_implementation = _ATTENTION
         if not self._treats_rows_alike():
             _log.warning("rows_are_decoded_one_by_one", model=loaded.info.name)
             self._tile, self._block = 1, _ALONE
@@ -78,35 +73,37 @@ class StableEngine(Engine):
             logits = self._logits([joiner.slot], [joiner.row.adapters], [piece], [start], block=_ALONE, width=_PIECE)
         return logits
 
-    def _decode(self) -> list[Left]:
-        left = []
+    def _decode(self, rows: Sequence[Row]) -> None:
+        chosen = set(rows)
         for first in range(0, len(self._slots), self._tile):
             members = self._slots[first : first + self._tile]
-            rows = [row for row in members if row is not None]
-            if not rows:
-                break
-            with self._charging(rows, [1] * len(rows)):
-                logits = self._tile_logits(first, members)
-                present = [place for place, row in enumerate(members) if row is not None]
-                left += self._accept([first + place for place in present], rows, logits[present])
-        return left
+            read = [row if row in chosen else None for row in members]
+            here = [row for row in read if row is not None]
+            if not here:
+                continue
+            with self._charging(here, [1] * len(here)):
+                logits = self._tile_logits(first, members, read)
+                present = [place for place, row in enumerate(read) if row is not None]
+                self._accept([first + place for place in present], here, logits[present])
 
-    def _tile_logits(self, first: int, members: Sequence[Row | None]) -> Tensor:
-        """Logits [tile, vocabulary] of the rows at the indices from `first` on; undefined for empty ones."""
-        rows = [*members, *[None] * (self._tile - len(members))]
+    def _tile_logits(self, first: int, members: Sequence[Row | None], read: Sequence[Row | None]) -> Tensor:
+        """Logits [tile, vocabulary] of the rows at the indices from `first` on; undefined for `members` that are not
+        `read`: they write to the cache where they will write again before they read it."""
+        empty = [None] * (self._tile - len(members))
+        tile, read = [*members, *empty], [*read, *empty]
         return self._logits(
             list(range(first, first + self._tile)),
-            [row.adapters if row else () for row in rows],
-            [[row.tokens[-1] if row else 0] for row in rows],
-            [row.length if row else 0 for row in rows],
+            [row.adapters if row else () for row in read],
+            [[row.tokens[-1] if row else 0] for row in read],
+            [row.length if row else 0 for row in tile],
             block=self._block,
-            row_ends=[row.length + 1 if row else 0 for row in rows],
+            row_ends=[row.length + 1 if row else 0 for row in read],
         )
 
     @torch.inference_mode()
     def _treats_rows_alike(self) -> bool:
         """Whether equal rows give equal logits at every index of the batch, also beside other rows."""
-        places, vocabulary = list(range(self._tile)), self._model.config.vocab_size
+        places, vocabulary = list(range(self._tile)), self._model.config.get_text_config().vocab_size
 
         def logits(ids: list[int]) -> Tensor:
             nobody, ends = [()] * len(ids), [1] * len(ids)
@@ -116,34 +113,3 @@ class StableEngine(Engine):
         alike = logits([token] * self._tile)
         mixed = logits([token if place % 5 == 3 else (place * 7919 + 11) % vocabulary for place in places])
         return bool((alike == alike[0]).all()) and bool((mixed[3::5] == alike[0]).all())
-
-
-def row_attention(
-    module: nn.Module,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attention_mask: Tensor | None,
-    *,
-    row_ends: Sequence[int] | None = None,
-    scaling: float | None = None,
-    **options: Any,
-) -> tuple[Tensor, None]:
-    """Attention of one new token a row, `query` [n, heads, 1, dim], each on the first `row_ends[i]` of its own keys and
-    values [n, kv heads, places, dim]; none for 0. Without `row_ends`, ordinary attention. Returns [n, 1, heads,
-    dim]."""
-    if row_ends is None:
-        return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **options)
-    out = query.new_zeros((len(query), 1, query.shape[1], value.shape[-1]))
-    shared = query.shape[1] != key.shape[1]
-    queries, keys, values = (torch.split(whole, 1) for whole in (query, key, value))
-    for row, end in enumerate(row_ends):
-        if end:
-            k, v = keys[row].narrow(2, 0, end), values[row].narrow(2, 0, end)
-            attended = scaled_dot_product_attention(queries[row], k, v, scale=scaling, enable_gqa=shared)
-            out[row] = attended.view_as(out[row : row + 1])[0]
-    return out, None
-
-
-AttentionInterface.register(_ATTENTION, row_attention)
-AttentionMaskInterface.register(_ATTENTION, sdpa_mask)

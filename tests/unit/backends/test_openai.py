@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
-from sealkit.backends.models import describe_model, render_prompt
+from sealkit.backends.models import describe_model
 from sealkit.backends.openai import OpenAIBackend, ServedModel, completion_request
 from sealkit.backends.remote import NoAdapters, SharedTime
+from sealkit.backends.template import render_prompt
 from sealkit.endpoint import EndpointOptions
 from sealkit.errors import (
     EndpointRefused,

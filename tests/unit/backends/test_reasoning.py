@@ -10,10 +10,11 @@ from tokenizers import AddedToken
 from transformers import PreTrainedTokenizerFast
 
 from generator_svc.editors import read_editors
-from sealkit.backends.models import ModelSettings, render_prompt, rendered_text
+from sealkit.backends.models import ModelSettings
 from sealkit.backends.openai import OpenAIBackend, ServedModel
 from sealkit.backends.reasoning import ReasoningReader, markers_of
 from sealkit.backends.remote import NoAdapters
+from sealkit.backends.template import render_prompt, rendered_text
 from sealkit.backends.tgi import TgiBackend, TgiOptions
 from sealkit.backends.transformers import TransformersBackend
 from sealkit.endpoint import EndpointOptions

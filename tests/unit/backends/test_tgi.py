@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from transformers import AutoTokenizer
 
-from sealkit.backends.models import render_prompt
 from sealkit.backends.openai import ServedModel
+from sealkit.backends.template import render_prompt
 from sealkit.backends.tgi import TgiBackend, TgiOptions, parameters, plain_text
 from sealkit.endpoint import EndpointOptions
 from sealkit.errors import (

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from sealkit.backends.lora import WEIGHTS_FILE, concatenate, dump_adapter
+from sealkit.backends.models import describe_model
 from sealkit.backends.openai import OpenAIBackend, ServedModel
 from sealkit.backends.probe import probe_gap
 from sealkit.backends.vllm import VllmAdapters, VllmOptions, read_likely
@@ -60,6 +61,16 @@ async def ask(backend: OpenAIBackend, adapter: AdapterRef | None, policy: Adapte
 
 def left(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
+
+
+async def test_a_server_adds_no_sampling_of_its_own_and_ends_where_we_do(
+    make: Make, vllm: FakeVllm, model: Path
+) -> None:
+    await ask(await make(), None)
+    asked = vllm.requests[-1][1]
+    assert asked["stop_token_ids"] == sorted(describe_model(str(model), dtype="").end_ids)
+    neutral = {"top_k": -1, "min_p": 0, "repetition_penalty": 1, "presence_penalty": 0, "frequency_penalty": 0}
+    assert {name: asked[name] for name in neutral} == neutral
 
 
 async def test_an_adapter_is_loaded_once_for_many_and_named_by_its_digest(

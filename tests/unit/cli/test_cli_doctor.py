@@ -151,6 +151,23 @@ def test_a_service_that_is_down_and_a_context_that_is_too_short_are_named(
     assert "512 tokens; the config samples up to 4096" in shown
 
 
+def test_the_limits_of_the_models_are_told(services: dict[str, Any]) -> None:
+    limits = {"context": "max_position_embeddings", "window": "16 tokens in 1 of 2 layers"}
+    more = {"template_date": "2024-07-26", "unread_tokens": "1, from '<image>' on"}
+    for name in services:
+        services[name] = INFO.model_copy(update={"build": limits | more | {"cache": "1.50 GiB for 32 full texts"}})
+    _, named, shown = bad()
+    assert not {"context length", "template date", "tokens", "cache"}.intersection(named)
+    assert "512 tokens (max_position_embeddings), window of 16 tokens in 1 of 2 layers" in shown
+    assert "its template prints 2024-07-26 as today's" in shown
+    assert "more than the model reads (1, from '<image>' on)" in shown
+    assert "at most 1.50 GiB for 32 full texts" in shown
+    services["trainer"] = INFO.model_copy(update={"build": {"template_date": "2031-01-02"}})
+    _, named, shown = bad()
+    assert "template date" in named
+    assert "generator 2024-07-26; trainer 2031-01-02; evaluator 2024-07-26" in shown
+
+
 def test_engines_that_cannot_do_what_a_run_asks_are_named(
     services: dict[str, Any], monkeypatch: pytest.MonkeyPatch, background: Any
 ) -> None:

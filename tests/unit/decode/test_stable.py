@@ -19,6 +19,7 @@ from sealkit.backends.lora import LoraWeights, find_targets
 from sealkit.backends.models import LoadedModel, ModelSettings, load_model
 from sealkit.testing.tiny import make_tiny_model
 from sealkit.types import LoraConfig, Sampling
+from tests.unit.decode.test_positions import windowed
 
 SHAPES = {"narrow": (3, ("q_proj", "down_proj")), "wide": (16, ("q_proj", "k_proj", "v_proj", "up_proj", "gate_proj"))}
 
@@ -116,6 +117,10 @@ def compared(kind: type[Engine], folder: Path, dtype: Any) -> list[bool]:
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_logits_are_the_same_to_the_bit_in_any_company(folder: Path, dtype: str) -> None:
     assert all(compared(StableEngine, folder, dtype))
+
+
+def test_so_are_those_of_a_model_with_a_window(folder: Path, tmp_path: Path) -> None:
+    assert all(compared(StableEngine, windowed(folder, tmp_path / "windowed", 40), "bfloat16"))
 
 
 def test_the_plain_engine_would_not_pass(folder: Path) -> None:

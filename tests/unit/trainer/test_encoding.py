@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sealkit.backends.models import render_prompt
+from sealkit.backends.template import render_prompt
 from sealkit.errors import ExampleTooLong, InvalidInput, NothingToLearn
 from sealkit.testing.tiny import make_tiny_tokenizer
 from sealkit.types import (

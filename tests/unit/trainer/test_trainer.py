@@ -11,6 +11,7 @@ from sealkit.backends.models import ModelSettings, load_model
 from sealkit.errors import (
     AdapterNotFound,
     ExampleTooLong,
+    InvalidInput,
     LimitExceeded,
     ShapeMismatch,
     UnknownTargetModule,
@@ -211,6 +212,19 @@ async def test_bad_requests_are_refused_before_they_wait(trainer):
     missing = Policy(name="policies/9", adapter=AdapterRef(digest="0" * 64))
     with pytest.raises(AdapterNotFound):
         await outcome(trainer.train_adapter(missing, spec(), ""))
+
+
+async def test_a_token_that_the_model_does_not_embed_is_refused_by_name(folders, engine, store):
+    loaded = load_model(ModelSettings(model=str(folders["llama"]), dtype="float32"))
+    loaded.tokenizer.add_tokens(["<image>"])
+    trainer = Trainer(loaded, engine, store, limits=Limits())
+    taught = TrainingExample(text="a town", teacher_prompt=Prompt(user="<image>"))
+    (beyond,) = loaded.tokenizer("<image>").input_ids
+    shown = TrainingExample(text="a town", prompt=Prompt(user="<image>"))
+    for wrong in (spec("an <image>"), spec().changed(examples=(taught,)), spec().changed(anchors=(shown,))):
+        with pytest.raises(InvalidInput, match=f"'<image>' .token {beyond}.") as refused:
+            await outcome(trainer.train_adapter(BASE, wrong, ""))
+        assert refused.value.metadata == {"token": str(beyond), "embedded": str(loaded.embedded)}
 
 
 async def test_what_a_policy_and_a_trial_over_it_do_is_one_adapter(trainer, engine, store):

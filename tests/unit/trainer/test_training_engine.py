@@ -231,10 +231,10 @@ def test_closing_ends_what_is_left(model):
 class CrowdedEngine(Engine):
     """An engine on a device with room for one adapter."""
 
-    def _make_adapter(self, spec):
+    def _make_adapter(self, spec, policy):
         if self._running or spec.lora.rank > 100:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
-        return super()._make_adapter(spec)
+        return super()._make_adapter(spec, policy)
 
 
 def test_without_room_for_its_adapter_a_job_waits_until_others_have_left(model):

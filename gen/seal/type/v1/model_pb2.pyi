@@ -104,7 +104,7 @@ class BaseModel(_message.Message):
     name: _builtins.str
     """Name under which the model was configured: a hub id, or a folder's or file's last part."""
     digest: _builtins.str
-    """SHA-256 over the weights, the config and the tokenizer. Equal digests mean equal models."""
+    """SHA-256 over all that answers depend on: the weights, the config, the tokenizer, its template and the end tokens."""
     tokenizer_digest: _builtins.str
     """SHA-256 over only the tokenizer."""
     context_length: _builtins.int
