@@ -274,8 +274,8 @@ class ExamConfig(Section):
     answering: Sampling = Sampling(temperature=0.7, top_p=0.95, max_tokens=24, stop=("\n",))
     agreement: float = Field(1.0, ge=0, le=1)
     """Share of the sampled answers that must agree with the gold answer."""
-    questions: int = Field(6, ge=1, le=256)
-    """At most this many questions for each passage."""
+    questions: int = Field(4, ge=1, le=256)
+    """At most this many questions for each passage; the other facts are left to be studied."""
     least: int = Field(2, ge=1, le=256)
     """A passage with fewer has no exam, so it is not learned."""
     overlap: float = Field(0.5, ge=0, le=1)

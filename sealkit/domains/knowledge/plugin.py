@@ -13,7 +13,7 @@ from sealkit import limits
 from sealkit.config import InnerLoopConfig
 from sealkit.dataset.rows import Records, Row
 from sealkit.domains.base import Context, ExamItem, Rejected, Study, StudyItem
-from sealkit.domains.knowledge.exam import exam_prompt, fault_of_item, open_book_prompt, overlap
+from sealkit.domains.knowledge.exam import exam_prompt, fault_of_item, overlap
 from sealkit.domains.knowledge.prompts import Style, self_edit_prompt
 from sealkit.domains.knowledge.published import passages_of
 from sealkit.domains.knowledge.questions import (
@@ -22,6 +22,7 @@ from sealkit.domains.knowledge.questions import (
     read_questions,
     says_something,
     study_questions,
+    teacher_prompt,
     words_of,
 )
 from sealkit.domains.knowledge.records import Passage, read_passages
@@ -185,7 +186,7 @@ class KnowledgeDomain:
             ExamItem(
                 question=question,
                 prompt=question_prompt(passage.title, question, form),
-                open_book=open_book_prompt(passage.title, passage.context, question, form),
+                open_book=teacher_prompt(passage.title, passage.context, question, form, self.options.teacher_style),
             )
             for question in list(questions.values())[: limits.PROMPTS]
         ]

@@ -51,12 +51,14 @@ def document(subject: str, *, colour: str = "red", extra: str = "") -> bytes:
 
 
 class LearningServices(FakeServices):
-    """See above. `fickle`: subjects whose answers with the text do not agree; `familiar`: what the base model knows."""
+    """See above. `fickle`: subjects whose answers with the text do not agree; `familiar`: what the base model knows;
+    `crowded_out`: (subject, colour of another one that who learns of the subject forgets)."""
 
     def __init__(self) -> None:
         super().__init__()
         self.fickle: set[str] = set()
         self.familiar: set[str] = set()
+        self.crowded_out: set[tuple[str, str]] = set()
         self.trained: dict[str, TrainingSpec] = {}
 
     async def sample(
@@ -105,6 +107,8 @@ class LearningServices(FakeServices):
         else:
             fact = f"The {what} of {subject} is {query.gold}."
             right = subject in self.familiar or any(fact in text for text in texts)
+            new = {other for other, gone in self.crowded_out if (what, subject) == ("colour", gone)}
+            right &= not any(f"of {other}" in text for other in new for text in texts)
         return Verdict(
             query_id=query.query_id,
             answer=query.gold if right else "unknown",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -130,15 +129,7 @@ async def test_killed_over_and_over_it_ends_as_if_nothing_had_been(taught: Syste
     other = System(tmp_path / "other")
     other.services = LearningServices()
     killed = await create(taught, TWO)
-    deaths = 0
-    for writes in (4, 5, 6, 9, 14, 23):
-        async with taught.working(writes=writes) as database:
-            dying = asyncio.create_task(database.died.wait())
-            ending = asyncio.create_task(taught.until(killed))
-            await asyncio.wait([dying, ending], return_when=asyncio.FIRST_COMPLETED)
-            deaths += dying.done()
-            dying.cancel()
-            ending.cancel()
+    deaths = await taught.killed_after(killed, (4, 5, 6, 9, 14, 23))
     assert deaths >= 4
     ends = []
     for each in (taught, other):
@@ -227,15 +218,8 @@ async def test_a_document_whose_trials_all_fail_is_not_adopted(taught: System) -
 
 
 async def test_what_is_lost_is_told_question_by_question(taught: System) -> None:
-    services = taught.services
-    verdict = services._verdict
-
-    def forgetful(query: Any, texts: Any) -> Any:
-        """Who learns of Bela forgets the colour of Arun."""
-        gone = "colour of Arun" in query.question and any("of Bela" in text for text in texts)
-        return verdict(query, [] if gone else texts)
-
-    services._verdict = forgetful  # type: ignore[method-assign]
+    assert isinstance(taught.services, LearningServices)
+    taught.services.crowded_out.add(("Bela", "Arun"))
     run = await learned(taught, TWO)
     one, other = await reports(taught, run)
     assert (one.lost, other.state) == ((), LEARNED)
