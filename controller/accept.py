@@ -67,6 +67,7 @@ def accept(
     check_arms(checked, domain, ready, outside)
     suite = check_retention(retention) if retention else default_retention()
     check_set_aside(checked, len(suite))
+    check_comparison(checked, sum(context.split == "heldout" for context in contexts))
     splits = Counter(context.split for context in contexts)
     planned = planned_trials(checked, train=splits["train"], held_out=splits["heldout"], ready=ready)
     check_trials(planned.total)
@@ -171,6 +172,21 @@ def check_set_aside(config: RunConfig, suite: int) -> None:
         raise _invalid(
             largest, f"trains on {set_aside(config)} of {suite} retention queries, so none is left to measure"
         )
+
+
+def check_comparison(config: RunConfig, held_out: int) -> None:
+    """Checks that policies are scored on held-out contexts, if the gate compares them. Raises InvalidConfig."""
+    if config.gate.held_out == "off":
+        return
+    lacking = {
+        "an adaptation scores no policy on held-out contexts": config.task == "adapt",
+        "the dataset has no held-out context; set dataset.held_out": not held_out,
+        "held_out.samples is 0, so no policy is scored": not config.held_out.samples,
+        "the policy is not one of editor.arms": Editor.POLICY not in config.editor.arms,
+    }
+    for fault, found in lacking.items():
+        if found:
+            raise _invalid("gate.held_out", f'"{config.gate.held_out}" compares policies, but {fault}')
 
 
 def draw_anchors(config: RunConfig, records: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:

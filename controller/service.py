@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import aclosing
 from dataclasses import asdict
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
@@ -15,14 +16,16 @@ from google.protobuf.message import Message
 from seal.controller.v1 import controller_pb2 as pb
 from seal.controller.v1 import controller_pb2_grpc
 from seal.controller.v1 import resources_pb2 as res
+from seal.type.v1 import answer_pb2
 from sqlalchemy import Connection
 
 from controller.accept import accept
+from controller.answer import Answers
 from controller.db import aliases, audit, contexts, events, policies, quotas, reruns, runs, trials
 from controller.db.access import AccessScope, ChangeRequest
 from controller.db.database import Database
 from controller.db.documents import NewDocument
-from controller.db.rates import rates_for
+from controller.db.rates import rates_for, scored_like
 from controller.report.continual import with_continual
 from controller.report.documents import Learning, document_reports, learning, with_continual_of_documents
 from controller.report.estimate import estimate_run
@@ -34,10 +37,12 @@ from sealkit.config import RunConfig
 from sealkit.domains.base import Context as DomainContext
 from sealkit.errors import LimitExceeded, SealError, Unavailable
 from sealkit.names import id_of, run_name
-from sealkit.resources import Budget, CallerInfo, Quotas, RunReport, TrialState
+from sealkit.resources import AnswerBegun, AnswerUpdate, Budget, CallerInfo, Quotas, RunReport, TrialState
 from sealkit.rpc.interceptors import check
 from sealkit.rpc.mapping import enum_from_pb, from_pb, to_pb
+from sealkit.rpc.protocols import Evaluator
 from sealkit.rpc.struct import struct_from_pb
+from sealkit.types import AnswerDelta, AnswerEnd, Prompt, Sampling
 
 log = structlog.get_logger(__name__)
 
@@ -64,10 +69,13 @@ class ControllerService(controller_pb2_grpc.ControllerServiceServicer):
         outside: tuple[str, ...] = (),
         quotas: Callable[[], Mapping[str, Quotas]] = dict,
         max_dataset_mib: int = 1024,
+        *,
+        evaluator: Evaluator,
     ) -> None:
         """`plugins`: allowed as domains; `outside`: editors allowed as arms; `quotas`: returns the tenants' current
-        quotas; `max_dataset_mib`: most of a request in parts."""
+        quotas; `max_dataset_mib`: most of a request in parts; `evaluator`: gives the answers of aliases."""
         self._database = database
+        self._answers = Answers(database, evaluator)
         self._quotas = quotas
         self._stored_quotas: dict[str, Quotas] | None = None
         self._plugins = plugins
@@ -119,10 +127,14 @@ class ControllerService(controller_pb2_grpc.ControllerServiceServicer):
         **kwargs: P.kwargs,
     ) -> T:
         """Makes a change on behalf of the caller; it is entered in the audit log in the same transaction."""
+        await self._store_quotas()
+        return await self._database.write(work, change, *args, **kwargs)
+
+    async def _store_quotas(self) -> None:
+        """Before what is checked against them."""
         if (quotas_now := dict(self._quotas())) != self._stored_quotas:
             await self._database.write(quotas.replace, quotas_now)
             self._stored_quotas = quotas_now
-        return await self._database.write(work, change, *args, **kwargs)
 
     # --- runs ---------------------------------------------------------------------------------------------------------
     async def CreateRun(self, request: pb.CreateRunRequest, _: Context) -> pb.CreateRunResponse:
@@ -211,7 +223,8 @@ class ControllerService(controller_pb2_grpc.ControllerServiceServicer):
         )
         new, contexts = await self._accepted(asked)
         rates = await self._database.read(rates_for, _scope(), new)
-        estimate = await asyncio.to_thread(estimate_run, new, contexts, rates, self._plugins)
+        scored = await self._database.read(scored_like, _scope(), new)
+        estimate = await asyncio.to_thread(estimate_run, new, contexts, rates, self._plugins, scored)
         return pb.EstimateRunResponse(estimate=to_pb(estimate, res.RunEstimate))
 
     async def _accepted(self, request: pb.CreateRunRequest) -> tuple[runs.NewRun, list[DomainContext]]:
@@ -293,6 +306,13 @@ class ControllerService(controller_pb2_grpc.ControllerServiceServicer):
         shown = await asyncio.to_thread(lineage, found, self._plugins)
         return pb.GetLineageResponse(lineage=to_pb(shown, res.Lineage))
 
+    async def Answer(self, request: pb.AnswerRequest, _: Context) -> AsyncIterator[pb.AnswerResponse]:
+        await self._store_quotas()
+        asked = from_pb(request.prompt, Prompt), from_pb(request.sampling, Sampling)
+        async with aclosing(self._answers.stream(_scope(), request.alias, *asked)) as updates:
+            async for update in updates:
+                yield _answer_update(update)
+
     # --- callers ------------------------------------------------------------------------------------------------------
     async def GetCaller(self, _request: pb.GetCallerRequest, _: Context) -> pb.GetCallerResponse:
         caller = CALLER.get()
@@ -314,6 +334,16 @@ class ControllerService(controller_pb2_grpc.ControllerServiceServicer):
         return pb.ListAuditEntriesResponse(
             entries=[to_pb(entry, res.AuditEntry) for entry in page.items], next_page_token=page.next_token
         )
+
+
+def _answer_update(update: AnswerUpdate) -> pb.AnswerResponse:
+    match update:
+        case AnswerBegun():
+            return pb.AnswerResponse(begun=to_pb(update, pb.AnswerBegun))
+        case AnswerDelta():
+            return pb.AnswerResponse(delta=to_pb(update, answer_pb2.AnswerDelta))
+        case AnswerEnd():
+            return pb.AnswerResponse(end=to_pb(update, answer_pb2.AnswerEnd))
 
 
 def _scope() -> AccessScope:

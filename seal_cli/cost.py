@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from seal_cli.console import duration
-from sealkit.resources import Cost, RunEstimate
+from sealkit.resources import Cost, Power, RunEstimate
 from sealkit.types import Usage
 
 STAGES = {
@@ -79,6 +79,18 @@ def estimate_facts(estimate: RunEstimate) -> Iterable[tuple[str, str]]:
         yield "device time", duration(usage.device_seconds)
         yield "wall time", duration(estimate.wall_seconds)
     yield "by", estimate.basis
+    if estimate.power:
+        yield "can show", power_line(estimate.power)
+
+
+def power_line(power: Power) -> str:
+    """One sentence: the smallest difference of two policies that a run can show."""
+    by = "measured" if power.measured else "assumed"
+    return (
+        f"a difference of {power.detectable:.2f} or more between two policies, with 80 % probability: {power.contexts} "
+        f"held-out contexts with {power.samples} self-edit{'s' * (power.samples != 1)} each (standard deviation of the "
+        f"differences {power.deviation:.2f}, {by}); half of it with four times the contexts"
+    )
 
 
 def money(cost: Cost) -> str:

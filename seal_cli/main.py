@@ -16,6 +16,7 @@ from seal_cli.commands import (
     adapters,
     alias,
     arc,
+    ask,
     audit,
     certs,
     doctor,
@@ -74,6 +75,7 @@ stack.register(app)
 run.register(app)
 adapt.register(app)
 learn.register(app)
+ask.register(app)
 app.add_typer(runs.app, name="runs")
 app.add_typer(trials.app, name="trials")
 app.add_typer(policies.app, name="policies")

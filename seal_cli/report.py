@@ -12,7 +12,7 @@ from rich.text import Text
 
 from seal_cli.console import duration, out, styled
 from seal_cli.continual import CONTINUAL_LEGEND, continual_facts, matrix_table
-from seal_cli.cost import STAGES, arm_cost_facts, cost_facts
+from seal_cli.cost import STAGES, arm_cost_facts, cost_facts, power_line
 from seal_cli.documents import document_tables
 from sealkit.resources import Estimate, GateState, PolicyVersion, ReportRow, Run, RunReport
 
@@ -46,6 +46,9 @@ def print_report(run: Run, report: RunReport, store: Path | None) -> None:
             out.print(_accuracy_table(split, [row for row in report.rows if row.split == split]))
         out.print(Text(LEGEND, style="dim"))
     out.print()
+    if len(report.curve) > 1:
+        out.print(_curve_table(report))
+        out.print()
     if report.continual and (table := matrix_table(report.continual)):
         out.print(table)
         out.print(Text(CONTINUAL_LEGEND, style="dim"))
@@ -60,18 +63,7 @@ def print_report(run: Run, report: RunReport, store: Path | None) -> None:
 
 
 def _accuracy_table(split: str, rows: Iterable[ReportRow]) -> Table:
-    table = Table(
-        title=SPLITS.get(split, split),
-        title_justify="left",
-        title_style="bold",
-        header_style="dim",
-        box=box.SIMPLE_HEAD,
-        pad_edge=False,
-    )
-    table.add_column("")
-    table.add_column("accuracy", justify="right")
-    table.add_column("95 % interval", justify="right")
-    table.add_column("n", justify="right")
+    table = _table(SPLITS.get(split, split), "accuracy", "95 % interval", "n")
     for row in rows:
         table.add_row(
             styled(row.label),
@@ -79,6 +71,38 @@ def _accuracy_table(split: str, rows: Iterable[ReportRow]) -> Table:
             f"{row.accuracy.low:.3f} – {row.accuracy.high:.3f}",
             str(row.accuracy.n),
         )
+    return table
+
+
+def _curve_table(report: RunReport) -> Table:
+    """Every policy on the held-out contexts, and whether the run continued from it."""
+    title = "Policies on the held-out contexts, each against the best before it"
+    table = _table(title, "accuracy", "95 % interval", "difference", "")
+    for index, point in enumerate(report.curve):
+        mean, gain = point.accuracy, point.gain
+        table.add_row(
+            f"θ_{index}",
+            f"{mean.mean:.3f}" if mean else "–",
+            f"{mean.low:.3f} – {mean.high:.3f}" if mean else "",
+            styled(f"{gain.mean:+.3f} [{gain.low:+.3f}, {gain.high:+.3f}]") if gain else "",
+            "" if point.adopted else "not adopted",
+        )
+    return table
+
+
+def _table(title: str, *columns: str) -> Table:
+    """An empty table; the first column is for labels."""
+    table = Table(
+        title=title,
+        title_justify="left",
+        title_style="bold",
+        header_style="dim",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+    )
+    table.add_column("")
+    for name in columns:
+        table.add_column(name, justify="right")
     return table
 
 
@@ -101,6 +125,9 @@ def _fact_rows(report: RunReport, store: Path | None) -> Iterable[tuple[str, str
     for index, policy in enumerate(report.policies):
         if policy.forgetting is not None:
             yield f"forgetting by θ_{index}", _forgot(policy)
+    for index, point in enumerate(report.curve):
+        if point.reason:
+            yield f"θ_{index} is not adopted", point.reason
     if report.continual:
         yield from continual_facts(report.continual)
     if report.stage_seconds:
@@ -113,8 +140,10 @@ def _fact_rows(report: RunReport, store: Path | None) -> Iterable[tuple[str, str
     if report.arm_gains:
         yield from arm_cost_facts(report.arm_costs)
     if report.policies:
-        published = [policy for policy in report.policies if policy.gate is not GateState.REFUSED]
-        yield "policies", " → ".join(policy.name for policy in published)
+        adopted = [policy for policy in report.policies if policy.gate.adopted]
+        yield "policies", " → ".join(policy.name for policy in adopted)
+    if report.power:
+        yield "can show", power_line(report.power)
     if store:
         yield "adapters", f"{store / 'adapters'} (PEFT's format)"
 

@@ -15,18 +15,21 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, aclosing
+from copy import copy
 from functools import cached_property
 from typing import Any, Self, TypeVar
 
 from seal.controller.v1 import controller_pb2_grpc
 
+from sealkit.answers import Answer, Gathered
 from sealkit.callers import reads
 from sealkit.config import RunConfig
 from sealkit.errors import Unavailable
 from sealkit.observability import tracing
 from sealkit.resources import (
     Alias,
+    AnswerUpdate,
     AuditEntry,
     Budget,
     CallerInfo,
@@ -47,6 +50,7 @@ from sealkit.rpc.controller_calls import Call, Page, Watch
 from sealkit.rpc.correlation import to_metadata
 from sealkit.rpc.status import rpc_errors
 from sealkit.rpc.tls import Identity
+from sealkit.types import Prompt, Sampling
 
 __all__ = ["AsyncSealClient", "SealClient"]
 
@@ -66,9 +70,9 @@ def _span(call: Call[T]) -> AbstractContextManager[str]:
 class _Client:
     """The state of both clients.
 
-    `timeout` is the deadline of a call in seconds. A watcher whose stream breaks tries to reconnect for
-    `reconnect_seconds` before it raises Unavailable. `identity`: TLS, with a client certificate or a bearer `token`.
-    `tenant`: for an admin, the one to act for.
+    `timeout` is the deadline of a call in seconds, `answer_seconds` that of a whole answer. A watcher whose stream
+    breaks tries to reconnect for `reconnect_seconds` before it raises Unavailable. `identity`: TLS, with a client
+    certificate or a bearer `token`. `tenant`: for an admin, the one to act for.
     """
 
     def __init__(
@@ -76,6 +80,7 @@ class _Client:
         address: str = "127.0.0.1:50050",
         *,
         timeout: float = 60,
+        answer_seconds: float = 600,
         reconnect_seconds: float = 300,
         max_message_mib: int = 64,
         identity: Identity | None = None,
@@ -87,6 +92,7 @@ class _Client:
         self._identity = identity
         self._token = token
         self._timeout = timeout
+        self._answer_seconds = answer_seconds
         self._reconnect_seconds = reconnect_seconds
         self._max_message_mib = max_message_mib
         self._peer = f"controller at {address}"
@@ -279,6 +285,44 @@ class SealClient(_Client):
         """Where a version comes from: of `policies/{id}`, or of the one that `aliases/{id}` points to. Raises
         UnknownAlias, UnknownPolicy."""
         return self._send(calls.get_lineage(name))
+
+    def answer(self, alias: str, prompt: Prompt | str, sampling: Sampling = Sampling()) -> Answer:  # noqa: B008
+        """A whole answer. See `stream_answer`."""
+        gathered = Gathered()
+        for update in self.stream_answer(alias, prompt, sampling):
+            gathered.add(update)
+        return gathered.answer
+
+    def stream_answer(
+        self,
+        alias: str,
+        prompt: Prompt | str,
+        sampling: Sampling = Sampling(),  # noqa: B008 - frozen
+    ) -> Iterator[AnswerUpdate]:
+        """An answer as it is sampled: who answers, pieces, the end. Closing the iterator ends the decoding.
+
+        `alias`: `aliases/{id}`, or empty for the base model; the policy that it points to now gives the whole answer. A
+        conversation's earlier turns are the prompt's `shots`.
+
+        Raises UnknownAlias, PromptTooLong, QueueFull, QuotaExceeded; Unavailable if no evaluator answers, or if it died
+        in the middle.
+        """
+        request = calls.answer_request(alias, prompt, sampling)
+        for pause in (*_RETRY_PAUSES, None):
+            call = self._stub.Answer(request, timeout=self._answer_seconds, metadata=self._metadata)
+            begun = False
+            try:
+                with rpc_errors(self._peer):
+                    for response in call:
+                        begun = True
+                        yield calls.answer_update(response)
+                return
+            except Unavailable:
+                if begun or pause is None:
+                    raise
+                time.sleep(pause)
+            finally:
+                call.cancel()
 
     def whoami(self) -> CallerInfo:
         """This client's identity at the controller: role, tenant, quotas and their use."""
@@ -483,6 +527,47 @@ class AsyncSealClient(_Client):
     async def get_lineage(self, name: str) -> Lineage:
         """See `SealClient.get_lineage`."""
         return await self._send(calls.get_lineage(name))
+
+    async def answer(self, alias: str, prompt: Prompt | str, sampling: Sampling = Sampling()) -> Answer:  # noqa: B008
+        """See `SealClient.answer`."""
+        gathered = Gathered()
+        async with aclosing(self.stream_answer(alias, prompt, sampling)) as updates:
+            async for update in updates:
+                gathered.add(update)
+        return gathered.answer
+
+    async def stream_answer(
+        self,
+        alias: str,
+        prompt: Prompt | str,
+        sampling: Sampling = Sampling(),  # noqa: B008 - frozen
+    ) -> AsyncGenerator[AnswerUpdate, None]:
+        """See `SealClient.stream_answer`."""
+        request = calls.answer_request(alias, prompt, sampling)
+        for pause in (*_RETRY_PAUSES, None):
+            call = self._stub.Answer(request, timeout=self._answer_seconds, metadata=self._metadata)
+            begun = False
+            try:
+                with rpc_errors(self._peer):
+                    async for response in call:
+                        begun = True
+                        yield calls.answer_update(response)
+                return
+            except Unavailable:
+                if begun or pause is None:
+                    raise
+                await asyncio.sleep(pause)
+            finally:
+                call.cancel()
+
+    def acting_for(self, token: str, tenant: str = "") -> AsyncSealClient:
+        """A client of the same connection that calls with another bearer token, and as an admin for another tenant. The
+        connection is this client's: close only that. Without TLS the token is not sent."""
+        other = copy(self)
+        vars(other).update(_channel=self._channel, _stub=self._stub)
+        sent = (("authorization", f"Bearer {token}"),) if token and self._identity else ()
+        other._metadata = (*sent, *(((TENANT_KEY, tenant),) if tenant else ()))
+        return other
 
     async def whoami(self) -> CallerInfo:
         """See `SealClient.whoami`."""

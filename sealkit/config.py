@@ -228,6 +228,10 @@ class GateConfig(Section):
 
     max_forgetting: float = Field(0.25, ge=0, le=1)
     """Refused if the whole 95 % interval of forgetting lies above this. 1: nothing is refused."""
+    held_out: Literal["off", "not_worse", "better"] = "off"
+    """Compare each new policy with the best so far on the held-out contexts, paired by context: refused if its mean is
+    lower (`not_worse`), or unless the whole 95 % interval of the difference is above 0 (`better`). The run continues
+    from the best, and ends with it."""
     alias: str = Field("", pattern=r"^([a-z0-9][a-z0-9-]{0,62})?$")
     """Alias that points to what passes; empty: none."""
 
@@ -348,6 +352,8 @@ class MStepConfig(Section):
     optimisation: Optimisation = Optimisation(learning_rate=3e-4, epochs=2, batch_size=10, schedule=Schedule.LINEAR)
     start_from: Literal["policy", "base"] = "policy"
     """Continue from the current policy's adapter, or train a new one on all that was kept in all rounds so far."""
+    drop_duplicates: bool = False
+    """Train once on self-edits of one context that differ at most in white space."""
 
 
 class HeldOutConfig(Section):

@@ -30,6 +30,13 @@ PROMPTS = 1024
 """Prompts of one request to the generator; also questions of a self-edit to a teacher, and anchors of a run."""
 SHOTS = 64
 """Examples in a prompt."""
+TEXT_CHARACTERS = 1_000_000
+"""Characters of each text of a prompt."""
+COMPLETION_TOKENS = 32768
+"""Tokens of a completion."""
+STOPS = 16
+STOP_CHARACTERS = 256
+"""Texts that end a completion, and characters of one."""
 NAME_CHARACTERS = 256
 """Characters of a policy's name, and of a run's display name."""
 

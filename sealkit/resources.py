@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import Field
 
-from sealkit.types import AdapterRef, Divergence, Retention, Usage, Value, Verdict
+from sealkit.types import AdapterRef, AnswerDelta, AnswerEnd, Divergence, Retention, Usage, Value, Verdict
 
 
 class RunState(StrEnum):
@@ -64,6 +64,13 @@ class GateState(StrEnum):
     UNMEASURED = "unmeasured"
     PASSED = "passed"
     REFUSED = "refused"
+    PENDING = "pending"
+    """Its forgetting is within the limit; its comparison on the held-out contexts is not done."""
+
+    @property
+    def adopted(self) -> bool:
+        """Whether the run continues from such a policy."""
+        return self in (GateState.PASSED, GateState.UNMEASURED)
 
 
 class Fault(Value):
@@ -290,6 +297,19 @@ class Alias(Value):
     tenant: str = ""
 
 
+class AnswerBegun(Value):
+    """Who answers: the alias that was asked and the policy that it pointed to, with the digest of its adapter. All
+    empty: the base model."""
+
+    alias: str = ""
+    policy: str = ""
+    adapter: str = ""
+
+
+AnswerUpdate = AnswerBegun | AnswerDelta | AnswerEnd
+"""An answer's stream: one AnswerBegun, any number of AnswerDelta, one AnswerEnd."""
+
+
 class RunStateChanged(Value):
     state: RunState
     error: Fault | None = None
@@ -399,6 +419,30 @@ class ReportRow(Value):
     accuracy: Estimate
 
 
+class CurvePoint(Value):
+    """One policy on the learning curve. `accuracy`: of its self-edits on the held-out contexts, None if it was not
+    scored; `gain`: minus that of the best policy before it, paired by context; `adopted`: whether the run continued
+    from it, and if not, `reason`: why."""
+
+    policy: str
+    accuracy: Estimate | None = None
+    gain: Estimate | None = None
+    adopted: bool = True
+    reason: str = ""
+
+
+class Power(Value):
+    """The smallest difference of two policies that a comparison on `contexts` held-out contexts, with `samples`
+    self-edits each, finds with 80 % probability (two-sided, 5 %). `deviation`: standard deviation over contexts of the
+    paired differences; `measured`: whether it comes from recorded trials, and is not assumed."""
+
+    contexts: int
+    samples: int
+    deviation: float
+    detectable: float
+    measured: bool
+
+
 class Cost(Value):
     """Cost of a run, by stage, and per result. None without a result to divide by."""
 
@@ -433,6 +477,8 @@ class RunEstimate(Value):
     wall_seconds: float
     based_on: int
     basis: str
+    power: Power | None = None
+    """Of comparing two policies on the held-out contexts; None with fewer than two of them, or if none is scored."""
 
 
 class Difference(Value):
@@ -453,8 +499,9 @@ class Rerun(Value):
 
 
 class RunReport(Value):
-    """The results of a run. `rl_gain`: last policy's self-edits minus the first's on held-out contexts, paired;
-    `arm_gains`: minus another editor's, by its name."""
+    """The results of a run. `rl_gain`: self-edits of the last adopted policy minus the first's on held-out contexts,
+    paired; `arm_gains`: minus another editor's, by its name. `curve`: all policies, oldest first; empty if none was
+    scored. `power`: of `rl_gain`, or of a comparison like it."""
 
     rows: tuple[ReportRow, ...]
     trial_counts: dict[str, int]
@@ -474,3 +521,5 @@ class RunReport(Value):
     documents: tuple[DocumentReport, ...] = ()
     generated_exam: bool = False
     """Whether models wrote questions that these accuracies are measured on."""
+    curve: tuple[CurvePoint, ...] = ()
+    power: Power | None = None

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Sequence
 from functools import lru_cache
 from math import ceil
-from statistics import fmean, stdev
+from statistics import fmean, stdev, variance
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from scipy.special import bdtrc, stdtrit  # not scipy.stats: importing it takes 
 from sealkit.resources import Estimate
 
 CONFIDENCE = 0.95
+POWER = 0.8
 RESAMPLES = 10_000
 _BLOCK = 4_000_000  # counts in memory at a time: 32 MB
 _EXACT = 1e-9  # a share times n is a whole number up to rounding
@@ -38,6 +39,29 @@ def mean_estimate(values: Sequence[float], *, low: float = 0.0, high: float = 1.
 def paired_difference(before: Sequence[float], after: Sequence[float]) -> Estimate | None:
     """Mean of after - before over pairs, with its t interval, within [-1, 1]. Raises ValueError on unequal lengths."""
     return mean_estimate([b - a for a, b in zip(before, after, strict=True)], low=-1.0)
+
+
+def detectable(deviation: float, n: int) -> float:
+    """The smallest mean of n paired differences with this standard deviation that a two-sided t test at 5 % finds with
+    80 % probability: (t(.975, n - 1) + t(.80, n - 1)) x deviation / sqrt(n), Bloom's minimum detectable effect (1995).
+    Raises ValueError with fewer than two differences."""
+    if n < 2:
+        raise ValueError(f"{n} difference has no standard deviation")
+    multiplier = stdtrit(n - 1, (1 + CONFIDENCE) / 2) + stdtrit(n - 1, POWER)
+    error: float = deviation / n**0.5
+    return float(multiplier) * error
+
+
+def spread(groups: Sequence[Sequence[float]]) -> tuple[float, float] | None:
+    """Variance between the true means of groups, and within groups: the ANOVA estimators of the one-way random model
+    for groups of any sizes, the first not below 0. None unless there are two groups, one of them with two values."""
+    groups = [group for group in groups if group]
+    freedom = sum(len(group) - 1 for group in groups)
+    if len(groups) < 2 or not freedom:
+        return None
+    within = sum((len(group) - 1) * variance(group) for group in groups if len(group) > 1) / freedom
+    of_means = variance([fmean(group) for group in groups])
+    return max(0.0, of_means - within * fmean(1 / len(group) for group in groups)), within
 
 
 def bootstrap(

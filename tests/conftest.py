@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import gc
+import logging
 import os
+from collections.abc import Iterator
 
 import hypothesis
+import pytest
+import structlog
 
 # One thread per pool: on a busy machine, two threads that wait for each other in every small operation are many times
 # slower than one. Set before anything else, because the libraries read these variables when they are imported.
@@ -24,3 +28,16 @@ gc.disable()
 def pytest_collection_finish() -> None:
     gc.freeze()
     gc.enable()
+
+
+@pytest.fixture(autouse=True)
+def logging_is_reset() -> Iterator[None]:
+    """A test that runs a whole command configures the process's logging, which other tests must not see."""
+    yield
+    root = logging.getLogger()
+    ours = [h for h in root.handlers if isinstance(h.formatter, structlog.stdlib.ProcessorFormatter)]
+    if ours:
+        for handler in ours:
+            root.removeHandler(handler)
+        root.setLevel(logging.WARNING)
+        structlog.reset_defaults()

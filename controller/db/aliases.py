@@ -87,7 +87,7 @@ def set_to(connection: Connection, change: ChangeRequest, policy: str, reason: s
     if row is None:
         raise UnknownPolicy(f"there is no policy {policy}", metadata={"policy": policy})
     if row.gate != GateState.PASSED:
-        why = row.gate_reason if row.gate == GateState.REFUSED else "its forgetting was never measured"
+        why = "its forgetting was never measured" if row.gate == GateState.UNMEASURED else row.gate_reason
         raise GateRefused(
             f"{policy} did not pass the gate: {why}. Point the alias to one that passed (`seal policies list`)",
             metadata={"policy": policy, "gate": row.gate},

@@ -61,6 +61,12 @@ def rounds_of(connection: Connection, run_id: str) -> dict[int, tuple[str, str]]
     return {row.round: (row.policy, row.next_policy or "") for row in rows}
 
 
+def made_in(connection: Connection, run_id: str, round_index: int) -> PolicyVersion | None:
+    """The policy that a round made, if it is stored."""
+    row = connection.execute(select(policies).filter_by(run_id=run_id, round=round_index)).one_or_none()
+    return _policy(row) if row else None
+
+
 def begin(connection: Connection, lease: RunLease, *, start_policy: str, base_model: str) -> PolicyVersion:
     """θ_0 of a run, `policies/{run}-0`: the base model, or a copy of the policy that the run starts from, so that it
     has its own scores. A run that learns on an alias starts from the version that the alias points to when the run
@@ -163,18 +169,14 @@ def end_round(
     if not connection.execute(ended).rowcount:
         ended_with = connection.scalars(select(rounds.c.next_policy).where(this_round)).one()
         return get(connection, FULL_ACCESS, ended_with or "")
-    values = made.model_dump(mode="json", exclude={"create_time", "run"})
-    base = connection.scalar(select(policies.c.base_model).where(policies.c.name == policy_name(lease.run_id, 0)))
-    row_of_made = {**values, "run_id": lease.run_id, "base_model": base, "create_time": made.create_time}
-    is_new = insert_new(connection, policies, row_of_made)
-    usage = made.usage if is_new else Usage()
+    if not _insert(connection, row, made):
+        decision = {"gate": made.gate, "gate_reason": made.gate_reason}
+        connection.execute(update(policies).where(policies.c.name == made.name).values(**decision))
     connection.execute(
         update(runs)
         .where(runs.c.run_id == lease.run_id)
         .values(rounds_done=round_index + 1, trials_total=row.trials_total - fewer_trials)
-        .values(budgets.more_spent(usage))
     )
-    quotas.spend(connection, row.tenant, usage.device_seconds)
     if document is not None:
         documents.settle(connection, lease.run_id, round_index, document)
     if alias:
@@ -187,6 +189,25 @@ def end_round(
     events.append(connection, lease.run_id, PolicyTrained(round=round_index, policy=shown, kept=kept))
     events.append(connection, lease.run_id, RoundFinished(round=round_index, policy=following.name))
     return following
+
+
+def add(connection: Connection, lease: RunLease, made: PolicyVersion) -> PolicyVersion:
+    """Stores a policy before its round is closed, so that trials can refer to it. Idempotent. Raises LeaseLost."""
+    _insert(connection, hold(connection, lease), made)
+    return get(connection, FULL_ACCESS, made.name)
+
+
+def _insert(connection: Connection, run: Row[Any], made: PolicyVersion) -> bool:
+    """Inserts a policy of a run and counts its usage, unless it is stored already; returns whether it was new."""
+    values = made.model_dump(mode="json", exclude={"create_time", "run"})
+    base = connection.scalar(select(policies.c.base_model).where(policies.c.name == policy_name(run.run_id, 0)))
+    row = {**values, "run_id": run.run_id, "base_model": base, "create_time": made.create_time}
+    if not insert_new(connection, policies, row):
+        return False
+    of_run = update(runs).where(runs.c.run_id == run.run_id)
+    connection.execute(of_run.values(budgets.more_spent(made.usage)))
+    quotas.spend(connection, run.tenant, made.usage.device_seconds)
+    return True
 
 
 def measured(connection: Connection, lease: RunLease, theta: PolicyVersion) -> PolicyVersion:

@@ -16,9 +16,10 @@ from controller.db import runs as runs_record
 from controller.db.access import AccessScope
 from controller.db.runs import NewRun
 from controller.db.tables import policies, runs, trials
+from controller.db.trials import NO_VERDICTS, from_row
 from sealkit.config import RunConfig, read_stored_config
 from sealkit.names import policy_name
-from sealkit.resources import Editor, TrialPhase, TrialState
+from sealkit.resources import Editor, Trial, TrialPhase, TrialState
 from sealkit.types import Usage
 
 _RUNS = 20
@@ -95,6 +96,20 @@ def rates_for(connection: Connection, scope: AccessScope, new: NewRun) -> Rates 
         device_seconds=sum(row.spent_device_seconds for row in used.values()),
         trials_done=sum(row.trials_done for row in used.values()),
     )
+
+
+def scored_like(connection: Connection, scope: AccessScope, new: NewRun) -> list[Trial]:
+    """The newest scored self-edits of policies in runs of the same domain, of those runs that the caller may see."""
+    of_domain = runs.c.config["domain"]["name"].as_string() == new.config.domain.name
+    newest = select(runs.c.run_id).where(scope.runs, of_domain).order_by(runs.c.create_time.desc()).limit(_RUNS)
+    rows = connection.execute(
+        select(*NO_VERDICTS)
+        .where(trials.c.run_id.in_(newest), trials.c.state.in_(_SCORED), trials.c.phase != TrialPhase.RERUN)
+        .where(trials.c.editor == Editor.POLICY)
+        .order_by(trials.c.end_time.desc())
+        .limit(_TRIALS)
+    )
+    return [from_row(row) for row in rows]
 
 
 def _config(row: Row[Any]) -> RunConfig | None:

@@ -174,7 +174,7 @@ def _usage(connection: Connection, run_id: str) -> Iterator[Sample]:
 
 def _policies(connection: Connection, run_id: str) -> Iterator[Sample]:
     rows = connection.execute(select(policies).where(policies.c.run_id == run_id).order_by(policies.c.version)).all()
-    published = [row.version for row in rows if row.gate != GateState.REFUSED]
+    published = [row.version for row in rows if GateState(row.gate).adopted]
     if published:
         yield Sample("seal_run_policy_version", (run_id,), max(published))
     for version, row in enumerate(rows):

@@ -14,10 +14,10 @@ from controller.db.access import AccessScope
 from controller.db.database import insert_new
 from controller.db.leases import RunLease, hold, unheld
 from controller.db.pages import Page, key_of, size_of, token_after
-from controller.db.tables import now, rounds, runs, trials
+from controller.db.tables import now, policies, rounds, runs, trials
 from sealkit.errors import UnknownRun, UnknownTrial
 from sealkit.names import parent_of_trials, run_name, trial_name
-from sealkit.resources import Editor, RunState, Trial, TrialPhase, TrialState
+from sealkit.resources import Editor, GateState, RunState, Trial, TrialPhase, TrialState
 from sealkit.types import Usage, Value, Verdict
 
 _OPEN = states.CANCEL_TRIAL.sources
@@ -196,10 +196,14 @@ def cancel(connection: Connection, run_id: str) -> None:
 
 
 def retryable(connection: Connection, run_id: str, names: Collection[str] | None = None) -> list[str]:
-    """The failed and cancelled trials of a run that can still count: not those of E-steps whose M-step is done. With
-    `names`, only those of the failed ones. Raises UnknownTrial if the run has no such trial."""
-    done = select(rounds.c.round).where(rounds.c.run_id == run_id, rounds.c.next_policy.is_not(None))
-    counts = or_(trials.c.phase == TrialPhase.HELD_OUT, trials.c.round.not_in(done))
+    """The failed and cancelled trials of a run that can still count: not those of E-steps whose M-step is done, and not
+    those that score a policy which the gate refused. With `names`, only those of the failed ones. Raises UnknownTrial
+    if the run has no such trial."""
+    closed = select(rounds.c.round).where(rounds.c.run_id == run_id, rounds.c.next_policy.is_not(None))
+    made = select(policies.c.round).where(policies.c.run_id == run_id, policies.c.round.is_not(None))
+    refused = select(policies.c.name).where(policies.c.run_id == run_id, policies.c.gate == GateState.REFUSED)
+    scores = and_(trials.c.phase == TrialPhase.HELD_OUT, trials.c.policy.not_in(refused))
+    counts = or_(scores, and_(trials.c.phase == TrialPhase.E_STEP, trials.c.round.not_in(closed.union(made))))
     again = and_(trials.c.run_id == run_id, _OWN, trials.c.state.in_(states.RETRY_TRIAL.sources), counts)
     found = connection.execute(select(trials.c.name, trials.c.state).where(again)).all()
     if names is None:

@@ -14,23 +14,33 @@ from typing import Any
 
 from controller.db.rates import Rates, Took
 from controller.db.runs import NewRun, RunPlan
+from controller.report.power import planned_power, recorded_variances
 from controller.rules.setup import Setup, make_setup
 from sealkit.config import RunConfig
 from sealkit.domains.base import Context
-from sealkit.resources import Editor, RunEstimate
+from sealkit.resources import Editor, RunEstimate, Trial
 from sealkit.types import Usage
 
 _ASKED_OF = 20
 """Number of contexts whose questions are counted; the mean is used for all."""
 
 
-def estimate_run(new: NewRun, contexts: Sequence[Context], rates: Rates | None, plugins: Sequence[str]) -> RunEstimate:
-    """The estimate of a valid run. Without `rates`: only the number of trials."""
+def estimate_run(
+    new: NewRun,
+    contexts: Sequence[Context],
+    rates: Rates | None,
+    plugins: Sequence[str],
+    scored: Sequence[Trial] = (),
+) -> RunEstimate:
+    """The estimate of a valid run. Without `rates`: only the number of trials. `scored`: recorded self-edits of the
+    same domain, for the power of the comparison on held-out contexts."""
     setup = make_setup(RunPlan(new.run_id, new.config, new.retention, anchors=new.anchors), plugins)
     config, planned = setup.config, new.planned
+    held_out = 0 if config.task == "adapt" else sum(context.split == "heldout" for context in contexts)
+    power = planned_power(held_out, config.held_out.samples, recorded_variances(scored))
     if rates is None:
         basis = f"There is no trial of the domain {config.domain.name} yet, so only the number of trials is known."
-        return RunEstimate(trials=planned.total, usage=Usage(), wall_seconds=0.0, based_on=0, basis=basis)
+        return RunEstimate(trials=planned.total, usage=Usage(), wall_seconds=0.0, based_on=0, basis=basis, power=power)
     queries = _queries(setup, contexts)
     usage = _times(_mean(rates, config, queries, passage=False), planned.edits)
     usage += _times(_mean(rates, config, queries, passage=True), planned.passages)
@@ -43,6 +53,7 @@ def estimate_run(new: NewRun, contexts: Sequence[Context], rates: Rates | None, 
         basis=f"The newest {len(rates.trials)} trials of {rates.runs} run{'s' * (rates.runs != 1)} of the domain "
         f"{config.domain.name} on the base model {rates.base_model[:12]}, scaled to this run's settings; the wall time "
         "assumes the same load of the services as then.",
+        power=power,
     )
 
 

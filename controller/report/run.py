@@ -10,9 +10,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean
 
 from controller.report.cost import arm_costs, cost_of, round_costs
-from controller.rules.scores import Scores, baselines, policy_scores, scores_of
+from controller.report.power import power_of_run
+from controller.rules.scores import Scores, baselines, figures, paired_gain, policy_scores, scores_of
 from sealkit.config import CostConfig
 from sealkit.resources import (
+    CurvePoint,
     Editor,
     Estimate,
     GateState,
@@ -24,7 +26,7 @@ from sealkit.resources import (
     TrialPhase,
     TrialState,
 )
-from sealkit.stats import mean_estimate, paired_difference, widened
+from sealkit.stats import mean_estimate, widened
 from sealkit.types import Usage
 
 _SPLITS = {TrialPhase.E_STEP: "train", TrialPhase.HELD_OUT: "held_out"}
@@ -36,13 +38,18 @@ def build_report(run: Run, trials: Sequence[Trial], policies: Sequence[PolicyVer
     variant = max((trial.batch_variant_rate for trial in trials), default=0.0)
     rows = [_widened(row, variant) for phase in _SPLITS for row in _split_rows(phase, trials, order)]
     self_edits = [trial for trial in trials if trial.editor == Editor.POLICY]
-    gain, verdict = _rl_step(trials, order)
+    held_out = [trial for trial in trials if trial.phase is TrialPhase.HELD_OUT]
+    curve = _curve(held_out, policies)
+    adopted = [point.policy for point in curve if point.adopted]
+    gain, verdict = _rl_step(held_out, order, adopted)
+    if gain and any(point.accuracy and not point.adopted for point in curve):
+        verdict += " It was chosen on these contexts, so this figure is optimistic."
     refused = [policy for policy in policies if policy.gate is GateState.REFUSED and policy.round is not None]
     if refused and len(refused) == len(policies) - 1:
         verdict = (
             f"The gate refused every policy that was trained, so the policy did not change: {refused[-1].gate_reason}."
         )
-    against, sentences = _against_others(trials, order)
+    against, sentences = _against_others(held_out, order, adopted)
     return RunReport(
         rows=tuple(rows),
         trial_counts=dict(sorted(Counter(_outcome(trial) for trial in trials).items())),
@@ -59,6 +66,8 @@ def build_report(run: Run, trials: Sequence[Trial], policies: Sequence[PolicyVer
         arm_gains=against,
         arm_costs=arm_costs(trials, prices),
         generated_exam=any(trial.generated_exam for trial in trials),
+        curve=tuple(curve),
+        power=power_of_run(held_out, adopted),
     )
 
 
@@ -97,11 +106,34 @@ def _widened(row: ReportRow, variant: float) -> ReportRow:
     return row.changed(accuracy=widened(row.accuracy, variant))
 
 
-def _rl_step(trials: Sequence[Trial], order: Mapping[str, int]) -> tuple[Estimate | None, str]:
-    """How much better the last policy's self-edits are than the first's, on held-out contexts, and a sentence."""
-    held_out = [trial for trial in trials if trial.phase is TrialPhase.HELD_OUT]
-    arms = {name: policy_scores(held_out, name).means() for name in order}
-    scored = [name for name in order if arms[name]]
+def _curve(held_out: Sequence[Trial], policies: Sequence[PolicyVersion]) -> list[CurvePoint]:
+    """Every policy, oldest first, each against the last adopted one before it; empty if none was scored."""
+    variant = max((trial.batch_variant_rate for trial in held_out), default=0.0)
+    points: list[CurvePoint] = []
+    best: Mapping[str, float] = {}
+    for policy in policies:
+        scores = policy_scores(held_out, policy.name)
+        mean = scores.mean()
+        points.append(
+            CurvePoint(
+                policy=policy.name,
+                accuracy=widened(mean, variant) if mean else None,
+                gain=paired_gain(best, scores.means(), held_out),
+                adopted=policy.gate.adopted,
+                reason="" if policy.gate.adopted else policy.gate_reason,
+            )
+        )
+        if policy.gate.adopted and mean:
+            best = scores.means()
+    return points if any(point.accuracy for point in points) else []
+
+
+def _rl_step(
+    held_out: Sequence[Trial], order: Mapping[str, int], adopted: Sequence[str]
+) -> tuple[Estimate | None, str]:
+    """How much better the self-edits of the last adopted policy are than the first's, and a sentence."""
+    arms = {name: policy_scores(held_out, name).means() for name in adopted}
+    scored = [name for name in adopted if arms[name]]
     if len(order) < 2:
         return None, "No self-edit was kept, so the policy did not change and the RL step had no effect."
     if len(scored) < 2:
@@ -109,35 +141,36 @@ def _rl_step(trials: Sequence[Trial], order: Mapping[str, int]) -> tuple[Estimat
             None,
             "The policies were not scored on the same held-out contexts, so the effect of the RL step is unknown.",
         )
-    gain = _paired(arms[scored[0]], arms[scored[-1]], held_out)
+    gain = paired_gain(arms[scored[0]], arms[scored[-1]], held_out)
     if gain is None:
         return (
             None,
             "The policies were not scored on the same held-out contexts, so the effect of the RL step is unknown.",
         )
-    figures = _figures(gain)
+    found = f"θ_{order[scored[-1]]} minus θ_0 is {figures(gain)}"
     if gain.low > 0:
-        return gain, f"The RL step improved the self-edits: θ_{order[scored[-1]]} minus θ_0 is {figures}."
+        return gain, f"The RL step improved the self-edits: {found}."
     if gain.high < 0:
-        return gain, f"The RL step made the self-edits worse: θ_{order[scored[-1]]} minus θ_0 is {figures}."
-    return gain, f"The RL step had no measurable effect in this run: θ_{order[scored[-1]]} minus θ_0 is {figures}."
+        return gain, f"The RL step made the self-edits worse: {found}."
+    return gain, f"The RL step had no measurable effect in this run: {found}."
 
 
-def _against_others(trials: Sequence[Trial], order: Mapping[str, int]) -> tuple[dict[str, Estimate], list[str]]:
-    """The last policy's score on held-out contexts minus that of every other editor, and a sentence on each."""
-    held_out = [trial for trial in trials if trial.phase is TrialPhase.HELD_OUT]
+def _against_others(
+    held_out: Sequence[Trial], order: Mapping[str, int], adopted: Sequence[str]
+) -> tuple[dict[str, Estimate], list[str]]:
+    """The last adopted policy's score on held-out contexts minus that of every other editor, and a sentence on each."""
     base = baselines(held_out)
-    arms = {name: policy_scores(held_out, name).means() for name in order}
-    last = next((name for name in reversed(list(order)) if arms[name]), None)
+    arms = {name: policy_scores(held_out, name).means() for name in adopted}
+    last = next((name for name in reversed(adopted) if arms[name]), None)
     gains: dict[str, Estimate] = {}
     if last is None:
         return gains, []
     for editor in sorted({trial.editor for trial in held_out} - {Editor.POLICY, Editor.PASSAGE_ONLY}):
-        gain = _paired(scores_of(held_out, base, editor).means(), arms[last], held_out)
+        gain = paired_gain(scores_of(held_out, base, editor).means(), arms[last], held_out)
         if gain is not None:
             gains[editor] = gain
     who = f"θ_{order[last]}"
-    return gains, [f"{_standing(who, editor, gain)}: {_figures(gain)}." for editor, gain in gains.items()]
+    return gains, [f"{_standing(who, editor, gain)}: {figures(gain)}." for editor, gain in gains.items()]
 
 
 def _standing(who: str, editor: str, gain: Estimate) -> str:
@@ -146,19 +179,6 @@ def _standing(who: str, editor: str, gain: Estimate) -> str:
     if gain.high < 0:
         return f"{who} writes worse self-edits than {editor}"
     return f"{who} and {editor} do not differ measurably"
-
-
-def _paired(first: Mapping[str, float], last: Mapping[str, float], trials: Iterable[Trial]) -> Estimate | None:
-    """Scores by context, `last` minus `first`, on the contexts that both have. The interval is widened by the share of
-    answers that depend on the batch."""
-    shared = sorted(first.keys() & last.keys())
-    gain = paired_difference([first[c] for c in shared], [last[c] for c in shared])
-    variant = max((trial.batch_variant_rate for trial in trials), default=0.0)
-    return widened(gain, 2 * variant, low=-1.0) if gain else None  # twice: on both sides
-
-
-def _figures(gain: Estimate) -> str:
-    return f"{gain.mean:+.3f} [{gain.low:+.3f}, {gain.high:+.3f}] on {gain.n} held-out contexts"
 
 
 def _outcome(trial: Trial) -> str:

@@ -1,15 +1,16 @@
-"""The gate: a policy's forgetting is measured before it is published; a policy that forgot too much is not
-published."""
+"""The gate: what a policy forgot is measured before it is published, and, if the config asks, it is compared with the
+best policy so far on the held-out contexts. A policy that is refused is stored, but the run does not continue from it.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from controller.retry import gather_or_cancel
+from controller.rules.scores import figures, paired_gain, policy_scores
 from controller.rules.setup import Setup
 from sealkit.config import GateConfig
 from sealkit.domains.base import Context
-from sealkit.observability.metrics import GATE
 from sealkit.resources import GateState, PolicyVersion, Trial
 from sealkit.rpc.protocols import Evaluator
 from sealkit.stats import paired_bootstrap
@@ -49,7 +50,6 @@ async def measured(
         state, reason = verdict(whole.retention, setup.config.gate)
         if state is not GateState.REFUSED and (fault := _lost_too_much(before, answers, setup.config.gate)):
             state, reason = GateState.REFUSED, fault
-        GATE.labels(state.value).inc()
         found = theta.changed(
             retention=whole.retention,
             divergence=whole.divergence,
@@ -93,9 +93,35 @@ def verdict(retention: Retention | None, config: GateConfig) -> tuple[GateState,
     return GateState.PASSED, found
 
 
+_ROUNDING = 1e-9
+"""Two means of the same scores may differ by this much."""
+
+
+def pending(made: PolicyVersion, config: GateConfig) -> PolicyVersion:
+    """A measured policy; pending, if it is still to be compared on the held-out contexts."""
+    if config.held_out == "off" or made.gate is GateState.REFUSED:
+        return made
+    return made.changed(gate=GateState.PENDING, gate_reason="it is being compared on the held-out contexts")
+
+
+def compared(theta: PolicyVersion, made: PolicyVersion, trials: Sequence[Trial], config: GateConfig) -> PolicyVersion:
+    """The pending policy with its score on the held-out contexts and the gate's decision. `trials`: those that scored
+    it, and those that scored `theta`, the best policy so far. Refused if there is no context to compare them on."""
+    scores = policy_scores(trials, made.name)
+    mean, gain = scores.mean(), paired_gain(policy_scores(trials, theta.name).means(), scores.means(), trials)
+    state, reason = verdict(made.retention, config)
+    if gain is None:
+        state, found = GateState.REFUSED, f"no held-out context has a score of it and of {theta.name}"
+    else:
+        found = f"its self-edits minus those of {theta.name}, the best policy before it: {figures(gain)}"
+        if gain.mean < -_ROUNDING if config.held_out == "not_worse" else gain.low <= 0:
+            state, found = GateState.REFUSED, f'{found}; gate.held_out is "{config.held_out}"'
+    return made.changed(gate=state, gate_reason=f"{reason}; {found}", held_out_accuracy=mean.mean if mean else None)
+
+
 def next_policy(theta: PolicyVersion, made: PolicyVersion) -> PolicyVersion:
     """θ_{t+1}: the policy that round t made, or θ_t if that is θ_t itself or the gate refused it."""
-    return theta if made.gate is GateState.REFUSED else made
+    return made if made.gate.adopted else theta
 
 
 def within_gate(trial: Trial, config: GateConfig) -> bool:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from statistics import fmean
 
 from sealkit.resources import Editor, Estimate, Trial, TrialState
-from sealkit.stats import mean_estimate
+from sealkit.stats import mean_estimate, paired_difference, widened
 
 Baselines = Mapping[tuple[str, str], float]
 """Accuracy without an adapter by (policy, context)."""
@@ -49,6 +49,20 @@ def scores_of(trials: Iterable[Trial], base: Baselines, editor: str) -> Scores:
         if trial.editor == editor and score is not None:
             found.by_context[trial.context_id].append(score)
     return found
+
+
+def paired_gain(first: Mapping[str, float], last: Mapping[str, float], trials: Iterable[Trial]) -> Estimate | None:
+    """Scores by context, `last` minus `first`, on the contexts that both have; None without any. The interval is
+    widened by the share of answers that depend on the batch, as recorded in `trials`."""
+    shared = sorted(first.keys() & last.keys())
+    gain = paired_difference([first[c] for c in shared], [last[c] for c in shared])
+    variant = max((trial.batch_variant_rate for trial in trials), default=0.0)
+    return widened(gain, 2 * variant, low=-1.0) if gain else None  # twice: on both sides
+
+
+def figures(gain: Estimate) -> str:
+    """A difference on held-out contexts, with its interval and n."""
+    return f"{gain.mean:+.3f} [{gain.low:+.3f}, {gain.high:+.3f}] on {gain.n} held-out contexts"
 
 
 def policy_scores(trials: Sequence[Trial], policy: str) -> Scores:

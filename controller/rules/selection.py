@@ -185,6 +185,14 @@ def passes(trial: Trial, passage: Trial | None, config: SelectionConfig) -> bool
     return beaten is not None and trial.reward is not None and trial.reward > beaten
 
 
+def distinct(kept: Sequence[Trial]) -> list[Trial]:
+    """The first of those self-edits of one context that differ at most in white space, in their order."""
+    first: dict[tuple[str, str], Trial] = {}
+    for trial in kept:
+        first.setdefault((trial.context_id, " ".join(trial.completion.split())), trial)
+    return list(first.values())
+
+
 def _paired(adapter: tuple[Verdict, ...], baseline: tuple[Verdict, ...]) -> PairedVerdicts:
     return PairedVerdicts(
         adapter=tuple(_RIGHT[verdict.outcome] for verdict in adapter),

@@ -36,7 +36,7 @@ async def learn(run: RunSteps, t: int, theta: PolicyVersion, context: Context) -
     await run.stage(t, "commit")
     await run.select(t, best)
     made = await run.measured(await commit(run, t, theta, best[0])) if best else theta
-    return await run.close_round(t, theta, made, kept=len(best))
+    return await run.close_round(t, theta, made, kept=len(best), scored=False)
 
 
 async def commit(run: RunSteps, t: int, theta: PolicyVersion, best: Trial) -> PolicyVersion:

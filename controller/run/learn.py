@@ -52,14 +52,16 @@ async def learn_document(run: LearnSteps, t: int, theta: PolicyVersion, document
     exam = run.queries_of(contexts)
     if not best:
         why = why_none_kept(groups, run.config.gate) if groups else await run.why_no_exam(document)
-        return await run.close_round(t, theta, theta, kept=0, document=outcome_of(theta, None, exam, why))
+        return await run.close_round(t, theta, theta, kept=0, scored=False, document=outcome_of(theta, None, exam, why))
     earlier = await run.trials_without(theta, [document])
     made = await run.consolidate(t, theta, [*earlier, *(trial.name for trial in best)])
     made = await run.measured(made, before=await run.verdicts_on(theta, earlier))
     if made.gate is not GateState.REFUSED and (fault := no_better(theta, made, exam)):
         made = made.changed(gate=GateState.REFUSED, gate_reason=fault)
     refusal = made.gate_reason if made.gate is GateState.REFUSED else ""
-    return await run.close_round(t, theta, made, kept=len(best), document=outcome_of(theta, made, exam, refusal))
+    return await run.close_round(
+        t, theta, made, kept=len(best), scored=False, document=outcome_of(theta, made, exam, refusal)
+    )
 
 
 async def forget(run: LearnSteps, theta: PolicyVersion) -> PolicyVersion:
@@ -73,4 +75,4 @@ async def forget(run: LearnSteps, theta: PolicyVersion) -> PolicyVersion:
             f"the version without the documents is refused, so nothing was forgotten or deleted: {made.gate_reason}; "
             "start again with a higher gate.max_forgetting"
         )
-    return await run.close_round(0, theta, made, kept=len(left))
+    return await run.close_round(0, theta, made, kept=len(left), scored=False)

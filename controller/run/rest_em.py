@@ -2,20 +2,22 @@
 
     for each round t:
         E-step   sample k self-edits for each context under θ_t; train an adapter on each; reward it on held-out queries
-        M-step   SFT on the self-edits that selection keeps gives θ_{t+1}, unless it forgot too much
+        M-step   SFT on the self-edits that selection keeps gives θ_{t+1}, unless the gate refuses it
 
-Two additions to the paper: training on the raw passage with each group's budget, and the score of every policy on
-held-out contexts. The run can stop at any line and be started again from the top: each step of `RunSteps` finds in the
-database what was done before, and continues from there.
+Additions to the paper: training on the raw passage with each group's budget, the score of every policy on held-out
+contexts, and the gate, which refuses a policy that forgot too much or, if the config asks, is no better than θ_t, so
+that θ is always the best policy so far. The run can stop at any line and be started again from the top: each step of
+`RunSteps` finds in the database what was done before, and continues from there.
 """
 
 from __future__ import annotations
 
 from controller.retry import gather_or_cancel
+from controller.rules.gate import compared
 from controller.rules.selection import Group, chosen
 from controller.run.steps import RunSteps
 from sealkit.domains.base import Context
-from sealkit.resources import PolicyVersion, Trial, TrialPhase
+from sealkit.resources import GateState, PolicyVersion, Trial, TrialPhase
 
 
 async def rest_em(run: RunSteps) -> None:
@@ -52,18 +54,27 @@ async def group_of(run: RunSteps, t: int, phase: TrialPhase, theta: PolicyVersio
 
 
 async def m_step(run: RunSteps, t: int, theta: PolicyVersion, kept: list[Trial]) -> PolicyVersion:
-    """SFT on the kept (prompt, self-edit) pairs, then the gate. The policy stays if nothing was kept or it forgot too
-    much."""
+    """SFT on the kept (prompt, self-edit) pairs, then the gate. The policy stays if nothing was kept or the gate
+    refuses the new one."""
     await run.stage(t, "M-step")
     await run.select(t, kept)
-    made = await run.measured(await run.train_policy(t, theta)) if kept else theta
-    return await run.close_round(t, theta, made, kept=len(kept))
+    made = await run.made_policy(t, theta) if kept else theta
+    if scored := made.gate is GateState.PENDING:
+        await run.stage(t, "comparison")
+        trials = [*await scoring_trials(run, theta), *await scoring_trials(run, made)]
+        made = compared(theta, made, trials, run.config.gate)
+    return await run.close_round(t, theta, made, kept=len(kept), scored=scored)
 
 
 async def score(run: RunSteps, theta: PolicyVersion) -> None:
-    """Scores θ's self-edits on held-out contexts, with the same seeds for every θ."""
+    """Scores θ's self-edits on held-out contexts."""
+    await scoring_trials(run, theta)
+
+
+async def scoring_trials(run: RunSteps, theta: PolicyVersion) -> list[Trial]:
+    """The ended trials that score θ's self-edits on held-out contexts, with the same seeds for every θ."""
     t = run.round_that_made(theta)
     groups = await gather_or_cancel(
         *(group_of(run, t, TrialPhase.HELD_OUT, theta, context) for context in run.held_out)
     )
-    await run.keep_score(theta, groups)
+    return await run.keep_score(theta, groups)

@@ -27,7 +27,7 @@ from controller.rules import gate
 from controller.rules.arms import edits_of_group, scoring_trials
 from controller.rules.consolidation import consolidated
 from controller.rules.scores import policy_scores
-from controller.rules.selection import RULES, BothVerdicts, Group
+from controller.rules.selection import RULES, BothVerdicts, Group, distinct
 from controller.rules.setup import Setup
 from controller.services import Services
 from sealkit.config import RunConfig, SelectionConfig
@@ -35,6 +35,7 @@ from sealkit.domains.base import Context
 from sealkit.errors import FailedPrecondition, Unavailable
 from sealkit.names import policy_name, trial_id
 from sealkit.observability import tracing
+from sealkit.observability.metrics import GATE
 from sealkit.queue import Queue
 from sealkit.resources import Editor, GateState, PolicyVersion, Trial, TrialPhase, TrialState
 from sealkit.types import AdapterRef, Policy, PolicyExample, Progress, TrainingResult, Usage, Verdict, seed_of
@@ -122,10 +123,12 @@ class RunSteps:
         made: PolicyVersion,
         *,
         kept: int,
+        scored: bool,
         document: Outcome | None = None,
     ) -> PolicyVersion:
-        """Closes round t with θ_{t+1}. If the policy stays, it is not published or scored again. `document`: what
-        became of the round's document."""
+        """Closes round t with θ_{t+1}. If the policy stays, it is not published or scored again. `scored`: whether the
+        policy that was made is already scored on the held-out contexts; `document`: what became of the round's
+        document."""
         following = gate.next_policy(theta, made)
         moves = following.name != theta.name
         following = await self._database.write(
@@ -136,9 +139,11 @@ class RunSteps:
             following,
             kept=kept,
             alias=self.config.gate.alias if moves else "",
-            fewer_trials=0 if moves else scoring_trials(self.config, len(self.held_out)),
+            fewer_trials=0 if moves or scored else scoring_trials(self.config, len(self.held_out)),
             document=document,
         )
+        if made.name != theta.name:
+            GATE.labels(made.gate.value).inc()
         log.info("round done", round=t, kept=kept, policy=following.name, gate=made.gate_reason)
         return following
 
@@ -223,12 +228,22 @@ class RunSteps:
         """Marks the trials of round t that selection kept."""
         await self._database.write(trials.choose, self._lease, t, [trial.name for trial in kept])
 
-    async def train_policy(self, t: int, theta: PolicyVersion) -> PolicyVersion:
+    async def made_policy(self, t: int, theta: PolicyVersion) -> PolicyVersion:
+        """θ_{t+1}, trained and measured. It is stored if it is still to be compared on the held-out contexts, because
+        trials refer to it; from then on, the round's E-step is settled."""
+        if stored := await self._database.read(policies.made_in, self._lease.run_id, t):
+            return stored
+        made = gate.pending(await self.measured(await self._trained(t, theta)), self.config.gate)
+        return await self._database.write(policies.add, self._lease, made) if made.gate is GateState.PENDING else made
+
+    async def _trained(self, t: int, theta: PolicyVersion) -> PolicyVersion:
         """θ_{t+1} from the trials kept in round t, or in all rounds so far if the config trains from the base model."""
         from_base = self.config.m_step.start_from == "base"
         kept = await self._database.read(
             trials.chosen, self._lease.run_id, from_round=0 if from_base else t, to_round=t
         )
+        if self.config.m_step.drop_duplicates:
+            kept = distinct(kept)
         with tracing.span("M-step", attributes={"seal.round": t}):
             result = await retry_until_available(lambda: self._fine_tune(t, theta, kept), doing="M-step")
         return self._version(t, theta, result.adapter, kept, result.usage)
@@ -305,11 +320,12 @@ class RunSteps:
         return await _last(updates)
 
     # --- the score of a policy ----------------------------------------------------------------------------------------
-    async def keep_score(self, theta: PolicyVersion, groups: Sequence[Group]) -> None:
-        """Records a policy's mean accuracy on held-out contexts, as the report counts it."""
+    async def keep_score(self, theta: PolicyVersion, groups: Sequence[Group]) -> list[Trial]:
+        """Records a policy's mean accuracy on held-out contexts, as the report counts it; returns the trials."""
         tried = [t for g in groups for t in (*g.edits, *([g.passage] if g.passage else ()))]
         found = policy_scores(tried, theta.name).mean()
         await self._database.write(policies.score, self._lease, theta.name, found.mean if found else None)
+        return tried
 
     def _is_first(self, theta: PolicyVersion) -> bool:
         return theta.round is None

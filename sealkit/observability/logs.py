@@ -53,5 +53,4 @@ def configure_logging(service: str, level: str = "INFO", fmt: Literal["json", "c
         ],
         logger_factory=structlog.stdlib.LoggerFactory(),
         wrapper_class=structlog.stdlib.BoundLogger,
-        cache_logger_on_first_use=True,
     )

@@ -14,15 +14,19 @@ from typing import Any, Generic, TypeVar
 
 from google.protobuf.message import Message
 from google.protobuf.struct_pb2 import Struct
+from pydantic import ValidationError
 from seal.controller.v1 import controller_pb2 as pb2
 from seal.controller.v1 import resources_pb2 as pb2_resources
+from seal.type.v1 import text_pb2
 
 from sealkit import limits
 from sealkit.config import RunConfig
-from sealkit.errors import LimitExceeded, Unavailable
+from sealkit.errors import InvalidInput, LimitExceeded, Unavailable
 from sealkit.learning import learn_config
 from sealkit.resources import (
     Alias,
+    AnswerBegun,
+    AnswerUpdate,
     AuditEntry,
     Budget,
     CallerInfo,
@@ -40,6 +44,7 @@ from sealkit.resources import (
 )
 from sealkit.rpc.mapping import enum_to_pb, from_pb, to_pb
 from sealkit.rpc.struct import struct_to_pb
+from sealkit.types import AnswerDelta, AnswerEnd, Prompt, Sampling
 
 T = TypeVar("T")
 
@@ -264,6 +269,30 @@ def roll_back_alias(name: str, reason: str, request_id: str | None) -> Call[Alia
 
 def get_lineage(name: str) -> Call[Lineage]:
     return Call("GetLineage", pb2.GetLineageRequest(name=name), lambda r: from_pb(r.lineage, Lineage))
+
+
+def answer_request(alias: str, prompt: Prompt | str, sampling: Sampling) -> pb2.AnswerRequest:
+    """`alias`: `aliases/{id}`, or empty for the base model. Raises InvalidInput on a text that is no prompt."""
+    try:
+        asked = prompt if isinstance(prompt, Prompt) else Prompt(user=prompt)
+    except ValidationError as error:
+        why = error.errors(include_url=False)[0]["msg"]
+        raise InvalidInput(f"the prompt cannot be sent: {why}", fields=(("prompt.user", why),)) from error
+    return pb2.AnswerRequest(
+        alias=alias, prompt=to_pb(asked, text_pb2.Prompt), sampling=to_pb(sampling, text_pb2.Sampling)
+    )
+
+
+def answer_update(response: pb2.AnswerResponse) -> AnswerUpdate:
+    """A message of an answer's stream. Raises InvalidInput on a kind that this version does not know."""
+    match response.WhichOneof("update"):
+        case "begun":
+            return from_pb(response.begun, AnswerBegun)
+        case "delta":
+            return from_pb(response.delta, AnswerDelta)
+        case "end":
+            return from_pb(response.end, AnswerEnd)
+    raise InvalidInput("an answer holds an update that this version of the suite does not know; update it")
 
 
 def get_caller() -> Call[CallerInfo]:

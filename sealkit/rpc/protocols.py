@@ -5,11 +5,13 @@ Every method raises `sealkit.errors` classes; `Unavailable` if the service does 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from typing import Protocol
 
 from sealkit.types import (
     AdapterRef,
+    AnswerDelta,
+    AnswerEnd,
     Completion,
     Evaluation,
     EvaluationRequest,
@@ -104,6 +106,13 @@ class Evaluator(Protocol):
 
     async def evaluate(self, request: EvaluationRequest) -> Evaluation:
         """Verdicts and the baseline's, in the order of the queries, and the other measurements of the request."""
+        ...
+
+    def answer(
+        self, policy: Policy, prompt: Prompt, sampling: Sampling, *, base_model: str = ""
+    ) -> AsyncGenerator[AnswerDelta | AnswerEnd, None]:
+        """Pieces of the policy's answer as they are sampled, then its end. Closing the iterator ends the decoding.
+        `base_model`: the digest that the evaluator's model must have, if not empty."""
         ...
 
     async def info(self) -> ModelInfo: ...

@@ -62,6 +62,10 @@ VALID: dict[str, Message] = {
         earlier_queries=[QUERY],
         early_stopping=evaluator_pb2.EarlyStopping(confidence=0.9, interval=1),
     ),
+    "seal.evaluator.v1.EvaluatorService.Answer": evaluator_pb2.AnswerRequest(
+        policy=POLICY, prompt=PROMPT, sampling=SAMPLING
+    ),
+    "seal.controller.v1.ControllerService.Answer": controller_pb2.AnswerRequest(prompt=PROMPT, sampling=SAMPLING),
     "TrainAdapter": trainer_pb2.TrainAdapterRequest(
         policy=POLICY,
         spec=training_pb2.TrainingSpec(
@@ -89,8 +93,9 @@ _NAMES = {"trial": _TRIAL, "rerun": _TRIAL, "policy": "policies/p", "alias": "al
 
 def valid(method: Any) -> Message:
     """A request that the call accepts, or at least understands."""
-    if method.name in VALID:
-        return VALID[method.name]
+    for name in (method.full_name, method.name):
+        if name in VALID:
+            return VALID[name]
     message: Message = request_class(method)()
     if "name" in message.DESCRIPTOR.fields_by_name:
         kinds = [kind for kind in _NAMES if kind in method.name.lower()]

@@ -17,6 +17,7 @@ from scipy import stats as scipy_stats
 from sealkit.resources import Estimate
 from sealkit.stats import (
     bootstrap,
+    detectable,
     enough,
     futility_bounds,
     holm,
@@ -24,6 +25,7 @@ from sealkit.stats import (
     mean_estimate,
     paired_bootstrap,
     paired_difference,
+    spread,
     widened,
 )
 
@@ -50,6 +52,32 @@ class TestStudent:
         for paired in (paired_difference, paired_bootstrap):
             with pytest.raises(ValueError, match="zip"):
                 paired([0.1, 0.2], [0.1])
+
+
+class TestPower:
+    def test_the_detectable_difference_is_found_four_times_in_five(self) -> None:
+        found = {}
+        for n in (6, 12, 24, 100):
+            noncentral = detectable(0.4, n) / (0.4 / n**0.5)
+            critical = scipy_stats.t.ppf(0.975, n - 1)
+            found[n] = 1 - scipy_stats.nct.cdf(critical, n - 1, noncentral)
+        assert found == {n: pytest.approx(0.8, abs=0.03 if n < 12 else 0.015) for n in found}
+        with pytest.raises(ValueError, match="1 difference"):
+            detectable(0.4, 1)
+
+    @given(st.lists(st.lists(st.floats(0, 1), min_size=3, max_size=3), min_size=2, max_size=10))
+    def test_the_variances_are_those_of_a_one_way_anova(self, groups: list[list[float]]) -> None:
+        found = spread(groups)
+        assert found is not None
+        between, within = found
+        means = [np.mean(group) for group in groups]
+        mean_square_between = 3 * np.var(means, ddof=1)
+        assert within == pytest.approx(np.mean([np.var(group, ddof=1) for group in groups]), abs=1e-12)
+        assert between == pytest.approx(max(0.0, (mean_square_between - within) / 3), abs=1e-12)
+
+    def test_without_two_groups_or_a_repeated_value_there_are_none(self) -> None:
+        assert spread([[0.1, 0.2]]) is spread([[0.1], [0.2]]) is spread([]) is None
+        assert spread([[0.5, 0.5], [1.0]]) == (0.125, 0.0)
 
 
 class TestBootstrap:

@@ -60,6 +60,7 @@ WITHOUT_A_STACK: dict[str, ExitCode] = {
     "adapters gc --grace soon": ExitCode.BAD_INPUT,
     "arc filter missing.toml": ExitCode.BAD_INPUT,
     "arc solved r": ExitCode.FAILED,
+    "ask a Which?": ExitCode.FAILED,
     "audit list": ExitCode.FAILED,
     "certs make tls": ExitCode.DONE,
     "certs token token": ExitCode.DONE,

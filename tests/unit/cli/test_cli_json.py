@@ -18,9 +18,11 @@ from typer.testing import CliRunner
 
 from seal_cli import console
 from seal_cli.main import app
+from sealkit.answers import Answer
 from sealkit.resources import (
     Alias,
     AliasChange,
+    AnswerBegun,
     AuditEntry,
     CallerInfo,
     Event,
@@ -36,7 +38,7 @@ from sealkit.resources import (
     TrialPhase,
     TrialState,
 )
-from sealkit.types import Usage
+from sealkit.types import AnswerDelta, AnswerEnd, FinishReason, Usage
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 NAME = "näme \x1b[31m\u202e"
@@ -51,6 +53,9 @@ ENTRY = AuditEntry(
     name="auditEntries/7", time=NOW, caller=NAME, role="operator", tenant="t", action="CancelRun", resource="runs/r",
     request_id="q", outcome="OK",
 )  # fmt: skip
+ANSWER = Answer(
+    begun=AnswerBegun(alias="aliases/a", policy=NAME), text=NAME, end=AnswerEnd(finish_reason=FinishReason.STOP)
+)
 EVENT = Event(
     cursor="1", time=NOW, progress=RunProgress(rounds_total=1), kind=RunStateChanged(state=RunState.SUCCEEDED)
 )
@@ -77,6 +82,7 @@ class FakeClient:
             "set_alias": ALIAS, "roll_back_alias": ALIAS, "get_trial": TRIAL, "rerun_trial": TRIAL, "report": REPORT,
             "wait_rerun": Rerun(trial=TRIAL, original=TRIAL.name), "retry_trials": (RUN, 1),
             "whoami": CallerInfo(name="me", role="admin"),
+            "answer": ANSWER, "stream_answer": [ANSWER.begun, AnswerDelta(text=NAME), ANSWER.end],
             "estimate_run": RunEstimate(trials=1, usage=Usage(), wall_seconds=1, based_on=1, basis="b"),
         }  # fmt: skip
         answer = answers.get(call, RUN)
@@ -90,7 +96,8 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "trials rerun": (TRIAL.name,), "policies list": (), "policies show": ("r-1",), "policies get": ("r-1",),
     "alias set": ("a", "r-1"), "alias show": ("a",), "alias list": (), "alias rollback": ("a",),
     "adapters list": (), "adapters verify": (), "adapters gc": (), "arc filter": ("run.toml",), "arc solved": ("r",),
-    "audit list": (), "certs make": ("tls", "--name", "me"), "certs token": ("token",), "whoami": (),
+    "ask": ("a", "Which river?"), "audit list": (), "certs make": ("tls", "--name", "me"), "certs token": ("token",),
+    "whoami": (),
     "health": ("127.0.0.1:1",), "judge calibrate": ("--verdicts", "verdicts.jsonl", "--judge", "exact"),
     "doctor": (), "up": (), "fetch": (),
 }  # fmt: skip
@@ -113,7 +120,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     record = {"title": "t", "context": "c", "questions": [{"question": "q", "answer": "a"}]}
     (tmp_path / "data.jsonl").write_text(json.dumps(record))
     (tmp_path / "verdicts.jsonl").write_text('{"question": "q", "gold": "g", "answer": "g", "verdict": true}\n')
-    for module in ("adapt", "adapters", "alias", "arc", "audit", "policies", "run", "runs", "trials", "whoami"):
+    for module in ("adapt", "adapters", "alias", "arc", "ask", "audit", "policies", "run", "runs", "trials", "whoami"):
         if hasattr(sys.modules[f"seal_cli.commands.{module}"], "connect"):
             monkeypatch.setattr(f"seal_cli.commands.{module}.connect", lambda *_: FakeClient())
     return tmp_path

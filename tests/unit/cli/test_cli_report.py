@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from seal_cli.report import print_report
-from sealkit.resources import Estimate, PolicyVersion, ReportRow, Run, RunReport, RunState
+from sealkit.resources import CurvePoint, Estimate, PolicyVersion, Power, ReportRow, Run, RunReport, RunState
 from sealkit.types import Usage
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -63,3 +63,28 @@ def test_a_run_of_another_version_says_why_it_cannot_go_on(capsys: pytest.Captur
 def test_a_run_that_found_nothing_yet_is_no_accident(capsys: pytest.CaptureFixture[str]) -> None:
     print_report(RUN, EMPTY, None)
     assert "Nothing can be said yet." in capsys.readouterr().out
+
+
+def test_the_curve_says_who_was_adopted_and_why_another_was_not(capsys: pytest.CaptureFixture[str]) -> None:
+    def point(mean: float, gain: float | None, reason: str = "") -> CurvePoint:
+        difference = None if gain is None else Estimate(mean=gain, low=gain - 0.1, high=gain + 0.1, n=24)
+        accuracy = Estimate(mean=mean, low=mean - 0.05, high=mean + 0.05, n=24)
+        return CurvePoint(policy="p", accuracy=accuracy, gain=difference, adopted=not reason, reason=reason)
+
+    curve = (point(0.125, None), point(0.5, 0.375), point(0.25, -0.25, "it got worse"), CurvePoint(policy="q"))
+    power = Power(contexts=24, samples=4, deviation=0.386, detectable=0.2306, measured=True)
+    print_report(RUN, EMPTY.changed(curve=curve, power=power), None)
+    shown = " ".join(capsys.readouterr().out.split())
+    for wanted in (
+        "θ_0 0.125 0.075 – 0.175",
+        "θ_1 0.500 0.450 – 0.550 +0.375 [+0.275, +0.475]",
+        "θ_2 0.250 0.200 – 0.300 -0.250 [-0.350, -0.150] not adopted",
+        "θ_2 is not adopted it got worse",
+        "θ_3 –",
+        "a difference of 0.23 or more between two policies, with 80 % probability",
+        "24 held-out contexts with 4 self-edits each",
+        "deviation of the differences 0.39, measured",
+    ):
+        assert wanted in shown, wanted
+    print_report(RUN, EMPTY.changed(power=power.changed(measured=False)), None)
+    assert "assumed" in " ".join(capsys.readouterr().out.split())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 from controller.db.manifest import Found, Instructions, Manifest
@@ -12,6 +12,8 @@ from sealkit.domains.base import Context, Rejected
 from sealkit.rpc.protocols import TrainerInfo
 from sealkit.types import (
     AdapterRef,
+    AnswerDelta,
+    AnswerEnd,
     Completion,
     Divergence,
     Evaluation,
@@ -160,6 +162,22 @@ class FakeServices:
                 teacher = editor or (policy.adapter.digest[:6] if policy.adapter else "base")
                 text = f"{self.text(context_id, index, sampling.seed)} {teacher}"
                 yield Completion(context_id=context_id, index=index, text=text, finish_reason=FinishReason.STOP)
+
+    async def answer(
+        self, policy: Policy, prompt: Prompt, sampling: Sampling, *, base_model: str = ""
+    ) -> AsyncGenerator[AnswerDelta | AnswerEnd, None]:
+        """`base` or the adapter's first digits, then `says` and the prompt: a piece and a second for each word."""
+        await self._came("answer", base_model)
+        self.sampled.append((policy.adapter, prompt, sampling))
+        words = f"{policy.adapter.digest[:6] if policy.adapter else 'base'} says {prompt.user}".split()
+        try:
+            for place, word in enumerate(words):
+                await self._came("piece", word)
+                yield AnswerDelta(text=word if place == 0 else f" {word}")
+            usage = Usage(prompt_tokens=5, completion_tokens=len(words), device_seconds=float(len(words)))
+            yield AnswerEnd(finish_reason=FinishReason.STOP, usage=usage)
+        finally:
+            self.calls["answer closed"] += 1
 
     async def train_adapter(
         self, policy: Policy, spec: TrainingSpec, *, owner: str, retrain: bool = False

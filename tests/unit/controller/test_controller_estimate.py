@@ -19,6 +19,7 @@ from sealkit.config import RunConfig, parse_config
 from sealkit.domains.base import Context
 from sealkit.errors import InvalidConfig, UnknownPolicy
 from sealkit.resources import Run, RunEstimate
+from sealkit.stats import spread
 from sealkit.types import Usage
 from tests.unit.controller.changes import change
 from tests.unit.controller.controller_fakes import DOMAIN, records, tiny_config
@@ -41,7 +42,9 @@ def accepted(**changes: Any) -> tuple[NewRun, list[Context]]:
 
 async def estimated(system: System, **changes: Any) -> RunEstimate:
     new, contexts = accepted(**changes)
-    return estimate_run(new, contexts, await system.database.read(rates.rates_for, FULL_ACCESS, new), (DOMAIN,))
+    known = await system.database.read(rates.rates_for, FULL_ACCESS, new)
+    scored = await system.database.read(rates.scored_like, FULL_ACCESS, new)
+    return estimate_run(new, contexts, known, (DOMAIN,), scored)
 
 
 async def measured(system: System, **changes: Any) -> Run:
@@ -140,6 +143,29 @@ def test_wall_time_goes_by_the_device_and_by_trials_where_none_was_timed() -> No
     assert by_rates(known({"train": TRAINED})).wall_seconds == pytest.approx(6 * 2.0 * 100 / 50)
     untimed = replace(known({"train": Usage(train_tokens=1)}, {"train": Usage(train_tokens=1)}), device_seconds=0.0)
     assert by_rates(untimed).wall_seconds == pytest.approx(6 * 100 / 2)
+
+
+async def test_the_power_is_assumed_before_any_trial_and_measured_after(system: System) -> None:
+    before = (await estimated(system, held_out={"samples": 2})).power
+    assert before is not None
+    assert (before.contexts, before.samples, before.measured) == (2, 2, False)
+    assert before.deviation == pytest.approx((0.0625 + 0.0625 / 2) ** 0.5)
+    run = await measured(system, held_out={"samples": 2})
+    scores: dict[tuple[str, str], list[float]] = {}
+    for trial in await system.trials(run):
+        if trial.editor == "policy" and trial.accuracy is not None:
+            scores.setdefault((trial.policy, trial.context_id), []).append(trial.accuracy)
+    after = (await estimated(system, held_out={"samples": 2})).power
+    assert after is not None
+    assert after.measured
+    variances = [
+        spread([found for (writer, _), found in scores.items() if writer == policy])
+        for policy in {writer for writer, _ in scores}
+    ]
+    between, within = (sum(column) / len(column) for column in zip(*filter(None, variances), strict=True))
+    assert after.deviation == pytest.approx((between + within / 2) ** 0.5)
+    for changes in ({"held_out": {"samples": 0}}, {"task": "adapt"}):
+        assert (await estimated(system, **changes)).power is None
 
 
 async def test_estimating_starts_nothing_and_refuses_what_a_run_refuses(system: System) -> None:

@@ -28,20 +28,25 @@ async def assert_counted_once(system: System, run: Run) -> None:
     assert run.progress.trials_done == run.progress.trials_total == len(found)
 
 
-async def test_killed_over_and_over_it_ends_as_if_nothing_had_been(system: System) -> None:
-    async with system.working():
-        calm = await system.until(await system.create(request_id="calm", **SMALL))
-    run = await system.create(request_id="shaken", **SMALL)
-    chance = random.Random(20261122)
-    kills = 0
+async def killed_over_and_over(system: System, run: Run, writes: range, *, seed: int) -> int:
+    """Works on a run until it has ended, in processes that each die after so many writes; returns how many died."""
+    chance, kills = random.Random(seed), 0
     while not (await system.run(run)).state.terminal:
-        async with system.working(writes=chance.randrange(2, 30), lease=0.1) as database:
+        async with system.working(writes=chance.choice(writes), lease=0.1) as database:
             ending = asyncio.create_task(system.until(run))
             dying = asyncio.create_task(database.died.wait())
             await asyncio.wait([ending, dying], return_when=asyncio.FIRST_COMPLETED)
             kills += dying.done()
             ending.cancel()
             dying.cancel()
+    return kills
+
+
+async def test_killed_over_and_over_it_ends_as_if_nothing_had_been(system: System) -> None:
+    async with system.working():
+        calm = await system.until(await system.create(request_id="calm", **SMALL))
+    run = await system.create(request_id="shaken", **SMALL)
+    kills = await killed_over_and_over(system, run, range(2, 30), seed=20261122)
     ended = await system.run(run)
     assert kills >= 3
     assert ended.state is RunState.SUCCEEDED

@@ -9,6 +9,8 @@ from google.protobuf import message as _message
 from google.protobuf import struct_pb2 as _struct_pb2
 from google.protobuf.internal import containers as _containers
 from seal.controller.v1 import resources_pb2 as _resources_pb2
+from seal.type.v1 import answer_pb2 as _answer_pb2
+from seal.type.v1 import text_pb2 as _text_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -1261,6 +1263,108 @@ class GetLineageResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetLineageResponse: _TypeAlias = GetLineageResponse  # noqa: Y015
+
+@_typing.final
+class AnswerRequest(_message.Message):
+    """Asks for an answer."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ALIAS_FIELD_NUMBER: _builtins.int
+    PROMPT_FIELD_NUMBER: _builtins.int
+    SAMPLING_FIELD_NUMBER: _builtins.int
+    alias: _builtins.str
+    """`aliases/{id}`; empty: the base model."""
+    @_builtins.property
+    def prompt(self) -> _text_pb2.Prompt:
+        """The prompt; a conversation has its earlier turns as shots."""
+
+    @_builtins.property
+    def sampling(self) -> _text_pb2.Sampling:
+        """How it is sampled."""
+
+    def __init__(
+        self,
+        *,
+        alias: _builtins.str = ...,
+        prompt: _text_pb2.Prompt | None = ...,
+        sampling: _text_pb2.Sampling | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["prompt", b"prompt", "sampling", b"sampling"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alias", b"alias", "prompt", b"prompt", "sampling", b"sampling"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AnswerRequest: _TypeAlias = AnswerRequest  # noqa: Y015
+
+@_typing.final
+class AnswerBegun(_message.Message):
+    """Who answers. Sent once the answer begins."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ALIAS_FIELD_NUMBER: _builtins.int
+    POLICY_FIELD_NUMBER: _builtins.int
+    ADAPTER_FIELD_NUMBER: _builtins.int
+    alias: _builtins.str
+    """The alias of the request; empty: the base model."""
+    policy: _builtins.str
+    """The policy that it points to; empty: the base model."""
+    adapter: _builtins.str
+    """Digest of the policy's adapter; empty: the base model alone."""
+    def __init__(
+        self,
+        *,
+        alias: _builtins.str = ...,
+        policy: _builtins.str = ...,
+        adapter: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter", b"adapter", "alias", b"alias", "policy", b"policy"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AnswerBegun: _TypeAlias = AnswerBegun  # noqa: Y015
+
+@_typing.final
+class AnswerResponse(_message.Message):
+    """Who answers, a piece of the answer, or its end."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BEGUN_FIELD_NUMBER: _builtins.int
+    DELTA_FIELD_NUMBER: _builtins.int
+    END_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def begun(self) -> Global___AnswerBegun:
+        """Who answers."""
+
+    @_builtins.property
+    def delta(self) -> _answer_pb2.AnswerDelta:
+        """The next piece."""
+
+    @_builtins.property
+    def end(self) -> _answer_pb2.AnswerEnd:
+        """The end."""
+
+    def __init__(
+        self,
+        *,
+        begun: Global___AnswerBegun | None = ...,
+        delta: _answer_pb2.AnswerDelta | None = ...,
+        end: _answer_pb2.AnswerEnd | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["begun", b"begun", "delta", b"delta", "end", b"end", "update", b"update"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["begun", b"begun", "delta", b"delta", "end", b"end", "update", b"update"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_update: _TypeAlias = _typing.Literal["begun", "delta", "end"]  # noqa: Y015
+    _WhichOneofArgType_update: _TypeAlias = _typing.Literal["update", b"update"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_update) -> _WhichOneofReturnType_update | None: ...
+
+Global___AnswerResponse: _TypeAlias = AnswerResponse  # noqa: Y015
 
 @_typing.final
 class GetCallerRequest(_message.Message):

@@ -154,6 +154,11 @@ class ControllerServiceStub:
                 request_serializer=seal_dot_controller_dot_v1_dot_controller__pb2.GetLineageRequest.SerializeToString,
                 response_deserializer=seal_dot_controller_dot_v1_dot_controller__pb2.GetLineageResponse.FromString,
                 _registered_method=True)
+        self.Answer = channel.unary_stream(
+                '/seal.controller.v1.ControllerService/Answer',
+                request_serializer=seal_dot_controller_dot_v1_dot_controller__pb2.AnswerRequest.SerializeToString,
+                response_deserializer=seal_dot_controller_dot_v1_dot_controller__pb2.AnswerResponse.FromString,
+                _registered_method=True)
         self.GetCaller = channel.unary_unary(
                 '/seal.controller.v1.ControllerService/GetCaller',
                 request_serializer=seal_dot_controller_dot_v1_dot_controller__pb2.GetCallerRequest.SerializeToString,
@@ -361,6 +366,18 @@ class ControllerServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Answer(self, request, context):
+        """Streams an answer of the policy that an alias points to now, or of the base model. The stream keeps that policy to
+        its end, wherever the alias is pointed meanwhile. Its device seconds count towards the tenant's quota. Cancelling
+        the call ends the decoding.
+        Errors: NOT_FOUND / UNKNOWN_ALIAS or ADAPTER_NOT_FOUND, INVALID_ARGUMENT (PROMPT_TOO_LONG), DATA_LOSS,
+        FAILED_PRECONDITION / MODEL_MISMATCH or UNSUPPORTED, RESOURCE_EXHAUSTED / QUEUE_FULL or QUOTA_EXCEEDED; UNAVAILABLE
+        if no evaluator answers, or if it dies in the middle of the stream.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetCaller(self, request, context):
         """The caller: name, role, tenant, quotas and their use.
         """
@@ -493,6 +510,11 @@ def add_ControllerServiceServicer_to_server(servicer, server):
                     servicer.GetLineage,
                     request_deserializer=seal_dot_controller_dot_v1_dot_controller__pb2.GetLineageRequest.FromString,
                     response_serializer=seal_dot_controller_dot_v1_dot_controller__pb2.GetLineageResponse.SerializeToString,
+            ),
+            'Answer': grpc.unary_stream_rpc_method_handler(
+                    servicer.Answer,
+                    request_deserializer=seal_dot_controller_dot_v1_dot_controller__pb2.AnswerRequest.FromString,
+                    response_serializer=seal_dot_controller_dot_v1_dot_controller__pb2.AnswerResponse.SerializeToString,
             ),
             'GetCaller': grpc.unary_unary_rpc_method_handler(
                     servicer.GetCaller,
@@ -1131,6 +1153,33 @@ class ControllerService:
             '/seal.controller.v1.ControllerService/GetLineage',
             seal_dot_controller_dot_v1_dot_controller__pb2.GetLineageRequest.SerializeToString,
             seal_dot_controller_dot_v1_dot_controller__pb2.GetLineageResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Answer(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/seal.controller.v1.ControllerService/Answer',
+            seal_dot_controller_dot_v1_dot_controller__pb2.AnswerRequest.SerializeToString,
+            seal_dot_controller_dot_v1_dot_controller__pb2.AnswerResponse.FromString,
             options,
             channel_credentials,
             insecure,

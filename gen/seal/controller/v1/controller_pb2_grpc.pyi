@@ -122,6 +122,14 @@ class ControllerServiceStub:
     """Where a version comes from: its documents, their trials and who wrote the self-edits, by digest.
     Errors: NOT_FOUND / UNKNOWN_ALIAS, UNKNOWN_POLICY.
     """
+    Answer: _grpc.UnaryStreamMultiCallable[_controller_pb2.AnswerRequest, _controller_pb2.AnswerResponse]
+    """Streams an answer of the policy that an alias points to now, or of the base model. The stream keeps that policy to
+    its end, wherever the alias is pointed meanwhile. Its device seconds count towards the tenant's quota. Cancelling
+    the call ends the decoding.
+    Errors: NOT_FOUND / UNKNOWN_ALIAS or ADAPTER_NOT_FOUND, INVALID_ARGUMENT (PROMPT_TOO_LONG), DATA_LOSS,
+    FAILED_PRECONDITION / MODEL_MISMATCH or UNSUPPORTED, RESOURCE_EXHAUSTED / QUEUE_FULL or QUOTA_EXCEEDED; UNAVAILABLE
+    if no evaluator answers, or if it dies in the middle of the stream.
+    """
     GetCaller: _grpc.UnaryUnaryMultiCallable[_controller_pb2.GetCallerRequest, _controller_pb2.GetCallerResponse]
     """The caller: name, role, tenant, quotas and their use."""
     ListAuditEntries: _grpc.UnaryUnaryMultiCallable[_controller_pb2.ListAuditEntriesRequest, _controller_pb2.ListAuditEntriesResponse]
@@ -222,6 +230,14 @@ class ControllerServiceAsyncStub(ControllerServiceStub):
     GetLineage: _aio.UnaryUnaryMultiCallable[_controller_pb2.GetLineageRequest, _controller_pb2.GetLineageResponse]  # type: ignore[assignment]
     """Where a version comes from: its documents, their trials and who wrote the self-edits, by digest.
     Errors: NOT_FOUND / UNKNOWN_ALIAS, UNKNOWN_POLICY.
+    """
+    Answer: _aio.UnaryStreamMultiCallable[_controller_pb2.AnswerRequest, _controller_pb2.AnswerResponse]  # type: ignore[assignment]
+    """Streams an answer of the policy that an alias points to now, or of the base model. The stream keeps that policy to
+    its end, wherever the alias is pointed meanwhile. Its device seconds count towards the tenant's quota. Cancelling
+    the call ends the decoding.
+    Errors: NOT_FOUND / UNKNOWN_ALIAS or ADAPTER_NOT_FOUND, INVALID_ARGUMENT (PROMPT_TOO_LONG), DATA_LOSS,
+    FAILED_PRECONDITION / MODEL_MISMATCH or UNSUPPORTED, RESOURCE_EXHAUSTED / QUEUE_FULL or QUOTA_EXCEEDED; UNAVAILABLE
+    if no evaluator answers, or if it dies in the middle of the stream.
     """
     GetCaller: _aio.UnaryUnaryMultiCallable[_controller_pb2.GetCallerRequest, _controller_pb2.GetCallerResponse]  # type: ignore[assignment]
     """The caller: name, role, tenant, quotas and their use."""
@@ -458,6 +474,20 @@ class ControllerServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_controller_pb2.GetLineageResponse, _abc.Awaitable[_controller_pb2.GetLineageResponse]]:
         """Where a version comes from: its documents, their trials and who wrote the self-edits, by digest.
         Errors: NOT_FOUND / UNKNOWN_ALIAS, UNKNOWN_POLICY.
+        """
+
+    @_abc_1.abstractmethod
+    def Answer(
+        self,
+        request: _controller_pb2.AnswerRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_controller_pb2.AnswerResponse], _abc.AsyncIterator[_controller_pb2.AnswerResponse]]:
+        """Streams an answer of the policy that an alias points to now, or of the base model. The stream keeps that policy to
+        its end, wherever the alias is pointed meanwhile. Its device seconds count towards the tenant's quota. Cancelling
+        the call ends the decoding.
+        Errors: NOT_FOUND / UNKNOWN_ALIAS or ADAPTER_NOT_FOUND, INVALID_ARGUMENT (PROMPT_TOO_LONG), DATA_LOSS,
+        FAILED_PRECONDITION / MODEL_MISMATCH or UNSUPPORTED, RESOURCE_EXHAUSTED / QUEUE_FULL or QUOTA_EXCEEDED; UNAVAILABLE
+        if no evaluator answers, or if it dies in the middle of the stream.
         """
 
     @_abc_1.abstractmethod

@@ -146,7 +146,9 @@ class _GateStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_GateState.V
     GATE_STATE_PASSED: _GateState.ValueType  # 2
     """Passed: it may be published."""
     GATE_STATE_REFUSED: _GateState.ValueType  # 3
-    """Refused: it forgot too much."""
+    """Refused: it forgot too much, or is no better on held-out contexts."""
+    GATE_STATE_PENDING: _GateState.ValueType  # 4
+    """Its forgetting is within the limit; its comparison on held-out contexts is not done."""
 
 class GateState(_GateState, metaclass=_GateStateEnumTypeWrapper):
     """Decision of the gate on a policy."""
@@ -158,7 +160,9 @@ GATE_STATE_UNMEASURED: GateState.ValueType  # 1
 GATE_STATE_PASSED: GateState.ValueType  # 2
 """Passed: it may be published."""
 GATE_STATE_REFUSED: GateState.ValueType  # 3
-"""Refused: it forgot too much."""
+"""Refused: it forgot too much, or is no better on held-out contexts."""
+GATE_STATE_PENDING: GateState.ValueType  # 4
+"""Its forgetting is within the limit; its comparison on held-out contexts is not done."""
 Global___GateState: _TypeAlias = GateState  # noqa: Y015
 
 class _DocumentState:
@@ -1188,6 +1192,8 @@ class RunReport(_message.Message):
     ROUND_COSTS_FIELD_NUMBER: _builtins.int
     ARM_GAINS_FIELD_NUMBER: _builtins.int
     ARM_COSTS_FIELD_NUMBER: _builtins.int
+    CURVE_FIELD_NUMBER: _builtins.int
+    POWER_FIELD_NUMBER: _builtins.int
     DOCUMENTS_FIELD_NUMBER: _builtins.int
     GENERATED_EXAM_FIELD_NUMBER: _builtins.int
     kept: _builtins.int
@@ -1220,7 +1226,9 @@ class RunReport(_message.Message):
 
     @_builtins.property
     def rl_gain(self) -> Global___Estimate:
-        """Gain of the RL step: last policy's self-edits minus the first's on held-out contexts, paired by context."""
+        """Gain of the RL step: self-edits of the last adopted policy minus the first's on held-out contexts, paired by
+        context.
+        """
 
     @_builtins.property
     def usage(self) -> _evaluation_pb2.Usage:
@@ -1247,6 +1255,14 @@ class RunReport(_message.Message):
         """Cost of the self-edits by editor, with training and evaluation; without M-steps."""
 
     @_builtins.property
+    def curve(self) -> _containers.RepeatedCompositeFieldContainer[Global___CurvePoint]:
+        """The learning curve: all policies, oldest first; empty if none was scored on held-out contexts."""
+
+    @_builtins.property
+    def power(self) -> Global___Power:
+        """How small a difference of two policies this run could show; unset if none was scored."""
+
+    @_builtins.property
     def documents(self) -> _containers.RepeatedCompositeFieldContainer[Global___DocumentReport]:
         """What became of each document, in the order of learning."""
 
@@ -1268,16 +1284,100 @@ class RunReport(_message.Message):
         round_costs: _abc.Mapping[_builtins.int, Global___Cost] | None = ...,
         arm_gains: _abc.Mapping[_builtins.str, Global___Estimate] | None = ...,
         arm_costs: _abc.Mapping[_builtins.str, Global___Cost] | None = ...,
+        curve: _abc.Iterable[Global___CurvePoint] | None = ...,
+        power: Global___Power | None = ...,
         documents: _abc.Iterable[Global___DocumentReport] | None = ...,
         generated_exam: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["continual", b"continual", "cost", b"cost", "rl_gain", b"rl_gain", "trial_forgetting", b"trial_forgetting", "usage", b"usage"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["continual", b"continual", "cost", b"cost", "power", b"power", "rl_gain", b"rl_gain", "trial_forgetting", b"trial_forgetting", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["arm_costs", b"arm_costs", "arm_gains", b"arm_gains", "continual", b"continual", "cost", b"cost", "documents", b"documents", "generated_exam", b"generated_exam", "kept", b"kept", "policies", b"policies", "rl_gain", b"rl_gain", "round_costs", b"round_costs", "rows", b"rows", "stage_seconds", b"stage_seconds", "trial_counts", b"trial_counts", "trial_forgetting", b"trial_forgetting", "usage", b"usage", "verdict", b"verdict", "wall_seconds", b"wall_seconds"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arm_costs", b"arm_costs", "arm_gains", b"arm_gains", "continual", b"continual", "cost", b"cost", "curve", b"curve", "documents", b"documents", "generated_exam", b"generated_exam", "kept", b"kept", "policies", b"policies", "power", b"power", "rl_gain", b"rl_gain", "round_costs", b"round_costs", "rows", b"rows", "stage_seconds", b"stage_seconds", "trial_counts", b"trial_counts", "trial_forgetting", b"trial_forgetting", "usage", b"usage", "verdict", b"verdict", "wall_seconds", b"wall_seconds"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RunReport: _TypeAlias = RunReport  # noqa: Y015
+
+@_typing.final
+class CurvePoint(_message.Message):
+    """One policy on the learning curve."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POLICY_FIELD_NUMBER: _builtins.int
+    ACCURACY_FIELD_NUMBER: _builtins.int
+    GAIN_FIELD_NUMBER: _builtins.int
+    ADOPTED_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    policy: _builtins.str
+    """The policy, `policies/{id}`."""
+    adopted: _builtins.bool
+    """Whether the run continued from it."""
+    reason: _builtins.str
+    """Why the run did not continue from it."""
+    @_builtins.property
+    def accuracy(self) -> Global___Estimate:
+        """Accuracy of its self-edits on the held-out contexts; unset if it was not scored."""
+
+    @_builtins.property
+    def gain(self) -> Global___Estimate:
+        """That minus the accuracy of the best policy before it, paired by context."""
+
+    def __init__(
+        self,
+        *,
+        policy: _builtins.str = ...,
+        accuracy: Global___Estimate | None = ...,
+        gain: Global___Estimate | None = ...,
+        adopted: _builtins.bool = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["accuracy", b"accuracy", "gain", b"gain"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accuracy", b"accuracy", "adopted", b"adopted", "gain", b"gain", "policy", b"policy", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CurvePoint: _TypeAlias = CurvePoint  # noqa: Y015
+
+@_typing.final
+class Power(_message.Message):
+    """The smallest difference of two policies that a comparison on held-out contexts finds with 80 % probability (two-sided,
+    5 %).
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONTEXTS_FIELD_NUMBER: _builtins.int
+    SAMPLES_FIELD_NUMBER: _builtins.int
+    DEVIATION_FIELD_NUMBER: _builtins.int
+    DETECTABLE_FIELD_NUMBER: _builtins.int
+    MEASURED_FIELD_NUMBER: _builtins.int
+    contexts: _builtins.int
+    """Number of held-out contexts."""
+    samples: _builtins.int
+    """Self-edits per context and policy."""
+    deviation: _builtins.float
+    """Standard deviation, over contexts, of the paired differences."""
+    detectable: _builtins.float
+    """The smallest difference of two mean accuracies."""
+    measured: _builtins.bool
+    """Whether `deviation` comes from recorded trials; otherwise it is assumed."""
+    def __init__(
+        self,
+        *,
+        contexts: _builtins.int = ...,
+        samples: _builtins.int = ...,
+        deviation: _builtins.float = ...,
+        detectable: _builtins.float = ...,
+        measured: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["contexts", b"contexts", "detectable", b"detectable", "deviation", b"deviation", "measured", b"measured", "samples", b"samples"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Power: _TypeAlias = Power  # noqa: Y015
 
 @_typing.final
 class DocumentReport(_message.Message):
@@ -1595,6 +1695,7 @@ class RunEstimate(_message.Message):
     WALL_SECONDS_FIELD_NUMBER: _builtins.int
     BASED_ON_FIELD_NUMBER: _builtins.int
     BASIS_FIELD_NUMBER: _builtins.int
+    POWER_FIELD_NUMBER: _builtins.int
     trials: _builtins.int
     """Trials in all."""
     wall_seconds: _builtins.float
@@ -1607,6 +1708,10 @@ class RunEstimate(_message.Message):
     def usage(self) -> _evaluation_pb2.Usage:
         """Tokens and device seconds."""
 
+    @_builtins.property
+    def power(self) -> Global___Power:
+        """How small a difference of two policies the run can show; unset if it scores none."""
+
     def __init__(
         self,
         *,
@@ -1615,10 +1720,11 @@ class RunEstimate(_message.Message):
         wall_seconds: _builtins.float = ...,
         based_on: _builtins.int = ...,
         basis: _builtins.str = ...,
+        power: Global___Power | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["usage", b"usage"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["power", b"power", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["based_on", b"based_on", "basis", b"basis", "trials", b"trials", "usage", b"usage", "wall_seconds", b"wall_seconds"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["based_on", b"based_on", "basis", b"basis", "power", b"power", "trials", b"trials", "usage", b"usage", "wall_seconds", b"wall_seconds"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,0 +1,45 @@
+"""The table "ARC in small": a model made for it, 60 tasks to learn from and 24 held out, four rounds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from benchmarks.arc_model import make_arc_model, records
+from benchmarks.study.experiment import Experiment
+from seal_cli.recipe import load_recipe
+from sealkit.config import RunConfig
+
+ROOT = Path(__file__).parents[2]
+CONFIG = ROOT / "configs/arc_smoke.toml"
+TRAIN, HELD_OUT = 60, 24
+SETTINGS = (
+    "rounds=4",
+    "contexts_per_round=15",
+    "editor.k=12",
+    "held_out.samples=4",
+    'm_step.start_from="base"',
+)
+"""What differs from `configs/arc_smoke.toml`."""
+VARIANTS = {
+    "keep_best": ('gate.held_out="not_worse"',),
+    "always_next": ('gate.held_out="off"',),
+}
+"""By name: whether a policy that scores lower on the held-out tasks may be the next one."""
+
+
+def experiment(seed: int, variant: str) -> Experiment:
+    """One run. Its tasks, too, are drawn by the seed, so that runs with different seeds share none."""
+    settings = (f"seed={seed}", f'name="study-arc-{variant}-{seed}"', *SETTINGS, *VARIANTS[variant])
+    return Experiment(
+        table="arc", seed=seed, variant=variant, config=config(settings), records=records(1000 + seed, TRAIN, HELD_OUT)
+    )
+
+
+def config(settings: tuple[str, ...]) -> RunConfig:
+    """The smoke run's config with these settings."""
+    return load_recipe(CONFIG, dataset=None, limit=None, settings=settings).config
+
+
+def model(folder: Path) -> Path:
+    """The model in this folder; trained first, if it is missing (about two CPU minutes)."""
+    return folder if (folder / "config.json").exists() else make_arc_model(folder)

@@ -1,0 +1,128 @@
+"""One run of the embedded stack, and its record.
+
+A run has a fixed request id, so the same experiment is the same run: one that was interrupted continues where it was,
+and one that has ended is only read. The record is written after every round.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from seal_cli.stack.layout import CONTROLLER, Layout
+from seal_cli.stack.supervisor import down, up
+from sealkit.client import SealClient
+from sealkit.config import RunConfig
+from sealkit.resources import RoundFinished, Run, RunState, Trial
+from sealkit.types import digest_of
+
+_STOPPED = (RunState.FAILED, RunState.CANCELLED, RunState.PAUSED)
+_KEPT = {"rows", "curve", "verdict", "rl_gain", "arm_gains", "power", "trial_counts", "kept", "wall_seconds", "usage"}
+"""The fields of the report in the record."""
+COLUMNS = (
+    "round",
+    "phase",
+    "state",
+    "context",
+    "editor",
+    "policy",
+    "index",
+    "accuracy",
+    "baseline",
+    "selected",
+    "edit",
+)
+"""Of a trial in the record: `policy` counts within the run; `edit` is a digest of the self-edit's text."""
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """`variant`: which of the table's settings; `records`: those of the dataset."""
+
+    table: str
+    seed: int
+    variant: str
+    config: RunConfig
+    records: Sequence[dict[str, Any]]
+
+    @property
+    def name(self) -> str:
+        """Of the record's file and of the run."""
+        return f"{self.table}-{self.variant}-{self.seed}"
+
+
+@contextmanager
+def stack(model: Path, data: Path, say: Callable[[str], None]) -> Iterator[SealClient]:
+    """A client of the embedded stack in the folder `data`, which is stopped at the end."""
+    layout = Layout.at(data)
+    started = up(layout, str(model.resolve()), port=0, timeout=600, say=say)
+    try:
+        controller = started.state.find(CONTROLLER)
+        assert controller is not None
+        with SealClient(controller.address) as client:
+            yield client
+    finally:
+        down(layout, say)
+
+
+def perform(client: SealClient, experiment: Experiment, folder: Path, say: Callable[[str], None]) -> None:
+    """Brings the experiment's run to its end; writes its record to `folder`."""
+    run = client.create_run(experiment.config, experiment.records, request_id=f"study-{experiment.name}")
+    if run.state in _STOPPED:
+        run = client.resume_run(run.name)
+    for event in client.watch_run(run.name):
+        if isinstance(event.kind, RoundFinished):
+            write(client, experiment, run, folder)
+            say(f"{experiment.name}: round {event.kind.round + 1} is done, {event.progress.trials_done} trials")
+    write(client, experiment, run, folder)
+    say(f"{experiment.name}: {client.report(run.name).verdict}")
+
+
+def write(client: SealClient, experiment: Experiment, run: Run, folder: Path) -> None:
+    """The record of a run, finished or not; one trial a line."""
+    run, report = client.get_run(run.name), client.report(run.name)
+    order = {policy.name: number for number, policy in enumerate(report.policies)}
+    about = {
+        "table": experiment.table,
+        "variant": experiment.variant,
+        "seed": experiment.seed,
+        "state": run.state.value,
+        "machine": f"{platform.processor() or platform.machine()}, {len(os.sched_getaffinity(0))} hardware threads",
+        "date": datetime.now(UTC).date().isoformat(),
+        "config": run.config,
+        "report": report.model_dump(mode="json", include=_KEPT),
+        "policies": [
+            {"gate": policy.gate.value, "reason": policy.gate_reason, "examples": len(policy.trials)}
+            for policy in report.policies
+        ],
+        "columns": COLUMNS,
+    }
+    rows = ",\n".join(json.dumps(_row(trial, order)) for trial in client.list_trials(run.name))
+    text = json.dumps(about)[:-1] + f', "trials": [\n{rows}\n]}}\n'
+    file = folder / f"{experiment.name}.json"
+    scratch = file.with_suffix(".part")
+    scratch.write_text(text, encoding="utf-8")
+    scratch.replace(file)
+
+
+def _row(trial: Trial, order: dict[str, int]) -> list[Any]:
+    return [
+        trial.round,
+        trial.phase.value,
+        trial.state.value,
+        trial.context_id,
+        trial.editor,
+        order[trial.policy],
+        trial.index,
+        trial.accuracy,
+        trial.baseline_accuracy,
+        trial.selected,
+        digest_of(trial.completion)[:8],
+    ]

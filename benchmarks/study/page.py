@@ -1,0 +1,178 @@
+"""The tables and plots of docs/results/study.md, from the records."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from statistics import fmean
+
+from benchmarks.page import bars, difference, figures, plotted, with_section
+from benchmarks.study.results import Pooled, Results, Scores, by_choice, pooled, score, self_edits
+from sealkit.resources import TrialPhase, TrialState
+from sealkit.stats import mean_estimate
+
+LABELS = {"base": "no adapter (in context)", "passage_only": "passage only", "oracle": "oracle"}
+VARIANTS = {"keep_best": "keeps the best", "always_next": "always the next"}
+
+
+def page(text: str, runs: Sequence[Results]) -> str:
+    """The page with its sections written anew; as it was, if nothing is recorded yet."""
+    if not runs:
+        return text
+    sections = {
+        "arc": f"{note(runs)}\n\n{curve_table(runs)}",
+        "arc-gain": gain_table(runs),
+        "arc-gate": gate_table(runs),
+        "arc-edits": edit_table(runs),
+    }
+    for name, body in sections.items():
+        text = with_section(text, name, body)
+    return text
+
+
+def note(runs: Sequence[Results]) -> str:
+    """n, seeds, machine, date and config."""
+    about, config = runs[0].about, runs[0].about["config"]
+    seeds = ", ".join(str(seed) for seed in sorted({run.seed for run in runs}))
+    unfinished = [f"{VARIANTS[run.variant]}, seed {run.seed}" for run in runs if run.about["state"] != "succeeded"]
+    dates = sorted({run.about["date"] for run in runs})
+    seconds = ", ".join(f"{run.about['report']['wall_seconds']:,.0f}" for run in runs)
+    return (
+        f"Seeds {seeds}; {len(runs[0].policies[0])} held-out tasks a seed, {config['held_out']['samples']} self-edits "
+        f"of each policy on each; {config['rounds']} rounds of {config['contexts_per_round']} tasks, "
+        f"{config['editor']['k']} self-edits on each; m_step.start_from = {config['m_step']['start_from']}, "
+        f"selection.rule = {config['selection']['rule']}; the whole config is in each record. Means over tasks with "
+        f"95 % intervals. {about['machine']}, shared with other work, {' and '.join(dates)}; seconds from start to end "
+        f"of each run: {seconds}." + (f" **Not finished**: {'; '.join(unfinished)}." if unfinished else "")
+    )
+
+
+def curve_table(runs: Sequence[Results]) -> str:
+    """Every policy's held-out accuracy by run, and what it is compared with; not adopted ones in brackets."""
+    most = max(len(run.policies) for run in runs)
+    heads = ["the run", "seed", "n", *LABELS.values(), *(f"θ_{number}" for number in range(most))]
+    lines = _head(heads)
+    for variant, seed, group in _groups(runs):
+        own = [figures(pooled(group, partial(_other, name))) for name in LABELS]
+        for number in range(most):
+            cell = figures(pooled(group, partial(_of, number)))
+            refused = len(group) == 1 and number < len(group[0].gates) and not group[0].gates[number].adopted
+            own.append(f"({cell})" if refused else cell)
+        lines.append(_row(VARIANTS[variant], seed, str(len(_first(group))), *own))
+    return "\n".join(lines)
+
+
+def gain_table(runs: Sequence[Results]) -> str:
+    """What the rounds gained, paired by task."""
+    heads = ["the run", "seed", "ended with", "times θ_0", "minus θ_0", "minus the oracle"]
+    lines = _head([*heads, "chosen by the other tasks, minus θ_0"])
+    for variant, seed, group in _groups(runs):
+        first, best = _first(group), pooled(group, lambda run: run.best)
+        start = fmean(first.values())
+        cells = [figures(best), f"{fmean(best.values()) / start:.1f}" if start else "–", difference(first, best)]
+        cells.append(difference(pooled(group, partial(_other, "oracle")), best))
+        chosen = difference(first, pooled(group, Results.chosen_without)) if variant == "keep_best" else "–"
+        lines.append(_row(VARIANTS[variant], seed, *cells, chosen))
+    return "\n".join(lines)
+
+
+def gate_table(runs: Sequence[Results]) -> str:
+    """The two variants on the same tasks: what they ended with, paired by task. Only runs that have ended."""
+    runs = [run for run in runs if run.about["state"] == "succeeded"]
+    lines = _head(["seed", *(f"{label}: ended with" for label in VARIANTS.values()), "difference"])
+    by_variant = {name: {run.seed: run for run in runs if run.variant == name} for name in VARIANTS}
+    both = sorted(set.intersection(*(set(found) for found in by_variant.values())))
+    for seeds in [*([seed] for seed in both), *([both] if len(both) > 1 else [])]:
+        kept, other = (pooled((found[seed] for seed in seeds), lambda run: run.best) for found in by_variant.values())
+        lines.append(_row(_name(seeds), figures(kept), figures(other), difference(other, kept)))
+    return "\n".join(lines)
+
+
+def edit_table(runs: Sequence[Results]) -> str:
+    """What each policy was trained on, and what it writes on the held-out tasks."""
+    heads = ["the run", "seed", "policy", "trained on", "accuracy in E-steps", "invalid", "distinct", "by its choices"]
+    return "\n".join([*_head(heads), *(row for run in runs for row in _edit_rows(run))])
+
+
+def _edit_rows(run: Results) -> Iterator[str]:
+    for number, policy in enumerate(run.about["policies"]):
+        edits = self_edits(run, number, TrialPhase.HELD_OUT)
+        if not edits:
+            continue
+        invalid = sum(trial.state is TrialState.REJECTED for trial in edits)
+        tried: dict[tuple[int, str], list[float]] = {}
+        for trial in self_edits(run, number, TrialPhase.E_STEP):
+            if (found := score(trial)) is not None:
+                tried.setdefault((trial.round, trial.context_id), []).append(found)
+        yield _row(
+            VARIANTS[run.variant],
+            str(run.seed),
+            f"θ_{number}",
+            str(policy["examples"] or "–"),
+            figures({place: fmean(scores) for place, scores in tried.items()}),
+            f"{invalid} of {len(edits)}",
+            str(len({trial.completion for trial in edits})),
+            f"{by_choice(run, number):.3f}",
+        )
+
+
+def plot(runs: Sequence[Results], file: Path) -> None:
+    """The learning curve of each run: a colour a seed, dashed without keeping the best, hollow if not adopted."""
+    with plotted(file) as axes:
+        for place, run in enumerate(runs):
+            keeps = run.variant == "keep_best"
+            shift, colour = 0.04 * (place - (len(runs) - 1) / 2), f"C{run.seed}"
+            points = [
+                (number + shift, estimate, run.gates[number].adopted)
+                for number, scores in enumerate(run.policies)
+                if (estimate := mean_estimate(list(scores.values())))
+            ]
+            adopted = [(x, estimate.mean) for x, estimate, is_in in points if is_in]
+            label = f"{VARIANTS[run.variant]}, seed {run.seed}"
+            axes.plot(*zip(*adopted, strict=True), "-" if keeps else "--", color=colour, label=label)
+            for x, estimate, is_in in points:
+                fill = colour if is_in else "white"
+                axes.errorbar(
+                    x, estimate.mean, yerr=bars(estimate), fmt="o", capsize=3, color=colour, markerfacecolor=fill
+                )
+        for (name, label), style in zip(LABELS.items(), (":", "-.", (0, (6, 2))), strict=True):
+            if scores := pooled(runs, partial(_other, name)):
+                axes.axhline(fmean(scores.values()), linestyle=style, color="grey", label=label)
+        axes.set(xlabel="round", ylabel="accuracy on the held-out tasks", ylim=(0, 1))
+        axes.set_xticks(range(max(len(run.policies) for run in runs)))
+        axes.legend(fontsize=8, loc="upper left")
+
+
+def _groups(runs: Sequence[Results]) -> Iterator[tuple[str, str, list[Results]]]:
+    """Variant, name of the seeds and runs: each run, then all of a variant together."""
+    for variant in VARIANTS:
+        own = [run for run in runs if run.variant == variant]
+        for run in own:
+            yield variant, str(run.seed), [run]
+        if len(own) > 1:
+            yield variant, _name([run.seed for run in own]), own
+
+
+def _name(seeds: Sequence[int]) -> str:
+    return str(seeds[0]) if len(seeds) == 1 else "all"
+
+
+def _head(names: Sequence[str]) -> list[str]:
+    return [_row(*names), "|---" * len(names) + "|"]
+
+
+def _row(*cells: str) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _first(group: Sequence[Results]) -> Pooled:
+    return pooled(group, partial(_of, 0))
+
+
+def _other(name: str, run: Results) -> Scores:
+    return run.others.get(name, {})
+
+
+def _of(number: int, run: Results) -> Scores:
+    return run.policies[number] if number < len(run.policies) else {}
