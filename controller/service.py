@@ -24,13 +24,17 @@ from controller.answer import Answers
 from controller.db import aliases, audit, contexts, events, policies, quotas, reruns, runs, trials
 from controller.db.access import AccessScope, ChangeRequest
 from controller.db.database import Database
+from controller.db.documents import NewDocument
 from controller.db.rates import rates_for, scored_like
 from controller.report.continual import with_continual
+from controller.report.documents import Learning, document_reports, learning, with_continual_of_documents
 from controller.report.estimate import estimate_run
+from controller.report.lineage import lineage, origin
 from controller.report.material import material_of, stored_material
 from controller.report.run import build_report
 from controller.trial.rerun import compare
 from sealkit.callers import CALLER, reads
+from sealkit.config import RunConfig
 from sealkit.domains.base import Context as DomainContext
 from sealkit.errors import LimitExceeded, SealError, Unavailable
 from sealkit.names import id_of, run_name
@@ -208,7 +212,10 @@ class ControllerService(controller_pb2_grpc.ControllerServiceServicer):
         return pb.RetryTrialsResponse(run=to_pb(run, res.Run), retried=retried)
 
     async def GetRunReport(self, request: pb.GetRunReportRequest, _: Context) -> pb.GetRunReportResponse:
-        report = await self._database.read(_report, _scope(), id_of(request.name))
+        report, config, learning = await self._database.read(_report, _scope(), id_of(request.name))
+        if learning is not None:
+            documents = await asyncio.to_thread(document_reports, learning, config, self._plugins)
+            report = report.changed(documents=documents)
         return pb.GetRunReportResponse(report=to_pb(report, res.RunReport))
 
     async def EstimateRun(self, request: pb.EstimateRunRequest, _: Context) -> pb.EstimateRunResponse:
@@ -233,6 +240,7 @@ class ControllerService(controller_pb2_grpc.ControllerServiceServicer):
                 records=[struct_from_pb(record, nan_as_null=True) for record in request.records],
                 retention=[struct_from_pb(record, nan_as_null=True) for record in request.retention],
                 anchors=[struct_from_pb(record, nan_as_null=True) for record in request.anchors],
+                documents=[NewDocument(name=one.name, content=one.content) for one in request.documents],
                 plugins=self._plugins,
                 outside=self._outside,
                 tenant=tenant,
@@ -299,6 +307,11 @@ class ControllerService(controller_pb2_grpc.ControllerServiceServicer):
         alias = await self._change(aliases.roll_back, change, request.reason)
         return pb.RollBackAliasResponse(alias=to_pb(alias, res.Alias))
 
+    async def GetLineage(self, request: pb.GetLineageRequest, _: Context) -> pb.GetLineageResponse:
+        found = await self._database.read(origin, _scope(), request.name)
+        shown = await asyncio.to_thread(lineage, found, self._plugins)
+        return pb.GetLineageResponse(lineage=to_pb(shown, res.Lineage))
+
     async def Answer(self, request: pb.AnswerRequest, _: Context) -> AsyncIterator[pb.AnswerResponse]:
         await self._store_quotas()
         asked = from_pb(request.prompt, Prompt), from_pb(request.sampling, Sampling)
@@ -354,11 +367,17 @@ def _named(request: Message, field: str) -> str:
     return value if isinstance(value, str) and re.fullmatch(_NAME, value) else ""
 
 
-def _report(connection: Connection, scope: AccessScope, run_id: str) -> RunReport:
+def _report(connection: Connection, scope: AccessScope, run_id: str) -> tuple[RunReport, RunConfig, Learning | None]:
+    """The report of a run, its config, and what it learned of documents, if it does."""
     run = runs.get(connection, scope, run_id)
     config = runs.stored_config(connection, run_id).config
     report = build_report(run, trials.of_run(connection, run_id), policies.of_run(connection, run_id), config.cost)
     if config.task != "adapt":
-        return report
-    learned = [context.context_id for context in contexts.of_split(connection, run_id, "train")]
-    return with_continual(report, learned, policies.after_rounds(connection, run_id))
+        return report, config, None
+    after_rounds, found = policies.after_rounds(connection, run_id), learning(connection, run_id)
+    if found is None:
+        learned = [context.context_id for context in contexts.of_split(connection, run_id, "train")]
+        return with_continual(report, learned, after_rounds), config, None
+    if not config.adapt.forget:
+        report = with_continual_of_documents(report, found, after_rounds)
+    return report, config, found

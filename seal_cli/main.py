@@ -22,6 +22,7 @@ from seal_cli.commands import (
     doctor,
     health,
     judge,
+    learn,
     policies,
     report,
     run,
@@ -74,6 +75,7 @@ app = typer.Typer(
 stack.register(app)
 run.register(app)
 adapt.register(app)
+learn.register(app)
 ask.register(app)
 app.add_typer(runs.app, name="runs")
 app.add_typer(trials.app, name="trials")

@@ -34,6 +34,7 @@ from sealkit.resources import (
     Budget,
     CallerInfo,
     Event,
+    Lineage,
     PolicyVersion,
     Rerun,
     Run,
@@ -133,6 +134,37 @@ class SealClient(_Client):
                 config, records, retention, anchors=anchors, display_name=display_name, request_id=request_id
             )
         )
+
+    def learn(
+        self,
+        alias: str,
+        documents: Mapping[str, bytes],
+        *,
+        config: RunConfig | Mapping[str, Any] | None = None,
+        retention: Records = (),
+        request_id: str | None = None,
+    ) -> Run:
+        """Starts to learn `documents` (bytes by name: plain text, Markdown, HTML, PDF, DOCX) on an alias, from the
+        version that it points to. Each document is learned wholly or not at all; `report(run.name).documents` says what
+        became of each. A document of a name that the alias knows replaces it if its bytes differ. `config` replaces the
+        one that ships. Runs on one alias take turns.
+
+        Raises InvalidConfig, InvalidDataset, LimitExceeded, RequestIdReused, QuotaExceeded.
+        """
+        return self._send(calls.learn(alias, documents, config, retention, request_id=request_id))
+
+    def forget(
+        self,
+        alias: str,
+        *documents: str,
+        config: RunConfig | Mapping[str, Any] | None = None,
+        retention: Records = (),
+        request_id: str | None = None,
+    ) -> Run:
+        """Starts to make an alias forget documents, by name or digest: it gets a version that was never trained on
+        them, and everything that was stored of them is deleted. The run fails with NOTHING_TO_FORGET if the alias does
+        not know one of them. Raises what `learn` raises."""
+        return self._send(calls.learn(alias, {}, config, retention, forget=documents, request_id=request_id))
 
     def estimate_run(
         self, config: RunConfig | Mapping[str, Any], records: Records, *, anchors: Records = ()
@@ -255,6 +287,11 @@ class SealClient(_Client):
         """Points an alias to its previous policy. Raises UnknownAlias, NothingToRollBack, RequestIdReused."""
         return self._send(calls.roll_back_alias(name, reason, request_id))
 
+    def get_lineage(self, name: str) -> Lineage:
+        """Where a version comes from: of `policies/{id}`, or of the one that `aliases/{id}` points to. Raises
+        UnknownAlias, UnknownPolicy."""
+        return self._send(calls.get_lineage(name))
+
     def answer(self, alias: str, prompt: Prompt | str, sampling: Sampling = Sampling()) -> Answer:  # noqa: B008
         """A whole answer. See `stream_answer`."""
         gathered = Gathered()
@@ -362,6 +399,29 @@ class AsyncSealClient(_Client):
                 config, records, retention, anchors=anchors, display_name=display_name, request_id=request_id
             )
         )
+
+    async def learn(
+        self,
+        alias: str,
+        documents: Mapping[str, bytes],
+        *,
+        config: RunConfig | Mapping[str, Any] | None = None,
+        retention: Records = (),
+        request_id: str | None = None,
+    ) -> Run:
+        """See `SealClient.learn`."""
+        return await self._send(calls.learn(alias, documents, config, retention, request_id=request_id))
+
+    async def forget(
+        self,
+        alias: str,
+        *documents: str,
+        config: RunConfig | Mapping[str, Any] | None = None,
+        retention: Records = (),
+        request_id: str | None = None,
+    ) -> Run:
+        """See `SealClient.forget`."""
+        return await self._send(calls.learn(alias, {}, config, retention, forget=documents, request_id=request_id))
 
     async def estimate_run(
         self, config: RunConfig | Mapping[str, Any], records: Records, *, anchors: Records = ()
@@ -473,6 +533,10 @@ class AsyncSealClient(_Client):
 
     async def roll_back_alias(self, name: str, *, reason: str = "", request_id: str | None = None) -> Alias:
         return await self._send(calls.roll_back_alias(name, reason, request_id))
+
+    async def get_lineage(self, name: str) -> Lineage:
+        """See `SealClient.get_lineage`."""
+        return await self._send(calls.get_lineage(name))
 
     async def answer(self, alias: str, prompt: Prompt | str, sampling: Sampling = Sampling()) -> Answer:  # noqa: B008
         """See `SealClient.answer`."""

@@ -43,5 +43,8 @@ NAME_CHARACTERS = 256
 PAGE_ROWS = 1000
 """Rows of a page of a listing."""
 
+DOCUMENTS = 10_000
+"""Documents of a run."""
+DOCUMENT_NAME_CHARACTERS = 1024
 DOCUMENT_BYTES = 64 * 2**20
 """Bytes of a document; also of the XML of a DOCX once it is unpacked."""

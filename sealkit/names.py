@@ -72,6 +72,11 @@ def is_of_run(name: str) -> bool:
     return name.startswith("runs/")
 
 
+def is_alias(name: str) -> bool:
+    """Whether the name is an alias's."""
+    return name.startswith("aliases/")
+
+
 def parent_of_trials(name: str) -> tuple[str, int | None]:
     """Run id and round of `runs/{run}` (None: all rounds) or `runs/{run}/rounds/{round}`."""
     _, run_id, *of_round = name.split("/")

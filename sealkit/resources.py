@@ -149,6 +149,8 @@ class Trial(Value):
     divergence: Divergence | None = None
     stopped_early: bool = False
     batch_variant_rate: float = 0.0
+    generated_exam: bool = False
+    """Whether models wrote the questions and gold answers that its accuracies are measured on."""
     reward: float | None = None
     selected: bool = False
     verdicts: tuple[Verdict, ...] = ()
@@ -181,7 +183,7 @@ class TrialMaterial(Value):
 
 class PolicyVersion(Value):
     """A version of the policy. `version` counts within its run, from 0; `round` is the one that made it, None for θ_0.
-    `scores`: its row of R, accuracy by context id."""
+    `scores`: its row of R, accuracy by context id; `verdicts`: those that they are made of, only with one policy."""
 
     name: str
     run: str
@@ -197,8 +199,110 @@ class PolicyVersion(Value):
     scores: dict[str, float] = Field(default_factory=dict)
     gate: GateState = GateState.UNMEASURED
     gate_reason: str = ""
+    verdicts: tuple[Verdict, ...] = ()
     create_time: datetime
     usage: Usage = Usage()
+
+
+class DocumentState(StrEnum):
+    """What became of a document that a run was to learn."""
+
+    WAITING = "waiting"
+    LEARNED = "learned"
+    NOT_ADOPTED = "not_adopted"
+    """The alias is as it was before: nothing helped, or the gate refused."""
+    SKIPPED = "skipped"
+    """It cannot be read, or says nothing new."""
+    FORGOTTEN = "forgotten"
+
+
+class LostQuestion(Value):
+    """A question that was answered right before a document was learned, and wrong after. `document`: the one that it is
+    about; empty: it is of the retention suite, whose answers are not stored."""
+
+    query_id: str
+    document: str = ""
+    question: str
+    gold: str
+    before: str = ""
+    after: str = ""
+
+
+class DocumentReport(Value):
+    """What became of a document. Accuracies, in [0, 1], are of the version before and after it, on its own exam.
+
+    Attributes:
+        digest: SHA-256 of its bytes.
+        replaces: Digest of its older version, which the alias knew; empty: none.
+        passages: Passages that were read.
+        learned: Passages of which a self-edit was kept.
+        questions: Questions of its exam.
+        generated: Whether models wrote the exam.
+        seconds: From the start of its round to its end.
+        policy: The version that the alias had after it; empty until then.
+    """
+
+    name: str
+    digest: str
+    title: str = ""
+    format: str = ""
+    state: DocumentState
+    reason: str = ""
+    notices: tuple[str, ...] = ()
+    replaces: str = ""
+    passages: int = 0
+    learned: int = 0
+    questions: int = 0
+    generated: bool = True
+    accuracy_before: float | None = None
+    accuracy_after: float | None = None
+    lost: tuple[LostQuestion, ...] = ()
+    seconds: float | None = None
+    policy: str = ""
+
+
+class LineageQuery(Value):
+    """A question of a document's exam. `generated`: whether models wrote it and its gold answer."""
+
+    query_id: str
+    question: str
+    gold: str
+    generated: bool = False
+
+
+class LineageTrial(Value):
+    """A trial that a version was trained on. `self_edit` and `teacher_answers`: digests (SHA-256) of the trial's texts;
+    `policy_adapter`: that of the policy that wrote the self-edit, None for the base model or an outside one."""
+
+    name: str
+    editor: str
+    policy: str
+    policy_adapter: AdapterRef | None = None
+    self_edit: str
+    teacher_answers: str
+    adapter: AdapterRef | None = None
+
+
+class LineageDocument(Value):
+    """A document that a version was trained on, and the run that learned it. Accuracies on its exam are of the versions
+    before and after it."""
+
+    name: str
+    digest: str
+    run: str
+    trials: tuple[LineageTrial, ...] = ()
+    queries: tuple[LineageQuery, ...] = ()
+    accuracy_before: float | None = None
+    accuracy_after: float | None = None
+
+
+class Lineage(Value):
+    """Where a version comes from. `version` has its verdicts; `base_model` is the digest of the base model."""
+
+    alias: str = ""
+    version: PolicyVersion
+    base_model: str
+    documents: tuple[LineageDocument, ...] = ()
 
 
 class AliasChange(Value):
@@ -440,5 +544,8 @@ class RunReport(Value):
     arm_gains: dict[str, Estimate] = Field(default_factory=dict)
     arm_costs: dict[str, Cost] = Field(default_factory=dict)
     continual: Continual | None = None
+    documents: tuple[DocumentReport, ...] = ()
+    generated_exam: bool = False
+    """Whether models wrote questions that these accuracies are measured on."""
     curve: tuple[CurvePoint, ...] = ()
     power: Power | None = None

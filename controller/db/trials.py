@@ -103,6 +103,15 @@ def named(connection: Connection, names: Sequence[str]) -> list[Trial]:
     return [found[name] for name in names]
 
 
+def existing(connection: Connection, names: Sequence[str]) -> list[Trial]:
+    """Those of these trials that were not deleted, in the order of `names`."""
+    found: set[str] = set()
+    for start in range(0, len(names), _CHUNK):
+        these = trials.c.name.in_(names[start : start + _CHUNK])
+        found.update(connection.scalars(select(trials.c.name).where(these)))
+    return named(connection, [name for name in names if name in found])
+
+
 def ended(connection: Connection, names: Sequence[str]) -> list[str]:
     """Which of these trials have ended."""
     found: list[str] = []

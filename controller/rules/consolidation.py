@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from controller.db.trials import Plan
 from controller.rules.seeds import inner_seed
@@ -14,20 +14,19 @@ from sealkit.resources import Trial
 from sealkit.types import TrainingSpec, seed_of
 
 
-def consolidated(setup: Setup, contexts: Sequence[Context], kept: Sequence[Trial], t: int) -> TrainingSpec:
+def consolidated(setup: Setup, contexts: Mapping[str, Context], kept: Sequence[Trial], t: int) -> TrainingSpec:
     """The spec of one adapter on the examples of all `kept` trials, oldest first, with the run's rehearsal and anchors.
-    A teacher's answers are those of the trials. Shape and hyper-parameters are the config's, not those that single
-    self-edits chose.
+    `contexts`: by trial name. A teacher's answers are those of the trials. Shape and hyper-parameters are the config's,
+    not those that single self-edits chose.
 
     Raises LimitExceeded if there are more examples than one spec may have.
     """
-    by_id = {context.context_id: context for context in contexts}
     examples = [
         example
         for trial in kept
         for example in spec_of(
             setup.domain,
-            by_id[trial.context_id],
+            contexts[trial.name],
             trial.completion,
             trial.teacher_answers,
             inner_seed(setup.config.seed, Plan.of(trial)),

@@ -236,6 +236,17 @@ class TrainerClient(_ServiceClient):
         joined = await self._call("JoinAdapters", request)
         return from_pb(joined.adapter, AdapterRef)
 
+    async def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        counted = await self._call("CountTokens", trainer_pb2.CountTokensRequest(texts=texts))
+        return list(counted.counts)
+
+    async def delete_adapters(self, adapters: Sequence[AdapterRef]) -> int:
+        request = trainer_pb2.DeleteAdaptersRequest(
+            adapters=[to_pb(adapter, model_pb2.AdapterRef) for adapter in adapters]
+        )
+        answer = await self._call("DeleteAdapters", request)
+        return int(answer.deleted)
+
     async def trainer_info(self) -> TrainerInfo:
         try:
             answer = await self._call("GetTrainerInfo", trainer_pb2.GetTrainerInfoRequest(), _INFO_SECONDS)

@@ -125,6 +125,7 @@ class FakeServices:
         """What a policy's adapter alone answers."""
         self.lost: Callable[[str], float] = lambda subject: 0.5
         """What share of the retention queries a subject forgot; its interval is 0.5 to either side."""
+        self.deleted: list[str] = []
         self.running = 0
         self._seconds = seconds
 
@@ -204,6 +205,15 @@ class FakeServices:
     async def join_adapters(self, policy: Policy, adapter: AdapterRef) -> AdapterRef:
         await self._came("join", policy.name)
         return AdapterRef(digest=digest_of("joined", policy.adapter, adapter)) if policy.adapter else adapter
+
+    async def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        await self._came("count", "")
+        return [len(text.split()) for text in texts]
+
+    async def delete_adapters(self, adapters: Sequence[AdapterRef]) -> int:
+        await self._came("delete", "")
+        self.deleted += [adapter.digest for adapter in adapters]
+        return len(adapters)
 
     async def evaluate(self, request: EvaluationRequest) -> Evaluation:
         policy, adapter = request.policy, request.adapter

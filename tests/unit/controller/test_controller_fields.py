@@ -99,7 +99,7 @@ async def result(system: System, completion: str, evaluation: Evaluation) -> Res
     taken = Taken(
         lease=TrialLease(run_id, plan.name, 1),
         plan=plan,
-        context=Context(context_id="c", split="train", payload={"text": "A fact."}),
+        context=Context(context_id="c", split="train", payload={"text": "A fact."}, generated=True),
         policy=Policy(name="p"),
         attempts=1,
         sampled=Sampled(completion=completion),

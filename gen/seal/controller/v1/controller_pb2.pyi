@@ -34,6 +34,7 @@ class CreateRunRequest(_message.Message):
     RECORDS_FIELD_NUMBER: _builtins.int
     RETENTION_FIELD_NUMBER: _builtins.int
     ANCHORS_FIELD_NUMBER: _builtins.int
+    DOCUMENTS_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """Chosen by the caller (a UUID, say). A repeated id returns the same run."""
     display_name: _builtins.str
@@ -44,7 +45,7 @@ class CreateRunRequest(_message.Message):
 
     @_builtins.property
     def records(self) -> _containers.RepeatedCompositeFieldContainer[_struct_pb2.Struct]:
-        """The dataset's records, in the domain's format; `split` is `train` or `heldout`."""
+        """The dataset's records, in the domain's format; `split` is `train` or `heldout`. None if there are documents."""
 
     @_builtins.property
     def retention(self) -> _containers.RepeatedCompositeFieldContainer[_struct_pb2.Struct]:
@@ -56,6 +57,12 @@ class CreateRunRequest(_message.Message):
     def anchors(self) -> _containers.RepeatedCompositeFieldContainer[_struct_pb2.Struct]:
         """Anchors: {id, prompt} each. Required if the config's `inner_loop.anchors.source` is `file`, else refused."""
 
+    @_builtins.property
+    def documents(self) -> _containers.RepeatedCompositeFieldContainer[Global___Document]:
+        """Documents to learn instead of records, in this order; only with `task = "adapt"`. A document that cannot be read is
+        named in the run's report, and the others are learned.
+        """
+
     def __init__(
         self,
         *,
@@ -65,14 +72,43 @@ class CreateRunRequest(_message.Message):
         records: _abc.Iterable[_struct_pb2.Struct] | None = ...,
         retention: _abc.Iterable[_struct_pb2.Struct] | None = ...,
         anchors: _abc.Iterable[_struct_pb2.Struct] | None = ...,
+        documents: _abc.Iterable[Global___Document] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["config", b"config"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["anchors", b"anchors", "config", b"config", "display_name", b"display_name", "records", b"records", "request_id", b"request_id", "retention", b"retention"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["anchors", b"anchors", "config", b"config", "display_name", b"display_name", "documents", b"documents", "records", b"records", "request_id", b"request_id", "retention", b"retention"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CreateRunRequest: _TypeAlias = CreateRunRequest  # noqa: Y015
+
+@_typing.final
+class Document(_message.Message):
+    """A document to learn."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    CONTENT_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """What the caller calls it: a path, say. A later document of this name replaces it. Its suffix helps to find the
+    format.
+    """
+    content: _builtins.bytes
+    """Its bytes: plain text, Markdown, HTML, PDF or DOCX."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        content: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Document: _TypeAlias = Document  # noqa: Y015
 
 @_typing.final
 class CreateRunResponse(_message.Message):
@@ -1227,6 +1263,52 @@ class RollBackAliasResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RollBackAliasResponse: _TypeAlias = RollBackAliasResponse  # noqa: Y015
+
+@_typing.final
+class GetLineageRequest(_message.Message):
+    """Asks for a lineage."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """`policies/{id}`, or `aliases/{id}` for the version that it points to."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetLineageRequest: _TypeAlias = GetLineageRequest  # noqa: Y015
+
+@_typing.final
+class GetLineageResponse(_message.Message):
+    """The lineage."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LINEAGE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def lineage(self) -> _resources_pb2.Lineage:
+        """The lineage."""
+
+    def __init__(
+        self,
+        *,
+        lineage: _resources_pb2.Lineage | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["lineage", b"lineage"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["lineage", b"lineage"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetLineageResponse: _TypeAlias = GetLineageResponse  # noqa: Y015
 
 @_typing.final
 class AnswerRequest(_message.Message):

@@ -154,6 +154,11 @@ class ControllerServiceStub:
                 request_serializer=seal_dot_controller_dot_v1_dot_controller__pb2.RollBackAliasRequest.SerializeToString,
                 response_deserializer=seal_dot_controller_dot_v1_dot_controller__pb2.RollBackAliasResponse.FromString,
                 _registered_method=True)
+        self.GetLineage = channel.unary_unary(
+                '/seal.controller.v1.ControllerService/GetLineage',
+                request_serializer=seal_dot_controller_dot_v1_dot_controller__pb2.GetLineageRequest.SerializeToString,
+                response_deserializer=seal_dot_controller_dot_v1_dot_controller__pb2.GetLineageResponse.FromString,
+                _registered_method=True)
         self.Answer = channel.unary_stream(
                 '/seal.controller.v1.ControllerService/Answer',
                 request_serializer=seal_dot_controller_dot_v1_dot_controller__pb2.AnswerRequest.SerializeToString,
@@ -181,6 +186,11 @@ class ControllerServiceServicer:
 
     def CreateRun(self, request, context):
         """Validates the whole config and dataset, stores the run, returns at once.
+
+        A run with `documents`, or with `adapt.forget` in its config, continues the alias `gate.alias`: it starts from the
+        version that the alias points to, and moves it after each document that was learned. Several such runs on one
+        alias wait for each other, in the order in which they were created. It fails with ALIAS_MOVED if the alias is moved
+        by others.
 
         Errors: INVALID_ARGUMENT with every faulty field (INVALID_CONFIG, INVALID_DATASET), NOT_FOUND /
         UNKNOWN_POLICY, ALREADY_EXISTS / REQUEST_ID_REUSED (same request_id, other content), RESOURCE_EXHAUSTED /
@@ -361,6 +371,14 @@ class ControllerServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetLineage(self, request, context):
+        """Where a version comes from: its documents, their trials and who wrote the self-edits, by digest.
+        Errors: NOT_FOUND / UNKNOWN_ALIAS, UNKNOWN_POLICY.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Answer(self, request, context):
         """Streams an answer of the policy that an alias points to now, or of the base model. The stream keeps that policy to
         its end, wherever the alias is pointed meanwhile. Its device seconds count towards the tenant's quota. Cancelling
@@ -505,6 +523,11 @@ def add_ControllerServiceServicer_to_server(servicer, server):
                     servicer.RollBackAlias,
                     request_deserializer=seal_dot_controller_dot_v1_dot_controller__pb2.RollBackAliasRequest.FromString,
                     response_serializer=seal_dot_controller_dot_v1_dot_controller__pb2.RollBackAliasResponse.SerializeToString,
+            ),
+            'GetLineage': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetLineage,
+                    request_deserializer=seal_dot_controller_dot_v1_dot_controller__pb2.GetLineageRequest.FromString,
+                    response_serializer=seal_dot_controller_dot_v1_dot_controller__pb2.GetLineageResponse.SerializeToString,
             ),
             'Answer': grpc.unary_stream_rpc_method_handler(
                     servicer.Answer,
@@ -1148,6 +1171,33 @@ class ControllerService:
             '/seal.controller.v1.ControllerService/RollBackAlias',
             seal_dot_controller_dot_v1_dot_controller__pb2.RollBackAliasRequest.SerializeToString,
             seal_dot_controller_dot_v1_dot_controller__pb2.RollBackAliasResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetLineage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/seal.controller.v1.ControllerService/GetLineage',
+            seal_dot_controller_dot_v1_dot_controller__pb2.GetLineageRequest.SerializeToString,
+            seal_dot_controller_dot_v1_dot_controller__pb2.GetLineageResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -41,6 +41,11 @@ class ControllerServiceStub:
     CreateRun: _grpc.UnaryUnaryMultiCallable[_controller_pb2.CreateRunRequest, _controller_pb2.CreateRunResponse]
     """Validates the whole config and dataset, stores the run, returns at once.
 
+    A run with `documents`, or with `adapt.forget` in its config, continues the alias `gate.alias`: it starts from the
+    version that the alias points to, and moves it after each document that was learned. Several such runs on one
+    alias wait for each other, in the order in which they were created. It fails with ALIAS_MOVED if the alias is moved
+    by others.
+
     Errors: INVALID_ARGUMENT with every faulty field (INVALID_CONFIG, INVALID_DATASET), NOT_FOUND /
     UNKNOWN_POLICY, ALREADY_EXISTS / REQUEST_ID_REUSED (same request_id, other content), RESOURCE_EXHAUSTED /
     QUOTA_EXCEEDED with a QuotaFailure.
@@ -117,6 +122,10 @@ class ControllerServiceStub:
     """Points an alias to its previous policy. Errors: NOT_FOUND / UNKNOWN_ALIAS, FAILED_PRECONDITION /
     NOTHING_TO_ROLL_BACK.
     """
+    GetLineage: _grpc.UnaryUnaryMultiCallable[_controller_pb2.GetLineageRequest, _controller_pb2.GetLineageResponse]
+    """Where a version comes from: its documents, their trials and who wrote the self-edits, by digest.
+    Errors: NOT_FOUND / UNKNOWN_ALIAS, UNKNOWN_POLICY.
+    """
     Answer: _grpc.UnaryStreamMultiCallable[_controller_pb2.AnswerRequest, _controller_pb2.AnswerResponse]
     """Streams an answer of the policy that an alias points to now, or of the base model. The stream keeps that policy to
     its end, wherever the alias is pointed meanwhile. Its device seconds count towards the tenant's quota. Cancelling
@@ -144,6 +153,11 @@ class ControllerServiceAsyncStub(ControllerServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateRun: _aio.UnaryUnaryMultiCallable[_controller_pb2.CreateRunRequest, _controller_pb2.CreateRunResponse]  # type: ignore[assignment]
     """Validates the whole config and dataset, stores the run, returns at once.
+
+    A run with `documents`, or with `adapt.forget` in its config, continues the alias `gate.alias`: it starts from the
+    version that the alias points to, and moves it after each document that was learned. Several such runs on one
+    alias wait for each other, in the order in which they were created. It fails with ALIAS_MOVED if the alias is moved
+    by others.
 
     Errors: INVALID_ARGUMENT with every faulty field (INVALID_CONFIG, INVALID_DATASET), NOT_FOUND /
     UNKNOWN_POLICY, ALREADY_EXISTS / REQUEST_ID_REUSED (same request_id, other content), RESOURCE_EXHAUSTED /
@@ -221,6 +235,10 @@ class ControllerServiceAsyncStub(ControllerServiceStub):
     """Points an alias to its previous policy. Errors: NOT_FOUND / UNKNOWN_ALIAS, FAILED_PRECONDITION /
     NOTHING_TO_ROLL_BACK.
     """
+    GetLineage: _aio.UnaryUnaryMultiCallable[_controller_pb2.GetLineageRequest, _controller_pb2.GetLineageResponse]  # type: ignore[assignment]
+    """Where a version comes from: its documents, their trials and who wrote the self-edits, by digest.
+    Errors: NOT_FOUND / UNKNOWN_ALIAS, UNKNOWN_POLICY.
+    """
     Answer: _aio.UnaryStreamMultiCallable[_controller_pb2.AnswerRequest, _controller_pb2.AnswerResponse]  # type: ignore[assignment]
     """Streams an answer of the policy that an alias points to now, or of the base model. The stream keeps that policy to
     its end, wherever the alias is pointed meanwhile. Its device seconds count towards the tenant's quota. Cancelling
@@ -251,6 +269,11 @@ class ControllerServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_controller_pb2.CreateRunResponse, _abc.Awaitable[_controller_pb2.CreateRunResponse]]:
         """Validates the whole config and dataset, stores the run, returns at once.
+
+        A run with `documents`, or with `adapt.forget` in its config, continues the alias `gate.alias`: it starts from the
+        version that the alias points to, and moves it after each document that was learned. Several such runs on one
+        alias wait for each other, in the order in which they were created. It fails with ALIAS_MOVED if the alias is moved
+        by others.
 
         Errors: INVALID_ARGUMENT with every faulty field (INVALID_CONFIG, INVALID_DATASET), NOT_FOUND /
         UNKNOWN_POLICY, ALREADY_EXISTS / REQUEST_ID_REUSED (same request_id, other content), RESOURCE_EXHAUSTED /
@@ -459,6 +482,16 @@ class ControllerServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_controller_pb2.RollBackAliasResponse, _abc.Awaitable[_controller_pb2.RollBackAliasResponse]]:
         """Points an alias to its previous policy. Errors: NOT_FOUND / UNKNOWN_ALIAS, FAILED_PRECONDITION /
         NOTHING_TO_ROLL_BACK.
+        """
+
+    @_abc_1.abstractmethod
+    def GetLineage(
+        self,
+        request: _controller_pb2.GetLineageRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_controller_pb2.GetLineageResponse, _abc.Awaitable[_controller_pb2.GetLineageResponse]]:
+        """Where a version comes from: its documents, their trials and who wrote the self-edits, by digest.
+        Errors: NOT_FOUND / UNKNOWN_ALIAS, UNKNOWN_POLICY.
         """
 
     @_abc_1.abstractmethod
