@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from importlib import resources
 from typing import Any
 
+from controller.db.documents import NewDocument
 from controller.db.runs import NewRun
 from controller.rules.anchors import bundled_anchors, draw
 from controller.rules.arms import check_arms, planned_trials
@@ -16,7 +17,7 @@ from controller.rules.seeds import shuffled
 from controller.rules.setup import set_aside
 from sealkit import limits
 from sealkit.config import RunConfig, parse_config
-from sealkit.domains.base import Context, Domain, Studies, load_domain
+from sealkit.domains.base import Context, Domain, Examines, Studies, load_domain
 from sealkit.errors import InvalidConfig, InvalidDataset, LimitExceeded
 from sealkit.golds import golds_of
 from sealkit.judges import check_judge
@@ -44,6 +45,7 @@ def accept(
     records: Sequence[Mapping[str, Any]],
     retention: Sequence[Mapping[str, Any]],
     anchors: Sequence[Mapping[str, Any]] = (),
+    documents: Sequence[NewDocument] = (),
     plugins: Sequence[str],
     outside: Sequence[str] = (),
     tenant: str = "",
@@ -55,10 +57,13 @@ def accept(
     checked = check_config(parse_config(config))
     domain = load_domain(checked.domain.name, plugins=plugins)(checked.domain.options, checked.inner_loop)
     check_judge(checked.evaluation.judge or domain.judge)
+    learns = bool(documents or checked.adapt.forget)
+    if learns:
+        check_documents(checked, domain, documents, records, outside)
     check_objective(checked, domain)
     used = records[: checked.dataset.limit or None]
-    contexts = check_contexts(hold_out(domain.contexts(used), checked.dataset.held_out, checked.seed))
-    ready = set.intersection(*(set(domain.ready_made(context)) for context in contexts))
+    contexts = [] if learns else check_contexts(hold_out(domain.contexts(used), checked.dataset.held_out, checked.seed))
+    ready = set.intersection(*(set(domain.ready_made(context)) for context in contexts)) if contexts else set()
     check_arms(checked, domain, ready, outside)
     suite = check_retention(retention) if retention else default_retention()
     check_set_aside(checked, len(suite))
@@ -69,15 +74,61 @@ def accept(
     name = display_name or checked.name
     new = NewRun(
         run_id=run_id(name, request_id, tenant),
-        digest=digest_of(display_name, checked, list(records), list(retention), list(anchors)),
+        digest=digest_of(display_name, checked, list(records), list(retention), list(anchors), *_digests(documents)),
         display_name=name,
         config=checked,
         retention=tuple(suite),
         anchors=tuple(draw_anchors(checked, anchors)),
-        rounds_total=splits["train"] if checked.task == "adapt" else checked.rounds,
+        alias=checked.gate.alias if learns else "",
+        documents=tuple(documents),
+        rounds_total=_rounds(checked, splits["train"], len(documents)),
         planned=planned,
     )
     return new, contexts
+
+
+def _rounds(config: RunConfig, train: int, documents: int) -> int:
+    """Rounds of a run; with documents at most so many."""
+    if config.task != "adapt":
+        return config.rounds
+    return train + documents + bool(config.adapt.forget)
+
+
+def _digests(documents: Sequence[NewDocument]) -> list[list[str]]:
+    """Names and digests; none without documents, so that the digest of such a run is that of older versions."""
+    return [[document.name, document.digest] for document in documents]
+
+
+def check_documents(
+    config: RunConfig,
+    domain: Domain,
+    documents: Sequence[NewDocument],
+    records: Sequence[Mapping[str, Any]],
+    outside: Sequence[str],
+) -> None:
+    """Checks a run that learns documents on an alias, or makes it forget some. Raises InvalidConfig, InvalidDataset."""
+    if config.task != "adapt":
+        raise _invalid("task", 'documents are learned with task = "adapt"')
+    if not config.gate.alias:
+        raise _invalid("gate.alias", "documents are learned on an alias, and forgotten by one; name it")
+    if config.start_policy:
+        raise _invalid(
+            "start_policy", "documents are learned from the version that the alias points to; leave it empty"
+        )
+    if config.adapt.commit != "consolidate":
+        raise _invalid("adapt.commit", 'documents are learned with adapt.commit = "consolidate"')
+    if not isinstance(domain, Examines):
+        raise _invalid("domain.name", f"the domain {domain.name} does not learn documents; knowledge does")
+    if config.exam.editor != Editor.BASE and config.exam.editor not in outside:
+        known = ", ".join((Editor.BASE, *outside))
+        raise _invalid("exam.editor", f"unknown editor {config.exam.editor!r}; use one of {known}")
+    faults = [("records", "give records or documents, not both")] if records else []
+    for i, one in enumerate(documents):
+        if fault := "is blank" if not one.name.strip() else _name_fault(one.name):
+            faults.append((f"documents[{i}].name", fault))
+    twice = [name for name, n in Counter(document.name for document in documents).items() if n > 1]
+    faults += [("documents", f"the name {name!r} comes more than once") for name in twice]
+    _raise_if(faults)
 
 
 def check_config(config: RunConfig) -> RunConfig:
@@ -173,16 +224,22 @@ def check_contexts(contexts: Sequence[Context]) -> list[Context]:
         if c.split not in _SPLITS
     ]
     for i, context in enumerate(contexts):
-        try:
-            check_name(context.context_id)
-        except ValueError as error:
-            faults.append((f"records[{i}]", f"context id {error}"))
+        if fault := _name_fault(context.context_id):
+            faults.append((f"records[{i}]", f"context id {fault}"))
     twice = [name for name, n in Counter(context.context_id for context in contexts).items() if n > 1]
     faults += [("records", f"context id {name!r} comes more than once") for name in twice]
     if not any(context.split == "train" for context in contexts):
         faults.append(("records", "no record is in the train split, so there is nothing to learn from"))
     _raise_if(faults)
     return list(contexts)
+
+
+def _name_fault(name: str) -> str:
+    try:
+        check_name(name)
+    except ValueError as error:
+        return str(error)
+    return ""
 
 
 def check_retention(records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -55,7 +55,10 @@ class App:
         self._stop = stop
         self._database = Database(settings.database_url)
         options = (settings.domain_plugins, settings.editors, lambda: self.authority.quotas, settings.max_dataset_mib)
-        self._service = ControllerService(self._database, *options) if api else None
+        # Not the worker's client: a full evaluator makes a worker start fewer trials, but not because of answers.
+        evaluator = services.evaluator if services else EvaluatorClient(settings.evaluator, **self._client_options())
+        self._evaluator = evaluator if api else None
+        self._service = ControllerService(self._database, *options, evaluator=evaluator) if api else None
         self._queue = queue or Queue(settings.redis_url, consumer=worker_id, stream=settings.queue)
         self._services = services
         self._limit = ConcurrencyLimit(settings.worker_concurrency)
@@ -117,6 +120,8 @@ class App:
             if task is not None:
                 task.cancel()
                 await asyncio.gather(task, return_exceptions=True)
+        if self._evaluator is not None:
+            await self._evaluator.close()
         if self._services is not None:
             await self._services.close()
         await self._queue.close()
@@ -162,14 +167,17 @@ class App:
             log.error("worker crashed", exc_info=task.exception())
             self._stop()
 
-    def _connect(self) -> Services:
+    def _client_options(self) -> dict[str, Any]:
         settings = self._settings
-        options: dict[str, Any] = {
+        return {
             "timeout": settings.call_seconds,
             "max_message_mib": settings.max_message_mib,
             "identity": settings.identity,
-            "on_full": self._limit.full,
         }
+
+    def _connect(self) -> Services:
+        settings = self._settings
+        options = {**self._client_options(), "on_full": self._limit.full}
         return Services(
             generator=GeneratorClient(settings.generator, **options),
             trainer=TrainerClient(settings.trainer, **options),

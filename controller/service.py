@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import aclosing
 from dataclasses import asdict
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
@@ -15,25 +16,34 @@ from google.protobuf.message import Message
 from seal.controller.v1 import controller_pb2 as pb
 from seal.controller.v1 import controller_pb2_grpc
 from seal.controller.v1 import resources_pb2 as res
+from seal.type.v1 import answer_pb2
 from sqlalchemy import Connection
 
 from controller.accept import accept
+from controller.answer import Answers
 from controller.db import aliases, audit, contexts, events, policies, quotas, reruns, runs, trials
 from controller.db.access import AccessScope, ChangeRequest
 from controller.db.database import Database
+from controller.db.documents import NewDocument
 from controller.db.rates import rates_for, scored_like
 from controller.report.continual import with_continual
+from controller.report.documents import Learning, document_reports, learning, with_continual_of_documents
 from controller.report.estimate import estimate_run
+from controller.report.lineage import lineage, origin
+from controller.report.material import material_of, stored_material
 from controller.report.run import build_report
 from controller.trial.rerun import compare
 from sealkit.callers import CALLER, reads
+from sealkit.config import RunConfig
 from sealkit.domains.base import Context as DomainContext
 from sealkit.errors import LimitExceeded, SealError, Unavailable
 from sealkit.names import id_of, run_name
-from sealkit.resources import Budget, CallerInfo, Quotas, RunReport, TrialState
+from sealkit.resources import AnswerBegun, AnswerUpdate, Budget, CallerInfo, Quotas, RunReport, TrialState
 from sealkit.rpc.interceptors import check
 from sealkit.rpc.mapping import enum_from_pb, from_pb, to_pb
+from sealkit.rpc.protocols import Evaluator
 from sealkit.rpc.struct import struct_from_pb
+from sealkit.types import AnswerDelta, AnswerEnd, Prompt, Sampling
 
 log = structlog.get_logger(__name__)
 
@@ -60,10 +70,13 @@ class ControllerService(controller_pb2_grpc.ControllerServiceServicer):
         outside: tuple[str, ...] = (),
         quotas: Callable[[], Mapping[str, Quotas]] = dict,
         max_dataset_mib: int = 1024,
+        *,
+        evaluator: Evaluator,
     ) -> None:
         """`plugins`: allowed as domains; `outside`: editors allowed as arms; `quotas`: returns the tenants' current
-        quotas; `max_dataset_mib`: most of a request in parts."""
+        quotas; `max_dataset_mib`: most of a request in parts; `evaluator`: gives the answers of aliases."""
         self._database = database
+        self._answers = Answers(database, evaluator)
         self._quotas = quotas
         self._stored_quotas: dict[str, Quotas] | None = None
         self._plugins = plugins
@@ -115,10 +128,14 @@ class ControllerService(controller_pb2_grpc.ControllerServiceServicer):
         **kwargs: P.kwargs,
     ) -> T:
         """Makes a change on behalf of the caller; it is entered in the audit log in the same transaction."""
+        await self._store_quotas()
+        return await self._database.write(work, change, *args, **kwargs)
+
+    async def _store_quotas(self) -> None:
+        """Before what is checked against them."""
         if (quotas_now := dict(self._quotas())) != self._stored_quotas:
             await self._database.write(quotas.replace, quotas_now)
             self._stored_quotas = quotas_now
-        return await self._database.write(work, change, *args, **kwargs)
 
     # --- runs ---------------------------------------------------------------------------------------------------------
     async def CreateRun(self, request: pb.CreateRunRequest, _: Context) -> pb.CreateRunResponse:
@@ -195,7 +212,10 @@ class ControllerService(controller_pb2_grpc.ControllerServiceServicer):
         return pb.RetryTrialsResponse(run=to_pb(run, res.Run), retried=retried)
 
     async def GetRunReport(self, request: pb.GetRunReportRequest, _: Context) -> pb.GetRunReportResponse:
-        report = await self._database.read(_report, _scope(), id_of(request.name))
+        report, config, learning = await self._database.read(_report, _scope(), id_of(request.name))
+        if learning is not None:
+            documents = await asyncio.to_thread(document_reports, learning, config, self._plugins)
+            report = report.changed(documents=documents)
         return pb.GetRunReportResponse(report=to_pb(report, res.RunReport))
 
     async def EstimateRun(self, request: pb.EstimateRunRequest, _: Context) -> pb.EstimateRunResponse:
@@ -220,6 +240,7 @@ class ControllerService(controller_pb2_grpc.ControllerServiceServicer):
                 records=[struct_from_pb(record, nan_as_null=True) for record in request.records],
                 retention=[struct_from_pb(record, nan_as_null=True) for record in request.retention],
                 anchors=[struct_from_pb(record, nan_as_null=True) for record in request.anchors],
+                documents=[NewDocument(name=one.name, content=one.content) for one in request.documents],
                 plugins=self._plugins,
                 outside=self._outside,
                 tenant=tenant,
@@ -241,6 +262,11 @@ class ControllerService(controller_pb2_grpc.ControllerServiceServicer):
         return pb.GetTrialResponse(
             trial=to_pb(await self._database.read(trials.get, _scope(), request.name), res.Trial)
         )
+
+    async def GetTrialMaterial(self, request: pb.GetTrialMaterialRequest, _: Context) -> pb.GetTrialMaterialResponse:
+        stored = await self._database.read(stored_material, _scope(), request.name)
+        material = await asyncio.to_thread(material_of, stored, self._plugins)
+        return pb.GetTrialMaterialResponse(material=to_pb(material, res.TrialMaterial))
 
     async def RerunTrial(self, request: pb.RerunTrialRequest, _: Context) -> pb.RerunTrialResponse:
         trial = await self._change(reruns.add, _change_request("RerunTrial", request.name, request.request_id))
@@ -281,6 +307,18 @@ class ControllerService(controller_pb2_grpc.ControllerServiceServicer):
         alias = await self._change(aliases.roll_back, change, request.reason)
         return pb.RollBackAliasResponse(alias=to_pb(alias, res.Alias))
 
+    async def GetLineage(self, request: pb.GetLineageRequest, _: Context) -> pb.GetLineageResponse:
+        found = await self._database.read(origin, _scope(), request.name)
+        shown = await asyncio.to_thread(lineage, found, self._plugins)
+        return pb.GetLineageResponse(lineage=to_pb(shown, res.Lineage))
+
+    async def Answer(self, request: pb.AnswerRequest, _: Context) -> AsyncIterator[pb.AnswerResponse]:
+        await self._store_quotas()
+        asked = from_pb(request.prompt, Prompt), from_pb(request.sampling, Sampling)
+        async with aclosing(self._answers.stream(_scope(), request.alias, *asked)) as updates:
+            async for update in updates:
+                yield _answer_update(update)
+
     # --- callers ------------------------------------------------------------------------------------------------------
     async def GetCaller(self, _request: pb.GetCallerRequest, _: Context) -> pb.GetCallerResponse:
         caller = CALLER.get()
@@ -304,6 +342,16 @@ class ControllerService(controller_pb2_grpc.ControllerServiceServicer):
         )
 
 
+def _answer_update(update: AnswerUpdate) -> pb.AnswerResponse:
+    match update:
+        case AnswerBegun():
+            return pb.AnswerResponse(begun=to_pb(update, pb.AnswerBegun))
+        case AnswerDelta():
+            return pb.AnswerResponse(delta=to_pb(update, answer_pb2.AnswerDelta))
+        case AnswerEnd():
+            return pb.AnswerResponse(end=to_pb(update, answer_pb2.AnswerEnd))
+
+
 def _scope() -> AccessScope:
     """The access scope of the current call's caller."""
     return AccessScope.of(CALLER.get())
@@ -319,11 +367,17 @@ def _named(request: Message, field: str) -> str:
     return value if isinstance(value, str) and re.fullmatch(_NAME, value) else ""
 
 
-def _report(connection: Connection, scope: AccessScope, run_id: str) -> RunReport:
+def _report(connection: Connection, scope: AccessScope, run_id: str) -> tuple[RunReport, RunConfig, Learning | None]:
+    """The report of a run, its config, and what it learned of documents, if it does."""
     run = runs.get(connection, scope, run_id)
     config = runs.stored_config(connection, run_id).config
     report = build_report(run, trials.of_run(connection, run_id), policies.of_run(connection, run_id), config.cost)
     if config.task != "adapt":
-        return report
-    learned = [context.context_id for context in contexts.of_split(connection, run_id, "train")]
-    return with_continual(report, learned, policies.after_rounds(connection, run_id))
+        return report, config, None
+    after_rounds, found = policies.after_rounds(connection, run_id), learning(connection, run_id)
+    if found is None:
+        learned = [context.context_id for context in contexts.of_split(connection, run_id, "train")]
+        return with_continual(report, learned, after_rounds), config, None
+    if not config.adapt.forget:
+        report = with_continual_of_documents(report, found, after_rounds)
+    return report, config, found

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import aclosing
 from importlib.metadata import version
 from typing import Any
 
 import grpc
 from seal.evaluator.v1 import evaluator_pb2, evaluator_pb2_grpc
-from seal.type.v1 import model_pb2
+from seal.type.v1 import answer_pb2, model_pb2
 
+from evaluator_svc.answer import answer
 from evaluator_svc.evaluate import Evaluator
 from sealkit.backends.base import Backend
 from sealkit.judges import judge_names
 from sealkit.judges.settings import JudgeSettings
 from sealkit.rpc.mapping import from_pb, to_pb
-from sealkit.types import EvaluationRequest
+from sealkit.types import AnswerDelta, EvaluationRequest, Policy, Prompt, Sampling
 
 
 class EvaluatorService(evaluator_pb2_grpc.EvaluatorServiceServicer):
@@ -43,6 +46,17 @@ class EvaluatorService(evaluator_pb2_grpc.EvaluatorServiceServicer):
     ) -> evaluator_pb2.EvaluateResponse:
         evaluation = await self._evaluator.evaluate(from_pb(request, EvaluationRequest))
         return to_pb(evaluation, evaluator_pb2.EvaluateResponse)
+
+    async def Answer(
+        self, request: evaluator_pb2.AnswerRequest, _context: grpc.aio.ServicerContext[Any, Any]
+    ) -> AsyncIterator[evaluator_pb2.AnswerResponse]:
+        asked = from_pb(request.policy, Policy), from_pb(request.prompt, Prompt), from_pb(request.sampling, Sampling)
+        async with aclosing(answer(self._backend, *asked, base_model=request.base_model)) as updates:
+            async for update in updates:
+                if isinstance(update, AnswerDelta):
+                    yield evaluator_pb2.AnswerResponse(delta=to_pb(update, answer_pb2.AnswerDelta))
+                else:
+                    yield evaluator_pb2.AnswerResponse(end=to_pb(update, answer_pb2.AnswerEnd))
 
     async def GetEvaluatorInfo(
         self, _request: evaluator_pb2.GetEvaluatorInfoRequest, _context: grpc.aio.ServicerContext[Any, Any]

@@ -14,6 +14,7 @@ from pydantic_settings import BaseSettings
 from controller.settings import ControllerSettings
 from deploy.generated import settle
 from evaluator_svc.settings import EvaluatorSettings
+from gateway.settings import GatewaySettings
 from generator_svc.settings import GeneratorSettings
 from sealkit.observability.start import TracingSettings
 from trainer_svc.settings import TrainerSettings
@@ -21,7 +22,8 @@ from trainer_svc.settings import TrainerSettings
 ROOT = Path(__file__).parents[1]
 TARGET = ROOT / "sealkit/data/variables.txt"
 _SETTINGS: tuple[type[BaseSettings], ...] = (
-    ControllerSettings, GeneratorSettings, TrainerSettings, EvaluatorSettings, TracingSettings,
+    ControllerSettings, GeneratorSettings, TrainerSettings, EvaluatorSettings, GatewaySettings,
+    TracingSettings,
 )  # fmt: skip
 _READ_BY = ("seal_cli/*.py", "seal_cli/*/*.py", "scripts/*", "docker-compose.yml", "deploy/docker/*", "Makefile")
 """Files in which variables are read by their whole names."""

@@ -21,7 +21,9 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from sealkit.errors import InvalidConfig
 
-SERVICES = ("controller", "worker", "generator", "trainer", "evaluator", "redis", "postgres", "vllm")
+CALLED_FROM_OUTSIDE = ("controller", "gateway")
+"""The others' certificates must not be usable under a host name that callers dial."""
+SERVICES = (*CALLED_FROM_OUTSIDE, "worker", "generator", "trainer", "evaluator", "redis", "postgres", "vllm")
 """The services of the compose stack, by their names there."""
 _CA_DAYS = 3650
 _RENEW_DAYS = 30

@@ -16,12 +16,15 @@ from seal_cli.commands import (
     adapters,
     alias,
     arc,
+    ask,
     audit,
     certs,
     doctor,
     health,
     judge,
+    learn,
     policies,
+    report,
     run,
     runs,
     stack,
@@ -72,6 +75,8 @@ app = typer.Typer(
 stack.register(app)
 run.register(app)
 adapt.register(app)
+learn.register(app)
+ask.register(app)
 app.add_typer(runs.app, name="runs")
 app.add_typer(trials.app, name="trials")
 app.add_typer(policies.app, name="policies")
@@ -81,6 +86,7 @@ app.add_typer(arc.app, name="arc")
 app.add_typer(audit.app, name="audit")
 app.add_typer(certs.app, name="certs")
 app.add_typer(judge.app, name="judge")
+report.register(app)
 health.register(app)
 doctor.register(app)
 whoami.register(app)

@@ -12,6 +12,7 @@ from sealkit.config import RunConfig, load_config, parse_config
 from sealkit.dataset import Records, dataset_reader, dataset_schemes, is_url, read_rows
 from sealkit.domains.base import Domain, Published, load_domain
 from sealkit.errors import InvalidConfig, InvalidDataset, UnknownDomain
+from sealkit.learning import shipped_config
 from sealkit.retention_tasks import retention_records
 
 
@@ -57,6 +58,16 @@ def load_recipe(
     records = _records(config, path.parent if dataset is None else Path())
     used = records.first(config.dataset.limit or None)
     return Recipe(config, used, _retention(config, path.parent), _anchors(config, path.parent))
+
+
+def config_with(path: Path | None, settings: Sequence[str]) -> dict[str, Any]:
+    """The config at `path`, or the one that ships for learning documents, with `settings` (`key=value`) applied; as a
+    table, with only what is set. Raises InvalidConfig."""
+    config = load_config(path) if path else parse_config(shipped_config(), source="sealkit/data/learn.toml")
+    raw = config.model_dump(mode="json", exclude_unset=True)
+    for setting in settings:
+        _apply(raw, setting)
+    return raw
 
 
 _OF_THE_SOURCE = ("options", "format", "encoding")

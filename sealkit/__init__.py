@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from sealkit.config import RunConfig, load_config, parse_config
     from sealkit.domains.base import Context, Domain, Rejected, Studies, Study, StudyItem
     from sealkit.errors import SealError
-    from sealkit.types import Prompt, Query, TrainingExample, TrainingSpec
+    from sealkit.types import Prompt, Query, Sampling, TrainingExample, TrainingSpec
 
 __all__ = [
     "AsyncSealClient",
@@ -24,6 +24,7 @@ __all__ = [
     "Query",
     "Rejected",
     "RunConfig",
+    "Sampling",
     "SealClient",
     "SealError",
     "Studies",
@@ -40,7 +41,7 @@ _HOMES = {
     "sealkit.config": ("RunConfig", "load_config", "parse_config"),
     "sealkit.domains.base": ("Context", "Domain", "Rejected", "Studies", "Study", "StudyItem"),
     "sealkit.errors": ("SealError",),
-    "sealkit.types": ("Prompt", "Query", "TrainingExample", "TrainingSpec"),
+    "sealkit.types": ("Prompt", "Query", "Sampling", "TrainingExample", "TrainingSpec"),
 }
 
 

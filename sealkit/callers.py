@@ -6,7 +6,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from enum import IntEnum
 
-_READS = ("Get", "List", "Watch", "Estimate", "Check")
+_READS = ("Get", "List", "Watch", "Estimate", "Check", "Answer")
 
 
 class Role(IntEnum):

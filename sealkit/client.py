@@ -15,28 +15,33 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, aclosing
+from copy import copy
 from functools import cached_property
 from typing import Any, Self, TypeVar
 
 from seal.controller.v1 import controller_pb2_grpc
 
+from sealkit.answers import Answer, Gathered
 from sealkit.callers import reads
 from sealkit.config import RunConfig
 from sealkit.errors import Unavailable
 from sealkit.observability import tracing
 from sealkit.resources import (
     Alias,
+    AnswerUpdate,
     AuditEntry,
     Budget,
     CallerInfo,
     Event,
+    Lineage,
     PolicyVersion,
     Rerun,
     Run,
     RunEstimate,
     RunReport,
     Trial,
+    TrialMaterial,
     TrialState,
 )
 from sealkit.rpc import controller_calls as calls
@@ -46,6 +51,7 @@ from sealkit.rpc.controller_calls import Call, Page, Watch
 from sealkit.rpc.correlation import to_metadata
 from sealkit.rpc.status import rpc_errors
 from sealkit.rpc.tls import Identity
+from sealkit.types import Prompt, Sampling
 
 __all__ = ["AsyncSealClient", "SealClient"]
 
@@ -65,9 +71,9 @@ def _span(call: Call[T]) -> AbstractContextManager[str]:
 class _Client:
     """The state of both clients.
 
-    `timeout` is the deadline of a call in seconds. A watcher whose stream breaks tries to reconnect for
-    `reconnect_seconds` before it raises Unavailable. `identity`: TLS, with a client certificate or a bearer `token`.
-    `tenant`: for an admin, the one to act for.
+    `timeout` is the deadline of a call in seconds, `answer_seconds` that of a whole answer. A watcher whose stream
+    breaks tries to reconnect for `reconnect_seconds` before it raises Unavailable. `identity`: TLS, with a client
+    certificate or a bearer `token`. `tenant`: for an admin, the one to act for.
     """
 
     def __init__(
@@ -75,6 +81,7 @@ class _Client:
         address: str = "127.0.0.1:50050",
         *,
         timeout: float = 60,
+        answer_seconds: float = 600,
         reconnect_seconds: float = 300,
         max_message_mib: int = 64,
         identity: Identity | None = None,
@@ -86,6 +93,7 @@ class _Client:
         self._identity = identity
         self._token = token
         self._timeout = timeout
+        self._answer_seconds = answer_seconds
         self._reconnect_seconds = reconnect_seconds
         self._max_message_mib = max_message_mib
         self._peer = f"controller at {address}"
@@ -126,6 +134,37 @@ class SealClient(_Client):
                 config, records, retention, anchors=anchors, display_name=display_name, request_id=request_id
             )
         )
+
+    def learn(
+        self,
+        alias: str,
+        documents: Mapping[str, bytes],
+        *,
+        config: RunConfig | Mapping[str, Any] | None = None,
+        retention: Records = (),
+        request_id: str | None = None,
+    ) -> Run:
+        """Starts to learn `documents` (bytes by name: plain text, Markdown, HTML, PDF, DOCX) on an alias, from the
+        version that it points to. Each document is learned wholly or not at all; `report(run.name).documents` says what
+        became of each. A document of a name that the alias knows replaces it if its bytes differ. `config` replaces the
+        one that ships. Runs on one alias take turns.
+
+        Raises InvalidConfig, InvalidDataset, LimitExceeded, RequestIdReused, QuotaExceeded.
+        """
+        return self._send(calls.learn(alias, documents, config, retention, request_id=request_id))
+
+    def forget(
+        self,
+        alias: str,
+        *documents: str,
+        config: RunConfig | Mapping[str, Any] | None = None,
+        retention: Records = (),
+        request_id: str | None = None,
+    ) -> Run:
+        """Starts to make an alias forget documents, by name or digest: it gets a version that was never trained on
+        them, and everything that was stored of them is deleted. The run fails with NOTHING_TO_FORGET if the alias does
+        not know one of them. Raises what `learn` raises."""
+        return self._send(calls.learn(alias, {}, config, retention, forget=documents, request_id=request_id))
 
     def estimate_run(
         self, config: RunConfig | Mapping[str, Any], records: Records, *, anchors: Records = ()
@@ -203,6 +242,11 @@ class SealClient(_Client):
         """One trial, with its verdicts. Raises UnknownTrial."""
         return self._send(calls.get_trial(name))
 
+    def get_trial_material(self, name: str) -> TrialMaterial:
+        """What a trial was asked and trained on. Raises UnknownTrial; ConfigOutdated if another version stored a config
+        that this version cannot read in full."""
+        return self._send(calls.get_trial_material(name))
+
     def rerun_trial(self, name: str, *, request_id: str | None = None) -> Trial:
         """Queues a rerun of a trial from its manifest; returns the new trial (see `get_rerun` for the result). Raises
         UnknownTrial, NotReproducible, ConfigOutdated."""
@@ -242,6 +286,49 @@ class SealClient(_Client):
     def roll_back_alias(self, name: str, *, reason: str = "", request_id: str | None = None) -> Alias:
         """Points an alias to its previous policy. Raises UnknownAlias, NothingToRollBack, RequestIdReused."""
         return self._send(calls.roll_back_alias(name, reason, request_id))
+
+    def get_lineage(self, name: str) -> Lineage:
+        """Where a version comes from: of `policies/{id}`, or of the one that `aliases/{id}` points to. Raises
+        UnknownAlias, UnknownPolicy."""
+        return self._send(calls.get_lineage(name))
+
+    def answer(self, alias: str, prompt: Prompt | str, sampling: Sampling = Sampling()) -> Answer:  # noqa: B008
+        """A whole answer. See `stream_answer`."""
+        gathered = Gathered()
+        for update in self.stream_answer(alias, prompt, sampling):
+            gathered.add(update)
+        return gathered.answer
+
+    def stream_answer(
+        self,
+        alias: str,
+        prompt: Prompt | str,
+        sampling: Sampling = Sampling(),  # noqa: B008 - frozen
+    ) -> Iterator[AnswerUpdate]:
+        """An answer as it is sampled: who answers, pieces, the end. Closing the iterator ends the decoding.
+
+        `alias`: `aliases/{id}`, or empty for the base model; the policy that it points to now gives the whole answer. A
+        conversation's earlier turns are the prompt's `shots`.
+
+        Raises UnknownAlias, PromptTooLong, QueueFull, QuotaExceeded; Unavailable if no evaluator answers, or if it died
+        in the middle.
+        """
+        request = calls.answer_request(alias, prompt, sampling)
+        for pause in (*_RETRY_PAUSES, None):
+            call = self._stub.Answer(request, timeout=self._answer_seconds, metadata=self._metadata)
+            begun = False
+            try:
+                with rpc_errors(self._peer):
+                    for response in call:
+                        begun = True
+                        yield calls.answer_update(response)
+                return
+            except Unavailable:
+                if begun or pause is None:
+                    raise
+                time.sleep(pause)
+            finally:
+                call.cancel()
 
     def whoami(self) -> CallerInfo:
         """This client's identity at the controller: role, tenant, quotas and their use."""
@@ -312,6 +399,29 @@ class AsyncSealClient(_Client):
                 config, records, retention, anchors=anchors, display_name=display_name, request_id=request_id
             )
         )
+
+    async def learn(
+        self,
+        alias: str,
+        documents: Mapping[str, bytes],
+        *,
+        config: RunConfig | Mapping[str, Any] | None = None,
+        retention: Records = (),
+        request_id: str | None = None,
+    ) -> Run:
+        """See `SealClient.learn`."""
+        return await self._send(calls.learn(alias, documents, config, retention, request_id=request_id))
+
+    async def forget(
+        self,
+        alias: str,
+        *documents: str,
+        config: RunConfig | Mapping[str, Any] | None = None,
+        retention: Records = (),
+        request_id: str | None = None,
+    ) -> Run:
+        """See `SealClient.forget`."""
+        return await self._send(calls.learn(alias, {}, config, retention, forget=documents, request_id=request_id))
 
     async def estimate_run(
         self, config: RunConfig | Mapping[str, Any], records: Records, *, anchors: Records = ()
@@ -384,6 +494,10 @@ class AsyncSealClient(_Client):
         """One trial, with its verdicts. Raises UnknownTrial."""
         return await self._send(calls.get_trial(name))
 
+    async def get_trial_material(self, name: str) -> TrialMaterial:
+        """See `SealClient.get_trial_material`."""
+        return await self._send(calls.get_trial_material(name))
+
     async def rerun_trial(self, name: str, *, request_id: str | None = None) -> Trial:
         """See `SealClient.rerun_trial`."""
         return await self._send(calls.rerun_trial(name, request_id))
@@ -419,6 +533,51 @@ class AsyncSealClient(_Client):
 
     async def roll_back_alias(self, name: str, *, reason: str = "", request_id: str | None = None) -> Alias:
         return await self._send(calls.roll_back_alias(name, reason, request_id))
+
+    async def get_lineage(self, name: str) -> Lineage:
+        """See `SealClient.get_lineage`."""
+        return await self._send(calls.get_lineage(name))
+
+    async def answer(self, alias: str, prompt: Prompt | str, sampling: Sampling = Sampling()) -> Answer:  # noqa: B008
+        """See `SealClient.answer`."""
+        gathered = Gathered()
+        async with aclosing(self.stream_answer(alias, prompt, sampling)) as updates:
+            async for update in updates:
+                gathered.add(update)
+        return gathered.answer
+
+    async def stream_answer(
+        self,
+        alias: str,
+        prompt: Prompt | str,
+        sampling: Sampling = Sampling(),  # noqa: B008 - frozen
+    ) -> AsyncGenerator[AnswerUpdate, None]:
+        """See `SealClient.stream_answer`."""
+        request = calls.answer_request(alias, prompt, sampling)
+        for pause in (*_RETRY_PAUSES, None):
+            call = self._stub.Answer(request, timeout=self._answer_seconds, metadata=self._metadata)
+            begun = False
+            try:
+                with rpc_errors(self._peer):
+                    async for response in call:
+                        begun = True
+                        yield calls.answer_update(response)
+                return
+            except Unavailable:
+                if begun or pause is None:
+                    raise
+                await asyncio.sleep(pause)
+            finally:
+                call.cancel()
+
+    def acting_for(self, token: str, tenant: str = "") -> AsyncSealClient:
+        """A client of the same connection that calls with another bearer token, and as an admin for another tenant. The
+        connection is this client's: close only that. Without TLS the token is not sent."""
+        other = copy(self)
+        vars(other).update(_channel=self._channel, _stub=self._stub)
+        sent = (("authorization", f"Bearer {token}"),) if token and self._identity else ()
+        other._metadata = (*sent, *(((TENANT_KEY, tenant),) if tenant else ()))
+        return other
 
     async def whoami(self) -> CallerInfo:
         """See `SealClient.whoami`."""

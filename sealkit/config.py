@@ -241,6 +241,50 @@ class AdaptConfig(Section):
 
     commit: Literal["join", "consolidate"] = "join"
     """`join` adds the chosen adapter to the earlier ones, exactly; `consolidate` trains one on all that was kept."""
+    forget: tuple[Annotated[str, Field(min_length=1, max_length=limits.DOCUMENT_NAME_CHARACTERS)], ...] = Field(
+        (), max_length=1024
+    )
+    """Documents of the alias to forget, by name or digest, before anything is learned: the next version is trained on
+    all the others, and then everything that was stored of them is deleted."""
+
+
+class DocumentsConfig(Section):
+    """How documents are split into passages (docs/learning.md)."""
+
+    most: int = Field(384, ge=8, le=limits.INT32)
+    """Most tokens of a passage."""
+    least: int = Field(48, ge=0, le=limits.INT32)
+    """A section with fewer tokens is joined with the next one."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> DocumentsConfig:
+        if self.least > self.most:
+            raise ValueError(f"least is {self.least}, more than most, {self.most}")
+        return self
+
+
+class ExamConfig(Section):
+    """The generated exam of a passage without questions (docs/learning.md)."""
+
+    editor: str = Field("base", min_length=1, max_length=64)
+    """Who writes the questions: `base` (the base model), or an outside model by its name in the generator's editors
+    file. The base model answers them."""
+    samples: int = Field(3, ge=1, le=64)
+    """Lists of questions for each passage."""
+    sampling: Sampling = Sampling(temperature=0.8, top_p=0.95, max_tokens=192)
+    answers: int = Field(3, ge=2, le=16)
+    """Answers to each question with the passage in the prompt: one greedy, which is the gold answer, the others
+    sampled."""
+    answering: Sampling = Sampling(temperature=0.7, top_p=0.95, max_tokens=24, stop=("\n",))
+    agreement: float = Field(1.0, ge=0, le=1)
+    """Share of the sampled answers that must agree with the gold answer."""
+    questions: int = Field(4, ge=1, le=256)
+    """At most this many questions for each passage; the other facts are left to be studied."""
+    least: int = Field(2, ge=1, le=256)
+    """A passage with fewer has no exam, so it is not learned."""
+    overlap: float = Field(0.5, ge=0, le=1)
+    """Largest overlap of two facts, as a share of the content words of the smaller one. Above it, two questions of the
+    exam ask the same, and a question of a self-edit asks what the exam asks: it is left out of the training."""
 
 
 class BudgetConfig(Section):
@@ -348,6 +392,8 @@ class RunConfig(Section):
     held_out: HeldOutConfig = HeldOutConfig()
     gate: GateConfig = GateConfig()
     adapt: AdaptConfig = AdaptConfig()
+    documents: DocumentsConfig = DocumentsConfig()
+    exam: ExamConfig = ExamConfig()
     budget: BudgetConfig = BudgetConfig()
     scheduling: SchedulingConfig = SchedulingConfig()
     cost: CostConfig = CostConfig()

@@ -8,7 +8,7 @@ import json
 import os
 import random
 import re
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -144,15 +144,18 @@ class Endpoint:
         self, method: str, path: str, body: Mapping[str, Any] | None = None, *, repeatable: bool = False
     ) -> dict[str, Any]:
         """Like `text`; the answer as a JSON object."""
-        text = await self.text(method, path, body, repeatable=repeatable)
+        return self._object(await self.text(method, path, body, repeatable=repeatable), f"{self.url}{path}")
+
+    def _object(self, text: str, url: str) -> dict[str, Any]:
+        """A JSON object in a reply of `url`. Raises Unavailable."""
         try:
             value = json.loads(text)
             if _HALF_PAIR.search(text):  # JSON can contain half a surrogate pair; protobuf messages cannot
                 value = json.loads(json.dumps(value, ensure_ascii=False).encode("utf-8", "replace"))
         except (ValueError, RecursionError) as error:
-            raise Unavailable(f"{self.url}{path} did not answer with JSON: {self._shown(text)}") from error
+            raise Unavailable(f"{url} did not answer with JSON: {self._shown(text)}") from error
         if not isinstance(value, dict):
-            raise Unavailable(f"{self.url}{path} answered with JSON that is not an object: {self._shown(text)}")
+            raise Unavailable(f"{url} answered with JSON that is not an object: {self._shown(text)}")
         return value
 
     async def text(
@@ -174,6 +177,46 @@ class Endpoint:
             seconds = self._options.deadline_seconds
             raise DeadlineExceeded(f"{self.url}{path} gave no answer in {seconds:g} s, retries included") from error
         raise AssertionError("the loop returns or raises")
+
+    async def events(self, path: str, body: Mapping[str, Any]) -> AsyncGenerator[dict[str, Any], None]:
+        """The events of a streamed reply to `POST`, each a JSON object, up to `[DONE]`. Not retried: what came cannot
+        be taken back."""
+        async with AsyncExitStack() as stack:
+            await stack.enter_async_context(self._slots)
+            stack.enter_context(self._breaker.attempt())
+            url = f"{self.url}{path}"
+            try:
+                response = await stack.enter_async_context(self._client.stream("POST", url, json=body))
+                if not response.is_success:
+                    outcome = self._outcome(path, await self._whole(response, url))
+                    assert not isinstance(outcome, str)
+                    raise outcome
+                async for event in self._events(response, url):
+                    yield event
+                self._breaker.succeeded()
+            except httpx.TimeoutException as error:
+                self._breaker.failed()
+                raise DeadlineExceeded(f"{url} sent nothing for {self._options.answer_seconds:g} s") from error
+            except httpx.HTTPError as error:
+                self._breaker.failed()
+                raise Unavailable(f"{url}: the connection was lost: {self._shown(error)}; is it running?") from None
+
+    async def _events(self, response: httpx.Response, url: str) -> AsyncGenerator[dict[str, Any], None]:
+        """The data of server-sent events, one line each, of a reply of bounded size."""
+        rest, size = b"", 0
+        async for part in response.aiter_bytes():
+            size += len(part)
+            if size > _MOST_BYTES:
+                raise self._too_much(url)
+            *lines, rest = (rest + part).split(b"\n")
+            for line in lines:
+                data = line.strip().removeprefix(b"data:").strip()
+                if not line.startswith(b"data:") or data == b"[DONE]":
+                    continue
+                event = self._object(data.decode("utf-8", "replace"), url)
+                if event.get("error"):
+                    raise Unavailable(f"{url} failed in the middle: {self._shown(event['error'])}")
+                yield event
 
     async def _attempt(
         self, method: str, path: str, body: Mapping[str, Any] | None, repeatable: bool, *, first: bool
@@ -210,15 +253,22 @@ class Endpoint:
     async def _ask(self, method: str, url: str, body: Mapping[str, Any] | None) -> httpx.Response:
         """The whole response. Raises Unavailable if it does not arrive."""
         async with self._client.stream(method, url, json=body) as response:
-            parts, size = [], 0
-            async for part in response.aiter_bytes():
-                parts.append(part)
-                size += len(part)
-                if size > _MOST_BYTES:
-                    self._breaker.failed()
-                    raise Unavailable(f"{url} answered with more than {_MOST_BYTES >> 20} MiB")
+            return await self._whole(response, url)
+
+    async def _whole(self, response: httpx.Response, url: str) -> httpx.Response:
+        """A response that was begun, with its content. Raises Unavailable if that is too large."""
+        parts, size = [], 0
+        async for part in response.aiter_bytes():
+            parts.append(part)
+            size += len(part)
+            if size > _MOST_BYTES:
+                raise self._too_much(url)
         headers = {name: value for name, value in response.headers.items() if name != "content-encoding"}
         return httpx.Response(response.status_code, headers=headers, content=b"".join(parts))
+
+    def _too_much(self, url: str) -> Unavailable:
+        self._breaker.failed()
+        return Unavailable(f"{url} answered with more than {_MOST_BYTES >> 20} MiB")
 
     def _outcome(self, path: str, response: httpx.Response) -> str | SealError:
         status = response.status_code

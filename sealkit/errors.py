@@ -205,6 +205,18 @@ class NothingToRollBack(FailedPrecondition):
     reason = "NOTHING_TO_ROLL_BACK"
 
 
+class AliasMoved(FailedPrecondition):
+    """Somebody else moved the alias that a run learns on."""
+
+    reason = "ALIAS_MOVED"
+
+
+class NothingToForget(FailedPrecondition):
+    """The alias knows no such document."""
+
+    reason = "NOTHING_TO_FORGET"
+
+
 class NonFiniteLoss(FailedPrecondition):
     """Training diverged; only this job fails."""
 

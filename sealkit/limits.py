@@ -30,11 +30,21 @@ PROMPTS = 1024
 """Prompts of one request to the generator; also questions of a self-edit to a teacher, and anchors of a run."""
 SHOTS = 64
 """Examples in a prompt."""
+TEXT_CHARACTERS = 1_000_000
+"""Characters of each text of a prompt."""
+COMPLETION_TOKENS = 32768
+"""Tokens of a completion."""
+STOPS = 16
+STOP_CHARACTERS = 256
+"""Texts that end a completion, and characters of one."""
 NAME_CHARACTERS = 256
 """Characters of a policy's name, and of a run's display name."""
 
 PAGE_ROWS = 1000
 """Rows of a page of a listing."""
 
+DOCUMENTS = 10_000
+"""Documents of a run."""
+DOCUMENT_NAME_CHARACTERS = 1024
 DOCUMENT_BYTES = 64 * 2**20
 """Bytes of a document; also of the XML of a DOCX once it is unpacked."""

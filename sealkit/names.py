@@ -27,6 +27,11 @@ def check_name(name: str) -> str:
     return name
 
 
+def visible(text: str, *, keep: str = "") -> str:
+    """The text with its control characters as escapes, except those in `keep`."""
+    return NOT_SHOWN.sub(lambda found: found[0] if found[0] in keep else repr(found[0])[1:-1], text)
+
+
 def run_name(run_id: str) -> str:
     return f"runs/{run_id}"
 
@@ -65,6 +70,11 @@ def run_id_of(name: str) -> str:
 def is_of_run(name: str) -> bool:
     """Whether the name is a run's, or below one."""
     return name.startswith("runs/")
+
+
+def is_alias(name: str) -> bool:
+    """Whether the name is an alias's."""
+    return name.startswith("aliases/")
 
 
 def parent_of_trials(name: str) -> tuple[str, int | None]:

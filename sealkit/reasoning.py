@@ -5,6 +5,7 @@ Reasoning is kept for people to look at. It is never judged and never trained on
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -63,6 +64,73 @@ def split(text: str, markers: Markers | None, *, opened: bool = False) -> Said:
         if answer.startswith(before):
             answer = answer.removeprefix(before).partition(after)[0].strip()
     return Said(answer, "\n\n".join(filter(None, parts[True])))
+
+
+class SaidStream:
+    """A completion while it is written: gives out what is certain, in the two parts into which `split` divides the
+    whole. What could be the beginning of a marker or of a stop text is kept back until it is decided.
+
+    One difference: once a part of the answer was given out, a closing marker without an opening one is text.
+    """
+
+    def __init__(
+        self,
+        markers: Markers | None = None,
+        *,
+        opened: bool = False,
+        stop: Sequence[str] = (),
+        clean: Callable[[Said], Said] = lambda said: said,
+    ) -> None:
+        """`stop`: texts that end the completion; `clean` is applied after every split."""
+        self._markers = markers
+        self._opened = opened
+        wrappers = [mark for pair in _WRAPPERS for mark in pair]
+        self._ends = (*stop, *((markers.opening, markers.closing, *wrappers) if markers else ()))
+        self._clean = clean
+        self._plain = markers is None
+        self._given = Said("")
+
+    def update(self, text: str) -> Said:
+        """The new part of both, of a completion that is `text` so far."""
+        certain = text[: len(text) - self._undecided(text)]
+        said = self._split(certain)
+        new = self._new(said if self._plain else Said(said.text.rstrip(), said.reasoning))
+        if not self._opened and self._given.text and not self._marked(certain):
+            self._plain = True
+        return new
+
+    def finish(self, text: str) -> Said:
+        """The rest of both, of a completion that ended as `text`."""
+        return self._new(self._split(text))
+
+    @property
+    def given(self) -> Said:
+        """All that was given out."""
+        return self._given
+
+    def _split(self, text: str) -> Said:
+        return self._clean(Said(text) if self._plain else split(text, self._markers, opened=self._opened))
+
+    def _new(self, said: Said) -> Said:
+        new = Said(*(_added(before, now) for before, now in zip(self._given, said, strict=True)))
+        self._given = Said(*(before + more for before, more in zip(self._given, new, strict=True)))
+        return new
+
+    def _marked(self, text: str) -> bool:
+        return self._markers is not None and (self._markers.opening in text or self._markers.closing in text)
+
+    def _undecided(self, text: str) -> int:
+        """Length of the longest end of `text` that is the beginning of a marker or stop text, but not all of it."""
+        return max((_overlap(text, end) for end in self._ends), default=0)
+
+
+def _overlap(text: str, end: str) -> int:
+    longest = min(len(end) - 1, len(text))
+    return next((length for length in range(longest, 0, -1) if text.endswith(end[:length])), 0)
+
+
+def _added(before: str, now: str) -> str:
+    return now[len(before) :] if now.startswith(before) else ""
 
 
 def split_unknown(text: str) -> Said:

@@ -12,7 +12,18 @@ from typing import Any
 
 from pydantic import Field
 
-from sealkit.types import AdapterRef, Divergence, Retention, Usage, Value, Verdict
+from sealkit.types import (
+    AdapterRef,
+    AnswerDelta,
+    AnswerEnd,
+    Divergence,
+    Query,
+    Retention,
+    TrainingExample,
+    Usage,
+    Value,
+    Verdict,
+)
 
 
 class RunState(StrEnum):
@@ -138,9 +149,13 @@ class Trial(Value):
     divergence: Divergence | None = None
     stopped_early: bool = False
     batch_variant_rate: float = 0.0
+    generated_exam: bool = False
+    """Whether models wrote the questions and gold answers that its accuracies are measured on."""
     reward: float | None = None
     selected: bool = False
     verdicts: tuple[Verdict, ...] = ()
+    baseline_verdicts: tuple[Verdict, ...] = ()
+    """On the same queries without the adapter."""
     stage_seconds: dict[str, float] = Field(default_factory=dict)
     usage: Usage = Usage()
     stage_usage: dict[str, Usage] = Field(default_factory=dict)
@@ -153,9 +168,22 @@ class Trial(Value):
     end_time: datetime | None = None
 
 
+class TrialMaterial(Value):
+    """What a trial was asked and trained on, made again from the run's dataset and the trial's texts."""
+
+    queries: tuple[Query, ...] = ()
+    """In order, without their views."""
+    lost: tuple[Query, ...] = ()
+    """The retention queries that were lost."""
+    examples: tuple[TrainingExample, ...] = ()
+    """The first training examples, as many as 1 MiB of text holds, without rehearsal and anchors; none: nothing was
+    trained."""
+    examples_total: int = 0
+
+
 class PolicyVersion(Value):
     """A version of the policy. `version` counts within its run, from 0; `round` is the one that made it, None for θ_0.
-    `scores`: its row of R, accuracy by context id."""
+    `scores`: its row of R, accuracy by context id; `verdicts`: those that they are made of, only with one policy."""
 
     name: str
     run: str
@@ -171,8 +199,110 @@ class PolicyVersion(Value):
     scores: dict[str, float] = Field(default_factory=dict)
     gate: GateState = GateState.UNMEASURED
     gate_reason: str = ""
+    verdicts: tuple[Verdict, ...] = ()
     create_time: datetime
     usage: Usage = Usage()
+
+
+class DocumentState(StrEnum):
+    """What became of a document that a run was to learn."""
+
+    WAITING = "waiting"
+    LEARNED = "learned"
+    NOT_ADOPTED = "not_adopted"
+    """The alias is as it was before: nothing helped, or the gate refused."""
+    SKIPPED = "skipped"
+    """It cannot be read, or says nothing new."""
+    FORGOTTEN = "forgotten"
+
+
+class LostQuestion(Value):
+    """A question that was answered right before a document was learned, and wrong after. `document`: the one that it is
+    about; empty: it is of the retention suite, whose answers are not stored."""
+
+    query_id: str
+    document: str = ""
+    question: str
+    gold: str
+    before: str = ""
+    after: str = ""
+
+
+class DocumentReport(Value):
+    """What became of a document. Accuracies, in [0, 1], are of the version before and after it, on its own exam.
+
+    Attributes:
+        digest: SHA-256 of its bytes.
+        replaces: Digest of its older version, which the alias knew; empty: none.
+        passages: Passages that were read.
+        learned: Passages of which a self-edit was kept.
+        questions: Questions of its exam.
+        generated: Whether models wrote the exam.
+        seconds: From the start of its round to its end.
+        policy: The version that the alias had after it; empty until then.
+    """
+
+    name: str
+    digest: str
+    title: str = ""
+    format: str = ""
+    state: DocumentState
+    reason: str = ""
+    notices: tuple[str, ...] = ()
+    replaces: str = ""
+    passages: int = 0
+    learned: int = 0
+    questions: int = 0
+    generated: bool = True
+    accuracy_before: float | None = None
+    accuracy_after: float | None = None
+    lost: tuple[LostQuestion, ...] = ()
+    seconds: float | None = None
+    policy: str = ""
+
+
+class LineageQuery(Value):
+    """A question of a document's exam. `generated`: whether models wrote it and its gold answer."""
+
+    query_id: str
+    question: str
+    gold: str
+    generated: bool = False
+
+
+class LineageTrial(Value):
+    """A trial that a version was trained on. `self_edit` and `teacher_answers`: digests (SHA-256) of the trial's texts;
+    `policy_adapter`: that of the policy that wrote the self-edit, None for the base model or an outside one."""
+
+    name: str
+    editor: str
+    policy: str
+    policy_adapter: AdapterRef | None = None
+    self_edit: str
+    teacher_answers: str
+    adapter: AdapterRef | None = None
+
+
+class LineageDocument(Value):
+    """A document that a version was trained on, and the run that learned it. Accuracies on its exam are of the versions
+    before and after it."""
+
+    name: str
+    digest: str
+    run: str
+    trials: tuple[LineageTrial, ...] = ()
+    queries: tuple[LineageQuery, ...] = ()
+    accuracy_before: float | None = None
+    accuracy_after: float | None = None
+
+
+class Lineage(Value):
+    """Where a version comes from. `version` has its verdicts; `base_model` is the digest of the base model."""
+
+    alias: str = ""
+    version: PolicyVersion
+    base_model: str
+    documents: tuple[LineageDocument, ...] = ()
 
 
 class AliasChange(Value):
@@ -191,6 +321,19 @@ class Alias(Value):
     policy: str
     history: tuple[AliasChange, ...] = ()
     tenant: str = ""
+
+
+class AnswerBegun(Value):
+    """Who answers: the alias that was asked and the policy that it pointed to, with the digest of its adapter. All
+    empty: the base model."""
+
+    alias: str = ""
+    policy: str = ""
+    adapter: str = ""
+
+
+AnswerUpdate = AnswerBegun | AnswerDelta | AnswerEnd
+"""An answer's stream: one AnswerBegun, any number of AnswerDelta, one AnswerEnd."""
 
 
 class RunStateChanged(Value):
@@ -401,5 +544,8 @@ class RunReport(Value):
     arm_gains: dict[str, Estimate] = Field(default_factory=dict)
     arm_costs: dict[str, Cost] = Field(default_factory=dict)
     continual: Continual | None = None
+    documents: tuple[DocumentReport, ...] = ()
+    generated_exam: bool = False
+    """Whether models wrote questions that these accuracies are measured on."""
     curve: tuple[CurvePoint, ...] = ()
     power: Power | None = None

@@ -88,9 +88,11 @@ class Sampling(Value):
     """0: greedy."""
     top_p: float = Field(1.0, gt=0, le=1)
     """Sample only from the most likely tokens that together have this probability; 1: from all."""
-    max_tokens: int = Field(256, ge=1, le=32768)
+    max_tokens: int = Field(256, ge=1, le=limits.COMPLETION_TOKENS)
     """Most tokens of the completion."""
-    stop: tuple[Annotated[str, Field(min_length=1, max_length=256)], ...] = Field((), max_length=16)
+    stop: tuple[Annotated[str, Field(min_length=1, max_length=limits.STOP_CHARACTERS)], ...] = Field(
+        (), max_length=limits.STOPS
+    )
     """Texts that end the completion; they are not part of it."""
     seed: int = Field(0, ge=0, lt=2**64)
     """In a run each completion has its own, derived from the run's."""
@@ -321,6 +323,21 @@ class Usage(Value):
 
     def __add__(self, other: Usage) -> Usage:
         return Usage(**{name: getattr(self, name) + getattr(other, name) for name in Usage.model_fields})
+
+
+class AnswerDelta(Value):
+    """The next piece of an answer, as it is sampled; the pieces together are the answer."""
+
+    text: str = ""
+    reasoning: str = ""
+    """More of what the model writes before the text, if it reasons."""
+
+
+class AnswerEnd(Value):
+    """The end of an answer."""
+
+    finish_reason: FinishReason
+    usage: Usage = Usage()
 
 
 class Completion(Value):

@@ -88,6 +88,8 @@ class FakeVllm(HttpServer):
     most_served: int = 0
     confused: bytes | None = None
     finish: str = "stop"
+    whole: bool = True
+    """Whether a stream has an end."""
 
     def reply(self, path: str, body: dict[str, Any]) -> Answer:
         routes: dict[str, Callable[[dict[str, Any]], Answer]] = {
@@ -133,7 +135,19 @@ class FakeVllm(HttpServer):
         if body.get("logprobs"):
             top = says(self.served.get(name, b"base"))
             choice["logprobs"] = {"top_logprobs": [{f"token_id:{token}": logprob for token, logprob in top}]}
-        return 200, {"choices": [choice], "usage": {"prompt_tokens": len(tokens), "completion_tokens": 3}}
+        usage = {"prompt_tokens": len(tokens), "completion_tokens": 3}
+        if body.get("stream"):
+            return 200, _events(choice, usage, whole=self.whole)
+        return 200, {"choices": [choice], "usage": usage}
+
+
+def _events(choice: dict[str, Any], usage: dict[str, int], *, whole: bool) -> str:
+    """A choice as a stream of events, two letters each; one that is not `whole` ends in the middle."""
+    text, last = choice["text"], {**choice, "text": ""}
+    pieces = [{**choice, "text": text[i : i + 2], "finish_reason": None} for i in range(0, len(text), 2)]
+    parts: list[Any] = [{"choices": [piece]} for piece in ([*pieces, last] if whole else pieces[:2])]
+    parts += [{"choices": [], "usage": usage}] if whole else []
+    return "".join(f"data: {json.dumps(part)}\n\n" for part in parts) + ("data: [DONE]\n\n" if whole else "")
 
 
 @dataclass

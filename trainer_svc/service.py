@@ -85,6 +85,17 @@ class TrainerService(trainer_pb2_grpc.TrainerServiceServicer):
         joined = await self._trainer.join_adapters(policy, adapter)
         return trainer_pb2.JoinAdaptersResponse(adapter=to_pb(joined, model_pb2.AdapterRef))
 
+    async def CountTokens(
+        self, request: trainer_pb2.CountTokensRequest, _context: grpc.aio.ServicerContext[Any, Any]
+    ) -> trainer_pb2.CountTokensResponse:
+        return trainer_pb2.CountTokensResponse(counts=await self._trainer.count_tokens(list(request.texts)))
+
+    async def DeleteAdapters(
+        self, request: trainer_pb2.DeleteAdaptersRequest, _context: grpc.aio.ServicerContext[Any, Any]
+    ) -> trainer_pb2.DeleteAdaptersResponse:
+        adapters = [from_pb(adapter, AdapterRef) for adapter in request.adapters]
+        return trainer_pb2.DeleteAdaptersResponse(deleted=await self._trainer.delete_adapters(adapters))
+
     async def GetTrainerInfo(
         self, _request: trainer_pb2.GetTrainerInfoRequest, _context: grpc.aio.ServicerContext[Any, Any]
     ) -> trainer_pb2.GetTrainerInfoResponse:

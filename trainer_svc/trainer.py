@@ -9,7 +9,7 @@ import asyncio
 import hashlib
 import threading
 import time
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +18,7 @@ import structlog
 
 from sealkit.backends.lora import WEIGHTS_FILE, LoraWeights, check_fit, concatenate, dump_adapter, load_adapter
 from sealkit.backends.models import LoadedModel
+from sealkit.backends.tokens import token_counter
 from sealkit.errors import AdapterCorrupt, AdapterNotFound, SealError, ShapeMismatch
 from sealkit.observability import metrics, tracing
 from sealkit.store import AdapterStore
@@ -119,6 +120,19 @@ class Trainer:
         )
         start = parent.adapter if from_parent else None
         return self._train(Request(spec, owner, start=start, urgent=self._policy_first))
+
+    async def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        """The number of tokens of each text, without special tokens."""
+
+        def count() -> list[int]:
+            with self._tokenizing:
+                return list(map(token_counter(self.tokenizer), texts))
+
+        return await asyncio.to_thread(count)
+
+    async def delete_adapters(self, adapters: Sequence[AdapterRef]) -> int:
+        """Deletes those of these adapters that the store has; returns their number. Raises Unavailable."""
+        return sum([await asyncio.to_thread(self._delete, adapter.digest) for adapter in adapters])
 
     async def join_adapters(self, policy: Policy, adapter: AdapterRef) -> AdapterRef:
         """One adapter with exactly the sum of the policy's adapter and `adapter`; `adapter` itself if the policy has
@@ -261,6 +275,12 @@ class Trainer:
         weights = load_adapter(self._store.fetch(ref.digest))
         check_fit(weights, self._engine.model.model)
         return weights
+
+    def _delete(self, digest: str) -> bool:
+        with suppress(AdapterNotFound):
+            self._store.delete(digest)
+            return True
+        return False
 
     def _save(self, digest: str, request: Request, trained: Trained) -> TrainingResult:
         usage = Usage(

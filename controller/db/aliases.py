@@ -7,7 +7,7 @@ back; it does not alternate between the last two policies.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import Connection, Row, and_, func, insert, or_, select
@@ -16,7 +16,7 @@ from controller.db.access import AccessScope, ChangeRequest
 from controller.db.pages import Page, key_of, size_of, token_after
 from controller.db.requests import first_time
 from controller.db.tables import aliases, now, policies
-from sealkit.errors import GateRefused, NothingToRollBack, UnknownAlias, UnknownPolicy
+from sealkit.errors import AliasMoved, GateRefused, NothingToRollBack, UnknownAlias, UnknownPolicy
 from sealkit.names import alias_name
 from sealkit.resources import Alias, AliasChange, GateState
 from sealkit.types import digest_of
@@ -60,6 +60,26 @@ def point(
     connection.execute(insert(aliases).values(**row))
 
 
+def current(connection: Connection, tenant: str, alias: str) -> str:
+    """The policy that an alias points to; empty if there is no such alias."""
+    named = and_(aliases.c.tenant == tenant, aliases.c.alias == alias)
+    newest = select(aliases.c.policy).where(named).order_by(aliases.c.sequence.desc()).limit(1)
+    return connection.scalar(newest) or ""
+
+
+def check_unmoved(connection: Connection, run: Row[Any], expected: str) -> None:
+    """Checks that the alias that a run learns on still points to the version that the run continues from; empty: to
+    none. Raises AliasMoved."""
+    found = current(connection, run.tenant, run.alias)
+    if found != expected:
+        raise AliasMoved(
+            f"{alias_name(run.alias)} points to {found or 'nothing'}, but runs/{run.run_id} continues from "
+            f"{expected or 'the base model'}: somebody else moved it. Learn the remaining documents again; that starts "
+            "from where the alias is now",
+            metadata={"alias": alias_name(run.alias), "expected": expected, "found": found},
+        )
+
+
 def set_to(connection: Connection, change: ChangeRequest, policy: str, reason: str) -> Alias:
     """Points an alias to a policy. Raises UnknownPolicy, RequestIdReused; GateRefused unless it passed the gate."""
     named = and_(policies.c.name == policy, change.scope.of_run(policies.c.run_id))
@@ -86,14 +106,26 @@ def roll_back(connection: Connection, change: ChangeRequest, reason: str) -> Ali
     ):
         return get(connection, change.scope, alias)
     here = _origin(moves[max(moves)])
-    if here == 1:
+    before = _usable_before(connection, moves, here)
+    if before is None:
         raise NothingToRollBack(
-            f"aliases/{alias} has no policy before {moves[1].policy}", metadata={"alias": alias_name(alias)}
+            f"aliases/{alias} has no policy before {moves[here].policy} that is still there",
+            metadata={"alias": alias_name(alias)},
         )
-    before = _origin(moves[here - 1])
     words = reason or f"rolled back from {moves[max(moves)].policy}"
     point(connection, tenant, alias, moves[before].policy, words, restores=before)
     return get(connection, change.scope, alias)
+
+
+def _usable_before(connection: Connection, moves: Mapping[int, Row[Any]], here: int) -> int | None:
+    """The original move before this one whose policy is not refused: a policy that was trained on a document that was
+    forgotten later is deleted. None if there is none."""
+    while here > 1:
+        here = _origin(moves[here - 1])
+        gate = connection.scalar(select(policies.c.gate).where(policies.c.name == moves[here].policy))
+        if gate != GateState.REFUSED and moves[here].policy != moves[max(moves)].policy:
+            return here
+    return None
 
 
 def _origin(move: Row[Any]) -> int:

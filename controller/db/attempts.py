@@ -12,6 +12,7 @@ from pydantic import Field
 from sqlalchemy import Connection, Row, and_, bindparam, or_, select, update
 
 from controller.db import budgets, events, quotas, states, tables
+from controller.db.contexts import context_of
 from controller.db.leases import HEAD, HEAD_LOCKED, TrialLease
 from controller.db.manifest import Manifest, read_manifest
 from controller.db.tables import now, policies, runs, trials
@@ -28,8 +29,9 @@ _RUNNING = trials.c.state == TrialState.RUNNING
 _HELD = and_(trials.c.name == bindparam("held_name"), trials.c.token == bindparam("held_token"), _RUNNING)
 _NAMED = trials.c.name == bindparam("trial")
 _OF_TRIAL = and_(tables.contexts.c.run_id == trials.c.run_id, tables.contexts.c.context_id == trials.c.context_id)
+_OF_CONTEXT = [tables.contexts.c[name] for name in Context.model_fields if name != "context_id"]
 _FREE = (
-    select(trials, tables.contexts.c.split, tables.contexts.c.payload, policies.c.adapter.label("policy_adapter"))
+    select(trials, *_OF_CONTEXT, policies.c.adapter.label("policy_adapter"))
     .join_from(trials, tables.contexts, _OF_TRIAL)
     .outerjoin(policies, policies.c.name == trials.c.policy)
     .where(_NAMED, or_(trials.c.state == TrialState.QUEUED, and_(_RUNNING, trials.c.worker == bindparam("previous"))))
@@ -92,6 +94,7 @@ class Result(Value):
     divergence: Divergence | None = None
     stopped_early: bool = False
     batch_variant_rate: float = 0.0
+    generated_exam: bool = False
     reward: float | None = None
     verdicts: tuple[Verdict, ...] = ()
     baseline_verdicts: tuple[Verdict, ...] = ()
@@ -159,7 +162,7 @@ def take(
     return Taken(
         lease=lease,
         plan=_plan(row),
-        context=Context(context_id=row.context_id, split=row.split, payload=row.payload),
+        context=context_of(row),
         policy=Policy(name=row.policy, adapter=adapter),
         attempts=attempts,
         sampled=Sampled.of_row(row),

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Connection, and_, bindparam, func, select
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from controller.db.tables import contexts, trials
+from sqlalchemy import Connection, Row, and_, bindparam, func, insert, select, update
+
+from controller.db import budgets, quotas
+from controller.db.leases import RunLease, hold
+from controller.db.tables import contexts, runs, trials
 from sealkit.domains.base import Context
+from sealkit.names import run_id_of
+from sealkit.resources import Trial
+from sealkit.types import Usage
 
 _GET = select(contexts).where(contexts.c.run_id == bindparam("run"), contexts.c.context_id == bindparam("context"))
 
@@ -15,7 +23,7 @@ def of_split(connection: Connection, run_id: str, split: str) -> list[Context]:
     rows = connection.execute(
         select(contexts).where(contexts.c.run_id == run_id, contexts.c.split == split).order_by(contexts.c.position)
     )
-    return [Context(context_id=row.context_id, split=row.split, payload=row.payload) for row in rows]
+    return [context_of(row) for row in rows]
 
 
 def learned_before(connection: Connection, run_id: str, round_index: int, count: int) -> list[Context]:
@@ -33,5 +41,51 @@ def learned_before(connection: Connection, run_id: str, round_index: int, count:
 
 def get(connection: Connection, run_id: str, context_id: str) -> Context:
     """One context of a run."""
-    row = connection.execute(_GET, {"run": run_id, "context": context_id}).one()
-    return Context(context_id=row.context_id, split=row.split, payload=row.payload)
+    return context_of(connection.execute(_GET, {"run": run_id, "context": context_id}).one())
+
+
+def of_trials(connection: Connection, kept: Sequence[Trial]) -> dict[str, Context]:
+    """The context of each of these trials, of any runs, by the trial's name."""
+    return {trial.name: get(connection, run_id_of(trial.name), trial.context_id) for trial in kept}
+
+
+def of_document(connection: Connection, run_id: str, document: int) -> list[Context]:
+    """The passages of a document, in their order."""
+    here = and_(contexts.c.run_id == run_id, contexts.c.document == document)
+    return [context_of(row) for row in connection.execute(select(contexts).where(here).order_by(contexts.c.position))]
+
+
+def add(connection: Connection, run_id: str, new: Sequence[Context]) -> None:
+    """Inserts the contexts of a run, which has none yet."""
+    rows = [{"run_id": run_id, "position": i, **one.model_dump(mode="json")} for i, one in enumerate(new)]
+    if rows:
+        connection.execute(insert(contexts), rows)
+
+
+# --- generated exams --------------------------------------------------------------------------------------------------
+def without_exam(connection: Connection, run_id: str) -> list[Context]:
+    """The contexts whose exam models have yet to write, in their order."""
+    missing = and_(contexts.c.run_id == run_id, contexts.c.generated, contexts.c.exam.is_(None))
+    return [
+        context_of(row) for row in connection.execute(select(contexts).where(missing).order_by(contexts.c.position))
+    ]
+
+
+def exams(connection: Connection, run_id: str, document: int) -> list[dict[str, Any]]:
+    """How the exams of a document's passages were made, in their order."""
+    made = and_(contexts.c.run_id == run_id, contexts.c.document == document, contexts.c.exam.is_not(None))
+    return list(connection.scalars(select(contexts.c.exam).where(made).order_by(contexts.c.position)))
+
+
+def keep_exam(connection: Connection, lease: RunLease, context: Context, exam: Mapping[str, Any], usage: Usage) -> None:
+    """Stores a context with its generated exam, and how it was made. Raises LeaseLost."""
+    row = hold(connection, lease)
+    here = and_(contexts.c.run_id == lease.run_id, contexts.c.context_id == context.context_id)
+    connection.execute(update(contexts).where(here).values(payload=context.payload, exam=dict(exam)))
+    connection.execute(update(runs).where(runs.c.run_id == lease.run_id).values(budgets.more_spent(usage)))
+    quotas.spend(connection, row.tenant, usage.device_seconds)
+
+
+def context_of(row: Row[Any]) -> Context:
+    """The context of a row with its columns."""
+    return Context(**{name: row._mapping[name] for name in Context.model_fields})

@@ -16,6 +16,7 @@ from sqlalchemy import Connection, Row, case, func, select, update
 from controller.db.database import insert_new
 from controller.db.tables import now, runs, tenants, trials
 from sealkit.errors import QuotaExceeded
+from sealkit.faults import fault_of
 from sealkit.resources import Fault, Quotas, RunState, TrialPhase
 
 _ADVICE = {
@@ -85,13 +86,18 @@ def spend(connection: Connection, tenant: str, device_seconds: float) -> None:
 
 def over(connection: Connection, tenant: str) -> Fault | None:
     """Why no more of the tenant's work may start today; None if it may."""
-    if not tenant:
-        return None
-    row = connection.execute(select(tenants).where(tenants.c.tenant == tenant)).one_or_none()
-    if row is None or not (said := _spent(row)):
-        return None
-    error = _exceeded(tenant, "device_seconds_a_day", said)
-    return Fault(code=8, reason=error.reason, message=error.message)  # RESOURCE_EXHAUSTED
+    try:
+        check_spent(connection, tenant)
+    except QuotaExceeded as error:
+        return fault_of(error)
+    return None
+
+
+def check_spent(connection: Connection, tenant: str) -> None:
+    """Raises QuotaExceeded if no more of the tenant's work may start today."""
+    row = connection.execute(select(tenants).where(tenants.c.tenant == tenant)).one_or_none() if tenant else None
+    if row is not None and (said := _spent(row)):
+        raise _exceeded(tenant, "device_seconds_a_day", said)
 
 
 def used(connection: Connection, tenant: str) -> Quotas:

@@ -6,21 +6,23 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Row, and_, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Row, and_, exists, func, or_, select, update
 
-from controller.db import budgets, events, quotas, states, trials
+from controller.db import budgets, documents, events, quotas, states, trials
+from controller.db import contexts as context_rows
 from controller.db.access import FULL_ACCESS, AccessScope, ChangeRequest
 from controller.db.database import insert_new
+from controller.db.documents import NewDocument
 from controller.db.leases import RunLease, hold, unheld
 from controller.db.pages import Page, key_of, size_of, token_after
 from controller.db.quotas import QuotaRequest
 from controller.db.requests import first_time
 from controller.db.states import Move
-from controller.db.tables import RUN_HEAD, contexts, now, policies, runs
+from controller.db.tables import RUN_HEAD, now, policies, runs
 from sealkit.config import RunConfig, StoredConfig, read_stored_config
 from sealkit.domains.base import Context
 from sealkit.errors import RequestIdReused, RunNotResumable, UnknownPolicy, UnknownRun
-from sealkit.names import run_name
+from sealkit.names import alias_name, run_name
 from sealkit.observability import tracing
 from sealkit.resources import Budget, Fault, Run, RunState, RunStateChanged, RunWaiting, StageStarted
 from sealkit.types import Value, digest_of
@@ -55,6 +57,9 @@ class NewRun(Value):
     retention: tuple[dict[str, Any], ...]
     anchors: tuple[dict[str, str], ...] = ()
     """The anchors that were drawn: {id, prompt}."""
+    alias: str = ""
+    """The alias that it learns documents on, or makes forget; empty: none."""
+    documents: tuple[NewDocument, ...] = ()
     rounds_total: int
     planned: PlannedTrials
 
@@ -70,6 +75,8 @@ class RunPlan:
     trace: str = ""
     anchors: Sequence[Mapping[str, str]] = ()
     base_answers: Mapping[str, Any] | None = None
+    alias: str = ""
+    """The alias that it learns documents on; empty: none."""
 
 
 def create(connection: Connection, change: ChangeRequest, new: NewRun, run_contexts: Sequence[Context]) -> Run:
@@ -82,14 +89,15 @@ def create(connection: Connection, change: ChangeRequest, new: NewRun, run_conte
     check_start(connection, scope, config.start_policy)
     quotas.check(connection, scope.home, QuotaRequest(new.planned.total, config.scheduling.priority))
     row = {
-        **new.model_dump(mode="json", exclude={"digest", "planned"}),
+        **new.model_dump(mode="json", exclude={"digest", "planned", "documents"}),
         "start_policy": config.start_policy,
         "trials_total": new.planned.total,
         "tenant": scope.home,
         "trace": change.trace,
         "state": RunState.QUEUED,
         "create_time": now(),
-        "stage": "queued",
+        "stage": _queued_behind(connection, scope.home, new.alias),
+        "turn": _next_turn(connection, scope.home, new.alias),
         "rounds_done": 0,
         "trials_done": 0,
         "events": 0,
@@ -101,8 +109,8 @@ def create(connection: Connection, change: ChangeRequest, new: NewRun, run_conte
     }
     if not insert_new(connection, runs, row):
         raise RequestIdReused(f"request_id {change.request_id!r} gives a name that exists; use a new id")
-    rows = [{"run_id": new.run_id, "position": i, **c.model_dump(mode="json")} for i, c in enumerate(run_contexts)]
-    connection.execute(insert(contexts), rows)
+    context_rows.add(connection, new.run_id, run_contexts)
+    documents.add(connection, new.run_id, new.documents)
     events.append(connection, new.run_id, RunStateChanged(state=RunState.QUEUED))
     return get(connection, scope, new.run_id)
 
@@ -139,12 +147,17 @@ def plan(connection: Connection, run_id: str) -> RunPlan:
     """The run's plan. Raises UnknownRun, ConfigOutdated."""
     row = _row(connection, FULL_ACCESS, run_id)
     config = read_stored_config(row.config).in_full(run_name(run_id))
-    return RunPlan(run_id, config, row.retention, row.trace, row.anchors, row.base_answers)
+    return RunPlan(run_id, config, row.retention, row.trace, row.anchors, row.base_answers, row.alias)
 
 
 def stored_config(connection: Connection, run_id: str) -> StoredConfig:
     """The run's config, as far as this version can read it."""
     return read_stored_config(connection.scalars(select(runs.c.config).where(runs.c.run_id == run_id)).one())
+
+
+def retention(connection: Connection, run_id: str) -> list[dict[str, Any]]:
+    """The run's retention suite, as records."""
+    return list(connection.scalars(select(runs.c.retention).where(runs.c.run_id == run_id)).one())
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,9 +183,39 @@ def unsettled(connection: Connection) -> set[str]:
 
 # --- driving ----------------------------------------------------------------------------------------------------------
 def free(connection: Connection, dead: Collection[str]) -> list[str]:
-    """Ids of the unfinished runs that no living worker drives."""
+    """Ids of the unfinished runs that no living worker drives, and that wait for no other run of their alias."""
     unfinished = runs.c.state.in_(states.TAKE_RUN.sources)
-    return list(connection.scalars(select(runs.c.run_id).where(unfinished, unheld(runs.c.driver, dead))))
+    query = select(runs.c.run_id).where(unfinished, unheld(runs.c.driver, dead), ~_waits_for_its_alias())
+    return list(connection.scalars(query))
+
+
+_UNSETTLED = (RunState.QUEUED, RunState.RUNNING, RunState.PAUSED)
+
+
+def _waits_for_its_alias() -> ColumnElement[bool]:
+    """Whether a run that learns on an alias comes after another one that has not ended."""
+    other = runs.alias("other")
+    same = and_(other.c.tenant == runs.c.tenant, other.c.alias == runs.c.alias, other.c.state.in_(_UNSETTLED))
+    before = or_(other.c.turn < runs.c.turn, and_(other.c.turn == runs.c.turn, other.c.run_id < runs.c.run_id))
+    return and_(runs.c.alias != "", exists().where(same, before).correlate(runs))
+
+
+def _next_turn(connection: Connection, tenant: str, alias: str) -> int:
+    """The turn of a new run of an alias; 0 without an alias. Two runs that are created at the same moment may get the
+    same turn; then their ids decide."""
+    if not alias:
+        return 0
+    of_alias = and_(runs.c.tenant == tenant, runs.c.alias == alias)
+    return (connection.scalar(select(func.max(runs.c.turn)).where(of_alias)) or 0) + 1
+
+
+def _queued_behind(connection: Connection, tenant: str, alias: str) -> str:
+    """The stage of a new run: which run of its alias is before it, if any."""
+    if not alias:
+        return "queued"
+    of_alias = and_(runs.c.tenant == tenant, runs.c.alias == alias, runs.c.state.in_(_UNSETTLED))
+    before = connection.scalar(select(runs.c.run_id).where(of_alias).order_by(runs.c.turn.desc()).limit(1))
+    return f"queued behind {run_name(before)}, on {alias_name(alias)}" if before else "queued"
 
 
 def take_free(connection: Connection, worker_id: str, dead: Collection[str]) -> list[RunLease]:
@@ -342,7 +385,9 @@ def _try_again(connection: Connection, run: Row[Any], names: Sequence[str], move
     run_id = run.run_id
     quotas.check(connection, run.tenant, QuotaRequest.of(connection, run, opens=True))
     trials.reset(connection, run_id, names)
-    changes = {"state": move.target, "end_time": None, "error": None, "stage": "queued"}
+    changes: dict[str, Any] = {"state": move.target, "end_time": None, "error": None, "stage": "queued"}
+    if run.alias and run.state != RunState.PAUSED:  # it gave its turn away when it ended
+        changes["turn"] = _next_turn(connection, run.tenant, run.alias)
     connection.execute(
         update(runs)
         .where(runs.c.run_id == run_id, runs.c.state.in_(move.sources))

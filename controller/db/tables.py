@@ -18,6 +18,7 @@ from sqlalchemy import (
     ForeignKey,
     Index,
     Integer,
+    LargeBinary,
     MetaData,
     String,
     Table,
@@ -85,8 +86,11 @@ runs = Table(
     Column("trace", Text, nullable=False, server_default=""),  # trace contexts of CreateRun and of resumes, if any
     Column("anchors", JSON, nullable=False, server_default="[]"),  # [{id, prompt}]
     Column("base_answers", JSON(none_as_null=True)),  # BaseAnswers; unset until the base model has answered
+    Column("alias", String(64), nullable=False, server_default=""),  # alias that it learns documents on; empty: none
+    Column("turn", Integer, nullable=False, server_default="0"),  # its turn among the runs of that alias, from 1
     Index("runs_by_time", "create_time", "run_id"),
     Index("runs_by_tenant", "tenant", "create_time", "run_id"),
+    Index("runs_by_alias", "tenant", "alias", "turn"),
 )
 
 RUN_HEAD = [column for column in runs.c if column.name not in ("config", "retention", "anchors", "base_answers")]
@@ -100,7 +104,33 @@ contexts = Table(
     Column("context_id", String(512), nullable=False),
     Column("split", String(32), nullable=False),
     Column("payload", JSON, nullable=False),
+    Column("generated", Boolean, nullable=False, server_default=false()),  # whether models wrote its queries
+    Column("document", Integer),  # position of the document that it is a passage of; unset: it was a record
+    Column("exam", JSON(none_as_null=True)),  # Exam; unset until it is made
     Index("contexts_by_id", "run_id", "context_id", unique=True),
+)
+
+documents = Table(
+    "documents",
+    metadata,
+    _run_id(key=True),
+    Column("position", Integer, primary_key=True),  # order in which they are learned
+    Column("name", Text, nullable=False),
+    Column("digest", String(64), nullable=False),  # of its bytes
+    Column("text_digest", String(64), nullable=False),  # of its words; empty until it is read
+    Column("content", LargeBinary),  # its bytes, until it is read
+    Column("title", Text, nullable=False),
+    Column("format", String(16), nullable=False),
+    Column("notices", JSON, nullable=False),  # [text]
+    Column("passages", Integer, nullable=False),
+    Column("round", Integer),  # round that learns it; unset: it is not read yet, or skipped
+    Column("state", String(16), nullable=False),  # DocumentState
+    Column("reason", Text, nullable=False),
+    Column("replaces", String(64), nullable=False),  # digest of its older version on the alias; empty: none
+    Column("questions", Integer, nullable=False),  # of its exam
+    Column("accuracy_before", Float),
+    Column("accuracy_after", Float),
+    Index("documents_by_round", "run_id", "round"),
 )
 
 rounds = Table(
@@ -111,6 +141,8 @@ rounds = Table(
     Column("policy", String(256), nullable=False),  # θ_t, `policies/{id}`
     Column("next_policy", String(256)),  # θ_{t+1}; unset until the M-step is done
     Column("kept", Integer, nullable=False),
+    Column("start_time", UtcTime),
+    Column("end_time", UtcTime),
 )
 
 trials = Table(
@@ -156,6 +188,7 @@ trials = Table(
     Column("stage_usage", JSON, nullable=False, server_default="{}"),  # {stage: Usage}
     Column("manifest", JSON, nullable=False, server_default="{}"),  # Manifest
     Column("rerun_of", String(300), nullable=False, server_default=""),
+    Column("generated_exam", Boolean, nullable=False, server_default=false()),
     Index("trials_of_run", "run_id", "round", "name"),
     Index("trials_by_state", "run_id", "state"),
     Index("trials_by_worker", "state", "worker"),
@@ -182,6 +215,7 @@ policies = Table(
     Column("scores", JSON, nullable=False, server_default="{}"),  # {context id: accuracy}: its row of R
     Column("gate", String(16), nullable=False, server_default="unmeasured"),  # GateState
     Column("gate_reason", Text, nullable=False, server_default=""),
+    Column("verdicts", JSON, nullable=False, server_default="[]"),  # [Verdict] on the queries of `scores`
 )
 
 aliases = Table(

@@ -37,9 +37,11 @@ def continual(contexts: Sequence[str], rows: Sequence[Mapping[str, float]]) -> C
     )
 
 
-def with_continual(report: RunReport, contexts: Sequence[str], after_rounds: Sequence[str]) -> RunReport:
+def with_continual(
+    report: RunReport, contexts: Sequence[str], after_rounds: Sequence[str], *, what: str = "contexts"
+) -> RunReport:
     """The report of an adaptation: adds R and its measures, and replaces the verdict on the RL step. `contexts`: in the
-    order of learning; `after_rounds`: names of θ_{t+1} of the rounds."""
+    order of learning; `after_rounds`: names of θ_{t+1} of the rounds; `what` the contexts are called."""
     if not report.policies:
         return report
     by_name = {policy.name: policy for policy in report.policies}
@@ -48,7 +50,7 @@ def with_continual(report: RunReport, contexts: Sequence[str], after_rounds: Seq
     commits = len(set(after_rounds) - {report.policies[0].name})
     refused = sum(policy.gate is GateState.REFUSED for policy in report.policies if policy.round is not None)
     last = by_name[after_rounds[-1]] if after_rounds else report.policies[0]
-    words = [f"{commits} of {len(after_rounds)} contexts were committed" + (f", {refused} refused" if refused else "")]
+    words = [f"{commits} of {len(after_rounds)} {what} were committed" + (f", {refused} refused" if refused else "")]
     if found.just_learned and found.at_end:
         words.append(f"accuracy {found.just_learned.mean:.2f} just after learning, {found.at_end.mean:.2f} at the end")
     if found.bwt:

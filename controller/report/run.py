@@ -65,6 +65,7 @@ def build_report(run: Run, trials: Sequence[Trial], policies: Sequence[PolicyVer
         round_costs=round_costs(trials, policies, prices),
         arm_gains=against,
         arm_costs=arm_costs(trials, prices),
+        generated_exam=any(trial.generated_exam for trial in trials),
         curve=tuple(curve),
         power=power_of_run(held_out, adopted),
     )

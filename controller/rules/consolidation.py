@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from controller.db.trials import Plan
 from controller.rules.seeds import inner_seed
@@ -10,28 +10,26 @@ from controller.rules.setup import Setup
 from sealkit import limits
 from sealkit.domains.base import Context, spec_of
 from sealkit.errors import LimitExceeded
-from sealkit.names import id_of
 from sealkit.resources import Trial
 from sealkit.types import TrainingSpec, seed_of
 
 
-def consolidated(setup: Setup, contexts: Sequence[Context], kept: Sequence[Trial], t: int) -> TrainingSpec:
+def consolidated(setup: Setup, contexts: Mapping[str, Context], kept: Sequence[Trial], t: int) -> TrainingSpec:
     """The spec of one adapter on the examples of all `kept` trials, oldest first, with the run's rehearsal and anchors.
-    A teacher's answers are those of the trials. Shape and hyper-parameters are the config's, not those that single
-    self-edits chose.
+    `contexts`: by trial name. A teacher's answers are those of the trials. Shape and hyper-parameters are the config's,
+    not those that single self-edits chose.
 
     Raises LimitExceeded if there are more examples than one spec may have.
     """
-    by_id = {context.context_id: context for context in contexts}
     examples = [
         example
         for trial in kept
         for example in spec_of(
             setup.domain,
-            by_id[trial.context_id],
+            contexts[trial.name],
             trial.completion,
             trial.teacher_answers,
-            inner_seed(setup.config.seed, _plan(setup, trial)),
+            inner_seed(setup.config.seed, Plan.of(trial)),
         ).examples
     ]
     if len(examples) > limits.EXAMPLES:
@@ -50,18 +48,4 @@ def consolidated(setup: Setup, contexts: Sequence[Context], kept: Sequence[Trial
             append_eos=inner.append_eos,
             seed=seed_of(setup.config.seed, "consolidation", t),
         )
-    )
-
-
-def _plan(setup: Setup, trial: Trial) -> Plan:
-    """The fields of the trial's plan that its seed derives from."""
-    return Plan(
-        run_id=setup.run_id,
-        round=trial.round,
-        trial_id=id_of(trial.name),
-        phase=trial.phase,
-        editor=trial.editor,
-        context_id=trial.context_id,
-        index=trial.index,
-        policy=trial.policy,
     )

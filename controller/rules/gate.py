@@ -13,14 +13,20 @@ from sealkit.config import GateConfig
 from sealkit.domains.base import Context
 from sealkit.resources import GateState, PolicyVersion, Trial
 from sealkit.rpc.protocols import Evaluator
-from sealkit.types import Evaluation, EvaluationRequest, Policy, Query, Retention, accuracy
+from sealkit.stats import paired_bootstrap
+from sealkit.types import Evaluation, EvaluationRequest, Outcome, Policy, Query, Retention, Verdict, accuracy
 
 
 async def measured(
-    theta: PolicyVersion, setup: Setup, evaluator: Evaluator, contexts: Sequence[Context] = ()
+    theta: PolicyVersion,
+    setup: Setup,
+    evaluator: Evaluator,
+    contexts: Sequence[Context] = (),
+    before: Sequence[Verdict] = (),
 ) -> PolicyVersion:
     """The policy with its forgetting on the retention suite and its KL, both against the base model, the gate's
-    decision, and its accuracy on each of `contexts`. Raises the evaluator's errors."""
+    decision, and its verdicts and accuracy on each of `contexts`. `before`: the verdicts of the version before it on
+    what it must not forget either. Raises the evaluator's errors."""
     config, subject = setup.config.evaluation, Policy(name=theta.name, adapter=theta.adapter)
 
     async def ask(queries: Sequence[Query], *, whole: bool = False) -> Evaluation:
@@ -42,6 +48,8 @@ async def measured(
     else:
         whole, *answers = await gather_or_cancel(ask((), whole=True), *rows)
         state, reason = verdict(whole.retention, setup.config.gate)
+        if state is not GateState.REFUSED and (fault := _lost_too_much(before, answers, setup.config.gate)):
+            state, reason = GateState.REFUSED, fault
         found = theta.changed(
             retention=whole.retention,
             divergence=whole.divergence,
@@ -54,6 +62,21 @@ async def measured(
     return found.changed(
         usage=sum((answer.usage for answer in answers), found.usage),
         scores={context: score for context, score in scores.items() if score is not None},
+        verdicts=tuple(one for answer in answers for one in answer.verdicts),
+    )
+
+
+def _lost_too_much(before: Sequence[Verdict], answers: Sequence[Evaluation], config: GateConfig) -> str:
+    """Why a version is refused because of what it forgot of earlier documents; empty if it is not."""
+    after = {one.query_id: one.outcome for answer in answers for one in answer.verdicts}
+    right = [one.query_id for one in before if one.outcome is Outcome.CORRECT]
+    graded = [name for name in right if after.get(name, Outcome.UNGRADED) is not Outcome.UNGRADED]
+    found = paired_bootstrap([after[name] is Outcome.CORRECT for name in graded], [True] * len(graded))
+    if found is None or found.low <= config.max_forgetting:
+        return ""
+    return (
+        f"it forgot {found.mean:.2f} [{found.low:.2f}, {found.high:.2f}] of {len(graded)} questions on earlier "
+        f"documents; gate.max_forgetting is {config.max_forgetting:g}"
     )
 
 

@@ -35,8 +35,15 @@ async def learn(run: RunSteps, t: int, theta: PolicyVersion, context: Context) -
     best = await best_of(run, group)
     await run.stage(t, "commit")
     await run.select(t, best)
-    made = await run.measured(await run.commit(t, theta, best[0])) if best else theta
+    made = await run.measured(await commit(run, t, theta, best[0])) if best else theta
     return await run.close_round(t, theta, made, kept=len(best), scored=False)
+
+
+async def commit(run: RunSteps, t: int, theta: PolicyVersion, best: Trial) -> PolicyVersion:
+    """θ_{t+1}: the trial's adapter joined to θ_t's; or one adapter on the trial and all that θ_t was trained on."""
+    if run.config.adapt.commit == "join":
+        return await run.join(t, theta, best)
+    return await run.consolidate(t, theta, [*theta.trials, best.name])
 
 
 async def best_of(run: RunSteps, group: Group) -> list[Trial]:

@@ -1,7 +1,8 @@
 """Drives runs: takes each unfinished run that no living worker drives, and executes it.
 
 A run has one driver at a time, by a fenced lease in SQL. A driver that dies is replaced once its worker's lease has
-expired. The next driver starts `rest_em` or `adapt` from the top; steps that the database shows as done are skipped.
+expired. The next driver starts `rest_em`, `adapt` or `learn` from the top; steps that the database shows as done are
+skipped.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import asyncio
 from contextlib import suppress
 from functools import partial
 from time import monotonic as steady
+from typing import Any
 
 import structlog
 from structlog.contextvars import bound_contextvars
@@ -22,6 +24,8 @@ from controller.heartbeats import Heartbeats
 from controller.retry import backoff, retry_until_available, run_with_background
 from controller.rules.setup import base_answers, make_setup, with_base_answers
 from controller.run.adapt import adapt
+from controller.run.learn import learn
+from controller.run.learn_steps import LearnSteps
 from controller.run.rest_em import rest_em
 from controller.run.steps import RunSteps
 from controller.services import Services
@@ -158,17 +162,19 @@ class Driver:
             answers = await base_answers(setup, self._services.generator)
             await self._database.write(runs.keep_base_answers, lease, answers.model_dump())
             setup = with_base_answers(setup, answers)
-        drive = RunSteps(
-            lease,
-            setup,
-            database=self._database,
-            queue=self._queue,
-            services=self._services,
-            heartbeats=self._heartbeats,
-        )
+        parts: dict[str, Any] = {
+            "database": self._database,
+            "queue": self._queue,
+            "services": self._services,
+            "heartbeats": self._heartbeats,
+        }
+        drive = LearnSteps(lease, setup, **parts) if plan.alias else RunSteps(lease, setup, **parts)
         every = self._heartbeats.lease_seconds / _RECONCILES_A_LEASE
         clock = _ActiveTime(self._database, lease, longest=self._heartbeats.lease_seconds)
-        task = adapt(drive) if setup.config.task == "adapt" else rest_em(drive)
+        if isinstance(drive, LearnSteps):
+            task = learn(drive)
+        else:
+            task = adapt(drive) if setup.config.task == "adapt" else rest_em(drive)
         try:
             await run_with_background(task, drive.follow(), drive.reconcile(every), clock.keep(every))
         finally:

@@ -17,6 +17,7 @@ from controller import waits
 from controller.db import contexts, events, policies, runs, trials
 from controller.db.access import FULL_ACCESS
 from controller.db.database import Database
+from controller.db.documents import Outcome
 from controller.db.leases import RunLease, hold
 from controller.db.tables import now
 from controller.db.trials import Plan
@@ -37,7 +38,7 @@ from sealkit.observability import tracing
 from sealkit.observability.metrics import GATE
 from sealkit.queue import Queue
 from sealkit.resources import Editor, GateState, PolicyVersion, Trial, TrialPhase, TrialState
-from sealkit.types import AdapterRef, Policy, PolicyExample, Progress, TrainingResult, Usage, seed_of
+from sealkit.types import AdapterRef, Policy, PolicyExample, Progress, TrainingResult, Usage, Verdict, seed_of
 
 log = structlog.get_logger(__name__)
 
@@ -82,21 +83,25 @@ class RunSteps:
         """How self-edits are chosen."""
         return self.config.selection
 
-    async def first_policy(self) -> PolicyVersion:
-        """θ_0, measured. Raises ModelMismatch if the services, or the policy to start from, have different base
-        models."""
-        self.train = await self._database.read(contexts.of_split, self._lease.run_id, "train")
-        if self.config.held_out.samples:
-            self.held_out = await self._database.read(contexts.of_split, self._lease.run_id, "heldout")
+    async def begin(self) -> PolicyVersion:
+        """θ_0, which need not be measured yet. Raises ModelMismatch if the services, or the policy to start from, have
+        different base models; for a run on an alias also what `policies.begin` raises."""
         moves = Editor.POLICY in self.config.editor.arms and (
             self.config.rounds > 1 or self.config.held_out.samples > 0
         )
         weighed = self.config.reward.divergence_weight > 0
         asked = partial(self._services.base_model, policy_moves=moves, divergence=weighed)
         base = await retry_until_available(asked, doing="asking for the base model")
-        theta = await self._database.write(
+        return await self._database.write(
             policies.begin, self._lease, start_policy=self.config.start_policy, base_model=base.digest
         )
+
+    async def first_policy(self) -> PolicyVersion:
+        """θ_0, measured. Raises what `begin` raises."""
+        theta = await self.begin()
+        self.train = await self._database.read(contexts.of_split, self._lease.run_id, "train")
+        if self.config.held_out.samples:
+            self.held_out = await self._database.read(contexts.of_split, self._lease.run_id, "heldout")
         if theta.gate is not GateState.UNMEASURED:
             return theta
         return await self._database.write(policies.measured, self._lease, await self.measured(theta))
@@ -112,10 +117,18 @@ class RunSteps:
         return await self._database.read(policies.get, FULL_ACCESS, following) if following else None
 
     async def close_round(
-        self, t: int, theta: PolicyVersion, made: PolicyVersion, *, kept: int, scored: bool
+        self,
+        t: int,
+        theta: PolicyVersion,
+        made: PolicyVersion,
+        *,
+        kept: int,
+        scored: bool,
+        document: Outcome | None = None,
     ) -> PolicyVersion:
         """Closes round t with θ_{t+1}. If the policy stays, it is not published or scored again. `scored`: whether the
-        policy that was made is already scored on the held-out contexts."""
+        policy that was made is already scored on the held-out contexts; `document`: what became of the round's
+        document."""
         following = gate.next_policy(theta, made)
         moves = following.name != theta.name
         following = await self._database.write(
@@ -127,6 +140,7 @@ class RunSteps:
             kept=kept,
             alias=self.config.gate.alias if moves else "",
             fewer_trials=0 if moves or scored else scoring_trials(self.config, len(self.held_out)),
+            document=document,
         )
         if made.name != theta.name:
             GATE.labels(made.gate.value).inc()
@@ -234,15 +248,21 @@ class RunSteps:
             result = await retry_until_available(lambda: self._fine_tune(t, theta, kept), doing="M-step")
         return self._version(t, theta, result.adapter, kept, result.usage)
 
-    async def commit(self, t: int, theta: PolicyVersion, best: Trial) -> PolicyVersion:
-        """θ_{t+1} from the trial of round t that is to be committed: its adapter joined to θ_t's, as it was scored; or,
-        if the config consolidates, one adapter over the policy that trials start from, trained on all that was kept."""
-        if self.config.adapt.commit == "join" and best.adapter is not None:
-            return self._version(t, theta, await self._joined(_policy(theta), best.adapter), [best], Usage())
-        kept = await self._database.read(trials.chosen, self._lease.run_id, from_round=0, to_round=t)
-        spec = await asyncio.to_thread(consolidated, self._setup, self.train, kept, t)
+    async def join(self, t: int, theta: PolicyVersion, best: Trial) -> PolicyVersion:
+        """θ_{t+1}: the adapter of a trial of round t joined to θ_t's, as it was scored."""
+        assert best.adapter is not None  # only trials with a score are kept
+        return self._version(t, theta, await self._joined(_policy(theta), best.adapter), [best], Usage())
+
+    async def consolidate(self, t: int, theta: PolicyVersion, names: Sequence[str]) -> PolicyVersion:
+        """θ_{t+1}: one adapter over the policy that trials start from, trained on these trials, of any runs; without
+        any, that policy itself."""
+        kept = await self._database.read(trials.named, names)
         first = await self._database.read(policies.get, FULL_ACCESS, policy_name(self._lease.run_id, 0))
         below = self._setup.started_from(_policy(first))
+        if not kept:
+            return self._version(t, theta, below.adapter, kept, Usage())
+        about = await self._database.read(contexts.of_trials, kept)
+        spec = await asyncio.to_thread(consolidated, self._setup, about, kept, t)
 
         async def train() -> TrainingResult:
             return await _last(self._services.trainer.train_adapter(below, spec, owner=self._lease.run))
@@ -252,14 +272,19 @@ class RunSteps:
             joined = await self._joined(below, result.adapter)
         return self._version(t, theta, joined, kept, result.usage)
 
-    async def measured(self, theta: PolicyVersion) -> PolicyVersion:
-        """The policy with what it forgot and the gate's decision; in an adaptation also with its row of R."""
-        contexts = self.train if self.config.task == "adapt" else ()
+    async def measured(self, theta: PolicyVersion, before: Sequence[Verdict] = ()) -> PolicyVersion:
+        """The policy with what it forgot and the gate's decision; in an adaptation also with its row of R. `before`:
+        verdicts of the version before it, on what it must not forget either."""
         with tracing.span("measure policy"):
             return await retry_until_available(
-                lambda: gate.measured(theta, self._setup, self._services.evaluator, contexts),
+                lambda: gate.measured(theta, self._setup, self._services.evaluator, self.examined, before),
                 doing="measuring a policy",
             )
+
+    @property
+    def examined(self) -> Sequence[Context]:
+        """The contexts whose queries every policy of the run answers."""
+        return self.train if self.config.task == "adapt" else ()
 
     async def _joined(self, below: Policy, adapter: AdapterRef) -> AdapterRef:
         return await retry_until_available(
@@ -267,7 +292,7 @@ class RunSteps:
         )
 
     def _version(
-        self, t: int, theta: PolicyVersion, adapter: AdapterRef, kept: Sequence[Trial], usage: Usage
+        self, t: int, theta: PolicyVersion, adapter: AdapterRef | None, kept: Sequence[Trial], usage: Usage
     ) -> PolicyVersion:
         return PolicyVersion(
             name=policy_name(self._lease.run_id, t + 1),

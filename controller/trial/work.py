@@ -92,6 +92,7 @@ class TrialWork:
                 state=TrialState.REJECTED,
                 rejection=str(rejected),
                 baseline_accuracy=accuracy(known.verdicts),
+                generated_exam=self._context.generated,
                 manifest=manifest,
                 spent=self._spent(),
             )
@@ -106,6 +107,7 @@ class TrialWork:
             state=TrialState.FAILED,
             error=fault_of(error),
             trained_characters=self._characters,
+            generated_exam=self._context.generated,
             spent=self._spent(),
         )
 
@@ -261,6 +263,7 @@ class TrialWork:
             divergence=evaluation.divergence,
             stopped_early=evaluation.stopped_early,
             batch_variant_rate=evaluation.batch_variant_rate,
+            generated_exam=self._context.generated,
             reward=earned,
             verdicts=evaluation.verdicts,
             baseline_verdicts=evaluation.baseline_verdicts,

@@ -2,15 +2,17 @@
 # The stack's Secrets as manifests, from secrets/, which is completed if something is missing (scripts/secrets.sh):
 #     deploy/kubernetes/secrets.sh | kubectl apply -f -
 # --without-certificates   leaves those to cert-manager (deploy/kubernetes/certificates)
-# SEAL_HOST                one more name that callers dial, for the controller's certificate
+# SEAL_HOST                one more name that callers dial, for the certificates of controller and gateway
 # DATABASE_URL, REDIS_URL  your own PostgreSQL and Redis; default: those of deploy/kubernetes/databases
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 at=${SEAL_SECRETS:-secrets}
 umask 077
 mkdir -p "$at"
-.venv/bin/seal certs make "$at/tls" --name controller --host controller.seal --host controller.seal.svc \
-  ${SEAL_HOST:+--host "$SEAL_HOST"} >&2
+for name in controller gateway; do
+  .venv/bin/seal certs make "$at/tls" --name $name --host $name.seal --host $name.seal.svc \
+    ${SEAL_HOST:+--host "$SEAL_HOST"} >&2
+done
 scripts/secrets.sh >&2
 
 secret() { # NAME KEY=FILE…
@@ -30,7 +32,7 @@ secret seal-postgres "postgres_password=$at/postgres_password"
 secret seal-redis "redis.acl=$at/redis.acl"
 
 [ "${1:-}" != --without-certificates ] || exit 0
-for name in controller worker generator trainer evaluator postgres redis; do
+for name in controller gateway worker generator trainer evaluator postgres redis; do
   folder=$at/tls/$name
   secret "seal-$name-tls" "ca.crt=$folder/ca.crt" "tls.crt=$folder/tls.crt" "tls.key=$folder/tls.key"
 done

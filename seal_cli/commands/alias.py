@@ -1,13 +1,14 @@
-"""`seal alias`: set, show, list, rollback."""
+"""`seal alias`: set, show, list, rollback, diff, forget, export."""
 
 from __future__ import annotations
 
 from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from seal_cli.options import DEFAULT_DATA, Address, AsJson, Data, Limit, connect
+from seal_cli.options import DEFAULT_DATA, Address, AsJson, Data, Follow, Limit, Settings, connect
 from sealkit.names import full_name
 
 if TYPE_CHECKING:
@@ -44,18 +45,105 @@ def rollback(
 
 
 @app.command()
-def show(name: Name, as_json: AsJson = False, address: Address = "", data: Data = DEFAULT_DATA) -> None:
-    """Current and earlier policies of an alias, newest first."""
-    from seal_cli.console import moment, show_json
+def forget(
+    name: Name,
+    documents: Annotated[list[str], typer.Argument(help="Documents that it knows, by name or digest.")],
+    settings: Settings = None,
+    follow: Follow = True,
+    as_json: AsJson = False,
+    address: Address = "",
+    data: Data = DEFAULT_DATA,
+) -> None:
+    """Train the alias again without documents, then delete everything that was stored of them. Cannot be undone."""
+    from seal_cli.commands.run import follow_created
+    from seal_cli.recipe import config_with
+
+    with connect(address, data) as client:
+        created = client.forget(name, *documents, config=config_with(None, settings or ()))
+        follow_created(
+            client, created, f"{len(documents)} document{'s' * (len(documents) != 1)} to forget",
+            None if address else data, follow=follow, cancel_on_interrupt=False, as_json=as_json,
+        )  # fmt: skip
+
+
+@app.command()
+def show(
+    name: Name,
+    lineage: Annotated[
+        bool, typer.Option("--lineage", help="Where its version comes from: documents, trials, policies, base model.")
+    ] = False,
+    as_json: AsJson = False,
+    address: Address = "",
+    data: Data = DEFAULT_DATA,
+) -> None:
+    """Current and earlier policies of an alias, newest first; or the lineage of its version."""
+    from seal_cli.console import moment, out, show_json
+    from seal_cli.lineage import lineage_tree
     from seal_cli.tables import print_listing
 
     with connect(address, data) as client:
+        if lineage:
+            found = client.get_lineage(full_name("aliases", name))
+            if as_json:
+                show_json(found)
+            else:
+                out.print(lineage_tree(found))
+            return
         alias = client.get_alias(full_name("aliases", name))
     if as_json:
         show_json(alias)
         return
     rows = [(change.policy, moment(change.time), change.reason) for change in alias.history]
     print_listing(("policy", "since", "why"), rows)
+
+
+@app.command()
+def diff(
+    first: Annotated[str, typer.Argument(help="An alias, or policies/…")],
+    second: Annotated[str, typer.Argument(help="Another one.")],
+    as_json: AsJson = False,
+    address: Address = "",
+    data: Data = DEFAULT_DATA,
+) -> None:
+    """What the second version answers right that the first does not, and the other way round, question by question."""
+    from seal_cli.console import show_json
+    from seal_cli.lineage import print_difference
+    from sealkit.learning import difference
+
+    with connect(address, data) as client:
+        found = difference(*(client.get_lineage(_version_name(name)) for name in (first, second)))
+    if as_json:
+        show_json(found)
+    else:
+        print_difference(found)
+
+
+@app.command()
+def export(
+    name: Annotated[str, typer.Argument(help="The alias, or policies/…")],
+    folder: Annotated[Path, typer.Argument(help="A folder that does not exist yet.")],
+    merged: Annotated[bool, typer.Option("--merged", help="Full weights: the adapter merged into the base.")] = False,
+    base: Annotated[
+        Path | None, typer.Option("--base", help="Folder of the base model. Default: that of the stack in --data.")
+    ] = None,
+    store: Annotated[
+        str, typer.Option("--store", envvar="SEAL_STORE_URL", help="URL of the adapter store, likewise.")
+    ] = "",
+    address: Address = "",
+    data: Data = DEFAULT_DATA,
+) -> None:
+    """Write a version as a folder that PEFT and vLLM load, with a model card; or merged, for any program."""
+    from seal_cli.console import show
+    from seal_cli.export import export_version
+
+    with connect(address, data) as client:
+        found = client.get_lineage(_version_name(name))
+    export_version(found, folder, store=store, base=base, merged=merged, data=data)
+    show(f"{found.version.name} → {folder}")
+
+
+def _version_name(name: str) -> str:
+    return name if name.startswith("policies/") else full_name("aliases", name)
 
 
 @app.command("list")

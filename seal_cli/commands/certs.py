@@ -26,7 +26,9 @@ def make(
     ] = None,
     host: Annotated[
         list[str] | None,
-        typer.Option(help="A host name or address that callers dial; for the controller, unless --name is given."),
+        typer.Option(
+            help="A host name or address that callers dial; for the controller and the gateway, unless --name is given."
+        ),
     ] = None,
     days: Annotated[int, typer.Option(min=1, max=825, help="Days of validity.")] = 397,
     renew: Annotated[bool, typer.Option("--renew", help="Also replace certificates that are still valid.")] = False,
@@ -35,9 +37,9 @@ def make(
     """Issue what is missing or expires within a month. Running services reload new files by themselves."""
     from seal_cli import certs
 
-    issued = certs.make(folder, name or ["controller"], hosts=host or [], days=days, renew=renew)
-    if not name:  # only the controller is called from outside; the others' certificates must not be usable there
-        others = [service for service in certs.SERVICES if service != "controller"]
+    issued = certs.make(folder, name or certs.CALLED_FROM_OUTSIDE, hosts=host or [], days=days, renew=renew)
+    if not name:
+        others = [service for service in certs.SERVICES if service not in certs.CALLED_FROM_OUTSIDE]
         issued += certs.make(folder, [*others, "operator"], hosts=[], days=days, renew=renew)
     if as_json:
         show_json({"folder": folder, "issued": issued})

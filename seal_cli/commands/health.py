@@ -15,7 +15,7 @@ def register(app: typer.Typer) -> None:
 
 
 def health(
-    address: Annotated[str, typer.Argument(help="host:port of any service.")],
+    address: Annotated[str, typer.Argument(help="host:port of any service; http(s)://host:port of the gateway.")],
     service: Annotated[str, typer.Option(help="A gRPC service's full name. Default: the whole server.")] = "",
     timeout: Annotated[float, typer.Option(min=0.1, help="Seconds to wait.")] = 2.0,
     as_json: AsJson = False,

@@ -36,7 +36,7 @@ def up(
     as_json: AsJson = False,
     data: Data = DEFAULT_DATA,
 ) -> None:
-    """Start the stack on this machine: Valkey, generator, trainer, evaluator, controller.
+    """Start the stack on this machine: Valkey, generator, trainer, evaluator, controller, and the HTTP service.
 
     Returns when all services are ready, and leaves them running. Services that run already are kept.
     """
@@ -45,6 +45,7 @@ def up(
     with _needs_embedded():
         from seal_cli.stack.layout import CONTROLLER, Layout
         from seal_cli.stack.model import resolve_model
+        from seal_cli.stack.services import GATEWAY
         from seal_cli.stack.supervisor import down as stop
         from seal_cli.stack.supervisor import hold
         from seal_cli.stack.supervisor import up as start
@@ -52,13 +53,15 @@ def up(
     layout = Layout.at(data)
     resolved = resolve_model(model, layout, say)
     started = start(layout, resolved, port=port, timeout=timeout, say=say)
-    controller = started.state.find(CONTROLLER)
-    address = controller.address if controller else ""
+    controller, gateway = started.state.find(CONTROLLER), started.state.find(GATEWAY)
+    address, http = controller.address if controller else "", f"http://{gateway.address}/v1" if gateway else ""
     say("the stack is up" if started.fresh else "the stack was up already")
     if as_json:
-        show_json({"controller": address, "model": resolved, "logs": layout.logs, "started": started.fresh})
+        found = {"controller": address, "http": http, "model": resolved, "logs": layout.logs, "started": started.fresh}
+        show_json(found)
     else:
         show(f"controller  {address}")
+        show(f"http        {http}")
         show(f"model       {resolved}")
         show(f"logs        {layout.logs}")
     if foreground:

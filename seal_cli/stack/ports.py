@@ -9,6 +9,7 @@ from sealkit.errors import FailedPrecondition
 
 LOOPBACK = "127.0.0.1"
 CONTROLLER_PORT = 50050
+GATEWAY_PORT = 8000
 
 
 def controller_port(asked: int | None) -> int:
@@ -17,12 +18,17 @@ def controller_port(asked: int | None) -> int:
     Raises FailedPrecondition if the requested port is in use.
     """
     if asked is None:
-        return CONTROLLER_PORT if is_free(CONTROLLER_PORT) else free_ports(1)[0]
+        return preferred_port(CONTROLLER_PORT)
     if asked and not is_free(asked):
         raise FailedPrecondition(
             f"port {asked} on {LOOPBACK} is in use by another program; choose another with --port (0: any free one)"
         )
     return asked or free_ports(1)[0]
+
+
+def preferred_port(port: int) -> int:
+    """This port if it is free, else any free one."""
+    return port if is_free(port) else free_ports(1)[0]
 
 
 def is_free(port: int) -> bool:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from seal_cli.stack import valkey
 from seal_cli.stack.layout import CONTROLLER, Layout
-from seal_cli.stack.ports import LOOPBACK, free_ports
+from seal_cli.stack.ports import GATEWAY_PORT, LOOPBACK, free_ports, preferred_port
 from sealkit.errors import InvalidConfig
 from sealkit.stack_file import VALKEY, ServiceRecord, StackState
 from sealkit.urls import socket_url, sqlite_url
@@ -18,15 +18,17 @@ from sealkit.urls import socket_url, sqlite_url
 GENERATOR = "generator"
 TRAINER = "trainer"
 EVALUATOR = "evaluator"
+GATEWAY = "gateway"
 HEALTH_NAMES = {
     GENERATOR: "seal.generator.v1.GeneratorService",
     TRAINER: "seal.trainer.v1.TrainerService",
     EVALUATOR: "seal.evaluator.v1.EvaluatorService",
     CONTROLLER: "seal.controller.v1.ControllerService",
 }
+"""The gRPC services."""
 MODEL_SERVICES = (GENERATOR, TRAINER, EVALUATOR)
-START_ORDER = (VALKEY, *MODEL_SERVICES, CONTROLLER)
-STOP_ORDER = ((CONTROLLER,), MODEL_SERVICES, (VALKEY,))
+START_ORDER = (VALKEY, *MODEL_SERVICES, CONTROLLER, GATEWAY)
+STOP_ORDER = ((GATEWAY,), (CONTROLLER,), MODEL_SERVICES, (VALKEY,))
 """Callers stop before the services they call."""
 
 BATCHED_JOBS = 6
@@ -62,10 +64,12 @@ def plan(layout: Layout, state: StackState, controller_port: int) -> list[Launch
     """The launches of all services. A service that was started here before keeps its addresses."""
     ports = iter(free_ports(2 * len(START_ORDER)))
     known = {record.name: record for record in state.services}
-    addresses = {name: _address(known.get(name), next(ports)) for name in HEALTH_NAMES}
-    if CONTROLLER not in known:
-        addresses[CONTROLLER] = f"{LOOPBACK}:{controller_port}"
-    metrics = {name: _metrics(known.get(name), next(ports)) for name in HEALTH_NAMES}
+    names = [name for name in START_ORDER if name != VALKEY]
+    addresses = {name: _address(known.get(name), next(ports)) for name in names}
+    for name, port in ((CONTROLLER, controller_port), (GATEWAY, preferred_port(GATEWAY_PORT))):
+        if name not in known:
+            addresses[name] = f"{LOOPBACK}:{port}"
+    metrics = {name: _metrics(known.get(name), next(ports)) for name in names}
     shares = thread_shares(usable_cores())
     launches = [Launch(VALKEY, valkey.command(layout.valkey, layout.socket), _environment(), str(layout.socket))]
     for name in MODEL_SERVICES:
@@ -80,6 +84,10 @@ def plan(layout: Layout, state: StackState, controller_port: int) -> list[Launch
     env |= _controller_env(layout, addresses)
     command = [sys.executable, "-m", "controller", "all"]
     launches.append(Launch(CONTROLLER, command, env, addresses[CONTROLLER], metrics[CONTROLLER]))
+    env = _service_env(layout, GATEWAY, addresses[GATEWAY], metrics[GATEWAY])
+    env["SEAL_GATEWAY_CONTROLLER"] = addresses[CONTROLLER]
+    command = [sys.executable, "-m", "gateway"]
+    launches.append(Launch(GATEWAY, command, env, addresses[GATEWAY], metrics[GATEWAY]))
     return launches
 
 

@@ -15,7 +15,7 @@ from seal_cli.health import is_serving
 from seal_cli.stack import process, valkey
 from seal_cli.stack.layout import CONTROLLER, Layout
 from seal_cli.stack.ports import controller_port, is_free
-from seal_cli.stack.services import HEALTH_NAMES, START_ORDER, STOP_ORDER, Launch, plan
+from seal_cli.stack.services import GATEWAY, HEALTH_NAMES, START_ORDER, STOP_ORDER, Launch, plan
 from sealkit.errors import FailedPrecondition, Unavailable
 from sealkit.processes import Presence, ProcessStart, presence_of
 from sealkit.stack_file import VALKEY, ServiceRecord, StackState
@@ -236,6 +236,8 @@ def _await_end_of_unlisted(layout: Layout, say: Say) -> None:
 def _is_ready(layout: Layout, record: ServiceRecord) -> bool:
     if record.name == VALKEY:
         return valkey.answers(layout.socket)
+    if record.name == GATEWAY:
+        return is_serving(f"http://{record.address}")
     return is_serving(record.address, HEALTH_NAMES[record.name])
 
 

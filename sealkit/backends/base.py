@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
+from sealkit.reasoning import Said
 from sealkit.types import AdapterRef, FinishReason, ModelInfo, Policy, Prompt, Sampling, Usage, Value
+
+OnText = Callable[[Said], None]
+"""Takes the next piece of a completion, in the order in which they are sampled."""
+
+
+def pass_on(new: Said, on_text: OnText) -> None:
+    """Gives a piece to `on_text` unless it is empty."""
+    if any(new):
+        on_text(new)
 
 
 class Generation(Value):
@@ -44,9 +54,16 @@ class Backend(Protocol):
         ...
 
     async def generate(
-        self, prompt: Prompt, sampling: Sampling, *, policy: Policy | None = None, adapter: AdapterRef | None = None
+        self,
+        prompt: Prompt,
+        sampling: Sampling,
+        *,
+        policy: Policy | None = None,
+        adapter: AdapterRef | None = None,
+        on_text: OnText | None = None,
     ) -> Generation:
-        """One completion. `policy` None means the bare base model; `adapter` goes on top of the policy.
+        """One completion. `policy` None means the bare base model; `adapter` goes on top of the policy. `on_text` gets
+        the text and the reasoning piece by piece, all of both before the call returns.
 
         The same call gives the same text whatever else is decoded. Cancelling the task frees its row. Raises
         AdapterNotFound, AdapterCorrupt, PromptTooLong, QueueFull (with `retry_after`).

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import aclosing, contextmanager
 from dataclasses import replace
 from datetime import date
 from functools import partial
@@ -18,7 +19,7 @@ from typing import Any
 
 from pydantic import BaseModel, Field
 
-from sealkit.backends.base import Generation
+from sealkit.backends.base import Generation, OnText, pass_on
 from sealkit.backends.models import Described, describe_model
 from sealkit.backends.positions import LIMIT
 from sealkit.backends.reasoning import ReasoningReader
@@ -116,7 +117,13 @@ class OpenAIBackend:
         return self._held.info
 
     async def generate(
-        self, prompt: Prompt, sampling: Sampling, *, policy: Policy | None = None, adapter: AdapterRef | None = None
+        self,
+        prompt: Prompt,
+        sampling: Sampling,
+        *,
+        policy: Policy | None = None,
+        adapter: AdapterRef | None = None,
+        on_text: OnText | None = None,
     ) -> Generation:
         began, held = time.perf_counter(), self._held
         loop = asyncio.get_running_loop()
@@ -134,9 +141,12 @@ class OpenAIBackend:
             with self._time.request() as seconds:
                 asked = completion_request(name, tokens, sampling, room)
                 asked |= {**self._adapters.extra, **self._shown_markers}
-                reply = await self._complete(name, asked)
-        text, finish, sampled = read_completion(reply, self._endpoint.url)
-        said = await loop.run_in_executor(self._rendering, self._split, text, tokens)
+                if on_text is None:
+                    reply = await self._complete(name, asked)
+                    text, finish, sampled = read_completion(reply, self._endpoint.url)
+                    said = await loop.run_in_executor(self._rendering, self._split, text, tokens)
+                else:
+                    said, finish, sampled = await self._tell(name, asked, tokens, sampling.stop, on_text)
         return Generation(
             text=said.text,
             reasoning=said.reasoning,
@@ -165,9 +175,38 @@ class OpenAIBackend:
         said = self._reader.split(text, prompt)
         return self._reader.without_special(said) if self._reader.hidden else said
 
+    async def _tell(
+        self, name: str, body: Mapping[str, Any], prompt: Sequence[int], stop: Sequence[str], on_text: OnText
+    ) -> tuple[Said, FinishReason, int]:
+        """A completion whose text is given to `on_text` as it comes; all of it, finish reason, tokens sampled."""
+        assert self._reader is not None
+        said = self._reader.stream(prompt, stop, special=bool(self._reader.hidden))
+        text, finish, sampled = "", None, 0
+        streamed = {**body, "stream": True, "stream_options": {"include_usage": True}}
+        with self._refusals(name):
+            async with aclosing(self._endpoint.events("/completions", streamed)) as events:
+                async for event in events:
+                    if event.get("choices"):
+                        more, ended, _ = read_completion(event, self._endpoint.url)
+                        text += more
+                        finish = ended if event["choices"][0].get("finish_reason") else finish
+                        pass_on(said.update(text), on_text)
+                    if event.get("usage"):
+                        sampled = token_count(event["usage"].get("completion_tokens"))
+        if finish is None:
+            raise Unavailable(f"{self._endpoint.url} ended a completion in the middle; is the server running?")
+        pass_on(said.finish(text), on_text)
+        return said.given, finish, sampled
+
     async def _complete(self, name: str, body: Mapping[str, Any]) -> dict[str, Any]:
-        try:
+        with self._refusals(name):
             return await self._endpoint.json("POST", "/completions", body, repeatable=True)
+
+    @contextmanager
+    def _refusals(self, name: str) -> Iterator[None]:
+        """A model that the server no longer knows, and a full server, in the words of a backend."""
+        try:
+            yield
         except EndpointRefused as error:
             if error.metadata.get("status") != _NOT_FOUND:
                 raise

@@ -12,7 +12,7 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from sealkit.errors import InvalidInput
-from sealkit.reasoning import MARKERS, Markers, Said, split
+from sealkit.reasoning import MARKERS, Markers, Said, SaidStream, split
 from sealkit.types import TEMPLATE_PARAMETERS
 
 _TAIL_TOKENS = 16
@@ -52,6 +52,12 @@ class ReasoningReader:
         """Answer and reasoning of a completion, from `text` or a server's text with its special tokens."""
         return split(text, self.markers, opened=self.opens(prompt))
 
+    def stream(self, prompt: Sequence[int], stop: Sequence[str], *, special: bool = False) -> SaidStream:
+        """Answer and reasoning of a completion while it is sampled. `special`: of a server's text with its special
+        tokens, which are removed."""
+        clean = self.without_special if special else (lambda said: said)
+        return SaidStream(self.markers, opened=self.opens(prompt), stop=stop, clean=clean)
+
     def opens(self, prompt: Sequence[int]) -> bool:
         """Whether a rendered prompt ends with the opening marker."""
         if self.markers is None:
@@ -65,6 +71,28 @@ class ReasoningReader:
         for token in (token.content for token in added.values() if token.special):
             text, reasoning = text.replace(token, ""), reasoning.replace(token, "")
         return Said(text, reasoning)
+
+
+class TextStream:
+    """The text of a list of tokens that grows, without decoding all of it again at each one.
+
+    Only the tokens since the last whole character are decoded, after those of the piece before: a tokenizer may write a
+    token differently at the beginning of a text.
+    """
+
+    def __init__(self, reader: ReasoningReader) -> None:
+        self._reader = reader
+        self._before, self._read = 0, 0
+        self.text = ""
+
+    def update(self, tokens: Sequence[int]) -> str:
+        """The text so far, of all tokens so far; up to its last whole character."""
+        known = self._reader.text(tokens[self._before : self._read])
+        now = self._reader.text(tokens[self._before :])
+        if len(now) > len(known) and not now.endswith("\N{REPLACEMENT CHARACTER}"):
+            self.text += now[len(known) :]
+            self._before, self._read = self._read, len(tokens)
+        return self.text
 
 
 def markers_of(tokenizer: PreTrainedTokenizerBase) -> Markers | None:

@@ -20,7 +20,7 @@ from huggingface_hub import TextGenerationOutput
 from pydantic import BaseModel, Field
 from transformers import PreTrainedTokenizerBase
 
-from sealkit.backends.base import Generation
+from sealkit.backends.base import Generation, OnText
 from sealkit.backends.openai import AGREEMENT, FIXED_ADAPTERS, NO_DIVERGENCE, ServedModel
 from sealkit.backends.positions import LIMIT
 from sealkit.backends.probe import PROBE_TEXT, Provenance, probe_gap
@@ -108,8 +108,15 @@ class TgiBackend:
         return self._loaded[1]
 
     async def generate(
-        self, prompt: Prompt, sampling: Sampling, *, policy: Policy | None = None, adapter: AdapterRef | None = None
+        self,
+        prompt: Prompt,
+        sampling: Sampling,
+        *,
+        policy: Policy | None = None,
+        adapter: AdapterRef | None = None,
+        on_text: OnText | None = None,
     ) -> Generation:
+        """`on_text` gets all of the text in one piece."""
         began, (tokenizer, _) = time.perf_counter(), self._loaded
         adapter_id = self._adapter_id([ref for ref in (policy.adapter if policy else None, adapter) if ref])
         loop = asyncio.get_running_loop()
@@ -131,6 +138,8 @@ class TgiBackend:
         read = partial(read_output, reply, sampling.stop, reader)
         raw, finish, sampled = await loop.run_in_executor(self._rendering, read)
         said = await loop.run_in_executor(self._rendering, reader.split, raw, tokens)
+        if on_text is not None:
+            on_text(said)
         usage = Usage(
             prompt_tokens=count,
             completion_tokens=sampled,

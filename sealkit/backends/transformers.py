@@ -12,7 +12,7 @@ from typing import Literal, TypeVar
 import torch
 
 from sealkit import limits
-from sealkit.backends.base import Generation
+from sealkit.backends.base import Generation, OnText, pass_on
 from sealkit.backends.decoding.adapters import AdapterCache
 from sealkit.backends.decoding.batch_invariance import GREEDY, measure_batch_variance
 from sealkit.backends.decoding.divergence import divergences, parts_of
@@ -24,11 +24,12 @@ from sealkit.backends.decoding.row import Row
 from sealkit.backends.decoding.stable import StableEngine
 from sealkit.backends.models import LoadedModel, ModelSettings, load_model
 from sealkit.backends.positions import LIMIT
-from sealkit.backends.reasoning import ReasoningReader
+from sealkit.backends.reasoning import ReasoningReader, TextStream
 from sealkit.backends.template import render_prompt, text_tokens
 from sealkit.errors import InvalidInput, PromptTooLong, Unavailable
 from sealkit.observability.gpu import watch_gpus
 from sealkit.observability.metrics import DECODE_BATCH_VARIANT_RATE
+from sealkit.reasoning import Said
 from sealkit.store import AdapterStore
 from sealkit.types import AdapterRef, FinishReason, ModelInfo, Policy, Prompt, Sampling, Usage
 
@@ -86,7 +87,7 @@ class TransformersBackend:
 
     async def close(self) -> None:
         await asyncio.to_thread(self._loop.close)
-        self._rendering.shutdown(wait=False, cancel_futures=True)
+        self._rendering.shutdown(wait=False)  # rows that have just ended are still read
         self._loaded = self._adapters = None
 
     @property
@@ -94,7 +95,13 @@ class TransformersBackend:
         return self._held.info
 
     async def generate(
-        self, prompt: Prompt, sampling: Sampling, *, policy: Policy | None = None, adapter: AdapterRef | None = None
+        self,
+        prompt: Prompt,
+        sampling: Sampling,
+        *,
+        policy: Policy | None = None,
+        adapter: AdapterRef | None = None,
+        on_text: OnText | None = None,
     ) -> Generation:
         began = time.perf_counter()
         tokens = await self._render(prompt, answering=bool(sampling.json_schema))
@@ -105,9 +112,12 @@ class TransformersBackend:
         on_top = await self._adapters_of(policy, adapter)
         grammar = await self._grammar(sampling.json_schema) if sampling.json_schema else None
         row = Row(tokens, sampling, on_top, limit=min(sampling.max_tokens, room), grammar=grammar)
-        await asyncio.wrap_future(self._loop.submit(row))
         assert self._reader is not None
-        said = await self._aside(partial(self._reader.split, row.text, tokens))
+        if on_text is None:
+            await asyncio.wrap_future(self._loop.submit(row))
+            said = await self._aside(partial(self._reader.split, row.text, tokens))
+        else:
+            said = await self._tell(row, self._reader, on_text)
         return Generation(
             text=said.text,
             reasoning=said.reasoning,
@@ -119,6 +129,37 @@ class TransformersBackend:
                 wall_seconds=time.perf_counter() - began,
             ),
         )
+
+    async def _tell(self, row: Row, reader: ReasoningReader, on_text: OnText) -> Said:
+        """Decodes a row, and gives its text to `on_text` meanwhile; returns all of it."""
+        loop, changed, sampled = asyncio.get_running_loop(), asyncio.Event(), 0
+
+        def on_token(count: int) -> None:
+            nonlocal sampled
+            sampled = count
+            loop.call_soon_threadsafe(changed.set)
+
+        said = await self._aside(lambda: reader.stream(row.prompt, row.sampling.stop))
+        row.on_token = on_token
+        left = asyncio.wrap_future(self._loop.submit(row))
+        left.add_done_callback(lambda _: changed.set())
+        text = TextStream(reader)
+        try:
+            while True:
+                await changed.wait()
+                changed.clear()
+                if left.done():
+                    break
+                # Of a row that has ended meanwhile too, only the tokens before its end: what follows is cut there.
+                tokens = row.tokens[:sampled]
+                so_far = await self._aside(partial(text.update, tokens))
+                pass_on(said.update(so_far), on_text)
+            await left
+        finally:
+            row.on_token = None
+            left.cancel()
+        pass_on(said.finish(row.text), on_text)
+        return said.given
 
     async def divergence(
         self,

@@ -1,5 +1,6 @@
-"""The domain interface, with optional methods: of domains whose self-edits say what to study, and of those whose
-datasets are published in several forms. A plug-in is one file or folder; adding one changes nothing else."""
+"""The domain interface, with optional methods: of domains whose self-edits say what to study, of those that learn
+documents without questions, and of those whose datasets are published in several forms. A plug-in is one file or
+folder; adding one changes nothing else."""
 
 from __future__ import annotations
 
@@ -18,11 +19,18 @@ from sealkit.types import Prompt, Query, TrainingSpec, Value
 
 
 class Context(Value):
-    """One thing to learn from. `payload` is the domain's own form of it."""
+    """One thing to learn from. `payload` is the domain's own form of it.
+
+    Attributes:
+        generated: Whether models wrote its queries and their gold answers (`Examines`).
+        document: The position, in the run, of the document that it is a passage of; None if it was given as a record.
+    """
 
     context_id: str
     split: str
     payload: dict[str, Any]
+    generated: bool = False
+    document: int | None = None
 
 
 class Rejected(Exception):
@@ -96,6 +104,46 @@ class Studies(Protocol):
     def teach(self, context: Context, study: Study, answers: Sequence[str], seed: int) -> TrainingSpec:
         """The TrainingSpec of a study, with the teacher's answers to its items, in order. Raises Rejected if no answer
         is usable."""
+        ...
+
+
+class ExamItem(Value):
+    """A question that may become one of a generated exam. `prompt` asks it without the text, `open_book` with it; the
+    gold answer is still to be found."""
+
+    question: str
+    prompt: Prompt
+    open_book: Prompt
+
+
+@runtime_checkable
+class Examines(Protocol):
+    """Additional methods of a domain that learns documents: it makes a context of each passage, and models write the
+    exam. The controller samples and judges; the domain says what to ask and what is fit for an exam."""
+
+    def of_passage(self, title: str, headings: Sequence[str], text: str) -> Context:
+        """The context of a passage, without queries."""
+        ...
+
+    def exam_prompt(self, context: Context) -> Prompt:
+        """The prompt for the questions of an exam."""
+        ...
+
+    def exam_items(self, context: Context, completions: Sequence[str]) -> list[ExamItem]:
+        """The distinct questions of the completions, in order; none if they have no question."""
+        ...
+
+    def exam_fault(self, context: Context, question: str, answer: str) -> str:
+        """Why a question with this answer is not fit for an exam; empty if it is."""
+        ...
+
+    def overlap(self, context: Context, one: tuple[str, str], other: tuple[str, str]) -> float:
+        """How much of two facts, each a question and its answer, is the same, in [0, 1]."""
+        ...
+
+    def with_exam(self, context: Context, exam: Sequence[tuple[str, str]], overlap: float) -> Context:
+        """The context with these questions and gold answers as its queries. No study may contain an item that overlaps
+        one of them by more than `overlap`."""
         ...
 
 

@@ -19,9 +19,9 @@ from dataclasses import dataclass
 
 from sealkit.judges.base import Answer, Judgement
 from sealkit.judges.names import LIKE_WORDS, is_named
-from sealkit.judges.quantities import other_unit
-from sealkit.judges.words import all_words, content_words, is_number, occurs, plain, same_word
 from sealkit.types import Outcome
+from sealkit.words.comparable import all_words, content_words, is_number, occurs, plain, same_word
+from sealkit.words.quantities import other_unit
 
 _RECALL = 0.6
 _LONGEST = 10_000

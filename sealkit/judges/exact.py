@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sealkit.judges.base import Answer, Judgement
-from sealkit.judges.words import plain
 from sealkit.types import Outcome
+from sealkit.words.comparable import plain
 
 _ARTICLE = re.compile(r"^(?:an?|the)\s+")
 _NOT_TEXT = re.compile(r"[^\w\s.+\-/]|(?<!\d)\.|\.(?!\d)|(?<!\d)/")

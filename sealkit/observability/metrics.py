@@ -54,6 +54,29 @@ LATE_RESULTS = Counter(
 )
 DELIVERIES = Counter("seal_deliveries_total", "Entries delivered to a worker.", ("kind",))
 """`kind`: first, or again (its worker died or handed it back)."""
+ANSWER_REQUESTS = Counter(
+    "seal_answer_requests_total",
+    "Answers that were asked for, by result: OK or an error's reason.",
+    ("model", "result"),
+)
+ANSWER_FIRST_SECONDS = Histogram(
+    "seal_answer_first_seconds",
+    "Seconds from a request to the first piece of its answer.",
+    ("model",),
+    buckets=_SECONDS,
+)
+ANSWER_SECONDS = Histogram(
+    "seal_answer_seconds", "Seconds from a request to the end of its answer.", ("model",), buckets=_SECONDS
+)
+ANSWER_TOKENS = Counter("seal_answer_tokens_total", "Tokens of whole answers.", ("model", "kind"))
+"""`model`: base or alias. `kind`: prompt or completion."""
+
+# --- HTTP service -----------------------------------------------------------------------------------------------------
+HTTP_REQUESTS = Counter("seal_http_requests_total", "HTTP requests answered, by route and status.", ("route", "status"))
+HTTP_SECONDS = Histogram(
+    "seal_http_seconds", "Seconds to the end of an HTTP response, streams included.", ("route",), buckets=_SECONDS
+)
+HTTP_OPEN = Gauge("seal_http_open_requests", "HTTP requests that are being answered.")
 
 # --- runs, from the database (controller.db.run_metrics) -------------------------------------------------------------
 RUN_GAUGES: dict[str, tuple[str, tuple[str, ...]]] = {

@@ -165,12 +165,14 @@ class CallersFile:
         return self._current().quotas
 
     def identify(self, names: Iterable[str], token: str) -> Caller:
-        """A caller that the file lists."""
+        """A caller that the file lists. A call with a token is the token's, whatever the certificate: a process that
+        passes on its callers' tokens never acts under its own name for one whose token is unknown."""
         found = list(names)
         digest = hashlib.sha256(token.encode()).hexdigest() if token else ""
         for entry in self._current().caller:
             by_token = bool(digest) and hmac.compare_digest(entry.token_sha256, digest)
-            if by_token or (entry.certificate and entry.certificate in found):
+            by_name = not digest and bool(entry.certificate) and entry.certificate in found
+            if by_token or by_name:
                 return Caller(entry.name, Role[entry.role.upper()], "" if entry.role == "admin" else entry.tenant)
         given = f"a certificate of {', '.join(found)}" if found else "no certificate"
         raise Unauthenticated(

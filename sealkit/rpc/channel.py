@@ -109,10 +109,15 @@ def bind(server: grpc.aio.Server, address: str, credentials: grpc.ServerCredenti
             _probe(address)
         return server.add_secure_port(address, credentials) if credentials else server.add_insecure_port(address)
     except (OSError, RuntimeError) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        raise Unavailable(
-            f"cannot listen on {address}: {reason}. Stop the program on that port, or choose another address"
-        ) from error
+        raise cannot_listen(address, error) from error
+
+
+def cannot_listen(address: str, error: Exception) -> Unavailable:
+    """The error of a port that cannot be bound."""
+    reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return Unavailable(
+        f"cannot listen on {address}: {reason}. Stop the program on that port, or choose another address"
+    )
 
 
 def _probe(address: str) -> None:

@@ -9,21 +9,29 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Generic, TypeVar
 
 from google.protobuf.message import Message
 from google.protobuf.struct_pb2 import Struct
+from pydantic import ValidationError
 from seal.controller.v1 import controller_pb2 as pb2
 from seal.controller.v1 import resources_pb2 as pb2_resources
+from seal.type.v1 import text_pb2
 
+from sealkit import limits
 from sealkit.config import RunConfig
-from sealkit.errors import Unavailable
+from sealkit.errors import InvalidInput, LimitExceeded, Unavailable
+from sealkit.learning import learn_config
 from sealkit.resources import (
     Alias,
+    AnswerBegun,
+    AnswerUpdate,
     AuditEntry,
     Budget,
     CallerInfo,
     Event,
+    Lineage,
     PolicyVersion,
     Rerun,
     Run,
@@ -32,10 +40,12 @@ from sealkit.resources import (
     RunState,
     RunStateChanged,
     Trial,
+    TrialMaterial,
     TrialState,
 )
 from sealkit.rpc.mapping import enum_to_pb, from_pb, to_pb
 from sealkit.rpc.struct import struct_to_pb
+from sealkit.types import AnswerDelta, AnswerEnd, Prompt, Sampling
 
 T = TypeVar("T")
 
@@ -74,10 +84,17 @@ def create_run(
     retention: Sequence[Mapping[str, Any]],
     *,
     anchors: Sequence[Mapping[str, Any]] = (),
-    display_name: str,
-    request_id: str | None,
+    documents: Mapping[str, bytes] = MappingProxyType({}),
+    display_name: str = "",
+    request_id: str | None = None,
 ) -> Call[Run]:
-    """Raises InvalidInput with the path of a value that is not JSON."""
+    """Raises InvalidInput with the path of a value that is not JSON; LimitExceeded if a document is too large."""
+    for name, content in documents.items():
+        if len(content) > limits.DOCUMENT_BYTES:
+            raise LimitExceeded(
+                f"{name} is larger than the limit of {limits.DOCUMENT_BYTES >> 20} MiB for a document; split it",
+                metadata={"limit": "document_bytes", "allowed": str(limits.DOCUMENT_BYTES), "asked": str(len(content))},
+            )
     request = pb2.CreateRunRequest(
         request_id=request_id or uuid.uuid4().hex,
         display_name=display_name,
@@ -85,8 +102,24 @@ def create_run(
         records=_records_to_pb(records, "records"),
         retention=_records_to_pb(retention, "retention"),
         anchors=_records_to_pb(anchors, "anchors"),
+        documents=[pb2.Document(name=name, content=content) for name, content in documents.items()],
     )
     return _maybe_in_parts("CreateRun", request, pb2.CreateRunInPartsRequest, _run)
+
+
+def learn(
+    alias: str,
+    documents: Mapping[str, bytes],
+    config: RunConfig | Mapping[str, Any] | None,
+    retention: Sequence[Mapping[str, Any]],
+    *,
+    forget: Sequence[str] = (),
+    request_id: str | None,
+) -> Call[Run]:
+    """A run that learns documents on an alias, or makes it forget some. Raises what `create_run` raises."""
+    return create_run(
+        learn_config(alias, config, forget=forget), (), retention, documents=documents, request_id=request_id
+    )
 
 
 def estimate_run(
@@ -170,6 +203,11 @@ def get_trial(name: str) -> Call[Trial]:
     return Call("GetTrial", pb2.GetTrialRequest(name=name), lambda r: from_pb(r.trial, Trial))
 
 
+def get_trial_material(name: str) -> Call[TrialMaterial]:
+    request = pb2.GetTrialMaterialRequest(name=name)
+    return Call("GetTrialMaterial", request, lambda r: from_pb(r.material, TrialMaterial))
+
+
 def rerun_trial(name: str, request_id: str | None) -> Call[Trial]:
     request = pb2.RerunTrialRequest(name=name, request_id=request_id or uuid.uuid4().hex)
     return Call("RerunTrial", request, lambda r: from_pb(r.trial, Trial))
@@ -233,6 +271,34 @@ def list_aliases(token: str) -> Call[Page[Alias]]:
 def roll_back_alias(name: str, reason: str, request_id: str | None) -> Call[Alias]:
     request = pb2.RollBackAliasRequest(name=name, reason=reason, request_id=request_id or uuid.uuid4().hex)
     return Call("RollBackAlias", request, _alias)
+
+
+def get_lineage(name: str) -> Call[Lineage]:
+    return Call("GetLineage", pb2.GetLineageRequest(name=name), lambda r: from_pb(r.lineage, Lineage))
+
+
+def answer_request(alias: str, prompt: Prompt | str, sampling: Sampling) -> pb2.AnswerRequest:
+    """`alias`: `aliases/{id}`, or empty for the base model. Raises InvalidInput on a text that is no prompt."""
+    try:
+        asked = prompt if isinstance(prompt, Prompt) else Prompt(user=prompt)
+    except ValidationError as error:
+        why = error.errors(include_url=False)[0]["msg"]
+        raise InvalidInput(f"the prompt cannot be sent: {why}", fields=(("prompt.user", why),)) from error
+    return pb2.AnswerRequest(
+        alias=alias, prompt=to_pb(asked, text_pb2.Prompt), sampling=to_pb(sampling, text_pb2.Sampling)
+    )
+
+
+def answer_update(response: pb2.AnswerResponse) -> AnswerUpdate:
+    """A message of an answer's stream. Raises InvalidInput on a kind that this version does not know."""
+    match response.WhichOneof("update"):
+        case "begun":
+            return from_pb(response.begun, AnswerBegun)
+        case "delta":
+            return from_pb(response.delta, AnswerDelta)
+        case "end":
+            return from_pb(response.end, AnswerEnd)
+    raise InvalidInput("an answer holds an update that this version of the suite does not know; update it")
 
 
 def get_caller() -> Call[CallerInfo]:

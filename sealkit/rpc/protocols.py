@@ -5,11 +5,13 @@ Every method raises `sealkit.errors` classes; `Unavailable` if the service does 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from typing import Protocol
 
 from sealkit.types import (
     AdapterRef,
+    AnswerDelta,
+    AnswerEnd,
     Completion,
     Evaluation,
     EvaluationRequest,
@@ -84,6 +86,14 @@ class Trainer(Protocol):
         """One adapter that equals the sum of the policy's and the trial's."""
         ...
 
+    async def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        """The number of tokens of each text, without special tokens."""
+        ...
+
+    async def delete_adapters(self, adapters: Sequence[AdapterRef]) -> int:
+        """Deletes adapters from the store, for good; returns the number of those that it had."""
+        ...
+
     async def info(self) -> ModelInfo: ...
 
     async def trainer_info(self) -> TrainerInfo: ...
@@ -96,6 +106,13 @@ class Evaluator(Protocol):
 
     async def evaluate(self, request: EvaluationRequest) -> Evaluation:
         """Verdicts and the baseline's, in the order of the queries, and the other measurements of the request."""
+        ...
+
+    def answer(
+        self, policy: Policy, prompt: Prompt, sampling: Sampling, *, base_model: str = ""
+    ) -> AsyncGenerator[AnswerDelta | AnswerEnd, None]:
+        """Pieces of the policy's answer as they are sampled, then its end. Closing the iterator ends the decoding.
+        `base_model`: the digest that the evaluator's model must have, if not empty."""
         ...
 
     async def info(self) -> ModelInfo: ...

@@ -6,33 +6,24 @@ Health (overall and per service) is NOT_SERVING until the service has started, a
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
-import sys
 from collections.abc import Callable
 from functools import partial
 from math import nan
-from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import grpc
-import prometheus_client
 import structlog
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
-from pydantic import ValidationError
 
-from sealkit.errors import InvalidConfig, SealError, Unavailable
-from sealkit.observability.logs import configure_logging
+from sealkit.errors import InvalidConfig
 from sealkit.observability.metrics import CERTIFICATE_EXPIRY
-from sealkit.observability.start import TracingSettings, start_tracing
 from sealkit.rpc.authority import Authority, Everyone, Peers
 from sealkit.rpc.channel import bind, server_options
 from sealkit.rpc.interceptors import CallInterceptor, Remembers
-from sealkit.rpc.settings import ServerSettings, explain
+from sealkit.rpc.process import Program, ServiceDied, metrics_served, run_program, stop_signal
+from sealkit.rpc.settings import ServerSettings
 from sealkit.rpc.tls import Identity
-from sealkit.stack_file import end_valkey, unlisted
-from sealkit.variables import misspelt
 
 __all__ = ["Drains", "GrpcServer", "ServerSettings", "Service", "ServiceDied", "Works", "run", "serve"]
 
@@ -87,10 +78,6 @@ class Works(Protocol):
         ...
 
 
-class ServiceDied(Exception):
-    """A service's background work ended unexpectedly: it can no longer serve."""
-
-
 class GrpcServer:
     """A service on a port of this machine. `serve` runs it for a whole process; tests call the methods directly."""
 
@@ -113,11 +100,7 @@ class GrpcServer:
         """Opens the port; from now on health answers. Raises Unavailable if the port cannot be bound, InvalidConfig if
         other machines could reach it without TLS."""
         settings = self._settings
-        if settings.identity is None and not settings.local and not settings.plaintext:
-            raise InvalidConfig(
-                f"{settings.listen} is reachable from other machines, and without TLS anyone there is an admin: set "
-                "tls_ca, tls_cert and tls_key, or listen on 127.0.0.1 (or set plaintext on a closed network)"
-            )
+        settings.check_open()
         names = (*self._service.full_names, health.SERVICE_NAME)
         await self._set_health(_NOT_SERVING)
         self._service.register(self._server)
@@ -165,66 +148,28 @@ async def serve(service: Service, settings: ServerSettings) -> None:
     Raises what `service.start` raises, Unavailable if a port cannot be bound, and ServiceDied if the service's
     background work ended: it is drained first, so that health reports NOT_SERVING and a supervisor restarts it.
     """
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, _on_signal, number, stop)
-    metrics = _serve_metrics(settings.metrics_listen)
     server = GrpcServer(service, settings)
-    watching = loop.create_task(_stop_with_stack(settings.stack_file, stop))
-    try:
-        await server.listen()
-        await _start_until(server, stop)
-        if isinstance(service, Works) and not stop.is_set():
-            await _work_until(service, stop)
-        else:
-            await stop.wait()
-    finally:
-        watching.cancel()
-        await server.stop()
-        metrics()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.remove_signal_handler(number)
+    with stop_signal(settings.stack_file) as stop, metrics_served(settings.metrics_listen):
+        try:
+            await server.listen()
+            await _start_until(server, stop)
+            if isinstance(service, Works) and not stop.is_set():
+                await _work_until(service, stop)
+            else:
+                await stop.wait()
+        finally:
+            await server.stop()
 
 
 def run(make: Callable[[], tuple[Service, ServerSettings]]) -> int:
     """A service's whole process; returns the exit code: 0 after a clean stop, 1 if it could not start or its background
     work died (with one line on stderr), 2 on bad settings."""
-    try:
+
+    def prepare() -> Program:
         service, settings = make()
-        traces = TracingSettings()
-    except ValidationError as error:
-        sys.stderr.write(f"bad settings: {explain(error)}\n")
-        return 2
-    except SealError as error:
-        sys.stderr.write(f"cannot start: {error.message}\n")
-        return 1
-    name = service.full_names[0].split(".")[1]
-    configure_logging(name, settings.log_level, settings.log_format)
-    for variable, nearest in misspelt(os.environ):
-        log.warning("not a setting", variable=variable, nearest=nearest)
-    try:
-        stop_tracing = start_tracing(name, traces)
-        try:
-            asyncio.run(serve(service, settings))
-        finally:
-            stop_tracing()
-    except SealError as error:
-        sys.stderr.write(f"{name} cannot start: {error.message}\n")
-        return 1
-    except ServiceDied as error:
-        sys.stderr.write(f"{name} died: {error}\n")
-        return 1
-    return 0
+        return Program(service.full_names[0].split(".")[1], settings, lambda: serve(service, settings))
 
-
-async def _stop_with_stack(file: str, stop: asyncio.Event) -> None:
-    if not file:
-        return
-    last = await unlisted(Path(file))
-    log.error("stopping: the stack's state file no longer lists this process", file=file)
-    stop.set()
-    end_valkey(last)
+    return run_program(prepare)
 
 
 async def _start_until(server: GrpcServer, stop: asyncio.Event) -> None:
@@ -266,30 +211,3 @@ def _expiry(identity: Identity) -> float:
         return identity.expiry()
     except InvalidConfig:
         return nan
-
-
-def _on_signal(number: signal.Signals, stop: asyncio.Event) -> None:
-    if stop.is_set():
-        os._exit(128 + number)
-    log.info("stopping", signal=number.name)
-    stop.set()
-
-
-def _serve_metrics(address: str) -> Callable[[], None]:
-    """Opens the Prometheus endpoint and returns the function that closes it."""
-    if not address:
-        return lambda: None
-    host, _, port = address.rpartition(":")
-    try:
-        server, thread = prometheus_client.start_http_server(int(port), host.strip("[]"))
-    except OSError as error:
-        raise Unavailable(
-            f"cannot serve metrics on {address}: {error.strerror}. Stop the program on that port, or change the address"
-        ) from error
-
-    def close() -> None:
-        server.shutdown()
-        server.server_close()
-        thread.join()
-
-    return close

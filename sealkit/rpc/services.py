@@ -24,6 +24,8 @@ from sealkit.rpc.status import rpc_errors
 from sealkit.rpc.tls import Identity
 from sealkit.types import (
     AdapterRef,
+    AnswerDelta,
+    AnswerEnd,
     Completion,
     Evaluation,
     EvaluationRequest,
@@ -234,6 +236,17 @@ class TrainerClient(_ServiceClient):
         joined = await self._call("JoinAdapters", request)
         return from_pb(joined.adapter, AdapterRef)
 
+    async def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        counted = await self._call("CountTokens", trainer_pb2.CountTokensRequest(texts=texts))
+        return list(counted.counts)
+
+    async def delete_adapters(self, adapters: Sequence[AdapterRef]) -> int:
+        request = trainer_pb2.DeleteAdaptersRequest(
+            adapters=[to_pb(adapter, model_pb2.AdapterRef) for adapter in adapters]
+        )
+        answer = await self._call("DeleteAdapters", request)
+        return int(answer.deleted)
+
     async def trainer_info(self) -> TrainerInfo:
         try:
             answer = await self._call("GetTrainerInfo", trainer_pb2.GetTrainerInfoRequest(), _INFO_SECONDS)
@@ -259,3 +272,20 @@ class EvaluatorClient(_ServiceClient):
     async def evaluate(self, request: EvaluationRequest) -> Evaluation:
         message = to_pb(request, evaluator_pb2.EvaluateRequest)
         return from_pb(await self._call("Evaluate", message), Evaluation)
+
+    async def answer(
+        self, policy: Policy, prompt: Prompt, sampling: Sampling, *, base_model: str = ""
+    ) -> AsyncGenerator[AnswerDelta | AnswerEnd, None]:
+        request = evaluator_pb2.AnswerRequest(
+            policy=to_pb(policy, model_pb2.Policy),
+            prompt=to_pb(prompt, text_pb2.Prompt),
+            sampling=to_pb(sampling, text_pb2.Sampling),
+            base_model=base_model,
+        )
+        ended = False
+        async with aclosing(self._stream("Answer", request)) as responses:
+            async for response in responses:
+                ended = response.WhichOneof("update") == "end"
+                yield from_pb(response.end, AnswerEnd) if ended else from_pb(response.delta, AnswerDelta)
+        if not ended:
+            raise Unavailable(f"{self._replicas.peer} ended an answer in the middle")

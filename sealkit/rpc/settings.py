@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from sealkit.errors import InvalidConfig
 from sealkit.rpc.tls import Identity, identity_of
 from sealkit.urls import check_address, check_host_port
 
@@ -35,8 +36,8 @@ def _upper(value: object) -> object:
     return value.upper() if isinstance(value, str) else value
 
 
-class ServerSettings(BaseSettings):
-    """Settings of every service; addresses are `host:port`, port 0 takes a free one."""
+class ProcessSettings(BaseSettings):
+    """Settings of every process that serves something; addresses are `host:port`, port 0 takes a free one."""
 
     # Secrets are files named like their variables; Docker and Kubernetes mount them there.
     model_config = SettingsConfigDict(frozen=True, extra="ignore", secrets_dir=_SECRETS if _SECRETS.is_dir() else None)
@@ -49,8 +50,6 @@ class ServerSettings(BaseSettings):
     log_level: Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR"], BeforeValidator(_upper)] = "INFO"
     log_format: Literal["json", "console"] = "json"
     max_message_mib: int = Field(64, ge=1, le=1024)
-    max_calls: int = Field(2000, ge=1)
-    """Concurrent calls of one caller; one more gets RESOURCE_EXHAUSTED."""
     tls_ca: str = ""
     """PEM file of the authorities for the certificates of callers and called services. Empty: no TLS, for one
     machine."""
@@ -58,10 +57,6 @@ class ServerSettings(BaseSettings):
     tls_key: str = ""
     plaintext: bool = False
     """Whether to listen without TLS on an address that other machines reach: anyone there is then an admin."""
-    tls_client_certificates: bool = True
-    """Whether a caller must present a certificate; without, callers are identified by their tokens."""
-    tls_peers: Annotated[tuple[str, ...], NoDecode, BeforeValidator(split)] = ("controller", "worker", "operator")
-    """Names of the certificates that may call a model service, separated by commas."""
     stack_file: str = ""
     """State file of the embedded stack (set by `seal up`): the process ends once the file no longer lists it."""
 
@@ -75,6 +70,25 @@ class ServerSettings(BaseSettings):
     def identity(self) -> Identity | None:
         """This process's identity; None without TLS. Raises InvalidConfig if the settings are incomplete."""
         return identity_of(self.tls_ca, self.tls_cert, self.tls_key)
+
+    def check_open(self) -> None:
+        """Raises InvalidConfig if other machines could reach it without TLS."""
+        if self.identity is None and not self.local and not self.plaintext:
+            raise InvalidConfig(
+                f"{self.listen} is reachable from other machines, and without TLS anyone there is an admin: set "
+                "tls_ca, tls_cert and tls_key, or listen on 127.0.0.1 (or set plaintext on a closed network)"
+            )
+
+
+class ServerSettings(ProcessSettings):
+    """Settings of every gRPC service."""
+
+    max_calls: int = Field(2000, ge=1)
+    """Concurrent calls of one caller; one more gets RESOURCE_EXHAUSTED."""
+    tls_client_certificates: bool = True
+    """Whether a caller must present a certificate; without, callers are identified by their tokens."""
+    tls_peers: Annotated[tuple[str, ...], NoDecode, BeforeValidator(split)] = ("controller", "worker", "operator")
+    """Names of the certificates that may call a model service, separated by commas."""
 
 
 def explain(error: ValidationError) -> str:

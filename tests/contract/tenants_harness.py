@@ -15,6 +15,7 @@ from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 from seal.controller.v1 import controller_pb2 as pb
 from seal.controller.v1 import controller_pb2_grpc
+from seal.type.v1 import text_pb2
 
 from controller.accept import accept
 from controller.db import aliases, attempts, leases, policies, reruns, runs, trials
@@ -29,7 +30,7 @@ from sealkit.rpc.server import GrpcServer, ServerSettings
 from sealkit.rpc.status import error_from_rpc
 from sealkit.rpc.struct import struct_to_pb
 from tests.unit.controller.changes import change, operator
-from tests.unit.controller.controller_fakes import DOMAIN, RETENTION, manifest, records, tiny_config
+from tests.unit.controller.controller_fakes import DOMAIN, RETENTION, FakeServices, manifest, records, tiny_config
 
 METHODS = {method.name: method for method in pb.DESCRIPTOR.services_by_name["ControllerService"].methods}
 _numbers = itertools.count()
@@ -81,7 +82,8 @@ async def furnish(database: Database, tenant: str, *, request_id: str = "made", 
 async def harness(database: Database) -> AsyncIterator[str]:
     """The address of the API over this record, without TLS: whoever calls names the tenant to act for. It closes the
     record."""
-    server = GrpcServer(ControllerService(database, (DOMAIN,)), ServerSettings(listen="127.0.0.1:0"))
+    service = ControllerService(database, (DOMAIN,), evaluator=FakeServices())
+    server = GrpcServer(service, ServerSettings(listen="127.0.0.1:0"))
     await server.listen()
     await server.start()
     try:
@@ -102,6 +104,10 @@ def request_for(method: str, things: Things) -> Message:
             request.config.CopyFrom(struct_to_pb(tiny_config(start_policy=things.policy), what="config"))
         elif field.name == "records":
             request.records.extend(struct_to_pb(record, what="record") for record in records())
+        elif field.name == "prompt":
+            request.prompt.user = "Which river?"
+        elif field.name == "sampling":
+            request.sampling.MergeFrom(text_pb2.Sampling(top_p=1, max_tokens=4))
         elif field.name == "request_id":
             request.request_id = f"request-{next(_numbers)}"
         elif pattern := field.GetOptions().Extensions[validate_pb2.field].string.pattern:

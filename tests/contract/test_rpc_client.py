@@ -11,13 +11,23 @@ import pytest
 from seal.controller.v1 import controller_pb2 as pb2
 from seal.controller.v1 import resources_pb2 as res
 
+from sealkit import limits
 from sealkit.client import AsyncSealClient, SealClient
 from sealkit.config import RunConfig
-from sealkit.errors import DeadlineExceeded, InvalidInput, RunNotResumable, SealError, Unavailable, UnknownRun
+from sealkit.errors import (
+    DeadlineExceeded,
+    InvalidInput,
+    LimitExceeded,
+    RunNotResumable,
+    SealError,
+    Unavailable,
+    UnknownRun,
+)
 from sealkit.resources import Event, Run, RunState
 from sealkit.rpc import controller_calls
 from sealkit.rpc.server import GrpcServer, ServerSettings
 from sealkit.rpc.services import TrainerClient
+from sealkit.rpc.struct import struct_from_pb
 from tests.contract.fake_controller import FakeController
 
 RECORDS = [{"title": "t", "context": "c", "questions": [{"question": "q", "answer": "a"}]}]
@@ -82,6 +92,21 @@ async def test_a_dataset_over_the_size_of_a_message_is_sent_in_parts(
     assert (sent.display_name, len(sent.request_id), len(sent.retention)) == ("big", 32, 1)
     assert len(controller.parts) > 10
     assert max(controller.parts) <= 4 << 20
+
+
+async def test_documents_are_sent_as_bytes_by_name_on_an_alias(client: Client, controller: FakeController) -> None:
+    run: Run = await client.call("learn", "aliases/notes", {"a.pdf": b"%PDF", "b.txt": b"text"}, request_id="mine")
+    again = await client.call("learn", "notes", {"a.pdf": b"%PDF", "b.txt": b"text"}, request_id="mine")
+    assert run == again
+    sent = controller.requests[0]
+    assert {one.name: one.content for one in sent.documents} == {"a.pdf": b"%PDF", "b.txt": b"text"}
+    config = RunConfig.model_validate(run.config)
+    assert (config.task, config.gate.alias, config.adapt.commit) == ("adapt", "notes", "consolidate")
+    await client.call("forget", "notes", "a.pdf", config=RunConfig(seed=3))
+    forgets = RunConfig.model_validate(struct_from_pb(controller.requests[-1].config))
+    assert (forgets.seed, forgets.adapt.forget, len(controller.requests[-1].documents)) == (3, ("a.pdf",), 0)
+    with pytest.raises(LimitExceeded, match=r"big\.txt is larger than the limit of 64 MiB"):
+        await client.call("learn", "notes", {"big.txt": bytes(limits.DOCUMENT_BYTES + 1)})
 
 
 async def test_create_run_takes_a_mapping_and_a_request_id(client: Client, controller: FakeController) -> None:

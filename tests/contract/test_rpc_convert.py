@@ -16,7 +16,7 @@ from seal.controller.v1 import controller_pb2, resources_pb2
 from seal.evaluator.v1 import evaluator_pb2
 from seal.generator.v1 import generator_pb2
 from seal.trainer.v1 import trainer_pb2
-from seal.type.v1 import evaluation_pb2, model_pb2, text_pb2, training_pb2
+from seal.type.v1 import answer_pb2, evaluation_pb2, model_pb2, text_pb2, training_pb2
 
 from sealkit import resources, types
 from sealkit.config import RunConfig, parse_config
@@ -27,7 +27,7 @@ from sealkit.rpc.mapping_exceptions import CODECS
 from sealkit.rpc.struct import struct_from_pb, struct_to_pb
 from tests.contract.values import values_of
 
-SHARED = (evaluation_pb2, model_pb2, text_pb2, training_pb2, resources_pb2)
+SHARED = (answer_pb2, evaluation_pb2, model_pb2, text_pb2, training_pb2, resources_pb2)
 SERVICES = (evaluator_pb2, generator_pb2, trainer_pb2, controller_pb2)
 MESSAGES: dict[str, Descriptor] = {
     name: message for file in (*SHARED, *SERVICES) for name, message in file.DESCRIPTOR.message_types_by_name.items()

@@ -14,14 +14,14 @@ from seal.controller.v1 import controller_pb2
 from seal.evaluator.v1 import evaluator_pb2
 from seal.generator.v1 import generator_pb2
 from seal.trainer.v1 import trainer_pb2
-from seal.type.v1 import evaluation_pb2, model_pb2, text_pb2, training_pb2
+from seal.type.v1 import answer_pb2, evaluation_pb2, model_pb2, text_pb2, training_pb2
 
 from sealkit import limits, types
 from sealkit.config import RunConfig
 from sealkit.rpc.mapping import message_name
 from sealkit.rpc.mapping_exceptions import FIELDS
 
-MODULES = (evaluation_pb2, model_pb2, text_pb2, training_pb2, evaluator_pb2, trainer_pb2)
+MODULES = (answer_pb2, evaluation_pb2, model_pb2, text_pb2, training_pb2, evaluator_pb2, trainer_pb2)
 MESSAGES = {name: found for module in MODULES for name, found in module.DESCRIPTOR.message_types_by_name.items()}
 TWINS: dict[type[types.Value], Descriptor] = {
     kind: MESSAGES[message_name(kind)]

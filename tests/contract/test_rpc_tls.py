@@ -289,12 +289,12 @@ def test_a_renewed_certificate_is_for_the_hosts_of_the_old_one(tmp_path: Path) -
     assert {str(address) for address in named.get_values_for_type(x509.IPAddress)} == {"127.0.0.1", "10.1.2.3"}
 
 
-def test_a_host_that_callers_dial_is_the_controllers_alone(tmp_path: Path) -> None:
+def test_a_host_that_callers_dial_is_in_no_other_certificate(tmp_path: Path) -> None:
     def make(*words: str) -> str:
         return CliRunner().invoke(app, ["certs", "make", str(tmp_path / "tls"), *words]).output
 
     assert "worker" in make()
-    assert make("--host", "gpu1.example").startswith("issued for controller in")  # it was not for that name
+    assert make("--host", "gpu1.example").startswith("issued for controller, gateway in")  # they were not for that name
     assert "are valid" in " ".join(make("--host", "gpu1.example").split())
     for_host = {
         path.parent.name
@@ -304,7 +304,7 @@ def test_a_host_that_callers_dial_is_the_controllers_alone(tmp_path: Path) -> No
         .extensions.get_extension_for_class(x509.SubjectAlternativeName)
         .value.get_values_for_type(x509.DNSName)
     }
-    assert for_host == {"controller"}
+    assert for_host == {"controller", "gateway"}
 
 
 async def test_a_certificate_that_cannot_be_read_for_a_moment_leaves_the_old_one_in_force(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text
 DOCKERFILE = (ROOT / "deploy/docker/Dockerfile").read_text()
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 LASTING = {name: service for name, service in SERVICES.items() if name != "prepare"}
-OURS = ("controller", "worker", "generator", "trainer", "evaluator")
+OURS = ("controller", "gateway", "worker", "generator", "trainer", "evaluator")
 
 
 def plain(value: str) -> str:
@@ -39,15 +39,17 @@ def test_nothing_runs_with_more_than_it_needs(name: str) -> None:
         assert int(plain(service["user"]).split(":")[0]) > 0
 
 
-def test_only_the_controller_and_grafana_are_published_and_on_loopback() -> None:
+def test_only_what_callers_and_people_open_is_published_and_on_loopback() -> None:
     published = {name: [plain(port) for port in s["ports"]] for name, s in SERVICES.items() if "ports" in s}
-    assert published == {"controller": ["127.0.0.1:50050:50050"], "grafana": ["127.0.0.1:3000:3000"]}
+    assert published == {
+        "controller": ["127.0.0.1:50050:50050"], "gateway": ["127.0.0.1:8000:8000"], "grafana": ["127.0.0.1:3000:3000"],
+    }  # fmt: skip
 
 
 def test_networks_but_that_of_the_published_lead_nowhere() -> None:
     assert {name for name, network in COMPOSE["networks"].items() if not (network or {}).get("internal")} == {"front"}
     on_front = {name for name, service in SERVICES.items() if "front" in service.get("networks", [])}
-    assert on_front == {"controller", "grafana"}
+    assert on_front == {"controller", "gateway", "grafana"}
     with_the_record = {name for name, service in SERVICES.items() if "record" in service.get("networks", [])}
     assert with_the_record == {"postgres", "controller", "worker"}
 
@@ -122,10 +124,12 @@ def test_the_record_and_the_queue_are_reached_with_tls_alone() -> None:
 
 def test_images_end_as_somebody_with_a_health_check_and_labels() -> None:
     stages = re.split(r"^FROM ", DOCKERFILE, flags=re.MULTILINE)
-    for target in ("controller", "generator", "trainer", "evaluator"):
+    for target in ("controller", "gateway", "generator", "trainer", "evaluator"):
         (stage,) = (text for text in stages if re.match(rf"\S+ AS {target}\n", text))
         below = (
-            stage if target == "controller" else next(s for s in stages if s.startswith("model-packages AS model-s"))
+            stage
+            if target in ("controller", "gateway")
+            else next(s for s in stages if s.startswith("model-packages AS model-s"))
         )
         assert "USER 10001:10001" in below
         assert "org.opencontainers.image.revision" in below

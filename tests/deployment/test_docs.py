@@ -13,6 +13,7 @@ from pydantic import BaseModel
 
 from controller.settings import ControllerSettings
 from evaluator_svc.settings import EvaluatorSettings
+from gateway.settings import GatewaySettings
 from generator_svc.settings import GeneratorSettings
 from scripts import write_config_reference, write_variables
 from seal_cli.main import app
@@ -67,7 +68,7 @@ def read_by(folders: tuple[str, ...]) -> set[str]:
 
 
 def test_settings_are_there() -> None:
-    settings = (ControllerSettings, TrainerSettings, GeneratorSettings, EvaluatorSettings)
+    settings = (ControllerSettings, TrainerSettings, GeneratorSettings, GatewaySettings, EvaluatorSettings)
     own = {f"{one.model_config.get('env_prefix')}{field}".upper() for one in settings for field in one.model_fields}
     variables = own | read_by(("seal_cli", "sealkit", "scripts", "deploy"))
     assert faulty(lambda page: set(re.findall(r"\bSEAL_[A-Z_]*[A-Z]\b", text_of(page))) - variables) == {}

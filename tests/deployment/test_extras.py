@@ -11,15 +11,21 @@ from scripts.write_constraints import PROJECT, closure
 
 PARTS = {
     "the client": ((), ["sealkit.client"]),
-    "the command line": ((), ["seal_cli.main", "seal_cli.follow", "seal_cli.report", "seal_cli.recipe"]),
+    "the command line": (
+        (),
+        ["seal_cli.main", "seal_cli.follow", "seal_cli.report", "seal_cli.recipe", "sealkit.report_page.page"],
+    ),
     "the controller": (("controller",), ["controller.__main__", "controller.app", "controller.db.migrate"]),
+    "the HTTP service": (("http",), ["gateway.__main__"]),
     "the model services": (("models",), [f"{name}_svc.__main__" for name in ("generator", "trainer", "evaluator")]),
     "the stack": (("embedded",), ["seal_cli.stack.supervisor", "seal_cli.stack.model"]),
 }
 
-OPTIONAL = {"attr", "grpc_tools", "charset_normalizer", "PIL", "opentelemetry", "psutil"}
+OPTIONAL = {
+    "attr", "grpc_tools", "charset_normalizer", "PIL", "opentelemetry", "psutil", "sniffio", "xxhash", "zstandard"
+}  # fmt: skip
 """What others import only where it happens to be: attrs by rich, protoc by grpc, a Fortran reader by numpy, Pillow by
-transformers, OpenTelemetry by redis and psutil by that."""
+transformers, OpenTelemetry and xxhash by redis, psutil by OpenTelemetry, sniffio by anyio, zstandard by httpx."""
 
 
 def imported(modules: list[str]) -> set[str]:
@@ -45,6 +51,6 @@ def test_a_part_imports_only_what_its_extra_installs(part: str) -> None:
     assert foreign == {}
 
 
-@pytest.mark.parametrize("extras", [(), ("controller",)], ids=["client", "controller"])
+@pytest.mark.parametrize("extras", [(), ("controller",), ("http",)], ids=["client", "controller", "http"])
 def test_torch_is_not_pulled_in(extras: tuple[str, ...]) -> None:
     assert not {"torch", "transformers", "peft"} & closure(PROJECT, extras).keys()

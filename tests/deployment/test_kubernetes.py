@@ -20,6 +20,7 @@ from seal.evaluator.v1 import evaluator_pb2
 from controller.settings import ControllerSettings, WorkerSettings
 from deploy.kubernetes import generate
 from evaluator_svc.settings import EvaluatorSettings
+from gateway.settings import GatewaySettings
 from generator_svc.settings import GeneratorSettings
 from tests.deployment.kubernetes_built import (
     FOLDER,
@@ -42,6 +43,7 @@ from trainer_svc.settings import TrainerSettings
 BUILDS = (*OVERLAYS, "databases", "model", "certificates")
 SETTINGS: dict[str, type[BaseSettings]] = {
     "controller": ControllerSettings,
+    "gateway": GatewaySettings,
     "worker": WorkerSettings,
     "generator": GeneratorSettings,
     "trainer": TrainerSettings,
@@ -131,12 +133,13 @@ def test_services_read_every_variable_and_listen_where_the_manifests_say(
     for variable, value in {**image_variables(image), **set_here}.items():
         monkeypatch.setenv(variable, value)
     read = settings().model_dump()
+    kind, at = ("https", "https://localhost") if name == "gateway" else ("grpc", "localhost")
     assert ports(deployment) == {
-        "grpc": int(read["listen"].rpartition(":")[2]),
+        kind: int(read["listen"].rpartition(":")[2]),
         "metrics": int(read["metrics_listen"].rpartition(":")[2]),
     }
     for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
-        assert only[probe]["exec"]["command"][:3] == ["seal", "health", f"localhost:{ports(deployment)['grpc']}"]
+        assert only[probe]["exec"]["command"][:3] == ["seal", "health", f"{at}:{ports(deployment)[kind]}"]
     assert pod(deployment)["terminationGracePeriodSeconds"] >= read["grace_seconds"] + 10
     mounted = [mount["mountPath"] for mount in only["volumeMounts"]]
     for path in (read["tls_ca"], read["tls_cert"], read["tls_key"], read.get("callers_file"), read.get("model")):
@@ -220,7 +223,7 @@ def test_the_overlay_in_the_docs_builds_with_its_own_images_and_model(tmp_path: 
     manifests = [found for found in build(own) if "template" in found.get("spec", {})]
     images = {container(found)["image"] for found in manifests}
     assert {image for image in images if "seal-" in image} == {
-        f"registry.example/seal-{name}:0.1.0" for name in ("controller", "generator", "trainer", "evaluator")
+        f"registry.example/seal-{name}:0.1.0" for name in ("controller", "gateway", "generator", "trainer", "evaluator")
     }
     (job,) = [found for found in manifests if found["kind"] == "Job"]
     assert container(job)["args"][:3] == ["hf", "download", "Qwen/Qwen2.5-7B-Instruct"]
@@ -249,6 +252,9 @@ def test_networks_allow_the_calls_of_the_architecture_and_no_others() -> None:
     policies = [*of_kind("cpu", "NetworkPolicy").values(), *of_kind("model", "NetworkPolicy").values()]
     allowed = {
         ("caller", "controller", 50050),
+        ("caller", "gateway", 8000),
+        ("gateway", "controller", 50050),
+        ("controller", "evaluator", 50053),
         ("worker", "generator", 50051),
         ("worker", "trainer", 50052),
         ("worker", "evaluator", 50053),

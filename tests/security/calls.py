@@ -62,6 +62,10 @@ VALID: dict[str, Message] = {
         earlier_queries=[QUERY],
         early_stopping=evaluator_pb2.EarlyStopping(confidence=0.9, interval=1),
     ),
+    "seal.evaluator.v1.EvaluatorService.Answer": evaluator_pb2.AnswerRequest(
+        policy=POLICY, prompt=PROMPT, sampling=SAMPLING
+    ),
+    "seal.controller.v1.ControllerService.Answer": controller_pb2.AnswerRequest(prompt=PROMPT, sampling=SAMPLING),
     "TrainAdapter": trainer_pb2.TrainAdapterRequest(
         policy=POLICY,
         spec=training_pb2.TrainingSpec(
@@ -76,6 +80,9 @@ VALID: dict[str, Message] = {
         lora=LORA, optimisation=OPTIMISATION,
     ),
     "JoinAdapters": trainer_pb2.JoinAdaptersRequest(policy=POLICY, adapter=ADAPTER),
+    "CountTokens": trainer_pb2.CountTokensRequest(texts=["The river is called the Ossel."]),
+    "DeleteAdapters": trainer_pb2.DeleteAdaptersRequest(adapters=[ADAPTER]),
+    "GetLineage": controller_pb2.GetLineageRequest(name="aliases/a"),
     "ListTrials": controller_pb2.ListTrialsRequest(parent=RUN),
     "RetryTrials": controller_pb2.RetryTrialsRequest(parent=RUN, names=[f"{RUN}/rounds/0/trials/t"]),
     "SetAlias": controller_pb2.SetAliasRequest(name="aliases/a", policy="policies/p"),
@@ -86,8 +93,9 @@ _NAMES = {"trial": _TRIAL, "rerun": _TRIAL, "policy": "policies/p", "alias": "al
 
 def valid(method: Any) -> Message:
     """A request that the call accepts, or at least understands."""
-    if method.name in VALID:
-        return VALID[method.name]
+    for name in (method.full_name, method.name):
+        if name in VALID:
+            return VALID[name]
     message: Message = request_class(method)()
     if "name" in message.DESCRIPTOR.fields_by_name:
         kinds = [kind for kind in _NAMES if kind in method.name.lower()]

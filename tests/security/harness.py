@@ -86,10 +86,7 @@ async def _serve(folder: Path) -> None:
     }  # fmt: skip
     generator, evaluator = GeneratorSettings(**held), EvaluatorSettings(**held)
     trainer = TrainerSettings(**held, limits={"max_steps": 4, "max_rank": 8})
-    controller = ControllerSettings(listen="127.0.0.1:0", database_url=f"sqlite:///{folder}/record.db")
-    app = App(controller, worker_id="none", api=True, worker=False, stop=lambda: None)
     servers = {
-        "controller": GrpcServer(app, controller),
         "generator": GrpcServer(GeneratorService(make_backend(generator), Editors(())), generator),
         "trainer": GrpcServer(TrainerService(trainer), trainer),
         "evaluator": GrpcServer(EvaluatorService(make_backend(evaluator), kept_verdicts=100), evaluator),
@@ -97,6 +94,13 @@ async def _serve(folder: Path) -> None:
     for server in servers.values():
         await server.listen()
         await server.start()
+    controller = ControllerSettings(
+        listen="127.0.0.1:0", database_url=f"sqlite:///{folder}/record.db", evaluator=servers["evaluator"].address
+    )
+    app = App(controller, worker_id="none", api=True, worker=False, stop=lambda: None)
+    servers["controller"] = GrpcServer(app, controller)
+    await servers["controller"].listen()
+    await servers["controller"].start()
     sys.stdout.write(json.dumps({name: server.address for name, server in servers.items()}) + "\n")
     sys.stdout.flush()
     try:

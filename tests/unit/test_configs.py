@@ -8,6 +8,7 @@ from controller.accept import check_config
 from seal_cli.recipe import load_recipe
 from sealkit.config import RunConfig, load_config, parse_config
 from sealkit.domains.base import load_domain
+from sealkit.learning import learn_config
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.toml"))
 
@@ -35,6 +36,13 @@ def test_a_table_given_in_part_keeps_the_defaults_of_its_section(section: str) -
 def test_what_is_learned_on_the_bare_base_can_be_committed() -> None:
     config = load_config(Path(__file__).parents[2] / "configs/knowledge_distilled.toml")
     assert check_config(config.model_copy(update={"task": "adapt"})).inner_loop.start_from == "base"
+
+
+def test_documents_are_learned_by_the_best_known_inner_loop() -> None:
+    config = check_config(parse_config(learn_config("main")))
+    best = load_config(Path(__file__).parents[2] / "configs/knowledge_distilled.toml")
+    assert (config.inner_loop, config.domain, config.evaluation) == (best.inner_loop, best.domain, best.evaluation)
+    assert (config.gate.alias, config.adapt.commit) == ("main", "consolidate")
 
 
 def test_the_demo_and_the_paper_ship() -> None:

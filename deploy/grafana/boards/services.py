@@ -1,11 +1,13 @@
 """Services: calls, errors, processes."""
 
+from dataclasses import replace
+
 from deploy.grafana.panel import GREEN, RED, YELLOW, Board, Panel, Query, Row, quantiles
 
 SERVICES = Board(
     uid="seal-services",
     title="SEAL / Services",
-    description="gRPC by method and code, processes, targets.",
+    description="gRPC by method and code, answers, HTTP, processes, targets.",
     rows=(
         Row(
             "Calls",
@@ -62,6 +64,65 @@ SERVICES = Board(
                             "{{method}}",
                         ),
                     ),
+                ),
+            ),
+        ),
+        Row(
+            "Answers",
+            (
+                Panel(
+                    "Answers per second",
+                    "Answers of aliases and of the base model, by result: OK or the reason of the error.",
+                    "reqps",
+                    (
+                        Query(
+                            "sum by (model, result) (rate(seal_answer_requests_total[$__rate_interval]))",
+                            "{{model}} {{result}}",
+                            needs="somebody who asked",
+                        ),
+                    ),
+                    width=8,
+                ),
+                Panel(
+                    "Time to the first piece of an answer",
+                    "From the request at the controller to the first text.",
+                    "s",
+                    tuple(
+                        replace(query, needs="somebody who asked")
+                        for query in quantiles("seal_answer_first_seconds", "model")
+                    ),
+                    width=8,
+                ),
+                Panel(
+                    "Answer tokens per second",
+                    "Tokens of whole answers, read and sampled.",
+                    "short",
+                    (
+                        Query(
+                            "sum by (kind) (rate(seal_answer_tokens_total[$__rate_interval]))",
+                            "{{kind}}",
+                            needs="somebody who asked",
+                        ),
+                    ),
+                    width=8,
+                ),
+                Panel(
+                    "HTTP requests per second",
+                    "By route and status. 499: the client left before the response.",
+                    "reqps",
+                    (
+                        Query(
+                            "sum by (route, status) (rate(seal_http_requests_total[$__rate_interval]))",
+                            "{{route}} {{status}}",
+                            needs="an HTTP request",
+                        ),
+                    ),
+                ),
+                Panel(
+                    "HTTP response duration",
+                    "To the end of the response, streams included.",
+                    "s",
+                    tuple(replace(query, needs="an HTTP request") for query in quantiles("seal_http_seconds", "route")),
                 ),
             ),
         ),

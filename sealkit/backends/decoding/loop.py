@@ -50,7 +50,8 @@ class DecodeLoop:
         return self._ended
 
     def submit(self, row: Row) -> Future[Row]:
-        """Queues a row. Cancelling the future frees it. Raises QueueFull, and Unavailable after `close`."""
+        """Queues a row, a watched one before all others. Cancelling the future frees it. Raises QueueFull, and
+        Unavailable after `close`."""
         with self._changed:
             if self._refusal is not None:
                 raise self._refusal
@@ -58,7 +59,10 @@ class DecodeLoop:
                 raise self._full()
             future: Future[Row] = Future()
             self._futures[row] = future
-            self._waiting.append(row)
+            if row.on_token is None:
+                self._waiting.append(row)
+            else:
+                self._waiting.insert(sum(other.on_token is not None for other in self._waiting), row)
             self._changed.notify()
         return future
 
@@ -135,6 +139,9 @@ class DecodeLoop:
             self._settle(engine.admit(joining))
         if engine.running:
             self._settle(engine.step())
+        for row in engine.running:
+            if (on_token := row.on_token) is not None:  # a caller that leaves removes it at any moment
+                on_token(len(row.tokens))
 
     def _run_errand(self, engine: Engine) -> None:
         with self._changed:

@@ -16,13 +16,16 @@ _SLACK_TOKENS = 8
 @dataclass(eq=False)
 class Row:
     """A request inside the engine. `adapters` are all applied to the base (policy first, then trial); `limit` is the
-    largest number of tokens to sample, given the context length; `grammar` constrains the text to a schema."""
+    largest number of tokens to sample, given the context length; `grammar` constrains the text to a schema. `on_token`
+    is called in the decoding thread with the number of tokens so far, after each step that does not end the row.
+    Somebody reads along, so such a row goes before those that nobody watches."""
 
     prompt: list[int]
     sampling: Sampling
     adapters: tuple[Adapter, ...]
     limit: int
     grammar: Grammar | None = None
+    on_token: Callable[[int], None] | None = None
     tokens: list[int] = field(default_factory=list)
     text: str = ""
     finish_reason: FinishReason | None = None

@@ -4,13 +4,16 @@ teacher's answers to the questions, answers other questions on it."""
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from sealkit import limits
 from sealkit.config import InnerLoopConfig
 from sealkit.dataset.rows import Records, Row
-from sealkit.domains.base import Context, Rejected, Study, StudyItem
+from sealkit.domains.base import Context, ExamItem, Rejected, Study, StudyItem
+from sealkit.domains.knowledge.exam import exam_prompt, fault_of_item, overlap
 from sealkit.domains.knowledge.prompts import Style, self_edit_prompt
 from sealkit.domains.knowledge.published import passages_of
 from sealkit.domains.knowledge.questions import (
@@ -19,12 +22,16 @@ from sealkit.domains.knowledge.questions import (
     read_questions,
     says_something,
     study_questions,
+    teacher_prompt,
+    words_of,
 )
 from sealkit.domains.knowledge.records import Passage, read_passages
 from sealkit.domains.knowledge.sequences import training_sequences
 from sealkit.errors import InvalidConfig
-from sealkit.types import Prompt, PromptFormat, Query, TrainingExample, TrainingSpec
+from sealkit.types import Prompt, PromptFormat, Query, TrainingExample, TrainingSpec, digest_of
 from sealkit.writing import letter_count
+
+_TITLE_CHARACTERS = 300
 
 
 class KnowledgeOptions(BaseModel):
@@ -115,7 +122,8 @@ class KnowledgeDomain:
         return study_questions(questions, passage.title, passage.context, form, style)
 
     def teach(self, context: Context, study: Study, answers: Sequence[str], seed: int) -> TrainingSpec:
-        """The spec of the questions with the teacher's answers, and of the passage. Raises Rejected: NO_ANSWERS."""
+        """The spec of the questions with the teacher's answers, and of the passage; without what a generated exam asks.
+        Raises Rejected: NO_ANSWERS, or ONLY_THE_EXAM if nothing else is left."""
         distil = self.inner_loop.objective == "distil"
         examples = [
             TrainingExample(
@@ -126,6 +134,10 @@ class KnowledgeDomain:
         ]
         if not examples:
             raise Rejected("NO_ANSWERS", f"none of {len(answers)} answers has content")
+        of_use, passage = len(examples), Passage.model_validate(context.payload)
+        examples = [example for example in examples if not _asked_in_exam(passage, example)]
+        if not examples:
+            raise Rejected("ONLY_THE_EXAM", f"all of {of_use} questions ask what the exam asks")
         beside = [self._passage(context)] if self.options.passage_beside else []
         return self._spec([*examples, *beside], seed)
 
@@ -146,6 +158,49 @@ class KnowledgeDomain:
             )
             for number, item in enumerate(passage.questions)
         ]
+
+    # --- documents ----------------------------------------------------------------------------------------------------
+    def of_passage(self, title: str, headings: Sequence[str], text: str) -> Context:
+        """The context of a document's passage; its title is that of the document, with the headings. The context's id,
+        which is part of names that are kept, contains no text."""
+        passage = Passage(title=": ".join([title, *headings])[:_TITLE_CHARACTERS], context=text, questions=())
+        return Context(
+            context_id=f"passage-{digest_of(passage.title, passage.context)[:16]}",
+            split=passage.split,
+            payload=passage.model_dump(mode="json"),
+            generated=True,
+        )
+
+    def exam_prompt(self, context: Context) -> Prompt:
+        passage = Passage.model_validate(context.payload)
+        return exam_prompt(passage.title, passage.context, self.options.prompt_format)
+
+    def exam_items(self, context: Context, completions: Sequence[str]) -> list[ExamItem]:
+        passage, form = Passage.model_validate(context.payload), self.options.question_format
+        questions: dict[str, str] = {}
+        for completion in completions:
+            with suppress(Rejected):
+                for question in read_questions(completion, limits.PROMPTS):
+                    questions.setdefault(words_of(question), question)
+        return [
+            ExamItem(
+                question=question,
+                prompt=question_prompt(passage.title, question, form),
+                open_book=teacher_prompt(passage.title, passage.context, question, form, self.options.teacher_style),
+            )
+            for question in list(questions.values())[: limits.PROMPTS]
+        ]
+
+    def exam_fault(self, context: Context, question: str, answer: str) -> str:
+        passage = Passage.model_validate(context.payload)
+        return fault_of_item(passage.title, passage.context, question, answer)
+
+    def overlap(self, context: Context, one: tuple[str, str], other: tuple[str, str]) -> float:
+        return overlap(Passage.model_validate(context.payload).title, one, other)
+
+    def with_exam(self, context: Context, exam: Sequence[tuple[str, str]], overlap: float) -> Context:
+        questions = [{"question": question, "answer": answer} for question, answer in exam]
+        return context.changed(payload={**context.payload, "questions": questions, "largest_overlap": overlap})
 
     def ready_made(self, context: Context) -> Mapping[str, str]:  # noqa: ARG002
         """None: every self-edit is sampled."""
@@ -196,3 +251,12 @@ class KnowledgeDomain:
             append_eos=self.inner_loop.append_eos,
             seed=seed,
         )
+
+
+def _asked_in_exam(passage: Passage, example: TrainingExample) -> bool:
+    """Whether an example of a study has a fact of the passage's generated exam. A given exam restricts nothing."""
+    if passage.largest_overlap is None or example.prompt is None:
+        return False
+    fact = (example.prompt.user.rpartition("\n")[2], example.text)
+    exam = [(item.question, item.answer) for item in passage.questions]
+    return any(overlap(passage.title, fact, asked) > passage.largest_overlap for asked in exam)

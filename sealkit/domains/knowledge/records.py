@@ -45,6 +45,8 @@ class Passage(BaseModel):
     context: LongText
     questions: tuple[Question, ...] = Field(max_length=10_000)
     split: Literal["train", "heldout"] = "train"
+    largest_overlap: float | None = Field(None, exclude_if=lambda value: value is None)
+    """Of a generated exam: the largest overlap of one of its facts with one that a self-edit studies."""
 
     @field_validator("split", mode="before")
     @classmethod

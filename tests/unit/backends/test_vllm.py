@@ -22,9 +22,11 @@ from sealkit.errors import (
     EndpointRefused,
     InvalidInput,
     LimitExceeded,
+    QueueFull,
     SealError,
     Unavailable,
 )
+from sealkit.reasoning import Said
 from sealkit.types import AdapterRef, Policy, Prompt, Sampling, digest_of
 from tests.serving import FakeVllm, serving
 from tests.unit.backends.conftest import Make, Shelf
@@ -293,3 +295,30 @@ def test_a_gap_counts_what_the_server_leaves_out_as_its_least_likely() -> None:
 def test_an_answer_without_probabilities_is_an_error() -> None:
     with pytest.raises(Unavailable, match="no log-probabilities"):
         read_likely({"choices": [{"text": "x"}]})
+
+
+async def test_an_answer_is_passed_on_as_it_comes_of_a_proven_adapter(make: Make, vllm: FakeVllm, shelf: Shelf) -> None:
+    backend, notes, pieces = await make(), Policy(name="p", adapter=shelf.put("notes")), list[Said]()
+    whole = await backend.generate(TOWN, GREEDY, policy=notes)
+    got = await backend.generate(TOWN, GREEDY, policy=notes, on_text=pieces.append)
+    assert got.text == whole.text == "".join(piece.text for piece in pieces)
+    assert len(pieces) > 3
+    assert (got.finish_reason, got.usage.completion_tokens) == (whole.finish_reason, 3)
+    assert vllm.count()[LOAD] == 1, "loaded once, and held while it answers"
+    vllm.confused = shelf.bytes_of("notes")
+    told = list[Said]()
+    with pytest.raises(AdapterMismatch):
+        await backend.generate(TOWN, GREEDY, policy=Policy(name="q", adapter=shelf.put("other")), on_text=told.append)
+    assert told == [], "not a word of an adapter that is not proven"
+
+
+async def test_a_stream_that_breaks_off_is_an_error(make: Make, vllm: FakeVllm) -> None:
+    backend, pieces = await make(), list[Said]()
+    vllm.whole = False
+    with pytest.raises(Unavailable, match="in the middle"):
+        await backend.generate(TOWN, GREEDY, on_text=pieces.append)
+    assert "".join(piece.text for piece in pieces) == "base"
+    vllm.broken[COMPLETE] = (429, {"error": "busy"}, {"retry-after": "7"})
+    with pytest.raises(QueueFull) as full:
+        await backend.generate(TOWN, GREEDY, on_text=pieces.append)
+    assert full.value.retry_after == 7

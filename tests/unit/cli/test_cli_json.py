@@ -18,9 +18,11 @@ from typer.testing import CliRunner
 
 from seal_cli import console
 from seal_cli.main import app
+from sealkit.answers import Answer
 from sealkit.resources import (
     Alias,
     AliasChange,
+    AnswerBegun,
     AuditEntry,
     CallerInfo,
     Event,
@@ -33,10 +35,11 @@ from sealkit.resources import (
     RunState,
     RunStateChanged,
     Trial,
+    TrialMaterial,
     TrialPhase,
     TrialState,
 )
-from sealkit.types import Usage
+from sealkit.types import AnswerDelta, AnswerEnd, FinishReason, TrainingExample, Usage
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 NAME = "näme \x1b[31m\u202e"
@@ -45,12 +48,16 @@ TRIAL = Trial(
     round=0, name="runs/r/rounds/0/trials/c-0", state=TrialState.SUCCEEDED, phase=TrialPhase.E_STEP, context_id=NAME,
     editor="oracle", index=0, policy="policies/r-0", accuracy=1.0, create_time=NOW,
 )  # fmt: skip
+MATERIAL = TrialMaterial(examples=(TrainingExample(text=NAME),), examples_total=1)
 POLICY = PolicyVersion(name="policies/r-1", run="runs/r", version=1, create_time=NOW)
 ALIAS = Alias(name="aliases/a", policy="policies/r-1", history=(AliasChange(policy="policies/r-1", time=NOW),))
 ENTRY = AuditEntry(
     name="auditEntries/7", time=NOW, caller=NAME, role="operator", tenant="t", action="CancelRun", resource="runs/r",
     request_id="q", outcome="OK",
 )  # fmt: skip
+ANSWER = Answer(
+    begun=AnswerBegun(alias="aliases/a", policy=NAME), text=NAME, end=AnswerEnd(finish_reason=FinishReason.STOP)
+)
 EVENT = Event(
     cursor="1", time=NOW, progress=RunProgress(rounds_total=1), kind=RunStateChanged(state=RunState.SUCCEEDED)
 )
@@ -74,9 +81,11 @@ class FakeClient:
         answers: dict[str, Any] = {
             "list_runs": [RUN], "list_trials": [TRIAL], "list_policies": [POLICY], "list_aliases": [ALIAS],
             "list_audit_entries": [ENTRY], "watch_run": [EVENT], "get_policy": POLICY, "get_alias": ALIAS,
-            "set_alias": ALIAS, "roll_back_alias": ALIAS, "get_trial": TRIAL, "rerun_trial": TRIAL, "report": REPORT,
+            "set_alias": ALIAS, "roll_back_alias": ALIAS, "get_trial": TRIAL,
+            "get_trial_material": MATERIAL, "rerun_trial": TRIAL, "report": REPORT,
             "wait_rerun": Rerun(trial=TRIAL, original=TRIAL.name), "retry_trials": (RUN, 1),
             "whoami": CallerInfo(name="me", role="admin"),
+            "answer": ANSWER, "stream_answer": [ANSWER.begun, AnswerDelta(text=NAME), ANSWER.end],
             "estimate_run": RunEstimate(trials=1, usage=Usage(), wall_seconds=1, based_on=1, basis="b"),
         }  # fmt: skip
         answer = answers.get(call, RUN)
@@ -86,11 +95,13 @@ class FakeClient:
 COMMANDS: dict[str, tuple[str, ...]] = {
     "status": (), "down": (), "run": ("run.toml",), "adapt": ("run.toml",), "runs list": (), "runs get": ("r",),
     "runs watch": ("r",), "runs cancel": ("r",), "runs pause": ("r",), "runs resume": ("r",), "runs report": ("r",),
+    "report": ("r",),
     "runs cost": ("r",), "trials list": ("r",), "trials get": (TRIAL.name,), "trials retry": ("r",),
     "trials rerun": (TRIAL.name,), "policies list": (), "policies show": ("r-1",), "policies get": ("r-1",),
     "alias set": ("a", "r-1"), "alias show": ("a",), "alias list": (), "alias rollback": ("a",),
     "adapters list": (), "adapters verify": (), "adapters gc": (), "arc filter": ("run.toml",), "arc solved": ("r",),
-    "audit list": (), "certs make": ("tls", "--name", "me"), "certs token": ("token",), "whoami": (),
+    "ask": ("a", "Which river?"), "audit list": (), "certs make": ("tls", "--name", "me"), "certs token": ("token",),
+    "whoami": (),
     "health": ("127.0.0.1:1",), "judge calibrate": ("--verdicts", "verdicts.jsonl", "--judge", "exact"),
     "doctor": (), "up": (), "fetch": (),
 }  # fmt: skip
@@ -113,7 +124,8 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     record = {"title": "t", "context": "c", "questions": [{"question": "q", "answer": "a"}]}
     (tmp_path / "data.jsonl").write_text(json.dumps(record))
     (tmp_path / "verdicts.jsonl").write_text('{"question": "q", "gold": "g", "answer": "g", "verdict": true}\n')
-    for module in ("adapt", "adapters", "alias", "arc", "audit", "policies", "run", "runs", "trials", "whoami"):
+    changed = "adapt adapters alias arc ask audit policies report run runs trials whoami"
+    for module in changed.split():
         if hasattr(sys.modules[f"seal_cli.commands.{module}"], "connect"):
             monkeypatch.setattr(f"seal_cli.commands.{module}.connect", lambda *_: FakeClient())
     return tmp_path

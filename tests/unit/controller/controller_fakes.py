@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 from controller.db.manifest import Found, Instructions, Manifest
@@ -12,6 +12,8 @@ from sealkit.domains.base import Context, Rejected
 from sealkit.rpc.protocols import TrainerInfo
 from sealkit.types import (
     AdapterRef,
+    AnswerDelta,
+    AnswerEnd,
     Completion,
     Divergence,
     Evaluation,
@@ -123,6 +125,7 @@ class FakeServices:
         """What a policy's adapter alone answers."""
         self.lost: Callable[[str], float] = lambda subject: 0.5
         """What share of the retention queries a subject forgot; its interval is 0.5 to either side."""
+        self.deleted: list[str] = []
         self.running = 0
         self._seconds = seconds
 
@@ -160,6 +163,22 @@ class FakeServices:
                 text = f"{self.text(context_id, index, sampling.seed)} {teacher}"
                 yield Completion(context_id=context_id, index=index, text=text, finish_reason=FinishReason.STOP)
 
+    async def answer(
+        self, policy: Policy, prompt: Prompt, sampling: Sampling, *, base_model: str = ""
+    ) -> AsyncGenerator[AnswerDelta | AnswerEnd, None]:
+        """`base` or the adapter's first digits, then `says` and the prompt: a piece and a second for each word."""
+        await self._came("answer", base_model)
+        self.sampled.append((policy.adapter, prompt, sampling))
+        words = f"{policy.adapter.digest[:6] if policy.adapter else 'base'} says {prompt.user}".split()
+        try:
+            for place, word in enumerate(words):
+                await self._came("piece", word)
+                yield AnswerDelta(text=word if place == 0 else f" {word}")
+            usage = Usage(prompt_tokens=5, completion_tokens=len(words), device_seconds=float(len(words)))
+            yield AnswerEnd(finish_reason=FinishReason.STOP, usage=usage)
+        finally:
+            self.calls["answer closed"] += 1
+
     async def train_adapter(
         self, policy: Policy, spec: TrainingSpec, *, owner: str, retrain: bool = False
     ) -> AsyncIterator[Progress | TrainingResult]:
@@ -186,6 +205,15 @@ class FakeServices:
     async def join_adapters(self, policy: Policy, adapter: AdapterRef) -> AdapterRef:
         await self._came("join", policy.name)
         return AdapterRef(digest=digest_of("joined", policy.adapter, adapter)) if policy.adapter else adapter
+
+    async def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        await self._came("count", "")
+        return [len(text.split()) for text in texts]
+
+    async def delete_adapters(self, adapters: Sequence[AdapterRef]) -> int:
+        await self._came("delete", "")
+        self.deleted += [adapter.digest for adapter in adapters]
+        return len(adapters)
 
     async def evaluate(self, request: EvaluationRequest) -> Evaluation:
         policy, adapter = request.policy, request.adapter

@@ -145,6 +145,20 @@ class System:
                     return now
                 await self.database.notifier.wait(heard, seconds=0.02)
 
+    async def killed_after(self, run: Run, writes: Sequence[int]) -> int:
+        """Lets one worker after the other work on the run, each until it dies at so many writes or the run has ended;
+        returns how many died."""
+        deaths = 0
+        for left in writes:
+            async with self.working(writes=left) as database:
+                dying = asyncio.create_task(database.died.wait())
+                ending = asyncio.create_task(self.until(run))
+                await asyncio.wait([dying, ending], return_when=asyncio.FIRST_COMPLETED)
+                deaths += dying.done()
+                dying.cancel()
+                ending.cancel()
+        return deaths
+
     async def trials(self, run: Run) -> list[Trial]:
         return await self.database.read(trials.of_run, run.name.removeprefix("runs/"))
 

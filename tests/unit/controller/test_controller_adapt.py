@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -88,15 +87,7 @@ async def test_killed_over_and_over_it_ends_as_if_nothing_had_been(system: Syste
     for each in (other, system):
         each.services.knows = graded
         killed = await each.create(dataset=records(2, 0), **values)
-    deaths = 0
-    for writes in (6, 11, 17, 23):
-        async with system.working(writes=writes) as database:
-            dying = asyncio.create_task(database.died.wait())
-            ending = asyncio.create_task(system.until(killed))
-            await asyncio.wait([dying, ending], return_when=asyncio.FIRST_COMPLETED)
-            deaths += dying.done()
-            dying.cancel()
-            ending.cancel()
+    deaths = await system.killed_after(killed, (6, 11, 17, 23))
     assert deaths >= 3
     ends = []
     for each in (system, other):

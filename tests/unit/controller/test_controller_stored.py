@@ -108,7 +108,7 @@ async def test_a_run_of_another_version_is_listed_shown_and_reported(
     assert listed == [shown]
     assert sorted(shown.unread_config) == sorted(unread)
     assert shown.config == config, "as it was stored"
-    report = await system.database.read(_report, FULL_ACCESS, run_id_of(run.name))
+    report, _, _ = await system.database.read(_report, FULL_ACCESS, run_id_of(run.name))
     assert report.continual is not None, "it was an adaptation"
     assert report.cost.currency == ("" if "cost" in unread else "EUR")
     assert sum(report.trial_counts.values()) == run.progress.trials_done

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from evaluator_svc.evaluate import Evaluator
-from sealkit.backends.base import Generation
+from sealkit.backends.base import Generation, OnText
 from sealkit.errors import SealError
+from sealkit.reasoning import Said
 from sealkit.types import (
     AdapterRef,
     Evaluation,
@@ -51,6 +52,8 @@ class FakeBackend:
         self.asked: Counter[tuple[str, AdapterRef | None, AdapterRef | None]] = Counter()
         self.running = self.most_running = 0
         self.fault: SealError | None = None
+        self.held: asyncio.Event | None = None
+        """What the end of every text waits for."""
         self.seeds: dict[str, set[int]] = {}
         self.kl: dict[tuple[AdapterRef | None, AdapterRef | None], float] | None = {}
         self.measured: list[tuple[Prompt | str, AdapterRef | None, AdapterRef | None]] = []
@@ -60,7 +63,13 @@ class FakeBackend:
     async def close(self) -> None: ...
 
     async def generate(
-        self, prompt: Prompt, sampling: Sampling, *, policy: Policy | None = None, adapter: AdapterRef | None = None
+        self,
+        prompt: Prompt,
+        sampling: Sampling,
+        *,
+        policy: Policy | None = None,
+        adapter: AdapterRef | None = None,
+        on_text: OnText | None = None,
     ) -> Generation:
         who = (policy.adapter if policy else None, adapter)
         self.asked[prompt.user, *who] += 1
@@ -70,11 +79,17 @@ class FakeBackend:
         try:
             for _ in range(6):  # longer than the calls of one evaluation are apart
                 await asyncio.sleep(0)
-            if self.fault is not None and adapter is not None:
+            if self.fault is not None and (adapter is not None or on_text is not None):
                 raise self.fault
+            text = "yes" if prompt.user in self.knows.get(who, set()) else "no"
+            for letter in text if on_text is not None else "":
+                assert on_text is not None
+                on_text(Said(letter))
+                await asyncio.sleep(0)
+            if self.held is not None:
+                await self.held.wait()
         finally:
             self.running -= 1
-        text = "yes" if prompt.user in self.knows.get(who, set()) else "no"
         return Generation(text=text, finish_reason=FinishReason.STOP, usage=Usage(completion_tokens=1))
 
     async def divergence(

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from prometheus_client import REGISTRY
 
 from evaluator_svc.evaluate import Evaluator
-from sealkit.backends.base import Generation
+from sealkit.backends.base import Generation, OnText
 from sealkit.judges import Answer, Judgement
 from sealkit.types import AdapterRef, EarlyStopping, Evaluation, FinishReason, Outcome, Policy, Prompt, Sampling, Usage
 
@@ -31,7 +31,13 @@ class Scripted(FakeBackend):
         self.told = told
 
     async def generate(
-        self, prompt: Prompt, sampling: Sampling, *, policy: Policy | None = None, adapter: AdapterRef | None = None
+        self,
+        prompt: Prompt,
+        sampling: Sampling,
+        *,
+        policy: Policy | None = None,
+        adapter: AdapterRef | None = None,
+        on_text: OnText | None = None,
     ) -> Generation:
         before, after = self.told[prompt.user]
         of_policy = before if policy and policy.adapter else Outcome.CORRECT

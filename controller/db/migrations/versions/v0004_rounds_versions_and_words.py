@@ -1,6 +1,7 @@
 """New columns (the version of a policy and the number of its round; a teacher's answers; the
 model's reasoning; a run's anchors and the base
-model's answers), and new names of columns and stored values."""
+model's answers; the alias that a run learns on, and generated exams), the table of documents, and new names of columns
+and stored values."""
 
 from __future__ import annotations
 
@@ -23,11 +24,13 @@ _CONFIG_KEYS = {
 _NEW_KEYS = (
     ("dataset", "anchors_path"),
     *((section, "chat_template_kwargs") for section in ("editor", "evaluation")),
+    ("adapt", "forget"),
     *(("inner_loop", key) for key in ("objective", "start_from", "teaching", "distillation", "anchors")),
 )
 """Config keys that the version before does not have."""
+_NEW_SECTIONS = ("documents", "exam")
 _SAMPLED = ("teacher_answers", "reasoning", "teacher_reasoning")
-"""Columns of a trial that the version before does not have."""
+"""Texts of a trial that the version before does not have."""
 _TRIAL_FIELDS = {"flip_rate": "batch_variant_rate", "replay_of": "rerun_of"}
 _CHUNK = 500
 
@@ -58,6 +61,7 @@ def upgrade() -> None:
     op.add_column("trials", sa.Column("teacher_reasoning", sa.JSON(), server_default="[]", nullable=False))
     op.add_column("runs", sa.Column("anchors", sa.JSON(), server_default="[]", nullable=False))
     op.add_column("runs", sa.Column("base_answers", sa.JSON(), nullable=True))
+    _add_documents()
     _rewrite("trials", "name", "manifest", _new_manifest)
     _rewrite("runs", "run_id", "config", _new_config)
     _rewrite_events(_new_event)
@@ -68,6 +72,7 @@ def downgrade() -> None:
     _rewrite_events(_old_event)
     _rewrite("runs", "run_id", "config", _old_config)
     _rewrite("trials", "name", "manifest", _old_manifest)
+    _drop_documents()
     op.drop_column("runs", "base_answers")
     op.drop_column("runs", "anchors")
     for column in _SAMPLED:
@@ -85,6 +90,54 @@ def downgrade() -> None:
     op.execute(sa.text(f"UPDATE policies SET round = {named} WHERE round_index IS NOT NULL"))
     op.drop_column("policies", "round_index")
     op.drop_column("policies", "version")
+
+
+def _add_documents() -> None:
+    op.add_column("runs", sa.Column("alias", sa.String(length=64), server_default="", nullable=False))
+    op.add_column("runs", sa.Column("turn", sa.Integer(), server_default="0", nullable=False))
+    op.create_index("runs_by_alias", "runs", ["tenant", "alias", "turn"])
+    op.add_column("contexts", sa.Column("generated", sa.Boolean(), server_default=sa.false(), nullable=False))
+    op.add_column("contexts", sa.Column("document", sa.Integer(), nullable=True))
+    op.add_column("contexts", sa.Column("exam", sa.JSON(), nullable=True))
+    op.add_column("rounds", sa.Column("start_time", sa.DateTime(timezone=True), nullable=True))
+    op.add_column("rounds", sa.Column("end_time", sa.DateTime(timezone=True), nullable=True))
+    op.add_column("trials", sa.Column("generated_exam", sa.Boolean(), server_default=sa.false(), nullable=False))
+    op.add_column("policies", sa.Column("verdicts", sa.JSON(), server_default="[]", nullable=False))
+    op.create_table(
+        "documents",
+        sa.Column("run_id", sa.String(length=64), sa.ForeignKey("runs.run_id"), primary_key=True, nullable=False),
+        sa.Column("position", sa.Integer(), primary_key=True, nullable=False),
+        sa.Column("name", sa.Text(), nullable=False),
+        sa.Column("digest", sa.String(length=64), nullable=False),
+        sa.Column("text_digest", sa.String(length=64), nullable=False),
+        sa.Column("content", sa.LargeBinary(), nullable=True),
+        sa.Column("title", sa.Text(), nullable=False),
+        sa.Column("format", sa.String(length=16), nullable=False),
+        sa.Column("notices", sa.JSON(), nullable=False),
+        sa.Column("passages", sa.Integer(), nullable=False),
+        sa.Column("round", sa.Integer(), nullable=True),
+        sa.Column("state", sa.String(length=16), nullable=False),
+        sa.Column("reason", sa.Text(), nullable=False),
+        sa.Column("replaces", sa.String(length=64), nullable=False),
+        sa.Column("questions", sa.Integer(), nullable=False),
+        sa.Column("accuracy_before", sa.Float(), nullable=True),
+        sa.Column("accuracy_after", sa.Float(), nullable=True),
+    )
+    op.create_index("documents_by_round", "documents", ["run_id", "round"])
+
+
+def _drop_documents() -> None:
+    op.drop_index("documents_by_round", "documents")
+    op.drop_table("documents")
+    op.drop_column("policies", "verdicts")
+    op.drop_column("trials", "generated_exam")
+    for column in ("start_time", "end_time"):
+        op.drop_column("rounds", column)
+    for column in ("generated", "document", "exam"):
+        op.drop_column("contexts", column)
+    op.drop_index("runs_by_alias", "runs")
+    for column in ("alias", "turn"):
+        op.drop_column("runs", column)
 
 
 def _rename(table: str, old: str, new: str) -> None:
@@ -133,7 +186,7 @@ def _new_event(body: dict[str, Any]) -> None:
 
 def _old_event(body: dict[str, Any]) -> None:
     if trial := body.get("trial"):
-        for new in ("round", *_SAMPLED):
+        for new in ("round", "generated_exam", *_SAMPLED):
             trial.pop(new, None)
         for verdict in trial.get("verdicts", ()):
             verdict.pop("reasoning", None)
@@ -143,6 +196,7 @@ def _old_event(body: dict[str, Any]) -> None:
     if policy := body.get("policy"):
         run, index = policy.pop("run"), policy["round"]
         del policy["version"]
+        policy.pop("verdicts", None)
         policy["round"] = "" if index is None else f"{run}/rounds/{index}"
 
 
@@ -154,6 +208,7 @@ def _new_config(config: dict[str, Any]) -> bool:
 def _old_config(config: dict[str, Any]) -> bool:
     changed = [_move(config, new, old) for old, new in _CONFIG_KEYS.items()]
     changed += [config.get(section, {}).pop(key, None) is not None for section, key in _NEW_KEYS]
+    changed += [config.pop(section, None) is not None for section in _NEW_SECTIONS]
     return _replace(config, ("adapt", "commit"), "join", "stack") or any(changed)
 
 

@@ -9,6 +9,8 @@ from google.protobuf import message as _message
 from google.protobuf import struct_pb2 as _struct_pb2
 from google.protobuf.internal import containers as _containers
 from seal.controller.v1 import resources_pb2 as _resources_pb2
+from seal.type.v1 import answer_pb2 as _answer_pb2
+from seal.type.v1 import text_pb2 as _text_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -32,6 +34,7 @@ class CreateRunRequest(_message.Message):
     RECORDS_FIELD_NUMBER: _builtins.int
     RETENTION_FIELD_NUMBER: _builtins.int
     ANCHORS_FIELD_NUMBER: _builtins.int
+    DOCUMENTS_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """Chosen by the caller (a UUID, say). A repeated id returns the same run."""
     display_name: _builtins.str
@@ -42,7 +45,7 @@ class CreateRunRequest(_message.Message):
 
     @_builtins.property
     def records(self) -> _containers.RepeatedCompositeFieldContainer[_struct_pb2.Struct]:
-        """The dataset's records, in the domain's format; `split` is `train` or `heldout`."""
+        """The dataset's records, in the domain's format; `split` is `train` or `heldout`. None if there are documents."""
 
     @_builtins.property
     def retention(self) -> _containers.RepeatedCompositeFieldContainer[_struct_pb2.Struct]:
@@ -54,6 +57,12 @@ class CreateRunRequest(_message.Message):
     def anchors(self) -> _containers.RepeatedCompositeFieldContainer[_struct_pb2.Struct]:
         """Anchors: {id, prompt} each. Required if the config's `inner_loop.anchors.source` is `file`, else refused."""
 
+    @_builtins.property
+    def documents(self) -> _containers.RepeatedCompositeFieldContainer[Global___Document]:
+        """Documents to learn instead of records, in this order; only with `task = "adapt"`. A document that cannot be read is
+        named in the run's report, and the others are learned.
+        """
+
     def __init__(
         self,
         *,
@@ -63,14 +72,43 @@ class CreateRunRequest(_message.Message):
         records: _abc.Iterable[_struct_pb2.Struct] | None = ...,
         retention: _abc.Iterable[_struct_pb2.Struct] | None = ...,
         anchors: _abc.Iterable[_struct_pb2.Struct] | None = ...,
+        documents: _abc.Iterable[Global___Document] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["config", b"config"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["anchors", b"anchors", "config", b"config", "display_name", b"display_name", "records", b"records", "request_id", b"request_id", "retention", b"retention"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["anchors", b"anchors", "config", b"config", "display_name", b"display_name", "documents", b"documents", "records", b"records", "request_id", b"request_id", "retention", b"retention"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CreateRunRequest: _TypeAlias = CreateRunRequest  # noqa: Y015
+
+@_typing.final
+class Document(_message.Message):
+    """A document to learn."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    CONTENT_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """What the caller calls it: a path, say. A later document of this name replaces it. Its suffix helps to find the
+    format.
+    """
+    content: _builtins.bytes
+    """Its bytes: plain text, Markdown, HTML, PDF or DOCX."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        content: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Document: _TypeAlias = Document  # noqa: Y015
 
 @_typing.final
 class CreateRunResponse(_message.Message):
@@ -553,6 +591,52 @@ class GetTrialResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetTrialResponse: _TypeAlias = GetTrialResponse  # noqa: Y015
+
+@_typing.final
+class GetTrialMaterialRequest(_message.Message):
+    """Asks for what a trial was asked and trained on."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """`runs/{run}/rounds/{round}/trials/{trial}`."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetTrialMaterialRequest: _TypeAlias = GetTrialMaterialRequest  # noqa: Y015
+
+@_typing.final
+class GetTrialMaterialResponse(_message.Message):
+    """What the trial was asked and trained on."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MATERIAL_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def material(self) -> _resources_pb2.TrialMaterial:
+        """The material."""
+
+    def __init__(
+        self,
+        *,
+        material: _resources_pb2.TrialMaterial | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["material", b"material"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["material", b"material"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetTrialMaterialResponse: _TypeAlias = GetTrialMaterialResponse  # noqa: Y015
 
 @_typing.final
 class ListPoliciesRequest(_message.Message):
@@ -1179,6 +1263,154 @@ class RollBackAliasResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RollBackAliasResponse: _TypeAlias = RollBackAliasResponse  # noqa: Y015
+
+@_typing.final
+class GetLineageRequest(_message.Message):
+    """Asks for a lineage."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """`policies/{id}`, or `aliases/{id}` for the version that it points to."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetLineageRequest: _TypeAlias = GetLineageRequest  # noqa: Y015
+
+@_typing.final
+class GetLineageResponse(_message.Message):
+    """The lineage."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LINEAGE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def lineage(self) -> _resources_pb2.Lineage:
+        """The lineage."""
+
+    def __init__(
+        self,
+        *,
+        lineage: _resources_pb2.Lineage | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["lineage", b"lineage"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["lineage", b"lineage"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetLineageResponse: _TypeAlias = GetLineageResponse  # noqa: Y015
+
+@_typing.final
+class AnswerRequest(_message.Message):
+    """Asks for an answer."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ALIAS_FIELD_NUMBER: _builtins.int
+    PROMPT_FIELD_NUMBER: _builtins.int
+    SAMPLING_FIELD_NUMBER: _builtins.int
+    alias: _builtins.str
+    """`aliases/{id}`; empty: the base model."""
+    @_builtins.property
+    def prompt(self) -> _text_pb2.Prompt:
+        """The prompt; a conversation has its earlier turns as shots."""
+
+    @_builtins.property
+    def sampling(self) -> _text_pb2.Sampling:
+        """How it is sampled."""
+
+    def __init__(
+        self,
+        *,
+        alias: _builtins.str = ...,
+        prompt: _text_pb2.Prompt | None = ...,
+        sampling: _text_pb2.Sampling | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["prompt", b"prompt", "sampling", b"sampling"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alias", b"alias", "prompt", b"prompt", "sampling", b"sampling"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AnswerRequest: _TypeAlias = AnswerRequest  # noqa: Y015
+
+@_typing.final
+class AnswerBegun(_message.Message):
+    """Who answers. Sent once the answer begins."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ALIAS_FIELD_NUMBER: _builtins.int
+    POLICY_FIELD_NUMBER: _builtins.int
+    ADAPTER_FIELD_NUMBER: _builtins.int
+    alias: _builtins.str
+    """The alias of the request; empty: the base model."""
+    policy: _builtins.str
+    """The policy that it points to; empty: the base model."""
+    adapter: _builtins.str
+    """Digest of the policy's adapter; empty: the base model alone."""
+    def __init__(
+        self,
+        *,
+        alias: _builtins.str = ...,
+        policy: _builtins.str = ...,
+        adapter: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter", b"adapter", "alias", b"alias", "policy", b"policy"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AnswerBegun: _TypeAlias = AnswerBegun  # noqa: Y015
+
+@_typing.final
+class AnswerResponse(_message.Message):
+    """Who answers, a piece of the answer, or its end."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BEGUN_FIELD_NUMBER: _builtins.int
+    DELTA_FIELD_NUMBER: _builtins.int
+    END_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def begun(self) -> Global___AnswerBegun:
+        """Who answers."""
+
+    @_builtins.property
+    def delta(self) -> _answer_pb2.AnswerDelta:
+        """The next piece."""
+
+    @_builtins.property
+    def end(self) -> _answer_pb2.AnswerEnd:
+        """The end."""
+
+    def __init__(
+        self,
+        *,
+        begun: Global___AnswerBegun | None = ...,
+        delta: _answer_pb2.AnswerDelta | None = ...,
+        end: _answer_pb2.AnswerEnd | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["begun", b"begun", "delta", b"delta", "end", b"end", "update", b"update"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["begun", b"begun", "delta", b"delta", "end", b"end", "update", b"update"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_update: _TypeAlias = _typing.Literal["begun", "delta", "end"]  # noqa: Y015
+    _WhichOneofArgType_update: _TypeAlias = _typing.Literal["update", b"update"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_update) -> _WhichOneofReturnType_update | None: ...
+
+Global___AnswerResponse: _TypeAlias = AnswerResponse  # noqa: Y015
 
 @_typing.final
 class GetCallerRequest(_message.Message):

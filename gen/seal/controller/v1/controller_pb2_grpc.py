@@ -119,6 +119,11 @@ class ControllerServiceStub:
                 request_serializer=seal_dot_controller_dot_v1_dot_controller__pb2.GetTrialRequest.SerializeToString,
                 response_deserializer=seal_dot_controller_dot_v1_dot_controller__pb2.GetTrialResponse.FromString,
                 _registered_method=True)
+        self.GetTrialMaterial = channel.unary_unary(
+                '/seal.controller.v1.ControllerService/GetTrialMaterial',
+                request_serializer=seal_dot_controller_dot_v1_dot_controller__pb2.GetTrialMaterialRequest.SerializeToString,
+                response_deserializer=seal_dot_controller_dot_v1_dot_controller__pb2.GetTrialMaterialResponse.FromString,
+                _registered_method=True)
         self.ListPolicies = channel.unary_unary(
                 '/seal.controller.v1.ControllerService/ListPolicies',
                 request_serializer=seal_dot_controller_dot_v1_dot_controller__pb2.ListPoliciesRequest.SerializeToString,
@@ -149,6 +154,16 @@ class ControllerServiceStub:
                 request_serializer=seal_dot_controller_dot_v1_dot_controller__pb2.RollBackAliasRequest.SerializeToString,
                 response_deserializer=seal_dot_controller_dot_v1_dot_controller__pb2.RollBackAliasResponse.FromString,
                 _registered_method=True)
+        self.GetLineage = channel.unary_unary(
+                '/seal.controller.v1.ControllerService/GetLineage',
+                request_serializer=seal_dot_controller_dot_v1_dot_controller__pb2.GetLineageRequest.SerializeToString,
+                response_deserializer=seal_dot_controller_dot_v1_dot_controller__pb2.GetLineageResponse.FromString,
+                _registered_method=True)
+        self.Answer = channel.unary_stream(
+                '/seal.controller.v1.ControllerService/Answer',
+                request_serializer=seal_dot_controller_dot_v1_dot_controller__pb2.AnswerRequest.SerializeToString,
+                response_deserializer=seal_dot_controller_dot_v1_dot_controller__pb2.AnswerResponse.FromString,
+                _registered_method=True)
         self.GetCaller = channel.unary_unary(
                 '/seal.controller.v1.ControllerService/GetCaller',
                 request_serializer=seal_dot_controller_dot_v1_dot_controller__pb2.GetCallerRequest.SerializeToString,
@@ -171,6 +186,11 @@ class ControllerServiceServicer:
 
     def CreateRun(self, request, context):
         """Validates the whole config and dataset, stores the run, returns at once.
+
+        A run with `documents`, or with `adapt.forget` in its config, continues the alias `gate.alias`: it starts from the
+        version that the alias points to, and moves it after each document that was learned. Several such runs on one
+        alias wait for each other, in the order in which they were created. It fails with ALIAS_MOVED if the alias is moved
+        by others.
 
         Errors: INVALID_ARGUMENT with every faulty field (INVALID_CONFIG, INVALID_DATASET), NOT_FOUND /
         UNKNOWN_POLICY, ALREADY_EXISTS / REQUEST_ID_REUSED (same request_id, other content), RESOURCE_EXHAUSTED /
@@ -299,6 +319,14 @@ class ControllerServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetTrialMaterial(self, request, context):
+        """What a trial was asked and trained on, as its run's domain makes it. Errors: NOT_FOUND / UNKNOWN_TRIAL,
+        FAILED_PRECONDITION / CONFIG_OUTDATED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListPolicies(self, request, context):
         """Policies, newest first.
         """
@@ -338,6 +366,26 @@ class ControllerServiceServicer:
     def RollBackAlias(self, request, context):
         """Points an alias to its previous policy. Errors: NOT_FOUND / UNKNOWN_ALIAS, FAILED_PRECONDITION /
         NOTHING_TO_ROLL_BACK.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetLineage(self, request, context):
+        """Where a version comes from: its documents, their trials and who wrote the self-edits, by digest.
+        Errors: NOT_FOUND / UNKNOWN_ALIAS, UNKNOWN_POLICY.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Answer(self, request, context):
+        """Streams an answer of the policy that an alias points to now, or of the base model. The stream keeps that policy to
+        its end, wherever the alias is pointed meanwhile. Its device seconds count towards the tenant's quota. Cancelling
+        the call ends the decoding.
+        Errors: NOT_FOUND / UNKNOWN_ALIAS or ADAPTER_NOT_FOUND, INVALID_ARGUMENT (PROMPT_TOO_LONG), DATA_LOSS,
+        FAILED_PRECONDITION / MODEL_MISMATCH or UNSUPPORTED, RESOURCE_EXHAUSTED / QUEUE_FULL or QUOTA_EXCEEDED; UNAVAILABLE
+        if no evaluator answers, or if it dies in the middle of the stream.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -441,6 +489,11 @@ def add_ControllerServiceServicer_to_server(servicer, server):
                     request_deserializer=seal_dot_controller_dot_v1_dot_controller__pb2.GetTrialRequest.FromString,
                     response_serializer=seal_dot_controller_dot_v1_dot_controller__pb2.GetTrialResponse.SerializeToString,
             ),
+            'GetTrialMaterial': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetTrialMaterial,
+                    request_deserializer=seal_dot_controller_dot_v1_dot_controller__pb2.GetTrialMaterialRequest.FromString,
+                    response_serializer=seal_dot_controller_dot_v1_dot_controller__pb2.GetTrialMaterialResponse.SerializeToString,
+            ),
             'ListPolicies': grpc.unary_unary_rpc_method_handler(
                     servicer.ListPolicies,
                     request_deserializer=seal_dot_controller_dot_v1_dot_controller__pb2.ListPoliciesRequest.FromString,
@@ -470,6 +523,16 @@ def add_ControllerServiceServicer_to_server(servicer, server):
                     servicer.RollBackAlias,
                     request_deserializer=seal_dot_controller_dot_v1_dot_controller__pb2.RollBackAliasRequest.FromString,
                     response_serializer=seal_dot_controller_dot_v1_dot_controller__pb2.RollBackAliasResponse.SerializeToString,
+            ),
+            'GetLineage': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetLineage,
+                    request_deserializer=seal_dot_controller_dot_v1_dot_controller__pb2.GetLineageRequest.FromString,
+                    response_serializer=seal_dot_controller_dot_v1_dot_controller__pb2.GetLineageResponse.SerializeToString,
+            ),
+            'Answer': grpc.unary_stream_rpc_method_handler(
+                    servicer.Answer,
+                    request_deserializer=seal_dot_controller_dot_v1_dot_controller__pb2.AnswerRequest.FromString,
+                    response_serializer=seal_dot_controller_dot_v1_dot_controller__pb2.AnswerResponse.SerializeToString,
             ),
             'GetCaller': grpc.unary_unary_rpc_method_handler(
                     servicer.GetCaller,
@@ -930,6 +993,33 @@ class ControllerService:
             _registered_method=True)
 
     @staticmethod
+    def GetTrialMaterial(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/seal.controller.v1.ControllerService/GetTrialMaterial',
+            seal_dot_controller_dot_v1_dot_controller__pb2.GetTrialMaterialRequest.SerializeToString,
+            seal_dot_controller_dot_v1_dot_controller__pb2.GetTrialMaterialResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def ListPolicies(request,
             target,
             options=(),
@@ -1081,6 +1171,60 @@ class ControllerService:
             '/seal.controller.v1.ControllerService/RollBackAlias',
             seal_dot_controller_dot_v1_dot_controller__pb2.RollBackAliasRequest.SerializeToString,
             seal_dot_controller_dot_v1_dot_controller__pb2.RollBackAliasResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetLineage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/seal.controller.v1.ControllerService/GetLineage',
+            seal_dot_controller_dot_v1_dot_controller__pb2.GetLineageRequest.SerializeToString,
+            seal_dot_controller_dot_v1_dot_controller__pb2.GetLineageResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Answer(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/seal.controller.v1.ControllerService/Answer',
+            seal_dot_controller_dot_v1_dot_controller__pb2.AnswerRequest.SerializeToString,
+            seal_dot_controller_dot_v1_dot_controller__pb2.AnswerResponse.FromString,
             options,
             channel_credentials,
             insecure,

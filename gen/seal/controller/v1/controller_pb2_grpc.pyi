@@ -41,6 +41,11 @@ class ControllerServiceStub:
     CreateRun: _grpc.UnaryUnaryMultiCallable[_controller_pb2.CreateRunRequest, _controller_pb2.CreateRunResponse]
     """Validates the whole config and dataset, stores the run, returns at once.
 
+    A run with `documents`, or with `adapt.forget` in its config, continues the alias `gate.alias`: it starts from the
+    version that the alias points to, and moves it after each document that was learned. Several such runs on one
+    alias wait for each other, in the order in which they were created. It fails with ALIAS_MOVED if the alias is moved
+    by others.
+
     Errors: INVALID_ARGUMENT with every faulty field (INVALID_CONFIG, INVALID_DATASET), NOT_FOUND /
     UNKNOWN_POLICY, ALREADY_EXISTS / REQUEST_ID_REUSED (same request_id, other content), RESOURCE_EXHAUSTED /
     QUOTA_EXCEEDED with a QuotaFailure.
@@ -97,6 +102,10 @@ class ControllerServiceStub:
     """Trials of a run, in the order of their names. Errors: NOT_FOUND / UNKNOWN_RUN."""
     GetTrial: _grpc.UnaryUnaryMultiCallable[_controller_pb2.GetTrialRequest, _controller_pb2.GetTrialResponse]
     """One trial, with its verdicts. Errors: NOT_FOUND / UNKNOWN_TRIAL."""
+    GetTrialMaterial: _grpc.UnaryUnaryMultiCallable[_controller_pb2.GetTrialMaterialRequest, _controller_pb2.GetTrialMaterialResponse]
+    """What a trial was asked and trained on, as its run's domain makes it. Errors: NOT_FOUND / UNKNOWN_TRIAL,
+    FAILED_PRECONDITION / CONFIG_OUTDATED.
+    """
     ListPolicies: _grpc.UnaryUnaryMultiCallable[_controller_pb2.ListPoliciesRequest, _controller_pb2.ListPoliciesResponse]
     """Policies, newest first."""
     GetPolicy: _grpc.UnaryUnaryMultiCallable[_controller_pb2.GetPolicyRequest, _controller_pb2.GetPolicyResponse]
@@ -112,6 +121,18 @@ class ControllerServiceStub:
     RollBackAlias: _grpc.UnaryUnaryMultiCallable[_controller_pb2.RollBackAliasRequest, _controller_pb2.RollBackAliasResponse]
     """Points an alias to its previous policy. Errors: NOT_FOUND / UNKNOWN_ALIAS, FAILED_PRECONDITION /
     NOTHING_TO_ROLL_BACK.
+    """
+    GetLineage: _grpc.UnaryUnaryMultiCallable[_controller_pb2.GetLineageRequest, _controller_pb2.GetLineageResponse]
+    """Where a version comes from: its documents, their trials and who wrote the self-edits, by digest.
+    Errors: NOT_FOUND / UNKNOWN_ALIAS, UNKNOWN_POLICY.
+    """
+    Answer: _grpc.UnaryStreamMultiCallable[_controller_pb2.AnswerRequest, _controller_pb2.AnswerResponse]
+    """Streams an answer of the policy that an alias points to now, or of the base model. The stream keeps that policy to
+    its end, wherever the alias is pointed meanwhile. Its device seconds count towards the tenant's quota. Cancelling
+    the call ends the decoding.
+    Errors: NOT_FOUND / UNKNOWN_ALIAS or ADAPTER_NOT_FOUND, INVALID_ARGUMENT (PROMPT_TOO_LONG), DATA_LOSS,
+    FAILED_PRECONDITION / MODEL_MISMATCH or UNSUPPORTED, RESOURCE_EXHAUSTED / QUEUE_FULL or QUOTA_EXCEEDED; UNAVAILABLE
+    if no evaluator answers, or if it dies in the middle of the stream.
     """
     GetCaller: _grpc.UnaryUnaryMultiCallable[_controller_pb2.GetCallerRequest, _controller_pb2.GetCallerResponse]
     """The caller: name, role, tenant, quotas and their use."""
@@ -132,6 +153,11 @@ class ControllerServiceAsyncStub(ControllerServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateRun: _aio.UnaryUnaryMultiCallable[_controller_pb2.CreateRunRequest, _controller_pb2.CreateRunResponse]  # type: ignore[assignment]
     """Validates the whole config and dataset, stores the run, returns at once.
+
+    A run with `documents`, or with `adapt.forget` in its config, continues the alias `gate.alias`: it starts from the
+    version that the alias points to, and moves it after each document that was learned. Several such runs on one
+    alias wait for each other, in the order in which they were created. It fails with ALIAS_MOVED if the alias is moved
+    by others.
 
     Errors: INVALID_ARGUMENT with every faulty field (INVALID_CONFIG, INVALID_DATASET), NOT_FOUND /
     UNKNOWN_POLICY, ALREADY_EXISTS / REQUEST_ID_REUSED (same request_id, other content), RESOURCE_EXHAUSTED /
@@ -189,6 +215,10 @@ class ControllerServiceAsyncStub(ControllerServiceStub):
     """Trials of a run, in the order of their names. Errors: NOT_FOUND / UNKNOWN_RUN."""
     GetTrial: _aio.UnaryUnaryMultiCallable[_controller_pb2.GetTrialRequest, _controller_pb2.GetTrialResponse]  # type: ignore[assignment]
     """One trial, with its verdicts. Errors: NOT_FOUND / UNKNOWN_TRIAL."""
+    GetTrialMaterial: _aio.UnaryUnaryMultiCallable[_controller_pb2.GetTrialMaterialRequest, _controller_pb2.GetTrialMaterialResponse]  # type: ignore[assignment]
+    """What a trial was asked and trained on, as its run's domain makes it. Errors: NOT_FOUND / UNKNOWN_TRIAL,
+    FAILED_PRECONDITION / CONFIG_OUTDATED.
+    """
     ListPolicies: _aio.UnaryUnaryMultiCallable[_controller_pb2.ListPoliciesRequest, _controller_pb2.ListPoliciesResponse]  # type: ignore[assignment]
     """Policies, newest first."""
     GetPolicy: _aio.UnaryUnaryMultiCallable[_controller_pb2.GetPolicyRequest, _controller_pb2.GetPolicyResponse]  # type: ignore[assignment]
@@ -204,6 +234,18 @@ class ControllerServiceAsyncStub(ControllerServiceStub):
     RollBackAlias: _aio.UnaryUnaryMultiCallable[_controller_pb2.RollBackAliasRequest, _controller_pb2.RollBackAliasResponse]  # type: ignore[assignment]
     """Points an alias to its previous policy. Errors: NOT_FOUND / UNKNOWN_ALIAS, FAILED_PRECONDITION /
     NOTHING_TO_ROLL_BACK.
+    """
+    GetLineage: _aio.UnaryUnaryMultiCallable[_controller_pb2.GetLineageRequest, _controller_pb2.GetLineageResponse]  # type: ignore[assignment]
+    """Where a version comes from: its documents, their trials and who wrote the self-edits, by digest.
+    Errors: NOT_FOUND / UNKNOWN_ALIAS, UNKNOWN_POLICY.
+    """
+    Answer: _aio.UnaryStreamMultiCallable[_controller_pb2.AnswerRequest, _controller_pb2.AnswerResponse]  # type: ignore[assignment]
+    """Streams an answer of the policy that an alias points to now, or of the base model. The stream keeps that policy to
+    its end, wherever the alias is pointed meanwhile. Its device seconds count towards the tenant's quota. Cancelling
+    the call ends the decoding.
+    Errors: NOT_FOUND / UNKNOWN_ALIAS or ADAPTER_NOT_FOUND, INVALID_ARGUMENT (PROMPT_TOO_LONG), DATA_LOSS,
+    FAILED_PRECONDITION / MODEL_MISMATCH or UNSUPPORTED, RESOURCE_EXHAUSTED / QUEUE_FULL or QUOTA_EXCEEDED; UNAVAILABLE
+    if no evaluator answers, or if it dies in the middle of the stream.
     """
     GetCaller: _aio.UnaryUnaryMultiCallable[_controller_pb2.GetCallerRequest, _controller_pb2.GetCallerResponse]  # type: ignore[assignment]
     """The caller: name, role, tenant, quotas and their use."""
@@ -227,6 +269,11 @@ class ControllerServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_controller_pb2.CreateRunResponse, _abc.Awaitable[_controller_pb2.CreateRunResponse]]:
         """Validates the whole config and dataset, stores the run, returns at once.
+
+        A run with `documents`, or with `adapt.forget` in its config, continues the alias `gate.alias`: it starts from the
+        version that the alias points to, and moves it after each document that was learned. Several such runs on one
+        alias wait for each other, in the order in which they were created. It fails with ALIAS_MOVED if the alias is moved
+        by others.
 
         Errors: INVALID_ARGUMENT with every faulty field (INVALID_CONFIG, INVALID_DATASET), NOT_FOUND /
         UNKNOWN_POLICY, ALREADY_EXISTS / REQUEST_ID_REUSED (same request_id, other content), RESOURCE_EXHAUSTED /
@@ -376,6 +423,16 @@ class ControllerServiceServicer(metaclass=_abc_1.ABCMeta):
         """One trial, with its verdicts. Errors: NOT_FOUND / UNKNOWN_TRIAL."""
 
     @_abc_1.abstractmethod
+    def GetTrialMaterial(
+        self,
+        request: _controller_pb2.GetTrialMaterialRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_controller_pb2.GetTrialMaterialResponse, _abc.Awaitable[_controller_pb2.GetTrialMaterialResponse]]:
+        """What a trial was asked and trained on, as its run's domain makes it. Errors: NOT_FOUND / UNKNOWN_TRIAL,
+        FAILED_PRECONDITION / CONFIG_OUTDATED.
+        """
+
+    @_abc_1.abstractmethod
     def ListPolicies(
         self,
         request: _controller_pb2.ListPoliciesRequest,
@@ -425,6 +482,30 @@ class ControllerServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_controller_pb2.RollBackAliasResponse, _abc.Awaitable[_controller_pb2.RollBackAliasResponse]]:
         """Points an alias to its previous policy. Errors: NOT_FOUND / UNKNOWN_ALIAS, FAILED_PRECONDITION /
         NOTHING_TO_ROLL_BACK.
+        """
+
+    @_abc_1.abstractmethod
+    def GetLineage(
+        self,
+        request: _controller_pb2.GetLineageRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_controller_pb2.GetLineageResponse, _abc.Awaitable[_controller_pb2.GetLineageResponse]]:
+        """Where a version comes from: its documents, their trials and who wrote the self-edits, by digest.
+        Errors: NOT_FOUND / UNKNOWN_ALIAS, UNKNOWN_POLICY.
+        """
+
+    @_abc_1.abstractmethod
+    def Answer(
+        self,
+        request: _controller_pb2.AnswerRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_controller_pb2.AnswerResponse], _abc.AsyncIterator[_controller_pb2.AnswerResponse]]:
+        """Streams an answer of the policy that an alias points to now, or of the base model. The stream keeps that policy to
+        its end, wherever the alias is pointed meanwhile. Its device seconds count towards the tenant's quota. Cancelling
+        the call ends the decoding.
+        Errors: NOT_FOUND / UNKNOWN_ALIAS or ADAPTER_NOT_FOUND, INVALID_ARGUMENT (PROMPT_TOO_LONG), DATA_LOSS,
+        FAILED_PRECONDITION / MODEL_MISMATCH or UNSUPPORTED, RESOURCE_EXHAUSTED / QUEUE_FULL or QUOTA_EXCEEDED; UNAVAILABLE
+        if no evaluator answers, or if it dies in the middle of the stream.
         """
 
     @_abc_1.abstractmethod

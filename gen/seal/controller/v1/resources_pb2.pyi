@@ -14,6 +14,7 @@ from google.rpc import status_pb2 as _status_pb2
 from seal.evaluator.v1 import evaluator_pb2 as _evaluator_pb2
 from seal.type.v1 import evaluation_pb2 as _evaluation_pb2
 from seal.type.v1 import model_pb2 as _model_pb2
+from seal.type.v1 import training_pb2 as _training_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -164,6 +165,42 @@ GATE_STATE_REFUSED: GateState.ValueType  # 3
 GATE_STATE_PENDING: GateState.ValueType  # 4
 """Its forgetting is within the limit; its comparison on held-out contexts is not done."""
 Global___GateState: _TypeAlias = GateState  # noqa: Y015
+
+class _DocumentState:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _DocumentStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_DocumentState.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    DOCUMENT_STATE_UNSPECIFIED: _DocumentState.ValueType  # 0
+    """Not set."""
+    DOCUMENT_STATE_WAITING: _DocumentState.ValueType  # 1
+    """Not learned yet."""
+    DOCUMENT_STATE_LEARNED: _DocumentState.ValueType  # 2
+    """Learned: the alias points to a version that knows it."""
+    DOCUMENT_STATE_NOT_ADOPTED: _DocumentState.ValueType  # 3
+    """Not learned: nothing helped, or the gate refused. The alias is as it was before."""
+    DOCUMENT_STATE_SKIPPED: _DocumentState.ValueType  # 4
+    """Not read, or it says nothing new."""
+    DOCUMENT_STATE_FORGOTTEN: _DocumentState.ValueType  # 5
+    """The alias does not know it any more, and its texts are deleted."""
+
+class DocumentState(_DocumentState, metaclass=_DocumentStateEnumTypeWrapper):
+    """State of a document. Output only."""
+
+DOCUMENT_STATE_UNSPECIFIED: DocumentState.ValueType  # 0
+"""Not set."""
+DOCUMENT_STATE_WAITING: DocumentState.ValueType  # 1
+"""Not learned yet."""
+DOCUMENT_STATE_LEARNED: DocumentState.ValueType  # 2
+"""Learned: the alias points to a version that knows it."""
+DOCUMENT_STATE_NOT_ADOPTED: DocumentState.ValueType  # 3
+"""Not learned: nothing helped, or the gate refused. The alias is as it was before."""
+DOCUMENT_STATE_SKIPPED: DocumentState.ValueType  # 4
+"""Not read, or it says nothing new."""
+DOCUMENT_STATE_FORGOTTEN: DocumentState.ValueType  # 5
+"""The alias does not know it any more, and its texts are deleted."""
+Global___DocumentState: _TypeAlias = DocumentState  # noqa: Y015
 
 @_typing.final
 class Run(_message.Message):
@@ -366,6 +403,8 @@ class Trial(_message.Message):
     TEACHER_ANSWERS_FIELD_NUMBER: _builtins.int
     REASONING_FIELD_NUMBER: _builtins.int
     TEACHER_REASONING_FIELD_NUMBER: _builtins.int
+    BASELINE_VERDICTS_FIELD_NUMBER: _builtins.int
+    GENERATED_EXAM_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name, `runs/{run}/rounds/{round}/trials/{trial}`."""
     state: Global___TrialState.ValueType
@@ -408,6 +447,8 @@ class Trial(_message.Message):
     """Round, from 0; the scoring of a policy belongs to the round that made the policy."""
     reasoning: _builtins.str
     """What the model wrote before the self-edit, if it reasons; it is not trained on."""
+    generated_exam: _builtins.bool
+    """Whether models wrote the questions and gold answers that its accuracies are measured on."""
     @_builtins.property
     def adapter(self) -> _model_pb2.AdapterRef:
         """The trained adapter."""
@@ -460,6 +501,10 @@ class Trial(_message.Message):
     def teacher_reasoning(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """What the teacher wrote before each answer, in the order of the answers; empty if it does not reason."""
 
+    @_builtins.property
+    def baseline_verdicts(self) -> _containers.RepeatedCompositeFieldContainer[_evaluation_pb2.Verdict]:
+        """Verdicts on the same queries without the adapter, in the same order. Only from GetTrial."""
+
     def __init__(
         self,
         *,
@@ -497,10 +542,12 @@ class Trial(_message.Message):
         teacher_answers: _abc.Iterable[_builtins.str] | None = ...,
         reasoning: _builtins.str = ...,
         teacher_reasoning: _abc.Iterable[_builtins.str] | None = ...,
+        baseline_verdicts: _abc.Iterable[_evaluation_pb2.Verdict] | None = ...,
+        generated_exam: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_accuracy", b"_accuracy", "_baseline_accuracy", b"_baseline_accuracy", "_forgetting", b"_forgetting", "_reward", b"_reward", "accuracy", b"accuracy", "adapter", b"adapter", "baseline_accuracy", b"baseline_accuracy", "create_time", b"create_time", "divergence", b"divergence", "end_time", b"end_time", "error", b"error", "forgetting", b"forgetting", "manifest", b"manifest", "retention", b"retention", "reward", b"reward", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_accuracy", b"_accuracy", "_baseline_accuracy", b"_baseline_accuracy", "_forgetting", b"_forgetting", "_reward", b"_reward", "accuracy", b"accuracy", "adapter", b"adapter", "attempts", b"attempts", "baseline_accuracy", b"baseline_accuracy", "batch_variant_rate", b"batch_variant_rate", "completion", b"completion", "context_id", b"context_id", "create_time", b"create_time", "divergence", b"divergence", "editor", b"editor", "end_time", b"end_time", "error", b"error", "forgetting", b"forgetting", "index", b"index", "late_results", b"late_results", "manifest", b"manifest", "name", b"name", "phase", b"phase", "policy", b"policy", "reasoning", b"reasoning", "rejection", b"rejection", "rerun_of", b"rerun_of", "retention", b"retention", "reward", b"reward", "round", b"round", "selected", b"selected", "stage_seconds", b"stage_seconds", "stage_usage", b"stage_usage", "state", b"state", "stopped_early", b"stopped_early", "teacher_answers", b"teacher_answers", "teacher_reasoning", b"teacher_reasoning", "usage", b"usage", "verdicts", b"verdicts"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_accuracy", b"_accuracy", "_baseline_accuracy", b"_baseline_accuracy", "_forgetting", b"_forgetting", "_reward", b"_reward", "accuracy", b"accuracy", "adapter", b"adapter", "attempts", b"attempts", "baseline_accuracy", b"baseline_accuracy", "baseline_verdicts", b"baseline_verdicts", "batch_variant_rate", b"batch_variant_rate", "completion", b"completion", "context_id", b"context_id", "create_time", b"create_time", "divergence", b"divergence", "editor", b"editor", "end_time", b"end_time", "error", b"error", "forgetting", b"forgetting", "generated_exam", b"generated_exam", "index", b"index", "late_results", b"late_results", "manifest", b"manifest", "name", b"name", "phase", b"phase", "policy", b"policy", "reasoning", b"reasoning", "rejection", b"rejection", "rerun_of", b"rerun_of", "retention", b"retention", "reward", b"reward", "round", b"round", "selected", b"selected", "stage_seconds", b"stage_seconds", "stage_usage", b"stage_usage", "state", b"state", "stopped_early", b"stopped_early", "teacher_answers", b"teacher_answers", "teacher_reasoning", b"teacher_reasoning", "usage", b"usage", "verdicts", b"verdicts"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__accuracy: _TypeAlias = _typing.Literal["accuracy"]  # noqa: Y015
     _WhichOneofArgType__accuracy: _TypeAlias = _typing.Literal["_accuracy", b"_accuracy"]  # noqa: Y015
@@ -520,6 +567,48 @@ class Trial(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__reward) -> _WhichOneofReturnType__reward | None: ...
 
 Global___Trial: _TypeAlias = Trial  # noqa: Y015
+
+@_typing.final
+class TrialMaterial(_message.Message):
+    """What a trial was asked and trained on. It is made again from the run's dataset and the trial's texts."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    QUERIES_FIELD_NUMBER: _builtins.int
+    LOST_FIELD_NUMBER: _builtins.int
+    EXAMPLES_FIELD_NUMBER: _builtins.int
+    EXAMPLES_TOTAL_FIELD_NUMBER: _builtins.int
+    examples_total: _builtins.int
+    """Number of training examples."""
+    @_builtins.property
+    def queries(self) -> _containers.RepeatedCompositeFieldContainer[_evaluation_pb2.Query]:
+        """The queries, in order, without their other forms."""
+
+    @_builtins.property
+    def lost(self) -> _containers.RepeatedCompositeFieldContainer[_evaluation_pb2.Query]:
+        """The retention queries that were lost, in the order of `retention.lost_query_ids`."""
+
+    @_builtins.property
+    def examples(self) -> _containers.RepeatedCompositeFieldContainer[_training_pb2.TrainingExample]:
+        """The first training examples: as many as 1 MiB of text holds, without rehearsal and anchors. Empty: nothing was
+        trained.
+        """
+
+    def __init__(
+        self,
+        *,
+        queries: _abc.Iterable[_evaluation_pb2.Query] | None = ...,
+        lost: _abc.Iterable[_evaluation_pb2.Query] | None = ...,
+        examples: _abc.Iterable[_training_pb2.TrainingExample] | None = ...,
+        examples_total: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["examples", b"examples", "examples_total", b"examples_total", "lost", b"lost", "queries", b"queries"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TrialMaterial: _TypeAlias = TrialMaterial  # noqa: Y015
 
 @_typing.final
 class PolicyVersion(_message.Message):
@@ -563,6 +652,7 @@ class PolicyVersion(_message.Message):
     GATE_REASON_FIELD_NUMBER: _builtins.int
     RUN_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
+    VERDICTS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name, `policies/{id}`."""
     parent: _builtins.str
@@ -609,6 +699,10 @@ class PolicyVersion(_message.Message):
     def scores(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
         """Its row of the matrix R: accuracy by context id."""
 
+    @_builtins.property
+    def verdicts(self) -> _containers.RepeatedCompositeFieldContainer[_evaluation_pb2.Verdict]:
+        """The verdicts that `scores` are made of. Only from GetPolicy."""
+
     def __init__(
         self,
         *,
@@ -628,10 +722,11 @@ class PolicyVersion(_message.Message):
         gate_reason: _builtins.str = ...,
         run: _builtins.str = ...,
         version: _builtins.int = ...,
+        verdicts: _abc.Iterable[_evaluation_pb2.Verdict] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_forgetting", b"_forgetting", "_held_out_accuracy", b"_held_out_accuracy", "_round", b"_round", "adapter", b"adapter", "create_time", b"create_time", "divergence", b"divergence", "forgetting", b"forgetting", "held_out_accuracy", b"held_out_accuracy", "retention", b"retention", "round", b"round", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_forgetting", b"_forgetting", "_held_out_accuracy", b"_held_out_accuracy", "_round", b"_round", "adapter", b"adapter", "create_time", b"create_time", "divergence", b"divergence", "forgetting", b"forgetting", "gate", b"gate", "gate_reason", b"gate_reason", "held_out_accuracy", b"held_out_accuracy", "name", b"name", "parent", b"parent", "retention", b"retention", "round", b"round", "run", b"run", "scores", b"scores", "trials", b"trials", "usage", b"usage", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_forgetting", b"_forgetting", "_held_out_accuracy", b"_held_out_accuracy", "_round", b"_round", "adapter", b"adapter", "create_time", b"create_time", "divergence", b"divergence", "forgetting", b"forgetting", "gate", b"gate", "gate_reason", b"gate_reason", "held_out_accuracy", b"held_out_accuracy", "name", b"name", "parent", b"parent", "retention", b"retention", "round", b"round", "run", b"run", "scores", b"scores", "trials", b"trials", "usage", b"usage", "verdicts", b"verdicts", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__forgetting: _TypeAlias = _typing.Literal["forgetting"]  # noqa: Y015
     _WhichOneofArgType__forgetting: _TypeAlias = _typing.Literal["_forgetting", b"_forgetting"]  # noqa: Y015
@@ -1148,12 +1243,16 @@ class RunReport(_message.Message):
     ARM_COSTS_FIELD_NUMBER: _builtins.int
     CURVE_FIELD_NUMBER: _builtins.int
     POWER_FIELD_NUMBER: _builtins.int
+    DOCUMENTS_FIELD_NUMBER: _builtins.int
+    GENERATED_EXAM_FIELD_NUMBER: _builtins.int
     kept: _builtins.int
     """Trials kept by selection."""
     verdict: _builtins.str
     """Whether the RL step helped, and one sentence for the comparison with each other editor."""
     wall_seconds: _builtins.float
     """Seconds in which a worker drove the run, so without pauses."""
+    generated_exam: _builtins.bool
+    """Whether models wrote questions that these accuracies are measured on."""
     @_builtins.property
     def rows(self) -> _containers.RepeatedCompositeFieldContainer[Global___ReportRow]:
         """Accuracies, in reading order."""
@@ -1212,6 +1311,10 @@ class RunReport(_message.Message):
     def power(self) -> Global___Power:
         """How small a difference of two policies this run could show; unset if none was scored."""
 
+    @_builtins.property
+    def documents(self) -> _containers.RepeatedCompositeFieldContainer[Global___DocumentReport]:
+        """What became of each document, in the order of learning."""
+
     def __init__(
         self,
         *,
@@ -1232,10 +1335,12 @@ class RunReport(_message.Message):
         arm_costs: _abc.Mapping[_builtins.str, Global___Cost] | None = ...,
         curve: _abc.Iterable[Global___CurvePoint] | None = ...,
         power: Global___Power | None = ...,
+        documents: _abc.Iterable[Global___DocumentReport] | None = ...,
+        generated_exam: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["continual", b"continual", "cost", b"cost", "power", b"power", "rl_gain", b"rl_gain", "trial_forgetting", b"trial_forgetting", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["arm_costs", b"arm_costs", "arm_gains", b"arm_gains", "continual", b"continual", "cost", b"cost", "curve", b"curve", "kept", b"kept", "policies", b"policies", "power", b"power", "rl_gain", b"rl_gain", "round_costs", b"round_costs", "rows", b"rows", "stage_seconds", b"stage_seconds", "trial_counts", b"trial_counts", "trial_forgetting", b"trial_forgetting", "usage", b"usage", "verdict", b"verdict", "wall_seconds", b"wall_seconds"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arm_costs", b"arm_costs", "arm_gains", b"arm_gains", "continual", b"continual", "cost", b"cost", "curve", b"curve", "documents", b"documents", "generated_exam", b"generated_exam", "kept", b"kept", "policies", b"policies", "power", b"power", "rl_gain", b"rl_gain", "round_costs", b"round_costs", "rows", b"rows", "stage_seconds", b"stage_seconds", "trial_counts", b"trial_counts", "trial_forgetting", b"trial_forgetting", "usage", b"usage", "verdict", b"verdict", "wall_seconds", b"wall_seconds"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1322,6 +1427,149 @@ class Power(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Power: _TypeAlias = Power  # noqa: Y015
+
+@_typing.final
+class DocumentReport(_message.Message):
+    """What became of a document."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    DIGEST_FIELD_NUMBER: _builtins.int
+    TITLE_FIELD_NUMBER: _builtins.int
+    FORMAT_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    NOTICES_FIELD_NUMBER: _builtins.int
+    REPLACES_FIELD_NUMBER: _builtins.int
+    PASSAGES_FIELD_NUMBER: _builtins.int
+    LEARNED_FIELD_NUMBER: _builtins.int
+    QUESTIONS_FIELD_NUMBER: _builtins.int
+    GENERATED_FIELD_NUMBER: _builtins.int
+    ACCURACY_BEFORE_FIELD_NUMBER: _builtins.int
+    ACCURACY_AFTER_FIELD_NUMBER: _builtins.int
+    LOST_FIELD_NUMBER: _builtins.int
+    SECONDS_FIELD_NUMBER: _builtins.int
+    POLICY_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Name that the caller gave it."""
+    digest: _builtins.str
+    """SHA-256 of its bytes."""
+    title: _builtins.str
+    """Its title, or its name without the suffix."""
+    format: _builtins.str
+    """Format that was found: `text`, `markdown`, `html`, `pdf` or `docx`; empty until it is read."""
+    state: Global___DocumentState.ValueType
+    """State."""
+    reason: _builtins.str
+    """Why it was skipped or not adopted."""
+    replaces: _builtins.str
+    """Digest of its older version, which the alias knew; empty: none."""
+    passages: _builtins.int
+    """Passages that were read."""
+    learned: _builtins.int
+    """Passages of which a self-edit was kept."""
+    questions: _builtins.int
+    """Questions of its exam."""
+    generated: _builtins.bool
+    """Whether models wrote the exam."""
+    accuracy_before: _builtins.float
+    """Accuracy on its exam of the version before it, in [0, 1]."""
+    accuracy_after: _builtins.float
+    """The same of the version after it; of the refused one, if the gate refused."""
+    seconds: _builtins.float
+    """Seconds from the start of its round to its end."""
+    policy: _builtins.str
+    """The version that the alias had after it."""
+    @_builtins.property
+    def notices(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What its reader noticed."""
+
+    @_builtins.property
+    def lost(self) -> _containers.RepeatedCompositeFieldContainer[Global___LostQuestion]:
+        """What the version after it does not answer right any more."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        digest: _builtins.str = ...,
+        title: _builtins.str = ...,
+        format: _builtins.str = ...,
+        state: Global___DocumentState.ValueType = ...,
+        reason: _builtins.str = ...,
+        notices: _abc.Iterable[_builtins.str] | None = ...,
+        replaces: _builtins.str = ...,
+        passages: _builtins.int = ...,
+        learned: _builtins.int = ...,
+        questions: _builtins.int = ...,
+        generated: _builtins.bool = ...,
+        accuracy_before: _builtins.float | None = ...,
+        accuracy_after: _builtins.float | None = ...,
+        lost: _abc.Iterable[Global___LostQuestion] | None = ...,
+        seconds: _builtins.float | None = ...,
+        policy: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_accuracy_after", b"_accuracy_after", "_accuracy_before", b"_accuracy_before", "_seconds", b"_seconds", "accuracy_after", b"accuracy_after", "accuracy_before", b"accuracy_before", "seconds", b"seconds"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_accuracy_after", b"_accuracy_after", "_accuracy_before", b"_accuracy_before", "_seconds", b"_seconds", "accuracy_after", b"accuracy_after", "accuracy_before", b"accuracy_before", "digest", b"digest", "format", b"format", "generated", b"generated", "learned", b"learned", "lost", b"lost", "name", b"name", "notices", b"notices", "passages", b"passages", "policy", b"policy", "questions", b"questions", "reason", b"reason", "replaces", b"replaces", "seconds", b"seconds", "state", b"state", "title", b"title"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__accuracy_after: _TypeAlias = _typing.Literal["accuracy_after"]  # noqa: Y015
+    _WhichOneofArgType__accuracy_after: _TypeAlias = _typing.Literal["_accuracy_after", b"_accuracy_after"]  # noqa: Y015
+    _WhichOneofReturnType__accuracy_before: _TypeAlias = _typing.Literal["accuracy_before"]  # noqa: Y015
+    _WhichOneofArgType__accuracy_before: _TypeAlias = _typing.Literal["_accuracy_before", b"_accuracy_before"]  # noqa: Y015
+    _WhichOneofReturnType__seconds: _TypeAlias = _typing.Literal["seconds"]  # noqa: Y015
+    _WhichOneofArgType__seconds: _TypeAlias = _typing.Literal["_seconds", b"_seconds"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__accuracy_after) -> _WhichOneofReturnType__accuracy_after | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__accuracy_before) -> _WhichOneofReturnType__accuracy_before | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__seconds) -> _WhichOneofReturnType__seconds | None: ...
+
+Global___DocumentReport: _TypeAlias = DocumentReport  # noqa: Y015
+
+@_typing.final
+class LostQuestion(_message.Message):
+    """A question that was answered right before a document was learned, and wrong after."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    QUERY_ID_FIELD_NUMBER: _builtins.int
+    DOCUMENT_FIELD_NUMBER: _builtins.int
+    QUESTION_FIELD_NUMBER: _builtins.int
+    GOLD_FIELD_NUMBER: _builtins.int
+    BEFORE_FIELD_NUMBER: _builtins.int
+    AFTER_FIELD_NUMBER: _builtins.int
+    query_id: _builtins.str
+    """Id of the query."""
+    document: _builtins.str
+    """Name of the document that it is about; empty: it is of the retention suite."""
+    question: _builtins.str
+    """The question."""
+    gold: _builtins.str
+    """Its gold answer."""
+    before: _builtins.str
+    """Answer before; empty for the retention suite."""
+    after: _builtins.str
+    """Answer after; empty for the retention suite."""
+    def __init__(
+        self,
+        *,
+        query_id: _builtins.str = ...,
+        document: _builtins.str = ...,
+        question: _builtins.str = ...,
+        gold: _builtins.str = ...,
+        before: _builtins.str = ...,
+        after: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "before", b"before", "document", b"document", "gold", b"gold", "query_id", b"query_id", "question", b"question"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LostQuestion: _TypeAlias = LostQuestion  # noqa: Y015
 
 @_typing.final
 class Cost(_message.Message):
@@ -1768,3 +2016,182 @@ class AuditEntry(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___AuditEntry: _TypeAlias = AuditEntry  # noqa: Y015
+
+@_typing.final
+class LineageQuery(_message.Message):
+    """A question of a document's exam."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    QUERY_ID_FIELD_NUMBER: _builtins.int
+    QUESTION_FIELD_NUMBER: _builtins.int
+    GOLD_FIELD_NUMBER: _builtins.int
+    GENERATED_FIELD_NUMBER: _builtins.int
+    query_id: _builtins.str
+    """Id of the query, as in verdicts."""
+    question: _builtins.str
+    """The question."""
+    gold: _builtins.str
+    """Its gold answer."""
+    generated: _builtins.bool
+    """Whether models wrote it and its gold answer."""
+    def __init__(
+        self,
+        *,
+        query_id: _builtins.str = ...,
+        question: _builtins.str = ...,
+        gold: _builtins.str = ...,
+        generated: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["generated", b"generated", "gold", b"gold", "query_id", b"query_id", "question", b"question"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LineageQuery: _TypeAlias = LineageQuery  # noqa: Y015
+
+@_typing.final
+class LineageTrial(_message.Message):
+    """A trial that a version was trained on."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    EDITOR_FIELD_NUMBER: _builtins.int
+    POLICY_FIELD_NUMBER: _builtins.int
+    POLICY_ADAPTER_FIELD_NUMBER: _builtins.int
+    SELF_EDIT_FIELD_NUMBER: _builtins.int
+    TEACHER_ANSWERS_FIELD_NUMBER: _builtins.int
+    ADAPTER_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Name of the trial."""
+    editor: _builtins.str
+    """Editor of its self-edit."""
+    policy: _builtins.str
+    """Name of the policy that it ran under."""
+    self_edit: _builtins.str
+    """SHA-256 of the self-edit."""
+    teacher_answers: _builtins.str
+    """SHA-256 of the teacher's answers."""
+    @_builtins.property
+    def policy_adapter(self) -> _model_pb2.AdapterRef:
+        """Adapter of that policy, if it wrote the self-edit; unset: the base model or an outside model did."""
+
+    @_builtins.property
+    def adapter(self) -> _model_pb2.AdapterRef:
+        """The trial's own adapter."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        editor: _builtins.str = ...,
+        policy: _builtins.str = ...,
+        policy_adapter: _model_pb2.AdapterRef | None = ...,
+        self_edit: _builtins.str = ...,
+        teacher_answers: _builtins.str = ...,
+        adapter: _model_pb2.AdapterRef | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["adapter", b"adapter", "policy_adapter", b"policy_adapter"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter", b"adapter", "editor", b"editor", "name", b"name", "policy", b"policy", "policy_adapter", b"policy_adapter", "self_edit", b"self_edit", "teacher_answers", b"teacher_answers"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LineageTrial: _TypeAlias = LineageTrial  # noqa: Y015
+
+@_typing.final
+class LineageDocument(_message.Message):
+    """A document that a version was trained on."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    DIGEST_FIELD_NUMBER: _builtins.int
+    RUN_FIELD_NUMBER: _builtins.int
+    TRIALS_FIELD_NUMBER: _builtins.int
+    QUERIES_FIELD_NUMBER: _builtins.int
+    ACCURACY_BEFORE_FIELD_NUMBER: _builtins.int
+    ACCURACY_AFTER_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Name that the caller gave it."""
+    digest: _builtins.str
+    """SHA-256 of its bytes."""
+    run: _builtins.str
+    """The run that learned it."""
+    accuracy_before: _builtins.float
+    """Accuracy on its exam of the version before it, in [0, 1]."""
+    accuracy_after: _builtins.float
+    """The same of the version after it."""
+    @_builtins.property
+    def trials(self) -> _containers.RepeatedCompositeFieldContainer[Global___LineageTrial]:
+        """The trials on it that the version was trained on."""
+
+    @_builtins.property
+    def queries(self) -> _containers.RepeatedCompositeFieldContainer[Global___LineageQuery]:
+        """Its exam."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        digest: _builtins.str = ...,
+        run: _builtins.str = ...,
+        trials: _abc.Iterable[Global___LineageTrial] | None = ...,
+        queries: _abc.Iterable[Global___LineageQuery] | None = ...,
+        accuracy_before: _builtins.float | None = ...,
+        accuracy_after: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_accuracy_after", b"_accuracy_after", "_accuracy_before", b"_accuracy_before", "accuracy_after", b"accuracy_after", "accuracy_before", b"accuracy_before"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_accuracy_after", b"_accuracy_after", "_accuracy_before", b"_accuracy_before", "accuracy_after", b"accuracy_after", "accuracy_before", b"accuracy_before", "digest", b"digest", "name", b"name", "queries", b"queries", "run", b"run", "trials", b"trials"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__accuracy_after: _TypeAlias = _typing.Literal["accuracy_after"]  # noqa: Y015
+    _WhichOneofArgType__accuracy_after: _TypeAlias = _typing.Literal["_accuracy_after", b"_accuracy_after"]  # noqa: Y015
+    _WhichOneofReturnType__accuracy_before: _TypeAlias = _typing.Literal["accuracy_before"]  # noqa: Y015
+    _WhichOneofArgType__accuracy_before: _TypeAlias = _typing.Literal["_accuracy_before", b"_accuracy_before"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__accuracy_after) -> _WhichOneofReturnType__accuracy_after | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__accuracy_before) -> _WhichOneofReturnType__accuracy_before | None: ...
+
+Global___LineageDocument: _TypeAlias = LineageDocument  # noqa: Y015
+
+@_typing.final
+class Lineage(_message.Message):
+    """Where a version comes from."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ALIAS_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    BASE_MODEL_FIELD_NUMBER: _builtins.int
+    DOCUMENTS_FIELD_NUMBER: _builtins.int
+    alias: _builtins.str
+    """The alias that was asked for; empty: a version was."""
+    base_model: _builtins.str
+    """Digest of the base model."""
+    @_builtins.property
+    def version(self) -> Global___PolicyVersion:
+        """The version, with its verdicts."""
+
+    @_builtins.property
+    def documents(self) -> _containers.RepeatedCompositeFieldContainer[Global___LineageDocument]:
+        """The documents that it was trained on, oldest first."""
+
+    def __init__(
+        self,
+        *,
+        alias: _builtins.str = ...,
+        version: Global___PolicyVersion | None = ...,
+        base_model: _builtins.str = ...,
+        documents: _abc.Iterable[Global___LineageDocument] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["version", b"version"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alias", b"alias", "base_model", b"base_model", "documents", b"documents", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Lineage: _TypeAlias = Lineage  # noqa: Y015

@@ -23,12 +23,13 @@ _sym_db = _symbol_database.Default()
 
 
 from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
+from seal.type.v1 import answer_pb2 as seal_dot_type_dot_v1_dot_answer__pb2
 from seal.type.v1 import evaluation_pb2 as seal_dot_type_dot_v1_dot_evaluation__pb2
 from seal.type.v1 import model_pb2 as seal_dot_type_dot_v1_dot_model__pb2
 from seal.type.v1 import text_pb2 as seal_dot_type_dot_v1_dot_text__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!seal/evaluator/v1/evaluator.proto\x12\x11seal.evaluator.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1dseal/type/v1/evaluation.proto\x1a\x18seal/type/v1/model.proto\x1a\x17seal/type/v1/text.proto\"\xe3\x03\n\x0f\x45valuateRequest\x12,\n\x06policy\x18\x01 \x01(\x0b\x32\x14.seal.type.v1.PolicyB\x06\xbaH\x03\xc8\x01\x01\x12)\n\x07\x61\x64\x61pter\x18\x02 \x01(\x0b\x32\x18.seal.type.v1.AdapterRef\x12/\n\x07queries\x18\x03 \x03(\x0b\x32\x13.seal.type.v1.QueryB\t\xbaH\x06\x92\x01\x03\x10\x90N\x12\x30\n\x08sampling\x18\x04 \x01(\x0b\x32\x16.seal.type.v1.SamplingB\x06\xbaH\x03\xc8\x01\x01\x12\x19\n\x05judge\x18\x05 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x02\x12\x39\n\x11retention_queries\x18\x06 \x03(\x0b\x32\x13.seal.type.v1.QueryB\t\xbaH\x06\x92\x01\x03\x10\x90N\x12 \n\x0fretention_limit\x18\x07 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\x12\x1a\n\x12measure_divergence\x18\x08 \x01(\x08\x12\x38\n\x0e\x65\x61rly_stopping\x18\t \x01(\x0b\x32 .seal.evaluator.v1.EarlyStopping\x12\r\n\x05\x66resh\x18\n \x01(\x08\x12\x37\n\x0f\x65\x61rlier_queries\x18\x0b \x03(\x0b\x32\x13.seal.type.v1.QueryB\t\xbaH\x06\x92\x01\x03\x10\x90N\"\x92\x01\n\rEarlyStopping\x12-\n\x07to_beat\x18\x01 \x01(\x01\x42\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x00\x00\xf0?)\x00\x00\x00\x00\x00\x00\x00\x00H\x00\x88\x01\x01\x12+\n\nconfidence\x18\x02 \x01(\x01\x42\x17\xbaH\x14\x12\x12\x11\x00\x00\x00\x00\x00\x00\xf0?!\x00\x00\x00\x00\x00\x00\xe0?\x12\x19\n\x08interval\x18\x03 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x01\x42\n\n\x08_to_beat\"K\n\nDivergence\x12\x17\n\non_queries\x18\x01 \x01(\x01H\x00\x88\x01\x01\x12\x15\n\ron_fixed_text\x18\x02 \x01(\x01\x42\r\n\x0b_on_queries\"\xa7\x01\n\tRetention\x12\x0c\n\x04kept\x18\x01 \x01(\x05\x12\x17\n\x0f\x61\x63\x63uracy_before\x18\x02 \x01(\x01\x12\x16\n\x0e\x61\x63\x63uracy_after\x18\x03 \x01(\x01\x12\x12\n\nforgetting\x18\x04 \x01(\x01\x12\x16\n\x0elost_query_ids\x18\x05 \x03(\t\x12\x16\n\x0e\x66orgetting_low\x18\x06 \x01(\x01\x12\x17\n\x0f\x66orgetting_high\x18\x07 \x01(\x01\"\xd6\x02\n\x10\x45valuateResponse\x12\'\n\x08verdicts\x18\x01 \x03(\x0b\x32\x15.seal.type.v1.Verdict\x12\x30\n\x11\x62\x61seline_verdicts\x18\x02 \x03(\x0b\x32\x15.seal.type.v1.Verdict\x12/\n\tretention\x18\x04 \x01(\x0b\x32\x1c.seal.evaluator.v1.Retention\x12\x15\n\rjudge_version\x18\x05 \x01(\t\x12\"\n\x05usage\x18\x06 \x01(\x0b\x32\x13.seal.type.v1.Usage\x12\x31\n\ndivergence\x18\x07 \x01(\x0b\x32\x1d.seal.evaluator.v1.Divergence\x12\x15\n\rstopped_early\x18\x08 \x01(\x08\x12\x1a\n\x12\x62\x61tch_variant_rate\x18\t \x01(\x01J\x04\x08\x03\x10\x04R\x0f\x62\x61seline_cached\"\x19\n\x17GetEvaluatorInfoRequest\"y\n\x18GetEvaluatorInfoResponse\x12+\n\nbase_model\x18\x01 \x01(\x0b\x32\x17.seal.type.v1.BaseModel\x12\x0f\n\x07\x62\x61\x63kend\x18\x02 \x01(\t\x12\x0e\n\x06judges\x18\x03 \x03(\t\x12\x0f\n\x07version\x18\x04 \x01(\t2\xd4\x01\n\x10\x45valuatorService\x12S\n\x08\x45valuate\x12\".seal.evaluator.v1.EvaluateRequest\x1a#.seal.evaluator.v1.EvaluateResponse\x12k\n\x10GetEvaluatorInfo\x12*.seal.evaluator.v1.GetEvaluatorInfoRequest\x1a+.seal.evaluator.v1.GetEvaluatorInfoResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!seal/evaluator/v1/evaluator.proto\x12\x11seal.evaluator.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x19seal/type/v1/answer.proto\x1a\x1dseal/type/v1/evaluation.proto\x1a\x18seal/type/v1/model.proto\x1a\x17seal/type/v1/text.proto\"\xe3\x03\n\x0f\x45valuateRequest\x12,\n\x06policy\x18\x01 \x01(\x0b\x32\x14.seal.type.v1.PolicyB\x06\xbaH\x03\xc8\x01\x01\x12)\n\x07\x61\x64\x61pter\x18\x02 \x01(\x0b\x32\x18.seal.type.v1.AdapterRef\x12/\n\x07queries\x18\x03 \x03(\x0b\x32\x13.seal.type.v1.QueryB\t\xbaH\x06\x92\x01\x03\x10\x90N\x12\x30\n\x08sampling\x18\x04 \x01(\x0b\x32\x16.seal.type.v1.SamplingB\x06\xbaH\x03\xc8\x01\x01\x12\x19\n\x05judge\x18\x05 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x02\x12\x39\n\x11retention_queries\x18\x06 \x03(\x0b\x32\x13.seal.type.v1.QueryB\t\xbaH\x06\x92\x01\x03\x10\x90N\x12 \n\x0fretention_limit\x18\x07 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\x12\x1a\n\x12measure_divergence\x18\x08 \x01(\x08\x12\x38\n\x0e\x65\x61rly_stopping\x18\t \x01(\x0b\x32 .seal.evaluator.v1.EarlyStopping\x12\r\n\x05\x66resh\x18\n \x01(\x08\x12\x37\n\x0f\x65\x61rlier_queries\x18\x0b \x03(\x0b\x32\x13.seal.type.v1.QueryB\t\xbaH\x06\x92\x01\x03\x10\x90N\"\x92\x01\n\rEarlyStopping\x12-\n\x07to_beat\x18\x01 \x01(\x01\x42\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x00\x00\xf0?)\x00\x00\x00\x00\x00\x00\x00\x00H\x00\x88\x01\x01\x12+\n\nconfidence\x18\x02 \x01(\x01\x42\x17\xbaH\x14\x12\x12\x11\x00\x00\x00\x00\x00\x00\xf0?!\x00\x00\x00\x00\x00\x00\xe0?\x12\x19\n\x08interval\x18\x03 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x01\x42\n\n\x08_to_beat\"K\n\nDivergence\x12\x17\n\non_queries\x18\x01 \x01(\x01H\x00\x88\x01\x01\x12\x15\n\ron_fixed_text\x18\x02 \x01(\x01\x42\r\n\x0b_on_queries\"\xa7\x01\n\tRetention\x12\x0c\n\x04kept\x18\x01 \x01(\x05\x12\x17\n\x0f\x61\x63\x63uracy_before\x18\x02 \x01(\x01\x12\x16\n\x0e\x61\x63\x63uracy_after\x18\x03 \x01(\x01\x12\x12\n\nforgetting\x18\x04 \x01(\x01\x12\x16\n\x0elost_query_ids\x18\x05 \x03(\t\x12\x16\n\x0e\x66orgetting_low\x18\x06 \x01(\x01\x12\x17\n\x0f\x66orgetting_high\x18\x07 \x01(\x01\"\xd6\x02\n\x10\x45valuateResponse\x12\'\n\x08verdicts\x18\x01 \x03(\x0b\x32\x15.seal.type.v1.Verdict\x12\x30\n\x11\x62\x61seline_verdicts\x18\x02 \x03(\x0b\x32\x15.seal.type.v1.Verdict\x12/\n\tretention\x18\x04 \x01(\x0b\x32\x1c.seal.evaluator.v1.Retention\x12\x15\n\rjudge_version\x18\x05 \x01(\t\x12\"\n\x05usage\x18\x06 \x01(\x0b\x32\x13.seal.type.v1.Usage\x12\x31\n\ndivergence\x18\x07 \x01(\x0b\x32\x1d.seal.evaluator.v1.Divergence\x12\x15\n\rstopped_early\x18\x08 \x01(\x08\x12\x1a\n\x12\x62\x61tch_variant_rate\x18\t \x01(\x01J\x04\x08\x03\x10\x04R\x0f\x62\x61seline_cached\"\xcb\x01\n\rAnswerRequest\x12,\n\x06policy\x18\x01 \x01(\x0b\x32\x14.seal.type.v1.PolicyB\x06\xbaH\x03\xc8\x01\x01\x12,\n\x06prompt\x18\x02 \x01(\x0b\x32\x14.seal.type.v1.PromptB\x06\xbaH\x03\xc8\x01\x01\x12\x30\n\x08sampling\x18\x03 \x01(\x0b\x32\x16.seal.type.v1.SamplingB\x06\xbaH\x03\xc8\x01\x01\x12,\n\nbase_model\x18\x04 \x01(\tB\x18\xbaH\x15r\x13\x32\x11^([0-9a-f]{64})?$\"n\n\x0e\x41nswerResponse\x12*\n\x05\x64\x65lta\x18\x01 \x01(\x0b\x32\x19.seal.type.v1.AnswerDeltaH\x00\x12&\n\x03\x65nd\x18\x02 \x01(\x0b\x32\x17.seal.type.v1.AnswerEndH\x00\x42\x08\n\x06update\"\x19\n\x17GetEvaluatorInfoRequest\"y\n\x18GetEvaluatorInfoResponse\x12+\n\nbase_model\x18\x01 \x01(\x0b\x32\x17.seal.type.v1.BaseModel\x12\x0f\n\x07\x62\x61\x63kend\x18\x02 \x01(\t\x12\x0e\n\x06judges\x18\x03 \x03(\t\x12\x0f\n\x07version\x18\x04 \x01(\t2\xa5\x02\n\x10\x45valuatorService\x12S\n\x08\x45valuate\x12\".seal.evaluator.v1.EvaluateRequest\x1a#.seal.evaluator.v1.EvaluateResponse\x12O\n\x06\x41nswer\x12 .seal.evaluator.v1.AnswerRequest\x1a!.seal.evaluator.v1.AnswerResponse0\x01\x12k\n\x10GetEvaluatorInfo\x12*.seal.evaluator.v1.GetEvaluatorInfoRequest\x1a+.seal.evaluator.v1.GetEvaluatorInfoResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -55,20 +56,32 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_EARLYSTOPPING'].fields_by_name['confidence']._serialized_options = b'\272H\024\022\022\021\000\000\000\000\000\000\360?!\000\000\000\000\000\000\340?'
   _globals['_EARLYSTOPPING'].fields_by_name['interval']._loaded_options = None
   _globals['_EARLYSTOPPING'].fields_by_name['interval']._serialized_options = b'\272H\004\032\002(\001'
-  _globals['_EVALUATEREQUEST']._serialized_start=168
-  _globals['_EVALUATEREQUEST']._serialized_end=651
-  _globals['_EARLYSTOPPING']._serialized_start=654
-  _globals['_EARLYSTOPPING']._serialized_end=800
-  _globals['_DIVERGENCE']._serialized_start=802
-  _globals['_DIVERGENCE']._serialized_end=877
-  _globals['_RETENTION']._serialized_start=880
-  _globals['_RETENTION']._serialized_end=1047
-  _globals['_EVALUATERESPONSE']._serialized_start=1050
-  _globals['_EVALUATERESPONSE']._serialized_end=1392
-  _globals['_GETEVALUATORINFOREQUEST']._serialized_start=1394
-  _globals['_GETEVALUATORINFOREQUEST']._serialized_end=1419
-  _globals['_GETEVALUATORINFORESPONSE']._serialized_start=1421
-  _globals['_GETEVALUATORINFORESPONSE']._serialized_end=1542
-  _globals['_EVALUATORSERVICE']._serialized_start=1545
-  _globals['_EVALUATORSERVICE']._serialized_end=1757
+  _globals['_ANSWERREQUEST'].fields_by_name['policy']._loaded_options = None
+  _globals['_ANSWERREQUEST'].fields_by_name['policy']._serialized_options = b'\272H\003\310\001\001'
+  _globals['_ANSWERREQUEST'].fields_by_name['prompt']._loaded_options = None
+  _globals['_ANSWERREQUEST'].fields_by_name['prompt']._serialized_options = b'\272H\003\310\001\001'
+  _globals['_ANSWERREQUEST'].fields_by_name['sampling']._loaded_options = None
+  _globals['_ANSWERREQUEST'].fields_by_name['sampling']._serialized_options = b'\272H\003\310\001\001'
+  _globals['_ANSWERREQUEST'].fields_by_name['base_model']._loaded_options = None
+  _globals['_ANSWERREQUEST'].fields_by_name['base_model']._serialized_options = b'\272H\025r\0232\021^([0-9a-f]{64})?$'
+  _globals['_EVALUATEREQUEST']._serialized_start=195
+  _globals['_EVALUATEREQUEST']._serialized_end=678
+  _globals['_EARLYSTOPPING']._serialized_start=681
+  _globals['_EARLYSTOPPING']._serialized_end=827
+  _globals['_DIVERGENCE']._serialized_start=829
+  _globals['_DIVERGENCE']._serialized_end=904
+  _globals['_RETENTION']._serialized_start=907
+  _globals['_RETENTION']._serialized_end=1074
+  _globals['_EVALUATERESPONSE']._serialized_start=1077
+  _globals['_EVALUATERESPONSE']._serialized_end=1419
+  _globals['_ANSWERREQUEST']._serialized_start=1422
+  _globals['_ANSWERREQUEST']._serialized_end=1625
+  _globals['_ANSWERRESPONSE']._serialized_start=1627
+  _globals['_ANSWERRESPONSE']._serialized_end=1737
+  _globals['_GETEVALUATORINFOREQUEST']._serialized_start=1739
+  _globals['_GETEVALUATORINFOREQUEST']._serialized_end=1764
+  _globals['_GETEVALUATORINFORESPONSE']._serialized_start=1766
+  _globals['_GETEVALUATORINFORESPONSE']._serialized_end=1887
+  _globals['_EVALUATORSERVICE']._serialized_start=1890
+  _globals['_EVALUATORSERVICE']._serialized_end=2183
 # @@protoc_insertion_point(module_scope)

@@ -7,6 +7,7 @@ from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
+from seal.type.v1 import answer_pb2 as _answer_pb2
 from seal.type.v1 import evaluation_pb2 as _evaluation_pb2
 from seal.type.v1 import model_pb2 as _model_pb2
 from seal.type.v1 import text_pb2 as _text_pb2
@@ -270,6 +271,78 @@ class EvaluateResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___EvaluateResponse: _TypeAlias = EvaluateResponse  # noqa: Y015
+
+@_typing.final
+class AnswerRequest(_message.Message):
+    """Asks for an answer."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POLICY_FIELD_NUMBER: _builtins.int
+    PROMPT_FIELD_NUMBER: _builtins.int
+    SAMPLING_FIELD_NUMBER: _builtins.int
+    BASE_MODEL_FIELD_NUMBER: _builtins.int
+    base_model: _builtins.str
+    """Digest of the base model that the policy was trained on; another one is an error. Empty: not checked."""
+    @_builtins.property
+    def policy(self) -> _model_pb2.Policy:
+        """The policy that answers."""
+
+    @_builtins.property
+    def prompt(self) -> _text_pb2.Prompt:
+        """The prompt."""
+
+    @_builtins.property
+    def sampling(self) -> _text_pb2.Sampling:
+        """How it is sampled."""
+
+    def __init__(
+        self,
+        *,
+        policy: _model_pb2.Policy | None = ...,
+        prompt: _text_pb2.Prompt | None = ...,
+        sampling: _text_pb2.Sampling | None = ...,
+        base_model: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["policy", b"policy", "prompt", b"prompt", "sampling", b"sampling"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_model", b"base_model", "policy", b"policy", "prompt", b"prompt", "sampling", b"sampling"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AnswerRequest: _TypeAlias = AnswerRequest  # noqa: Y015
+
+@_typing.final
+class AnswerResponse(_message.Message):
+    """A piece of an answer, or its end."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DELTA_FIELD_NUMBER: _builtins.int
+    END_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def delta(self) -> _answer_pb2.AnswerDelta:
+        """The next piece."""
+
+    @_builtins.property
+    def end(self) -> _answer_pb2.AnswerEnd:
+        """The end."""
+
+    def __init__(
+        self,
+        *,
+        delta: _answer_pb2.AnswerDelta | None = ...,
+        end: _answer_pb2.AnswerEnd | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["delta", b"delta", "end", b"end", "update", b"update"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["delta", b"delta", "end", b"end", "update", b"update"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_update: _TypeAlias = _typing.Literal["delta", "end"]  # noqa: Y015
+    _WhichOneofArgType_update: _TypeAlias = _typing.Literal["update", b"update"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_update) -> _WhichOneofReturnType_update | None: ...
+
+Global___AnswerResponse: _TypeAlias = AnswerResponse  # noqa: Y015
 
 @_typing.final
 class GetEvaluatorInfoRequest(_message.Message):

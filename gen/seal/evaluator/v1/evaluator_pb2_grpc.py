@@ -40,6 +40,11 @@ class EvaluatorServiceStub:
                 request_serializer=seal_dot_evaluator_dot_v1_dot_evaluator__pb2.EvaluateRequest.SerializeToString,
                 response_deserializer=seal_dot_evaluator_dot_v1_dot_evaluator__pb2.EvaluateResponse.FromString,
                 _registered_method=True)
+        self.Answer = channel.unary_stream(
+                '/seal.evaluator.v1.EvaluatorService/Answer',
+                request_serializer=seal_dot_evaluator_dot_v1_dot_evaluator__pb2.AnswerRequest.SerializeToString,
+                response_deserializer=seal_dot_evaluator_dot_v1_dot_evaluator__pb2.AnswerResponse.FromString,
+                _registered_method=True)
         self.GetEvaluatorInfo = channel.unary_unary(
                 '/seal.evaluator.v1.EvaluatorService/GetEvaluatorInfo',
                 request_serializer=seal_dot_evaluator_dot_v1_dot_evaluator__pb2.GetEvaluatorInfoRequest.SerializeToString,
@@ -65,6 +70,18 @@ class EvaluatorServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Answer(self, request, context):
+        """Streams one answer of a policy as it is sampled, in the same batch as everything else that this service decodes.
+        Answers go before evaluations that wait. Cancelling the call ends the decoding.
+
+        Errors: NOT_FOUND / ADAPTER_NOT_FOUND, DATA_LOSS / ADAPTER_CORRUPT or ADAPTER_MISMATCH, FAILED_PRECONDITION /
+        MODEL_MISMATCH (another base model than the request names) or UNSUPPORTED, INVALID_ARGUMENT (faulty fields;
+        PROMPT_TOO_LONG), RESOURCE_EXHAUSTED / QUEUE_FULL with RetryInfo.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetEvaluatorInfo(self, request, context):
         """The loaded model and the available judges.
         """
@@ -79,6 +96,11 @@ def add_EvaluatorServiceServicer_to_server(servicer, server):
                     servicer.Evaluate,
                     request_deserializer=seal_dot_evaluator_dot_v1_dot_evaluator__pb2.EvaluateRequest.FromString,
                     response_serializer=seal_dot_evaluator_dot_v1_dot_evaluator__pb2.EvaluateResponse.SerializeToString,
+            ),
+            'Answer': grpc.unary_stream_rpc_method_handler(
+                    servicer.Answer,
+                    request_deserializer=seal_dot_evaluator_dot_v1_dot_evaluator__pb2.AnswerRequest.FromString,
+                    response_serializer=seal_dot_evaluator_dot_v1_dot_evaluator__pb2.AnswerResponse.SerializeToString,
             ),
             'GetEvaluatorInfo': grpc.unary_unary_rpc_method_handler(
                     servicer.GetEvaluatorInfo,
@@ -114,6 +136,33 @@ class EvaluatorService:
             '/seal.evaluator.v1.EvaluatorService/Evaluate',
             seal_dot_evaluator_dot_v1_dot_evaluator__pb2.EvaluateRequest.SerializeToString,
             seal_dot_evaluator_dot_v1_dot_evaluator__pb2.EvaluateResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Answer(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/seal.evaluator.v1.EvaluatorService/Answer',
+            seal_dot_evaluator_dot_v1_dot_evaluator__pb2.AnswerRequest.SerializeToString,
+            seal_dot_evaluator_dot_v1_dot_evaluator__pb2.AnswerResponse.FromString,
             options,
             channel_credentials,
             insecure,

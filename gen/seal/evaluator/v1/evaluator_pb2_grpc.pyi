@@ -43,6 +43,14 @@ class EvaluatorServiceStub:
     Errors: NOT_FOUND / ADAPTER_NOT_FOUND, NOT_FOUND / UNKNOWN_JUDGE, DATA_LOSS / ADAPTER_CORRUPT, INVALID_ARGUMENT
     (faulty fields; PROMPT_TOO_LONG), RESOURCE_EXHAUSTED / QUEUE_FULL with RetryInfo.
     """
+    Answer: _grpc.UnaryStreamMultiCallable[_evaluator_pb2.AnswerRequest, _evaluator_pb2.AnswerResponse]
+    """Streams one answer of a policy as it is sampled, in the same batch as everything else that this service decodes.
+    Answers go before evaluations that wait. Cancelling the call ends the decoding.
+
+    Errors: NOT_FOUND / ADAPTER_NOT_FOUND, DATA_LOSS / ADAPTER_CORRUPT or ADAPTER_MISMATCH, FAILED_PRECONDITION /
+    MODEL_MISMATCH (another base model than the request names) or UNSUPPORTED, INVALID_ARGUMENT (faulty fields;
+    PROMPT_TOO_LONG), RESOURCE_EXHAUSTED / QUEUE_FULL with RetryInfo.
+    """
     GetEvaluatorInfo: _grpc.UnaryUnaryMultiCallable[_evaluator_pb2.GetEvaluatorInfoRequest, _evaluator_pb2.GetEvaluatorInfoResponse]
     """The loaded model and the available judges."""
 
@@ -60,6 +68,14 @@ class EvaluatorServiceAsyncStub(EvaluatorServiceStub):
 
     Errors: NOT_FOUND / ADAPTER_NOT_FOUND, NOT_FOUND / UNKNOWN_JUDGE, DATA_LOSS / ADAPTER_CORRUPT, INVALID_ARGUMENT
     (faulty fields; PROMPT_TOO_LONG), RESOURCE_EXHAUSTED / QUEUE_FULL with RetryInfo.
+    """
+    Answer: _aio.UnaryStreamMultiCallable[_evaluator_pb2.AnswerRequest, _evaluator_pb2.AnswerResponse]  # type: ignore[assignment]
+    """Streams one answer of a policy as it is sampled, in the same batch as everything else that this service decodes.
+    Answers go before evaluations that wait. Cancelling the call ends the decoding.
+
+    Errors: NOT_FOUND / ADAPTER_NOT_FOUND, DATA_LOSS / ADAPTER_CORRUPT or ADAPTER_MISMATCH, FAILED_PRECONDITION /
+    MODEL_MISMATCH (another base model than the request names) or UNSUPPORTED, INVALID_ARGUMENT (faulty fields;
+    PROMPT_TOO_LONG), RESOURCE_EXHAUSTED / QUEUE_FULL with RetryInfo.
     """
     GetEvaluatorInfo: _aio.UnaryUnaryMultiCallable[_evaluator_pb2.GetEvaluatorInfoRequest, _evaluator_pb2.GetEvaluatorInfoResponse]  # type: ignore[assignment]
     """The loaded model and the available judges."""
@@ -81,6 +97,20 @@ class EvaluatorServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Errors: NOT_FOUND / ADAPTER_NOT_FOUND, NOT_FOUND / UNKNOWN_JUDGE, DATA_LOSS / ADAPTER_CORRUPT, INVALID_ARGUMENT
         (faulty fields; PROMPT_TOO_LONG), RESOURCE_EXHAUSTED / QUEUE_FULL with RetryInfo.
+        """
+
+    @_abc_1.abstractmethod
+    def Answer(
+        self,
+        request: _evaluator_pb2.AnswerRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_evaluator_pb2.AnswerResponse], _abc.AsyncIterator[_evaluator_pb2.AnswerResponse]]:
+        """Streams one answer of a policy as it is sampled, in the same batch as everything else that this service decodes.
+        Answers go before evaluations that wait. Cancelling the call ends the decoding.
+
+        Errors: NOT_FOUND / ADAPTER_NOT_FOUND, DATA_LOSS / ADAPTER_CORRUPT or ADAPTER_MISMATCH, FAILED_PRECONDITION /
+        MODEL_MISMATCH (another base model than the request names) or UNSUPPORTED, INVALID_ARGUMENT (faulty fields;
+        PROMPT_TOO_LONG), RESOURCE_EXHAUSTED / QUEUE_FULL with RetryInfo.
         """
 
     @_abc_1.abstractmethod

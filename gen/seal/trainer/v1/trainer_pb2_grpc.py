@@ -50,6 +50,16 @@ class TrainerServiceStub:
                 request_serializer=seal_dot_trainer_dot_v1_dot_trainer__pb2.JoinAdaptersRequest.SerializeToString,
                 response_deserializer=seal_dot_trainer_dot_v1_dot_trainer__pb2.JoinAdaptersResponse.FromString,
                 _registered_method=True)
+        self.CountTokens = channel.unary_unary(
+                '/seal.trainer.v1.TrainerService/CountTokens',
+                request_serializer=seal_dot_trainer_dot_v1_dot_trainer__pb2.CountTokensRequest.SerializeToString,
+                response_deserializer=seal_dot_trainer_dot_v1_dot_trainer__pb2.CountTokensResponse.FromString,
+                _registered_method=True)
+        self.DeleteAdapters = channel.unary_unary(
+                '/seal.trainer.v1.TrainerService/DeleteAdapters',
+                request_serializer=seal_dot_trainer_dot_v1_dot_trainer__pb2.DeleteAdaptersRequest.SerializeToString,
+                response_deserializer=seal_dot_trainer_dot_v1_dot_trainer__pb2.DeleteAdaptersResponse.FromString,
+                _registered_method=True)
         self.GetTrainerInfo = channel.unary_unary(
                 '/seal.trainer.v1.TrainerService/GetTrainerInfo',
                 request_serializer=seal_dot_trainer_dot_v1_dot_trainer__pb2.GetTrainerInfoRequest.SerializeToString,
@@ -90,6 +100,20 @@ class TrainerServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CountTokens(self, request, context):
+        """Numbers of tokens of texts, without special tokens, to split documents by.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteAdapters(self, request, context):
+        """Deletes adapters from the store, for good. Those that it does not have are left out.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetTrainerInfo(self, request, context):
         """The loaded model and the limits.
         """
@@ -114,6 +138,16 @@ def add_TrainerServiceServicer_to_server(servicer, server):
                     servicer.JoinAdapters,
                     request_deserializer=seal_dot_trainer_dot_v1_dot_trainer__pb2.JoinAdaptersRequest.FromString,
                     response_serializer=seal_dot_trainer_dot_v1_dot_trainer__pb2.JoinAdaptersResponse.SerializeToString,
+            ),
+            'CountTokens': grpc.unary_unary_rpc_method_handler(
+                    servicer.CountTokens,
+                    request_deserializer=seal_dot_trainer_dot_v1_dot_trainer__pb2.CountTokensRequest.FromString,
+                    response_serializer=seal_dot_trainer_dot_v1_dot_trainer__pb2.CountTokensResponse.SerializeToString,
+            ),
+            'DeleteAdapters': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteAdapters,
+                    request_deserializer=seal_dot_trainer_dot_v1_dot_trainer__pb2.DeleteAdaptersRequest.FromString,
+                    response_serializer=seal_dot_trainer_dot_v1_dot_trainer__pb2.DeleteAdaptersResponse.SerializeToString,
             ),
             'GetTrainerInfo': grpc.unary_unary_rpc_method_handler(
                     servicer.GetTrainerInfo,
@@ -203,6 +237,60 @@ class TrainerService:
             '/seal.trainer.v1.TrainerService/JoinAdapters',
             seal_dot_trainer_dot_v1_dot_trainer__pb2.JoinAdaptersRequest.SerializeToString,
             seal_dot_trainer_dot_v1_dot_trainer__pb2.JoinAdaptersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CountTokens(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/seal.trainer.v1.TrainerService/CountTokens',
+            seal_dot_trainer_dot_v1_dot_trainer__pb2.CountTokensRequest.SerializeToString,
+            seal_dot_trainer_dot_v1_dot_trainer__pb2.CountTokensResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteAdapters(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/seal.trainer.v1.TrainerService/DeleteAdapters',
+            seal_dot_trainer_dot_v1_dot_trainer__pb2.DeleteAdaptersRequest.SerializeToString,
+            seal_dot_trainer_dot_v1_dot_trainer__pb2.DeleteAdaptersResponse.FromString,
             options,
             channel_credentials,
             insecure,

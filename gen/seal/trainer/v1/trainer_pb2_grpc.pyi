@@ -49,6 +49,10 @@ class TrainerServiceStub:
     Errors: NOT_FOUND / ADAPTER_NOT_FOUND, DATA_LOSS / ADAPTER_CORRUPT or ADAPTER_MISMATCH, INVALID_ARGUMENT /
     LIMIT_EXCEEDED if the sum of the ranks exceeds the limit of an adapter.
     """
+    CountTokens: _grpc.UnaryUnaryMultiCallable[_trainer_pb2.CountTokensRequest, _trainer_pb2.CountTokensResponse]
+    """Numbers of tokens of texts, without special tokens, to split documents by."""
+    DeleteAdapters: _grpc.UnaryUnaryMultiCallable[_trainer_pb2.DeleteAdaptersRequest, _trainer_pb2.DeleteAdaptersResponse]
+    """Deletes adapters from the store, for good. Those that it does not have are left out."""
     GetTrainerInfo: _grpc.UnaryUnaryMultiCallable[_trainer_pb2.GetTrainerInfoRequest, _trainer_pb2.GetTrainerInfoResponse]
     """The loaded model and the limits."""
 
@@ -73,6 +77,10 @@ class TrainerServiceAsyncStub(TrainerServiceStub):
     Errors: NOT_FOUND / ADAPTER_NOT_FOUND, DATA_LOSS / ADAPTER_CORRUPT or ADAPTER_MISMATCH, INVALID_ARGUMENT /
     LIMIT_EXCEEDED if the sum of the ranks exceeds the limit of an adapter.
     """
+    CountTokens: _aio.UnaryUnaryMultiCallable[_trainer_pb2.CountTokensRequest, _trainer_pb2.CountTokensResponse]  # type: ignore[assignment]
+    """Numbers of tokens of texts, without special tokens, to split documents by."""
+    DeleteAdapters: _aio.UnaryUnaryMultiCallable[_trainer_pb2.DeleteAdaptersRequest, _trainer_pb2.DeleteAdaptersResponse]  # type: ignore[assignment]
+    """Deletes adapters from the store, for good. Those that it does not have are left out."""
     GetTrainerInfo: _aio.UnaryUnaryMultiCallable[_trainer_pb2.GetTrainerInfoRequest, _trainer_pb2.GetTrainerInfoResponse]  # type: ignore[assignment]
     """The loaded model and the limits."""
 
@@ -112,6 +120,22 @@ class TrainerServiceServicer(metaclass=_abc_1.ABCMeta):
         Errors: NOT_FOUND / ADAPTER_NOT_FOUND, DATA_LOSS / ADAPTER_CORRUPT or ADAPTER_MISMATCH, INVALID_ARGUMENT /
         LIMIT_EXCEEDED if the sum of the ranks exceeds the limit of an adapter.
         """
+
+    @_abc_1.abstractmethod
+    def CountTokens(
+        self,
+        request: _trainer_pb2.CountTokensRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_trainer_pb2.CountTokensResponse, _abc.Awaitable[_trainer_pb2.CountTokensResponse]]:
+        """Numbers of tokens of texts, without special tokens, to split documents by."""
+
+    @_abc_1.abstractmethod
+    def DeleteAdapters(
+        self,
+        request: _trainer_pb2.DeleteAdaptersRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_trainer_pb2.DeleteAdaptersResponse, _abc.Awaitable[_trainer_pb2.DeleteAdaptersResponse]]:
+        """Deletes adapters from the store, for good. Those that it does not have are left out."""
 
     @_abc_1.abstractmethod
     def GetTrainerInfo(

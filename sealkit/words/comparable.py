@@ -13,8 +13,8 @@ from functools import lru_cache
 
 import snowballstemmer
 
-from sealkit.judges.quantities import spelled, with_unit_names
-from sealkit.judges.synonyms import MEANINGS
+from sealkit.words.quantities import spelled, with_unit_names
+from sealkit.words.synonyms import MEANINGS
 from sealkit.writing import WORD, folded, is_run, run_occurs
 
 _STEMMER = snowballstemmer.stemmer("english")

@@ -1,0 +1,103 @@
+"""Answers of aliases: who answers is looked up once, then an evaluator's stream is passed on."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+
+import structlog
+
+from controller.db import answers, quotas
+from controller.db.access import AccessScope
+from controller.db.answers import Version
+from controller.db.database import Database
+from sealkit.errors import SealError, Unavailable
+from sealkit.observability.metrics import ANSWER_FIRST_SECONDS, ANSWER_REQUESTS, ANSWER_SECONDS, ANSWER_TOKENS
+from sealkit.resources import AnswerBegun, AnswerUpdate
+from sealkit.rpc.protocols import Evaluator
+from sealkit.types import AnswerDelta, AnswerEnd, Prompt, Sampling
+
+log = structlog.get_logger(__name__)
+
+
+class Answers:
+    """Streams answers over the evaluators' replicas."""
+
+    def __init__(self, database: Database, evaluator: Evaluator) -> None:
+        self._database = database
+        self._evaluator = evaluator
+
+    async def stream(
+        self, scope: AccessScope, alias: str, prompt: Prompt, sampling: Sampling
+    ) -> AsyncGenerator[AnswerUpdate, None]:
+        """The answer of the policy that `aliases/{id}` points to now, of the base model if `alias` is empty. The whole
+        stream is that policy's: its adapter is named by digest, and an answer that has begun is never continued by
+        another evaluator. Closing the generator ends the decoding.
+
+        Raises UnknownAlias, QuotaExceeded, and what an evaluator raises.
+        """
+        version = await self._database.read(answers.version_of, scope, alias)
+        metered = _Meter("alias" if alias else "base")
+        try:
+            async with aclosing(self._of(version, prompt, sampling)) as updates:
+                async for update in updates:
+                    metered.see(update)
+                    yield update
+        except SealError as error:
+            metered.result = error.reason
+            raise
+        finally:
+            metered.close()
+            await self._charge(scope.home, metered.device_seconds)
+
+    async def _of(self, version: Version, prompt: Prompt, sampling: Sampling) -> AsyncGenerator[AnswerUpdate, None]:
+        begun: AnswerBegun | None = version.begun
+        asked = self._evaluator.answer(version.policy, prompt, sampling, base_model=version.base_model)
+        async with aclosing(asked) as updates:
+            async for update in updates:
+                if begun is not None:
+                    yield begun
+                    begun = None
+                yield update
+
+    async def _charge(self, tenant: str, device_seconds: float) -> None:
+        if not (tenant and device_seconds):
+            return
+        try:
+            await self._database.write(quotas.spend, tenant, device_seconds)
+        except Unavailable as error:  # the answer was given; without a database no further one is
+            log.warning("answer not charged", tenant=tenant, device_seconds=device_seconds, message=error.message)
+
+
+class _Meter:
+    """Measures one answer."""
+
+    def __init__(self, kind: str) -> None:
+        self.result = "CANCELLED"
+        self._kind = kind
+        self._asked = time.perf_counter()
+        self._first: float | None = None
+        self._end: AnswerEnd | None = None
+
+    def see(self, update: AnswerUpdate) -> None:
+        if isinstance(update, AnswerDelta) and self._first is None:
+            self._first = time.perf_counter()
+            ANSWER_FIRST_SECONDS.labels(self._kind).observe(self._first - self._asked)
+        elif isinstance(update, AnswerEnd):
+            self._end, self.result = update, "OK"
+
+    @property
+    def device_seconds(self) -> float:
+        """As the evaluator counted them. Of an answer that was cut off, the time since its first piece, which is at
+        least its share of the device."""
+        if self._end is not None:
+            return self._end.usage.device_seconds
+        return 0.0 if self._first is None else time.perf_counter() - self._first
+
+    def close(self) -> None:
+        ANSWER_REQUESTS.labels(self._kind, self.result).inc()
+        if self._end is not None:
+            ANSWER_SECONDS.labels(self._kind).observe(time.perf_counter() - self._asked)
+            ANSWER_TOKENS.labels(self._kind, "prompt").inc(self._end.usage.prompt_tokens)
+            ANSWER_TOKENS.labels(self._kind, "completion").inc(self._end.usage.completion_tokens)

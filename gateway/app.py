@@ -1,0 +1,117 @@
+"""The ASGI application: routes, and what surrounds every request."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Callable
+
+import structlog
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from gateway.api import Api
+from gateway.connection import ClientGone
+from gateway.errors import ApiError
+from gateway.settings import GatewaySettings
+from sealkit.client import AsyncSealClient
+from sealkit.observability.metrics import HTTP_OPEN, HTTP_REQUESTS, HTTP_SECONDS
+
+log = structlog.get_logger(__name__)
+
+HEALTH = "/healthz"
+_LOOPBACK = frozenset({"localhost", "127.0.0.1", "[::1]"})
+
+
+def make_app(settings: GatewaySettings, client: Callable[[], AsyncSealClient]) -> ASGIApp:
+    """The application. `client`: returns the connection to the controller."""
+    api = Api(settings, client)
+    app = Starlette(
+        routes=[
+            Route(HEALTH, _healthy, methods=["GET"]),
+            Route("/v1/models", api.models, methods=["GET"]),
+            Route("/v1/models/{model:path}", api.model, methods=["GET"]),
+            Route("/v1/chat/completions", api.chat, methods=["POST"]),
+            Route("/v1/completions", api.completions, methods=["POST"]),
+        ],
+        exception_handlers={ApiError: _told, HTTPException: _no_route, ClientGone: _nobody},
+    )
+    return Surrounded(app, settings)
+
+
+class Surrounded:
+    """Around every request: its id, the limit on open ones, the Host header, metrics, errors that are bugs."""
+
+    def __init__(self, app: ASGIApp, settings: GatewaySettings) -> None:
+        self._app = app
+        self._most = settings.max_requests
+        # Without TLS there is no token. A web page whose name was pointed to this machine must not get in.
+        self._hosts = _LOOPBACK if settings.identity is None and settings.local else frozenset()
+        self._open = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return
+        began, status, request_id = time.perf_counter(), 0, uuid.uuid4().hex
+
+        async def sending(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode())]
+            await send(message)
+
+        self._open += 1
+        HTTP_OPEN.set(self._open)
+        structlog.contextvars.bind_contextvars(request_id=request_id)
+        try:
+            refused = self._refused(scope)
+            await (refused.response() if refused else self._app)(scope, receive, sending)
+        except Exception:
+            log.exception("internal error")
+            if not status:
+                error = ApiError(500, f"internal error {request_id}; see the service's log", code="internal")
+                await error.response()(scope, receive, sending)
+        finally:
+            structlog.contextvars.unbind_contextvars("request_id")
+            self._open -= 1
+            HTTP_OPEN.set(self._open)
+            route = getattr(scope.get("route"), "path", "other")
+            HTTP_REQUESTS.labels(route, str(status or 499)).inc()
+            HTTP_SECONDS.labels(route).observe(time.perf_counter() - began)
+
+    def _refused(self, scope: Scope) -> ApiError | None:
+        if self._open > self._most and scope["path"] != HEALTH:
+            message = f"{self._most} requests are being answered, the limit of this service"
+            return ApiError(503, message, code="overloaded", retry_after=1)
+        host = Request(scope).headers.get("host", "")
+        if self._hosts and (host if host.endswith("]") else host.rpartition(":")[0] or host) not in self._hosts:
+            return ApiError(403, "without TLS only localhost is a host of this service", code="host_not_allowed")
+        return None
+
+
+async def _healthy(_: Request) -> Response:
+    return PlainTextResponse("ok\n")
+
+
+def _told(_: Request, error: Exception) -> Response:
+    assert isinstance(error, ApiError)
+    log.info("request refused", status=error.status, code=error.code, error=error.message)
+    return error.response()
+
+
+def _no_route(_: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    response = ApiError(
+        error.status_code, error.detail, code="not_found" if error.status_code == 404 else None
+    ).response()
+    response.headers.update(error.headers or {})
+    return response
+
+
+def _nobody(_: Request, __: Exception) -> Response:
+    return Response(status_code=499)

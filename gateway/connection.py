@@ -1,0 +1,93 @@
+"""What a client's connection does during a request: it sends a body, reads a stream, or leaves."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Coroutine
+from typing import Any, TypeVar
+
+import structlog
+from starlette.requests import Request
+from starlette.responses import StreamingResponse
+from starlette.types import Message, Receive, Scope, Send
+
+from gateway.errors import ApiError
+
+log = structlog.get_logger(__name__)
+
+T = TypeVar("T")
+
+
+class ClientGone(Exception):
+    """The client closed its connection, so nobody reads the response."""
+
+
+async def read_body(request: Request, *, most: int, seconds: float) -> bytes:
+    """The body of a JSON request. Raises ApiError if it is longer than `most` bytes or not there in time.
+
+    Other content types are refused: a web page may send those to any address without asking.
+    """
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind != "application/json":
+        raise ApiError(415, "the content-type of a request is application/json", code="unsupported_content_type")
+    too_large = ApiError(413, f"a request has at most {most} bytes", code="request_too_large")
+    length = request.headers.get("content-length", "0")
+    if not length.isdecimal() or int(length) > most:
+        raise too_large
+    parts, size = [], 0
+    try:
+        async with asyncio.timeout(seconds):
+            async for part in request.stream():
+                size += len(part)
+                if size > most:
+                    raise too_large
+                parts.append(part)
+    except TimeoutError as error:
+        message = f"the request was not complete after {seconds:g} s"
+        raise ApiError(408, message, code="request_timeout", repeatable=False) from error
+    return b"".join(parts)
+
+
+async def unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
+    """The result of `work`, which is cancelled if the client leaves before. Raises ClientGone then."""
+    working = asyncio.ensure_future(work)
+    leaving = asyncio.ensure_future(_disconnected(request.receive))
+    try:
+        await asyncio.wait((working, leaving), return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            raise ClientGone
+        return working.result()
+    finally:
+        working.cancel()
+        leaving.cancel()
+        await asyncio.gather(working, leaving, return_exceptions=True)
+
+
+async def _disconnected(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+class EventStream(StreamingResponse):
+    """Server-sent events. However the response ends, the source is closed; a client that does not read for `seconds` is
+    given up."""
+
+    media_type = "text/event-stream"
+
+    def __init__(self, source: AsyncGenerator[bytes, None], *, seconds: float, headers: dict[str, str]) -> None:
+        # A proxy that collects the events would deliver them at the end.
+        super().__init__(source, headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no", **headers})
+        self._source = source
+        self._seconds = seconds
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def patiently(message: Message) -> None:
+            async with asyncio.timeout(self._seconds):
+                await send(message)
+
+        try:
+            await super().__call__(scope, receive, patiently)
+        except TimeoutError:
+            log.info("stream given up: its client does not read")
+        finally:
+            await self._source.aclose()

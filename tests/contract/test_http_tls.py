@@ -1,0 +1,112 @@
+"""The HTTP service over TLS: a caller's token is its own at the controller, and the service has no rights itself."""
+
+from __future__ import annotations
+
+import hashlib
+import ssl
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import openai
+import pytest
+import pytest_asyncio
+
+from seal_cli import certs
+from sealkit.errors import InvalidConfig
+from sealkit.rpc.tls import Identity
+from tests.contract.http_harness import TLS, Served, served
+from tests.contract.tenants_harness import furnish
+from tests.records import new_record
+
+TOKENS = {"reader": "viewer", "writer": "operator"}
+QUESTION = [{"role": "user", "content": "Which river?"}]
+CALLERS = "".join(
+    f'[[caller]]\nname = "{name}"\nrole = "{role}"\ntenant = "team-a"\n'
+    f'token_sha256 = "{hashlib.sha256(name.encode()).hexdigest()}"\n'
+    for name, role in TOKENS.items()
+)
+GATEWAY_TOO = '[[caller]]\nname = "gateway"\nrole = "admin"\ncertificate = "gateway"\n'
+"""A mistake that an operator could make."""
+
+
+@pytest.fixture(scope="module")
+def pki(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("pki")
+    certs.make(folder, ["controller", "gateway"], hosts=[], days=30)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def no_second_try(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sealkit.client._RETRY_PAUSES", ())
+
+
+@pytest_asyncio.fixture
+async def service(tmp_path: Path, pki: Path) -> AsyncIterator[Served]:
+    database = new_record(tmp_path)
+    await furnish(database, "team-a", alias="notes")
+    await furnish(database, "team-b", request_id="b", alias="theirs")
+    await database.close()
+    async with served(tmp_path, pki=pki, callers=GATEWAY_TOO + CALLERS) as made:
+        yield made
+
+
+def trust(pki: Path) -> ssl.SSLContext:
+    return ssl.create_default_context(cafile=str(pki / "ca.crt"))
+
+
+async def test_a_token_is_its_callers_and_reaches_only_its_tenant(service: Served, pki: Path) -> None:
+    for token in TOKENS:
+        async with service.openai(token, verify=trust(pki)) as client:
+            assert [model.id async for model in await client.models.list()] == ["base", "notes"]
+            got = await client.chat.completions.create(model="notes", messages=QUESTION)
+            assert got.choices[0].message.content == "base says Which river?"
+            with pytest.raises(openai.NotFoundError):
+                await client.chat.completions.create(model="theirs", messages=QUESTION)
+            with pytest.raises(openai.PermissionDeniedError):
+                await client.models.list(extra_headers={"seal-tenant": "team-b"})
+
+
+async def test_without_a_known_token_nobody_asks_not_even_as_the_service(service: Served, pki: Path) -> None:
+    async with service.openai("unknown", verify=trust(pki)) as client:
+        for call in (client.models.list, lambda: client.models.retrieve("base")):
+            with pytest.raises(openai.AuthenticationError):
+                await call()
+        with pytest.raises(openai.AuthenticationError):
+            await client.chat.completions.create(model="base", messages=QUESTION)
+    async with service.http(verify=trust(pki)) as http:
+        for headers in ({}, {"authorization": "Basic eDp5"}, {"authorization": "Bearer"}):
+            got = await http.get("/v1/models", headers=headers)
+            assert (got.status_code, got.headers["www-authenticate"]) == (401, "Bearer")
+        assert (await http.get("/healthz")).status_code == 200
+    assert service.services.calls["answer"] == 0
+
+
+async def test_a_replaced_certificate_serves_new_connections(service: Served, pki: Path, tmp_path: Path) -> None:
+    signer = certs._load(pki / "ca.crt", pki / "ca.key")
+    fresh = certs.issue(signer, "gateway", ["localhost"], days=30)
+    before = await served_certificate(service, pki)
+    certs.write(fresh, tmp_path / "gateway", ca=signer.cert)
+    service.gateway.replace_certificate(Identity(*(tmp_path / "gateway" / file for file in TLS)))
+    after = await served_certificate(service, pki)
+    assert before != after == fresh.cert.serial_number
+    async with service.openai("reader", verify=trust(pki)) as client:
+        assert (await client.completions.create(model="base", prompt="a")).choices
+
+
+async def served_certificate(service: Served, pki: Path) -> int:
+    import asyncio
+
+    port = int(service.url.rpartition(":")[2])
+    _, writer = await asyncio.open_connection("localhost", port, ssl=trust(pki))
+    shown = writer.get_extra_info("peercert")
+    writer.close()
+    return int(shown["serialNumber"], 16)
+
+
+async def test_other_machines_need_tls() -> None:
+    from gateway.server import Gateway
+    from gateway.settings import GatewaySettings
+
+    with pytest.raises(InvalidConfig, match="reachable from other machines"):
+        Gateway(GatewaySettings(listen="0.0.0.0:0"))
