@@ -30,6 +30,7 @@ from controller.report.continual import with_continual
 from controller.report.documents import Learning, document_reports, learning, with_continual_of_documents
 from controller.report.estimate import estimate_run
 from controller.report.lineage import lineage, origin
+from controller.report.material import material_of, stored_material
 from controller.report.run import build_report
 from controller.trial.rerun import compare
 from sealkit.callers import CALLER, reads
@@ -261,6 +262,11 @@ class ControllerService(controller_pb2_grpc.ControllerServiceServicer):
         return pb.GetTrialResponse(
             trial=to_pb(await self._database.read(trials.get, _scope(), request.name), res.Trial)
         )
+
+    async def GetTrialMaterial(self, request: pb.GetTrialMaterialRequest, _: Context) -> pb.GetTrialMaterialResponse:
+        stored = await self._database.read(stored_material, _scope(), request.name)
+        material = await asyncio.to_thread(material_of, stored, self._plugins)
+        return pb.GetTrialMaterialResponse(material=to_pb(material, res.TrialMaterial))
 
     async def RerunTrial(self, request: pb.RerunTrialRequest, _: Context) -> pb.RerunTrialResponse:
         trial = await self._change(reruns.add, _change_request("RerunTrial", request.name, request.request_id))

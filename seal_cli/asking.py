@@ -11,9 +11,10 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from seal_cli.console import at_terminal, out, say, show, show_json, visible
+from seal_cli.console import at_terminal, out, say, show, show_json
 from sealkit.answers import Gathered
 from sealkit.errors import SealError
+from sealkit.names import visible
 from sealkit.types import AnswerDelta, AnswerEnd, FinishReason, Prompt, Sampling
 
 if TYPE_CHECKING:

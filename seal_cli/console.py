@@ -19,7 +19,7 @@ from rich.markup import escape
 
 from seal_cli.exit_codes import code_of
 from sealkit.errors import SealError
-from sealkit.names import NOT_SHOWN
+from sealkit.names import NOT_SHOWN, visible
 
 out = Console(highlight=False, soft_wrap=False, emoji=False)
 err = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
@@ -46,11 +46,6 @@ def write_any_encoding() -> None:
 def at_terminal(console: Console = out) -> bool:
     """Whether a person sees the console. FORCE_COLOR and TTY_COMPATIBLE ask for colours, not for another format."""
     return bool(console.file.isatty())
-
-
-def visible(text: str, *, keep: str = "") -> str:
-    """The text with its control characters as escapes, except those in `keep`."""
-    return NOT_SHOWN.sub(lambda found: found[0] if found[0] in keep else repr(found[0])[1:-1], text)
 
 
 def styled(text: str) -> str:
@@ -91,16 +86,6 @@ def fail(error: SealError) -> int:
     if error.retry_after is not None:
         err.print(f"  try again in {error.retry_after:.0f} s")
     return code_of(error)
-
-
-def duration(seconds: float) -> str:
-    """`48 s`, `3:05`, `1:02:03`."""
-    whole = max(0, round(seconds))
-    if whole < 60:
-        return f"{whole} s"
-    minutes, rest = divmod(whole, 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
 def moment(time: datetime | None) -> str:

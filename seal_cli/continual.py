@@ -13,11 +13,6 @@ from sealkit.resources import Continual, Estimate
 _MOST_CONTEXTS = 16
 """Most columns that fit a terminal; for more contexts use `seal runs report --json`."""
 
-CONTINUAL_LEGEND = (
-    "One row after each context: accuracy on every context at that time; `start` is before the first. BWT: change in "
-    "accuracy on earlier contexts from just after learning to the end; forgetting: drop from their best accuracy."
-)
-
 
 def matrix_table(found: Continual) -> Table | None:
     """R[i, j] with one column per context; None if there are too many columns to show, or no row yet."""

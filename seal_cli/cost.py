@@ -4,18 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from seal_cli.console import duration
+from sealkit.report_page.words import STAGES, duration
 from sealkit.resources import Cost, Power, RunEstimate
 from sealkit.types import Usage
-
-STAGES = {
-    "generate": "generation",
-    "teach": "teaching",
-    "train": "training",
-    "evaluate": "evaluation",
-    "m_step": "M-steps",
-    "unsplit": "all",
-}
 
 
 def cost_facts(cost: Cost) -> Iterable[tuple[str, str]]:

@@ -9,7 +9,9 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from seal_cli.console import duration, share, styled, visible
+from seal_cli.console import share, styled
+from sealkit.names import visible
+from sealkit.report_page.words import duration
 from sealkit.resources import DocumentReport, DocumentState
 
 LEGEND = (

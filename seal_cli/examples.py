@@ -24,6 +24,11 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
         "seal adapt configs/continual.toml --alias production",
         "seal adapt configs/continual.toml --dataset notes.jsonl --no-follow",
     ),
+    "report": (
+        "seal report demo-1a2b3c4d --open",
+        "seal report production --out production.html",
+        "seal report demo-1a2b3c4d --json | jq .best[0].trial.completion",
+    ),
     "learn": (
         "seal learn report.pdf notes/ --alias assistant",
         "pandoc page.rst -t plain | seal learn - --alias assistant --no-follow",
@@ -43,7 +48,10 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
     "runs cost": ("seal runs cost runs/demo-1a2b3c4d",),
     "trials": ("seal trials list runs/demo-1a2b3c4d --state failed",),
     "trials list": ("seal trials list runs/demo-1a2b3c4d --state failed", "seal trials list demo-1a2b3c4d --json"),
-    "trials get": ("seal trials get runs/demo-1a2b3c4d/rounds/0/trials/a-0 | jq .verdicts",),
+    "trials get": (
+        "seal trials get runs/demo-1a2b3c4d/rounds/0/trials/a-0",
+        "seal trials get runs/demo-1a2b3c4d/rounds/0/trials/a-0 --json | jq .verdicts",
+    ),
     "trials retry": ("seal trials retry runs/demo-1a2b3c4d",),
     "trials rerun": ("seal trials rerun runs/demo-1a2b3c4d/rounds/0/trials/a-0",),
     "policies": ("seal policies list", "seal policies show policies/demo-1a2b3c4d-1"),

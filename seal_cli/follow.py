@@ -13,7 +13,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, SpinnerColumn, Task, TextColumn
 from rich.text import Text
 
-from seal_cli.console import at_terminal, duration, out, share, visible
+from seal_cli.console import at_terminal, out, share
+from sealkit.names import visible
+from sealkit.report_page.words import duration
 from sealkit.resources import (
     Editor,
     Event,

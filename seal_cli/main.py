@@ -24,6 +24,7 @@ from seal_cli.commands import (
     judge,
     learn,
     policies,
+    report,
     run,
     runs,
     stack,
@@ -85,6 +86,7 @@ app.add_typer(arc.app, name="arc")
 app.add_typer(audit.app, name="audit")
 app.add_typer(certs.app, name="certs")
 app.add_typer(judge.app, name="judge")
+report.register(app)
 health.register(app)
 doctor.register(app)
 whoami.register(app)

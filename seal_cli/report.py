@@ -10,23 +10,12 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from seal_cli.console import duration, out, styled
-from seal_cli.continual import CONTINUAL_LEGEND, continual_facts, matrix_table
-from seal_cli.cost import STAGES, arm_cost_facts, cost_facts, power_line
+from seal_cli.console import out, styled
+from seal_cli.continual import continual_facts, matrix_table
+from seal_cli.cost import arm_cost_facts, cost_facts, power_line
 from seal_cli.documents import document_tables
+from sealkit.report_page.words import CONTINUAL_LEGEND, LEGEND, SPLITS, STAGES, duration
 from sealkit.resources import Estimate, GateState, PolicyVersion, ReportRow, Run, RunReport
-
-SPLITS = {
-    "train": "Contexts that the policy learns from",
-    "held_out": "Held-out contexts, never trained on",
-}
-LEGEND = (
-    "Accuracy: the share of questions answered right without seeing the text, averaged over contexts (n), with its "
-    "95 % interval. No adapter: the model as it is. Passage only: trained on the text itself. Self-edits: trained "
-    "on what the model wrote about the text; θ_0 wrote before, θ_1, θ_2 … after learning from what helped. Best of k "
-    "is chosen by these same questions, so it is an upper bound. Each round has its own contexts: compare "
-    "policies on the held-out ones."
-)
 
 
 def print_report(run: Run, report: RunReport, store: Path | None) -> None:

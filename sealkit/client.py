@@ -41,6 +41,7 @@ from sealkit.resources import (
     RunEstimate,
     RunReport,
     Trial,
+    TrialMaterial,
     TrialState,
 )
 from sealkit.rpc import controller_calls as calls
@@ -240,6 +241,11 @@ class SealClient(_Client):
     def get_trial(self, name: str) -> Trial:
         """One trial, with its verdicts. Raises UnknownTrial."""
         return self._send(calls.get_trial(name))
+
+    def get_trial_material(self, name: str) -> TrialMaterial:
+        """What a trial was asked and trained on. Raises UnknownTrial; ConfigOutdated if another version stored a config
+        that this version cannot read in full."""
+        return self._send(calls.get_trial_material(name))
 
     def rerun_trial(self, name: str, *, request_id: str | None = None) -> Trial:
         """Queues a rerun of a trial from its manifest; returns the new trial (see `get_rerun` for the result). Raises
@@ -487,6 +493,10 @@ class AsyncSealClient(_Client):
     async def get_trial(self, name: str) -> Trial:
         """One trial, with its verdicts. Raises UnknownTrial."""
         return await self._send(calls.get_trial(name))
+
+    async def get_trial_material(self, name: str) -> TrialMaterial:
+        """See `SealClient.get_trial_material`."""
+        return await self._send(calls.get_trial_material(name))
 
     async def rerun_trial(self, name: str, *, request_id: str | None = None) -> Trial:
         """See `SealClient.rerun_trial`."""

@@ -27,6 +27,11 @@ def check_name(name: str) -> str:
     return name
 
 
+def visible(text: str, *, keep: str = "") -> str:
+    """The text with its control characters as escapes, except those in `keep`."""
+    return NOT_SHOWN.sub(lambda found: found[0] if found[0] in keep else repr(found[0])[1:-1], text)
+
+
 def run_name(run_id: str) -> str:
     return f"runs/{run_id}"
 

@@ -12,7 +12,18 @@ from typing import Any
 
 from pydantic import Field
 
-from sealkit.types import AdapterRef, AnswerDelta, AnswerEnd, Divergence, Retention, Usage, Value, Verdict
+from sealkit.types import (
+    AdapterRef,
+    AnswerDelta,
+    AnswerEnd,
+    Divergence,
+    Query,
+    Retention,
+    TrainingExample,
+    Usage,
+    Value,
+    Verdict,
+)
 
 
 class RunState(StrEnum):
@@ -143,6 +154,8 @@ class Trial(Value):
     reward: float | None = None
     selected: bool = False
     verdicts: tuple[Verdict, ...] = ()
+    baseline_verdicts: tuple[Verdict, ...] = ()
+    """On the same queries without the adapter."""
     stage_seconds: dict[str, float] = Field(default_factory=dict)
     usage: Usage = Usage()
     stage_usage: dict[str, Usage] = Field(default_factory=dict)
@@ -153,6 +166,19 @@ class Trial(Value):
     error: Fault | None = None
     create_time: datetime
     end_time: datetime | None = None
+
+
+class TrialMaterial(Value):
+    """What a trial was asked and trained on, made again from the run's dataset and the trial's texts."""
+
+    queries: tuple[Query, ...] = ()
+    """In order, without their views."""
+    lost: tuple[Query, ...] = ()
+    """The retention queries that were lost."""
+    examples: tuple[TrainingExample, ...] = ()
+    """The first training examples, as many as 1 MiB of text holds, without rehearsal and anchors; none: nothing was
+    trained."""
+    examples_total: int = 0
 
 
 class PolicyVersion(Value):

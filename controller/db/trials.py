@@ -16,7 +16,7 @@ from controller.db.leases import RunLease, hold, unheld
 from controller.db.pages import Page, key_of, size_of, token_after
 from controller.db.tables import now, policies, rounds, runs, trials
 from sealkit.errors import UnknownRun, UnknownTrial
-from sealkit.names import parent_of_trials, run_name, trial_name
+from sealkit.names import id_of, parent_of_trials, run_id_of, run_name, trial_name
 from sealkit.resources import Editor, GateState, RunState, Trial, TrialPhase, TrialState
 from sealkit.types import Usage, Value, Verdict
 
@@ -41,6 +41,20 @@ class Plan(Value):
     index: int
     policy: str
     target_characters: int | None = None
+
+    @classmethod
+    def of(cls, trial: Trial) -> Plan:
+        """The fields of a trial's plan that its seeds derive from."""
+        return cls(
+            run_id=run_id_of(trial.name),
+            round=trial.round,
+            trial_id=id_of(trial.name),
+            phase=trial.phase,
+            editor=trial.editor,
+            context_id=trial.context_id,
+            index=trial.index,
+            policy=trial.policy,
+        )
 
     @property
     def name(self) -> str:
@@ -252,7 +266,7 @@ def get(connection: Connection, scope: AccessScope, name: str) -> Trial:
     row = connection.execute(query).one_or_none()
     if row is None:
         raise UnknownTrial(f"there is no trial {name}", metadata={"trial": name})
-    return from_row(row, verdicts=row.verdicts, manifest=row.manifest)
+    return from_row(row, row.verdicts, row.baseline_verdicts, row.manifest)
 
 
 def of_run(connection: Connection, run_id: str) -> list[Trial]:
@@ -283,12 +297,18 @@ def page(
     return Page([from_row(row) for row in shown], token_after([shown[-1].round, shown[-1].name]) if more else "")
 
 
-def from_row(row: Row[Any], verdicts: Sequence[Any] = (), manifest: Mapping[str, Any] | None = None) -> Trial:
+def from_row(
+    row: Row[Any],
+    verdicts: Sequence[Any] = (),
+    baseline_verdicts: Sequence[Any] = (),
+    manifest: Mapping[str, Any] | None = None,
+) -> Trial:
     """The trial of a row that may be without verdicts and manifest."""
     own = {
         "completion": row.completion or "",
         "teacher_answers": row.teacher_answers or (),
         "verdicts": verdicts,
+        "baseline_verdicts": baseline_verdicts,
         "manifest": manifest or {},
     }
     return Trial.from_stored({field: row._mapping[field] for field in Trial.model_fields if field not in own} | own)

@@ -10,7 +10,6 @@ from controller.rules.setup import Setup
 from sealkit import limits
 from sealkit.domains.base import Context, spec_of
 from sealkit.errors import LimitExceeded
-from sealkit.names import id_of, run_id_of
 from sealkit.resources import Trial
 from sealkit.types import TrainingSpec, seed_of
 
@@ -30,7 +29,7 @@ def consolidated(setup: Setup, contexts: Mapping[str, Context], kept: Sequence[T
             contexts[trial.name],
             trial.completion,
             trial.teacher_answers,
-            inner_seed(setup.config.seed, _plan(trial)),
+            inner_seed(setup.config.seed, Plan.of(trial)),
         ).examples
     ]
     if len(examples) > limits.EXAMPLES:
@@ -49,18 +48,4 @@ def consolidated(setup: Setup, contexts: Mapping[str, Context], kept: Sequence[T
             append_eos=inner.append_eos,
             seed=seed_of(setup.config.seed, "consolidation", t),
         )
-    )
-
-
-def _plan(trial: Trial) -> Plan:
-    """The fields of the trial's plan that its seed derives from."""
-    return Plan(
-        run_id=run_id_of(trial.name),
-        round=trial.round,
-        trial_id=id_of(trial.name),
-        phase=trial.phase,
-        editor=trial.editor,
-        context_id=trial.context_id,
-        index=trial.index,
-        policy=trial.policy,
     )

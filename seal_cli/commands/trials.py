@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from seal_cli.options import DEFAULT_DATA, Address, AlwaysJson, AsJson, Data, Limit, connect
+from seal_cli.options import DEFAULT_DATA, Address, AsJson, Data, Limit, connect
 from sealkit.names import full_name
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ def list_trials(
     address: Address = "",
     data: Data = DEFAULT_DATA,
 ) -> None:
-    """Trials of a run or of one round, in order."""
+    """Trials of a run or of one round, in order; `seal trials get` takes their names."""
     from seal_cli.console import share, show_json
     from seal_cli.tables import print_listing
 
@@ -39,7 +39,7 @@ def list_trials(
         return
     rows = [
         (
-            trial.name.removeprefix(f"{parent}/"),
+            trial.name,
             trial.editor,
             _outcome(trial),
             share(trial.accuracy),
@@ -75,16 +75,22 @@ def retry(
 
 @app.command()
 def get(
-    name: Annotated[str, typer.Argument(help="runs/…/rounds/…/trials/…")],
-    json: AlwaysJson = True,  # noqa: ARG001
+    name: Annotated[str, typer.Argument(help="runs/…/rounds/…/trials/…, as `seal trials list` shows it.")],
+    as_json: AsJson = False,
     address: Address = "",
     data: Data = DEFAULT_DATA,
 ) -> None:
-    """One trial with its text and every verdict, as JSON."""
+    """One trial: its self-edit, what was trained on, every question with its answers, and what was lost."""
     from seal_cli.console import show_json
+    from seal_cli.trial import print_trial
+    from sealkit.report_page.collect import whole_trial
 
     with connect(address, data) as client:
-        show_json(client.get_trial(name))
+        found = whole_trial(client, full_name("runs", name))
+    if as_json:
+        show_json({**dict(found.trial), "material": found.material, "without": found.without})
+    else:
+        print_trial(found)
 
 
 @app.command()

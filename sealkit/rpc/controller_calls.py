@@ -40,6 +40,7 @@ from sealkit.resources import (
     RunState,
     RunStateChanged,
     Trial,
+    TrialMaterial,
     TrialState,
 )
 from sealkit.rpc.mapping import enum_to_pb, from_pb, to_pb
@@ -200,6 +201,11 @@ def report(name: str) -> Call[RunReport]:
 
 def get_trial(name: str) -> Call[Trial]:
     return Call("GetTrial", pb2.GetTrialRequest(name=name), lambda r: from_pb(r.trial, Trial))
+
+
+def get_trial_material(name: str) -> Call[TrialMaterial]:
+    request = pb2.GetTrialMaterialRequest(name=name)
+    return Call("GetTrialMaterial", request, lambda r: from_pb(r.material, TrialMaterial))
 
 
 def rerun_trial(name: str, request_id: str | None) -> Call[Trial]:

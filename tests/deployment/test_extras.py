@@ -11,7 +11,10 @@ from scripts.write_constraints import PROJECT, closure
 
 PARTS = {
     "the client": ((), ["sealkit.client"]),
-    "the command line": ((), ["seal_cli.main", "seal_cli.follow", "seal_cli.report", "seal_cli.recipe"]),
+    "the command line": (
+        (),
+        ["seal_cli.main", "seal_cli.follow", "seal_cli.report", "seal_cli.recipe", "sealkit.report_page.page"],
+    ),
     "the controller": (("controller",), ["controller.__main__", "controller.app", "controller.db.migrate"]),
     "the HTTP service": (("http",), ["gateway.__main__"]),
     "the model services": (("models",), [f"{name}_svc.__main__" for name in ("generator", "trainer", "evaluator")]),

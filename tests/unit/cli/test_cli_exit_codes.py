@@ -41,6 +41,8 @@ WITHOUT_A_STACK: dict[str, ExitCode] = {
     "runs pause r": ExitCode.FAILED,
     "runs resume r": ExitCode.FAILED,
     "runs report r": ExitCode.FAILED,
+    "report r": ExitCode.FAILED,
+    "report r --json --open": ExitCode.BAD_INPUT,
     "runs cost r": ExitCode.FAILED,
     "trials list r": ExitCode.FAILED,
     "trials retry r": ExitCode.FAILED,

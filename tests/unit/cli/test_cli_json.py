@@ -35,10 +35,11 @@ from sealkit.resources import (
     RunState,
     RunStateChanged,
     Trial,
+    TrialMaterial,
     TrialPhase,
     TrialState,
 )
-from sealkit.types import AnswerDelta, AnswerEnd, FinishReason, Usage
+from sealkit.types import AnswerDelta, AnswerEnd, FinishReason, TrainingExample, Usage
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 NAME = "näme \x1b[31m\u202e"
@@ -47,6 +48,7 @@ TRIAL = Trial(
     round=0, name="runs/r/rounds/0/trials/c-0", state=TrialState.SUCCEEDED, phase=TrialPhase.E_STEP, context_id=NAME,
     editor="oracle", index=0, policy="policies/r-0", accuracy=1.0, create_time=NOW,
 )  # fmt: skip
+MATERIAL = TrialMaterial(examples=(TrainingExample(text=NAME),), examples_total=1)
 POLICY = PolicyVersion(name="policies/r-1", run="runs/r", version=1, create_time=NOW)
 ALIAS = Alias(name="aliases/a", policy="policies/r-1", history=(AliasChange(policy="policies/r-1", time=NOW),))
 ENTRY = AuditEntry(
@@ -79,7 +81,8 @@ class FakeClient:
         answers: dict[str, Any] = {
             "list_runs": [RUN], "list_trials": [TRIAL], "list_policies": [POLICY], "list_aliases": [ALIAS],
             "list_audit_entries": [ENTRY], "watch_run": [EVENT], "get_policy": POLICY, "get_alias": ALIAS,
-            "set_alias": ALIAS, "roll_back_alias": ALIAS, "get_trial": TRIAL, "rerun_trial": TRIAL, "report": REPORT,
+            "set_alias": ALIAS, "roll_back_alias": ALIAS, "get_trial": TRIAL,
+            "get_trial_material": MATERIAL, "rerun_trial": TRIAL, "report": REPORT,
             "wait_rerun": Rerun(trial=TRIAL, original=TRIAL.name), "retry_trials": (RUN, 1),
             "whoami": CallerInfo(name="me", role="admin"),
             "answer": ANSWER, "stream_answer": [ANSWER.begun, AnswerDelta(text=NAME), ANSWER.end],
@@ -92,6 +95,7 @@ class FakeClient:
 COMMANDS: dict[str, tuple[str, ...]] = {
     "status": (), "down": (), "run": ("run.toml",), "adapt": ("run.toml",), "runs list": (), "runs get": ("r",),
     "runs watch": ("r",), "runs cancel": ("r",), "runs pause": ("r",), "runs resume": ("r",), "runs report": ("r",),
+    "report": ("r",),
     "runs cost": ("r",), "trials list": ("r",), "trials get": (TRIAL.name,), "trials retry": ("r",),
     "trials rerun": (TRIAL.name,), "policies list": (), "policies show": ("r-1",), "policies get": ("r-1",),
     "alias set": ("a", "r-1"), "alias show": ("a",), "alias list": (), "alias rollback": ("a",),
@@ -120,7 +124,8 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     record = {"title": "t", "context": "c", "questions": [{"question": "q", "answer": "a"}]}
     (tmp_path / "data.jsonl").write_text(json.dumps(record))
     (tmp_path / "verdicts.jsonl").write_text('{"question": "q", "gold": "g", "answer": "g", "verdict": true}\n')
-    for module in ("adapt", "adapters", "alias", "arc", "ask", "audit", "policies", "run", "runs", "trials", "whoami"):
+    changed = "adapt adapters alias arc ask audit policies report run runs trials whoami"
+    for module in changed.split():
         if hasattr(sys.modules[f"seal_cli.commands.{module}"], "connect"):
             monkeypatch.setattr(f"seal_cli.commands.{module}.connect", lambda *_: FakeClient())
     return tmp_path

@@ -30,8 +30,8 @@ from sealkit.types import (
 from tests.unit.controller.controller_fakes import DOMAIN, FakeServices
 from tests.unit.controller.controller_system import System
 
-UNSEEN_RESULTS = {"trained_characters", "baseline_verdicts"}
-"""Of a trial's result, what serves the controller alone: the budget of passage-only trials, and selection."""
+UNSEEN_RESULTS = {"trained_characters"}
+"""Of a trial's result, what serves the controller alone: the budget of passage-only trials."""
 TRIAL_COLUMNS_ALONE = {"run_id", "token", "worker", "target_characters"} | UNSEEN_RESULTS
 """Beside those: which run's it is, who holds it, and the budget of a passage-only trial."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,11 +10,12 @@ import pytest
 from controller.accept import accept
 from controller.db import reruns, trials
 from controller.db.access import FULL_ACCESS
+from controller.report.material import material_of, stored_material
 from sealkit.errors import AdapterNotFound, InvalidConfig
-from sealkit.resources import Run, RunState, Trial, TrialState
-from sealkit.types import digest_of
+from sealkit.resources import Run, RunState, Trial, TrialMaterial, TrialState
+from sealkit.types import Retention, digest_of
 from tests.unit.controller.changes import change
-from tests.unit.controller.controller_fakes import DOMAIN, graded, records, tiny_config
+from tests.unit.controller.controller_fakes import DOMAIN, RETENTION, graded, records, tiny_config
 from tests.unit.controller.controller_system import System
 from tests.unit.controller.test_controller_rerun import made
 
@@ -62,6 +64,10 @@ async def whole(system: System, run: Run) -> list[Trial]:
     return [await system.database.read(trials.get, FULL_ACCESS, t.name) for t in await system.trials(run)]
 
 
+async def material_of_trial(system: System, name: str) -> TrialMaterial:
+    return material_of(await system.database.read(stored_material, FULL_ACCESS, name), (DOMAIN,))
+
+
 async def test_what_the_policy_asks_a_teacher_answers_with_the_text_and_the_adapter_learns_it(system: System) -> None:
     run = await finished(system, rounds=1, held_out={"samples": 0})
     assert run.state is RunState.SUCCEEDED
@@ -82,11 +88,27 @@ async def test_what_the_policy_asks_a_teacher_answers_with_the_text_and_the_adap
         assert "was built by Tessa Vole" in first.teacher_prompt.user
         assert "was built by Tessa Vole" in passage.text
         assert passage.teacher_prompt is None
+        material = await material_of_trial(system, trial.name)
+        assert (material.examples, material.examples_total) == ((first, second, passage), 3)
+        assert len(material.queries) == 4
+        assert {query.gold for query in material.queries} == {"Tessa Vole"}
     beside = next(trial for trial in found if trial.editor == "passage_only")
+    assert "was built by Tessa Vole" in (await material_of_trial(system, beside.name)).examples[0].text
     assert (beside.teacher_answers, "teach" in beside.stage_seconds) == ((), False)
     asked = [sampling for _, prompt, sampling in system.services.sampled if "\n\nWho built" in prompt.user]
     assert len(asked) == len(edits)
     assert {(sampling.temperature, sampling.max_tokens) for sampling in asked} == {(0.0, 48)}
+
+
+async def test_lost_questions_of_the_retention_suite_are_found_again(system: System) -> None:
+    run = await finished(system, rounds=1, held_out={"samples": 0})
+    (trial, *_) = await system.trials(run)
+    stored = await system.database.read(stored_material, FULL_ACCESS, trial.name)
+    lost = Retention(
+        kept=2, accuracy_before=1.0, accuracy_after=0.0, forgetting=1.0, lost_query_ids=(RETENTION[1]["id"], "gone")
+    )
+    found = material_of(replace(stored, trial=stored.trial.changed(retention=lost)), (DOMAIN,)).lost
+    assert [(query.question, query.gold) for query in found] == [(RETENTION[1]["question"], RETENTION[1]["answer"])]
 
 
 async def test_an_attempt_that_is_made_anew_asks_nobody_again(system: System) -> None:

@@ -593,6 +593,52 @@ class GetTrialResponse(_message.Message):
 Global___GetTrialResponse: _TypeAlias = GetTrialResponse  # noqa: Y015
 
 @_typing.final
+class GetTrialMaterialRequest(_message.Message):
+    """Asks for what a trial was asked and trained on."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """`runs/{run}/rounds/{round}/trials/{trial}`."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetTrialMaterialRequest: _TypeAlias = GetTrialMaterialRequest  # noqa: Y015
+
+@_typing.final
+class GetTrialMaterialResponse(_message.Message):
+    """What the trial was asked and trained on."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MATERIAL_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def material(self) -> _resources_pb2.TrialMaterial:
+        """The material."""
+
+    def __init__(
+        self,
+        *,
+        material: _resources_pb2.TrialMaterial | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["material", b"material"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["material", b"material"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetTrialMaterialResponse: _TypeAlias = GetTrialMaterialResponse  # noqa: Y015
+
+@_typing.final
 class ListPoliciesRequest(_message.Message):
     """Asks for a page of policies."""
 

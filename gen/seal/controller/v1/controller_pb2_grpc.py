@@ -119,6 +119,11 @@ class ControllerServiceStub:
                 request_serializer=seal_dot_controller_dot_v1_dot_controller__pb2.GetTrialRequest.SerializeToString,
                 response_deserializer=seal_dot_controller_dot_v1_dot_controller__pb2.GetTrialResponse.FromString,
                 _registered_method=True)
+        self.GetTrialMaterial = channel.unary_unary(
+                '/seal.controller.v1.ControllerService/GetTrialMaterial',
+                request_serializer=seal_dot_controller_dot_v1_dot_controller__pb2.GetTrialMaterialRequest.SerializeToString,
+                response_deserializer=seal_dot_controller_dot_v1_dot_controller__pb2.GetTrialMaterialResponse.FromString,
+                _registered_method=True)
         self.ListPolicies = channel.unary_unary(
                 '/seal.controller.v1.ControllerService/ListPolicies',
                 request_serializer=seal_dot_controller_dot_v1_dot_controller__pb2.ListPoliciesRequest.SerializeToString,
@@ -314,6 +319,14 @@ class ControllerServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetTrialMaterial(self, request, context):
+        """What a trial was asked and trained on, as its run's domain makes it. Errors: NOT_FOUND / UNKNOWN_TRIAL,
+        FAILED_PRECONDITION / CONFIG_OUTDATED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListPolicies(self, request, context):
         """Policies, newest first.
         """
@@ -475,6 +488,11 @@ def add_ControllerServiceServicer_to_server(servicer, server):
                     servicer.GetTrial,
                     request_deserializer=seal_dot_controller_dot_v1_dot_controller__pb2.GetTrialRequest.FromString,
                     response_serializer=seal_dot_controller_dot_v1_dot_controller__pb2.GetTrialResponse.SerializeToString,
+            ),
+            'GetTrialMaterial': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetTrialMaterial,
+                    request_deserializer=seal_dot_controller_dot_v1_dot_controller__pb2.GetTrialMaterialRequest.FromString,
+                    response_serializer=seal_dot_controller_dot_v1_dot_controller__pb2.GetTrialMaterialResponse.SerializeToString,
             ),
             'ListPolicies': grpc.unary_unary_rpc_method_handler(
                     servicer.ListPolicies,
@@ -964,6 +982,33 @@ class ControllerService:
             '/seal.controller.v1.ControllerService/GetTrial',
             seal_dot_controller_dot_v1_dot_controller__pb2.GetTrialRequest.SerializeToString,
             seal_dot_controller_dot_v1_dot_controller__pb2.GetTrialResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetTrialMaterial(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/seal.controller.v1.ControllerService/GetTrialMaterial',
+            seal_dot_controller_dot_v1_dot_controller__pb2.GetTrialMaterialRequest.SerializeToString,
+            seal_dot_controller_dot_v1_dot_controller__pb2.GetTrialMaterialResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -102,6 +102,10 @@ class ControllerServiceStub:
     """Trials of a run, in the order of their names. Errors: NOT_FOUND / UNKNOWN_RUN."""
     GetTrial: _grpc.UnaryUnaryMultiCallable[_controller_pb2.GetTrialRequest, _controller_pb2.GetTrialResponse]
     """One trial, with its verdicts. Errors: NOT_FOUND / UNKNOWN_TRIAL."""
+    GetTrialMaterial: _grpc.UnaryUnaryMultiCallable[_controller_pb2.GetTrialMaterialRequest, _controller_pb2.GetTrialMaterialResponse]
+    """What a trial was asked and trained on, as its run's domain makes it. Errors: NOT_FOUND / UNKNOWN_TRIAL,
+    FAILED_PRECONDITION / CONFIG_OUTDATED.
+    """
     ListPolicies: _grpc.UnaryUnaryMultiCallable[_controller_pb2.ListPoliciesRequest, _controller_pb2.ListPoliciesResponse]
     """Policies, newest first."""
     GetPolicy: _grpc.UnaryUnaryMultiCallable[_controller_pb2.GetPolicyRequest, _controller_pb2.GetPolicyResponse]
@@ -211,6 +215,10 @@ class ControllerServiceAsyncStub(ControllerServiceStub):
     """Trials of a run, in the order of their names. Errors: NOT_FOUND / UNKNOWN_RUN."""
     GetTrial: _aio.UnaryUnaryMultiCallable[_controller_pb2.GetTrialRequest, _controller_pb2.GetTrialResponse]  # type: ignore[assignment]
     """One trial, with its verdicts. Errors: NOT_FOUND / UNKNOWN_TRIAL."""
+    GetTrialMaterial: _aio.UnaryUnaryMultiCallable[_controller_pb2.GetTrialMaterialRequest, _controller_pb2.GetTrialMaterialResponse]  # type: ignore[assignment]
+    """What a trial was asked and trained on, as its run's domain makes it. Errors: NOT_FOUND / UNKNOWN_TRIAL,
+    FAILED_PRECONDITION / CONFIG_OUTDATED.
+    """
     ListPolicies: _aio.UnaryUnaryMultiCallable[_controller_pb2.ListPoliciesRequest, _controller_pb2.ListPoliciesResponse]  # type: ignore[assignment]
     """Policies, newest first."""
     GetPolicy: _aio.UnaryUnaryMultiCallable[_controller_pb2.GetPolicyRequest, _controller_pb2.GetPolicyResponse]  # type: ignore[assignment]
@@ -413,6 +421,16 @@ class ControllerServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_controller_pb2.GetTrialResponse, _abc.Awaitable[_controller_pb2.GetTrialResponse]]:
         """One trial, with its verdicts. Errors: NOT_FOUND / UNKNOWN_TRIAL."""
+
+    @_abc_1.abstractmethod
+    def GetTrialMaterial(
+        self,
+        request: _controller_pb2.GetTrialMaterialRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_controller_pb2.GetTrialMaterialResponse, _abc.Awaitable[_controller_pb2.GetTrialMaterialResponse]]:
+        """What a trial was asked and trained on, as its run's domain makes it. Errors: NOT_FOUND / UNKNOWN_TRIAL,
+        FAILED_PRECONDITION / CONFIG_OUTDATED.
+        """
 
     @_abc_1.abstractmethod
     def ListPolicies(

@@ -14,6 +14,7 @@ from google.rpc import status_pb2 as _status_pb2
 from seal.evaluator.v1 import evaluator_pb2 as _evaluator_pb2
 from seal.type.v1 import evaluation_pb2 as _evaluation_pb2
 from seal.type.v1 import model_pb2 as _model_pb2
+from seal.type.v1 import training_pb2 as _training_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -402,6 +403,7 @@ class Trial(_message.Message):
     TEACHER_ANSWERS_FIELD_NUMBER: _builtins.int
     REASONING_FIELD_NUMBER: _builtins.int
     TEACHER_REASONING_FIELD_NUMBER: _builtins.int
+    BASELINE_VERDICTS_FIELD_NUMBER: _builtins.int
     GENERATED_EXAM_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name, `runs/{run}/rounds/{round}/trials/{trial}`."""
@@ -499,6 +501,10 @@ class Trial(_message.Message):
     def teacher_reasoning(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """What the teacher wrote before each answer, in the order of the answers; empty if it does not reason."""
 
+    @_builtins.property
+    def baseline_verdicts(self) -> _containers.RepeatedCompositeFieldContainer[_evaluation_pb2.Verdict]:
+        """Verdicts on the same queries without the adapter, in the same order. Only from GetTrial."""
+
     def __init__(
         self,
         *,
@@ -536,11 +542,12 @@ class Trial(_message.Message):
         teacher_answers: _abc.Iterable[_builtins.str] | None = ...,
         reasoning: _builtins.str = ...,
         teacher_reasoning: _abc.Iterable[_builtins.str] | None = ...,
+        baseline_verdicts: _abc.Iterable[_evaluation_pb2.Verdict] | None = ...,
         generated_exam: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_accuracy", b"_accuracy", "_baseline_accuracy", b"_baseline_accuracy", "_forgetting", b"_forgetting", "_reward", b"_reward", "accuracy", b"accuracy", "adapter", b"adapter", "baseline_accuracy", b"baseline_accuracy", "create_time", b"create_time", "divergence", b"divergence", "end_time", b"end_time", "error", b"error", "forgetting", b"forgetting", "manifest", b"manifest", "retention", b"retention", "reward", b"reward", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_accuracy", b"_accuracy", "_baseline_accuracy", b"_baseline_accuracy", "_forgetting", b"_forgetting", "_reward", b"_reward", "accuracy", b"accuracy", "adapter", b"adapter", "attempts", b"attempts", "baseline_accuracy", b"baseline_accuracy", "batch_variant_rate", b"batch_variant_rate", "completion", b"completion", "context_id", b"context_id", "create_time", b"create_time", "divergence", b"divergence", "editor", b"editor", "end_time", b"end_time", "error", b"error", "forgetting", b"forgetting", "generated_exam", b"generated_exam", "index", b"index", "late_results", b"late_results", "manifest", b"manifest", "name", b"name", "phase", b"phase", "policy", b"policy", "reasoning", b"reasoning", "rejection", b"rejection", "rerun_of", b"rerun_of", "retention", b"retention", "reward", b"reward", "round", b"round", "selected", b"selected", "stage_seconds", b"stage_seconds", "stage_usage", b"stage_usage", "state", b"state", "stopped_early", b"stopped_early", "teacher_answers", b"teacher_answers", "teacher_reasoning", b"teacher_reasoning", "usage", b"usage", "verdicts", b"verdicts"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_accuracy", b"_accuracy", "_baseline_accuracy", b"_baseline_accuracy", "_forgetting", b"_forgetting", "_reward", b"_reward", "accuracy", b"accuracy", "adapter", b"adapter", "attempts", b"attempts", "baseline_accuracy", b"baseline_accuracy", "baseline_verdicts", b"baseline_verdicts", "batch_variant_rate", b"batch_variant_rate", "completion", b"completion", "context_id", b"context_id", "create_time", b"create_time", "divergence", b"divergence", "editor", b"editor", "end_time", b"end_time", "error", b"error", "forgetting", b"forgetting", "generated_exam", b"generated_exam", "index", b"index", "late_results", b"late_results", "manifest", b"manifest", "name", b"name", "phase", b"phase", "policy", b"policy", "reasoning", b"reasoning", "rejection", b"rejection", "rerun_of", b"rerun_of", "retention", b"retention", "reward", b"reward", "round", b"round", "selected", b"selected", "stage_seconds", b"stage_seconds", "stage_usage", b"stage_usage", "state", b"state", "stopped_early", b"stopped_early", "teacher_answers", b"teacher_answers", "teacher_reasoning", b"teacher_reasoning", "usage", b"usage", "verdicts", b"verdicts"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__accuracy: _TypeAlias = _typing.Literal["accuracy"]  # noqa: Y015
     _WhichOneofArgType__accuracy: _TypeAlias = _typing.Literal["_accuracy", b"_accuracy"]  # noqa: Y015
@@ -560,6 +567,48 @@ class Trial(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__reward) -> _WhichOneofReturnType__reward | None: ...
 
 Global___Trial: _TypeAlias = Trial  # noqa: Y015
+
+@_typing.final
+class TrialMaterial(_message.Message):
+    """What a trial was asked and trained on. It is made again from the run's dataset and the trial's texts."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    QUERIES_FIELD_NUMBER: _builtins.int
+    LOST_FIELD_NUMBER: _builtins.int
+    EXAMPLES_FIELD_NUMBER: _builtins.int
+    EXAMPLES_TOTAL_FIELD_NUMBER: _builtins.int
+    examples_total: _builtins.int
+    """Number of training examples."""
+    @_builtins.property
+    def queries(self) -> _containers.RepeatedCompositeFieldContainer[_evaluation_pb2.Query]:
+        """The queries, in order, without their other forms."""
+
+    @_builtins.property
+    def lost(self) -> _containers.RepeatedCompositeFieldContainer[_evaluation_pb2.Query]:
+        """The retention queries that were lost, in the order of `retention.lost_query_ids`."""
+
+    @_builtins.property
+    def examples(self) -> _containers.RepeatedCompositeFieldContainer[_training_pb2.TrainingExample]:
+        """The first training examples: as many as 1 MiB of text holds, without rehearsal and anchors. Empty: nothing was
+        trained.
+        """
+
+    def __init__(
+        self,
+        *,
+        queries: _abc.Iterable[_evaluation_pb2.Query] | None = ...,
+        lost: _abc.Iterable[_evaluation_pb2.Query] | None = ...,
+        examples: _abc.Iterable[_training_pb2.TrainingExample] | None = ...,
+        examples_total: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["examples", b"examples", "examples_total", b"examples_total", "lost", b"lost", "queries", b"queries"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TrialMaterial: _TypeAlias = TrialMaterial  # noqa: Y015
 
 @_typing.final
 class PolicyVersion(_message.Message):

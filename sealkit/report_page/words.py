@@ -1,0 +1,40 @@
+"""Words that the report of a run uses on a terminal and on a page."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+STAGES: Mapping[str, str] = {
+    "generate": "generation",
+    "teach": "teaching",
+    "train": "training",
+    "evaluate": "evaluation",
+    "m_step": "M-steps",
+    "unsplit": "all",
+}
+"""By the key of a stage."""
+SPLITS: Mapping[str, str] = {
+    "train": "Contexts that the policy learns from",
+    "held_out": "Held-out contexts, never trained on",
+}
+LEGEND = (
+    "Accuracy: the share of questions answered right without seeing the text, averaged over contexts (n), with its "
+    "95 % interval. No adapter: the model as it is. Passage only: trained on the text itself. Self-edits: trained "
+    "on what the model wrote about the text; θ_0 wrote before, θ_1, θ_2 … after learning from what helped. Best of k "
+    "is chosen by these same questions, so it is an upper bound. Each round has its own contexts: compare "
+    "policies on the held-out ones."
+)
+CONTINUAL_LEGEND = (
+    "One row after each context: accuracy on every context at that time; “start” is before the first. BWT: change in "
+    "accuracy on earlier contexts from just after learning to the end; forgetting: drop from their best accuracy."
+)
+
+
+def duration(seconds: float) -> str:
+    """`48 s`, `3:05`, `1:02:03`."""
+    whole = max(0, round(seconds))
+    if whole < 60:
+        return f"{whole} s"
+    minutes, rest = divmod(whole, 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
