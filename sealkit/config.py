@@ -269,13 +269,13 @@ class ExamConfig(Section):
     editor: str = Field("base", min_length=1, max_length=64)
     """Who writes the questions: `base` (the base model), or an outside model by its name in the generator's editors
     file. The base model answers them."""
-    samples: int = Field(3, ge=1, le=64)
+    samples: int = Field(4, ge=1, le=64)
     """Lists of questions for each passage."""
-    sampling: Sampling = Sampling(temperature=0.8, top_p=0.95, max_tokens=192)
+    sampling: Sampling = Sampling(temperature=0.7, top_p=0.95, max_tokens=192)
     answers: int = Field(3, ge=2, le=16)
     """Answers to each question with the passage in the prompt: one greedy, which is the gold answer, the others
     sampled."""
-    answering: Sampling = Sampling(temperature=0.7, top_p=0.95, max_tokens=24, stop=("\n",))
+    answering: Sampling = Sampling(temperature=0.5, top_p=0.95, max_tokens=32, stop=("\n",))
     agreement: float = Field(1.0, ge=0, le=1)
     """Share of the sampled answers that must agree with the gold answer."""
     questions: int = Field(4, ge=1, le=256)

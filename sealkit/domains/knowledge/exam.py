@@ -1,4 +1,4 @@
-"""Generated exams: the prompt for questions on a passage, and which of them are fit for an exam.
+"""Generated exams: which questions on a passage are fit for one, and what is the same fact.
 
 The questions and answers of an exam are its *facts*, and a self-edit must not study them: how much two facts have in
 common is measured by content words, so that another wording of the same fact is found too. The title's words count for
@@ -9,28 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sealkit.domains.knowledge.prompts import EXAMPLE_QUESTIONS, EXAMPLE_TEXT, EXAMPLE_TITLE
 from sealkit.domains.knowledge.questions import says_something
-from sealkit.types import Prompt, PromptFormat, Shot
 
-_TASK = (
-    "Write an exam on this text: questions that it answers, one on each line, each about another fact. Name the "
-    "subject in each."
-)
 _LONGEST_ANSWER = 24
 """Words of a gold answer; a longer one is not an answer to one question."""
-
-
-def exam_prompt(title: str, text: str, form: PromptFormat) -> Prompt:
-    """The prompt for an exam's questions on a passage, after one worked example: that of a self-edit, because a small
-    model writes nonsense after questions that begin less simply than with who, when and where (docs/results/LOG.md)."""
-
-    def request(title: str, text: str) -> str:
-        asked = f"{_TASK}\n\n{title}\n{text}"
-        return f"{asked}\n\nQuestions:\n" if form is PromptFormat.PLAIN else asked
-
-    shot = Shot(user=request(EXAMPLE_TITLE, EXAMPLE_TEXT), assistant=EXAMPLE_QUESTIONS)
-    return Prompt(user=request(title, text.strip()), format=form, shots=(shot,))
 
 
 def fault_of_item(title: str, text: str, question: str, answer: str) -> str:

@@ -13,7 +13,7 @@ from sealkit import limits
 from sealkit.config import InnerLoopConfig
 from sealkit.dataset.rows import Records, Row
 from sealkit.domains.base import Context, ExamItem, Rejected, Study, StudyItem
-from sealkit.domains.knowledge.exam import exam_prompt, fault_of_item, overlap
+from sealkit.domains.knowledge.exam import fault_of_item, overlap
 from sealkit.domains.knowledge.prompts import Style, self_edit_prompt
 from sealkit.domains.knowledge.published import passages_of
 from sealkit.domains.knowledge.questions import (
@@ -172,8 +172,11 @@ class KnowledgeDomain:
         )
 
     def exam_prompt(self, context: Context) -> Prompt:
+        """That of a self-edit in the style `questions`: after any other example or request that was tried, a small
+        model writes worse questions (docs/results/LOG.md)."""
         passage = Passage.model_validate(context.payload)
-        return exam_prompt(passage.title, passage.context, self.options.prompt_format)
+        form = self.options.prompt_format
+        return self_edit_prompt(Style.QUESTIONS, passage.title, passage.context, form, worked_example=True)
 
     def exam_items(self, context: Context, completions: Sequence[str]) -> list[ExamItem]:
         passage, form = Passage.model_validate(context.payload), self.options.question_format

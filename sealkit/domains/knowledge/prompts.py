@@ -87,7 +87,6 @@ def _numbered(*lines: str) -> str:
     return "\n".join(f"{number}. {line}" for number, line in enumerate(lines, 1))
 
 
-EXAMPLE_QUESTIONS = _numbered(*_QUESTIONS)
 _EXAMPLE_ANSWERS = {
     Style.IMPLICATIONS: _numbered(*_FACTS),
     Style.IMPLICATIONS_LONG: _numbered(*_FACTS, *_MORE_FACTS),
@@ -106,7 +105,7 @@ _EXAMPLE_ANSWERS = {
         "Question 5: When does the Pellam clock strike?\nAnswer: at noon\n\n"
         "Question 6: What comes out of the small door of the Pellam clock?\nAnswer: a tin goose"
     ),
-    Style.QUESTIONS: EXAMPLE_QUESTIONS,
+    Style.QUESTIONS: _numbered(*_QUESTIONS),
 }
 # Plain text ends in a heading that the completion continues; a chat model answers in its own turn.
 _PLAIN_HEADINGS = dict.fromkeys(Style, "Facts:") | {

@@ -16,7 +16,7 @@ from controller.db import documents, policies, runs
 from controller.db.access import FULL_ACCESS
 from controller.db.documents import NewDocument, StoredDocument
 from controller.report.documents import document_reports, learning
-from sealkit.config import RunConfig, parse_config
+from sealkit.config import ExamConfig, RunConfig, parse_config
 from sealkit.learning import learn_config
 from sealkit.resources import DocumentReport, PolicyVersion, Run
 from sealkit.types import (
@@ -73,8 +73,9 @@ class LearningServices(FakeServices):
             for index in indices:
                 await self._came("sample", context_id)
                 self.sampled.append((policy.adapter, prompt, sampling))
+                text = _said(prompt, index, sampling.max_tokens)
                 yield Completion(
-                    context_id=context_id, index=index, text=_said(prompt, index), finish_reason=FinishReason.STOP,
+                    context_id=context_id, index=index, text=text, finish_reason=FinishReason.STOP,
                     usage=Usage(completion_tokens=1),
                 )  # fmt: skip
 
@@ -116,11 +117,11 @@ class LearningServices(FakeServices):
         )
 
 
-def _said(prompt: Prompt, index: int) -> str:
-    """What the base model says."""
+def _said(prompt: Prompt, index: int, max_tokens: int) -> str:
+    """What the base model says. A list of questions for an exam may be longer than a self-edit."""
     facts = _FACT.findall(prompt.user)
     half = len(facts) // 2
-    if prompt.user.startswith("Write an exam"):
+    if max_tokens == ExamConfig().sampling.max_tokens:
         return "\n".join(
             f"{i}. What is the {what} of {subject}?" for i, (what, subject, _) in enumerate(facts[:half], 1)
         )
