@@ -129,16 +129,20 @@ def export(
     store: Annotated[
         str, typer.Option("--store", envvar="SEAL_STORE_URL", help="URL of the adapter store, likewise.")
     ] = "",
+    as_json: AsJson = False,
     address: Address = "",
     data: Data = DEFAULT_DATA,
 ) -> None:
     """Write a version as a folder that PEFT and vLLM load, with a model card; or merged, for any program."""
-    from seal_cli.console import show
+    from seal_cli.console import show, show_json
     from seal_cli.export import export_version
 
     with connect(address, data) as client:
         found = client.get_lineage(_version_name(name))
     export_version(found, folder, store=store, base=base, merged=merged, data=data)
+    if as_json:
+        show_json({"policy": found.version.name, "folder": str(folder)})
+        return
     show(f"{found.version.name} → {folder}")
 
 

@@ -103,7 +103,7 @@ async def test_an_error_is_a_rich_status(server: GrpcServer, stub: Any) -> None:
         (
             "CreateRun",
             pb2.CreateRunRequest(display_name="x" * 300),
-            ["config", "display_name", "records", "request_id"],
+            ["config", "display_name", "request_id"],
         ),
         ("GetRun", pb2.GetRunRequest(name="RUNS/1"), ["name"]),
         ("ListTrials", pb2.ListTrialsRequest(parent="x", page_size=-1), ["page_size", "parent"]),

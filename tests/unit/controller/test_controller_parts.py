@@ -13,7 +13,7 @@ from controller.service import ControllerService
 from sealkit.errors import InvalidDataset, InvalidInput, LimitExceeded
 from sealkit.rpc.struct import struct_to_pb
 from tests.records import new_record
-from tests.unit.controller.controller_fakes import DOMAIN, records, tiny_config
+from tests.unit.controller.controller_fakes import DOMAIN, FakeServices, records, tiny_config
 
 RECORDS = [struct_to_pb(record, what="record") for record in records()]
 
@@ -31,7 +31,7 @@ async def sent(parts: Iterable[Any], kind: Any = pb.CreateRunInPartsRequest) -> 
 
 async def test_the_parts_are_the_run_that_one_message_is(tmp_path: Path) -> None:
     database = new_record(tmp_path)
-    service = ControllerService(database, (DOMAIN,))
+    service = ControllerService(database, (DOMAIN,), evaluator=FakeServices())
     whole = pb.CreateRunRequest()
     for part in parts_of():
         whole.MergeFrom(part)
@@ -46,7 +46,7 @@ async def test_the_parts_are_the_run_that_one_message_is(tmp_path: Path) -> None
 
 async def test_what_is_wrong_with_the_whole_is_refused(tmp_path: Path) -> None:
     database = new_record(tmp_path)
-    small = ControllerService(database, (DOMAIN,), max_dataset_mib=1)
+    small = ControllerService(database, (DOMAIN,), max_dataset_mib=1, evaluator=FakeServices())
     big = struct_to_pb({"text": "x" * 400_000}, what="record")
     with pytest.raises(LimitExceeded, match="SEAL_CONTROLLER_MAX_DATASET_MIB"):
         await small.CreateRunInParts(sent(parts_of([big] * 3)), None)  # type: ignore[arg-type]
