@@ -142,6 +142,10 @@ def test_what_is_sent_to_the_builder_is_listed() -> None:
     lines = (ROOT / ".dockerignore").read_text().split()
     assert lines[0] == "*"
     assert not [line for line in lines if re.search(r"secrets|\.env|tests|\.git", line)]
+    copied = {
+        word for words in re.findall(r"^COPY (?!--from)(.+) \S+$", DOCKERFILE, re.MULTILINE) for word in words.split()
+    }
+    assert copied - {line.removeprefix("!") for line in lines} == set(), "copied, but not sent"
 
 
 def test_only_the_trainer_writes_adapters() -> None:
