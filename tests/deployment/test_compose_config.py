@@ -18,7 +18,7 @@ _COMPOSE = (
 )
 pytestmark = pytest.mark.skipif(not _COMPOSE, reason="no docker compose here")
 
-ALWAYS = {"prepare", "redis", "postgres", "controller", "worker"}
+ALWAYS = {"prepare", "redis", "postgres", "controller", "worker", "gateway"}
 MODELS = {"generator", "trainer", "evaluator"}
 
 

@@ -39,6 +39,7 @@ class Harness:
             "SEAL_MODELS_DIR": str(folder / "models"),
             "SEAL_MODEL": "/models/tiny",
             "SEAL_PORT": str(self.port),
+            "SEAL_HTTP_PORT": str(_free_port()),
             "SEAL_UID": UID if root else str(os.getuid()),
             "SEAL_GID": UID if root else str(os.getgid()),
             "GENERATOR_THREADS": "1", "TRAINER_THREADS": "1", "EVALUATOR_THREADS": "1",

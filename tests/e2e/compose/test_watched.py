@@ -8,7 +8,7 @@ from typing import Any
 from tests.e2e.compose.harness import Harness, wait
 
 _PROMETHEUS, _ALERTMANAGER = "http://prometheus:9090/api/v1", "http://alertmanager:9093/api/v2"
-_ONE_EACH = {f"seal-{name}": 1 for name in ("controller", "worker", "generator", "trainer", "evaluator")}
+_ONE_EACH = {f"seal-{name}": 1 for name in ("controller", "worker", "generator", "trainer", "evaluator", "gateway")}
 
 
 def test_every_replica_is_found_and_up(harness: Harness) -> None:

@@ -137,6 +137,6 @@ def made(seal: Seal) -> list[dict[str, object]]:  # noqa: F811
     assert ran.returncode == 0, ran.stdout + ran.stderr
     name = ran.stdout.partition(":")[0]
     rows = [line.split("\t") for line in seal("trials", "list", name).stdout.splitlines()]
-    found = [json.loads(seal("trials", "get", f"{name}/{row[0]}").stdout) for row in rows]
+    found = [json.loads(seal("trials", "get", row[0], "--json").stdout) for row in rows]
     assert all(trial["state"] in ("succeeded", "rejected") for trial in found), found
     return [{key: trial[key] for key in ("state", "adapter", "accuracy", "reward")} for trial in found]

@@ -107,7 +107,7 @@ def test_a_run_goes_through_the_stack(stack: RunningStack, tmp_path: Path) -> No
     assert json.loads(seal("runs", "get", name).stdout)["config"]["editor"]["k"] == 2
     trials = [line.split("\t") for line in seal("trials", "list", name).stdout.splitlines()]
     assert len(trials) >= 2 * 3
-    assert json.loads(seal("trials", "get", f"{name}/{trials[0][0]}").stdout)["name"] == f"{name}/{trials[0][0]}"
+    assert json.loads(seal("trials", "get", trials[0][0], "--json").stdout)["name"] == trials[0][0]
     assert json.loads(seal("runs", "report", name, "--json").stdout)["verdict"]
     assert seal("policies", "list").stdout
     assert "adapters are intact" in seal("adapters", "verify").stdout

@@ -47,10 +47,10 @@ def test_buf_curl_runs_seal(stack: RunningStack) -> None:
     health = curl(f"{base}/grpc.health.v1.Health/Check", {"service": SERVICE})
     assert messages(health.stdout) == [{"status": "SERVING"}], health.stderr
 
-    refused = curl(f"{base}/{SERVICE}/CreateRun", {"config": {}})
+    refused = curl(f"{base}/{SERVICE}/CreateRun", {"config": {}, "display_name": "x" * 300})
     assert refused.returncode != 0
     assert json.loads(refused.stderr)["code"] == "invalid_argument"
-    for field in ("request_id", "records"):
+    for field in ("request_id", "display_name"):
         assert field in refused.stderr, "every faulty field is named"
 
     record = {"title": "T", "context": "The lake of T is deep.", "questions": [{"question": "How?", "answer": "deep"}]}

@@ -30,7 +30,7 @@ pytestmark = [
 ]
 
 _JOBS = {"controller": "seal-controller", "generator": "seal-generator", "trainer": "seal-trainer"}
-_JOBS["evaluator"] = "seal-evaluator"
+_JOBS |= {"evaluator": "seal-evaluator", "gateway": "seal-gateway"}
 _FILLED_IN = {"$__rate_interval": "1m", "$run": ".*"}
 CONFIG = """
 rounds = 1

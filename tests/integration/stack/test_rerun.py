@@ -66,7 +66,7 @@ def test_a_trial_is_made_again_to_the_bit_and_another_build_is_told(
     assert "wall time" in seal("run", "run.toml", "--dry-run").stdout
 
     rows = [line.split("\t") for line in seal("trials", "list", name).stdout.splitlines()]
-    trained = [f"{name}/{row[0]}" for row in rows if row[2] == "succeeded"]
+    trained = [row[0] for row in rows if row[2] == "succeeded"]
     assert len(trained) == 3, rows
     for trial in trained:
         again = seal("trials", "rerun", trial)
