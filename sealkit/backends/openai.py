@@ -146,7 +146,7 @@ class OpenAIBackend:
                     text, finish, sampled = read_completion(reply, self._endpoint.url)
                     said = await loop.run_in_executor(self._rendering, self._split, text, tokens)
                 else:
-                    said, finish, sampled = await self._tell(name, asked, tokens, sampling.stop, on_text)
+                    said, finish, sampled = await self._stream(name, asked, tokens, sampling.stop, on_text)
         return Generation(
             text=said.text,
             reasoning=said.reasoning,
@@ -175,7 +175,7 @@ class OpenAIBackend:
         said = self._reader.split(text, prompt)
         return self._reader.without_special(said) if self._reader.hidden else said
 
-    async def _tell(
+    async def _stream(
         self, name: str, body: Mapping[str, Any], prompt: Sequence[int], stop: Sequence[str], on_text: OnText
     ) -> tuple[Said, FinishReason, int]:
         """A completion whose text is given to `on_text` as it comes; all of it, finish reason, tokens sampled."""

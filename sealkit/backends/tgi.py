@@ -85,9 +85,9 @@ class TgiBackend:
         self._most_stops = int(said.get("max_stop_sequences") or 4)
         await self._check_tokens(tokenizer)
         for digest, adapter_id in self._tgi.adapters.items():
-            await self._prove(digest, adapter_id, info)
+            await self._verify(digest, adapter_id, info)
         if self._tgi.merged:
-            await self._prove(self._tgi.merged, None, info)
+            await self._verify(self._tgi.merged, None, info)
         limit = {LIMIT: "TGI's max_total_tokens"} if self._most_tokens < info.context_length else {}
         version = {"tgi": str(said.get("version", ""))}
         facts = limit | ReasoningReader(tokenizer).facts | FIXED_ADAPTERS | NO_DIVERGENCE | version
@@ -183,7 +183,7 @@ class TgiBackend:
                 "with its tokenizer"
             )
 
-    async def _prove(self, digest: str, adapter_id: str | None, info: ModelInfo) -> None:
+    async def _verify(self, digest: str, adapter_id: str | None, info: ModelInfo) -> None:
         """Compares the server's probe under this name with the trainer's. Raises AdapterMismatch."""
         origin = Provenance.of(digest, await asyncio.to_thread(self._store.manifest, digest))
         origin.check_base(digest, info.digest)

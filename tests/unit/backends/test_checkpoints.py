@@ -36,7 +36,7 @@ _CHANGED: dict[str, Callable[[Weights], Weights]] = {
     "model.embed_tokens.weight": lambda held: {key: held[key] for key in held if "embed" not in key},
     "model.layers.2.extra.weight": lambda held: held | {"model.layers.2.extra.weight": torch.ones(2)},
     "model.norm.weight": lambda held: held | {"model.norm.weight": torch.ones(3)},
-    "whole numbers": lambda held: {key: value.to(torch.int8) for key, value in held.items()},
+    "as integers": lambda held: {key: value.to(torch.int8) for key, value in held.items()},
 }
 """What is wrong with a checkpoint, by what the error names."""
 
