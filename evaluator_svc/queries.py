@@ -46,7 +46,7 @@ class Judged:
 
 
 @dataclass(frozen=True)
-class Exam:
+class QueryRunner:
     backend: Backend
     sampling: Sampling
     judge: Judge
