@@ -52,12 +52,11 @@ class ServedModel(BaseModel):
 
     model: str
     served_as: str = Field(min_length=1, description="Name under which the server serves it.")
-    dtype: str = Field("served", description="The server's dtype, for information.")
     template_date: date = DEFAULT_DATE
 
     def describe(self) -> Described:
         """The local copy without its weights. Raises InvalidModel."""
-        return describe_model(self.model, dtype=self.dtype, template_date=self.template_date)
+        return describe_model(self.model, template_date=self.template_date)
 
 
 class OpenAIBackend:
