@@ -121,10 +121,9 @@ def check_filled(path: Path, loading_info: Mapping[str, Collection[Any]]) -> Non
 def check_types(path: Path, *, quantised: bool) -> None:
     """Compares the types of a folder's weights with how they were read: a quantisation that transformers does not know
     is left out, and integers are then taken for weights. Raises InvalidModel."""
-    wanted = json_of(path / "config.json").get("quantization_config")
     if quantised:
         return
-    if wanted:
+    if wanted := json_of(path / "config.json").get("quantization_config"):
         method = wanted.get("quant_method") if isinstance(wanted, dict) else wanted
         raise InvalidModel(f"{path} is quantised by {method!r}, which transformers does not know; take a dense model")
     for file in weight_files(path):

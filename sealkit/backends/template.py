@@ -100,11 +100,11 @@ def rendered_text(tokenizer: PreTrainedTokenizerBase, prompt: Prompt, *, answeri
     messages, kwargs = template.messages(prompt), checked_kwargs(tokenizer, prompt.chat_template_kwargs)
     try:
         text = _rendered(tokenizer, messages, generate=True, **kwargs) + template.opening
-        if answering and markers_of(tokenizer):
+        if answering and (markers := markers_of(tokenizer)):
             answered = _rendered(
                 tokenizer, [*messages, template.message("assistant", _ANSWER)], generate=False, **kwargs
             )
-            text = answer_prompt(tokenizer, text, answered.rpartition(_ANSWER)[0])
+            text = answer_prompt(markers, text, answered.rpartition(_ANSWER)[0])
     except _TEMPLATE_FAULTS as fault:
         raise InvalidInput(f"the model's chat template rejects the prompt: {fault}") from fault
     return text, False
