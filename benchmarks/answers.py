@@ -144,7 +144,7 @@ def make_adapters(folder: Path, store: AdapterStore, count: int, *, rank: int, s
     """`count` random adapters in the store: alias → digest."""
     arguments = {"r": rank, "lora_alpha": 2 * rank, "target_modules": TARGETS}
     reference = PeftReference(folder, {f"alias-{i}": arguments for i in range(count)}, std=std)
-    base = describe_model(str(folder), dtype="float32")[1].digest
+    base = describe_model(str(folder))[1].digest
     found = {}
     for i in range(count):
         name, digest = f"alias-{i}", digest_of("benchmarks.answers", i, rank, std)
@@ -159,7 +159,7 @@ async def measure(model: Path, scratch: Path, options: argparse.Namespace) -> li
     adapters = make_adapters(model, store, max(ALIASES), rank=16, std=0.02)
     plain = Plain(model, store, adapters, scratch)
     stack = AnswerStack(scratch, model, scratch / "store", threads=options.threads)
-    await publish(stack.database, adapters, describe_model(str(model), dtype="float32")[1].digest)
+    await publish(stack.database, adapters, describe_model(str(model))[1].digest)
     for name in ("evaluator", "controller", "gateway"):
         stack.start(name)
     rows = []

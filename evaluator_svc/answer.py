@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator
 
-from sealkit.backends.base import Backend
+from sealkit.backends.base import Backend, count_tokens
 from sealkit.errors import ModelMismatch
-from sealkit.observability.metrics import DECODE_TOKENS
 from sealkit.reasoning import Said
 from sealkit.types import AnswerDelta, AnswerEnd, Policy, Prompt, Sampling
 
@@ -40,6 +39,5 @@ async def answer(
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
-    DECODE_TOKENS.labels("prompt").inc(usage.prompt_tokens)
-    DECODE_TOKENS.labels("completion").inc(usage.completion_tokens)
+    count_tokens(usage)
     yield AnswerEnd(finish_reason=got.finish_reason, usage=usage)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from evaluator_svc.exam import Exam, Judged, Subject
+from evaluator_svc.queries import Judged, QueryRunner, Subject
 from sealkit.concurrency import SingleFlightCache, gather_or_cancel
 from sealkit.types import Outcome, Query, Usage, Verdict
 
@@ -24,21 +24,21 @@ class Answered:
 
 
 class Baselines:
-    """An LRU cache of `limit` verdicts, by everything that determines them (`Exam.key`). Concurrent requests for the
-    same verdict share one answer."""
+    """An LRU cache of `limit` verdicts, by everything that determines them (`QueryRunner.key`). Concurrent requests for
+    the same verdict share one answer."""
 
     def __init__(self, limit: int) -> None:
         self._kept: SingleFlightCache[str, Judged] = SingleFlightCache(limit)
 
-    async def ask_all(self, exam: Exam, subject: Subject, queries: Sequence[Query]) -> Answered:
+    async def ask_all(self, runner: QueryRunner, subject: Subject, queries: Sequence[Query]) -> Answered:
         """Raises what the backend raises."""
-        got = await gather_or_cancel(*(self._ask(exam, subject, query) for query in queries))
+        got = await gather_or_cancel(*(self._ask(runner, subject, query) for query in queries))
         usage = sum((judged.usage for judged, fresh in got if fresh), Usage())
         return Answered(tuple(judged.verdict for judged, _ in got), usage, sum(not fresh for _, fresh in got))
 
-    async def _ask(self, exam: Exam, subject: Subject, query: Query) -> tuple[Judged, bool]:
-        key = exam.key(subject, query)
-        judged, fresh = await self._kept.get(key, lambda: exam.ask(subject, query))
+    async def _ask(self, runner: QueryRunner, subject: Subject, query: Query) -> tuple[Judged, bool]:
+        key = runner.key(subject, query)
+        judged, fresh = await self._kept.get(key, lambda: runner.ask(subject, query))
         if judged.verdict.outcome is Outcome.UNGRADED:
             self._kept.forget(key)  # the judge may succeed next time
         return judged, fresh

@@ -7,7 +7,7 @@ from functools import cache
 from importlib import resources
 from statistics import fmean
 
-from evaluator_svc.exam import BASE, Subject
+from evaluator_svc.queries import BASE, Subject
 from sealkit.backends.base import Backend
 from sealkit.concurrency import SingleFlightCache, gather_or_cancel
 from sealkit.observability.metrics import CACHE_LOOKUPS, KL_TO_BASE

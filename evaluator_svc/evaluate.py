@@ -13,7 +13,7 @@ from statistics import fmean
 from evaluator_svc.baseline import Answered, Baselines
 from evaluator_svc.divergence import Divergences
 from evaluator_svc.early_stopping import batches, in_order, is_over
-from evaluator_svc.exam import BASE, Exam, Subject
+from evaluator_svc.queries import BASE, QueryRunner, Subject
 from evaluator_svc.retention import Pair, graded_pairs, known, measure
 from sealkit.backends.base import Backend
 from sealkit.concurrency import gather_or_cancel
@@ -56,9 +56,9 @@ class Evaluator:
         began = time.perf_counter()
         for queries in (request.queries, request.earlier_queries, request.retention_queries):
             _check_unique(queries)
-        exam = Exam(self._backend, request.sampling, self._judge(request.judge))
+        runner = QueryRunner(self._backend, request.sampling, self._judge(request.judge))
         caches = self._caches() if request.fresh else self._kept
-        subject, baseline, side = await _Session(request, exam, *caches).run()
+        subject, baseline, side = await _Session(request, runner, *caches).run()
         if request.queries:
             CACHE_LOOKUPS.labels("baseline", "hit" if baseline.all_kept else "miss").inc()
         usage = subject.usage + baseline.usage + side.usage
@@ -69,7 +69,7 @@ class Evaluator:
             divergence=side.divergence,
             stopped_early=len(subject.verdicts) < len(request.queries),
             batch_variant_rate=self._backend.batch_variant_rate,
-            judge_version=exam.judge.version,
+            judge_version=runner.judge.version,
             usage=usage.model_copy(update={"wall_seconds": time.perf_counter() - began}),
         )
 
@@ -96,7 +96,7 @@ class _Session:
     """One request in progress."""
 
     request: EvaluationRequest
-    exam: Exam
+    runner: QueryRunner
     baselines: Baselines
     divergences: Divergences
 
@@ -120,16 +120,16 @@ class _Session:
 
     async def compare(self, queries: Sequence[Query]) -> tuple[Answered, Answered]:
         """Subject and baseline on all of the queries."""
-        return await gather_or_cancel(self._ask(queries), self.baselines.ask_all(self.exam, self.baseline, queries))
+        return await gather_or_cancel(self._ask(queries), self.baselines.ask_all(self.runner, self.baseline, queries))
 
     async def compare_until_futile(
         self, queries: Sequence[Query], early_stopping: EarlyStopping
     ) -> tuple[Answered, Answered]:
         """Asks the subject batch by batch until the test for futility stops it, and the baseline all of the queries:
         its answers serve all trials of a group, and the subject has to beat its accuracy on the same queries."""
-        first, *rest = batches(queries, early_stopping, self.exam.sampling.seed) or [[]]
+        first, *rest = batches(queries, early_stopping, self.runner.sampling.seed) or [[]]
         subject, baseline = await gather_or_cancel(
-            self._ask(first), self.baselines.ask_all(self.exam, self.baseline, queries)
+            self._ask(first), self.baselines.ask_all(self.runner, self.baseline, queries)
         )
         to_beat = accuracy(baseline.verdicts) if early_stopping.to_beat is None else early_stopping.to_beat
         for batch in rest:
@@ -155,11 +155,11 @@ class _Session:
         )
         pairs = [*of_suite, *(pair for pair in of_earlier if pair.before)]
         # A suite without usable queries has a Retention with `kept` 0; without a suite there is none.
-        retention = measure(pairs, self.exam.backend.batch_variant_rate) if pairs or suite else None
+        retention = measure(pairs, self.runner.backend.batch_variant_rate) if pairs or suite else None
         return retention, usage + more
 
     async def _suite(self, suite: Sequence[Query]) -> tuple[list[Pair], Usage]:
-        kept, usage = await known(self.baselines, self.exam, suite, self.request.retention_limit)
+        kept, usage = await known(self.baselines, self.runner, suite, self.request.retention_limit)
         pairs, more = await self._pairs(kept)
         if pairs:
             RETENTION_ACCURACY.observe(fmean(pair.after for pair in pairs))
@@ -176,8 +176,8 @@ class _Session:
         """Verdicts on a policy are cached, because it is the next trial's baseline; those on a trial are not needed
         again."""
         if self.subject.trial is None:
-            return await self.baselines.ask_all(self.exam, self.subject, queries)
-        judged = await self.exam.ask_all(self.subject, queries)
+            return await self.baselines.ask_all(self.runner, self.subject, queries)
+        judged = await self.runner.ask_all(self.subject, queries)
         return Answered(tuple(j.verdict for j in judged), sum((j.usage for j in judged), Usage()))
 
 

@@ -8,12 +8,14 @@ from statistics import fmean
 from typing import NamedTuple
 
 from evaluator_svc.baseline import Baselines
-from evaluator_svc.exam import BASE, Exam
+from evaluator_svc.queries import BASE, QueryRunner
 from sealkit.stats import paired_bootstrap, widened
 from sealkit.types import Outcome, Query, Retention, Usage, Verdict
 
 
-async def known(baselines: Baselines, exam: Exam, suite: Sequence[Query], limit: int) -> tuple[list[Query], Usage]:
+async def known(
+    baselines: Baselines, runner: QueryRunner, suite: Sequence[Query], limit: int
+) -> tuple[list[Query], Usage]:
     """The first `limit` queries of the suite (0: all) that the base model answers right, and the usage.
 
     They are asked in batches of as many as are still missing, because a suite may be much longer than its limit.
@@ -22,7 +24,7 @@ async def known(baselines: Baselines, exam: Exam, suite: Sequence[Query], limit:
     usage, asked, wanted = Usage(), 0, limit or len(suite)
     while asked < len(suite) and len(kept) < wanted:
         batch = suite[asked : asked + wanted - len(kept)]
-        answered = await baselines.ask_all(exam, BASE, batch)
+        answered = await baselines.ask_all(runner, BASE, batch)
         kept += [q for q, v in zip(batch, answered.verdicts, strict=True) if v.outcome is Outcome.CORRECT]
         usage, asked = usage + answered.usage, asked + len(batch)
     return kept, usage

@@ -6,9 +6,8 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from itertools import starmap
 
-from sealkit.backends.base import Generation
+from sealkit.backends.base import Generation, count_tokens
 from sealkit.errors import InvalidInput
-from sealkit.observability.metrics import DECODE_TOKENS
 from sealkit.types import Completion, Prompt, Sampling, seed_of
 
 Write = Callable[[Prompt, Sampling], Awaitable[Generation]]
@@ -30,8 +29,7 @@ async def sample(
     async def one(context_id: str, prompt: Prompt, index: int) -> Completion:
         own = sampling.model_copy(update={"seed": seed_of(sampling.seed, context_id, index)})
         got = await write(prompt, own)
-        DECODE_TOKENS.labels("prompt").inc(got.usage.prompt_tokens)
-        DECODE_TOKENS.labels("completion").inc(got.usage.completion_tokens)
+        count_tokens(got.usage)
         return Completion(
             context_id=context_id,
             index=index,

@@ -49,7 +49,11 @@ class PackedModel:
             self._unread = unread_targets(model)
             self.target_names = tuple(name for name in target_names(model) if name not in self._unread)
             if not self.target_names:
-                raise InvalidModel("it has no linear layer (torch.nn.Linear) for an adapter")
+                raise InvalidModel(
+                    f"PEFT reads no adapter on any of its linear layers ({', '.join(sorted(self._unread))})"
+                    if self._unread
+                    else "it has no linear layer (torch.nn.Linear) for an adapter"
+                )
         self._linears = {path: PackedLinear(linear) for path, linear in self.find_targets(self.target_names).items()}
         for path, packed in self._linears.items():
             parent, _, name = path.rpartition(".")

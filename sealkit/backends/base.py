@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
+from sealkit.observability.metrics import DECODE_TOKENS
 from sealkit.reasoning import Said
 from sealkit.types import AdapterRef, FinishReason, ModelInfo, Policy, Prompt, Sampling, Usage, Value
 
@@ -16,6 +17,12 @@ def pass_on(new: Said, on_text: OnText) -> None:
     """Gives a piece to `on_text` unless it is empty."""
     if any(new):
         on_text(new)
+
+
+def count_tokens(usage: Usage) -> None:
+    """Adds the tokens of a completion to the metric."""
+    DECODE_TOKENS.labels("prompt").inc(usage.prompt_tokens)
+    DECODE_TOKENS.labels("completion").inc(usage.completion_tokens)
 
 
 class Generation(Value):

@@ -33,7 +33,7 @@ _WRAPPERS = {
     "qweight": "they are quantised, and config.json has no quantization_config: save the model dense",
 }
 """Parts of keys that training tools leave, and how to save the model without them."""
-_WHOLE = {"U8", "I8", "U16", "I16", "U32", "I32", "U64", "I64"}
+_INTEGERS = {"U8", "I8", "U16", "I16", "U32", "I32", "U64", "I64"}
 _SHOWN = 4
 
 
@@ -120,19 +120,18 @@ def check_filled(path: Path, loading_info: Mapping[str, Collection[Any]]) -> Non
 
 def check_types(path: Path, *, quantised: bool) -> None:
     """Compares the types of a folder's weights with how they were read: a quantisation that transformers does not know
-    is left out, and whole numbers are then taken for weights. Raises InvalidModel."""
-    wanted = json_of(path / "config.json").get("quantization_config")
+    is left out, and integers are then taken for weights. Raises InvalidModel."""
     if quantised:
         return
-    if wanted:
+    if wanted := json_of(path / "config.json").get("quantization_config"):
         method = wanted.get("quant_method") if isinstance(wanted, dict) else wanted
         raise InvalidModel(f"{path} is quantised by {method!r}, which transformers does not know; take a dense model")
     for file in weight_files(path):
         with safe_open(file, framework="pt") as stored:
             for key in stored.keys():  # noqa: SIM118 - not a mapping
-                if (kind := stored.get_slice(key).get_dtype()) in _WHOLE:
+                if (kind := stored.get_slice(key).get_dtype()) in _INTEGERS:
                     raise InvalidModel(
-                        f"{file} has {key} as whole numbers ({kind}) without a quantization_config in config.json; "
+                        f"{file} has {key} as integers ({kind}) without a quantization_config in config.json; "
                         "take a dense model"
                     )
 

@@ -65,14 +65,19 @@ def short_windows(model: PreTrainedModel) -> Iterator[None]:
 
 @contextmanager
 def refusing(model: PreTrainedModel, what: str) -> Iterator[None]:
-    """Turns what the model's code raises within into InvalidModel with its name, and `what` cannot be done with it."""
+    """Turns errors of the model's code within into InvalidModel that says it cannot be `what` (trained, decoded) here.
+
+    These are the kinds that code raises on input that it was not written for: an argument, attribute, entry, shape or
+    operation that is missing. Any other is raised as it is, and so is memory that does not suffice: neither says
+    anything about the model.
+    """
     try:
         yield
     except torch.OutOfMemoryError:
         raise
     except InvalidModel as fault:
         raise InvalidModel(f"{type(model).__name__} cannot be {what} here: {fault.message}") from fault
-    except (TypeError, ValueError, AttributeError, LookupError, RuntimeError, NotImplementedError) as fault:
+    except (TypeError, ValueError, AttributeError, LookupError, RuntimeError) as fault:
         raise InvalidModel(
             f"{type(model).__name__} cannot be {what} here: its code stops with {type(fault).__name__}: {fault}"
         ) from fault

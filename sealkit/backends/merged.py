@@ -2,7 +2,8 @@
 
     python -m sealkit.backends.merged MODEL ADAPTER TARGET DIGEST
 
-DIGEST is that of the base model that the adapter was trained on. The weights keep the type that MODEL stores them in.
+DIGEST is that of the base model that the adapter was trained on. The weights get the dtype that the config of MODEL
+names, else float32.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import sys
 from pathlib import Path
 
 from peft import PeftModel
-from transformers import AutoModelForCausalLM
+from transformers import AutoConfig
 
 from sealkit.backends.models import ModelSettings, load_model
 from sealkit.errors import ModelMismatch, SealError
@@ -26,9 +27,9 @@ def merge(model: str, adapter: Path, target: Path, digest: str) -> None:
             f"{model} has the digest {loaded.info.digest}, but the adapter was trained on a base model with {digest}; "
             "name the folder of that one"
         )
-    stored = AutoModelForCausalLM.from_pretrained(model, dtype="auto", use_safetensors=True).dtype
+    stored = AutoConfig.from_pretrained(loaded.path, trust_remote_code=False, local_files_only=True).dtype
     whole = PeftModel.from_pretrained(loaded.model, str(adapter)).merge_and_unload()
-    whole.to(stored).save_pretrained(target)
+    whole.to(stored or whole.dtype).save_pretrained(target)
     loaded.tokenizer.save_pretrained(target)
 
 

@@ -2,7 +2,7 @@
 
 checkpoint  which files are a model, and its digest
 template    prompts rendered to tokens, and what ends a turn
-context     how long a sequence may be
+positions   how long a sequence may be
 """
 
 from __future__ import annotations
@@ -130,7 +130,7 @@ class Described(NamedTuple):
     end_ids: frozenset[int]
 
 
-def describe_model(model: str, *, dtype: str, template_date: date = DEFAULT_DATE) -> Described:
+def describe_model(model: str, *, template_date: date = DEFAULT_DATE) -> Described:
     """A model that a server has loaded, from the local copy `model`. The digests are those of `load_model`; no weights
     are loaded. Raises InvalidModel."""
     path = locate(model)
@@ -142,7 +142,7 @@ def describe_model(model: str, *, dtype: str, template_date: date = DEFAULT_DATE
         raise InvalidModel(f"{path} has no readable tokenizer and config: {_reason(fault)}") from fault
     info, end_ids = _describe(model, path, config, tokenizer, template_date)
     build = info.build | _compare_vocabularies(path, tokenizer, int(config.get_text_config().vocab_size))
-    return Described(tokenizer, info.changed(dtype=dtype, build=build), end_ids)
+    return Described(tokenizer, info.changed(build=build), end_ids)
 
 
 def export_model(source: str, folder: Path, dtype: str = "bfloat16") -> Path:
@@ -183,7 +183,7 @@ def _describe(
         digest=weights_digest(path, tokenizer_digest, end_ids - {tokenizer.eos_token_id}),
         tokenizer_digest=tokenizer_digest,
         context_length=context_length(config),
-        dtype="",
+        dtype="served",
         device="served",
         build=facts | context_facts(config),
     )

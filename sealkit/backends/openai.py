@@ -52,12 +52,11 @@ class ServedModel(BaseModel):
 
     model: str
     served_as: str = Field(min_length=1, description="Name under which the server serves it.")
-    dtype: str = Field("served", description="The server's dtype, for information.")
     template_date: date = DEFAULT_DATE
 
     def describe(self) -> Described:
         """The local copy without its weights. Raises InvalidModel."""
-        return describe_model(self.model, dtype=self.dtype, template_date=self.template_date)
+        return describe_model(self.model, template_date=self.template_date)
 
 
 class OpenAIBackend:
@@ -146,7 +145,7 @@ class OpenAIBackend:
                     text, finish, sampled = read_completion(reply, self._endpoint.url)
                     said = await loop.run_in_executor(self._rendering, self._split, text, tokens)
                 else:
-                    said, finish, sampled = await self._tell(name, asked, tokens, sampling.stop, on_text)
+                    said, finish, sampled = await self._stream(name, asked, tokens, sampling.stop, on_text)
         return Generation(
             text=said.text,
             reasoning=said.reasoning,
@@ -175,7 +174,7 @@ class OpenAIBackend:
         said = self._reader.split(text, prompt)
         return self._reader.without_special(said) if self._reader.hidden else said
 
-    async def _tell(
+    async def _stream(
         self, name: str, body: Mapping[str, Any], prompt: Sequence[int], stop: Sequence[str], on_text: OnText
     ) -> tuple[Said, FinishReason, int]:
         """A completion whose text is given to `on_text` as it comes; all of it, finish reason, tokens sampled."""

@@ -28,23 +28,23 @@ def context_facts(config: PreTrainedConfig) -> dict[str, str]:
     """Build facts: the name of the limit, and `window` if there is a sliding window. A window does not limit the
     context: what is far behind it is still read, by the layers without one or through the tokens between."""
     facts = {LIMIT: _limit(config)[1]}
-    if window := sliding_window(config):
-        kinds = layer_types(config)
+    if window := _sliding_window(config):
+        kinds = _layer_types(config)
         narrow = kinds.count("sliding_attention") if kinds else config.get_text_config().num_hidden_layers
         facts["window"] = f"{window} tokens in {narrow} of {len(kinds) or narrow} layers"
     return facts
 
 
-def sliding_window(config: PreTrainedConfig) -> int | None:
+def _sliding_window(config: PreTrainedConfig) -> int | None:
     """Tokens that a layer with a sliding window reads, the current one included; None if no layer has one."""
     text: Any = config.get_text_config()
-    kinds = layer_types(config)
+    kinds = _layer_types(config)
     if kinds and "sliding_attention" not in kinds:
         return None
     return getattr(text, "sliding_window", None) or None
 
 
-def layer_types(config: PreTrainedConfig) -> list[str]:
+def _layer_types(config: PreTrainedConfig) -> list[str]:
     """The attention of each layer, in transformers' terms; empty if the model does not distinguish."""
     return list(getattr(config.get_text_config(), "layer_types", None) or [])
 

@@ -108,21 +108,15 @@ def markers_of(tokenizer: PreTrainedTokenizerBase) -> Markers | None:
     return None
 
 
-def answer_prompt(tokenizer: PreTrainedTokenizerBase, text: str, answered: str) -> str:
+def answer_prompt(markers: Markers, text: str, answered: str) -> str:
     """The prompt for an answer without reasoning: where a text begins that is trained on, or that a grammar constrains.
 
-    Args:
-        tokenizer: Its template rendered the prompt.
-        text: The rendered prompt, up to where a completion begins.
-        answered: The prompt as the template renders it before an answer that has no reasoning.
-
-    Returns:
-        `text`, if the model does not reason or the template ended the reasoning; else `text` with an empty reasoning,
-        as the template writes it, if it does.
+    `text`: the rendered prompt, up to where a completion begins; `answered`: the prompt as the template renders it
+    before an answer that has no reasoning. Returns `text` if the template ended the reasoning; else `text` with an
+    empty reasoning, as the template writes it, if it does.
     """
-    markers = markers_of(tokenizer)
     begun = text.rstrip()
-    if markers is None or begun.endswith(markers.closing):
+    if begun.endswith(markers.closing):
         return text
     if answered.startswith(text):
         return answered

@@ -1,7 +1,7 @@
 """Prompts as tokens: the chat template of a tokenizer, how it takes a conversation, and what ends a turn.
 
-How a template behaves is not declared anywhere, so it is seen: a probe conversation is rendered, read by the tokenizer
-and read back, once for each template.
+How a template behaves is not declared anywhere, so it is tried: a probe conversation is rendered, tokenized and decoded
+again, once for each template.
 """
 
 from __future__ import annotations
@@ -100,11 +100,11 @@ def rendered_text(tokenizer: PreTrainedTokenizerBase, prompt: Prompt, *, answeri
     messages, kwargs = template.messages(prompt), checked_kwargs(tokenizer, prompt.chat_template_kwargs)
     try:
         text = _rendered(tokenizer, messages, generate=True, **kwargs) + template.opening
-        if answering and markers_of(tokenizer):
+        if answering and (markers := markers_of(tokenizer)):
             answered = _rendered(
                 tokenizer, [*messages, template.message("assistant", _ANSWER)], generate=False, **kwargs
             )
-            text = answer_prompt(tokenizer, text, answered.rpartition(_ANSWER)[0])
+            text = answer_prompt(markers, text, answered.rpartition(_ANSWER)[0])
     except _TEMPLATE_FAULTS as fault:
         raise InvalidInput(f"the model's chat template rejects the prompt: {fault}") from fault
     return text, False
@@ -128,9 +128,9 @@ def text_tokens(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
 def template_of(tokenizer: PreTrainedTokenizerBase) -> Template:
     """How the tokenizer's chat template takes a conversation. Raises InvalidModel if it takes none, or the tokenizer
     does not read what it writes."""
-    known = _seen.get(tokenizer)
+    known = _inspected.get(tokenizer)
     if known is None or known[0] != tokenizer.chat_template:
-        known = _seen[tokenizer] = (tokenizer.chat_template, _look_at(tokenizer))
+        known = _inspected[tokenizer] = (tokenizer.chat_template, _inspect(tokenizer))
     return known[1]
 
 
@@ -166,7 +166,7 @@ def end_tokens(path: Path, config: PreTrainedConfig, tokenizer: PreTrainedTokeni
     return frozenset(ends)
 
 
-_seen: WeakKeyDictionary[PreTrainedTokenizerBase, tuple[Any, Template]] = WeakKeyDictionary()
+_inspected: WeakKeyDictionary[PreTrainedTokenizerBase, tuple[Any, Template]] = WeakKeyDictionary()
 _appended: WeakKeyDictionary[PreTrainedTokenizerBase, int] = WeakKeyDictionary()
 
 
@@ -186,8 +186,8 @@ def _rendered(
     return str(tokenizer.apply_chat_template(chat, add_generation_prompt=generate, tokenize=False, **kwargs))
 
 
-def _look_at(tokenizer: PreTrainedTokenizerBase) -> Template:
-    said = ""
+def _inspect(tokenizer: PreTrainedTokenizerBase) -> Template:
+    reason = ""
     for shots, system, parts in product((True, False), (True, False), (False, True)):
         template = Template(parts=parts, system=system, shots=shots)
         prompt = PROBE if shots else PROBE.changed(shots=())
@@ -197,15 +197,15 @@ def _look_at(tokenizer: PreTrainedTokenizerBase) -> Template:
                 tokenizer, [*template.messages(prompt), template.message("assistant", _ANSWER)], generate=False
             )
         except _TEMPLATE_FAULTS as fault:
-            said = said or f"it raises {fault}"
+            reason = reason or f"it raises {fault}"
             continue
-        if left_out := [told for told in _texts(prompt) if told not in text]:
-            said = said or f"it leaves out {left_out[0]!r}"
+        if left_out := [piece for piece in _texts(prompt) if piece not in text]:
+            reason = reason or f"it leaves out {left_out[0]!r}"
             continue
         if _ANSWER not in answered:
-            said = said or "it leaves out the answer"
+            reason = reason or "it leaves out the answer"
             continue
-        _read_back(tokenizer, text, prompt.user)
+        _check_round_trip(tokenizer, text, prompt.user)
         before, _, behind = answered.rpartition(_ANSWER)
         between = text.partition(prompt.shots[0].assistant)[2].partition(prompt.user)[0] if shots else ""
         return Template(
@@ -217,7 +217,7 @@ def _look_at(tokenizer: PreTrainedTokenizerBase) -> Template:
             between=tuple(_special(tokenizer, between)),
         )
     raise InvalidModel(
-        f"the model's chat template takes no conversation: {said}; correct it, or remove it to use plain prompts"
+        f"the model's chat template takes no conversation: {reason}; correct it, or remove it to use plain prompts"
     )
 
 
@@ -236,12 +236,12 @@ def _opening(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Mapping[str,
     return opening if opening.strip() else ""
 
 
-def _read_back(tokenizer: PreTrainedTokenizerBase, text: str, told: str) -> None:
-    """Raises InvalidModel if the tokenizer loses the text, or ends it by itself."""
+def _check_round_trip(tokenizer: PreTrainedTokenizerBase, text: str, part: str) -> None:
+    """Raises InvalidModel if a rendered text's tokens lack `part` of it, or end with an end token that it has not."""
     ids = list(tokenizer(text, add_special_tokens=False).input_ids)
     again = "".join(str(tokenizer.decode(ids)).split()).casefold()
-    if "".join(told.split()).casefold() not in again:
-        raise InvalidModel(f"the model's tokenizer does not read what its chat template writes: {told!r} is lost in it")
+    if "".join(part.split()).casefold() not in again:
+        raise InvalidModel(f"the model's tokenizer does not read what its chat template writes: {part!r} is lost in it")
     if ids[-1] == tokenizer.eos_token_id and not text.rstrip().endswith(str(tokenizer.eos_token)):
         raise InvalidModel(
             "the model's tokenizer adds an end token behind every text, also where none was asked for; set "

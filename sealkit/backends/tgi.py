@@ -65,7 +65,7 @@ class TgiBackend:
         self._store = store
         self._client = TgiClient(options)
         self._time = SharedTime()
-        self._held: tuple[PreTrainedTokenizerBase, ModelInfo] | None = None
+        self._held: tuple[PreTrainedTokenizerBase, ModelInfo, ReasoningReader] | None = None
         self._closed = asyncio.Event()
         self._most_prompt = self._most_tokens = self._most_stops = 0
         self._rendering = ThreadPoolExecutor(1, thread_name_prefix="render")
@@ -85,14 +85,15 @@ class TgiBackend:
         self._most_stops = int(said.get("max_stop_sequences") or 4)
         await self._check_tokens(tokenizer)
         for digest, adapter_id in self._tgi.adapters.items():
-            await self._prove(digest, adapter_id, info)
+            await self._verify(digest, adapter_id, info)
         if self._tgi.merged:
-            await self._prove(self._tgi.merged, None, info)
+            await self._verify(self._tgi.merged, None, info)
         limit = {LIMIT: "TGI's max_total_tokens"} if self._most_tokens < info.context_length else {}
         version = {"tgi": str(said.get("version", ""))}
-        facts = limit | ReasoningReader(tokenizer).facts | FIXED_ADAPTERS | NO_DIVERGENCE | version
+        reader = ReasoningReader(tokenizer)
+        facts = limit | reader.facts | FIXED_ADAPTERS | NO_DIVERGENCE | version
         update = {"context_length": self._most_tokens, "build": info.build | facts}
-        self._held = tokenizer, info.model_copy(update=update)
+        self._held = tokenizer, info.model_copy(update=update), reader
 
     async def ended(self) -> None:
         await self._closed.wait()
@@ -117,7 +118,7 @@ class TgiBackend:
         on_text: OnText | None = None,
     ) -> Generation:
         """`on_text` gets all of the text in one piece."""
-        began, (tokenizer, _) = time.perf_counter(), self._loaded
+        began, (tokenizer, _, reader) = time.perf_counter(), self._loaded
         adapter_id = self._adapter_id([ref for ref in (policy.adapter if policy else None, adapter) if ref])
         loop = asyncio.get_running_loop()
         render = partial(plain_text, tokenizer, prompt, answering=bool(sampling.json_schema))
@@ -134,7 +135,6 @@ class TgiBackend:
             raise InvalidInput(f"TGI takes {self._most_stops} stop strings, not {len(sampling.stop)}")
         with self._time.request() as seconds:
             reply = await self._client.generate(text, **parameters(sampling, room), adapter_id=adapter_id)
-        reader = ReasoningReader(tokenizer)
         read = partial(read_output, reply, sampling.stop, reader)
         raw, finish, sampled = await loop.run_in_executor(self._rendering, read)
         said = await loop.run_in_executor(self._rendering, reader.split, raw, tokens)
@@ -183,7 +183,7 @@ class TgiBackend:
                 "with its tokenizer"
             )
 
-    async def _prove(self, digest: str, adapter_id: str | None, info: ModelInfo) -> None:
+    async def _verify(self, digest: str, adapter_id: str | None, info: ModelInfo) -> None:
         """Compares the server's probe under this name with the trainer's. Raises AdapterMismatch."""
         origin = Provenance.of(digest, await asyncio.to_thread(self._store.manifest, digest))
         origin.check_base(digest, info.digest)
@@ -209,7 +209,7 @@ class TgiBackend:
             )
 
     @property
-    def _loaded(self) -> tuple[PreTrainedTokenizerBase, ModelInfo]:
+    def _loaded(self) -> tuple[PreTrainedTokenizerBase, ModelInfo, ReasoningReader]:
         if self._held is None:
             raise Unavailable("the backend is not started, or is closed")
         return self._held

@@ -78,7 +78,7 @@ class TransformersBackend:
         self._grammars = Grammars(self._held.tokenizer)
         self._reader = ReasoningReader(self._held.tokenizer)
         if self._in_half_precision and self._deterministic == "off":
-            self.batch_variant_rate = await measure_batch_variance(self._say)
+            self.batch_variant_rate = await measure_batch_variance(self._greedy_text)
         DECODE_BATCH_VARIANT_RATE.set(self.batch_variant_rate)
         watch_gpus()
 
@@ -115,9 +115,9 @@ class TransformersBackend:
         assert self._reader is not None
         if on_text is None:
             await asyncio.wrap_future(self._loop.submit(row))
-            said = await self._aside(partial(self._reader.split, row.text, tokens))
+            said = await self._in_rendering_thread(partial(self._reader.split, row.text, tokens))
         else:
-            said = await self._tell(row, self._reader, on_text)
+            said = await self._stream(row, self._reader, on_text)
         return Generation(
             text=said.text,
             reasoning=said.reasoning,
@@ -130,7 +130,7 @@ class TransformersBackend:
             ),
         )
 
-    async def _tell(self, row: Row, reader: ReasoningReader, on_text: OnText) -> Said:
+    async def _stream(self, row: Row, reader: ReasoningReader, on_text: OnText) -> Said:
         """Decodes a row, and gives its text to `on_text` meanwhile; returns all of it."""
         loop, changed, sampled = asyncio.get_running_loop(), asyncio.Event(), 0
 
@@ -139,7 +139,7 @@ class TransformersBackend:
             sampled = count
             loop.call_soon_threadsafe(changed.set)
 
-        said = await self._aside(lambda: reader.stream(row.prompt, row.sampling.stop))
+        said = await self._in_rendering_thread(lambda: reader.stream(row.prompt, row.sampling.stop))
         row.on_token = on_token
         left = asyncio.wrap_future(self._loop.submit(row))
         left.add_done_callback(lambda _: changed.set())
@@ -152,7 +152,7 @@ class TransformersBackend:
                     break
                 # Of a row that has ended meanwhile too, only the tokens before its end: what follows is cut there.
                 tokens = row.tokens[:sampled]
-                so_far = await self._aside(partial(text.update, tokens))
+                so_far = await self._in_rendering_thread(partial(text.update, tokens))
                 pass_on(said.update(so_far), on_text)
             await left
         finally:
@@ -179,7 +179,7 @@ class TransformersBackend:
         found: dict[int, float] = {}
         for part in parts_of(read, self._held.model.config.get_text_config().vocab_size):
             some = [read[place] for place in part]
-            # One errand per part, so that decoding rows wait for one part at most, and a cancelled call stops early.
+            # One task per part, so that decoding rows wait for one part at most, and a cancelled call stops early.
             said = await asyncio.wrap_future(self._loop.do(partial(divergences, texts=some, adapters=on_top)))
             found.update(zip(part, said, strict=True))
         return [found[place] for place in range(len(read))]
@@ -187,14 +187,14 @@ class TransformersBackend:
     async def _render(self, text: Prompt | str, *, answering: bool = False) -> list[int]:
         tokenizer = self._held.tokenizer
         if isinstance(text, str):
-            return await self._aside(partial(text_tokens, tokenizer, text))
-        return await self._aside(partial(render_prompt, tokenizer, text, answering=answering))
+            return await self._in_rendering_thread(partial(text_tokens, tokenizer, text))
+        return await self._in_rendering_thread(partial(render_prompt, tokenizer, text, answering=answering))
 
     async def _grammar(self, schema: str) -> Grammar:
         assert self._grammars is not None
-        return await self._aside(partial(self._grammars.make, schema))
+        return await self._in_rendering_thread(partial(self._grammars.make, schema))
 
-    async def _aside(self, work: Callable[[], T]) -> T:
+    async def _in_rendering_thread(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._rendering, work)
 
     async def _adapters_of(self, policy: Policy | None, adapter: AdapterRef | None) -> tuple[Adapter, ...]:
@@ -240,5 +240,5 @@ class TransformersBackend:
     def _in_half_precision(self) -> bool:
         return self._held.info.dtype in ("bfloat16", "float16")
 
-    async def _say(self, prompt: Prompt) -> str:
+    async def _greedy_text(self, prompt: Prompt) -> str:
         return (await self.generate(prompt, GREEDY)).text

@@ -150,7 +150,7 @@ class VllmAdapters:
         try:
             origin = await asyncio.to_thread(self._write, slot.folder, refs)
             await self._put_on(slot.name)
-            await self._prove(slot.name, refs, origin)
+            await self._verify(slot.name, refs, origin)
         except BaseException:
             # Its slot is free only after the unload: a second load under the same name must not overlap the first.
             await asyncio.shield(self._take_off(slot))
@@ -230,7 +230,7 @@ class VllmAdapters:
             (folder / name).write_bytes(content)
         return origins[-1]
 
-    async def _prove(self, name: str, refs: Sequence[AdapterRef], origin: Provenance) -> None:
+    async def _verify(self, name: str, refs: Sequence[AdapterRef], origin: Provenance) -> None:
         """Compares the server's probe with the trainer's. This detects a server that answers 200 with the wrong
         weights. Raises AdapterMismatch."""
         digest = refs[-1].digest

@@ -45,11 +45,11 @@ class AdapterCache:
             raise AdapterMismatch(
                 f"adapter {digest} claims that it was trained over itself", metadata={"digest": digest}
             )
-        adapter, fresh = await self._kept.get(digest, lambda: self._prove(digest, above))
+        adapter, fresh = await self._kept.get(digest, lambda: self._verify(digest, above))
         CACHE_LOOKUPS.labels("adapter", "miss" if fresh else "hit").inc()
         return adapter
 
-    async def _prove(self, digest: str, above: tuple[str, ...]) -> Adapter:
+    async def _verify(self, digest: str, above: tuple[str, ...]) -> Adapter:
         origin, adapter = await asyncio.to_thread(self._load, digest)
         if not origin.probe:
             return adapter

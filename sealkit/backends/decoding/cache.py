@@ -120,6 +120,8 @@ def _probe(model: PreTrainedModel) -> tuple[Tensor, Tensor]:
             model(input_ids=token, past_key_values=cache, use_cache=True)
         keys = torch.stack([layer.keys[0, :, 0] for layer in layers])
         values = torch.stack([layer.values[0, :, 0] for layer in layers])
+    except torch.OutOfMemoryError:
+        raise
     except (AttributeError, TypeError, ValueError, LookupError, RuntimeError) as fault:
         raise InvalidModel(
             f"the cache of a row needs a key and a value of one shape in every layer ({fault}); take a plain decoder "

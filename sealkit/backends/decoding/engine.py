@@ -193,14 +193,14 @@ class Engine:
         self._lora.forget(adapter)
 
     def fault_of_one(self, fault: BaseException) -> SealError:
-        """What a request is told that alone caused `fault`. Raises what the model raises if it no longer reads a plain
+        """The error for a request that alone caused `fault`. Raises what the model raises if it no longer reads a plain
         token: after a fault of the device nothing works any more."""
         if self._model.device.type == "cuda":
             torch.cuda.empty_cache()
         with self.reading([()]) as model:
             token = torch.zeros((1, 1), dtype=torch.long, device=model.device)
             model(input_ids=token, use_cache=False).logits.sum().item()
-        return _told(fault)
+        return _error_for_caller(fault)
 
     @contextmanager
     def reading(self, rows: Sequence[tuple[Adapter, ...]]) -> Iterator[PreTrainedModel]:
@@ -330,7 +330,7 @@ class Engine:
                 try:
                     row.accept(token, self._text_of, self._end_ids)
                 except BaseException as error:  # noqa: BLE001 - the row's own text or grammar, and no other's
-                    fault = _told(error)
+                    fault = _error_for_caller(error)
             if fault is not None or row.finish_reason is not None:
                 self._slots[slot] = None
                 self._left.append(Left(row, fault))
@@ -350,8 +350,8 @@ def _not_finite(row: Row) -> SealError:
     return FailedPrecondition(f"{names} gives logits that are not finite; nothing to sample")
 
 
-def _told(fault: BaseException) -> SealError:
-    """What the caller is told of a fault that its request alone causes."""
+def _error_for_caller(fault: BaseException) -> SealError:
+    """The error that the caller gets for a fault that its request alone causes."""
     if isinstance(fault, SealError):
         return fault
     said = (str(fault).strip().splitlines() or [""])[0]

@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 
 class DecodeLoop:
-    """Rows are submitted from any thread; their futures complete in the order in which the rows end. Errands (other
+    """Rows are submitted from any thread; their futures complete in the order in which the rows end. Tasks (other
     work on the model) run between two steps, one at a time."""
 
     def __init__(self, make_engine: Callable[[], Engine], *, max_waiting: int) -> None:
@@ -30,7 +30,7 @@ class DecodeLoop:
         self._changed = threading.Condition()
         self._waiting: deque[Row] = deque()
         self._futures: dict[Row, Future[Row]] = {}
-        self._errands: deque[tuple[Callable[[Engine], Any], Future[Any]]] = deque()
+        self._tasks: deque[tuple[Callable[[Engine], Any], Future[Any]]] = deque()
         self._refusal: SealError | None = None
         self._done = 0
         self._busy_seconds = 0.0
@@ -50,7 +50,7 @@ class DecodeLoop:
         return self._ended
 
     def submit(self, row: Row) -> Future[Row]:
-        """Queues a row, a watched one before all others. Cancelling the future frees it. Raises QueueFull, and
+        """Queues a row; one with `on_token` before all without. Cancelling the future frees it. Raises QueueFull, and
         Unavailable after `close`."""
         with self._changed:
             if self._refusal is not None:
@@ -66,14 +66,14 @@ class DecodeLoop:
             self._changed.notify()
         return future
 
-    def do(self, errand: Callable[[Engine], T]) -> Future[T]:
-        """Runs `errand` in the thread; the future gets its result, or what it raises as a SealError. Cancelling the
+    def do(self, task: Callable[[Engine], T]) -> Future[T]:
+        """Runs `task` in the thread; the future gets its result, or what it raises as a SealError. Cancelling the
         future before its turn drops it. Raises Unavailable after `close`."""
         with self._changed:
             if self._refusal is not None:
                 raise self._refusal
             future: Future[T] = Future()
-            self._errands.append((errand, future))
+            self._tasks.append((task, future))
             self._changed.notify()
         return future
 
@@ -83,9 +83,9 @@ class DecodeLoop:
             self._refusal = self._refusal or Unavailable(
                 "the decoder is shutting down; retry at another replica or later"
             )
-            refused = [self._futures.pop(row) for row in self._waiting] + [future for _, future in self._errands]
+            refused = [self._futures.pop(row) for row in self._waiting] + [future for _, future in self._tasks]
             self._waiting.clear()
-            self._errands.clear()
+            self._tasks.clear()
             self._changed.notify()
         _fail(refused, self._refusal)
         if self._thread.ident is not None:
@@ -115,10 +115,10 @@ class DecodeLoop:
                 self._refusal = Unavailable(
                     f"the decoder stopped: {type(fault).__name__}: {fault}; see its log, restart the service"
                 )
-            left = list(self._futures.values()) + [future for _, future in self._errands]
+            left = list(self._futures.values()) + [future for _, future in self._tasks]
             self._futures.clear()
             self._waiting.clear()
-            self._errands.clear()
+            self._tasks.clear()
         if self._refusal is not None:
             _fail(left, self._refusal)
         self._ended.set_running_or_notify_cancel()
@@ -130,11 +130,11 @@ class DecodeLoop:
     def _wait(self, engine: Engine) -> bool:
         """Waits until there is work; False once the loop is closed."""
         with self._changed:
-            self._changed.wait_for(lambda: self._waiting or self._errands or self._refusal or engine.running)
-            return bool(self._waiting or self._errands or engine.running)
+            self._changed.wait_for(lambda: self._waiting or self._tasks or self._refusal or engine.running)
+            return bool(self._waiting or self._tasks or engine.running)
 
     def _turn(self, engine: Engine) -> None:
-        self._run_errand(engine)
+        self._run_task(engine)
         if joining := self._next(engine):
             self._settle(engine.admit(joining))
         if engine.running:
@@ -143,23 +143,23 @@ class DecodeLoop:
             if (on_token := row.on_token) is not None:  # a caller that leaves removes it at any moment
                 on_token(len(row.tokens))
 
-    def _run_errand(self, engine: Engine) -> None:
+    def _run_task(self, engine: Engine) -> None:
         with self._changed:
-            errand, future = self._errands.popleft() if self._errands else (None, Future())
-        if errand is None or not future.set_running_or_notify_cancel():
+            task, future = self._tasks.popleft() if self._tasks else (None, Future())
+        if task is None or not future.set_running_or_notify_cancel():
             return
         try:
-            future.set_result(errand(engine))
+            future.set_result(task(engine))
         except SealError as fault:
             future.set_exception(fault)
-        except BaseException as fault:  # noqa: BLE001 - the errand's own, if the engine goes on
-            _log.warning("errand_failed", exc_info=fault)
+        except BaseException as fault:  # noqa: BLE001 - the task's own, if the engine goes on
+            _log.warning("task_failed", exc_info=fault)
             try:
-                told: SealError = engine.fault_of_one(fault)
+                error: SealError = engine.fault_of_one(fault)
             except BaseException:
                 future.set_exception(Unavailable(f"the decoder stopped: {type(fault).__name__}: {fault}"))
                 raise
-            future.set_exception(told)
+            future.set_exception(error)
 
     def _next(self, engine: Engine) -> list[Row]:
         """Drops cancelled rows; returns those that join now, in order of arrival."""

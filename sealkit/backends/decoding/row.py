@@ -17,8 +17,8 @@ _SLACK_TOKENS = 8
 class Row:
     """A request inside the engine. `adapters` are all applied to the base (policy first, then trial); `limit` is the
     largest number of tokens to sample, given the context length; `grammar` constrains the text to a schema. `on_token`
-    is called in the decoding thread with the number of tokens so far, after each step that does not end the row.
-    Somebody reads along, so such a row goes before those that nobody watches."""
+    is called in the decoding thread with the number of tokens so far, after each step that does not end the row. Its
+    caller streams the text, so such a row is decoded before waiting ones without it."""
 
     prompt: list[int]
     sampling: Sampling

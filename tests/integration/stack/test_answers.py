@@ -33,7 +33,7 @@ async def built(tmp_path: Path) -> AsyncIterator[tuple[AnswerStack, dict[str, st
     arguments = {"r": RANK, "lora_alpha": 2 * RANK, "target_modules": TARGETS}
     peft = PeftReference(model, dict.fromkeys(adapters, arguments), std=STD)
     stack = AnswerStack(tmp_path, model, tmp_path / "store")
-    await publish(stack.database, adapters, describe_model(str(model), dtype="float32")[1].digest)
+    await publish(stack.database, adapters, describe_model(str(model))[1].digest)
     for name in ("evaluator", "controller", "gateway"):
         stack.start(name)
     try:

@@ -27,3 +27,7 @@ def test_the_page_of_models_says_what_is_tested() -> None:
         name: (trained == "yes", decoded == "yes") for name, trained, decoded in rows if decoded[:2] in ("ye", "no")
     }
     assert told == {one.name: (not one.trained, not one.decoded) for one in [*CORE, *REST]}
+    trained, decoded = (sum(column) for column in zip(*told.values(), strict=True))
+    said = " ".join(page.split())
+    for count in (f"{len(told)} of transformers 5", f"{trained} are trained", f"{decoded} are decoded"):
+        assert count in said

@@ -26,7 +26,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def info(model: Path) -> ModelInfo:
-    return describe_model(str(model), dtype="served")[1]
+    return describe_model(str(model))[1]
 
 
 @pytest.fixture(autouse=True)

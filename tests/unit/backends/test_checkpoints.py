@@ -36,7 +36,7 @@ _CHANGED: dict[str, Callable[[Weights], Weights]] = {
     "model.embed_tokens.weight": lambda held: {key: held[key] for key in held if "embed" not in key},
     "model.layers.2.extra.weight": lambda held: held | {"model.layers.2.extra.weight": torch.ones(2)},
     "model.norm.weight": lambda held: held | {"model.norm.weight": torch.ones(3)},
-    "whole numbers": lambda held: {key: value.to(torch.int8) for key, value in held.items()},
+    "as integers": lambda held: {key: value.to(torch.int8) for key, value in held.items()},
 }
 """What is wrong with a checkpoint, by what the error names."""
 
@@ -107,7 +107,7 @@ def test_what_libraries_raise_bare_is_an_error_of_ours(whole: Path, tmp_path: Pa
 
 def test_an_adapter_in_the_folder_is_refused_and_not_applied(folder: Path) -> None:
     set_json(folder / "adapter_config.json", peft_type="LORA", base_model_name_or_path="some/base", r=2)
-    for read in (load, lambda path: describe_model(str(path), dtype="")):
+    for read in (load, lambda path: describe_model(str(path))):
         with pytest.raises(InvalidModel, match="adapter beside the model"):
             read(folder)
     (folder / "config.json").unlink()
@@ -143,7 +143,7 @@ def test_end_tokens_are_those_of_transformers_and_part_of_the_digest(folder: Pat
         loaded = load(folder)
         theirs = Qwen2ForCausalLM.from_pretrained(folder).generation_config.eos_token_id
         assert loaded.end_ids == {own, *(theirs if isinstance(theirs, list) else [own if theirs is None else theirs])}
-        assert describe_model(str(folder), dtype="")[1].digest == loaded.info.digest
+        assert describe_model(str(folder))[1].digest == loaded.info.digest
         digests.add(loaded.info.digest)
     assert len(digests) == 3
     (folder / "generation_config.json").unlink()
@@ -161,7 +161,7 @@ def test_a_gguf_fills_the_model_or_is_refused(tmp_path: Path) -> None:
     write_gguf(folder, tmp_path / "whole.gguf")
     ours, theirs = load(tmp_path / "whole.gguf").model.state_dict(), load(folder).model.state_dict()
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
-    assert describe_model(str(tmp_path / "whole.gguf"), dtype="")[1].digest == load(tmp_path / "whole.gguf").info.digest
+    assert describe_model(str(tmp_path / "whole.gguf"))[1].digest == load(tmp_path / "whole.gguf").info.digest
     write_gguf(folder, tmp_path / "less.gguf", without="ffn_up")
     with pytest.raises(InvalidModel, match=r"1 weights of the model are not in it \(model\.layers\.0\.mlp\.up_proj"):
         load(tmp_path / "less.gguf")

@@ -73,7 +73,7 @@ async def test_a_server_that_shows_no_tokens_is_held_to_their_number(
 async def test_a_prompt_is_sent_as_the_tokens_that_the_trainer_reads(make: Make, vllm: FakeVllm, model: Path) -> None:
     backend = make()
     await backend.start()
-    tokens = render_prompt(describe_model(str(model), dtype="")[0], TOWN)
+    tokens = render_prompt(describe_model(str(model))[0], TOWN)
     sampling = Sampling(
         temperature=0.7, top_p=0.9, max_tokens=7, seed=2**31 + 5, stop=("\n",), json_schema='{"type": "null"}'
     )

@@ -133,7 +133,7 @@ def test_a_template_that_takes_no_conversation_is_refused_at_load(
     wrong = []
     for told, template in templates.items():
         folder = make(with_template(template))
-        for read in (load, lambda path: describe_model(str(path), dtype="")):
+        for read in (load, lambda path: describe_model(str(path))):
             try:
                 read(folder)
                 wrong.append(f"{told}: loads")
@@ -163,7 +163,7 @@ def test_a_template_that_prints_the_date_prints_the_one_of_the_settings(
         texts.append(rendered_text(loaded.tokenizer, PROMPT)[0].partition("\n")[0])
         digests.append(loaded.info.digest)
         facts.append(loaded.info.build["template_date"])
-        described = describe_model(str(folder), dtype="", **({"template_date": today} if today else {}))[1]
+        described = describe_model(str(folder), **({"template_date": today} if today else {}))[1]
         assert (described.digest, described.build["template_date"]) == (digests[-1], facts[-1])
     assert texts == ["Today: 26 Jul 2024", "Today: 26 Jul 2024", "Today: 09 Mar 2025"]
     assert facts == ["2024-07-26", "2024-07-26", "2025-03-09"]
@@ -248,14 +248,14 @@ def test_a_tokenizer_that_loses_the_text_or_the_models_embedding_is_refused(
     beyond = loaded.tokenizer("<more159>").input_ids
     more = beyond[0] + 1 - loaded.embedded
     assert loaded.embedded == 512
-    for info in (loaded.info, describe_model(str(folder), dtype="")[1]):
+    for info in (loaded.info, describe_model(str(folder))[1]):
         assert info.build["unread_tokens"] == f"{more}, from '<more{160 - more}>' on"
     loaded.check_tokens("the prompt", loaded.tokenizer("the town").input_ids)
     with pytest.raises(InvalidInput, match=rf"the prompt contains '<more159>' \(token {beyond[0]}\)"):
         loaded.check_tokens("the prompt", beyond)
     for change in (used_tokens, ends):
         folder = make(change)
-        for read in (load, lambda path: describe_model(str(path), dtype="")):
+        for read in (load, lambda path: describe_model(str(path))):
             with pytest.raises(InvalidModel, match=r"'<more159>' as token \d+, but the model embeds only 512 tokens"):
                 read(folder)
 

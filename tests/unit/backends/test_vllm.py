@@ -70,7 +70,7 @@ async def test_a_server_adds_no_sampling_of_its_own_and_ends_where_we_do(
 ) -> None:
     await ask(await make(), None)
     asked = vllm.requests[-1][1]
-    assert asked["stop_token_ids"] == sorted(describe_model(str(model), dtype="").end_ids)
+    assert asked["stop_token_ids"] == sorted(describe_model(str(model)).end_ids)
     neutral = {"top_k": -1, "min_p": 0, "repetition_penalty": 1, "presence_penalty": 0, "frequency_penalty": 0}
     assert {name: asked[name] for name in neutral} == neutral
 

@@ -99,7 +99,7 @@ async def test_a_row_that_fails_alone_is_refused_and_the_others_are_as_ever(
     await asyncio.wait_for(backend.ended(), 5)
 
 
-async def test_an_errand_and_a_text_that_fail_alone_are_refused(
+async def test_a_task_and_a_text_that_fail_alone_are_refused(
     backend: TransformersBackend, monkeypatch: pytest.MonkeyPatch, logged: list[Any]
 ) -> None:
     def broken(_engine: Engine) -> None:
@@ -107,7 +107,7 @@ async def test_an_errand_and_a_text_that_fail_alone_are_refused(
 
     with pytest.raises(FailedPrecondition, match="ZeroDivisionError: a bug"):
         await asyncio.wrap_future(backend._loop.do(broken))
-    assert [entry["event"] for entry in logged] == ["errand_failed"]
+    assert [entry["event"] for entry in logged] == ["task_failed"]
     before = [(await backend.generate(prompt, SAMPLING)).text for prompt in GOOD]
     accept = Row.accept
 

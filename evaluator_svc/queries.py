@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sealkit.backends.base import Backend, Generation
+from sealkit.backends.base import Backend, Generation, count_tokens
 from sealkit.concurrency import gather_or_cancel
 from sealkit.errors import SealError
 from sealkit.judges import Answer, Judge, Judgement, judge_any
-from sealkit.observability.metrics import ANSWERS, DECODE_TOKENS
+from sealkit.observability.metrics import ANSWERS
 from sealkit.reasoning import Said, no_answer
 from sealkit.types import (
     NOT_ANSWERED,
@@ -46,7 +46,7 @@ class Judged:
 
 
 @dataclass(frozen=True)
-class Exam:
+class QueryRunner:
     backend: Backend
     sampling: Sampling
     judge: Judge
@@ -91,8 +91,7 @@ class Exam:
         sampling = self.sampling.model_copy(update={"seed": seed_of(self.sampling.seed, query.query_id)})
         policy = Policy(name="subject", adapter=subject.policy)
         got = await self.backend.generate(prompt, sampling, policy=policy, adapter=subject.trial)
-        DECODE_TOKENS.labels("prompt").inc(got.usage.prompt_tokens)
-        DECODE_TOKENS.labels("completion").inc(got.usage.completion_tokens)
+        count_tokens(got.usage)
         return got
 
     async def ask_all(self, subject: Subject, queries: Sequence[Query]) -> tuple[Judged, ...]:
