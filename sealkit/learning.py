@@ -9,7 +9,7 @@ from typing import Any
 
 from sealkit.config import RunConfig
 from sealkit.names import id_of
-from sealkit.resources import Lineage
+from sealkit.reports import Lineage
 from sealkit.types import Outcome, Value
 
 

@@ -19,12 +19,13 @@ from controller.db.quotas import QuotaRequest
 from controller.db.requests import first_time
 from controller.db.states import Move
 from controller.db.tables import RUN_HEAD, now, policies, runs
-from sealkit.config import RunConfig, StoredConfig, read_stored_config
+from sealkit.config import RunConfig
 from sealkit.domains.base import Context
 from sealkit.errors import RequestIdReused, RunNotResumable, UnknownPolicy, UnknownRun
 from sealkit.names import alias_name, run_name
 from sealkit.observability import tracing
 from sealkit.resources import Budget, Fault, Run, RunState, RunStateChanged, RunWaiting, StageStarted
+from sealkit.stored_config import StoredConfig, read_stored_config
 from sealkit.types import Value, digest_of
 
 

@@ -15,7 +15,8 @@ from controller.db.documents import StoredDocument
 from controller.report.continual import with_continual
 from sealkit.config import RunConfig
 from sealkit.domains.base import Context, load_domain
-from sealkit.resources import DocumentReport, DocumentState, LostQuestion, PolicyVersion, RunReport
+from sealkit.reports import DocumentReport, LostQuestion, RunReport
+from sealkit.resources import DocumentState, PolicyVersion
 from sealkit.types import Outcome, Query
 
 _COPIED = DocumentReport.model_fields.keys() & StoredDocument.model_fields.keys()

@@ -13,7 +13,8 @@ from controller.db.documents import KnownDocument
 from sealkit.config import RunConfig
 from sealkit.domains.base import Context, load_domain
 from sealkit.names import id_of, is_alias, run_id_of, run_name
-from sealkit.resources import Editor, Lineage, LineageDocument, LineageQuery, LineageTrial, PolicyVersion, Trial
+from sealkit.reports import Lineage, LineageDocument, LineageQuery, LineageTrial
+from sealkit.resources import Editor, PolicyVersion, Trial
 from sealkit.types import digest_of
 
 

@@ -13,19 +13,8 @@ from controller.report.cost import arm_costs, cost_of, round_costs
 from controller.report.power import power_of_run
 from controller.rules.scores import Scores, baselines, figures, paired_gain, policy_scores, scores_of
 from sealkit.config import CostConfig
-from sealkit.resources import (
-    CurvePoint,
-    Editor,
-    Estimate,
-    GateState,
-    PolicyVersion,
-    ReportRow,
-    Run,
-    RunReport,
-    Trial,
-    TrialPhase,
-    TrialState,
-)
+from sealkit.reports import CurvePoint, Estimate, ReportRow, RunReport
+from sealkit.resources import Editor, GateState, PolicyVersion, Run, Trial, TrialPhase, TrialState
 from sealkit.stats import mean_estimate, widened
 from sealkit.types import Usage
 

@@ -23,6 +23,7 @@ from sealkit import limits
 from sealkit.config import RunConfig
 from sealkit.errors import InvalidInput, LimitExceeded, Unavailable
 from sealkit.learning import learn_config
+from sealkit.reports import Lineage, Rerun, RunEstimate, RunReport, TrialMaterial
 from sealkit.resources import (
     Alias,
     AnswerBegun,
@@ -31,16 +32,11 @@ from sealkit.resources import (
     Budget,
     CallerInfo,
     Event,
-    Lineage,
     PolicyVersion,
-    Rerun,
     Run,
-    RunEstimate,
-    RunReport,
     RunState,
     RunStateChanged,
     Trial,
-    TrialMaterial,
     TrialState,
 )
 from sealkit.rpc.mapping import enum_to_pb, from_pb, to_pb
