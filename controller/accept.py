@@ -14,10 +14,10 @@ from controller.db.runs import NewRun
 from controller.rules.anchors import bundled_anchors, draw
 from controller.rules.arms import check_arms, planned_trials
 from controller.rules.seeds import shuffled
-from controller.rules.setup import set_aside
+from controller.rules.setup import domain_of, set_aside
 from sealkit import limits
 from sealkit.config import RunConfig, parse_config
-from sealkit.domains.base import Context, Domain, Examines, Studies, load_domain
+from sealkit.domains.base import Context, Domain, Examines, Studies
 from sealkit.errors import InvalidConfig, InvalidDataset, LimitExceeded
 from sealkit.golds import golds_of
 from sealkit.judges import check_judge
@@ -55,7 +55,7 @@ def accept(
     Raises InvalidConfig, InvalidDataset with every fault named; UnknownDomain; UnknownJudge.
     """
     checked = check_config(parse_config(config))
-    domain = load_domain(checked.domain.name, plugins=plugins)(checked.domain.options, checked.inner_loop)
+    domain = domain_of(checked, plugins)
     check_judge(checked.evaluation.judge or domain.judge)
     learns = bool(documents or checked.adapt.forget)
     if learns:

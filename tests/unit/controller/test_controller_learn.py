@@ -237,6 +237,7 @@ async def test_what_cannot_be_is_refused_before_anything_is_done(taught: System)
     assert await refused(task="rest_em") == "config.task"
     assert await refused(gate={}) == "config.gate.alias"
     assert await refused(start_policy="policies/x-0") == "config.start_policy"
+    assert await refused(adapt={"commit": "join"}) == "config.adapt.commit"
     assert await refused(exam={"editor": "nobody"}) == "config.exam.editor"
     assert await refused(found={" ": b"x"}) == "documents[0].name"
     assert await refused(domain={"name": "arc", "options": {}}) == "config.domain.name"
