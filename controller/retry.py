@@ -51,7 +51,7 @@ async def retry_until_available(call: Callable[[], Awaitable[T]], *, doing: str)
                 await waits.failed(doing, error)
                 await asyncio.sleep(seconds)
     except BaseException:
-        waits.left(doing)
+        waits.given_up(doing)
         raise
     if waiting:
         await waits.answered(doing)

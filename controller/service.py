@@ -1,5 +1,5 @@
 """The controller's gRPC service: the only file of this package that uses protobufs. It only reads and writes the
-database."""
+database, and passes on the answers of evaluators."""
 
 from __future__ import annotations
 

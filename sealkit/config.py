@@ -83,7 +83,7 @@ class DatasetConfig(Section):
     encoding: str = Field("", max_length=64)
     """Encoding of the text, as Python names it; empty: found by looking."""
     options: dict[str, Any] = Field(default_factory=dict)
-    """Options of such a source."""
+    """Options of a source that a plug-in reads."""
     retention_path: str = ""
     """Retention suite (records of id, question, answer); empty, without tasks: the project's own suite."""
     retention_tasks: tuple[str, ...] = Field((), max_length=64)
@@ -178,8 +178,8 @@ class EvaluationConfig(Section):
     judge: str = ""
     """`content`, `exact`, `grid` or `model` (docs/judges.md); empty: the domain's default."""
     chat_template_kwargs: TemplateKwargs = Field(default_factory=dict)
-    """The same for all questions, to the model and to the teacher, and for the prompts of training examples. Reasoning
-    is kept with the verdict; it is not judged."""
+    """Arguments for the chat template of all questions, to the model and to the teacher, and of the prompts of training
+    examples. Reasoning is kept with the verdict; it is not judged."""
     retention_limit: int = Field(32, ge=0, le=limits.INT32)
     """At most this many of the retention queries that the base model answers right; 0 means all."""
     max_ungraded: float = Field(0.5, ge=0, le=1)

@@ -261,7 +261,7 @@ def stage(connection: Connection, lease: RunLease, round_index: int, name: str) 
 
 
 def waits(connection: Connection, run_id: str, kind: RunWaiting) -> None:
-    """Tells that a run waits, or that it goes on. Nothing is told of a run that has ended."""
+    """Appends the event that a run waits, or goes on; none to a run that has ended."""
     state = connection.scalar(select(runs.c.state).where(runs.c.run_id == run_id).with_for_update())
     if state in states.TAKE_RUN.sources:
         events.append(connection, run_id, kind)
