@@ -117,6 +117,12 @@ def check_documents(
         )
     if config.adapt.commit != "consolidate":
         raise _invalid("adapt.commit", 'documents are learned with adapt.commit = "consolidate"')
+    if config.inner_loop.start_from != "base":
+        raise _invalid(
+            "inner_loop.start_from",
+            "documents are learned on the bare base model, or the next version would still contain a document that it "
+            'replaces or forgets; set it to "base"',
+        )
     if not isinstance(domain, Examines):
         raise _invalid("domain.name", f"the domain {domain.name} does not learn documents; knowledge does")
     if config.exam.editor != Editor.BASE and config.exam.editor not in outside:

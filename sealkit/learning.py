@@ -27,12 +27,13 @@ def learn_config(
         config = config.model_dump(mode="json", exclude_unset=True)
     if config is None:
         config = shipped_config()
-    gate, adapt = dict(config.get("gate", {})), dict(config.get("adapt", {}))
+    gate, adapt, inner_loop = (dict(config.get(section, {})) for section in ("gate", "adapt", "inner_loop"))
     return {
         **config,
         "task": "adapt",
         "gate": {**gate, "alias": id_of(alias)},
         "adapt": {"commit": "consolidate", **adapt, "forget": list(forget)},
+        "inner_loop": {"start_from": "base", **inner_loop},
     }
 
 
