@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from sealkit.resources import Estimate
+from sealkit.reports import Estimate
 from sealkit.stats import mean_estimate, paired_bootstrap
 
 SIZES = (4, 8, 16, 32, 128)

@@ -36,7 +36,7 @@ from sealkit.backends.factory import BackendSettings, make_backend
 from sealkit.config import InnerLoopConfig
 from sealkit.domains.base import Context
 from sealkit.domains.knowledge import KnowledgeDomain
-from sealkit.resources import Continual, Estimate
+from sealkit.reports import Continual, Estimate
 from sealkit.testing.tiny import make_tiny_model
 from sealkit.types import (
     AdapterRef,

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sealkit.resources import Estimate
+from sealkit.reports import Estimate
 from sealkit.stats import mean_estimate, paired_difference
 
 K = TypeVar("K", bound=Hashable)

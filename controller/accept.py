@@ -14,10 +14,10 @@ from controller.db.runs import NewRun
 from controller.rules.anchors import bundled_anchors, draw
 from controller.rules.arms import check_arms, planned_trials
 from controller.rules.seeds import shuffled
-from controller.rules.setup import set_aside
+from controller.rules.setup import domain_of, set_aside
 from sealkit import limits
 from sealkit.config import RunConfig, parse_config
-from sealkit.domains.base import Context, Domain, Examines, Studies, load_domain
+from sealkit.domains.base import Context, Domain, Examines, Studies
 from sealkit.errors import InvalidConfig, InvalidDataset, LimitExceeded
 from sealkit.golds import golds_of
 from sealkit.judges import check_judge
@@ -55,7 +55,7 @@ def accept(
     Raises InvalidConfig, InvalidDataset with every fault named; UnknownDomain; UnknownJudge.
     """
     checked = check_config(parse_config(config))
-    domain = load_domain(checked.domain.name, plugins=plugins)(checked.domain.options, checked.inner_loop)
+    domain = domain_of(checked, plugins)
     check_judge(checked.evaluation.judge or domain.judge)
     learns = bool(documents or checked.adapt.forget)
     if learns:
@@ -117,6 +117,12 @@ def check_documents(
         )
     if config.adapt.commit != "consolidate":
         raise _invalid("adapt.commit", 'documents are learned with adapt.commit = "consolidate"')
+    if config.inner_loop.start_from != "base":
+        raise _invalid(
+            "inner_loop.start_from",
+            "documents are learned on the bare base model, or the next version would still contain a document that it "
+            'replaces or forgets; set it to "base"',
+        )
     if not isinstance(domain, Examines):
         raise _invalid("domain.name", f"the domain {domain.name} does not learn documents; knowledge does")
     if config.exam.editor != Editor.BASE and config.exam.editor not in outside:

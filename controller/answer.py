@@ -1,4 +1,4 @@
-"""Answers of aliases: who answers is looked up once, then an evaluator's stream is passed on."""
+"""Answers of aliases: the policy is looked up once, then an evaluator's stream is passed on."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ from controller.services import Services
 from controller.settings import ControllerSettings
 from controller.trial.concurrency_limit import ConcurrencyLimit
 from controller.trial.worker import Worker
-from controller.waits import Waits, tell_of_missing_workers
+from controller.waits import Waits, report_missing_workers
 from sealkit.errors import InvalidConfig, SealError, Unavailable
 from sealkit.observability.metrics import watch_disk
 from sealkit.queue import Queue
@@ -95,7 +95,7 @@ class App:
             self._metrics = asyncio.create_task(RunMetrics(self._database).keep())
         heartbeats = Heartbeats(self._database, self._worker_id, self._settings.lease_seconds)
         if not self._with_worker:
-            missing = tell_of_missing_workers(self._database, heartbeats, Waits(self._database))
+            missing = report_missing_workers(self._database, heartbeats, Waits(self._database))
             self._looking = asyncio.create_task(missing)
             return
         await self._queue.ping()

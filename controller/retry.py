@@ -33,7 +33,7 @@ def backoff() -> Iterator[float]:
 async def retry_until_available(call: Callable[[], Awaitable[T]], *, doing: str) -> T:
     """Retries `call` while a dependency is unavailable, after RetryInfo's delay if the error has one.
 
-    Whoever watches the current run is told of a long wait. Raises every other error of `call`; DeadlineExceeded the
+    A long wait is reported to the watchers of the current run. Raises every other error of `call`; DeadlineExceeded the
     third time, because some work never finishes in time.
     """
     deadlines, pause, waiting = 0, backoff(), False
@@ -51,7 +51,7 @@ async def retry_until_available(call: Callable[[], Awaitable[T]], *, doing: str)
                 await waits.failed(doing, error)
                 await asyncio.sleep(seconds)
     except BaseException:
-        waits.left(doing)
+        waits.given_up(doing)
         raise
     if waiting:
         await waits.answered(doing)

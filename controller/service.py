@@ -1,5 +1,5 @@
 """The controller's gRPC service: the only file of this package that uses protobufs. It only reads and writes the
-database."""
+database, and passes on the answers of evaluators."""
 
 from __future__ import annotations
 
@@ -38,7 +38,8 @@ from sealkit.config import RunConfig
 from sealkit.domains.base import Context as DomainContext
 from sealkit.errors import LimitExceeded, SealError, Unavailable
 from sealkit.names import id_of, run_name
-from sealkit.resources import AnswerBegun, AnswerUpdate, Budget, CallerInfo, Quotas, RunReport, TrialState
+from sealkit.reports import RunReport
+from sealkit.resources import AnswerBegun, AnswerUpdate, Budget, CallerInfo, Quotas, TrialState
 from sealkit.rpc.interceptors import check
 from sealkit.rpc.mapping import enum_from_pb, from_pb, to_pb
 from sealkit.rpc.protocols import Evaluator

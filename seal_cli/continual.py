@@ -8,7 +8,7 @@ from rich import box
 from rich.table import Table
 
 from seal_cli.console import styled
-from sealkit.resources import Continual, Estimate
+from sealkit.reports import Continual, Estimate
 
 _MOST_CONTEXTS = 16
 """Most columns that fit a terminal; for more contexts use `seal runs report --json`."""

@@ -12,7 +12,8 @@ from rich.text import Text
 from seal_cli.console import share, styled
 from sealkit.names import visible
 from sealkit.report_page.words import duration
-from sealkit.resources import DocumentReport, DocumentState
+from sealkit.reports import DocumentReport
+from sealkit.resources import DocumentState
 
 LEGEND = (
     "Accuracy: on questions about the document itself, without seeing it, by the version before it and the one after. "

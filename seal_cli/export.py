@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from sealkit.errors import FailedPrecondition, InvalidInput
 
 if TYPE_CHECKING:
-    from sealkit.resources import Lineage
+    from sealkit.reports import Lineage
 
 _LICENSE = re.compile(r"^license:\s*(\S+)", re.MULTILINE)
 _LICENSE_FILES = ("LICENSE", "LICENSE.txt", "LICENSE.md")

@@ -8,7 +8,7 @@ from rich.tree import Tree
 
 from seal_cli.console import share, show, styled
 from sealkit.learning import ChangedAnswer, VersionDifference
-from sealkit.resources import Lineage, LineageTrial
+from sealkit.reports import Lineage, LineageTrial
 from sealkit.types import AdapterRef
 
 

@@ -15,7 +15,8 @@ from seal_cli.continual import continual_facts, matrix_table
 from seal_cli.cost import arm_cost_facts, cost_facts, power_line
 from seal_cli.documents import document_tables
 from sealkit.report_page.words import CONTINUAL_LEGEND, LEGEND, SPLITS, STAGES, duration
-from sealkit.resources import Estimate, GateState, PolicyVersion, ReportRow, Run, RunReport
+from sealkit.reports import Estimate, ReportRow, RunReport
+from sealkit.resources import GateState, PolicyVersion, Run
 
 
 def print_report(run: Run, report: RunReport, store: Path | None) -> None:

@@ -6,8 +6,8 @@
             print(event.progress.stage)
         print(seal.report(run.name).verdict)
 
-Values are those of `sealkit.resources`, errors those of `sealkit.errors`. A call that does not reach the controller is
-retried a few times; this is safe because every changing call carries a request id.
+Values are those of `sealkit.resources` and `sealkit.reports`, errors those of `sealkit.errors`. A call that does not
+reach the controller is retried a few times; this is safe because every changing call carries a request id.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from sealkit.callers import reads
 from sealkit.config import RunConfig
 from sealkit.errors import Unavailable
 from sealkit.observability import tracing
+from sealkit.reports import Lineage, Rerun, RunEstimate, RunReport, TrialMaterial
 from sealkit.resources import (
     Alias,
     AnswerUpdate,
@@ -34,14 +35,9 @@ from sealkit.resources import (
     Budget,
     CallerInfo,
     Event,
-    Lineage,
     PolicyVersion,
-    Rerun,
     Run,
-    RunEstimate,
-    RunReport,
     Trial,
-    TrialMaterial,
     TrialState,
 )
 from sealkit.rpc import controller_calls as calls

@@ -1,7 +1,7 @@
 """The config of a run. TOML says *what* a run does; the environment says *where*. All scientific defaults are here.
 
-The resolved config is stored with the run. Sources of the defaults: SEAL (arXiv 2506.10943), knowledge incorporation,
-unless a field says otherwise.
+The resolved config is stored with the run; `sealkit.stored_config` reads it back. Sources of the defaults: SEAL (arXiv
+2506.10943), knowledge incorporation, unless a field says otherwise.
 """
 
 from __future__ import annotations
@@ -9,9 +9,6 @@ from __future__ import annotations
 import json
 import tomllib
 from collections.abc import Mapping
-from copy import deepcopy
-from dataclasses import dataclass
-from itertools import takewhile
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -20,7 +17,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from sealkit import limits
-from sealkit.errors import ConfigOutdated, InvalidConfig
+from sealkit.errors import InvalidConfig
 from sealkit.names import check_name
 from sealkit.types import (
     TEMPLATE_PARAMETERS,
@@ -86,7 +83,7 @@ class DatasetConfig(Section):
     encoding: str = Field("", max_length=64)
     """Encoding of the text, as Python names it; empty: found by looking."""
     options: dict[str, Any] = Field(default_factory=dict)
-    """Options of such a source."""
+    """Options of a source that a plug-in reads."""
     retention_path: str = ""
     """Retention suite (records of id, question, answer); empty, without tasks: the project's own suite."""
     retention_tasks: tuple[str, ...] = Field((), max_length=64)
@@ -181,8 +178,8 @@ class EvaluationConfig(Section):
     judge: str = ""
     """`content`, `exact`, `grid` or `model` (docs/judges.md); empty: the domain's default."""
     chat_template_kwargs: TemplateKwargs = Field(default_factory=dict)
-    """The same for all questions, to the model and to the teacher, and for the prompts of training examples. Reasoning
-    is kept with the verdict; it is not judged."""
+    """Arguments for the chat template of all questions, to the model and to the teacher, and of the prompts of training
+    examples. Reasoning is kept with the verdict; it is not judged."""
     retention_limit: int = Field(32, ge=0, le=limits.INT32)
     """At most this many of the retention queries that the base model answers right; 0 means all."""
     max_ungraded: float = Field(0.5, ge=0, le=1)
@@ -428,91 +425,3 @@ def load_config(path: Path) -> RunConfig:
     except (ValueError, RecursionError) as error:
         raise InvalidConfig(f"{path}: not a TOML file ({error})") from error
     return parse_config(raw, source=str(path))
-
-
-# --- stored configs ---------------------------------------------------------------------------------------------------
-_RENAMED_KEYS = {
-    ("evaluation", "race_confidence"): "early_stopping_confidence",
-    ("evaluation", "race_wave"): "early_stopping_interval",
-}
-_RENAMED_VALUES = {("adapt", "commit"): {"stack": "join"}}
-
-
-@dataclass(frozen=True, slots=True)
-class StoredConfig:
-    """A config read from the database, possibly stored by another version.
-
-    Attributes:
-        config: The config; a key that is new, or whose stored value is no longer valid, has its default.
-        dropped: Stored keys that this version does not have.
-        invalid: Stored keys whose value this version does not accept.
-    """
-
-    config: RunConfig
-    dropped: tuple[str, ...] = ()
-    invalid: tuple[str, ...] = ()
-
-    @property
-    def unread(self) -> tuple[str, ...]:
-        """All stored keys that `config` ignores. Empty: `config` is the one that the run was created with."""
-        return (*self.dropped, *self.invalid)
-
-    def in_full(self, run: str) -> RunConfig:
-        """The config, for a run that continues. Raises ConfigOutdated if `config` ignores stored keys."""
-        if not self.unread:
-            return self.config
-        raise ConfigOutdated(
-            f"another version stored the config of {run}, and this version cannot read {', '.join(self.unread)}: the "
-            "run would continue with other settings. It can be shown and reported; to continue, start a new run from "
-            "its last policy (start_policy), or use the version that stored it",
-            metadata={"run": run, "keys": ",".join(self.unread)},
-        )
-
-
-def read_stored_config(stored: Mapping[str, Any]) -> StoredConfig:
-    """The config of a stored run, whichever version stored it. Never raises: it lists the keys that it cannot read."""
-    left = _with_new_names(stored)
-    found: dict[str, bool] = {}  # by key: whether this version has it
-    while True:
-        try:
-            config = RunConfig.model_validate(left)
-        except ValidationError as error:
-            cut = {_cut(left, e["loc"]): e["type"] != "extra_forbidden" for e in error.errors()}
-            if cut.keys() <= found.keys():  # the same fault again: removing the key did not help
-                return StoredConfig(RunConfig(), invalid=("config",))
-            found |= cut
-        else:
-            dropped, invalid = (tuple(key for key, known in found.items() if known is which) for which in (False, True))
-            return StoredConfig(config, dropped, invalid)
-
-
-def _with_new_names(stored: Mapping[str, Any]) -> dict[str, Any]:
-    """A copy with the current names of renamed keys and values."""
-    config = deepcopy(dict(stored))
-    for (section, old), new in _RENAMED_KEYS.items():
-        values = _section(config, section)
-        if old in values:
-            values.setdefault(new, values.pop(old))
-    for (section, key), names in _RENAMED_VALUES.items():
-        values = _section(config, section)
-        if isinstance(value := values.get(key), str):
-            values[key] = names.get(value, value)
-    return config
-
-
-def _section(config: dict[str, Any], name: str) -> dict[str, Any]:
-    section = config.get(name)
-    return section if isinstance(section, dict) else {}
-
-
-def _cut(config: dict[str, Any], loc: tuple[int | str, ...]) -> str:
-    """Removes the key at `loc` (for an item of a list, the whole list) from `config`; returns the dotted key."""
-    path = [str(part) for part in takewhile(lambda part: isinstance(part, str), loc)]
-    section = config
-    for depth, name in enumerate(path, start=1):
-        inner = section.get(name)
-        if depth == len(path) or not isinstance(inner, dict):
-            section.pop(name, None)
-            return ".".join(path[:depth])
-        section = inner
-    return "config"

@@ -194,7 +194,7 @@ class OnlyReasoning(FailedPrecondition):
 
 
 class GateRefused(FailedPrecondition):
-    """The policy forgot too much or was never measured, so it is not published."""
+    """The gate refused the policy, or never measured it, so it is not published."""
 
     reason = "GATE_REFUSED"
 

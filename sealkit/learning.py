@@ -9,7 +9,7 @@ from typing import Any
 
 from sealkit.config import RunConfig
 from sealkit.names import id_of
-from sealkit.resources import Lineage
+from sealkit.reports import Lineage
 from sealkit.types import Outcome, Value
 
 
@@ -27,12 +27,13 @@ def learn_config(
         config = config.model_dump(mode="json", exclude_unset=True)
     if config is None:
         config = shipped_config()
-    gate, adapt = dict(config.get("gate", {})), dict(config.get("adapt", {}))
+    gate, adapt, inner_loop = (dict(config.get(section, {})) for section in ("gate", "adapt", "inner_loop"))
     return {
         **config,
         "task": "adapt",
         "gate": {**gate, "alias": id_of(alias)},
         "adapt": {"commit": "consolidate", **adapt, "forget": list(forget)},
+        "inner_loop": {"start_from": "base", **inner_loop},
     }
 
 

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from scipy.special import bdtrc, stdtrit  # not scipy.stats: importing it takes 0.7 s of the controller's start
 
-from sealkit.resources import Estimate
+from sealkit.reports import Estimate
 
 CONFIDENCE = 0.95
 POWER = 0.8

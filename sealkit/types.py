@@ -227,7 +227,7 @@ class Anchoring(Value):
     """Weight of their mean KL(base || adapted), nats a token, added to the loss of the examples."""
     contrast: bool = False
     """Fix A of each layer to the directions of its input in which the examples differ most from the anchors; only B is
-    trained. What is read on other texts then changes little."""
+    trained. So the outputs on texts that are like the anchors change little."""
 
 
 class TrainingSpec(Value):

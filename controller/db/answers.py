@@ -1,4 +1,4 @@
-"""Who answers under an alias, and what answers cost their tenant."""
+"""Which policy answers for an alias."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from controller.db import aliases, quotas
 from controller.db.access import AccessScope
 from controller.db.tables import policies
 from sealkit.names import id_of
-from sealkit.resources import AnswerBegun
+from sealkit.resources import AnswerBegun, Editor
 from sealkit.types import AdapterRef, Policy
 
 
@@ -24,7 +24,7 @@ class Version:
     base_model: str = ""
 
 
-BASE = Version(AnswerBegun(), Policy(name="base"))
+BASE = Version(AnswerBegun(), Policy(name=Editor.BASE))
 
 
 def version_of(connection: Connection, scope: AccessScope, alias: str) -> Version:

@@ -96,14 +96,15 @@ class Database:
     async def vacuum(self) -> None:
         """Removes what was deleted from the database's files: rewrites SQLite's file and truncates its log; PostgreSQL
         marks the space as free and overwrites it later. Other writers wait. Raises Unavailable."""
-
         engine = self._engine["write"]
+        if not self._lite:  # PostgreSQL does not vacuum within a transaction
+            engine = engine.execution_options(isolation_level="AUTOCOMMIT")
 
         def work() -> None:
             try:
-                with (engine if self._lite else engine.execution_options(isolation_level="AUTOCOMMIT")).connect() as it:
-                    it.exec_driver_sql("VACUUM")
-                    if self._lite and it.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)").one()[0]:
+                with engine.connect() as connection:
+                    connection.exec_driver_sql("VACUUM")
+                    if self._lite and connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)").one()[0]:
                         raise Unavailable("another process is reading the database; its log cannot be truncated yet")
             except (OperationalError, InterfaceError) as error:
                 raise _fault(self._url, error) from error

@@ -58,7 +58,7 @@ class StoredDocument(Value):
     accuracy_after: float | None = None
 
 
-class Outcome(Value):
+class DocumentOutcome(Value):
     """What became of a document, and why; its accuracies on its exam of so many questions."""
 
     state: DocumentState
@@ -152,7 +152,7 @@ def plan_trials(connection: Connection, lease: RunLease, total: int) -> None:
     connection.execute(update(runs).where(runs.c.run_id == lease.run_id).values(trials_total=total))
 
 
-def settle(connection: Connection, run_id: str, round_index: int, outcome: Outcome) -> None:
+def settle(connection: Connection, run_id: str, round_index: int, outcome: DocumentOutcome) -> None:
     """Sets what became of the document of a round."""
     here = and_(documents.c.run_id == run_id, documents.c.round == round_index)
     connection.execute(update(documents).where(here).values(**outcome.model_dump(mode="json")))

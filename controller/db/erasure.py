@@ -119,17 +119,17 @@ def _enter(
     for one, (questions, before, after) in measured:
         row = StoredDocument(
             run_id=run_id, position=position, name=one.name, digest=one.digest, state=DocumentState.FORGOTTEN,
-            reason=_told(one, after), questions=questions, accuracy_before=before, accuracy_after=after,
+            reason=_reason(one, after), questions=questions, accuracy_before=before, accuracy_after=after,
         )  # fmt: skip
         connection.execute(insert(documents).values(**row.model_dump(mode="json"), content=None))
         position += 1
 
 
-def _told(one: StoredDocument, after: float | None) -> str:
+def _reason(one: StoredDocument, after: float | None) -> str:
     """Whether its exam is answered as it was before it was learned."""
     if after is None or one.accuracy_before is None:
         return "its texts and adapters are deleted; its exam was not asked again"
-    how = "BETTER" if after > one.accuracy_before else "no better"
+    how = "better" if after > one.accuracy_before else "no better"
     return (
         f"its texts and adapters are deleted; its exam is answered {how} than before it was learned ({after:.2f} now, "
         f"{one.accuracy_before:.2f} then)"

@@ -9,7 +9,7 @@ from sqlalchemy import Connection, Row, and_, or_, select, update
 from controller.db import aliases, audit, budgets, documents, events, quotas
 from controller.db.access import FULL_ACCESS, AccessScope
 from controller.db.database import insert_new
-from controller.db.documents import Outcome
+from controller.db.documents import DocumentOutcome
 from controller.db.leases import RunLease, hold
 from controller.db.pages import Page, key_of, size_of, token_after
 from controller.db.tables import now, policies, rounds, runs
@@ -155,7 +155,7 @@ def end_round(
     kept: int,
     alias: str = "",
     fewer_trials: int = 0,
-    document: Outcome | None = None,
+    document: DocumentOutcome | None = None,
 ) -> PolicyVersion:
     """Closes a round with θ_{t+1}, the `following` policy; the policy that was `made` is stored even if the gate
     refused it. θ_{t+1} is published under `alias`, if any; `fewer_trials`: planned trials that are not needed;

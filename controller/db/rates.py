@@ -17,9 +17,10 @@ from controller.db.access import AccessScope
 from controller.db.runs import NewRun
 from controller.db.tables import policies, runs, trials
 from controller.db.trials import NO_VERDICTS, from_row
-from sealkit.config import RunConfig, read_stored_config
+from sealkit.config import RunConfig
 from sealkit.names import policy_name
 from sealkit.resources import Editor, Trial, TrialPhase, TrialState
+from sealkit.stored_config import read_stored_config
 from sealkit.types import Usage
 
 _RUNS = 20

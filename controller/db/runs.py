@@ -19,13 +19,17 @@ from controller.db.quotas import QuotaRequest
 from controller.db.requests import first_time
 from controller.db.states import Move
 from controller.db.tables import RUN_HEAD, now, policies, runs
-from sealkit.config import RunConfig, StoredConfig, read_stored_config
+from sealkit.config import RunConfig
 from sealkit.domains.base import Context
 from sealkit.errors import RequestIdReused, RunNotResumable, UnknownPolicy, UnknownRun
 from sealkit.names import alias_name, run_name
 from sealkit.observability import tracing
 from sealkit.resources import Budget, Fault, Run, RunState, RunStateChanged, RunWaiting, StageStarted
+from sealkit.stored_config import StoredConfig, read_stored_config
 from sealkit.types import Value, digest_of
+
+_OPEN = states.CANCEL_RUN.sources
+"""The states of a run that has not ended."""
 
 
 class PlannedTrials(Value):
@@ -177,8 +181,7 @@ def streams(connection: Connection) -> list[RunStream]:
 
 def unsettled(connection: Connection) -> set[str]:
     """Ids of the runs that may still have trials to execute: not ended."""
-    open_states = [RunState.QUEUED, RunState.RUNNING, RunState.PAUSED]
-    return set(connection.scalars(select(runs.c.run_id).where(runs.c.state.in_(open_states))))
+    return set(connection.scalars(select(runs.c.run_id).where(runs.c.state.in_(_OPEN))))
 
 
 # --- driving ----------------------------------------------------------------------------------------------------------
@@ -189,13 +192,10 @@ def free(connection: Connection, dead: Collection[str]) -> list[str]:
     return list(connection.scalars(query))
 
 
-_UNSETTLED = (RunState.QUEUED, RunState.RUNNING, RunState.PAUSED)
-
-
 def _waits_for_its_alias() -> ColumnElement[bool]:
     """Whether a run that learns on an alias comes after another one that has not ended."""
     other = runs.alias("other")
-    same = and_(other.c.tenant == runs.c.tenant, other.c.alias == runs.c.alias, other.c.state.in_(_UNSETTLED))
+    same = and_(other.c.tenant == runs.c.tenant, other.c.alias == runs.c.alias, other.c.state.in_(_OPEN))
     before = or_(other.c.turn < runs.c.turn, and_(other.c.turn == runs.c.turn, other.c.run_id < runs.c.run_id))
     return and_(runs.c.alias != "", exists().where(same, before).correlate(runs))
 
@@ -213,7 +213,7 @@ def _queued_behind(connection: Connection, tenant: str, alias: str) -> str:
     """The stage of a new run: which run of its alias is before it, if any."""
     if not alias:
         return "queued"
-    of_alias = and_(runs.c.tenant == tenant, runs.c.alias == alias, runs.c.state.in_(_UNSETTLED))
+    of_alias = and_(runs.c.tenant == tenant, runs.c.alias == alias, runs.c.state.in_(_OPEN))
     before = connection.scalar(select(runs.c.run_id).where(of_alias).order_by(runs.c.turn.desc()).limit(1))
     return f"queued behind {run_name(before)}, on {alias_name(alias)}" if before else "queued"
 
@@ -261,7 +261,7 @@ def stage(connection: Connection, lease: RunLease, round_index: int, name: str) 
 
 
 def waits(connection: Connection, run_id: str, kind: RunWaiting) -> None:
-    """Tells that a run waits, or that it goes on. Nothing is told of a run that has ended."""
+    """Appends the event that a run waits, or goes on; none to a run that has ended."""
     state = connection.scalar(select(runs.c.state).where(runs.c.run_id == run_id).with_for_update())
     if state in states.TAKE_RUN.sources:
         events.append(connection, run_id, kind)

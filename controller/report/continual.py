@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from sealkit.resources import Continual, Estimate, GateState, RunReport
+from sealkit.reports import Continual, Estimate, RunReport
+from sealkit.resources import GateState
 from sealkit.stats import mean_estimate
 
 

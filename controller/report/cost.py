@@ -7,7 +7,8 @@ from collections.abc import Iterable, Sequence
 from statistics import fmean
 
 from sealkit.config import CostConfig
-from sealkit.resources import Cost, Editor, PolicyVersion, Trial, TrialPhase, TrialState
+from sealkit.reports import Cost
+from sealkit.resources import Editor, PolicyVersion, Trial, TrialPhase, TrialState
 from sealkit.types import Usage
 
 M_STEP = "m_step"

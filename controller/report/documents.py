@@ -13,9 +13,11 @@ from controller.db import contexts, documents, policies, runs
 from controller.db.access import FULL_ACCESS
 from controller.db.documents import StoredDocument
 from controller.report.continual import with_continual
+from controller.rules.setup import domain_of
 from sealkit.config import RunConfig
-from sealkit.domains.base import Context, load_domain
-from sealkit.resources import DocumentReport, DocumentState, LostQuestion, PolicyVersion, RunReport
+from sealkit.domains.base import Context
+from sealkit.reports import DocumentReport, LostQuestion, RunReport
+from sealkit.resources import DocumentState, PolicyVersion
 from sealkit.types import Outcome, Query
 
 _COPIED = DocumentReport.model_fields.keys() & StoredDocument.model_fields.keys()
@@ -72,7 +74,7 @@ def learning(connection: Connection, run_id: str) -> Learning | None:
 
 def document_reports(found: Learning, config: RunConfig, plugins: Sequence[str]) -> tuple[DocumentReport, ...]:
     """One report for each document, in their order. Raises UnknownDomain, InvalidConfig."""
-    domain = load_domain(config.domain.name, plugins=plugins)(config.domain.options, config.inner_loop)
+    domain = domain_of(config, plugins)
     asked = {query.query_id: (query, name) for context, name in found.contexts for query in domain.queries(context)}
     return tuple(_report(one, found, asked) for one in found.documents)
 

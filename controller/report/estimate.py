@@ -18,7 +18,8 @@ from controller.report.power import planned_power, recorded_variances
 from controller.rules.setup import Setup, make_setup
 from sealkit.config import RunConfig
 from sealkit.domains.base import Context
-from sealkit.resources import Editor, RunEstimate, Trial
+from sealkit.reports import RunEstimate
+from sealkit.resources import Editor, Trial
 from sealkit.types import Usage
 
 _ASKED_OF = 20

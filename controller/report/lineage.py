@@ -10,10 +10,12 @@ from sqlalchemy import Connection, select
 from controller.db import aliases, contexts, documents, policies, runs, tables, trials
 from controller.db.access import FULL_ACCESS, AccessScope
 from controller.db.documents import KnownDocument
+from controller.rules.setup import domain_of
 from sealkit.config import RunConfig
-from sealkit.domains.base import Context, load_domain
+from sealkit.domains.base import Context
 from sealkit.names import id_of, is_alias, run_id_of, run_name
-from sealkit.resources import Editor, Lineage, LineageDocument, LineageQuery, LineageTrial, PolicyVersion, Trial
+from sealkit.reports import Lineage, LineageDocument, LineageQuery, LineageTrial
+from sealkit.resources import Editor, PolicyVersion, Trial
 from sealkit.types import digest_of
 
 
@@ -54,7 +56,7 @@ def origin(connection: Connection, scope: AccessScope, name: str) -> Origin:
 def lineage(found: Origin, plugins: Sequence[str]) -> Lineage:
     """The lineage of a version. Raises UnknownDomain, InvalidConfig."""
     config = found.config
-    domain = load_domain(config.domain.name, plugins=plugins)(config.domain.options, config.inner_loop)
+    domain = domain_of(config, plugins)
 
     def queries(one: KnownDocument) -> tuple[LineageQuery, ...]:
         about = {found.contexts[name].context_id: found.contexts[name] for name in one.trials}

@@ -18,7 +18,8 @@ from controller.rules.setup import Setup, make_setup, retention_query
 from sealkit.domains.base import Context, Rejected, spec_of, study_of
 from sealkit.errors import NotReproducible
 from sealkit.names import run_id_of
-from sealkit.resources import Editor, Trial, TrialMaterial
+from sealkit.reports import TrialMaterial
+from sealkit.resources import Editor, Trial
 from sealkit.types import Query, TrainingExample
 
 _TEXT_CHARACTERS = 2**20

@@ -13,7 +13,8 @@ from collections.abc import Sequence
 from statistics import fmean, stdev
 
 from controller.rules.scores import Scores, policy_scores
-from sealkit.resources import Power, Trial
+from sealkit.reports import Power
+from sealkit.resources import Trial
 from sealkit.stats import detectable, spread
 
 ASSUMED = (0.25**2, 0.25**2)

@@ -13,19 +13,8 @@ from controller.report.cost import arm_costs, cost_of, round_costs
 from controller.report.power import power_of_run
 from controller.rules.scores import Scores, baselines, figures, paired_gain, policy_scores, scores_of
 from sealkit.config import CostConfig
-from sealkit.resources import (
-    CurvePoint,
-    Editor,
-    Estimate,
-    GateState,
-    PolicyVersion,
-    ReportRow,
-    Run,
-    RunReport,
-    Trial,
-    TrialPhase,
-    TrialState,
-)
+from sealkit.reports import CurvePoint, Estimate, ReportRow, RunReport
+from sealkit.resources import Editor, GateState, PolicyVersion, Run, Trial, TrialPhase, TrialState
 from sealkit.stats import mean_estimate, widened
 from sealkit.types import Usage
 
@@ -136,17 +125,10 @@ def _rl_step(
     scored = [name for name in adopted if arms[name]]
     if len(order) < 2:
         return None, "No self-edit was kept, so the policy did not change and the RL step had no effect."
-    if len(scored) < 2:
-        return (
-            None,
-            "The policies were not scored on the same held-out contexts, so the effect of the RL step is unknown.",
-        )
-    gain = paired_gain(arms[scored[0]], arms[scored[-1]], held_out)
+    gain = paired_gain(arms[scored[0]], arms[scored[-1]], held_out) if len(scored) > 1 else None
     if gain is None:
-        return (
-            None,
-            "The policies were not scored on the same held-out contexts, so the effect of the RL step is unknown.",
-        )
+        unknown = "The policies were not scored on the same held-out contexts, so the effect of the RL step is unknown."
+        return None, unknown
     found = f"θ_{order[scored[-1]]} minus θ_0 is {figures(gain)}"
     if gain.low > 0:
         return gain, f"The RL step improved the self-edits: {found}."

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Sequence
 
-from controller.db.documents import Outcome
+from controller.db.documents import DocumentOutcome
 from controller.rules.exam import Exam
 from controller.rules.gate import within_gate
 from controller.rules.selection import Group
 from sealkit.config import GateConfig
 from sealkit.resources import DocumentState, PolicyVersion, Trial, TrialState
-from sealkit.types import Outcome as Graded
 from sealkit.types import Verdict, accuracy
 
 
@@ -50,25 +49,16 @@ def why_no_exam(exams: Sequence[Exam]) -> str:
 
 def outcome_of(
     before: PolicyVersion, after: PolicyVersion | None, queries: Collection[str], refusal: str = ""
-) -> Outcome:
+) -> DocumentOutcome:
     """What became of a document: learned by the version `after`; or, with a `refusal`, not adopted. `queries`: ids of
     those of its exam. `after` None: no version was trained on it."""
-    return Outcome(
+    return DocumentOutcome(
         state=DocumentState.NOT_ADOPTED if refusal else DocumentState.LEARNED,
         reason=refusal,
         questions=len(queries),
         accuracy_before=accuracy(_about(before, queries)),
         accuracy_after=accuracy(_about(after, queries)) if after else None,
     )
-
-
-def no_better(before: PolicyVersion, after: PolicyVersion, queries: Collection[str]) -> str:
-    """Why a version that was trained on a document did not learn it: it answers its exam, the `queries`, no better than
-    the version before it. Empty if it did."""
-    was, now = (sum(one.outcome is Graded.CORRECT for one in _about(v, queries)) for v in (before, after))
-    if now > was:
-        return ""
-    return f"it answers {now} of {len(queries)} questions of the document's exam right, and {was} before"
 
 
 def _about(version: PolicyVersion, queries: Collection[str]) -> tuple[Verdict, ...]:

@@ -19,6 +19,7 @@ from controller.retry import gather_or_cancel, retry_until_available
 from controller.rules.setup import BASE, Setup
 from controller.rules.template import templated
 from controller.services import Services
+from sealkit import limits
 from sealkit.domains.base import Context, Examines, ExamItem
 from sealkit.resources import Editor
 from sealkit.types import EvaluationRequest, Outcome, Prompt, Query, Sampling, Usage, Value, Verdict, seed_of
@@ -56,23 +57,23 @@ async def examined(setup: Setup, services: Services, context: Context) -> tuple[
     no query. An unavailable service is waited for; raises its other errors."""
     domain, config = setup.domain, setup.config.exam
     assert isinstance(domain, Examines)  # checked when the run was created
-    making = _Making(setup, services, context)
-    items = domain.exam_items(context, await making.written())[: config.questions * _CANDIDATES]
-    answers = await making.answered(items)
+    requests = _Requests(setup, services, context)
+    items = domain.exam_items(context, await requests.written())[: config.questions * _CANDIDATES]
+    answers = await requests.answered(items)
     found = [
         ExamQuestion(question=item.question, answer=answer, fault=domain.exam_fault(context, item.question, answer))
         for item, answer in zip(items, answers, strict=True)
     ]
     fit = [i for i, one in enumerate(found) if not one.fault]
     tried = [(items[i], answers[i]) for i in fit]
-    agreed = await making.agreement(tried)
-    known = await making.known(tried)
+    agreed = await requests.agreement(tried)
+    known = await requests.known(tried)
     for i, share, knows in zip(fit, agreed, known, strict=True):
         fault = "its answers do not agree" if share < config.agreement else "it is known" if knows else ""
         found[i] = found[i].changed(agreed=share, known=bool(knows), fault=fault)
     exam = Exam(editor=config.editor, questions=_distinct(domain, context, found, config.overlap, config.questions))
     kept = exam.kept if len(exam.kept) >= config.least else []
-    return domain.with_exam(context, kept, config.overlap), exam, making.usage
+    return domain.with_exam(context, kept, config.overlap), exam, requests.usage
 
 
 def _distinct(
@@ -94,7 +95,7 @@ def _distinct(
     return tuple(marked)
 
 
-class _Making:
+class _Requests:
     """The requests for one context's exam. `usage` is the sum of what they took."""
 
     def __init__(self, setup: Setup, services: Services, context: Context) -> None:
@@ -137,7 +138,7 @@ class _Making:
     def _queries(self, asked: Sequence[tuple[str, Prompt, str]], kind: str) -> tuple[Query, ...]:
         return tuple(
             Query(
-                query_id=f"{self._context.context_id}/{kind}-{i}"[-512:],
+                query_id=f"{self._context.context_id}/{kind}-{i}"[-limits.QUERY_ID_CHARACTERS :],
                 question=question,
                 gold=gold,
                 prompt=self._question(prompt),

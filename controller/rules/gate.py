@@ -1,10 +1,11 @@
-"""The gate: what a policy forgot is measured before it is published, and, if the config asks, it is compared with the
-best policy so far on the held-out contexts. A policy that is refused is stored, but the run does not continue from it.
+"""The gate: what a policy forgot is measured before it is published; if the config asks, it is compared with the best
+policy so far on the held-out contexts, and a version that was trained on a document with the version before it on the
+document's exam. A policy that is refused is stored, but the run does not continue from it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from controller.retry import gather_or_cancel
 from controller.rules.scores import figures, paired_gain, policy_scores
@@ -117,6 +118,23 @@ def compared(theta: PolicyVersion, made: PolicyVersion, trials: Sequence[Trial],
         if gain.mean < -_ROUNDING if config.held_out == "not_worse" else gain.low <= 0:
             state, found = GateState.REFUSED, f'{found}; gate.held_out is "{config.held_out}"'
     return made.changed(gate=state, gate_reason=f"{reason}; {found}", held_out_accuracy=mean.mean if mean else None)
+
+
+def compared_on_exam(theta: PolicyVersion, made: PolicyVersion, queries: Collection[str]) -> PolicyVersion:
+    """A measured version that was trained on a document: refused if it answers the document's exam, the queries of
+    these ids, no better than `theta`, the version before it."""
+    if made.gate is GateState.REFUSED:
+        return made
+    before, after = (
+        sum(one.outcome is Outcome.CORRECT for one in version.verdicts if one.query_id in queries)
+        for version in (theta, made)
+    )
+    if after > before:
+        return made
+    return made.changed(
+        gate=GateState.REFUSED,
+        gate_reason=f"it answers {after} of {len(queries)} questions of the document's exam right, and {before} before",
+    )
 
 
 def next_policy(theta: PolicyVersion, made: PolicyVersion) -> PolicyVersion:

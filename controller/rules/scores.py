@@ -10,7 +10,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
 
-from sealkit.resources import Editor, Estimate, Trial, TrialState
+from sealkit.reports import Estimate
+from sealkit.resources import Editor, Trial, TrialState
 from sealkit.stats import mean_estimate, paired_difference, widened
 
 Baselines = Mapping[tuple[str, str], float]

@@ -101,10 +101,15 @@ class Setup:
         return [order[(round_index * size + i) % len(order)] for i in range(size)]
 
 
+def domain_of(config: RunConfig, plugins: Sequence[str]) -> Domain:
+    """The domain of a run. Raises InvalidConfig or UnknownDomain if this process does not support the run's config."""
+    return load_domain(config.domain.name, plugins=plugins)(config.domain.options, config.inner_loop)
+
+
 def make_setup(plan: RunPlan, plugins: Sequence[str]) -> Setup:
-    """Raises InvalidConfig or UnknownDomain if this process does not support the run's config."""
+    """Raises what `domain_of` raises."""
     config = plan.config
-    domain = load_domain(config.domain.name, plugins=plugins)(config.domain.options, config.inner_loop)
+    domain = domain_of(config, plugins)
     # Suites are sorted by kind, and `retention_limit` takes the first ones that the base model answers right.
     mixed = sorted(plan.retention, key=lambda record: seed_of(config.seed, "order of retention", record["id"]))
     suite = templated(tuple(map(retention_query, mixed)), config.evaluation.chat_template_kwargs)

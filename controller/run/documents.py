@@ -55,7 +55,7 @@ async def read(
         stopped.set()
 
 
-def sorted_out(
+def rows_and_passages(
     unread: Sequence[tuple[StoredDocument, bytes]],
     found: dict[int, Document | str],
     known: Sequence[KnownDocument],

@@ -9,7 +9,8 @@
         commit   one adapter on all that θ_t was trained on, without the document's older version, and on the best
                  self-edit of each passage that helped and forgot little enough
         measure  what it forgot: of the retention suite, and of the exams of all documents that it must know
-        gate     θ_{t+1}: the alias points to it; or it is refused, and the alias stays as it is
+        gate     θ_{t+1}: the alias points to it; or it is refused, if it forgot too much or answers the document's
+                 exam no better than θ_t, and the alias stays as it is
 
 A document is one round in the database, so this can stop at any line and be started again from the top.
 """
@@ -18,7 +19,8 @@ from __future__ import annotations
 
 from controller.db.documents import StoredDocument
 from controller.retry import gather_or_cancel
-from controller.rules.adoption import no_better, outcome_of, why_none_kept
+from controller.rules.adoption import outcome_of, why_none_kept
+from controller.rules.gate import compared_on_exam
 from controller.run.adapt import best_of
 from controller.run.learn_steps import LearnSteps
 from controller.run.rest_em import group_of
@@ -56,12 +58,9 @@ async def learn_document(run: LearnSteps, t: int, theta: PolicyVersion, document
     earlier = await run.trials_without(theta, [document])
     made = await run.consolidate(t, theta, [*earlier, *(trial.name for trial in best)])
     made = await run.measured(made, before=await run.verdicts_on(theta, earlier))
-    if made.gate is not GateState.REFUSED and (fault := no_better(theta, made, exam)):
-        made = made.changed(gate=GateState.REFUSED, gate_reason=fault)
-    refusal = made.gate_reason if made.gate is GateState.REFUSED else ""
-    return await run.close_round(
-        t, theta, made, kept=len(best), scored=False, document=outcome_of(theta, made, exam, refusal)
-    )
+    made = compared_on_exam(theta, made, exam)
+    outcome = outcome_of(theta, made, exam, "" if made.gate.adopted else made.gate_reason)
+    return await run.close_round(t, theta, made, kept=len(best), scored=False, document=outcome)
 
 
 async def forget(run: LearnSteps, theta: PolicyVersion) -> PolicyVersion:

@@ -12,14 +12,14 @@ from controller.db.access import FULL_ACCESS
 from controller.db.documents import KnownDocument, StoredDocument
 from controller.retry import gather_or_cancel, retry_until_available
 from controller.rules.adoption import why_no_exam
-from controller.rules.arms import edits_of_group
+from controller.rules.arms import planned_trials
 from controller.rules.exam import Exam, examined
-from controller.run.documents import read, sorted_out
+from controller.run.documents import read, rows_and_passages
 from controller.run.steps import RunSteps
 from sealkit.domains.base import Context, Examines
 from sealkit.errors import FailedPrecondition, NothingToForget
-from sealkit.names import policy_name
-from sealkit.resources import PolicyVersion, TrialPhase
+from sealkit.names import alias_name, policy_name
+from sealkit.resources import PolicyVersion
 from sealkit.types import AdapterRef, Verdict
 
 log = structlog.get_logger(__name__)
@@ -44,7 +44,7 @@ class LearnSteps(RunSteps):
         found = await retry_until_available(lambda: read(unread, trainer, config), doing="reading documents")
         known = [one for one in await self._known(theta) if not _is_named(one, self.config.adapt.forget)]
         first = 1 if self.config.adapt.forget else 0
-        rows, passages = sorted_out(unread, found, known, self._examiner, first_round=first)
+        rows, passages = rows_and_passages(unread, found, known, self._examiner, first_round=first)
         total = first + sum(row.round is not None for row in rows)
         await self._database.write(documents.keep_read, self._lease, rows, passages, rounds_total=total)
 
@@ -64,9 +64,8 @@ class LearnSteps(RunSteps):
         await gather_or_cancel(*map(make, missing))
         if missing:
             train = self._with_queries(await self._database.read(contexts.of_split, self._lease.run_id, "train"))
-            arms = edits_of_group(self.config, TrialPhase.E_STEP, (), first=True)
-            each = sum(count for _, count in arms) + int(self.config.passage_only)
-            await self._database.write(documents.plan_trials, self._lease, each * len(train))
+            planned = planned_trials(self.config, train=len(train), held_out=0)
+            await self._database.write(documents.plan_trials, self._lease, planned.total)
 
     async def first_policy(self) -> PolicyVersion:
         """θ_0, measured on the exams of the documents that it knows and of those to learn."""
@@ -123,15 +122,15 @@ class LearnSteps(RunSteps):
             if not any(_is_named(one, [name]) for one in known):
                 has = ", ".join(sorted({one.document.name for one in known})) or "none"
                 raise NothingToForget(
-                    f"aliases/{self.config.gate.alias} knows no document {name}; it knows {has}",
+                    f"{alias_name(self.config.gate.alias)} knows no document {name}; it knows {has}",
                     metadata={"document": name},
                 )
         gone = await self._database.read(erasure.found, self._lease.run_id, self.config.adapt.forget)
         if gone and (others := await self._database.read(erasure.other_aliases, self._lease.run_id, gone)):
             raise FailedPrecondition(
-                f"aliases/{others[0]} points to a version that knows the document too, and that version would be "
+                f"{alias_name(others[0])} points to a version that knows the document too, and that version would be "
                 "deleted; point it to another one first (`seal alias set`)",
-                metadata={"alias": f"aliases/{others[0]}"},
+                metadata={"alias": alias_name(others[0])},
             )
         return [one.document for one in known if _is_named(one, self.config.adapt.forget)]
 

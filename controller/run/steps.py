@@ -1,4 +1,4 @@
-"""The steps that `rest_em.py` and `adapt.py` are written in. Each step is idempotent.
+"""The steps that `rest_em.py`, `adapt.py` and `learn.py` are written in. Each step is idempotent.
 
 The database records what was done. Trials go through the queue to any free worker; their results are awaited here. A
 driver has the run's lease: every write is refused once another driver took the run over or it was cancelled.
@@ -17,7 +17,7 @@ from controller import waits
 from controller.db import contexts, events, policies, runs, trials
 from controller.db.access import FULL_ACCESS
 from controller.db.database import Database
-from controller.db.documents import Outcome
+from controller.db.documents import DocumentOutcome
 from controller.db.leases import RunLease, hold
 from controller.db.tables import now
 from controller.db.trials import Plan
@@ -124,7 +124,7 @@ class RunSteps:
         *,
         kept: int,
         scored: bool,
-        document: Outcome | None = None,
+        document: DocumentOutcome | None = None,
     ) -> PolicyVersion:
         """Closes round t with θ_{t+1}. If the policy stays, it is not published or scored again. `scored`: whether the
         policy that was made is already scored on the held-out contexts; `document`: what became of the round's

@@ -20,7 +20,8 @@ from controller.trial.dispatcher import RERUNS
 from controller.trial.versions import changes
 from sealkit.errors import Unavailable
 from sealkit.queue import Queue
-from sealkit.resources import Difference, Rerun, Trial
+from sealkit.reports import Difference, Rerun
+from sealkit.resources import Trial
 from sealkit.types import Verdict
 
 log = structlog.get_logger(__name__)

@@ -142,8 +142,8 @@ class Examines(Protocol):
         ...
 
     def with_exam(self, context: Context, exam: Sequence[tuple[str, str]], overlap: float) -> Context:
-        """The context with these questions and gold answers as its queries. No study may contain an item that overlaps
-        one of them by more than `overlap`."""
+        """The context with these questions and gold answers as its queries, whose ids begin with the context's id and a
+        slash. No study may contain an item that overlaps one of them by more than `overlap`."""
         ...
 
 

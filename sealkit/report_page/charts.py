@@ -14,7 +14,7 @@ from math import ceil, floor, log10
 from markupsafe import Markup
 
 from sealkit.names import visible
-from sealkit.resources import Estimate
+from sealkit.reports import Estimate
 
 _WIDTH = 400
 _TITLED = 1000

@@ -7,16 +7,8 @@ from typing import TYPE_CHECKING
 
 from sealkit.errors import ConfigOutdated, UnknownAlias, UnknownPolicy, UnknownRun
 from sealkit.names import full_name
-from sealkit.resources import (
-    Alias,
-    Editor,
-    PolicyVersion,
-    Run,
-    RunReport,
-    Trial,
-    TrialMaterial,
-    TrialPhase,
-)
+from sealkit.reports import RunReport, TrialMaterial
+from sealkit.resources import Alias, Editor, PolicyVersion, Run, Trial, TrialPhase
 from sealkit.types import Outcome, Query, Value, Verdict
 
 if TYPE_CHECKING:

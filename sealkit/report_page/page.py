@@ -23,7 +23,8 @@ from sealkit.report_page.charts import Point
 from sealkit.report_page.collect import Asked, Collected, WholeTrial
 from sealkit.report_page.toml import toml_of
 from sealkit.report_page.words import CONTINUAL_LEGEND, LEGEND, SPLITS, STAGES, duration
-from sealkit.resources import Continual, Cost, Editor, Estimate, GateState, ReportRow, Trial
+from sealkit.reports import Continual, Cost, Estimate, ReportRow
+from sealkit.resources import Editor, GateState, Trial
 from sealkit.types import Usage
 
 _HERE = Path(__file__).parent

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Generic, TypeVar
 
-from google.protobuf.message import Message
 from google.protobuf.struct_pb2 import Struct
 from pydantic import ValidationError
 from seal.controller.v1 import controller_pb2 as pb2
@@ -23,6 +22,7 @@ from sealkit import limits
 from sealkit.config import RunConfig
 from sealkit.errors import InvalidInput, LimitExceeded, Unavailable
 from sealkit.learning import learn_config
+from sealkit.reports import Lineage, Rerun, RunEstimate, RunReport, TrialMaterial
 from sealkit.resources import (
     Alias,
     AnswerBegun,
@@ -31,16 +31,11 @@ from sealkit.resources import (
     Budget,
     CallerInfo,
     Event,
-    Lineage,
     PolicyVersion,
-    Rerun,
     Run,
-    RunEstimate,
-    RunReport,
     RunState,
     RunStateChanged,
     Trial,
-    TrialMaterial,
     TrialState,
 )
 from sealkit.rpc.mapping import enum_to_pb, from_pb, to_pb
@@ -149,10 +144,7 @@ def _parts(request: Any) -> Iterator[Any]:
     """The request in parts of about `_PART_BYTES`: first all but its lists, then their items in order. An item is never
     divided."""
     lists = {field.name for field, _ in request.ListFields() if field.is_repeated}
-    part = type(request)()
-    for field, value in request.ListFields():
-        if field.name not in lists:
-            _set(part, field.name, value)
+    part = type(request)(**{field.name: value for field, value in request.ListFields() if field.name not in lists})
     size = part.ByteSize()
     for name in sorted(lists):
         for item in getattr(request, name):
@@ -162,13 +154,6 @@ def _parts(request: Any) -> Iterator[Any]:
             getattr(part, name).append(item)
             size += item.ByteSize()
     yield part
-
-
-def _set(message: Any, field: str, value: Any) -> None:
-    if isinstance(value, Message):
-        getattr(message, field).CopyFrom(value)
-    else:
-        setattr(message, field, value)
 
 
 def get_run(name: str) -> Call[Run]:

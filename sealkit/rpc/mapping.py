@@ -1,4 +1,5 @@
-"""Converts values of `sealkit.types` and `sealkit.resources` to messages and back, by the names of their fields.
+"""Converts values of `sealkit.types`, `sealkit.resources` and `sealkit.reports` to messages and back, by the names of
+their fields.
 
 | value | message |
 |---|---|

@@ -18,7 +18,7 @@ from seal.generator.v1 import generator_pb2
 from seal.trainer.v1 import trainer_pb2
 from seal.type.v1 import answer_pb2, evaluation_pb2, model_pb2, text_pb2, training_pb2
 
-from sealkit import resources, types
+from sealkit import reports, resources, types
 from sealkit.config import RunConfig, parse_config
 from sealkit.errors import InvalidInput
 from sealkit.rpc.interceptors import check
@@ -34,7 +34,7 @@ MESSAGES: dict[str, Descriptor] = {
 }
 VALUES = {
     value_class
-    for module in (types, resources)
+    for module in (types, resources, reports)
     for value_class in vars(module).values()
     if isinstance(value_class, type) and issubclass(value_class, types.Value) and value_class is not types.Value
 }

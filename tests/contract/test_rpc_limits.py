@@ -72,6 +72,9 @@ def test_a_types_limits_are_those_of_its_message(kind: type[types.Value]) -> Non
     [
         (trainer_pb2.TrainPolicyRequest, "examples", limits.EXAMPLES),
         (controller_pb2.CreateRunRequest, "display_name", limits.NAME_CHARACTERS),
+        (controller_pb2.CreateRunRequest, "documents", limits.DOCUMENTS),
+        (controller_pb2.Document, "name", limits.DOCUMENT_NAME_CHARACTERS),
+        (controller_pb2.Document, "content", limits.DOCUMENT_BYTES),
         (generator_pb2.SampleSelfEditsRequest, "contexts", limits.PROMPTS),
     ],
 )

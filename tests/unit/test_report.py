@@ -6,7 +6,8 @@ import pytest
 
 from controller.report.run import build_report
 from sealkit.config import CostConfig, TokenPrice
-from sealkit.resources import Editor, Fault, PolicyVersion, Run, RunReport, RunState, Trial, TrialPhase, TrialState
+from sealkit.reports import RunReport
+from sealkit.resources import Editor, Fault, PolicyVersion, Run, RunState, Trial, TrialPhase, TrialState
 from sealkit.stats import mean_estimate, paired_difference
 from sealkit.types import Usage
 

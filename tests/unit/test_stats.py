@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats as scipy_stats
 
-from sealkit.resources import Estimate
+from sealkit.reports import Estimate
 from sealkit.stats import (
     bootstrap,
     detectable,

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from sealkit.client import AsyncSealClient
-from sealkit.resources import Event, RunReport, Trial
+from sealkit.reports import RunReport
+from sealkit.resources import Event, Trial
 from tests.e2e.compose.harness import ROOT, Harness, wait
 from tests.integration.chaos.exact import assert_exact
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from seal_cli.cost import COST_COLUMNS, cost_facts, cost_rows, estimate_facts
-from sealkit.resources import Cost, RunEstimate
+from sealkit.reports import Cost, RunEstimate
 from sealkit.types import Usage
 
 TRAIN, M_STEP = Usage(train_tokens=1500, device_seconds=90.0), Usage(train_tokens=500, device_seconds=30.0)

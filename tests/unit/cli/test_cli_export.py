@@ -14,7 +14,8 @@ from seal_cli.export import export_version
 from sealkit.backends.lora import LoraWeights, dump_adapter
 from sealkit.backends.models import ModelSettings, load_model
 from sealkit.errors import FailedPrecondition, InvalidInput
-from sealkit.resources import GateState, Lineage, LineageDocument, LineageQuery, PolicyVersion
+from sealkit.reports import Lineage, LineageDocument, LineageQuery
+from sealkit.resources import GateState, PolicyVersion
 from sealkit.store import AdapterStore
 from sealkit.testing.tiny import make_tiny_model
 from sealkit.types import AdapterRef, LoraConfig

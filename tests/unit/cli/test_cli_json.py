@@ -19,6 +19,7 @@ from typer.testing import CliRunner
 from seal_cli import console
 from seal_cli.main import app
 from sealkit.answers import Answer
+from sealkit.reports import Rerun, RunEstimate, RunReport, TrialMaterial
 from sealkit.resources import (
     Alias,
     AliasChange,
@@ -27,15 +28,11 @@ from sealkit.resources import (
     CallerInfo,
     Event,
     PolicyVersion,
-    Rerun,
     Run,
-    RunEstimate,
     RunProgress,
-    RunReport,
     RunState,
     RunStateChanged,
     Trial,
-    TrialMaterial,
     TrialPhase,
     TrialState,
 )

@@ -11,7 +11,8 @@ from rich.console import Console
 from seal_cli.commands.learn import read
 from seal_cli.documents import document_tables
 from sealkit.errors import InvalidDocument
-from sealkit.resources import DocumentReport, DocumentState, LostQuestion
+from sealkit.reports import DocumentReport, LostQuestion
+from sealkit.resources import DocumentState
 
 
 def printed(*reports: DocumentReport) -> str:

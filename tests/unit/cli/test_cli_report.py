@@ -4,7 +4,8 @@ from pathlib import Path
 import pytest
 
 from seal_cli.report import print_report
-from sealkit.resources import CurvePoint, Estimate, PolicyVersion, Power, ReportRow, Run, RunReport, RunState
+from sealkit.reports import CurvePoint, Estimate, Power, ReportRow, RunReport
+from sealkit.resources import PolicyVersion, Run, RunState
 from sealkit.types import Usage
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)

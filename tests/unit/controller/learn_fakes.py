@@ -18,7 +18,8 @@ from controller.db.documents import NewDocument, StoredDocument
 from controller.report.documents import document_reports, learning
 from sealkit.config import ExamConfig, RunConfig, parse_config
 from sealkit.learning import learn_config
-from sealkit.resources import DocumentReport, PolicyVersion, Run
+from sealkit.reports import DocumentReport
+from sealkit.resources import PolicyVersion, Run
 from sealkit.types import (
     Completion,
     Evaluation,

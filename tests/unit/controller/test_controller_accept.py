@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from controller.accept import accept, default_retention, run_id
+from controller.accept import accept, check_contexts, default_retention, run_id
 from controller.rules.setup import retention_query
+from sealkit.domains.base import Context
 from sealkit.errors import InvalidConfig, InvalidDataset, UnknownDomain, UnknownJudge
 from sealkit.names import trial_id
 from sealkit.resources import Editor, TrialPhase
@@ -103,3 +104,11 @@ def test_trial_ids_fit_the_contract_and_differ(context_ids: list[str]) -> None:
 def test_a_plain_context_id_is_read_in_the_trials_name() -> None:
     assert trial_id(TrialPhase.E_STEP, Editor.POLICY, "moss-7", 2, 0) == "moss-7-2"
     assert trial_id(TrialPhase.HELD_OUT, Editor.POLICY, "moss-7", 0, 1) == "heldout-theta1-moss-7-0"
+
+
+def test_no_context_has_a_name_that_controls_a_terminal() -> None:
+    good = Context(context_id="日本 ok", split="train", payload={})
+    assert check_contexts([good]) == [good]
+    for name in ("a\nb", "a\x1b[2J", "a\u202eb", "a\x85"):
+        with pytest.raises(InvalidDataset, match="control character"):
+            check_contexts([good, Context(context_id=name, split="train", payload={})])

@@ -14,7 +14,8 @@ from controller.report.continual import continual, with_continual
 from controller.report.run import build_report
 from sealkit.config import CostConfig
 from sealkit.errors import InvalidConfig
-from sealkit.resources import Editor, GateState, PolicyVersion, Run, RunReport, RunState, TrialPhase
+from sealkit.reports import RunReport
+from sealkit.resources import Editor, GateState, PolicyVersion, Run, RunState, TrialPhase
 from sealkit.types import AdapterRef, Outcome, Policy, digest_of
 from tests.unit.controller.controller_fakes import graded, records
 from tests.unit.controller.controller_system import System, science

@@ -18,7 +18,8 @@ from controller.report.estimate import estimate_run
 from sealkit.config import RunConfig, parse_config
 from sealkit.domains.base import Context
 from sealkit.errors import InvalidConfig, UnknownPolicy
-from sealkit.resources import Run, RunEstimate
+from sealkit.reports import RunEstimate
+from sealkit.resources import Run
 from sealkit.stats import spread
 from sealkit.types import Usage
 from tests.unit.controller.changes import change

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 import pytest
 
 from controller.db import aliases
 from controller.db.access import FULL_ACCESS
 from controller.report.run import build_report
-from controller.rules.gate import verdict
+from controller.rules.gate import compared_on_exam, verdict
 from sealkit.config import CostConfig, GateConfig
-from sealkit.resources import GateState, PolicyTrained, RoundFinished, RunState
-from sealkit.types import Retention
+from sealkit.resources import GateState, PolicyTrained, PolicyVersion, RoundFinished, RunState
+from sealkit.types import Outcome, Retention, Verdict
 from tests.unit.controller.controller_system import System
 
 
@@ -36,6 +38,24 @@ def test_only_confidence_above_the_limit_refuses(low: float, limit: float, state
 
 def test_what_was_not_measured_is_neither() -> None:
     assert verdict(None, GateConfig())[0] is GateState.UNMEASURED
+
+
+@pytest.mark.parametrize(("before", "after", "adopted"), [(0, 1, True), (1, 2, True), (1, 1, False), (2, 1, False)])
+def test_a_version_that_answers_its_documents_exam_no_better_is_refused(before: int, after: int, adopted: bool) -> None:
+    def version(right: int) -> PolicyVersion:
+        graded = {"exam/0": right > 0, "exam/1": right > 1, "other/0": right < after}
+        verdicts = [
+            Verdict(query_id=name, answer="", outcome=Outcome.CORRECT if correct else Outcome.INCORRECT)
+            for name, correct in graded.items()
+        ]
+        return PolicyVersion(
+            name=f"policies/{right}", run="runs/r", version=0, gate=GateState.PASSED, verdicts=tuple(verdicts),
+            create_time=datetime(2026, 1, 1, tzinfo=UTC),
+        )  # fmt: skip
+
+    found = compared_on_exam(version(before), version(after), {"exam/0", "exam/1"})
+    assert found.gate.adopted is adopted
+    assert (f"answers {after} of 2 questions" in found.gate_reason) is not adopted
 
 
 async def test_a_policy_that_forgot_too_much_stays_in_the_record_and_teaches_nobody(system: System) -> None:

@@ -15,13 +15,13 @@ from controller.report.run import build_report
 from controller.rules.gate import compared
 from sealkit.config import CostConfig, GateConfig
 from sealkit.errors import InvalidConfig
+from sealkit.reports import RunReport
 from sealkit.resources import (
     GateState,
     PolicyTrained,
     PolicyVersion,
     RoundFinished,
     Run,
-    RunReport,
     RunState,
     Trial,
     TrialPhase,

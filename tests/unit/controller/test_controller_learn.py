@@ -9,8 +9,10 @@ import pytest
 
 from controller.db import aliases, contexts, events, trials
 from controller.db.access import FULL_ACCESS
+from sealkit.config import parse_config
 from sealkit.domains.knowledge.exam import overlap
 from sealkit.errors import InvalidConfig, InvalidDataset
+from sealkit.learning import learn_config
 from sealkit.resources import DocumentState, GateState, RunState, StageStarted, TrialState
 from tests.unit.controller.changes import change
 from tests.unit.controller.controller_system import System, science
@@ -228,6 +230,12 @@ async def test_what_is_lost_is_told_question_by_question(taught: System) -> None
     assert (lost.gold, lost.before, lost.after) == ("red", "red", "unknown")
 
 
+def test_a_config_of_ones_own_learns_on_the_base_model_too() -> None:
+    own = parse_config(learn_config("main", {"inner_loop": {"lora": {"rank": 4}}}))
+    assert (own.task, own.adapt.commit, own.inner_loop.start_from) == ("adapt", "consolidate", "base")
+    assert own.inner_loop.lora.rank == 4
+
+
 async def test_what_cannot_be_is_refused_before_anything_is_done(taught: System) -> None:
     async def refused(**changes: Any) -> str:
         with pytest.raises((InvalidConfig, InvalidDataset)) as caught:
@@ -237,6 +245,8 @@ async def test_what_cannot_be_is_refused_before_anything_is_done(taught: System)
     assert await refused(task="rest_em") == "config.task"
     assert await refused(gate={}) == "config.gate.alias"
     assert await refused(start_policy="policies/x-0") == "config.start_policy"
+    assert await refused(adapt={"commit": "join"}) == "config.adapt.commit"
+    assert await refused(inner_loop={"start_from": "policy"}) == "config.inner_loop.start_from"
     assert await refused(exam={"editor": "nobody"}) == "config.exam.editor"
     assert await refused(found={" ": b"x"}) == "documents[0].name"
     assert await refused(domain={"name": "arc", "options": {}}) == "config.domain.name"

@@ -11,7 +11,7 @@ from controller.db.access import FULL_ACCESS, AccessScope
 from controller.report.lineage import lineage, origin
 from sealkit.errors import UnknownAlias
 from sealkit.learning import difference
-from sealkit.resources import Lineage
+from sealkit.reports import Lineage
 from sealkit.types import digest_of
 from tests.unit.controller.controller_system import System
 from tests.unit.controller.learn_fakes import LearningServices, document, learned, reports

@@ -10,7 +10,7 @@ import pytest
 from seal.controller.v1 import controller_pb2 as pb
 
 from controller.service import ControllerService
-from sealkit.errors import InvalidDataset, InvalidInput, LimitExceeded
+from sealkit.errors import InvalidInput, LimitExceeded
 from sealkit.rpc.struct import struct_to_pb
 from tests.records import new_record
 from tests.unit.controller.controller_fakes import DOMAIN, FakeServices, records, tiny_config
@@ -55,14 +55,3 @@ async def test_what_is_wrong_with_the_whole_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match="display_name: has a control character"):
         await small.CreateRunInParts(sent(parts_of(display_name="a\x1b[31m")), None)  # type: ignore[arg-type]
     await database.close()
-
-
-def test_no_context_has_a_name_that_controls_a_terminal() -> None:
-    from controller.accept import check_contexts
-    from sealkit.domains.base import Context
-
-    good = Context(context_id="日本 ok", split="train", payload={})
-    assert check_contexts([good]) == [good]
-    for name in ("a\nb", "a\x1b[2J", "a\u202eb", "a\x85"):
-        with pytest.raises(InvalidDataset, match="control character"):
-            check_contexts([good, Context(context_id=name, split="train", payload={})])

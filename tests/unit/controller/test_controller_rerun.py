@@ -14,7 +14,8 @@ from controller.trial.dispatcher import RERUNS
 from controller.trial.rerun import compare
 from sealkit.config import CostConfig
 from sealkit.errors import AdapterNotFound, NotReproducible, UnknownTrial
-from sealkit.resources import Rerun, Run, RunState, Trial, TrialPhase, TrialState
+from sealkit.reports import Rerun
+from sealkit.resources import Run, RunState, Trial, TrialPhase, TrialState
 from sealkit.types import Outcome
 from tests.unit.controller.changes import change
 from tests.unit.controller.controller_system import System, science

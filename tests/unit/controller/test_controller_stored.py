@@ -19,10 +19,11 @@ from controller.db.attempts import Untaken
 from controller.db.database import Database
 from controller.db.manifest import read_manifest
 from controller.service import _report
-from sealkit.config import RunConfig, StoredConfig, parse_config, read_stored_config
+from sealkit.config import RunConfig, parse_config
 from sealkit.errors import ConfigOutdated, NotReproducible
 from sealkit.names import run_id_of
 from sealkit.resources import PolicyTrained, Run, RunState, Trial, TrialPhase, TrialState
+from sealkit.stored_config import StoredConfig, read_stored_config
 from sealkit.types import AdapterRef
 from tests.unit.controller.changes import change
 from tests.unit.controller.controller_fakes import DOMAIN, RETENTION, manifest, records, tiny_config

@@ -12,7 +12,8 @@ from controller.db import reruns, trials
 from controller.db.access import FULL_ACCESS
 from controller.report.material import material_of, stored_material
 from sealkit.errors import AdapterNotFound, InvalidConfig
-from sealkit.resources import Run, RunState, Trial, TrialMaterial, TrialState
+from sealkit.reports import TrialMaterial
+from sealkit.resources import Run, RunState, Trial, TrialState
 from sealkit.types import Retention, digest_of
 from tests.unit.controller.changes import change
 from tests.unit.controller.controller_fakes import DOMAIN, RETENTION, graded, records, tiny_config

@@ -13,7 +13,7 @@ from controller.db import runs
 from controller.db.database import Database
 from controller.heartbeats import Heartbeats
 from controller.retry import retry_until_available
-from controller.waits import Waits, tell_of_missing_workers
+from controller.waits import Waits, report_missing_workers
 from sealkit.errors import QueueFull, SealError, Unavailable
 from sealkit.queue import Queue
 from sealkit.resources import Event, RunState, RunWaiting
@@ -72,7 +72,7 @@ async def test_what_is_short_busy_or_given_up_is_not_told_and_a_full_disk_delays
     for clock.now in (10.0, 100.0):
         await waits.failed("r", "train", QueueFull("busy"))
     await waits.failed("r", "evaluate", Unavailable("gone"))
-    waits.left("r", "evaluate")
+    waits.given_up("r", "evaluate")
     clock.now = 200.0
     await waits.failed("r", "evaluate", Unavailable("gone"))
     assert told.events == []
@@ -84,7 +84,7 @@ async def test_what_is_short_busy_or_given_up_is_not_told_and_a_full_disk_delays
 
 
 async def test_every_retry_tells_the_run_that_it_belongs_to(told: Told, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("controller.waits._TOLD_AFTER_SECONDS", 0.0)
+    monkeypatch.setattr("controller.waits._REPORT_AFTER_SECONDS", 0.0)
     monkeypatch.setattr("controller.retry._FIRST_SECONDS", 0.0)
     errors: list[SealError] = [Unavailable("away"), Unavailable("away")]
 
@@ -124,7 +124,7 @@ async def waited(system: System, run: Any) -> list[RunWaiting]:
 async def test_a_redis_that_refuses_writes_is_told_and_the_run_goes_on_once_it_takes_them(
     system: System, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("controller.waits._TOLD_AFTER_SECONDS", 0.05)
+    monkeypatch.setattr("controller.waits._REPORT_AFTER_SECONDS", 0.05)
     monkeypatch.setattr(Refusing, "refuses", True)
 
     def queue(consumer: str) -> Queue:
@@ -149,10 +149,10 @@ async def test_a_redis_that_refuses_writes_is_told_and_the_run_goes_on_once_it_t
 
 async def test_a_run_that_no_worker_drives_is_told(system: System, monkeypatch: pytest.MonkeyPatch) -> None:
     """As an API without a worker in its process tells it."""
-    monkeypatch.setattr("controller.waits._TOLD_AFTER_SECONDS", 0.0)
+    monkeypatch.setattr("controller.waits._REPORT_AFTER_SECONDS", 0.0)
     heartbeats = Heartbeats(system.database, "api", 0.2)
     looking = asyncio.create_task(
-        tell_of_missing_workers(system.database, heartbeats, Waits(cast("Database", system.database)))
+        report_missing_workers(system.database, heartbeats, Waits(cast("Database", system.database)))
     )
     run = await system.create(rounds=1)
     heard = await _heard(system, run, 1)
@@ -175,7 +175,7 @@ async def _heard(system: System, run: Any, count: int) -> list[RunWaiting]:
 
 
 async def test_a_service_that_is_away_is_told(system: System, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("controller.waits._TOLD_AFTER_SECONDS", 0.05)
+    monkeypatch.setattr("controller.waits._REPORT_AFTER_SECONDS", 0.05)
     away = True
 
     async def before(call: str, _: str) -> None:

@@ -9,25 +9,8 @@ from typing import Any
 
 from sealkit.config import RunConfig
 from sealkit.errors import UnknownAlias, UnknownPolicy, UnknownRun
-from sealkit.resources import (
-    Alias,
-    AliasChange,
-    Continual,
-    Cost,
-    CurvePoint,
-    Estimate,
-    GateState,
-    PolicyVersion,
-    Power,
-    ReportRow,
-    Run,
-    RunReport,
-    RunState,
-    Trial,
-    TrialMaterial,
-    TrialPhase,
-    TrialState,
-)
+from sealkit.reports import Continual, Cost, CurvePoint, Estimate, Power, ReportRow, RunReport, TrialMaterial
+from sealkit.resources import Alias, AliasChange, GateState, PolicyVersion, Run, RunState, Trial, TrialPhase, TrialState
 from sealkit.types import Outcome, Prompt, Query, Retention, TrainingExample, Usage, Verdict
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)

@@ -1,7 +1,6 @@
-"""New columns (the version of a policy and the number of its round; a teacher's answers; the
-model's reasoning; a run's anchors and the base
-model's answers; the alias that a run learns on, and generated exams), the table of documents, and new names of columns
-and stored values."""
+"""New columns (the version of a policy and the number of its round; a teacher's answers; the model's reasoning; a run's
+anchors and the base model's answers; the alias that a run learns on, and generated exams), the table of documents, and
+new names of columns and stored values."""
 
 from __future__ import annotations
 
