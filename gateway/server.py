@@ -23,8 +23,8 @@ from sealkit.rpc.tls import Identity
 
 log = structlog.get_logger(__name__)
 
-_LOOK_SECONDS = 10.0
-"""How often the certificate's files are looked at."""
+_CHECK_SECONDS = 10.0
+"""How often the certificate's files are checked for changes."""
 
 
 class Gateway:
@@ -67,7 +67,7 @@ class Gateway:
             raise InvalidConfig(f"the certificate cannot be used: {error}") from error
         if self._config.ssl is not None:
             self._config.ssl.minimum_version = ssl.TLSVersion.TLSv1_2
-        port = _bound(self._settings.listen)
+        port = _listening(self._settings.listen)
         self.address = f"{self._settings.listen.rpartition(':')[0]}:{port.getsockname()[1]}"
         self._running = asyncio.create_task(self._server.serve([port]))
         log.info("serving", address=self.address)
@@ -85,7 +85,7 @@ class Gateway:
         """Uses replaced certificates from now on, on both sides. Ends only if the server does. Raises ServiceDied."""
         assert self._running is not None
         seen = self._identity.stamp() if self._identity else ()
-        while not (await asyncio.wait((self._running,), timeout=_LOOK_SECONDS))[0]:
+        while not (await asyncio.wait((self._running,), timeout=_CHECK_SECONDS))[0]:
             if self._identity is None:
                 continue
             try:
@@ -185,7 +185,7 @@ def _certificate(identity: Identity | None) -> str | None:
     return str(identity.cert)
 
 
-def _bound(address: str) -> socket.socket:
+def _listening(address: str) -> socket.socket:
     """A listening socket. Raises Unavailable."""
     host, _, port = address.rpartition(":")
     try:
@@ -193,6 +193,7 @@ def _bound(address: str) -> socket.socket:
         bound = socket.socket(family, kind, protocol)
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         bound.bind(where)
+        bound.listen()
     except OSError as error:
         raise cannot_listen(address, error) from error
     return bound
