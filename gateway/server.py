@@ -18,7 +18,7 @@ from gateway.settings import GatewaySettings
 from sealkit.client import AsyncSealClient
 from sealkit.errors import InvalidConfig
 from sealkit.rpc.channel import cannot_listen
-from sealkit.rpc.process import ServiceDied, metrics_served, stop_signal
+from sealkit.rpc.process import ServiceDied, ended_before, metrics_served, stop_signal
 from sealkit.rpc.tls import Identity
 
 log = structlog.get_logger(__name__)
@@ -118,15 +118,11 @@ async def serve(settings: GatewaySettings) -> None:
     gateway = Gateway(settings)
     with stop_signal(settings.stack_file) as stop, metrics_served(settings.metrics_listen):
         await gateway.start()
-        working, stopping = asyncio.ensure_future(gateway.work()), asyncio.ensure_future(stop.wait())
+        working = asyncio.ensure_future(gateway.work())
         try:
-            await asyncio.wait((working, stopping), return_when=asyncio.FIRST_COMPLETED)
-            if working.done() and not stop.is_set():
+            if await ended_before(stop, working) and not stop.is_set():
                 working.result()
         finally:
-            working.cancel()
-            stopping.cancel()
-            await asyncio.gather(working, stopping, return_exceptions=True)
             await gateway.stop()
 
 
