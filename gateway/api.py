@@ -1,4 +1,4 @@
-"""The routes of the API. Every request asks the controller as its own caller; nothing is kept between two."""
+"""The routes of the API. A request calls the controller with its caller's token; nothing is kept between requests."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from pydantic import ValidationError
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from gateway.connection import EventStream, read_body, unless_gone
+from gateway.connection import EventStream, read_body, unless_disconnected
 from gateway.errors import ApiError, from_seal, from_validation
 from gateway.replies import DONE, Reply, event
-from gateway.requests import BASE, ChatRequest, CompletionRequest, alias_of
+from gateway.requests import ChatRequest, CompletionRequest, alias_of
 from gateway.settings import GatewaySettings
 from sealkit.answers import Answer, Gathered
 from sealkit.client import AsyncSealClient
 from sealkit.concurrency import gather_or_cancel
 from sealkit.errors import SealError
-from sealkit.names import id_of
+from sealkit.names import BASE_MODEL, id_of
 from sealkit.resources import Alias, AnswerBegun, AnswerUpdate
 from sealkit.types import AnswerEnd
 
@@ -48,15 +48,15 @@ class Api:
             found = [_model(alias) async for alias in self._aliases(self._caller(request))]
         except SealError as error:
             raise from_seal(error, "model") from error
-        return JSONResponse({"object": "list", "data": [_BASE_MODEL, *found]})
+        return JSONResponse({"object": "list", "data": [_BASE, *found]})
 
     async def model(self, request: Request) -> Response:
         """`GET /v1/models/{model}`."""
         name, caller = str(request.path_params["model"]), self._caller(request)
         try:
-            if name == BASE:
+            if name == BASE_MODEL:
                 await caller.whoami()
-                return JSONResponse(_BASE_MODEL)
+                return JSONResponse(_BASE)
             return JSONResponse(_model(await caller.get_alias(alias_of(name))) | {"id": name})
         except SealError as error:
             raise from_seal(error, "model") from error
@@ -79,22 +79,22 @@ class Api:
         except ValidationError as error:
             raise from_validation(error) from error
         alias, sampling = asked.alias, asked.sampling(settings.max_tokens)
-        streams = [caller.stream_answer(alias, prompt, sampling) for prompt in asked.prompts]
         try:
-            begun = await unless_gone(request, gather_or_cancel(*(_begin(stream) for stream in streams)))
-            reply = Reply(chat=kind is ChatRequest, model=asked.model, created=int(self._now()), begun=begun[0])
-            headers = {"Seal-Policy": reply.begun.policy} if reply.begun.policy else {}
-            if asked.stream:
-                told = _told(reply, streams, shows_usage=asked.shows_usage, text_param=text_param)
-                return EventStream(told, seconds=settings.idle_seconds, headers=headers)
-            work = (_gather(first, stream) for first, stream in zip(begun, streams, strict=True))
-            return JSONResponse(reply.whole(await unless_gone(request, gather_or_cancel(*work))), headers=headers)
+            async with AsyncExitStack() as to_close:
+                streams = [caller.stream_answer(alias, prompt, sampling) for prompt in asked.prompts]
+                for stream in streams:
+                    to_close.push_async_callback(stream.aclose)
+                begun = await unless_disconnected(request, gather_or_cancel(*map(_begin, streams)))
+                reply = Reply(chat=kind is ChatRequest, model=asked.model, created=int(self._now()), begun=begun[0])
+                headers = {"Seal-Policy": reply.begun.policy} if reply.begun.policy else {}
+                if asked.stream:
+                    to_close.pop_all()  # the response closes them
+                    events = _events(reply, streams, shows_usage=asked.shows_usage, text_param=text_param)
+                    return EventStream(events, seconds=settings.idle_seconds, headers=headers)
+                work = gather_or_cancel(*map(_gather, begun, streams))
+                return JSONResponse(reply.whole(await unless_disconnected(request, work)), headers=headers)
         except SealError as error:
-            await _close(streams)
             raise from_seal(error, text_param) from error
-        except BaseException:
-            await _close(streams)
-            raise
 
     def _caller(self, request: Request) -> AsyncSealClient:
         """The controller, called with the request's bearer token. Raises ApiError if it needs one and there is none."""
@@ -118,14 +118,14 @@ class Api:
                 yield alias
 
 
-_BASE_MODEL = {"id": BASE, "object": "model", "created": 0, "owned_by": "seal"}
+_BASE = {"id": BASE_MODEL, "object": "model", "created": 0, "owned_by": "seal"}
 
 
 def _model(alias: Alias) -> dict[str, object]:
     name = id_of(alias.name)
     created = int(alias.history[0].time.timestamp()) if alias.history else 0
     return {
-        "id": alias.name if name == BASE else name,
+        "id": alias.name if name == BASE_MODEL else name,
         "object": "model",
         "created": created,
         "owned_by": alias.tenant or "seal",
@@ -143,16 +143,15 @@ async def _begin(stream: Updates) -> AnswerBegun:
 async def _gather(begun: AnswerBegun, stream: Updates) -> Answer:
     gathered = Gathered()
     gathered.add(begun)
-    async with aclosing(stream):
-        async for update in stream:
-            gathered.add(update)
+    async for update in stream:
+        gathered.add(update)
     return gathered.answer
 
 
-async def _told(
+async def _events(
     reply: Reply, streams: Sequence[Updates], *, shows_usage: bool, text_param: str
 ) -> AsyncGenerator[bytes, None]:
-    """The events of a response. An error in the middle is an event too, and then `[DONE]` is missing."""
+    """The events of a response, as bytes. An error in the middle is an event too, and then `[DONE]` is missing."""
     used = []
     try:
         for chunk in reply.first():
@@ -200,9 +199,3 @@ async def _merged(streams: Sequence[Updates]) -> AsyncGenerator[tuple[int, Answe
     finally:
         reading.cancel()
         await asyncio.gather(reading, return_exceptions=True)
-
-
-async def _close(streams: Sequence[Updates]) -> None:
-    async with AsyncExitStack() as stack:
-        for stream in streams:
-            stack.push_async_callback(stream.aclose)

@@ -1,4 +1,4 @@
-"""The ASGI application: routes, and what surrounds every request."""
+"""The ASGI application: routes, error handlers, and the middleware of every request."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway.api import Api
-from gateway.connection import ClientGone
+from gateway.connection import ClientDisconnected
 from gateway.errors import ApiError
 from gateway.settings import GatewaySettings
 from sealkit.client import AsyncSealClient
@@ -38,13 +38,18 @@ def make_app(settings: GatewaySettings, client: Callable[[], AsyncSealClient]) -
             Route("/v1/chat/completions", api.chat, methods=["POST"]),
             Route("/v1/completions", api.completions, methods=["POST"]),
         ],
-        exception_handlers={ApiError: _told, HTTPException: _no_route, ClientGone: _nobody},
+        exception_handlers={
+            ApiError: _api_error,
+            HTTPException: _http_error,
+            ClientDisconnected: _client_disconnected,
+            Exception: _internal_error,
+        },
     )
-    return Surrounded(app, settings)
+    return RequestMiddleware(app, settings)
 
 
-class Surrounded:
-    """Around every request: its id, the limit on open ones, the Host header, metrics, errors that are bugs."""
+class RequestMiddleware:
+    """For every request: its id, the limit on open ones, the Host header, metrics."""
 
     def __init__(self, app: ASGIApp, settings: GatewaySettings) -> None:
         self._app = app
@@ -67,17 +72,13 @@ class Surrounded:
 
         self._open += 1
         HTTP_OPEN.set(self._open)
+        scope.setdefault("state", {})["request_id"] = request_id
+        # Bound until the end of the request's task: uvicorn logs what the application raises.
         structlog.contextvars.bind_contextvars(request_id=request_id)
         try:
             refused = self._refused(scope)
             await (refused.response() if refused else self._app)(scope, receive, sending)
-        except Exception:
-            log.exception("internal error")
-            if not status:
-                error = ApiError(500, f"internal error {request_id}; see the service's log", code="internal")
-                await error.response()(scope, receive, sending)
         finally:
-            structlog.contextvars.unbind_contextvars("request_id")
             self._open -= 1
             HTTP_OPEN.set(self._open)
             route = getattr(scope.get("route"), "path", "other")
@@ -98,13 +99,14 @@ async def _healthy(_: Request) -> Response:
     return PlainTextResponse("ok\n")
 
 
-def _told(_: Request, error: Exception) -> Response:
+async def _api_error(_: Request, error: Exception) -> Response:
     assert isinstance(error, ApiError)
     log.info("request refused", status=error.status, code=error.code, error=error.message)
     return error.response()
 
 
-def _no_route(_: Request, error: Exception) -> Response:
+async def _http_error(_: Request, error: Exception) -> Response:
+    """No such route, or not with this method."""
     assert isinstance(error, HTTPException)
     response = ApiError(
         error.status_code, error.detail, code="not_found" if error.status_code == 404 else None
@@ -113,5 +115,11 @@ def _no_route(_: Request, error: Exception) -> Response:
     return response
 
 
-def _nobody(_: Request, __: Exception) -> Response:
+async def _client_disconnected(_: Request, __: Exception) -> Response:
     return Response(status_code=499)
+
+
+async def _internal_error(request: Request, _: Exception) -> Response:
+    """A bug. Starlette raises it again after the response, and the server logs it."""
+    message = f"internal error {request.state.request_id}; see the service's log"
+    return ApiError(500, message, code="internal").response()

@@ -1,4 +1,4 @@
-"""What a client's connection does during a request: it sends a body, reads a stream, or leaves."""
+"""What a client's connection does during a request: it sends a body, reads a stream, or disconnects."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ log = structlog.get_logger(__name__)
 T = TypeVar("T")
 
 
-class ClientGone(Exception):
+class ClientDisconnected(Exception):
     """The client closed its connection, so nobody reads the response."""
 
 
@@ -48,19 +48,19 @@ async def read_body(request: Request, *, most: int, seconds: float) -> bytes:
     return b"".join(parts)
 
 
-async def unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
-    """The result of `work`, which is cancelled if the client leaves before. Raises ClientGone then."""
+async def unless_disconnected(request: Request, work: Coroutine[Any, Any, T]) -> T:
+    """The result of `work`, which is cancelled if the client disconnects before. Raises ClientDisconnected then."""
     working = asyncio.ensure_future(work)
-    leaving = asyncio.ensure_future(_disconnected(request.receive))
+    disconnecting = asyncio.ensure_future(_disconnected(request.receive))
     try:
-        await asyncio.wait((working, leaving), return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait((working, disconnecting), return_when=asyncio.FIRST_COMPLETED)
         if not working.done():
-            raise ClientGone
+            raise ClientDisconnected
         return working.result()
     finally:
         working.cancel()
-        leaving.cancel()
-        await asyncio.gather(working, leaving, return_exceptions=True)
+        disconnecting.cancel()
+        await asyncio.gather(working, disconnecting, return_exceptions=True)
 
 
 async def _disconnected(receive: Receive) -> None:
@@ -69,8 +69,7 @@ async def _disconnected(receive: Receive) -> None:
 
 
 class EventStream(StreamingResponse):
-    """Server-sent events. However the response ends, the source is closed; a client that does not read for `seconds` is
-    given up."""
+    """Server-sent events. It ends if the client does not read for `seconds`. However it ends, the source is closed."""
 
     media_type = "text/event-stream"
 
@@ -81,13 +80,13 @@ class EventStream(StreamingResponse):
         self._seconds = seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async def patiently(message: Message) -> None:
+        async def send_in_time(message: Message) -> None:
             async with asyncio.timeout(self._seconds):
                 await send(message)
 
         try:
-            await super().__call__(scope, receive, patiently)
+            await super().__call__(scope, receive, send_in_time)
         except TimeoutError:
-            log.info("stream given up: its client does not read")
+            log.info("stream ended: its client does not read")
         finally:
             await self._source.aclose()

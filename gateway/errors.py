@@ -33,13 +33,13 @@ _CODES: dict[type[SealError], str] = {
     errors.PromptTooLong: "context_length_exceeded",
     errors.QuotaExceeded: "insufficient_quota",
 }
-"""The API's own codes; any other error has its reason in small letters."""
+"""The API's own codes; any other error has its reason in lower case."""
 _RETRY_SECONDS = 1.0
 _MOST_FIELD = 64
 
 
 class ApiError(Exception):
-    """An error as the API tells it. `param`: the field of the request that is at fault."""
+    """An error of the API. `param`: the field of the request that is at fault."""
 
     def __init__(
         self,
@@ -61,7 +61,7 @@ class ApiError(Exception):
 
     @property
     def body(self) -> dict[str, Any]:
-        """The JSON object that tells it."""
+        """The JSON object of the response."""
         kind = "invalid_request_error" if self.status < 500 and self.status != 429 else "server_error"
         if self.status == 429:
             kind = "insufficient_quota" if self.code == "insufficient_quota" else "rate_limit_error"
@@ -94,7 +94,7 @@ def from_seal(error: SealError, text_param: str) -> ApiError:
         code=code,
         param=_param(error, text_param),
         retry_after=again if status in (429, 503) else None,
-        # Its day has to end first.
+        # The quota is by day.
         repeatable=not isinstance(error, errors.QuotaExceeded),
     )
 

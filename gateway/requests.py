@@ -1,4 +1,4 @@
-"""Bodies of OpenAI's API, and what they ask of the controller.
+"""Request bodies of OpenAI's API, converted to prompts and sampling settings.
 
 https://platform.openai.com/docs/api-reference/chat/create and …/completions/create. What is not supported is refused,
 unless it does not change the answer.
@@ -15,11 +15,9 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from gateway.errors import ApiError, model_not_found
 from sealkit import limits
-from sealkit.names import alias_name
+from sealkit.names import BASE_MODEL, alias_name
 from sealkit.types import Prompt, PromptFormat, Sampling, Shot
 
-BASE = "base"
-"""The model id of the base model. An alias of this name is asked as `aliases/base`."""
 _ALIAS = re.compile(r"(?:aliases/)?([a-z0-9][a-z0-9-]{0,62})")
 _COMPLETION_TOKENS = 16
 """Tokens of a completion whose request names no number, as in OpenAI's API."""
@@ -54,9 +52,9 @@ def _one_choice(value: Any) -> Any:
 
 
 Text = Annotated[str, Field(min_length=1, max_length=limits.TEXT_CHARACTERS)]
-Off = Annotated[Any, AfterValidator(_empty)]
-"""What is not supported, and may only be given as if it were left out."""
-One = Annotated[Any, AfterValidator(_one_choice)]
+Unsupported = Annotated[Any, AfterValidator(_empty)]
+"""A field that is not supported: only values that mean the same as leaving it out are accepted."""
+OnlyOne = Annotated[Any, AfterValidator(_one_choice)]
 
 
 class _Part(BaseModel):
@@ -64,14 +62,14 @@ class _Part(BaseModel):
 
 
 class Message(_Part):
-    """A turn of a conversation. Keys of earlier answers that say nothing here are ignored."""
+    """A turn of a conversation. Unknown keys are ignored: clients send earlier answers back whole."""
 
     model_config = ConfigDict(extra="ignore")
 
     role: Literal["system", "developer", "user", "assistant"]
     content: Annotated[Text, BeforeValidator(_joined)]
-    tool_calls: Off = None
-    function_call: Off = None
+    tool_calls: Unsupported = None
+    function_call: Unsupported = None
 
 
 class StreamOptions(_Part):
@@ -117,11 +115,11 @@ class _Request(_Part):
     seed: int | None = Field(None, ge=-(2**63), lt=2**63)
     stream: bool | None = None
     stream_options: StreamOptions | None = None
-    n: One = None
-    logit_bias: Off = None
-    logprobs: Off = None
-    presence_penalty: Off = None
-    frequency_penalty: Off = None
+    n: OnlyOne = None
+    logit_bias: Unsupported = None
+    logprobs: Unsupported = None
+    presence_penalty: Unsupported = None
+    frequency_penalty: Unsupported = None
     # These do not change an answer.
     user: str | None = None
     metadata: dict[str, Any] | None = None
@@ -161,12 +159,12 @@ class ChatRequest(_Request):
     response_format: ResponseFormat | None = None
     chat_template_kwargs: dict[str, Any] = Field(default_factory=dict)
     """Arguments for the model's chat template, such as `enable_thinking`; an extension that other servers have too."""
-    tools: Off = None
-    functions: Off = None
+    tools: Unsupported = None
+    functions: Unsupported = None
     tool_choice: Literal["none", "auto"] | None = None
     function_call: Literal["none", "auto"] | None = None
     parallel_tool_calls: bool | None = None
-    top_logprobs: Off = None
+    top_logprobs: Unsupported = None
     modalities: tuple[Literal["text"], ...] | None = Field(None, strict=False)
 
     def sampling(self, most: int) -> Sampling:
@@ -178,7 +176,7 @@ class ChatRequest(_Request):
 
     @property
     def prompts(self) -> list[Prompt]:
-        """The conversation as one prompt: its earlier turns are shots. Raises ApiError if it is none."""
+        """The conversation as one prompt: its earlier turns are shots. Raises ApiError on a wrong order."""
         system = [message.content for message in self.messages if message.role in ("system", "developer")]
         turns: list[tuple[str, str]] = []
         for place, message in enumerate(self.messages):
@@ -214,9 +212,9 @@ class CompletionRequest(_Request):
     prompt: Annotated[
         tuple[Text, ...], Field(min_length=1, max_length=_MOST_PROMPTS, strict=False), BeforeValidator(_listed)
     ]
-    best_of: One = None
-    echo: Off = None
-    suffix: Off = None
+    best_of: OnlyOne = None
+    echo: Unsupported = None
+    suffix: Unsupported = None
 
     def sampling(self, most: int) -> Sampling:
         """How the answer is sampled, with at most `most` tokens. Raises ApiError if more are asked for."""
@@ -230,7 +228,7 @@ class CompletionRequest(_Request):
 
 def alias_of(model: str) -> str:
     """`aliases/{id}` of a model id; empty for the base model. Raises ApiError if no alias can have this name."""
-    if model == BASE:
+    if model == BASE_MODEL:
         return ""
     if (found := _ALIAS.fullmatch(model)) is None:
         raise model_not_found(model)

@@ -18,13 +18,13 @@ from gateway.settings import GatewaySettings
 from sealkit.client import AsyncSealClient
 from sealkit.errors import InvalidConfig
 from sealkit.rpc.channel import cannot_listen
-from sealkit.rpc.process import ServiceDied, metrics_served, stop_signal
+from sealkit.rpc.process import ServiceDied, ended_before, metrics_served, stop_signal
 from sealkit.rpc.tls import Identity
 
 log = structlog.get_logger(__name__)
 
-_LOOK_SECONDS = 10.0
-"""How often the certificate's files are looked at."""
+_CHECK_SECONDS = 10.0
+"""How often the certificate's files are checked for changes."""
 
 
 class Gateway:
@@ -67,7 +67,7 @@ class Gateway:
             raise InvalidConfig(f"the certificate cannot be used: {error}") from error
         if self._config.ssl is not None:
             self._config.ssl.minimum_version = ssl.TLSVersion.TLSv1_2
-        port = _bound(self._settings.listen)
+        port = _listening(self._settings.listen)
         self.address = f"{self._settings.listen.rpartition(':')[0]}:{port.getsockname()[1]}"
         self._running = asyncio.create_task(self._server.serve([port]))
         log.info("serving", address=self.address)
@@ -85,7 +85,7 @@ class Gateway:
         """Uses replaced certificates from now on, on both sides. Ends only if the server does. Raises ServiceDied."""
         assert self._running is not None
         seen = self._identity.stamp() if self._identity else ()
-        while not (await asyncio.wait((self._running,), timeout=_LOOK_SECONDS))[0]:
+        while not (await asyncio.wait((self._running,), timeout=_CHECK_SECONDS))[0]:
             if self._identity is None:
                 continue
             try:
@@ -118,15 +118,11 @@ async def serve(settings: GatewaySettings) -> None:
     gateway = Gateway(settings)
     with stop_signal(settings.stack_file) as stop, metrics_served(settings.metrics_listen):
         await gateway.start()
-        working, stopping = asyncio.ensure_future(gateway.work()), asyncio.ensure_future(stop.wait())
+        working = asyncio.ensure_future(gateway.work())
         try:
-            await asyncio.wait((working, stopping), return_when=asyncio.FIRST_COMPLETED)
-            if working.done() and not stop.is_set():
+            if await ended_before(stop, working) and not stop.is_set():
                 working.result()
         finally:
-            working.cancel()
-            stopping.cancel()
-            await asyncio.gather(working, stopping, return_exceptions=True)
             await gateway.stop()
 
 
@@ -185,7 +181,7 @@ def _certificate(identity: Identity | None) -> str | None:
     return str(identity.cert)
 
 
-def _bound(address: str) -> socket.socket:
+def _listening(address: str) -> socket.socket:
     """A listening socket. Raises Unavailable."""
     host, _, port = address.rpartition(":")
     try:
@@ -193,6 +189,7 @@ def _bound(address: str) -> socket.socket:
         bound = socket.socket(family, kind, protocol)
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         bound.bind(where)
+        bound.listen()
     except OSError as error:
         raise cannot_listen(address, error) from error
     return bound

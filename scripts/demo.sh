@@ -8,7 +8,7 @@ seal=.venv/bin/seal
 child=
 
 # In the background, because bash runs a trap only once its foreground command has ended.
-attend() {
+run() {
   "$@" &
   child=$!
   wait "$child"
@@ -38,5 +38,5 @@ trap 'interrupt 129' HUP
 trap 'interrupt 130' INT
 trap 'interrupt 143' TERM
 
-attend "$seal" up
-attend "$seal" run configs/demo.toml --cancel-on-interrupt "$@"
+run "$seal" up
+run "$seal" run configs/demo.toml --cancel-on-interrupt "$@"

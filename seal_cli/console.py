@@ -93,6 +93,11 @@ def moment(time: datetime | None) -> str:
     return time.astimezone().strftime("%Y-%m-%d %H:%M:%S") if time else ""
 
 
+def counted(number: int, noun: str) -> str:
+    """`1 round`, `2 rounds`."""
+    return f"{number} {noun}{'s' * (number != 1)}"
+
+
 def share(value: float | None) -> str:
     """An accuracy or the like, in [0, 1]; a dash where it was not measured."""
     return "–" if value is None else f"{value:.2f}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+from seal_cli.console import counted
 from sealkit.report_page.words import STAGES, duration
 from sealkit.reports import Cost, Power, RunEstimate
 from sealkit.types import Usage
@@ -79,7 +80,7 @@ def power_line(power: Power) -> str:
     by = "measured" if power.measured else "assumed"
     return (
         f"a difference of {power.detectable:.2f} or more between two policies, with 80 % probability: {power.contexts} "
-        f"held-out contexts with {power.samples} self-edit{'s' * (power.samples != 1)} each (standard deviation of the "
+        f"held-out contexts with {counted(power.samples, 'self-edit')} each (standard deviation of the "
         f"differences {power.deviation:.2f}, {by}); half of it with four times the contexts"
     )
 

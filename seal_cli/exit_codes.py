@@ -29,14 +29,18 @@ MEANINGS: Mapping[ExitCode, str] = {
     ExitCode.TERMINATED: "SIGTERM",
 }
 
+RUN_ENDED = "the run ended as failed, paused or cancelled"
+"""Of the commands that follow a run."""
 ANSWERS: Mapping[str, str] = {
     "status": "a service of the stack is not ready, or no stack runs",
     "up": "with `--foreground` also: a service died, and the rest was stopped",
     "down": "a process is not known to have ended; it is named and stays in `stack.json`",
-    "run": "the run ended as failed, paused or cancelled",
-    "adapt": "the run ended as failed, paused or cancelled",
-    "runs watch": "the run ended as failed, paused or cancelled",
-    "arc filter": "the run ended as failed, paused or cancelled",
+    "run": RUN_ENDED,
+    "adapt": RUN_ENDED,
+    "learn": RUN_ENDED,
+    "alias forget": RUN_ENDED,
+    "runs watch": RUN_ENDED,
+    "arc filter": RUN_ENDED,
     "trials rerun": "the rerun differs from the recorded trial",
     "adapters verify": "an adapter is corrupt",
     "doctor": "a check is bad",

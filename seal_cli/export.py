@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from seal_cli.console import share
 from sealkit.errors import FailedPrecondition, InvalidInput
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ def _card(found: Lineage, base: str, license: str, *, merged: bool) -> Iterator[
     yield from ("## Data", "", "| document | SHA-256 | questions | accuracy before → after |", "|---|---|---|---|")
     for document in found.documents:
         generated = " (generated)" if any(query.generated for query in document.queries) else ""
-        accuracies = f"{_share(document.accuracy_before)} → {_share(document.accuracy_after)}"
+        accuracies = f"{share(document.accuracy_before)} → {share(document.accuracy_after)}"
         name = document.name.replace("|", "\\|")
         yield f"| {name} | `{document.digest}` | {len(document.queries)}{generated} | {accuracies} |"
     yield from (
@@ -78,10 +79,6 @@ def _card(found: Lineage, base: str, license: str, *, merged: bool) -> Iterator[
         yield f"KL to the base model on a fixed text: {version.divergence.on_fixed_text:.4f} nats a token."
     if version.adapter is not None:
         yield from ("", f"Adapter: `{version.adapter.digest}`.")
-
-
-def _share(value: float | None) -> str:
-    return "–" if value is None else f"{value:.2f}"
 
 
 def _fetched(digest: str, store: str, data: Path) -> dict[str, bytes]:

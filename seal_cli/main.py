@@ -134,11 +134,11 @@ def main() -> None:
     except SystemExit as end:
         code = end.code
     except OSError as error:  # while help or an error message was written
-        code = _tell(error)
+        code = _print_error(error)
     try:
         sys.stdout.flush()
     except OSError as error:
-        code = code or _tell(error)
+        code = code or _print_error(error)
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python would flush again at its end
     sys.exit(code)
 
@@ -153,7 +153,7 @@ def _run() -> None:
         app()
 
 
-def _tell(error: OSError) -> int:
+def _print_error(error: OSError) -> int:
     from seal_cli.console import say
 
     with suppress(OSError):  # stderr may be the stream that cannot be written

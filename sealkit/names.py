@@ -17,6 +17,8 @@ from sealkit.types import digest_of
 NOT_SHOWN = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 """Characters that control a terminal, break a line or turn the direction of writing, and halves of surrogate pairs. No
 name may contain one, and none is shown as it is."""
+BASE_MODEL = "base"
+"""Stands for the base model where a caller names an alias. An alias of this name is `aliases/base`."""
 _PLAIN = re.compile(r"[A-Za-z0-9._-]{1,120}")
 
 

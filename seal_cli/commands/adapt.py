@@ -44,6 +44,7 @@ def adapt(
     data: Data = DEFAULT_DATA,
 ) -> None:
     """Learn documents one after the other. What helps and forgets little enough is committed; the rest is not."""
+    from seal_cli.console import counted
     from seal_cli.recipe import load_recipe
 
     changes = [
@@ -55,8 +56,7 @@ def adapt(
     print_notices(recipe)
     with connect(address, data) as client:
         created = create_run(client, recipe, name)
-        contexts = created.progress.rounds_total
         follow_created(
-            client, created, f"{contexts} context{'s' * (contexts != 1)} to learn", None if address else data,
-            follow=follow, cancel_on_interrupt=cancel_on_interrupt, as_json=as_json,
+            client, created, f"{counted(created.progress.rounds_total, 'context')} to learn",
+            None if address else data, follow=follow, cancel_on_interrupt=cancel_on_interrupt, as_json=as_json,
         )  # fmt: skip

@@ -56,12 +56,13 @@ def forget(
 ) -> None:
     """Train the alias again without documents, then delete everything that was stored of them. Cannot be undone."""
     from seal_cli.commands.run import follow_created
+    from seal_cli.console import counted
     from seal_cli.recipe import config_with
 
     with connect(address, data) as client:
         created = client.forget(name, *documents, config=config_with(None, settings or ()))
         follow_created(
-            client, created, f"{len(documents)} document{'s' * (len(documents) != 1)} to forget",
+            client, created, f"{counted(len(documents), 'document')} to forget",
             None if address else data, follow=follow, cancel_on_interrupt=False, as_json=as_json,
         )  # fmt: skip
 

@@ -10,9 +10,7 @@ import typer
 from seal_cli.options import DEFAULT_DATA, Address, AsJson, Data, connect
 from sealkit import limits
 from sealkit.errors import InvalidInput
-from sealkit.names import full_name
-
-BASE = "base"
+from sealkit.names import BASE_MODEL, full_name
 
 
 def register(app: typer.Typer) -> None:
@@ -44,7 +42,7 @@ def ask(
     from sealkit.types import Prompt, Sampling
 
     text = _read(question)
-    alias = "" if name == BASE else full_name("aliases", name)
+    alias = "" if name == BASE_MODEL else full_name("aliases", name)
     message = _checked(system, "the system message")
     asked = Prompt(user=text, system=message), Sampling(temperature=temperature, max_tokens=max_tokens, seed=seed)
     with connect(address, data) as client:

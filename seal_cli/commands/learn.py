@@ -36,7 +36,9 @@ def learn(
     address: Address = "",
     data: Data = DEFAULT_DATA,
 ) -> None:
-    """Learn documents one after the other. Each is adopted wholly or not at all, and what it cost is told."""
+    """Learn documents one after the other. Each is adopted wholly or not at all; the report shows what was
+    lost and how long it took."""
+    from seal_cli.console import counted
     from seal_cli.recipe import config_with
 
     wanted = config_with(config, settings or ())
@@ -45,7 +47,7 @@ def learn(
         created = client.learn(alias, found, config=wanted)
         waits = f"; {created.progress.stage}" if created.progress.stage != "queued" else ""
         follow_created(
-            client, created, f"{len(found)} document{'s' * (len(found) != 1)} to learn{waits}",
+            client, created, f"{counted(len(found), 'document')} to learn{waits}",
             None if address else data, follow=follow, cancel_on_interrupt=cancel_on_interrupt, as_json=as_json,
         )  # fmt: skip
 

@@ -53,6 +53,7 @@ def run(
     data: Data = DEFAULT_DATA,
 ) -> None:
     """Start a run and follow it: self-edits are sampled, tried and selected, and the policy is trained on them."""
+    from seal_cli.console import counted
     from seal_cli.recipe import load_recipe
 
     recipe = load_recipe(config, dataset=dataset, format=format, limit=limit, settings=settings or ())
@@ -62,8 +63,7 @@ def run(
             _estimate(client, recipe, as_json)
             return
         created = create_run(client, recipe, name)
-        rounds = created.progress.rounds_total
-        what = f"{len(recipe.records)} records, {rounds} round{'s' * (rounds != 1)}"
+        what = f"{counted(len(recipe.records), 'record')}, {counted(created.progress.rounds_total, 'round')}"
         follow_created(
             client, created, what, None if address else data,
             follow=follow, cancel_on_interrupt=cancel_on_interrupt, as_json=as_json,

@@ -1,4 +1,4 @@
-"""`seal runs`: list, get, watch, pause, cancel, resume, report."""
+"""`seal runs`: list, get, watch, pause, cancel, resume, report, cost."""
 
 from __future__ import annotations
 

@@ -150,7 +150,7 @@ async def check_gpu(settings: Settings) -> list[Line]:
 
 def check_certificates(settings: Settings) -> Iterable[Line]:
     """The caller's certificate and those of the services, if TLS is on."""
-    for who in ("", "CONTROLLER_", *(f"{name.upper()}_" for name in MODEL_SERVICES)):
+    for who in ("", "CONTROLLER_", "GATEWAY_", *(f"{name.upper()}_" for name in MODEL_SERVICES)):
         parts = [settings.get(f"{who}TLS_{part}") for part in ("CA", "CERT", "KEY")]
         what = f"certificate of {who.rstrip('_').lower() or 'this caller'}"
         try:

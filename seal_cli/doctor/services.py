@@ -67,14 +67,14 @@ def _one_model(held: Mapping[str, ModelInfo]) -> Iterable[Line]:
 
 
 def _facts(held: Mapping[str, ModelInfo]) -> Iterable[Line]:
-    """What the services tell of their models and caches, and nobody needs to mend."""
-    for fact, what, told in (
+    """What the services report about their models and caches; never a fault."""
+    for fact, what, text in (
         ("unread_tokens", "tokens", "the tokenizer has more than the model reads ({}); texts with them are refused"),
         ("cache", "cache", "at most {}"),
     ):
         said = {name: info.build[fact] for name, info in held.items() if fact in info.build}
         if said:
-            yield Line(what, True, told.format(_by_service(said)))
+            yield Line(what, True, text.format(_by_service(said)))
 
 
 def _by_service(said: Mapping[str, str]) -> str:

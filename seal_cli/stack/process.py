@@ -16,7 +16,7 @@ from sealkit.processes import Identified, Presence, ProcessStart, presence_of, s
 _POLL = 0.05
 _KILL_SECONDS = 5.0
 """The kernel ends a killed process within this time, unless it hangs in a device."""
-_ON_WORD = ["/bin/sh", "-c", 'read -r _ && exec "$@" </dev/null', "seal"]
+_START_ON_INPUT = ["/bin/sh", "-c", 'read -r _ && exec "$@" </dev/null', "seal"]
 """Waits for a line on its input, then becomes the command, with the same pid and start; ends at the end of input."""
 
 P = TypeVar("P", bound=Identified)
@@ -39,7 +39,7 @@ def spawn(
         log.replace(log.with_suffix(".log.1"))
     with log.open("wb") as output:
         child = subprocess.Popen(
-            [*_ON_WORD, *command],
+            [*_START_ON_INPUT, *command],
             env=dict(env),
             cwd=cwd,
             stdin=subprocess.PIPE,

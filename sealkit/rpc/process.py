@@ -85,6 +85,18 @@ def stop_signal(stack_file: str) -> Iterator[asyncio.Event]:
             loop.remove_signal_handler(number)
 
 
+async def ended_before(stop: asyncio.Event, task: asyncio.Future[None]) -> bool:
+    """Whether the task ends before the stop signal; otherwise it is cancelled then."""
+    waiting = asyncio.ensure_future(stop.wait())
+    try:
+        await asyncio.wait((task, waiting), return_when=asyncio.FIRST_COMPLETED)
+        return task.done()
+    finally:
+        task.cancel()
+        waiting.cancel()
+        await asyncio.gather(task, waiting, return_exceptions=True)
+
+
 def _on_signal(number: signal.Signals, stop: asyncio.Event) -> None:
     if stop.is_set():
         os._exit(128 + number)

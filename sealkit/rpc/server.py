@@ -21,7 +21,7 @@ from sealkit.observability.metrics import CERTIFICATE_EXPIRY
 from sealkit.rpc.authority import Authority, Everyone, Peers
 from sealkit.rpc.channel import bind, server_options
 from sealkit.rpc.interceptors import CallInterceptor, Remembers
-from sealkit.rpc.process import Program, ServiceDied, metrics_served, run_program, stop_signal
+from sealkit.rpc.process import Program, ServiceDied, ended_before, metrics_served, run_program, stop_signal
 from sealkit.rpc.settings import ServerSettings
 from sealkit.rpc.tls import Identity
 
@@ -175,29 +175,17 @@ def run(make: Callable[[], tuple[Service, ServerSettings]]) -> int:
 async def _start_until(server: GrpcServer, stop: asyncio.Event) -> None:
     """Starts the server, unless the stop signal comes before."""
     starting = asyncio.ensure_future(server.start())
-    if await _first(starting, stop):
+    if await ended_before(stop, starting):
         starting.result()
 
 
 async def _work_until(service: Works, stop: asyncio.Event) -> None:
     """Waits for the stop signal; raises ServiceDied if the background work ends before."""
     working = asyncio.ensure_future(service.work())
-    if await _first(working, stop) and not stop.is_set():
+    if await ended_before(stop, working) and not stop.is_set():
         error = working.exception()
         said = (str(error).strip().splitlines() or [""])[0]
         raise ServiceDied(f"{type(error).__name__}: {said}" if error else "its background work ended") from error
-
-
-async def _first(task: asyncio.Future[None], stop: asyncio.Event) -> bool:
-    """Whether the task is done; if the stop signal comes first, the task is cancelled."""
-    waiting = asyncio.ensure_future(stop.wait())
-    try:
-        await asyncio.wait((task, waiting), return_when=asyncio.FIRST_COMPLETED)
-        return task.done()
-    finally:
-        task.cancel()
-        waiting.cancel()
-        await asyncio.gather(task, waiting, return_exceptions=True)
 
 
 def _authority(service: Service, settings: ServerSettings) -> Authority:

@@ -71,7 +71,7 @@ async def test_a_stream_that_is_closed_ends_the_decoding(service: Served) -> Non
 
 
 async def test_what_has_begun_is_not_asked_again(service: Served, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sealkit.client._RETRY_PAUSES", (0.0,))
+    monkeypatch.setattr("sealkit.client.base.BaseClient._RETRY_PAUSES", (0.0,))
     async with AsyncSealClient(service.controller) as seal:
         service.script.faults = {"answer": Unavailable("no evaluator")}
         with pytest.raises(Unavailable):

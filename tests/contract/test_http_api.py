@@ -7,10 +7,13 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import pytest
 import pytest_asyncio
 from prometheus_client import REGISTRY
 
+from gateway.replies import Reply
 from sealkit.errors import PermissionDenied, QuotaExceeded, Unauthenticated
+from sealkit.observability.logs import configure_logging
 from tests.contract.http_harness import Served, served
 from tests.contract.tenants_harness import furnish
 from tests.records import new_record
@@ -171,3 +174,22 @@ async def test_requests_are_counted_by_route_and_status(service: Served) -> None
         await http.get("/v1/embeddings")
         assert len(first.headers["x-request-id"]) == 32
     assert (counted(CHAT, "200"), counted("other", "404")) == (before[0] + 1, before[1] + 1)
+
+
+async def test_a_bug_is_answered_with_500_and_logged_with_the_id_of_the_request(
+    service: Served, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fails(*_: object) -> None:
+        raise ZeroDivisionError("a bug")
+
+    monkeypatch.setattr(Reply, "whole", fails)
+    configure_logging("gateway")
+    async with service.http() as http:
+        broken = await http.post(CHAT, json=chat())
+        assert (await http.get("/healthz")).status_code == 200
+    request_id = broken.headers["x-request-id"]
+    assert (broken.status_code, broken.json()["error"]["code"]) == (500, "internal")
+    assert request_id in broken.json()["error"]["message"]
+    (logged,) = (line for line in map(json.loads, capsys.readouterr().err.splitlines()) if "exception" in line)
+    assert logged["request_id"] == request_id
+    assert "ZeroDivisionError: a bug" in logged["exception"]

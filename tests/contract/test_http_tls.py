@@ -38,7 +38,7 @@ def pki(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def no_second_try(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sealkit.client._RETRY_PAUSES", ())
+    monkeypatch.setattr("sealkit.client.base.BaseClient._RETRY_PAUSES", ())
 
 
 @pytest_asyncio.fixture

@@ -58,7 +58,7 @@ class Client:
 
 @pytest.fixture(autouse=True)
 def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sealkit.client._RETRY_PAUSES", (0.01, 0.01))
+    monkeypatch.setattr("sealkit.client.base.BaseClient._RETRY_PAUSES", (0.01, 0.01))
     monkeypatch.setattr(controller_calls.Watch, "longest_pause", 0.01)
 
 

@@ -57,7 +57,7 @@ token_sha256 = "{hashlib.sha256(TOKEN.encode()).hexdigest()}"
 @pytest.fixture(autouse=True)
 def no_second_try(monkeypatch: pytest.MonkeyPatch) -> None:
     """A refusal stays one."""
-    monkeypatch.setattr("sealkit.client._RETRY_PAUSES", ())
+    monkeypatch.setattr("sealkit.client.base.BaseClient._RETRY_PAUSES", ())
 
 
 @pytest.fixture(scope="module")

@@ -80,7 +80,7 @@ async def serving(folder: Path) -> AsyncIterator[Harness]:
 @pytest.fixture(autouse=True)
 def no_second_try(monkeypatch: pytest.MonkeyPatch) -> None:
     """A refusal stays one."""
-    monkeypatch.setattr("sealkit.client._RETRY_PAUSES", ())
+    monkeypatch.setattr("sealkit.client.base.BaseClient._RETRY_PAUSES", ())
 
 
 @pytest_asyncio.fixture

@@ -57,7 +57,7 @@ class Watched:
         return self.events[-1]["progress"]["trials_total"] - self.done if self.events else 0
 
     def goes_on(self, trials: int = 1, seconds: float = 240) -> None:
-        """Waits until so many more trials have ended, or the run has: its end is looked at by `ended`."""
+        """Waits until so many more trials have ended, or the run has; `ended` checks how. See `left`."""
         aim = self.done + trials
         wait(lambda: self.done >= aim or self.process.poll() is not None, seconds, lambda: f"{self.done} trials")
 

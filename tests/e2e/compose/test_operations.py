@@ -36,6 +36,7 @@ async def test_certificates_are_replaced_under_a_run(harness: Harness, outside: 
     old = serial(harness)
     watched = outside.start(contexts=100)
     watched.goes_on(2)
+    assert watched.left
     harness.sh("scripts/rotate.sh", "certificates")
     watched.goes_on()
     wait(lambda: serial(harness) != old, 30, lambda: "the controller shows its old certificate")
@@ -54,6 +55,7 @@ async def test_passwords_are_replaced_under_a_run(harness: Harness, outside: Out
     old = {name: (harness.secrets / name).read_text() for name in names}
     watched = outside.start(contexts=100)
     watched.goes_on(2)
+    assert watched.left
     harness.sh("scripts/rotate.sh", "passwords")
     watched.goes_on()
     assert not [name for name in names if (harness.secrets / name).read_text() == old[name]]
@@ -65,6 +67,7 @@ async def test_a_backup_of_a_run_under_way_goes_on_in_an_empty_stack(
 ) -> None:
     watched = outside.start(contexts=60)
     watched.goes_on(6)
+    assert watched.left
     harness.sh("scripts/backup.sh", str(tmp_path))
     watched.goes_on(1)
     run = watched.run
@@ -85,6 +88,7 @@ async def test_an_upgrade_brings_the_record_up_and_a_backup_takes_it_back(
     new = schema(harness)
     watched = outside.start(contexts=15)
     watched.goes_on(3)
+    assert watched.left
     harness.compose("stop", "controller", "worker")
     harness.compose("run", "--rm", "--no-deps", "-T", "controller", "python", "-c", _DOWNGRADE)
     old = schema(harness)

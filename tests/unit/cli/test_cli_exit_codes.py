@@ -18,7 +18,7 @@ import typer.main
 from click.testing import CliRunner
 
 from seal_cli.commands import run as run_command
-from seal_cli.exit_codes import ANSWERS, MEANINGS, ExitCode, code_of
+from seal_cli.exit_codes import ANSWERS, MEANINGS, RUN_ENDED, ExitCode, code_of
 from seal_cli.interrupts import Interrupted
 from seal_cli.main import app
 from sealkit.errors import FailedPrecondition, InvalidDataset, Unavailable, UnknownRun
@@ -79,16 +79,16 @@ WITHOUT_A_STACK: dict[str, ExitCode] = {
 """In a folder with a good config and nothing else. `fetch` needs a network."""
 
 
-def leaves(command: Any, words: tuple[str, ...] = ()) -> Iterator[str]:
+def leaves(command: Any, words: tuple[str, ...] = ()) -> Iterator[tuple[str, Any]]:
     if not hasattr(command, "commands"):
-        yield " ".join(words)
+        yield " ".join(words), command
         return
     for name, below in command.commands.items():
         yield from leaves(below, (*words, name))
 
 
 SEAL = typer.main.get_command(app)
-COMMANDS = sorted(leaves(SEAL))
+COMMANDS = dict(sorted(leaves(SEAL)))
 
 
 @pytest.fixture(autouse=True)
@@ -115,6 +115,8 @@ def test_the_page_is_that_of_the_code() -> None:
     assert dict(re.findall(r"^\| `seal ([\w ]+)` \| (.*) \|$", page, re.MULTILINE)) == ANSWERS
     assert set(MEANINGS) == set(ExitCode)
     assert set(COMMANDS) >= set(ANSWERS)
+    following = {path for path, one in COMMANDS.items() if any(option.name == "follow" for option in one.params)}
+    assert {ANSWERS.get(path) for path in following} == {RUN_ENDED}
 
 
 def test_every_command_ends_with_the_code_of_the_page() -> None:

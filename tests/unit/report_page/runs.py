@@ -1,14 +1,18 @@
-"""Made-up runs, and a client that has one."""
+"""Made-up runs of three sizes, a client that has one, and their pages."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from functools import cache
 from random import Random
-from typing import Any
+from typing import Any, cast
 
+from sealkit.client import SealClient
 from sealkit.config import RunConfig
 from sealkit.errors import UnknownAlias, UnknownPolicy, UnknownRun
+from sealkit.report_page import page
+from sealkit.report_page.collect import Collected, collect
 from sealkit.reports import Continual, Cost, CurvePoint, Estimate, Power, ReportRow, RunReport, TrialMaterial
 from sealkit.resources import Alias, AliasChange, GateState, PolicyVersion, Run, RunState, Trial, TrialPhase, TrialState
 from sealkit.types import Outcome, Prompt, Query, Retention, TrainingExample, Usage, Verdict
@@ -17,6 +21,12 @@ NOW = datetime(2026, 1, 1, tzinfo=UTC)
 MARKUP = "<script>alert(1)</script><img src=x onerror=alert(2)></style></title>&\"'{{7*7}}{% raw %}"
 HOSTILE = f"{MARKUP}\u202egnirts\u2066 \x00\x1b[31m\u05d0\u05d1 {'<' * 100_000}"
 """Markup, template syntax, direction marks, control characters and a line of 100 kB."""
+
+SIZES: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "hostile": {"hostile": True},
+    "big": {"hostile": True, "trials": 1000, "contexts": 200},
+}
 
 
 class FakeClient:
@@ -201,3 +211,14 @@ class FakeClient:
             examples=examples,
             examples_total=7,
         )
+
+
+@cache
+def collected(kind: str) -> Collected:
+    client = FakeClient(**SIZES[kind])
+    return collect(cast(SealClient, client), client.run)
+
+
+@cache
+def html(kind: str) -> str:
+    return page.render(collected(kind))

@@ -1,4 +1,4 @@
-"""The page of a run's report: its numbers, what it makes of hostile texts, and how it looks in a browser."""
+"""The page of a run's report: its numbers, and what it makes of hostile texts. In a browser: tests/integration."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import json
 import re
 import tomllib
 from collections import Counter
-from functools import cache
 from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
@@ -26,26 +25,9 @@ from sealkit.report_page import charts, page
 from sealkit.report_page.charts import Point, front
 from sealkit.report_page.collect import Collected, collect, run_of, whole_trial
 from sealkit.report_page.toml import toml_of
-from tests.unit.report_page.chromium import EXECUTABLE, tab
-from tests.unit.report_page.runs import HOSTILE, MARKUP, FakeClient
+from tests.unit.report_page.runs import HOSTILE, MARKUP, SIZES, FakeClient, collected, html
 
-SIZES: dict[str, dict[str, Any]] = {
-    "plain": {},
-    "hostile": {"hostile": True},
-    "big": {"hostile": True, "trials": 1000, "contexts": 200},
-}
 BYTES = 2_000_000
-
-
-@cache
-def collected(kind: str) -> Collected:
-    client = FakeClient(**SIZES[kind])
-    return collect(cast(SealClient, client), client.run)
-
-
-@cache
-def html(kind: str) -> str:
-    return page.render(collected(kind))
 
 
 class Read(HTMLParser):
@@ -247,26 +229,3 @@ def test_a_trial_is_shown_whole(monkeypatch: pytest.MonkeyPatch) -> None:
         "Lost: right before, wrong after Where does q/1 rise? Where does q/3 rise? Where does suite/1 rise?",
     ):
         assert wanted in shown, wanted
-
-
-OFF_SCREEN = """[...document.querySelectorAll('body *')].filter(e => {
-  const box = e.getBoundingClientRect(), scrolled = e.parentElement.closest('.wide, pre, svg');
-  return !scrolled && !e.closest('.skip, .hidden') && box.width && (box.right > innerWidth + 0.5 || box.left < -0.5);
-}).map(e => e.outerHTML.slice(0, 80)).slice(0, 5)"""
-
-
-@pytest.mark.skipif(EXECUTABLE is None, reason="needs Chromium (Debian: apt-get install chromium)")
-def test_in_a_browser_nothing_is_off_screen_and_the_console_is_empty(tmp_path: Path) -> None:
-    faults: dict[tuple[str, int], Any] = {}
-    with tab() as browser:
-        for kind in SIZES:
-            file = tmp_path / f"{kind}.html"
-            file.write_text(html(kind))
-            for width, dark in ((390, False), (1440, True)):
-                browser.open(file, width, dark=dark)
-                browser.evaluate("document.querySelectorAll('details').forEach(e => { e.open = true })")
-                wide = browser.evaluate("document.documentElement.scrollWidth > innerWidth")
-                off = browser.evaluate(OFF_SCREEN)
-                if wide or off or browser.messages:
-                    faults[kind, width] = (wide, off, browser.messages)
-    assert faults == {}
