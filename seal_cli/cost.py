@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from sealkit.report_page.words import STAGES, duration
+from sealkit.report_page.labels import STAGES, duration
 from sealkit.resources import Cost, Power, RunEstimate
 from sealkit.types import Usage
 
