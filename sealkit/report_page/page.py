@@ -221,8 +221,8 @@ def _total(cost: Cost) -> Usage:
 
 
 def _stages(cost: Cost, seconds: Mapping[str, float]) -> list[dict[str, Any]]:
-    """Each stage with its usage, mean seconds of a trial, and a bar of its device time relative to the longest; if there
-    is no device time, of its tokens."""
+    """Each stage with its usage, mean seconds of a trial, and a bar of its device time relative to the longest; if
+    there is no device time, of its tokens."""
     most = max((usage.device_seconds for usage in cost.stages.values()), default=0.0)
     most_tokens = max((usage.tokens for usage in cost.stages.values()), default=0)
     found = []
