@@ -97,6 +97,7 @@ def _zipped(raw: bytes) -> str:
         with zipfile.ZipFile(io.BytesIO(raw)) as archive:
             names = set(archive.namelist())
     except (zipfile.BadZipFile, ValueError, OSError, NotImplementedError) as error:
+        # zipfile: a damaged index, a name that is not text, an offset outside the file, a later version of the format
         raise InvalidDocument(f"is a DOCX or another zip file that is damaged ({error}); fetch it again") from error
     if "word/document.xml" in names:
         return "docx"
