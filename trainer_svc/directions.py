@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from sealkit.backends.lora import LoraWeights
+from sealkit.errors import NonFiniteLoss
 from sealkit.types import LoraConfig
 from trainer_svc.adapter import FrozenAdapter
 from trainer_svc.encoding import Encoded
@@ -76,12 +77,12 @@ class Directions:
     ) -> tuple[LoraWeights, int]:
         """Initial weights of an adapter on these linears, with B zero, and the number of tokens that were read for
         them. `policy`: digest and weights of the adapter below. Rows of A are scaled so that on the sequences their
-        outputs are as large as with PEFT's initialisation; rows without a direction left are zero. May raise
-        torch.OutOfMemoryError."""
+        outputs are as large as with PEFT's initialisation; rows without a direction left are zero. Raises
+        NonFiniteLoss; may raise torch.OutOfMemoryError."""
         digest, below = policy
         key, read = (anchors, digest), 0
         if key not in self._known:
-            shared = _shared([anchor.ids for anchor in anchors])
+            shared = _shared(anchors)
             rows, read = self._rows(anchors, shared, below, step_tokens, ANCHOR_ROWS)
             self._known[key] = shared, {group: Whitening.of(some) for group, some in rows.items()}
             while len(self._known) > 2:
@@ -109,8 +110,11 @@ class Directions:
         limit: int | None,
     ) -> tuple[dict[int, Tensor], int]:
         """The inputs of each group of linears at the tokens behind `shared`, at most `limit` of them, and the number of
-        tokens read."""
-        places = [range(max(1, _common(sequence.ids, shared)), len(sequence.ids)) for sequence in sequences]
+        tokens read. The labels of a sequence always count, its first token never."""
+        places = [
+            range(min(max(1, _common(sequence.ids, shared)), sequence.labels[0]), len(sequence.ids))
+            for sequence in sequences
+        ]
         every = -(-sum(map(len, places)) // limit) if limit else 1
         found: dict[int, list[Tensor]] = {}
         seen = 0
@@ -130,6 +134,8 @@ class Directions:
             self._model.inputs(Part(tuple(sequences[index] for index in batch), policy=below), see)
         exact = torch.float64 if self._model.dtype == torch.float64 else torch.float32
         rows = {group: torch.cat(some).to(exact) for group, some in found.items()}
+        if not all(bool(values.isfinite().all()) for values in rows.values()):
+            raise NonFiniteLoss("the model's layers have inputs that are not finite, so no directions can be chosen")
         return rows, sum(len(sequence.ids) for sequence in sequences)
 
 
@@ -161,10 +167,10 @@ def _contrasting(rows: Tensor, whiten: Whitening, rank: int) -> Tensor:
     return nn.functional.pad(a, (0, 0, 0, rank - count)).cpu()
 
 
-def _shared(sequences: Sequence[Sequence[int]]) -> tuple[int, ...]:
+def _shared(anchors: Sequence[Encoded]) -> tuple[int, ...]:
     """What all begin with: the start of the chat template."""
-    first = tuple(sequences[0])
-    return first[: min(_common(first, other) for other in sequences)]
+    first = anchors[0].ids
+    return first[: min(_common(first, other.ids) for other in anchors)]
 
 
 def _common(one: Sequence[int], other: Sequence[int]) -> int:

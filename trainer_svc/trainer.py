@@ -19,7 +19,7 @@ import structlog
 from sealkit.backends.lora import WEIGHTS_FILE, LoraWeights, check_fit, concatenate, dump_adapter, load_adapter
 from sealkit.backends.models import LoadedModel
 from sealkit.backends.tokens import token_counter
-from sealkit.errors import AdapterCorrupt, AdapterNotFound, SealError, ShapeMismatch
+from sealkit.errors import AdapterCorrupt, AdapterNotFound, InvalidInput, SealError, ShapeMismatch
 from sealkit.observability import metrics, tracing
 from sealkit.store import AdapterStore
 from sealkit.types import (
@@ -224,6 +224,8 @@ class Trainer:
         self._limits.check(examples=asked, rank=spec.lora.rank)
         self._engine.model.find_targets(spec.lora.target_modules)
         sequences, anchors = await asyncio.to_thread(self._encode, spec)
+        if spec.anchoring.contrast and not anchors:
+            raise InvalidInput("anchoring.contrast: no anchor has a token of text to compare with; give longer answers")
         under = await asyncio.to_thread(self._load, request.under) if request.under else None
         start = await asyncio.to_thread(self._load, request.start) if request.start else None
         if start is not None:

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from transformers.models.auto.modeling_auto import AutoModelForCausalLM
 
 from sealkit.backends.lora import LoraWeights
+from sealkit.errors import NonFiniteLoss
 from sealkit.types import Anchoring, LoraConfig, Optimisation, Prompt, TrainingExample, TrainingSpec
 from tests.unit.trainer.jobs import PROBE, job_spec, sequences
 from tests.unit.trainer.plain import peft_model
@@ -126,6 +127,28 @@ def test_a_text_shorter_than_the_rank_has_rows_of_zero(models):
     weights, _ = Directions(models["llama"]).weights(lora, linears, short, templated(sequences(6, 61)))
     for a, _ in weights.tensors.values():
         assert [bool(row.any()) for row in a] == [True] * 3 + [False] * 9
+
+
+def test_one_anchor_or_a_sequence_of_nothing_but_the_template_has_rows(models):
+    """What a sequence is read on is never empty."""
+    lora = LoraConfig(rank=4, alpha=4, target_modules=("q_proj",))
+    linears = models["llama"].find_targets(lora.target_modules)
+    bare = Encoded(TEMPLATE, (2,))
+    (one,) = templated(sequences(1, 61))
+    for own, anchors in (((one,), (bare,)), ((bare,), (one, *templated(sequences(3, 62)))), ((one,), (one,))):
+        weights, _ = Directions(models["llama"]).weights(lora, linears, own, anchors)
+        assert all(bool(a.isfinite().all() and a.any()) for a, _ in weights.tensors.values())
+
+
+def test_inputs_that_are_not_finite_fail_the_job_and_not_the_engine(models, make_engine):
+    spec = SPECS["plain text"]
+    policy = random_policy(models["llama"])
+    huge = LoraWeights(policy.config, {path: (a * 1e200, b * 1e200) for path, (a, b) in policy.tensors.items()})
+    engine = make_engine(models["llama"])
+    engine.start()
+    with pytest.raises(NonFiniteLoss):
+        engine.submit(over(spec, huge)).result.result(timeout=60)
+    engine.submit(spec).result.result(timeout=60)
 
 
 def test_leading_directions_of_wide_inputs_hold_what_the_exact_ones_hold():

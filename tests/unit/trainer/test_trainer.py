@@ -19,6 +19,7 @@ from sealkit.errors import (
 from sealkit.store import AdapterStore
 from sealkit.types import (
     AdapterRef,
+    Anchoring,
     LoraConfig,
     Optimisation,
     Policy,
@@ -209,6 +210,10 @@ async def test_bad_requests_are_refused_before_they_wait(trainer):
         await outcome(trainer.train_adapter(BASE, spec(lora=LoraConfig(rank=2, target_modules=("query",))), ""))
     with pytest.raises(ExampleTooLong):
         await outcome(trainer.train_adapter(BASE, spec("word " * 200), ""))
+    unlabelled = TrainingExample(text="words", loss_spans=((100, 101),))
+    nothing = TrainingSpec(**dict(spec()) | {"anchors": (unlabelled,), "anchoring": Anchoring(contrast=True)})
+    with pytest.raises(InvalidInput, match=r"anchoring\.contrast"):
+        await outcome(trainer.train_adapter(BASE, nothing, ""))
     missing = Policy(name="policies/9", adapter=AdapterRef(digest="0" * 64))
     with pytest.raises(AdapterNotFound):
         await outcome(trainer.train_adapter(missing, spec(), ""))
