@@ -96,8 +96,8 @@ def _zipped(raw: bytes) -> str:
     try:
         with zipfile.ZipFile(io.BytesIO(raw)) as archive:
             names = set(archive.namelist())
-    except (zipfile.BadZipFile, ValueError, OSError, NotImplementedError) as error:
-        # zipfile: a damaged index, a name that is not text, an offset outside the file, a later version of the format
+    # What zipfile raises for a damaged index, for names that are not text, and for later versions of the format.
+    except (zipfile.BadZipFile, ValueError, NotImplementedError) as error:
         raise InvalidDocument(f"is a DOCX or another zip file that is damaged ({error}); fetch it again") from error
     if "word/document.xml" in names:
         return "docx"
