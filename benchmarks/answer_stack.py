@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import socket
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -19,6 +18,7 @@ from controller.db.access import ChangeRequest
 from controller.db.database import Database
 from controller.db.tables import now, policies
 from seal_cli.health import not_serving
+from seal_cli.stack.ports import free_ports
 from sealkit.callers import NOBODY_KNOWN
 from sealkit.resources import GateState
 
@@ -33,7 +33,7 @@ class AnswerStack:
     def __init__(self, folder: Path, model: Path, store: Path, *, threads: int = 1, **evaluator: Any) -> None:
         """`evaluator`: more of its settings."""
         self.folder = folder
-        self._ports = dict(zip(("evaluator", "controller", "gateway"), _free_ports(3), strict=True))
+        self._ports = dict(zip(("evaluator", "controller", "gateway"), free_ports(3), strict=True))
         self._running: dict[str, subprocess.Popen[bytes]] = {}
         self.address, self.url = f"127.0.0.1:{self._ports['controller']}", f"http://127.0.0.1:{self._ports['gateway']}"
         self.database = f"sqlite:///{folder}/record.db"
@@ -111,13 +111,3 @@ async def publish(database_url: str, adapters: Mapping[str, str], base_model: st
 
 def _change(resource: str, request_id: str = "") -> ChangeRequest:
     return ChangeRequest(NOBODY_KNOWN, "Publish", resource, request_id)
-
-
-def _free_ports(count: int) -> list[int]:
-    probes = [socket.socket() for _ in range(count)]
-    for probe in probes:
-        probe.bind(("127.0.0.1", 0))
-    ports = [int(probe.getsockname()[1]) for probe in probes]
-    for probe in probes:
-        probe.close()
-    return ports

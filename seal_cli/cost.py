@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from seal_cli.console import counted
-from sealkit.report_page.words import STAGES, duration
+from sealkit.report_page.labels import STAGES, duration
 from sealkit.reports import Cost, Power, RunEstimate
 from sealkit.types import Usage
 

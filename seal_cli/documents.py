@@ -11,7 +11,7 @@ from rich.text import Text
 
 from seal_cli.console import share, styled
 from sealkit.names import visible
-from sealkit.report_page.words import duration
+from sealkit.report_page.labels import duration
 from sealkit.reports import DocumentReport
 from sealkit.resources import DocumentState
 

@@ -15,7 +15,7 @@ from rich.text import Text
 
 from seal_cli.console import at_terminal, out, share
 from sealkit.names import visible
-from sealkit.report_page.words import duration
+from sealkit.report_page.labels import duration
 from sealkit.resources import (
     Editor,
     Event,

@@ -14,7 +14,7 @@ from seal_cli.console import out, styled
 from seal_cli.continual import continual_facts, matrix_table
 from seal_cli.cost import arm_cost_facts, cost_facts, power_line
 from seal_cli.documents import document_tables
-from sealkit.report_page.words import CONTINUAL_LEGEND, LEGEND, SPLITS, STAGES, duration
+from sealkit.report_page.labels import CONTINUAL_LEGEND, LEGEND, SPLITS, STAGES, duration
 from sealkit.reports import Estimate, ReportRow, RunReport
 from sealkit.resources import GateState, PolicyVersion, Run
 

@@ -11,7 +11,7 @@ from rich.text import Text
 from seal_cli.console import out, share, styled
 from sealkit.names import visible
 from sealkit.report_page.collect import Asked, WholeTrial
-from sealkit.report_page.words import STAGES
+from sealkit.report_page.labels import STAGES
 from sealkit.resources import Trial
 from sealkit.types import Outcome, TrainingExample, Verdict
 

@@ -37,7 +37,9 @@ def note(runs: Sequence[Results]) -> str:
     seeds = ", ".join(str(seed) for seed in sorted({run.seed for run in runs}))
     unfinished = [f"{VARIANTS[run.variant]}, seed {run.seed}" for run in runs if run.about["state"] != "succeeded"]
     dates = sorted({run.about["date"] for run in runs})
-    seconds = ", ".join(f"{run.about['report']['wall_seconds']:,.0f}" for run in runs)
+    seconds = ", ".join(
+        f"{run.about['report']['wall_seconds']:,.0f} ({VARIANTS[run.variant]}, seed {run.seed})" for run in runs
+    )
     return (
         f"Seeds {seeds}; {len(runs[0].policies[0])} held-out tasks a seed, {config['held_out']['samples']} self-edits "
         f"of each policy on each; {config['rounds']} rounds of {config['contexts_per_round']} tasks, "

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 from sealkit.dataset.json_rows import is_lines, read_json, read_lines
-from sealkit.dataset.rows import Format, Row
+from sealkit.dataset.rows import HELD_OUT_NAMES, TRAIN_NAMES, Format, Row
 from sealkit.dataset.sources import Source, read_sources
 from sealkit.dataset.tables import delimiter_of, read_csv, read_parquet
 from sealkit.encoding import decode
@@ -25,8 +25,9 @@ _NOT_DATA = (
     (b"version https://git-lfs", "a Git LFS pointer, not the data; fetch the data with: git lfs pull"),
 )
 _HTML = re.compile(rb"\s*<(?:!doctype\s+html|html)\b", re.IGNORECASE)
-_HELD_OUT = re.compile(r"(?:^|[^a-z])(?:validation|valid|val|dev|test|eval|evaluation|heldout)(?:[^a-z]|$)")
-_TRAINED_ON = re.compile(r"(?:^|[^a-z])train(?:ing)?(?:[^a-z]|$)")
+_HELD_OUT, _TRAIN = (
+    re.compile(rf"(?:^|[^a-z])(?:{'|'.join(names)})(?:[^a-z]|$)") for names in (HELD_OUT_NAMES, TRAIN_NAMES)
+)
 
 
 def read_rows(
@@ -112,7 +113,7 @@ def _with_splits(rows: list[Row], names: list[tuple[str, int]], notices: list[st
 def _is_held_out(name: str) -> bool:
     path = PurePosixPath(name)
     for part in (path.name.lower(), path.parent.name.lower()):
-        if _TRAINED_ON.search(part):
+        if _TRAIN.search(part):
             return False
         if _HELD_OUT.search(part):
             return True

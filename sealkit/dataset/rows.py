@@ -12,6 +12,9 @@ from sealkit.errors import InvalidDataset, InvalidInput
 Format = Literal["auto", "json", "jsonl", "csv", "tsv", "parquet"]
 """Format of a file; `auto`: by its first bytes, its name and its first line."""
 
+TRAIN_NAMES = ("train", "training")
+HELD_OUT_NAMES = ("heldout", "validation", "valid", "val", "dev", "test", "eval", "evaluation")
+"""What published datasets call the two splits of a run, in file names and in a column."""
 _OF_RECORD = re.compile(r"records\[(\d+)\]\.?(.*)", re.DOTALL)
 _SHOWN = 5
 

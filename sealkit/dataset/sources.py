@@ -14,9 +14,8 @@ from urllib.parse import urlsplit, urlunsplit
 from urllib.request import Request, urlopen
 
 from sealkit.errors import InvalidDataset, Unavailable
+from sealkit.files import RECORD_SUFFIXES, visible_files
 
-SUFFIXES = (".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".parquet")
-"""Files of a folder that are read, each also with `.gz`."""
 _METADATA = ("dataset_info.json", "dataset_dict.json", "state.json", "dataset_infos.json")
 """Files that the Hugging Face libraries put beside the data."""
 _SECONDS = 60
@@ -63,10 +62,8 @@ def _files(path: Path) -> list[Path]:
 def _of_folder(folder: Path) -> list[Path]:
     files = [
         file
-        for file in sorted(folder.rglob("*"))
-        if file.name.removesuffix(".gz").endswith(SUFFIXES)
-        and file.name not in _METADATA
-        and not any(part.startswith(".") for part in file.relative_to(folder).parts)
+        for file in visible_files(folder)
+        if file.name.removesuffix(".gz").endswith(RECORD_SUFFIXES) and file.name not in _METADATA
     ]
     if files:
         return files
@@ -75,7 +72,7 @@ def _of_folder(folder: Path) -> list[Path]:
             f"{folder}: Arrow files, as `save_to_disk` writes them; write the dataset as Parquet or JSON lines instead "
             "(`to_parquet`, `to_json` of the package datasets)"
         )
-    raise InvalidDataset(f"{folder}: a folder without a file that ends in {', '.join(SUFFIXES)} (or .gz)")
+    raise InvalidDataset(f"{folder}: a folder without a file that ends in {', '.join(RECORD_SUFFIXES)} (or .gz)")
 
 
 def _fetch(url: str) -> bytes:

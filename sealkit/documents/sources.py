@@ -9,6 +9,7 @@ from typing import BinaryIO
 
 from sealkit import limits
 from sealkit.errors import InvalidDocument, LimitExceeded
+from sealkit.files import visible_files
 
 STDIN = "-"
 """The path that means standard input."""
@@ -57,12 +58,7 @@ def source_of_stdin(stream: BinaryIO, name: str = "standard input") -> Source:
 
 
 def _of_folder(folder: Path) -> Iterator[Source]:
-    files = [
-        path
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and not any(part.startswith(".") for part in path.relative_to(folder).parts)
-    ]
-    if files:
+    if files := visible_files(folder):
         yield from map(_of_file, files)
     else:
         yield Source(str(folder), lambda: _refuse("is a folder without a file"))

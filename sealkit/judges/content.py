@@ -1,7 +1,7 @@
 """The local judge: does the answer contain what the gold answer adds to the question?
 
 Calls no model, so it is free, fast and deterministic. It replaces SEAL's GPT-4.1 judge; their agreement is measured by
- `benchmarks/reference_parity.py judge` and stated in the docs. The rule, in order:
+`benchmarks/reference_parity.py judge` and stated in the docs. The rule, in order:
 
 1. only the content words of the gold that are not in the question are required;
 2. a yes/no or either/or question is decided by which side the answer takes;

@@ -8,7 +8,7 @@ _BARE = re.compile(r"[\s\"'“”‘’(\[]*(\w+(?: \w+)*)[\s\"'“”‘’)\].
 _SENTENCE_START = re.compile(r"(?:^|[.!?\n]\s*)[\"'“”‘’(\[]*$")
 _VERB = re.compile(r" (?:is|was|are|were|has|because)\b")
 LIKE_WORDS = frozenset(["go"])
-"""Names of which English has another word."""
+"""Names that are also English words with content: only as they are written do they count."""
 
 
 def is_named(gold: str, answer: str) -> bool:

@@ -21,8 +21,8 @@ from sealkit.names import visible
 from sealkit.report_page import charts
 from sealkit.report_page.charts import Point
 from sealkit.report_page.collect import Asked, Collected, WholeTrial
+from sealkit.report_page.labels import CONTINUAL_LEGEND, LEGEND, SPLITS, STAGES, duration
 from sealkit.report_page.toml import toml_of
-from sealkit.report_page.words import CONTINUAL_LEGEND, LEGEND, SPLITS, STAGES, duration
 from sealkit.reports import Continual, Cost, Estimate, ReportRow
 from sealkit.resources import Editor, GateState, Trial
 from sealkit.types import Usage
@@ -47,7 +47,7 @@ def render(collected: Collected) -> str:
         run=collected.run,
         report=collected.report,
         collected=collected,
-        asked_for=_asked_for(collected.run.config),
+        settings=_settings(collected.run.config),
         splits=_splits(collected.report.rows),
         rounds=_rounds(collected.report.rows),
         forgetting=_forgetting(collected.trials),
@@ -106,7 +106,7 @@ def _number(value: float | None) -> str:
     return "–" if value is None else f"{value:.3f}"
 
 
-def _asked_for(config: Mapping[str, Any]) -> list[tuple[str, str]]:
+def _settings(config: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Label and value of the settings that say most about a run. The config may be that of another version."""
 
     def at(path: str) -> Any:
@@ -222,7 +222,8 @@ def _total(cost: Cost) -> Usage:
 
 
 def _stages(cost: Cost, seconds: Mapping[str, float]) -> list[dict[str, Any]]:
-    """Each stage with its usage, mean seconds of a trial, and its share of the run's device time drawn."""
+    """Each stage with its usage, mean seconds of a trial, and a bar of its device time relative to the longest; if
+    there is no device time, of its tokens."""
     most = max((usage.device_seconds for usage in cost.stages.values()), default=0.0)
     most_tokens = max((usage.tokens for usage in cost.stages.values()), default=0)
     found = []

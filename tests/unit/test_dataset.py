@@ -171,6 +171,7 @@ def test_folders_and_patterns_are_read_in_the_order_of_their_names(tmp_path: Pat
     (tmp_path / "README.md").write_text("# A dataset")
     (tmp_path / "dataset_info.json").write_text("{}")
     (tmp_path / ".cache").mkdir()
+    (tmp_path / "c.json").mkdir()
     (tmp_path / ".cache" / "c.json").write_text("[")
     assert read(tmp_path) == read("*.jsonl*", folder=tmp_path) == (PASSAGES, LEFT_OUT)
     with pytest.raises(InvalidDataset, match="no file matches"):

@@ -11,6 +11,7 @@ from pathlib import PurePath
 
 from sealkit.documents.blocks import Parsed
 from sealkit.errors import EncryptedDocument, InvalidDocument, Unavailable
+from sealkit.files import RECORD_SUFFIXES
 
 Reader = Callable[[bytes], Parsed]
 """Reads a document's bytes. Raises InvalidDocument and its subclasses, without the document's name."""
@@ -55,7 +56,6 @@ _ZIPPED = (
     ("META-INF/container.xml", "an EPUB; convert it to HTML or DOCX"),
     ("content.xml", "an OpenDocument file; save it as DOCX or PDF"),
 )
-_RECORDS = (".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".parquet")
 
 
 def format_of(name: str, raw: bytes) -> str:
@@ -72,7 +72,7 @@ def format_of(name: str, raw: bytes) -> str:
     if raw.startswith(b"PK\x03\x04"):
         return _zipped(raw)
     suffix = PurePath(name).suffix.lower()
-    if suffix in _RECORDS:
+    if suffix in RECORD_SUFFIXES:
         raise InvalidDocument(f"is a file of records ({suffix}), not a document; a dataset is given with --dataset")
     by_name = _SUFFIXES.get(suffix, "text")
     if by_name in ("pdf", "docx"):
@@ -96,7 +96,8 @@ def _zipped(raw: bytes) -> str:
     try:
         with zipfile.ZipFile(io.BytesIO(raw)) as archive:
             names = set(archive.namelist())
-    except (zipfile.BadZipFile, ValueError, OSError, NotImplementedError) as error:
+    # What zipfile raises for a damaged index, for names that are not text, and for later versions of the format.
+    except (zipfile.BadZipFile, ValueError, NotImplementedError) as error:
         raise InvalidDocument(f"is a DOCX or another zip file that is damaged ({error}); fetch it again") from error
     if "word/document.xml" in names:
         return "docx"

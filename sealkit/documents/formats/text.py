@@ -28,10 +28,10 @@ def read_text(raw: bytes) -> Parsed:
     return Parsed(blocks, encoding=decoded.encoding, notices=guess_notice(decoded))
 
 
-def decoded_text(raw: bytes, encoding: str = "") -> Decoded:
+def decoded_text(raw: bytes) -> Decoded:
     """The text of the bytes. Raises InvalidDocument."""
     try:
-        return decode(raw, encoding)
+        return decode(raw)
     except ValueError as error:
         raise InvalidDocument(f"is {error}") from error
 

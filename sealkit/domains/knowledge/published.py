@@ -9,15 +9,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
-from sealkit.dataset.rows import Records, Row, keys_of
+from sealkit.dataset.rows import HELD_OUT_NAMES, TRAIN_NAMES, Records, Row, keys_of
 from sealkit.errors import InvalidDataset
 from sealkit.golds import golds_of
 
 _CONTEXT_KEYS = ("context", "passage")
 _QUESTION_KEYS = ("question", "answer", "answers", "other_answers", "is_impossible")
-_SPLITS = {"": "train", "train": "train", "training": "train"} | dict.fromkeys(
-    ("heldout", "validation", "valid", "val", "dev", "test", "eval", "evaluation"), "heldout"
-)
+_SPLITS = dict.fromkeys(("", *TRAIN_NAMES), "train") | dict.fromkeys(HELD_OUT_NAMES, "heldout")
 _CELL = re.compile(r"\s*[\[{]")
 _EXPECTED = (
     "expected a passage (title, context and questions), an article of SQuAD (title and paragraphs), or a row for each "
@@ -27,12 +25,12 @@ _EXPECTED = (
 
 def passages_of(rows: Sequence[Row], notices: Sequence[str] = ()) -> Records:
     """The records of rows in any of three forms: a passage with its questions; an article of SQuAD with its paragraphs;
-    one question with its passage, as in SQuAD's Hugging Face rows or a CSV. Keys that the domain does not read are left
-    behind.
+    one question with its passage, as in SQuAD's Hugging Face rows or a CSV. Keys that the domain does not read are
+    dropped.
 
-    Passages with the same title and text become one; of rows with the same question the answers too. Questions an
-    answer, and passages that are left with none, are left out, and counted in the notices. Raises InvalidDataset for a
-    row in none of the forms, and if no question has an answer.
+    Passages with the same title and text become one, and so do rows with the same question, with the answers of all.
+    Questions without an answer, and passages that have no other, are left out, and counted in the notices.
+    Raises InvalidDataset for a row in none of the forms, and if no question has an answer.
     """
     found: dict[tuple[Any, Any], _Passage] = {}
     for row in rows:

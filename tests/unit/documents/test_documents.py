@@ -20,7 +20,7 @@ from sealkit import limits
 from sealkit.backends.tokens import token_counter
 from sealkit.documents import Documents, Splitting, read_documents, source_of_bytes, source_of_stdin, sources_of
 from sealkit.documents.blocks import Block
-from sealkit.documents.formats import reader_of
+from sealkit.documents.formats import format_of, reader_of
 from sealkit.documents.split import split
 from sealkit.errors import SealError
 from sealkit.testing.tiny import make_tiny_tokenizer
@@ -332,5 +332,7 @@ def test_a_damaged_document_is_read_or_refused(format: str) -> None:
         for content in (bytes(broken), bytes(broken[:end])):
             with contextlib.suppress(SealError):
                 reader_of(format)(content)
+            with contextlib.suppress(SealError):
+                format_of(f"damaged.{format}", content)
 
     damage()

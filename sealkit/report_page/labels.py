@@ -1,4 +1,4 @@
-"""Words that the report of a run uses on a terminal and on a page."""
+"""Labels, legends and durations as the command line and the report's page show them."""
 
 from __future__ import annotations
 
