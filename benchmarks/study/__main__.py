@@ -6,7 +6,7 @@
     python -m benchmarks.study --page                 only docs/results/study.md and its plots, from the records
 
 A stopped table continues where it was: its stack's data are in .seal/benchmarks/study, one record a run is in
-docs/results/study. Long runs go beside other work with `nice -n 10`.
+docs/results/study, and a complete one is not measured again. Long runs go beside other work with `nice -n 10`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """One run of the embedded stack, and its record.
 
-A run has a fixed request id, so the same experiment is the same run: one that was interrupted continues where it was,
-and one that has ended is only read. The record is written after every round.
+A run has a fixed request id, so the same experiment is the same run: one that was interrupted continues where it was.
+The record is written after every round; whoever wants to measure a finished experiment again removes its record.
 """
 
 from __future__ import annotations
@@ -73,7 +73,10 @@ def stack(model: Path, data: Path, say: Callable[[str], None]) -> Iterator[SealC
 
 
 def perform(client: SealClient, experiment: Experiment, folder: Path, say: Callable[[str], None]) -> None:
-    """Brings the experiment's run to its end; writes its record to `folder`."""
+    """Brings the experiment's run to its end; writes its record to `folder`. Nothing, if that record is complete."""
+    if is_finished(folder / f"{experiment.name}.json"):
+        say(f"{experiment.name}: has its record")
+        return
     run = client.create_run(experiment.config, experiment.records, request_id=f"study-{experiment.name}")
     if run.state in _STOPPED:
         run = client.resume_run(run.name)
@@ -83,6 +86,11 @@ def perform(client: SealClient, experiment: Experiment, folder: Path, say: Calla
             say(f"{experiment.name}: round {event.kind.round + 1} is done, {event.progress.trials_done} trials")
     write(client, experiment, run, folder)
     say(f"{experiment.name}: {client.report(run.name).verdict}")
+
+
+def is_finished(record: Path) -> bool:
+    """Whether the run of this record succeeded."""
+    return record.exists() and json.loads(record.read_text(encoding="utf-8"))["state"] == RunState.SUCCEEDED.value
 
 
 def write(client: SealClient, experiment: Experiment, run: Run, folder: Path) -> None:
