@@ -149,6 +149,15 @@ class RunReport(Value):
     power: Power | None = None
 
 
+class Pace(Value):
+    """Mean wall seconds of the parts of a run: until its first trial has ended; from the end of a trial to the next
+    one's; the rest of a round, without its trials."""
+
+    start_seconds: float
+    trial_seconds: float
+    round_seconds: float
+
+
 class RunEstimate(Value):
     """Estimated cost of a run, from the rates of `based_on` recorded trials; seconds are 0 without any."""
 

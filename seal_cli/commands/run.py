@@ -189,7 +189,7 @@ def follow_run(
                 for event in events:
                     show_json_line(event)
             else:
-                follow(events, console)
+                follow(events, console, client.get_run_pace(name))
     except KeyboardInterrupt:
         if cancel_on_interrupt:
             client.cancel_run(name)
