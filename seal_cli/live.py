@@ -71,7 +71,8 @@ def time_left(left: TimeLeft | None) -> str:
     if left.middle is not None or low == high:
         return f"about {rough_duration((left.low + left.high) / 2)} left"
     number, *unit = low.split()
-    return f"{number if high.split()[1:] == unit else low}–{high} left"
+    same = len(unit) == 1 and high.split()[1:] == unit
+    return f"{number if same else low}–{high} left"
 
 
 def _where(tally: Tally) -> str:

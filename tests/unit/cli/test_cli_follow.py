@@ -224,11 +224,11 @@ def test_the_accuracy_so_far_is_that_of_self_edits_alone() -> None:
 
 def test_a_plain_line_has_one_number_for_the_time_left_or_none(capsys: pytest.CaptureFixture[str]) -> None:
     begun = [event(RunStateChanged(state=RunState.RUNNING)), event(StageStarted(round=0, stage="E-step"))]
-    ends = [event(finished(n, 0.5), done=n, total=400, seconds=60 + 5 * n) for n in range(1, 200)]
+    ends = [event(finished(n, 0.5), done=n, total=80, seconds=60 + 5 * n) for n in range(1, 41)]
     follow([*begun, *ends], earlier=Pace(start_seconds=65, trial_seconds=5, round_seconds=10))
     lines = capsys.readouterr().out.splitlines()
     assert "left" not in lines[1], "two minutes or five: not known yet"
-    assert lines[-1].endswith(f"; about {duration(201 * 5 + 20)} left")
+    assert lines[-1].endswith(f"; about {duration(40 * 5 + 20)} left")
 
 
 def test_an_interruption_comes_through() -> None:
