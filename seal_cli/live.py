@@ -115,9 +115,7 @@ def _label(trial: Trial) -> str:
 
 def _scores(trial: Trial) -> tuple[str, str, str]:
     """Accuracy, gain, and retention questions lost of those that the base model answers."""
-    gain = ""
-    if trial.accuracy is not None and trial.baseline_accuracy is not None:
-        gain = f"{trial.accuracy - trial.baseline_accuracy:+.2f}"
+    gain = "" if trial.gain is None else f"{trial.gain:+.2f}"
     lost = f"{len(trial.retention.lost_query_ids)} of {trial.retention.kept}" if trial.retention else ""
     return ("" if trial.accuracy is None else share(trial.accuracy)), gain, lost
 

@@ -5,10 +5,15 @@ Each has its message in `seal.controller.v1`, converted as the resources are (`s
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from pydantic import Field
 
 from sealkit.resources import DocumentState, PolicyVersion, Trial
 from sealkit.types import AdapterRef, Query, TrainingExample, Usage, Value
+
+if TYPE_CHECKING:
+    import pandas
 
 
 class Estimate(Value):
@@ -147,6 +152,19 @@ class RunReport(Value):
     """Whether models wrote questions that these accuracies are measured on."""
     curve: tuple[CurvePoint, ...] = ()
     power: Power | None = None
+
+    def to_pandas(self) -> pandas.DataFrame:
+        """The accuracies as a frame; `sealkit.frames` makes frames of the curve, of R and of trials too. Raises
+        FailedPrecondition if pandas (the extra `notebook`) is not installed."""
+        from sealkit.frames import accuracies_frame
+
+        return accuracies_frame(self)
+
+    def _repr_html_(self) -> str:
+        """The report in a notebook."""
+        from sealkit.frames import report_html
+
+        return report_html(self)
 
 
 class Pace(Value):

@@ -118,6 +118,12 @@ class Run(Value):
     unread_config: tuple[str, ...] = ()
     """Keys of `config` that the controller's version cannot read; with any, the run cannot continue."""
 
+    def _repr_html_(self) -> str:
+        """The run in a notebook."""
+        from sealkit.frames import run_html
+
+        return run_html(self)
+
 
 class Trial(Value):
     """One self-edit → adapter → evaluation → reward. Accuracies are in [0, 1], forgetting in [-1, 1]; None: not
@@ -164,6 +170,13 @@ class Trial(Value):
     error: Fault | None = None
     create_time: datetime
     end_time: datetime | None = None
+
+    @property
+    def gain(self) -> float | None:
+        """Accuracy with the adapter minus that without it; None if one was not measured."""
+        if self.accuracy is None or self.baseline_accuracy is None:
+            return None
+        return self.accuracy - self.baseline_accuracy
 
 
 class PolicyVersion(Value):

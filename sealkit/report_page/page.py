@@ -38,7 +38,7 @@ _MATRIX = 24
 
 def render(collected: Collected) -> str:
     """The page: one HTML document that loads nothing."""
-    environment = _environment()
+    environment = environment()
     style = (_HERE / "page.css").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
     return environment.get_template("page.html.jinja").render(
@@ -67,7 +67,8 @@ def render(collected: Collected) -> str:
 
 
 @cache
-def _environment() -> Environment:
+def environment() -> Environment:
+    """The templates, which escape every value."""
     environment = Environment(
         loader=FileSystemLoader(_HERE),
         autoescape=True,
@@ -76,7 +77,7 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"clip": clip, "duration": duration, "signed": _signed, "gain": gain, "number": _number}
+    environment.filters |= {"clip": clip, "duration": duration, "signed": _signed, "number": _number}
     environment.globals |= {"stage_name": lambda stage: STAGES.get(stage, stage)}
     return environment
 
@@ -89,13 +90,6 @@ def _shown(value: Any) -> Any:
 def clip(text: str, most: int) -> str:
     """The first `most` characters of a text, and how many are left out."""
     return text if len(text) <= most else f"{text[:most]}… ({len(text) - most:,} more characters)"
-
-
-def gain(trial: Trial) -> float | None:
-    """Accuracy with the adapter minus that without it; None if one was not measured."""
-    if trial.accuracy is None or trial.baseline_accuracy is None:
-        return None
-    return trial.accuracy - trial.baseline_accuracy
 
 
 def _signed(value: float | None) -> str:
@@ -165,7 +159,7 @@ def _forgetting(trials: Sequence[Trial]) -> tuple[Markup, list[tuple[Markup, str
     """Gain against forgetting, its legend, and the number of points; None if no trial has both."""
     points = []
     for trial in trials:
-        gained = gain(trial)
+        gained = trial.gain
         if gained is None or trial.forgetting is None:
             continue
         kind = {Editor.POLICY: 0, Editor.PASSAGE_ONLY: 1}.get(trial.editor, 2)  # type: ignore[call-overload]

@@ -193,17 +193,21 @@ async def test_the_pace_comes_from_other_runs_of_the_same_domain_task_and_base_m
     first = await measured(system)
     config, none = await earlier(system, first)
     assert expected_pace(config, none) is None, "a run is no measure of itself"
-    run = await system.create(rounds=1)
+    run = await system.create(rounds=1, request_id="second")
     config, found = await earlier(system, run)
     timeline = await system.database.read(events.timeline, first.name.removeprefix("runs/"))
     assert expected_pace(config, found) == timeline.pace
-    adapts = await system.create(task="adapt")
+    adapts = await system.create(task="adapt", request_id="third")
     assert (await earlier(system, adapts))[1] == []
     await system.database.write(
-        lambda c: c.execute(update(tables.policies).values(base_model="cd" * 32)) and None,
+        lambda c: c.execute(
+            update(tables.policies).where(tables.policies.c.run_id == first.name[5:]).values(base_model="cd" * 32)
+        )
+        and None
     )
-    other = await measured(system)
-    assert (await earlier(system, other))[1] == [], "the earlier runs were on another base model"
+    async with system.working():
+        run = await system.until(run)
+    assert (await earlier(system, run))[1] == [], "the earlier run was on another base model"
 
 
 async def earlier(system: System, run: Run) -> tuple[RunConfig, list[DrivenRun]]:
