@@ -38,10 +38,9 @@ _MATRIX = 24
 
 def render(collected: Collected) -> str:
     """The page: one HTML document that loads nothing."""
-    environment = environment()
     style = (_HERE / "page.css").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
-    return environment.get_template("page.html.jinja").render(
+    return environment().get_template("page.html.jinja").render(
         style=Markup(style),
         style_digest=digest,
         run=collected.run,
@@ -69,7 +68,7 @@ def render(collected: Collected) -> str:
 @cache
 def environment() -> Environment:
     """The templates, which escape every value."""
-    environment = Environment(
+    made = Environment(
         loader=FileSystemLoader(_HERE),
         autoescape=True,
         undefined=StrictUndefined,
@@ -77,9 +76,9 @@ def environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"clip": clip, "duration": duration, "signed": _signed, "number": _number}
-    environment.globals |= {"stage_name": lambda stage: STAGES.get(stage, stage)}
-    return environment
+    made.filters |= {"clip": clip, "duration": duration, "signed": _signed, "number": _number}
+    made.globals |= {"stage_name": lambda stage: STAGES.get(stage, stage)}
+    return made
 
 
 def _shown(value: Any) -> Any:

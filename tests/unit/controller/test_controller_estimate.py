@@ -200,10 +200,12 @@ async def test_the_pace_comes_from_other_runs_of_the_same_domain_task_and_base_m
     adapts = await system.create(task="adapt", request_id="third")
     assert (await earlier(system, adapts))[1] == []
     await system.database.write(
-        lambda c: c.execute(
-            update(tables.policies).where(tables.policies.c.run_id == first.name[5:]).values(base_model="cd" * 32)
+        lambda c: (
+            c.execute(
+                update(tables.policies).where(tables.policies.c.run_id == first.name[5:]).values(base_model="cd" * 32)
+            )
+            and None
         )
-        and None
     )
     async with system.working():
         run = await system.until(run)

@@ -180,7 +180,7 @@ def test_an_axis_has_round_numbers_with_their_signs() -> None:
 
 def test_nothing_beats_the_front() -> None:
     points = [
-        Point(trial.forgetting or 0.0, page.gain(trial) or 0.0, trial.name) for trial in collected("plain").trials
+        Point(trial.forgetting or 0.0, trial.gain or 0.0, trial.name) for trial in collected("plain").trials
     ]
 
     def beaten(point: Point) -> bool:
