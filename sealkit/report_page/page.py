@@ -40,28 +40,32 @@ def render(collected: Collected) -> str:
     """The page: one HTML document that loads nothing."""
     style = (_HERE / "page.css").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
-    return environment().get_template("page.html.jinja").render(
-        style=Markup(style),
-        style_digest=digest,
-        run=collected.run,
-        report=collected.report,
-        collected=collected,
-        settings=_settings(collected.run.config),
-        splits=_splits(collected.report.rows),
-        rounds=_rounds(collected.report.rows),
-        forgetting=_forgetting(collected.trials),
-        continual=_continual(collected.report.continual),
-        lost=_lost(collected.chosen),
-        stages=_stages(collected.report.cost, collected.report.stage_seconds),
-        round_costs=[(number, _total(cost), cost) for number, cost in sorted(collected.report.round_costs.items())],
-        total=_total(collected.report.cost),
-        lineage=_lineage(collected),
-        trials=collected.trials[:_TRIALS],
-        versions=_versions(collected),
-        toml=toml_of(collected.run.config),
-        command="adapt" if collected.run.config.get("task") == "adapt" else "run",
-        legend=LEGEND,
-        continual_legend=CONTINUAL_LEGEND,
+    return (
+        environment()
+        .get_template("page.html.jinja")
+        .render(
+            style=Markup(style),
+            style_digest=digest,
+            run=collected.run,
+            report=collected.report,
+            collected=collected,
+            settings=_settings(collected.run.config),
+            splits=_splits(collected.report.rows),
+            rounds=_rounds(collected.report.rows),
+            forgetting=_forgetting(collected.trials),
+            continual=_continual(collected.report.continual),
+            lost=_lost(collected.chosen),
+            stages=_stages(collected.report.cost, collected.report.stage_seconds),
+            round_costs=[(number, _total(cost), cost) for number, cost in sorted(collected.report.round_costs.items())],
+            total=_total(collected.report.cost),
+            lineage=_lineage(collected),
+            trials=collected.trials[:_TRIALS],
+            versions=_versions(collected),
+            toml=toml_of(collected.run.config),
+            command="adapt" if collected.run.config.get("task") == "adapt" else "run",
+            legend=LEGEND,
+            continual_legend=CONTINUAL_LEGEND,
+        )
     )
 
 

@@ -179,9 +179,7 @@ def test_an_axis_has_round_numbers_with_their_signs() -> None:
 
 
 def test_nothing_beats_the_front() -> None:
-    points = [
-        Point(trial.forgetting or 0.0, trial.gain or 0.0, trial.name) for trial in collected("plain").trials
-    ]
+    points = [Point(trial.forgetting or 0.0, trial.gain or 0.0, trial.name) for trial in collected("plain").trials]
 
     def beaten(point: Point) -> bool:
         return any(o.x <= point.x and o.y >= point.y and (o.x, o.y) != (point.x, point.y) for o in points)
