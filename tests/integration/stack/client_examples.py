@@ -10,6 +10,8 @@ from tests.integration.stack.support import ROOT
 
 EXAMPLES = ROOT / "examples"
 DEBIAN_GO = Path("/usr/share/gocode/src/google.golang.org/grpc")
+NODE = 20
+"""The oldest version that the packages in package-lock.json run on."""
 
 
 def build_go(folder: Path) -> list[str]:
@@ -46,7 +48,5 @@ def _reach(what: str, command: list[str], folder: Path) -> None:
 
 
 def _build(example: Path, folder: Path) -> None:
-    built = subprocess.run(
-        [example / "build.sh", folder], capture_output=True, text=True, check=False, timeout=300
-    )
+    built = subprocess.run([example / "build.sh", folder], capture_output=True, text=True, check=False, timeout=300)
     assert built.returncode == 0, built.stdout + built.stderr
