@@ -16,6 +16,8 @@ import { describe, errorOf } from "./errors.js";
 import { DocumentState, RunState } from "./gen/seal/controller/v1/resources_pb.js";
 
 const ENDED = [RunState.SUCCEEDED, RunState.FAILED, RunState.CANCELLED, RunState.PAUSED];
+/** Node reports a connection that was closed in the middle of a stream as one that was cancelled. */
+const LOST = [Code.Unavailable, Code.Canceled];
 
 /** Prints every alias with the policy that it points to. */
 async function listAliases(controller: Controller): Promise<void> {
@@ -62,7 +64,7 @@ async function watch(controller: Controller, name: string): Promise<void> {
     } catch (error) {
       broken = ConnectError.from(error);
     }
-    if (attempts > 10 || broken.code !== Code.Unavailable) throw broken;
+    if (attempts > 10 || !LOST.includes(broken.code)) throw broken;
     await sleep(1000);
   }
 }
