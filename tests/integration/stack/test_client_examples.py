@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import json
 import os
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -30,7 +29,6 @@ from tests.contract.fake_controller import FakeController
 from tests.integration.chaos.harness import Proxy
 from tests.integration.stack.client_examples import BUILD
 from tests.integration.stack.support import RunningStack
-from tests.integration.stack.test_adapt import CONFIG as ADAPT
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(400)]
 
@@ -136,21 +134,15 @@ def example(command: list[str], tmp_path: Path) -> Example:
     return Example(command, tmp_path)
 
 
-async def test_it_learns_a_document_and_asks_an_alias(example: Example, stack: RunningStack) -> None:
-    questions = [{"question": QUESTION, "answer": "deep"}]
-    passages = [{"title": "T", "context": "The lake of T is deep.", "questions": questions}]
-    (example.folder / "passages.json").write_text(json.dumps(passages))
-    (example.folder / "adapt.toml").write_text(ADAPT)
-    published = stack.seal("adapt", "adapt.toml", "--alias", "pond")
-    assert published.returncode == 0, published.stderr
+async def test_it_learns_a_document_and_asks_an_alias(example: Example, stack: RunningStack, adapted: str) -> None:
     state = stack.layout.read_state()
     controller = state.find("controller") if state else None
     assert controller is not None
 
-    code, out, err = await example.run(controller.address, "pond")
+    code, out, err = await example.run(controller.address, adapted)
     assert (code, err) == (0, [])
     printed = out.split("\n")
-    assert any(line.startswith("aliases/pond policies/") for line in printed)
+    assert any(line.startswith(f"aliases/{adapted} policies/") for line in printed)
     stages = [line.split(" ", 2) for line in printed if line.startswith("runs/")]
     assert [int(cursor) for _, cursor, _ in stages] == list(range(1, len(stages) + 1))
     assert stages[-1][2] == "succeeded"
@@ -158,7 +150,7 @@ async def test_it_learns_a_document_and_asks_an_alias(example: Example, stack: R
         "a random model writes no exam"
     )
     with SealClient(controller.address) as client:
-        wanted = client.answer("aliases/pond", QUESTION, Sampling(temperature=0, max_tokens=64))
+        wanted = client.answer(f"aliases/{adapted}", QUESTION, Sampling(temperature=0, max_tokens=64))
         created = client.get_run(stages[0][0])
     assert out.endswith(f"\n{wanted.text}\n")
     assert created.config["gate"]["alias"] == "learned"
