@@ -12,7 +12,7 @@ import type { Status } from "./gen/google/rpc/status_pb.js";
 export function errorOf(status: Status | undefined, message: string): Error {
   if (!status) return new Error(message);
   const error = new ConnectError(status.message, status.code);
-  error.details = status.details.map(({ typeUrl, value }) => ({ type: typeUrl.slice(typeUrl.lastIndexOf("/") + 1), value }));
+  error.details = status.details.map(({ typeUrl, value }) => ({ type: typeUrl.split("/").pop()!, value }));
   return error;
 }
 

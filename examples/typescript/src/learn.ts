@@ -13,7 +13,7 @@ import { parse } from "smol-toml";
 
 import { connect, type Controller } from "./connect.js";
 import { describe, errorOf } from "./errors.js";
-import { DocumentState, RunState } from "./gen/seal/controller/v1/resources_pb.js";
+import { DocumentState, RunState, type RunStateChanged } from "./gen/seal/controller/v1/resources_pb.js";
 
 const ENDED = [RunState.SUCCEEDED, RunState.FAILED, RunState.CANCELLED, RunState.PAUSED];
 /** Node reports a connection that was closed in the middle of a stream as one that was cancelled. */
@@ -50,20 +50,22 @@ async function watch(controller: Controller, name: string): Promise<void> {
   let cursor = "";
   for (let attempts = 1; ; attempts++) {
     let broken = new ConnectError("the stream ended before the run", Code.Unavailable);
+    let end: RunStateChanged | undefined;
     try {
       for await (const { event } of controller.watchRun({ name, cursor })) {
         cursor = event!.cursor;
         attempts = 0;
         console.log(name, cursor, event!.progress?.stage ?? "");
-        const changed = event!.kind.case === "runStateChanged" ? event!.kind.value : undefined;
-        if (changed?.state === RunState.SUCCEEDED) return;
-        if (changed && ENDED.includes(changed.state)) {
-          throw errorOf(changed.error, `${name} ended as ${RunState[changed.state]}`);
+        if (event!.kind.case === "runStateChanged" && ENDED.includes(event!.kind.value.state)) {
+          end = event!.kind.value;
+          break;
         }
       }
     } catch (error) {
       broken = ConnectError.from(error);
     }
+    if (end?.state === RunState.SUCCEEDED) return;
+    if (end) throw errorOf(end.error, `${name} ended as ${RunState[end.state]}`);
     if (attempts > 10 || !LOST.includes(broken.code)) throw broken;
     await sleep(1000);
   }
@@ -77,8 +79,12 @@ async function report(controller: Controller, name: string): Promise<void> {
 
 /** Prints the alias's answer as it is sampled. */
 async function ask(controller: Controller, alias: string, question: string): Promise<void> {
-  const sampling = { temperature: 0, topP: 1, maxTokens: 64 };
-  for await (const { update } of controller.answer({ alias: `aliases/${alias}`, prompt: { user: question }, sampling })) {
+  const stream = controller.answer({
+    alias: `aliases/${alias}`,
+    prompt: { user: question },
+    sampling: { temperature: 0, topP: 1, maxTokens: 64 },
+  });
+  for await (const { update } of stream) {
     if (update.case === "delta") process.stdout.write(update.value.text);
   }
   console.log();

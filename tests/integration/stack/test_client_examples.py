@@ -19,7 +19,7 @@ from seal.type.v1 import answer_pb2
 
 from seal_cli import certs
 from sealkit.client import SealClient
-from sealkit.errors import AliasMoved, QuotaExceeded
+from sealkit.errors import QuotaExceeded, Unavailable
 from sealkit.rpc.authority import CallersFile
 from sealkit.rpc.server import GrpcServer
 from sealkit.rpc.settings import ServerSettings
@@ -202,13 +202,13 @@ async def test_it_fails_if_the_run_does(example: Example) -> None:
     controller.released.set()
     last = controller.events[-1].run_state_changed
     last.state = res.RUN_STATE_FAILED
-    last.error.CopyFrom(status_of(AliasMoved("moved by others", metadata={"alias": "aliases/notes"})))
+    last.error.CopyFrom(status_of(Unavailable("no trainer answers", metadata={"service": "trainer"})))
     async with serving(controller) as address:
         failed = await example.run(address)
         last.state = res.RUN_STATE_CANCELLED
         last.ClearField("error")
         cancelled = await example.run(address)
-    assert (failed[0], failed[2][1:]) == (1, ["reason ALIAS_MOVED", "alias aliases/notes"])
+    assert (failed[0], failed[2][1:]) == (1, ["reason UNAVAILABLE", "service trainer"])
     assert (cancelled[0], "CANCELLED" in cancelled[2][0]) == (1, True)
 
 
