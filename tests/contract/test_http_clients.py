@@ -250,7 +250,8 @@ async def test_langchain_raises_the_errors_of_the_service(service: Served) -> No
         with pytest.raises(openai.NotFoundError, match="ghosts"):
             await model.ainvoke("Which river?")
     chat = ChatOpenAI(model="notes", stream_usage=True, **options)
-    usage = [piece.usage_metadata for piece in [one async for one in chat.astream("Which river?")] if piece.usage_metadata]
+    pieces = [piece async for piece in chat.astream("Which river?")]
+    usage = [piece.usage_metadata for piece in pieces if piece.usage_metadata]
     assert [one["total_tokens"] for one in usage] == [9]
     service.script.faults = {"river?": Unavailable("evaluator died")}
     with pytest.raises(openai.APIError, match="evaluator died"):
