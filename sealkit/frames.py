@@ -1,21 +1,16 @@
-"""Runs, trials and reports as pandas frames and as small tables of HTML, for notebooks.
-
-pandas is the extra `notebook`; it is imported when a frame is asked for.
-"""
+"""Trials, the learning curve and R as pandas frames. `RunReport.to_pandas` has the accuracies."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from sealkit.errors import FailedPrecondition
+from sealkit.notebook import frame
 from sealkit.reports import Estimate, RunReport
-from sealkit.resources import Run, Trial
+from sealkit.resources import Trial
 
 if TYPE_CHECKING:
     import pandas
-    from jinja2 import Template
 
 _TRIAL = (
     "name", "round", "phase", "context_id", "editor", "index", "policy", "state", "rejection", "accuracy",
@@ -37,14 +32,7 @@ def trials_frame(trials: Iterable[Trial]) -> pandas.DataFrame:
         }
         for trial in trials
     ]
-    return _pandas().DataFrame(rows, columns=[*_TRIAL, "gain", "lost", "tokens", "device_seconds"])
-
-
-def accuracies_frame(report: RunReport) -> pandas.DataFrame:
-    """The report's accuracies: a row for each kind of trial and split, with the mean over `n` contexts and its 95 %
-    interval. Raises FailedPrecondition if pandas is not installed."""
-    rows = [(row.label, row.split, *_numbers(row.accuracy)) for row in report.rows]
-    return _pandas().DataFrame(rows, columns=["what", "split", "accuracy", "low", "high", "n"])
+    return frame(rows, columns=[*_TRIAL, "gain", "lost", "tokens", "device_seconds"])
 
 
 def curve_frame(report: RunReport) -> pandas.DataFrame:
@@ -55,7 +43,7 @@ def curve_frame(report: RunReport) -> pandas.DataFrame:
         for point in report.curve
     ]
     columns = ["policy", "accuracy", "low", "high", "n", "gain", "adopted", "reason"]
-    return _pandas().DataFrame(rows, columns=columns)
+    return frame(rows, columns=columns)
 
 
 def matrix_frame(report: RunReport) -> pandas.DataFrame:
@@ -63,35 +51,10 @@ def matrix_frame(report: RunReport) -> pandas.DataFrame:
     learn in sequence. Raises FailedPrecondition if pandas is not installed."""
     found = report.continual
     rows: Sequence[Any] = found.matrix if found else ()
-    frame = _pandas().DataFrame(rows, columns=found.contexts if found else ())
-    frame.index.name = "commit"
-    return frame
-
-
-def run_html(run: Run) -> str:
-    """A run as a small table of HTML; every text is escaped."""
-    return _template().render(run=run, report=None)
-
-
-def report_html(report: RunReport) -> str:
-    """A report's verdict and accuracies as a small table of HTML; every text is escaped."""
-    return _template().render(run=None, report=report)
+    made = frame(rows, columns=found.contexts if found else ())
+    made.index.name = "commit"
+    return made
 
 
 def _numbers(estimate: Estimate | None) -> tuple[float | None, float | None, float | None, int]:
     return (estimate.mean, estimate.low, estimate.high, estimate.n) if estimate else (None, None, None, 0)
-
-
-@cache
-def _template() -> Template:
-    from sealkit.report_page.page import environment
-
-    return environment().get_template("small.html.jinja")
-
-
-def _pandas() -> Any:
-    try:
-        import pandas
-    except ImportError as error:
-        raise FailedPrecondition("frames need pandas; install it with: pip install 'seal-suite[notebook]'") from error
-    return pandas

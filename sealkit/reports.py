@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
+from sealkit.notebook import frame, table
 from sealkit.resources import DocumentState, PolicyVersion, Trial
 from sealkit.types import AdapterRef, Query, TrainingExample, Usage, Value
 
@@ -154,17 +155,19 @@ class RunReport(Value):
     power: Power | None = None
 
     def to_pandas(self) -> pandas.DataFrame:
-        """The accuracies as a frame; `sealkit.frames` makes frames of the curve, of R and of trials too. Raises
-        FailedPrecondition if pandas (the extra `notebook`) is not installed."""
-        from sealkit.frames import accuracies_frame
-
-        return accuracies_frame(self)
+        """The accuracies as a frame: a row for each kind of trial and split, with the mean over `n` contexts and its
+        95 % interval. `sealkit.frames` makes frames of the curve, of R and of trials too. Raises FailedPrecondition if
+        pandas (the extra `notebook`) is not installed."""
+        rows = ((r.label, r.split, r.accuracy.mean, r.accuracy.low, r.accuracy.high, r.accuracy.n) for r in self.rows)
+        return frame(rows, ("what", "split", "accuracy", "low", "high", "n"))
 
     def _repr_html_(self) -> str:
         """The report in a notebook."""
-        from sealkit.frames import report_html
-
-        return report_html(self)
+        rows = (
+            (row.split, row.label, f"{a.mean:.3f}", f"{a.low:.3f} – {a.high:.3f}", str(a.n))
+            for row, a in ((row, row.accuracy) for row in self.rows)
+        )
+        return table(self.verdict, rows, ("contexts", "trials", "accuracy", "95 % interval", "n"))
 
 
 class Pace(Value):

@@ -12,6 +12,7 @@ from typing import Any
 
 from pydantic import Field
 
+from sealkit.notebook import table
 from sealkit.types import (
     AdapterRef,
     AnswerDelta,
@@ -120,9 +121,15 @@ class Run(Value):
 
     def _repr_html_(self) -> str:
         """The run in a notebook."""
-        from sealkit.frames import run_html
-
-        return run_html(self)
+        done = self.progress
+        state = f"{self.state.value}: {self.error.message}" if self.error else self.state.value
+        rows = (
+            ("name", self.display_name),
+            ("state", state),
+            ("rounds", f"{done.rounds_done} of {done.rounds_total}"),
+            ("trials", f"{done.trials_done} of {done.trials_total}"),
+        )
+        return table(self.name, rows)
 
 
 class Trial(Value):

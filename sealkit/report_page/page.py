@@ -41,7 +41,7 @@ def render(collected: Collected) -> str:
     style = (_HERE / "page.css").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
     return (
-        environment()
+        _environment()
         .get_template("page.html.jinja")
         .render(
             style=Markup(style),
@@ -70,8 +70,7 @@ def render(collected: Collected) -> str:
 
 
 @cache
-def environment() -> Environment:
-    """The templates, which escape every value."""
+def _environment() -> Environment:
     made = Environment(
         loader=FileSystemLoader(_HERE),
         autoescape=True,
