@@ -12,10 +12,10 @@ from seal_cli.console import at_terminal, out
 from seal_cli.event_lines import headline, trial_line
 from seal_cli.live import LiveView
 from seal_cli.tally import Tally
-from sealkit.names import visible
 from sealkit.report_page.labels import duration
 from sealkit.reports import Pace
 from sealkit.resources import Event, TrialFinished
+from sealkit.shown import visible
 
 
 class View(Protocol):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from markupsafe import Markup, escape
 
 from sealkit.errors import FailedPrecondition
-from sealkit.names import visible
+from sealkit.shown import visible
 
 if TYPE_CHECKING:
     import pandas

@@ -17,7 +17,6 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from sealkit.names import visible
 from sealkit.report_page import charts
 from sealkit.report_page.charts import Point
 from sealkit.report_page.collect import Asked, Collected, WholeTrial
@@ -25,6 +24,7 @@ from sealkit.report_page.labels import CONTINUAL_LEGEND, LEGEND, SPLITS, STAGES,
 from sealkit.report_page.toml import toml_of
 from sealkit.reports import Continual, Cost, Estimate, ReportRow
 from sealkit.resources import Editor, GateState, Trial
+from sealkit.shown import visible
 from sealkit.types import Usage
 
 _HERE = Path(__file__).parent
