@@ -100,14 +100,15 @@ def _texts_learned(learned: RunReport, asked: Sequence[Asked]) -> Iterator[str]:
 
 
 def _round(rounds: RunReport) -> Iterator[str]:
-    for number, point in enumerate(rounds.curve):
-        if point.accuracy:
-            yield f"θ_{number}  {_of(point.accuracy)}  {'█' * round(_BAR * point.accuracy.mean)}"
-    yield from _wrapped(
-        f"Accuracy on {_contexts(rounds)} held-out tasks that no policy was trained on, mean of its self-edits, with "
-        f"95 % intervals. θ_0 wrote the self-edits of the round; θ_1 was trained on the {rounds.kept} that solved "
-        "their task where nothing else did."
-    )
+    scored = [(number, point.accuracy) for number, point in enumerate(rounds.curve) if point.accuracy]
+    for number, accuracy in scored:
+        yield f"θ_{number}  {_of(accuracy)}  {'█' * round(_BAR * accuracy.mean)}"
+    for _, accuracy in scored[:1]:
+        yield from _wrapped(
+            f"Accuracy on {accuracy.n} held-out tasks that no policy was trained on, mean of its self-edits, with 95 % "
+            f"intervals. θ_0 wrote the self-edits of the round; {rounds.kept} of them solved their task where nothing "
+            "else did, and the next policy is trained on those."
+        )
     yield ""
     yield from _wrapped(rounds.verdict)
 
@@ -122,10 +123,6 @@ def _conclusion(asked: Sequence[Asked], rounds: RunReport) -> str:
         if learned and paid
         else (f"All ran to its end, but not all had its effect: the model {texts}, and the policy {policy}.")
     )
-
-
-def _contexts(rounds: RunReport) -> int:
-    return rounds.rl_gain.n if rounds.rl_gain else 0
 
 
 def _of(accuracy: Estimate) -> str:
