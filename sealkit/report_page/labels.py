@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from sealkit.resources import GateState
+
 STAGES: Mapping[str, str] = {
     "generate": "generation",
     "teach": "teaching",
@@ -16,6 +18,11 @@ STAGES: Mapping[str, str] = {
 SPLITS: Mapping[str, str] = {
     "train": "Contexts that the policy learns from",
     "held_out": "Held-out contexts, never trained on",
+}
+GATES: Mapping[GateState, str] = {
+    GateState.PASSED: "passed the gate",
+    GateState.REFUSED: "refused by the gate",
+    GateState.PENDING: "not yet compared",
 }
 LEGEND = (
     "Accuracy: the share of questions answered right without seeing the text, averaged over contexts (n), with its "

@@ -21,7 +21,7 @@ from sealkit.client import SealClient
 from sealkit.config import RunConfig, parse_config
 from sealkit.errors import ConfigOutdated, UnknownAlias, UnknownRun
 from sealkit.names import NOT_SHOWN
-from sealkit.report_page import charts, page
+from sealkit.report_page import charts, environment, page
 from sealkit.report_page.charts import Point, front
 from sealkit.report_page.collect import Collected, collect, run_of, whole_trial
 from sealkit.report_page.toml import toml_of
@@ -180,7 +180,7 @@ def test_an_axis_has_round_numbers_with_their_signs() -> None:
 
 def test_nothing_beats_the_front() -> None:
     points = [
-        Point(trial.forgetting or 0.0, page.gain(trial) or 0.0, trial.name) for trial in collected("plain").trials
+        Point(trial.forgetting or 0.0, environment.gain(trial) or 0.0, trial.name) for trial in collected("plain").trials
     ]
 
     def beaten(point: Point) -> bool:
