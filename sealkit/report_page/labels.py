@@ -45,3 +45,8 @@ def duration(seconds: float) -> str:
     minutes, rest = divmod(whole, 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def share(value: float | None) -> str:
+    """An accuracy or the like, in [0, 1]; a dash where it was not measured."""
+    return "–" if value is None else f"{value:.2f}"

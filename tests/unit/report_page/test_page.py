@@ -180,7 +180,8 @@ def test_an_axis_has_round_numbers_with_their_signs() -> None:
 
 def test_nothing_beats_the_front() -> None:
     points = [
-        Point(trial.forgetting or 0.0, environment.gain(trial) or 0.0, trial.name) for trial in collected("plain").trials
+        Point(trial.forgetting or 0.0, environment.gain(trial) or 0.0, trial.name)
+        for trial in collected("plain").trials
     ]
 
     def beaten(point: Point) -> bool:
