@@ -6,6 +6,7 @@ const LINES = 30, ROWS = 20;
 const NOT_SHOWN = /[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]/g;
 const visible = (text) => text.replace(NOT_SHOWN, (c) => `\\u${c.charCodeAt(0).toString(16).padStart(4, "0")}`);
 const all = (selector, below = document) => [...below.querySelectorAll(selector)];
+const element = (tag, text) => Object.assign(document.createElement(tag), { textContent: text });
 const byId = (id) => document.getElementById(id);
 const say = (text) => { const at = byId("connection"); if (at.textContent !== text) at.textContent = text; };
 
@@ -119,7 +120,7 @@ function again() {
 }
 
 function set(at, field, value) {
-  for (const element of all(`[data-field="${field}"]`, at)) element.textContent = value;
+  for (const one of all(`[data-field="${field}"]`, at)) one.textContent = value;
 }
 
 function news(told) {
@@ -133,13 +134,13 @@ function news(told) {
     for (const bar of all("progress", at)) [bar.max, bar.value] = [Math.max(1, told.total), told.done];
     if (told.state) {
       set(at, "state", told.state);
-      for (const element of all('[data-field="state"]', at)) element.className = `state ${told.state}`;
+      for (const one of all('[data-field="state"]', at)) one.className = `state ${told.state}`;
     }
     showWaits(at);
   }
   const lines = byId("lines"), rows = document.querySelector("#now tbody");
   if (!lines) return;
-  lines.prepend(...told.lines.reverse().map((text) => Object.assign(document.createElement("li"), { textContent: text })));
+  lines.prepend(...told.lines.reverse().map((text) => element("li", text)));
   rows.prepend(...told.rows.reverse().map((html) => {
     const template = document.createElement("template");
     template.innerHTML = html;
@@ -155,8 +156,8 @@ function showWaits(at) {
   if (!of) return;
   for (const list of all('[data-field="waits"]', at)) {
     const text = [...of].map(([doing, why]) => `waits (${doing}): ${why}`);
-    if (text.join() === all("li", list).map((one) => one.textContent).join()) continue;
-    list.replaceChildren(...text.map((one) => Object.assign(document.createElement("li"), { textContent: one })));
+    if (text.join() === all("p", list).map((one) => one.textContent).join()) continue;
+    list.replaceChildren(...text.map((one) => element("p", one)));
   }
 }
 

@@ -24,6 +24,11 @@ POLICY = (
 )
 
 
+@pytest.fixture(autouse=True)
+def no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.page.stream._PAUSE_SECONDS", 0.0)
+
+
 @pytest.fixture
 def tls(tmp_path: Path) -> Path:
     for name in ("ca.crt", "tls.crt", "tls.key"):
