@@ -201,7 +201,8 @@ async function answer(model, into, signal) {
       }
     }
   } catch (error) {
-    if (error.name !== "AbortError") into.append(`\n[${visible(error.message)}]`);
+    if (error.name === "AbortError") return;
+    into.append(Object.assign(element("p", visible(error.message)), { className: "error" }));
   }
 }
 

@@ -117,7 +117,7 @@ def test_a_trial_opens_on_a_click_and_an_alias_answers(stack: RunningStack, brow
     assert stack.seal("runs", "watch", run).returncode == 0
     publish(stack, run, "answers")
     browser.open(f"{live}{run}", 390)
-    browser.evaluate("document.querySelector('#trials tbody a').click()")
+    browser.evaluate("{ const link = document.querySelector('#trials tbody a'); link.focus(); link.click() }")
     browser.until("document.querySelector('dialog[open] h4')")
     assert browser.evaluate("document.querySelector('dialog').getBoundingClientRect().right <= innerWidth")
     browser.call("Input.dispatchKeyEvent", type="keyDown", key="Escape", windowsVirtualKeyCode=27)
@@ -128,5 +128,5 @@ def test_a_trial_opens_on_a_click_and_an_alias_answers(stack: RunningStack, brow
     for answer in ("answer", "answer-base"):
         browser.until(f"document.getElementById('{answer}').textContent.length > 0")
     browser.until("document.getElementById('stop').disabled")
-    assert browser.evaluate("document.querySelector('.answers').textContent.includes('[')") is False, "no error"
+    assert browser.evaluate("document.querySelectorAll('.answers .error').length") == 0
     assert browser.messages == []
