@@ -13,7 +13,7 @@ from gateway.settings import GatewaySettings
 from sealkit.client import AsyncSealClient
 from sealkit.concurrency import gather_or_cancel
 from sealkit.errors import ConfigOutdated, UnknownPolicy
-from sealkit.names import alias_name, round_name, run_name, trial_name
+from sealkit.names import alias_name, id_of, round_name, run_name, trial_name
 from sealkit.report_page import sections
 from sealkit.report_page.collect import WholeTrial
 from sealkit.report_page.labels import CONTINUAL_LEGEND, LEGEND
@@ -131,8 +131,8 @@ async def _versions(caller: AsyncSealClient, aliases: Sequence[Alias]) -> dict[s
 async def _latest_trials(caller: AsyncSealClient, run: Run) -> list[Trial]:
     """The trials of the latest rounds, at most `_POINTS`, without reruns."""
     found: list[Trial] = []
-    for number in range(run.progress.rounds_done, -1, -1):
-        parent = round_name(run.name.removeprefix("runs/"), number)
+    rounds = [round_name(id_of(run.name), number) for number in range(run.progress.rounds_done, -1, -1)]
+    for parent in [run.name] if run.progress.trials_total <= _POINTS else rounds:
         token, more = "", len(found) < _POINTS
         while more:
             trials = await caller.trials_page(parent, token, min(500, _POINTS - len(found)))

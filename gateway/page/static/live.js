@@ -116,7 +116,10 @@ function disconnect() {
 
 function again() {
   disconnect();
-  setTimeout(connect, AGAIN_MS);
+  setTimeout(async () => {
+    await refresh(location.href, "[data-region]:not([data-src])"); // asks for the token, if that is what is missing
+    connect();
+  }, AGAIN_MS);
 }
 
 function set(at, field, value) {
