@@ -89,7 +89,8 @@ class Events:
                         if events := [event for number, event in batch if number == place]:
                             cursors[run] = events[-1].cursor
                             yield _message("run", _news(run, events), id_of=cursors)
-                    await asyncio.sleep(_PAUSE_SECONDS)
+                    if len(batch) < _BATCH:
+                        await asyncio.sleep(_PAUSE_SECONDS)
             yield _message("ended", {})
         except SealError as error:
             log.info("stream of events broke", reason=error.reason, error=error.message)
