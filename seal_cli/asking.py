@@ -14,7 +14,7 @@ from rich.text import Text
 from seal_cli.console import at_terminal, out, say, show, show_json
 from sealkit.answers import Gathered
 from sealkit.errors import SealError
-from sealkit.names import visible
+from sealkit.shown import visible
 from sealkit.types import AnswerDelta, AnswerEnd, FinishReason, Prompt, Sampling
 
 if TYPE_CHECKING:

@@ -25,9 +25,10 @@ from gateway.page.views import MOST_WATCHED
 from gateway.settings import GatewaySettings
 from sealkit.client import AsyncSealClient
 from sealkit.errors import SealError
-from sealkit.names import run_name, visible
+from sealkit.names import run_name
 from sealkit.report_page.event_lines import headline
 from sealkit.resources import Event, RunStateChanged, RunWaiting, TrialFinished
+from sealkit.shown import visible
 
 log = structlog.get_logger(__name__)
 

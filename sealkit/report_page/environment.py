@@ -8,9 +8,8 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from sealkit.names import visible
 from sealkit.report_page.labels import STAGES, duration
-from sealkit.resources import Trial
+from sealkit.shown import visible
 
 FOLDER = Path(__file__).parent
 """Holds the templates and the style sheet that pages share."""
@@ -26,7 +25,7 @@ def make_environment(*folders: Path) -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"clip": clip, "duration": duration, "signed": _signed, "gain": gain, "number": _number}
+    environment.filters |= {"clip": clip, "duration": duration, "signed": _signed, "number": _number}
     environment.globals |= {"stage_name": lambda stage: STAGES.get(stage, stage)}
     return environment
 
@@ -39,13 +38,6 @@ def _shown(value: Any) -> Any:
 def clip(text: str, most: int) -> str:
     """The first `most` characters of a text, and how many are left out."""
     return text if len(text) <= most else f"{text[:most]}… ({len(text) - most:,} more characters)"
-
-
-def gain(trial: Trial) -> float | None:
-    """Accuracy with the adapter minus that without it; None if one was not measured."""
-    if trial.accuracy is None or trial.baseline_accuracy is None:
-        return None
-    return trial.accuracy - trial.baseline_accuracy
 
 
 def _signed(value: float | None) -> str:

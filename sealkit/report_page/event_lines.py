@@ -1,4 +1,4 @@
-"""Events of a run as lines for people."""
+"""Events of a run in words."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from sealkit.resources import (
     GateState,
     PolicyTrained,
     RoundFinished,
+    RunProgress,
     RunStateChanged,
     RunWaiting,
     StageStarted,
@@ -16,7 +17,7 @@ from sealkit.resources import (
     TrialState,
 )
 
-_STAGES = {
+STAGES = {
     "e-step": "sampling self-edits and trying them",
     "m-step": "training the policy on what helped",
     "comparison": "comparing the new policy with the best so far on held-out contexts",
@@ -29,9 +30,7 @@ def headline(event: Event) -> str:
     """A line for a milestone; empty for events that only advance the bar."""
     kind = event.kind
     if isinstance(kind, StageStarted):
-        what = _STAGES.get(kind.stage.lower(), kind.stage)
-        # Shown from 1, stored from 0.
-        return f"round {kind.round + 1} of {event.progress.rounds_total}: {what}"
+        return f"{round_label(kind, event.progress)}: {stage_label(kind.stage)}"
     if isinstance(kind, PolicyTrained) and kind.policy.gate is GateState.REFUSED:
         return f"round {kind.round + 1}: {kind.policy.name} is refused, the policy stays: {kind.policy.gate_reason}"
     if isinstance(kind, PolicyTrained) and not kind.kept:
@@ -52,16 +51,30 @@ def headline(event: Event) -> str:
     return ""
 
 
+def stage_label(stage: str) -> str:
+    """What happens in a stage."""
+    return STAGES.get(stage.lower(), stage)
+
+
+def round_label(stage: StageStarted, progress: RunProgress) -> str:
+    """Which round a stage belongs to: shown from 1, stored from 0."""
+    return f"round {stage.round + 1} of {progress.rounds_total}"
+
+
 def trial_line(trial: Trial) -> str:
     """A trial in one line."""
+    if trial.state is TrialState.REJECTED:
+        return f"{trial_label(trial)}: rejected ({trial.rejection})"
+    if trial.error:
+        return f"{trial_label(trial)}: {trial.state.value} ({trial.error.message})"
+    return (
+        f"{trial_label(trial)}: accuracy {share(trial.accuracy)} ({share(trial.baseline_accuracy)} without an adapter)"
+    )
+
+
+def trial_label(trial: Trial) -> str:
+    """Context and editor of a trial."""
     who = "the passage alone" if trial.editor == Editor.PASSAGE_ONLY else f"self-edit {trial.index}"
     if trial.editor not in (Editor.PASSAGE_ONLY, Editor.POLICY):
         who += f" by {trial.editor}"
-    if trial.state is TrialState.REJECTED:
-        return f"{trial.context_id}, {who}: rejected ({trial.rejection})"
-    if trial.error:
-        return f"{trial.context_id}, {who}: {trial.state.value} ({trial.error.message})"
-    return (
-        f"{trial.context_id}, {who}: accuracy {share(trial.accuracy)} "
-        f"({share(trial.baseline_accuracy)} without an adapter)"
-    )
+    return f"{trial.context_id}, {who}"

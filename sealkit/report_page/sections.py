@@ -9,7 +9,7 @@ from markupsafe import Markup
 
 from sealkit.report_page import charts
 from sealkit.report_page.charts import Point
-from sealkit.report_page.environment import clip, gain
+from sealkit.report_page.environment import clip
 from sealkit.report_page.labels import SPLITS
 from sealkit.reports import Continual, Estimate, ReportRow
 from sealkit.resources import Editor, Trial
@@ -48,7 +48,7 @@ def forgetting(trials: Sequence[Trial]) -> tuple[Markup, list[tuple[Markup, str]
     """Gain against forgetting, its legend, and the number of points; None if no trial has both."""
     points = []
     for trial in trials:
-        gained = gain(trial)
+        gained = trial.gain
         if gained is None or trial.forgetting is None:
             continue
         kind = {Editor.POLICY: 0, Editor.PASSAGE_ONLY: 1}.get(trial.editor, 2)  # type: ignore[call-overload]

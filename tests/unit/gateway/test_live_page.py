@@ -11,7 +11,7 @@ import pytest
 
 from gateway.page.views import MOST_WATCHED
 from sealkit.errors import Unavailable, UnknownRun
-from sealkit.names import NOT_SHOWN
+from sealkit.shown import NOT_SHOWN
 from tests.unit.gateway.page_fakes import ORIGIN, RUN, FakeController, browser
 from tests.unit.report_page.runs import MARKUP
 from tests.unit.report_page.test_page import Read
