@@ -127,6 +127,7 @@ def test_a_trial_opens_on_a_click_and_an_alias_answers(stack: RunningStack, brow
     browser.until("!document.querySelector('dialog[open]') && document.activeElement.closest('#trials')")
     browser.open(f"{live}aliases/answers", 1440)
     browser.evaluate("document.getElementById('question').value = 'How is the lake?'")
+    browser.evaluate("document.getElementById('ask').dataset.tokens = '8'")
     browser.evaluate("document.querySelector('#ask button').click()")
     for answer in ("answer", "answer-base"):
         browser.until(f"document.getElementById('{answer}').textContent.length > 0")
