@@ -166,6 +166,7 @@ function showWaits(at) {
 
 // --- a trial in a dialog -----------------------------------------------------------------------------------------
 const dialog = byId("dialog");
+let opener = null;
 
 document.addEventListener("click", async (event) => {
   const link = event.target.closest?.("a[data-dialog]");
@@ -174,12 +175,17 @@ document.addEventListener("click", async (event) => {
   try {
     const found = (await fetched(link.href)).getElementById("trial");
     dialog.lastElementChild.replaceChildren(document.adoptNode(found));
+    opener = link;
     if (!dialog.open) dialog.showModal();
   } catch {
     location.href = link.href; // the page shows the error
   }
 });
-dialog.addEventListener("close", () => dialog.lastElementChild.replaceChildren());
+dialog.addEventListener("close", () => {
+  dialog.lastElementChild.replaceChildren();
+  // The browser returns to the link, unless its table was fetched again meanwhile.
+  if (!opener.isConnected) all("a[data-dialog]").find((link) => link.href === opener.href)?.focus({ preventScroll: true });
+});
 
 // --- asking ------------------------------------------------------------------------------------------------------
 const form = byId("ask"), stop = byId("stop");
