@@ -108,12 +108,13 @@ class Studies(Protocol):
 
 
 class ExamItem(Value):
-    """A question that may become one of a generated exam. `prompt` asks it without the text, `open_book` with it; the
-    gold answer is still to be found."""
+    """A question that may become one of a generated exam. `prompt` asks it without the text, `open_book` with it.
+    `answer`: the gold answer, if the domain knows it; empty: a model has to find it."""
 
     question: str
     prompt: Prompt
     open_book: Prompt
+    answer: str = ""
 
 
 @runtime_checkable
@@ -131,6 +132,10 @@ class Examines(Protocol):
 
     def exam_items(self, context: Context, completions: Sequence[str]) -> list[ExamItem]:
         """The distinct questions of the completions, in order; none if they have no question."""
+        ...
+
+    def exam_blanks(self, context: Context) -> list[ExamItem]:
+        """The questions, with their gold answers, that the domain makes of the text itself, the best first."""
         ...
 
     def exam_fault(self, context: Context, question: str, answer: str) -> str:
