@@ -16,12 +16,48 @@ _REQUEST = "Fill in the blank: "
 _SENTENCE_END = re.compile(r"(?<=[.!?…])[\"'”’»)\]]*\s+|(?<=[。！？])|\n+")
 _CLAUSE_END = re.compile(r"(?<=[,;:])\s+|\s+[\N{EN DASH}\N{EM DASH}-]\s+")
 _WORD = re.compile(r"\d+(?:[.,:]\d+)*|[^\W\d_]+(?:[-'’][^\W\d_]+)*")
-_ARTICLES = frozenset("a an the".split())
+_ARTICLES = frozenset(["a", "an", "the"])
 _PREPOSITIONS = frozenset(
-    "of in on at to for from by with as into onto through near under over between among about around after before above "
-    "below across along behind beside against inside outside within without during until towards".split()
+    [
+        "of",
+        "in",
+        "on",
+        "at",
+        "to",
+        "for",
+        "from",
+        "by",
+        "with",
+        "into",
+        "onto",
+        "through",
+        "near",
+        "under",
+        "over",
+        "between",
+        "among",
+        "about",
+        "around",
+        "after",
+        "before",
+        "above",
+        "below",
+        "across",
+        "along",
+        "behind",
+        "beside",
+        "against",
+        "inside",
+        "outside",
+        "within",
+        "without",
+        "during",
+        "until",
+        "towards",
+    ]
 )
-_BEFORE_PHRASE = _ARTICLES | _PREPOSITIONS - {"to"} | frozenset("called named its his her their".split())
+_NO_PHRASE = _PREPOSITIONS | {"one"}  # which is rarely meant as a number
+_BEFORE_PHRASE = _ARTICLES | _PREPOSITIONS - {"to"} | frozenset(["called", "named", "its", "his", "her", "their"])
 _LONGEST_SPAN = 4
 """Words that are left out."""
 _LONGEST_CLAUSE = 20
@@ -87,9 +123,9 @@ def _is_phrase(words: Sequence[re.Match[str]], kinds: Sequence[str], first: int,
 def _kind(word: str, *, starts: bool) -> str:
     """`number`, `name`, `other` content, or empty. The first word of a sentence has a capital anyway."""
     content = _content(word)
-    if not content or word.lower() in _PREPOSITIONS:
+    if not content or word.lower() in _NO_PHRASE:
         return ""
-    if content[0][-1].isdecimal():
+    if content[0][-1].isdecimal() or len(_content(f"2 {word}")) == 1:  # "hundred" and the like
         return "number"
     return "name" if word[0].isupper() and not starts else "other"
 
