@@ -277,7 +277,8 @@ class ExamConfig(Section):
     a list, the others sampled."""
     answering: Sampling = Sampling(temperature=0.5, top_p=0.95, max_tokens=32, stop=("\n",))
     agreement: float = Field(1.0, ge=0, le=1)
-    """Share of the sampled answers that must agree with the gold answer. The greedy answer always must."""
+    """Share of the sampled answers that must agree with the gold answer. A blank, whose gold answer is the text's, only
+    needs a right greedy answer."""
     questions: int = Field(4, ge=1, le=256)
     """At most this many questions for each passage; the other facts are left to be studied."""
     least: int = Field(2, ge=1, le=256)

@@ -148,7 +148,7 @@ class Trial(Value):
     stopped_early: bool = False
     batch_variant_rate: float = 0.0
     generated_exam: bool = False
-    """Whether models wrote the questions and gold answers that its accuracies are measured on."""
+    """Whether the questions and gold answers that its accuracies are measured on were generated, not given."""
     reward: float | None = None
     selected: bool = False
     verdicts: tuple[Verdict, ...] = ()

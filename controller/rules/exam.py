@@ -1,9 +1,9 @@
-"""Generated exams: queries and gold answers that models write on a passage that has none.
+"""Generated exams: queries and gold answers that are generated for a passage that has none.
 
     write    several lists of questions on the passage; besides them the domain makes some of the text itself, with
              their gold answers
-    answer   each question with the passage in the prompt: once greedily, which is the gold answer if there is none yet,
-             and several times sampled
+    answer   each question with the passage in the prompt: once greedily, which is the gold answer if there is none yet;
+             then several times sampled
     keep     those whose answers agree with the gold answer, which the base model without the passage does not know, and
              which ask different facts
 
@@ -128,17 +128,21 @@ class _Requests:
         return [item.answer or said[f"exam-{i}", 0].strip() for i, item in enumerate(items)]
 
     async def agreement(self, asked: Sequence[tuple[ExamItem, str]]) -> list[float]:
-        """Share of further answers with the passage that agree with each gold answer; 0 if the greedy one does not."""
+        """Share of further answers with the passage that agree with each gold answer. A model's gold answer is right if
+        others agree with it, so these are sampled; the domain's is, so the greedy answer says whether it is found."""
         count = self._setup.config.exam.answers - 1
         queries = self._queries([(item.question, item.open_book, gold) for item, gold in asked], "open-book")
-        given = tuple(query for query, (item, _) in zip(queries, asked, strict=True) if item.answer)
-        greedy = await self._judged(given, self._greedy)
-        missed = {one.query_id for one in greedy if one.outcome is not Outcome.CORRECT}
-        left = tuple(query for query in queries if query.query_id not in missed)
+        given = [query for query, (item, _) in zip(queries, asked, strict=True) if item.answer]
+        guessed = [query for query, (item, _) in zip(queries, asked, strict=True) if not item.answer]
         samplings = [self._seeded(self._setup.config.exam.answering, f"answer {i}") for i in range(count)]
-        graded = await gather_or_cancel(*(self._judged(left, sampling) for sampling in samplings))
+        graded = await gather_or_cancel(
+            *(self._judged(guessed, sampling) for sampling in samplings), self._judged(given, self._greedy)
+        )
         right = Counter(v.query_id for verdicts in graded for v in verdicts if v.outcome is Outcome.CORRECT)
-        return [right[query.query_id] / count for query in queries]
+        return [
+            right[query.query_id] / (1 if item.answer else count)
+            for query, (item, _) in zip(queries, asked, strict=True)
+        ]
 
     async def known(self, asked: Sequence[tuple[ExamItem, str]]) -> list[bool]:
         """Whether the base model answers each right without the passage; also if that could not be graded."""
@@ -161,10 +165,10 @@ class _Requests:
             for i, (question, prompt, gold) in enumerate(asked)
         )
 
-    async def _judged(self, queries: tuple[Query, ...], sampling: Sampling) -> tuple[Verdict, ...]:
+    async def _judged(self, queries: Sequence[Query], sampling: Sampling) -> tuple[Verdict, ...]:
         if not queries:
             return ()
-        request = EvaluationRequest(policy=BASE, queries=queries, sampling=sampling, judge=self._setup.judge)
+        request = EvaluationRequest(policy=BASE, queries=tuple(queries), sampling=sampling, judge=self._setup.judge)
         answer = await retry_until_available(lambda: self._services.evaluator.evaluate(request), doing="an exam")
         self.usage += answer.usage
         return answer.verdicts

@@ -22,7 +22,7 @@ class Context(Value):
     """One thing to learn from. `payload` is the domain's own form of it.
 
     Attributes:
-        generated: Whether models wrote its queries and their gold answers (`Examines`).
+        generated: Whether its queries and gold answers were generated (`Examines`), not given.
         document: The position, in the run, of the document that it is a passage of; None if it was given as a record.
     """
 
@@ -119,7 +119,7 @@ class ExamItem(Value):
 
 @runtime_checkable
 class Examines(Protocol):
-    """Additional methods of a domain that learns documents: it makes a context of each passage, and models write the
+    """Additional methods of a domain that learns documents: it makes a context of each passage, and generates the
     exam. The controller samples and judges; the domain says what to ask and what is fit for an exam."""
 
     def of_passage(self, title: str, headings: Sequence[str], text: str) -> Context:

@@ -61,7 +61,9 @@ _BEFORE_PHRASE = _ARTICLES | _PREPOSITIONS - {"to"} | frozenset(["called", "name
 _LONGEST_SPAN = 4
 """Words that are left out."""
 _LONGEST_CLAUSE = 20
-"""Words of a question; a longer one is not restored within an answer's tokens."""
+"""Words of a question; answers are short."""
+_MOST_BEFORE = 12
+"""Words before the blank; behind more of them, an answer that repeats the clause ends before it."""
 _LEAST_BESIDE = 3
 """Content words beside the blank, without those of the title; with fewer, several answers would be right."""
 
@@ -133,8 +135,9 @@ def _kind(word: str, *, starts: bool) -> str:
 def _says_enough(title: str, shown: str, answer: str) -> bool:
     """Whether a clause with a blank asks for one thing only, and neither it nor the title contains that."""
     known, beside, wanted = set(_content(title)), set(_content(shown)), set(_content(answer))
-    few = len(beside - known) < _LEAST_BESIDE
-    return not few and len(shown.split()) <= _LONGEST_CLAUSE and not (beside | known) & wanted
+    if len(beside - known) < _LEAST_BESIDE or (beside | known) & wanted:
+        return False
+    return len(shown.split()) <= _LONGEST_CLAUSE and len(shown.partition("___")[0].split()) <= _MOST_BEFORE
 
 
 def _content(text: str) -> tuple[str, ...]:
