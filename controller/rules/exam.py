@@ -73,7 +73,8 @@ async def examined(setup: Setup, services: Services, context: Context) -> tuple[
     agreed = await requests.agreement(tried)
     known = await requests.known(tried)
     for i, share, knows in zip(fit, agreed, known, strict=True):
-        fault = "its answers do not agree" if share < config.agreement else "it is known" if knows else ""
+        unsure = "it is not answered with the text" if items[i].answer else "its answers do not agree"
+        fault = unsure if share < config.agreement else "it is known" if knows else ""
         found[i] = found[i].changed(agreed=share, known=bool(knows), fault=fault)
     exam = Exam(editor=config.editor, questions=_distinct(domain, context, found, config.overlap, config.questions))
     kept = exam.kept if len(exam.kept) >= config.least else []

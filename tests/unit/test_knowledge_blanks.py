@@ -9,9 +9,9 @@ from sealkit.domains.knowledge.exam import fault_of_item
 
 TITLE = "The Marrow Lock"
 TEXT = (
-    "The Marrow Lock joins the river Sill to the harbour of Ostrand. The engineer Bela Rushworth built it in 1911 out of "
-    "grey granite; it keeps nine hundred yellow oars. When a ship comes in, the lock keeper blows a brass horn. They sang "
-    "a song, and the old keeper told a story about whales."
+    "The Marrow Lock joins the river Sill to the harbour of Ostrand. The engineer Bela Rushworth built it in 1911 out "
+    "of grey granite; it keeps nine hundred yellow oars. When a ship comes in, the lock keeper blows a brass horn. "
+    "They sang a song, and the old keeper told a story about whales."
 )
 ASKED = "Fill in the blank: "
 
