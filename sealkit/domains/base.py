@@ -126,6 +126,10 @@ class Examines(Protocol):
         """The context of a passage, without queries."""
         ...
 
+    def passage_text(self, context: Context) -> str:
+        """What a context of a passage says, with its title."""
+        ...
+
     def exam_prompt(self, context: Context) -> Prompt:
         """The prompt for the questions of an exam."""
         ...

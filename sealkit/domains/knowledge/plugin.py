@@ -172,6 +172,10 @@ class KnowledgeDomain:
             generated=True,
         )
 
+    def passage_text(self, context: Context) -> str:
+        passage = Passage.model_validate(context.payload)
+        return f"{passage.title}\n{passage.context}"
+
     def exam_prompt(self, context: Context) -> Prompt:
         """That of a self-edit in the style `questions`: after any other example or request that was tried, a small
         model writes worse questions (docs/results/LOG.md)."""
