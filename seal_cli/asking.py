@@ -93,8 +93,8 @@ class _Reader(threading.Thread):
 def print_comparison(
     client: SealClient, alias: str, prompt: Prompt, sampling: Sampling, *, documents: bool, as_json: bool
 ) -> None:
-    """The answers of an alias and of the base model to one prompt, written at the same time; with `documents`, also what
-    the first is about. Raises the first error of the two."""
+    """The answers of an alias and of the base model to one prompt, written at the same time; with `documents`, also
+    what the first is about. Raises the first error of the two."""
     changed = threading.Event()
     both = [
         _Reader(client, name, prompt, sampling, changed, documents=documents and bool(name)) for name in (alias, "")
