@@ -1,11 +1,16 @@
 #!/usr/bin/env bash
-# The demo: starts the stack, runs configs/demo.toml, shows the table, stops the stack. A stack that was already running
-# is left running. Ctrl-C, SIGTERM or a closed terminal at any time cancels the run and leaves no process behind.
-# Arguments go to `seal run`.
+# The demo, in two parts. First texts are learned (configs/demo/learn.toml) by the model of the stack, which is started,
+# unless one runs; that one is left running. Then one round of ReST^EM (configs/demo/rounds.toml) on a stack of its own,
+# with the model in configs/arc_smoke/model. At the end one page shows both. Ctrl-C, SIGTERM or a closed terminal at any
+# time cancels the run and leaves no process behind. Arguments go to `seal adapt` and to `seal run`.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+unset SEAL_ADDRESS
 seal=.venv/bin/seal
+page=".venv/bin/python -m scripts.demo_page"
 child=
+results=$(mktemp -d)
+second=${SEAL_DATA:-.seal}/demo
 
 # In the background, because bash runs a trap only once its foreground command has ended.
 run() {
@@ -24,19 +29,32 @@ interrupt() { # EXIT-CODE
 finish() {
   code=$?
   trap '' INT TERM HUP
-  [ "$ours" = no ] || "$seal" down || code=1
+  stop || code=1
+  rm -rf "$results"
   exit "$code"
 }
+# The stack that this script started last, if it still runs.
+ours=
+stop() {
+  local data=$ours
+  ours=
+  [ -z "$data" ] || "$seal" down --data "$data"
+}
+start() { # DATA ARGUMENTS…
+  ours=$1
+  run "$seal" up --data "$@"
+}
 
-if "$seal" status --quiet; then
-  ours=no
-else
-  ours=yes
-fi
 trap finish EXIT
 trap 'interrupt 129' HUP
 trap 'interrupt 130' INT
 trap 'interrupt 143' TERM
 
-run "$seal" up
-run "$seal" run configs/demo.toml --cancel-on-interrupt "$@"
+"$seal" status --quiet || start "${SEAL_DATA:-.seal}"
+run "$seal" adapt configs/demo/learn.toml --cancel-on-interrupt --json "$@" >"$results/learned.json"
+$page answers "$results/learned.json" >"$results/answers.json"
+stop
+start "$second" --model configs/arc_smoke/model --port 0
+run "$seal" run configs/demo/rounds.toml --data "$second" --cancel-on-interrupt --json "$@" >"$results/rounds.json"
+stop
+$page show "$results/learned.json" "$results/answers.json" "$results/rounds.json"

@@ -9,16 +9,16 @@ import typer
 from seal_cli.exit_codes import ANSWERS, MEANINGS, ExitCode
 
 EXAMPLES: Mapping[str, tuple[str, ...]] = {
-    "": ("seal up", "seal run configs/demo.toml", "seal runs list", "seal down"),
+    "": ("seal up", "seal run configs/knowledge_small.toml", "seal runs list", "seal down"),
     "up": ("seal up", "seal up --model ./my-model --port 0", "seal up --foreground"),
     "down": ("seal down", "seal down --data /data/seal"),
-    "status": ("seal status", "seal status --quiet && seal run configs/demo.toml"),
+    "status": ("seal status", "seal status --quiet && seal run configs/knowledge_small.toml"),
     "fetch": ("seal fetch",),
     "run": (
-        "seal run configs/demo.toml",
+        "seal run configs/knowledge_small.toml",
         "seal run configs/knowledge.toml --dataset passages.jsonl --limit 50 --set editor.k=3",
-        "seal run configs/demo.toml --dry-run",
-        "seal run configs/demo.toml --json | jq .report.verdict",
+        "seal run configs/knowledge_small.toml --dry-run",
+        "seal run configs/knowledge_small.toml --json | jq .report.verdict",
     ),
     "adapt": (
         "seal adapt configs/continual.toml --alias production",
@@ -92,7 +92,7 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
     ),
     "doctor": (
         "seal doctor",
-        "seal doctor --config configs/demo.toml",
+        "seal doctor --config configs/knowledge_small.toml",
         "seal doctor --json | jq '.[] | select(.good | not)'",
     ),
     "whoami": ("seal whoami", "seal --tenant team-a whoami"),

@@ -26,7 +26,6 @@ RECORDS, PAGE, PLOT = (
     ROOT / name for name in ("docs/results/study", "docs/results/study.md", "docs/pictures/study-arc.svg")
 )
 DATA = ROOT / ".seal/benchmarks/study"
-MODELS = ROOT / ".seal/models"
 
 
 def say(line: str) -> None:
@@ -45,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not options.table and not options.page:
         parser.error("name a table, or --page")
     if options.table:
-        with stack(arc.model(MODELS / "arc-smoke"), DATA / options.table, say) as client:
+        with stack(arc.MODEL, DATA / options.table, say) as client:
             for seed in range(options.seeds):
                 for variant in options.variant or arc.VARIANTS:
                     perform(client, arc.experiment(seed, variant), options.records, say)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from benchmarks.arc_model import make_arc_model, records
+from benchmarks.arc_model import records
 from benchmarks.study.experiment import Experiment
 from seal_cli.recipe import load_recipe
 from sealkit.config import RunConfig
 
 ROOT = Path(__file__).parents[2]
-CONFIG = ROOT / "configs/arc_smoke.toml"
+CONFIG, MODEL = ROOT / "configs/arc_smoke.toml", ROOT / "configs/arc_smoke/model"
 TRAIN, HELD_OUT = 60, 24
 SETTINGS = (
     "rounds=4",
@@ -38,8 +38,3 @@ def experiment(seed: int, variant: str) -> Experiment:
 def config(settings: tuple[str, ...]) -> RunConfig:
     """The smoke run's config with these settings."""
     return load_recipe(CONFIG, dataset=None, limit=None, settings=settings).config
-
-
-def model(folder: Path) -> Path:
-    """The model in this folder; trained first, if it is missing (about two CPU minutes)."""
-    return folder if (folder / "config.json").exists() else make_arc_model(folder)

@@ -61,7 +61,7 @@ REQUESTED = {
 
 
 @pytest.mark.parametrize("name", sorted(TWINS))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(data=st.data())
 def test_values_come_back_as_they_went(name: str, data: st.DataObject) -> None:
     value_class, message = TWINS[name]
@@ -71,7 +71,7 @@ def test_values_come_back_as_they_went(name: str, data: st.DataObject) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(name for name, (_, message) in TWINS.items() if message.name in REQUESTED))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(data=st.data())
 def test_what_the_types_allow_passes_the_door(name: str, data: st.DataObject) -> None:
     value_class, message = TWINS[name]

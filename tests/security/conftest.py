@@ -1,12 +1,21 @@
-"""The harness that is thrown at, and how long: SEAL_FUZZ_EXAMPLES multiplies the examples (`make fuzz`)."""
+"""The harness that is thrown at. It is a process with all services, so the tests that use it are integration tests."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from tests.security.harness import Harness, harness
+
+
+@pytest.hookimpl(tryfirst=True)  # before `-m` selects
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    folder = Path(__file__).parent
+    for item in items:
+        if isinstance(item, pytest.Function) and folder in item.path.parents and "services" in item.fixturenames:
+            item.add_marker(pytest.mark.integration)
 
 
 @pytest.fixture(scope="session")

@@ -76,7 +76,7 @@ def flipped(raw: bytes) -> st.SearchStrategy[bytes]:
 def test_toml(tmp_path: Path, read: Callable[[Path], Any]) -> None:
     file = tmp_path / "x.toml"
 
-    @examples(150)
+    @examples(90)
     @given(st.one_of(st.lists(st.sampled_from(TOML), max_size=8).map("\n".join).map(str.encode), st.binary(max_size=60),
                      st.sampled_from((b"a=" + b"[" * 5000, b"x=" + b"{a=" * 5000, b"a=" + b"1" * 5000))))  # fmt: skip
     def throw(content: bytes) -> None:
@@ -104,7 +104,7 @@ records = st.fixed_dictionaries(
 )
 
 
-@examples(150)
+@examples(90)
 @given(st.sampled_from(("knowledge", "arc")), st.lists(records, max_size=3))
 def test_datasets(name: str, dataset: list[dict[str, Any]]) -> None:
     domain = load_domain(name)({}, None)
@@ -180,7 +180,7 @@ def test_manifests(tmp_path: Path) -> None:
     throw()
 
 
-@examples(200)
+@examples(120)
 @given(st.one_of(words, json_texts))
 def test_self_edits(completion: str) -> None:
     """What a model wrote becomes a TrainingSpec, or is rejected with a reason that a database holds."""
@@ -202,7 +202,7 @@ def test_self_edits(completion: str) -> None:
         spec_of(asking, context, completion, [completion] * len(study.items), 0)
 
 
-@examples(200)
+@examples(120)
 @given(st.sampled_from(("content", "exact", "grid")), words, words, st.lists(words, min_size=1, max_size=3))
 def test_judges(name: str, question: str, gold: str, answers: list[str]) -> None:
     judge = load_judge(name)
@@ -212,7 +212,7 @@ def test_judges(name: str, question: str, gold: str, answers: list[str]) -> None
     (judgement.reason + judgement.answer).encode()
 
 
-@examples(150)
+@examples(90)
 @given(st.one_of(words, json_texts))
 def test_grids(text: str) -> None:
     with contextlib.suppress(MalformedGrid):

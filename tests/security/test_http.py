@@ -123,7 +123,7 @@ BODIES = st.builds(
 )
 
 
-@examples(150)
+@examples(90)
 @given(BODIES)
 def test_any_body_is_a_request_or_refused(body: dict[str, object]) -> None:
     for kind in (ChatRequest, CompletionRequest):

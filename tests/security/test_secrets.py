@@ -105,6 +105,7 @@ for settings in json.load(sys.stdin):
 """
 
 
+@pytest.mark.integration
 def test_a_controller_that_cannot_start_shows_no_password(tmp_path: Path) -> None:
     """Neither in its log at the noisiest level, nor on its command line, nor in what its metrics say."""
     shared = {

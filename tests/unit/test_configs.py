@@ -10,7 +10,9 @@ from sealkit.config import RunConfig, load_config, parse_config
 from sealkit.domains.base import load_domain
 from sealkit.learning import learn_config
 
-CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.toml"))
+CONFIGS = sorted(
+    path for glob in ("*.toml", "demo/*.toml") for path in (Path(__file__).parents[2] / "configs").glob(glob)
+)
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
@@ -46,7 +48,9 @@ def test_documents_are_learned_by_the_best_known_inner_loop() -> None:
 
 
 def test_the_demo_and_the_paper_ship() -> None:
-    assert {"arc_llama1b", "arc_smoke", "demo", "knowledge", "knowledge_distilled"} <= {path.stem for path in CONFIGS}
+    assert {"arc_llama1b", "arc_smoke", "knowledge", "knowledge_distilled", "knowledge_small", "learn", "rounds"} <= {
+        path.stem for path in CONFIGS
+    }
 
 
 def test_the_paper_s_recipe_has_nothing_that_is_not_the_paper_s() -> None:

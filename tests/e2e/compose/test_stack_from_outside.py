@@ -61,7 +61,7 @@ def test_callers_are_known_as_soon_as_the_list_changes_and_tenants_see_their_own
     changed.chmod(0o644)
     changed.replace(file)
 
-    config, records = recipe(contexts=1, rounds=1)
+    config, records = recipe(contexts=100, rounds=1)  # so many that it cannot have ended before it is cancelled
     with (
         SealClient(harness.address, identity=harness.identity("team-a")) as ours,
         SealClient(harness.address, identity=harness.identity("team-b")) as theirs,

@@ -1,6 +1,6 @@
 """ARC from end to end: configs/arc_smoke.toml with fewer trials, on the real services.
 
-`model/` is the output of `python -m benchmarks.arc_model` (eighty CPU seconds), converted to half precision by
+Its model is the output of `python -m benchmarks.arc_model` (eighty CPU seconds), converted to half precision by
 `sealkit.backends.models.export_model`.
 """
 
@@ -20,7 +20,7 @@ from tests.integration.stack.support import ROOT, command, environment_of
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(400)]
 
-MODEL = Path(__file__).parent / "model"
+MODEL = ROOT / "configs/arc_smoke/model"
 FEWER = ("--set", "editor.k=2", "--set", "held_out.samples=1")
 
 

@@ -1,4 +1,8 @@
-"""The fake services behind real gRPC: `python -m tests.integration.controller.fake_services_process PORT SECONDS`."""
+"""The fake services behind real gRPC: `python -m tests.integration.controller.fake_services_process PORT SECONDS [N]`.
+
+With N, the first N evaluations are answered, and all later ones are held until the process ends: a run gets so far and
+no further, however fast the machine is.
+"""
 
 from __future__ import annotations
 
@@ -97,5 +101,19 @@ async def main(port: int, fake: FakeServices, interceptors: Sequence[grpc.aio.Se
     await server.wait_for_termination()
 
 
+def services(seconds: float, evaluations: int | None) -> FakeServices:
+    """Fakes whose calls take `seconds`. All evaluations after so many are held."""
+    fake = FakeServices(seconds=seconds)
+
+    async def hold(call: str, what: str) -> None:
+        if call == "evaluate" and fake.calls[call] > evaluations:
+            await asyncio.Event().wait()
+
+    if evaluations is not None:
+        fake.before = hold
+    return fake
+
+
 if __name__ == "__main__":
-    asyncio.run(main(int(sys.argv[1]), FakeServices(seconds=float(sys.argv[2]))))
+    _port, _seconds, *_evaluations = sys.argv[1:]
+    asyncio.run(main(int(_port), services(float(_seconds), int(_evaluations[0]) if _evaluations else None)))

@@ -48,6 +48,11 @@ class Stack:
             "models", ["tests.integration.controller.fake_services_process", str(self._models), str(self.seconds)]
         )
 
+    def start_holding_models(self, evaluations: int) -> subprocess.Popen[bytes]:
+        """The services, which hold all evaluations after so many: no run ends until others take their place."""
+        words = [str(self._models), str(self.seconds), str(evaluations)]
+        return self._start("models", ["tests.integration.controller.fake_services_process", *words])
+
     def start_api(self) -> subprocess.Popen[bytes]:
         return self._start("api", ["controller", "api"], listen=self.api)
 

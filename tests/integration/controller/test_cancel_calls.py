@@ -1,9 +1,8 @@
-"""Cancelling goes through to the services: their calls, over real gRPC, are cancelled within a second or so."""
+"""Cancelling goes through to the services: their calls, over real gRPC, are cancelled long before a lease ends."""
 
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -64,10 +63,8 @@ async def test_cancelling_a_run_cancels_the_calls_under_way(system: System, call
             await asyncio.Event().wait()
 
     fake.before = before
-    async with system.working(lease=20):
+    async with system.working(lease=1000):
         run = await system.create(rounds=1, held_out={"samples": 0})
         await until(lambda: fake.calls[call] >= 1)
-        began = time.monotonic()
         await system.database.write(runs.cancel, change(run.name, ""))
         await until(lambda: fake.running == 0)
-        assert time.monotonic() - began < 3  # half a second, on a machine that is not busy

@@ -34,8 +34,8 @@ def valkey() -> Iterator[Any]:
 
 @pytest_asyncio.fixture
 async def stack(tmp_path: Path, valkey: Any) -> AsyncIterator[Stack]:
+    """The API; the services and workers are the test's."""
     made = Stack(tmp_path, f"redis://127.0.0.1:{valkey.port}/0", seconds=0.05)
-    made.start_models()
     made.start_api()
     yield made
     made.close()
@@ -106,12 +106,15 @@ async def test_services_killed_in_mid_run_are_waited_for(tmp_path: Path, valkey:
 
 
 async def test_cancel_is_prompt_across_processes_and_resume_goes_on(stack: Stack, client: AsyncSealClient) -> None:
+    models = stack.start_holding_models(evaluations=8)
     stack.start_worker()
     run = await create(client, "r")
     await progressed(client, run, 3)
     assert (await client.cancel_run(run.name)).state is RunState.CANCELLED
     states = {trial.state async for trial in client.list_trials(run.name)}
     assert not states & {TrialState.QUEUED, TrialState.RUNNING}
+    stack.kill(models)
+    stack.start_models()
     await client.resume_run(run.name)
     ended_run = await client.wait(run.name)
     assert ended_run.state is RunState.SUCCEEDED
@@ -121,6 +124,7 @@ async def test_cancel_is_prompt_across_processes_and_resume_goes_on(stack: Stack
 async def test_a_watcher_that_comes_back_misses_nothing_and_sees_nothing_twice(
     stack: Stack, client: AsyncSealClient
 ) -> None:
+    stack.start_models()
     stack.start_worker()
     run = await create(client, "r", rounds=1)
     chance, cursor, cursors = random.Random(1), "", []
@@ -153,6 +157,7 @@ async def test_bad_input_is_named_and_leaves_nothing_behind(stack: Stack, client
 
 
 async def test_sigterm_ends_a_worker_cleanly_and_frees_its_work_at_once(stack: Stack, client: AsyncSealClient) -> None:
+    stack.start_models()
     worker = stack.start_worker()
     run = await create(client, "r")
     await progressed(client, run, 3)
@@ -205,7 +210,7 @@ async def test_one_watch_lives_through_a_killed_controller(tmp_path: Path, valke
     own = Stack(tmp_path / "own", f"redis://127.0.0.1:{valkey.port}/1", seconds=0.05)
     own.folder.mkdir()
     try:
-        own.start_models()
+        models = own.start_holding_models(evaluations=8)
         api = own.start_api()
         own.start_worker()
         async with AsyncSealClient(own.api) as client:
@@ -217,6 +222,8 @@ async def test_one_watch_lives_through_a_killed_controller(tmp_path: Path, valke
             await asyncio.sleep(0.5)
             assert not watching.done()
             own.start_api()
+            own.kill(models)
+            own.start_models()
             events = await watching
             assert [event.cursor for event in events] == [str(i + 1) for i in range(len(events))]
             await assert_counted_once(client, run, events)

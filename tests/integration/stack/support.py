@@ -17,7 +17,7 @@ PLUGIN = "tests.integration.stack.test_own_domain:Sums"
 class Seal(Protocol):
     """Runs `seal` with words and waits for it."""
 
-    def __call__(self, *words: str, timeout: float = 100) -> subprocess.CompletedProcess[str]: ...
+    def __call__(self, *words: str, timeout: float = 200) -> subprocess.CompletedProcess[str]: ...
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ def environment_of(layout: Layout, model: Path) -> dict[str, str]:
 def seal_in(environment: dict[str, str], folder: Path) -> Seal:
     """`seal` in that environment and working folder."""
 
-    def call(*words: str, timeout: float = 100) -> subprocess.CompletedProcess[str]:
+    def call(*words: str, timeout: float = 200) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             command(*words), env=environment, cwd=folder, capture_output=True, text=True, check=False, timeout=timeout
         )

@@ -12,7 +12,9 @@ from tests.integration.stack.support import ROOT, RunningStack
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
 
-LONG = ["--set", "rounds=50", "--set", "editor.sampling.max_tokens=16", "--set", "inner_loop.optimisation.epochs=1"]
+LONG = [
+    "--set", "dataset.limit=38", "--set", "editor.sampling.max_tokens=16", "--set", "inner_loop.optimisation.epochs=1",
+]  # fmt: skip
 
 
 def interrupted_demo(environment: dict[str, str], number: signal.Signals = signal.SIGINT) -> tuple[int, str]:

@@ -25,7 +25,7 @@ def alive(layout: Layout) -> dict[str, int]:
     return {r.name: r.pid for r in (state.services if state else ()) if process.is_running(r)}
 
 
-def wait_for(condition: object, seconds: float = 60) -> None:
+def wait_for(condition: object, seconds: float = 200) -> None:
     """Until `condition()` holds."""
     assert callable(condition)
     deadline = time.monotonic() + seconds
@@ -143,12 +143,25 @@ def test_a_port_in_use_is_named_before_anything_starts(seal: Seal, layout: Layou
     assert alive(layout) == {}
 
 
-def test_what_no_command_finds_ends_by_itself(seal: Seal, layout: Layout) -> None:
+def test_what_no_command_finds_ends_by_itself(
+    seal: Seal, environment: dict[str, str], layout: Layout, tmp_path: Path
+) -> None:
     assert seal("up", "--port", "0").returncode == 0
-    layout.state_file.unlink()
-    again = seal("up", "--port", "0")
-    assert again.returncode == 0, again.stderr
-    assert "waiting for the end of a stack whose state file was removed" in again.stderr
+    services = [pid for name, pid in alive(layout).items() if name != "valkey"]
+    for pid in services:  # they must not end before the next start has looked
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        layout.state_file.unlink()
+        again = subprocess.Popen(
+            command("up", "--port", "0"), env=environment, cwd=tmp_path, stderr=subprocess.PIPE, text=True
+        )
+        assert again.stderr is not None
+        assert "waiting for the end of a stack whose state file was removed" in again.stderr.readline()
+    finally:
+        for pid in services:
+            os.kill(pid, signal.SIGCONT)
+    said = again.communicate(timeout=200)[1]
+    assert again.returncode == 0, said
     records = layout.read_state()
     assert records is not None
     assert set(alive(layout)) == set(START_ORDER)
@@ -160,11 +173,17 @@ def test_what_no_command_finds_ends_by_itself(seal: Seal, layout: Layout) -> Non
 def test_an_interrupted_start_leaves_nothing(
     number: signal.Signals, environment: dict[str, str], layout: Layout, tmp_path: Path
 ) -> None:
-    starting = subprocess.Popen(command("up", "--port", "0"), env=environment, cwd=tmp_path, stderr=subprocess.PIPE)
-    wait_for(lambda: layout.data.exists() and len(alive(layout)) == len(START_ORDER))
-    records = layout.read_state()
-    starting.send_signal(number)
-    starting.communicate(timeout=60)
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        # The generator waits for a model server that never answers, so the start cannot end by itself.
+        waiting = {"BACKEND": "openai", "ENDPOINT_URL": f"http://127.0.0.1:{silent.getsockname()[1]}/v1"}
+        environment |= {f"SEAL_GENERATOR_{k}": v for k, v in (waiting | {"ENDPOINT_MODEL": "any"}).items()}
+        starting = subprocess.Popen(command("up", "--port", "0"), env=environment, cwd=tmp_path, stderr=subprocess.PIPE)
+        wait_for(lambda: layout.data.exists() and len(alive(layout)) == len(START_ORDER))
+        records = layout.read_state()
+        starting.send_signal(number)
+        starting.communicate(timeout=60)
     assert starting.returncode == 128 + number
     assert records is not None
     assert all(process.has_ended(record) for record in records.services)
@@ -174,7 +193,8 @@ def test_a_killed_start_is_taken_over_and_in_the_foreground_a_death_ends_all(
     environment: dict[str, str], layout: Layout, tmp_path: Path
 ) -> None:
     starting = subprocess.Popen(command("up", "--port", "0"), env=environment, cwd=tmp_path, stderr=subprocess.DEVNULL)
-    wait_for(lambda: layout.data.exists() and "valkey" in alive(layout))
+    # Valkey begins to work before the generator is recorded: one that was only recorded would end with this start.
+    wait_for(lambda: layout.data.exists() and "generator" in alive(layout))
     starting.kill()
     starting.wait()
     valkey = alive(layout)["valkey"]

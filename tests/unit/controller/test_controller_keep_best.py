@@ -180,7 +180,7 @@ async def test_killed_over_and_over_it_keeps_the_same_best(system: System) -> No
         calm = await system.until(await system.create(request_id="calm", gate=gate, **config))
     scripted(system, script)
     run = await system.create(request_id="shaken", gate=gate, **config)
-    kills = await killed_over_and_over(system, run, range(4, 40), seed=7)
+    kills = await killed_over_and_over(system, run, range(12, 60), seed=7)
     over = await system.run(run)
     assert kills >= 3
     assert over.state is RunState.SUCCEEDED

@@ -22,6 +22,7 @@ ADAPTERS: dict[str, dict[str, Any]] = {
 }
 TOPICS = ("the river", "a machine that writes books, and the town in which it was built in 1847", "Ana", "x")
 SETTINGS: list[tuple[str, ...]] = [(), ("wide",), ("narrow",), ("policy",), ("policy", "wide"), ("policy", "narrow")]
+TOKENS = 12
 
 
 @pytest.fixture(scope="module", params=["llama", "qwen2"])
@@ -46,7 +47,7 @@ async def answer(ours: TransformersBackend, peft: PeftReference, prompt: Prompt,
     refs = {name: AdapterRef(digest=digest_of(name, str(peft.folder))) for name in names}
     policy = Policy(name="policies/p", adapter=refs.pop("policy", None))
     trial = next(iter(refs.values()), None)
-    return (await ours.generate(prompt, Sampling(temperature=0, max_tokens=24), policy=policy, adapter=trial)).text
+    return (await ours.generate(prompt, Sampling(temperature=0, max_tokens=TOKENS), policy=policy, adapter=trial)).text
 
 
 async def test_rows_of_unlike_adapters_answer_as_peft_does_one_at_a_time(
@@ -56,7 +57,7 @@ async def test_rows_of_unlike_adapters_answer_as_peft_does_one_at_a_time(
     midway, and prompts of one adapter share their beginning."""
     asked = [(Prompt(user=f"Tell me about {t}."), names) for t in TOPICS for names in SETTINGS]
     texts = await asyncio.gather(*(answer(ours, peft, *one) for one in asked))
-    assert texts == [peft.answer(*one, 24) for one in asked]
+    assert texts == [peft.answer(*one, TOKENS) for one in asked]
     assert len(set(texts)) > 15, "the adapters must make a difference for this to mean anything"
 
 
@@ -64,7 +65,7 @@ async def test_adapters_leave_no_trace_on_the_base_model(ours: TransformersBacke
     prompt = Prompt(user="the town", format=PromptFormat.PLAIN)
     before = await answer(ours, peft, prompt, ())
     with_adapter = await answer(ours, peft, prompt, ("wide",))
-    assert await answer(ours, peft, prompt, ()) == before == peft.answer(prompt, (), 24) != with_adapter
+    assert await answer(ours, peft, prompt, ()) == before == peft.answer(prompt, (), TOKENS) != with_adapter
 
 
 async def test_sampled_text_is_the_same_alone_and_in_company(backend: TransformersBackend) -> None:

@@ -26,8 +26,8 @@ SHAPES = {"narrow": (3, ("q_proj", "down_proj")), "wide": (16, ("q_proj", "k_pro
 
 @pytest.fixture(autouse=True)
 def small_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
-    """So that twenty rows take several."""
-    monkeypatch.setattr("sealkit.backends.decoding.stable._TILE", 8)
+    """So that twelve rows take several."""
+    monkeypatch.setattr("sealkit.backends.decoding.stable._TILE", 4)
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +36,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def watched(kind: type[Engine], loaded: LoadedModel) -> tuple[Engine, dict[Row, list[Tensor]]]:
-    """An engine of 20 rows, and all logits that its rows were sampled from."""
+    """An engine of 12 rows, and all logits that its rows were sampled from."""
     seen: dict[Row, list[Tensor]] = {}
 
     class Watched(kind):  # type: ignore[misc, valid-type]
@@ -45,7 +45,7 @@ def watched(kind: type[Engine], loaded: LoadedModel) -> tuple[Engine, dict[Row, 
                 seen.setdefault(row, []).append(own.clone())
             return super()._accept(slots, rows, logits)  # type: ignore[no-any-return]
 
-    return Watched(loaded, max_rows=20, max_rank=4096), seen
+    return Watched(loaded, max_rows=12, max_rank=4096), seen
 
 
 def adapters_on(loaded: LoadedModel) -> list[tuple[Adapter, ...]]:
@@ -67,7 +67,7 @@ def adapters_on(loaded: LoadedModel) -> list[tuple[Adapter, ...]]:
     return [(), (policy,), *((trial,) for trial in trials), *((policy, trial) for trial in trials)]
 
 
-def make_rows(loaded: LoadedModel, count: int = 26) -> list[Row]:
+def make_rows(loaded: LoadedModel, count: int = 16) -> list[Row]:
     """Prompts of 1 to 150 tokens, some with a common beginning; unlike numbers of rows of an adapter."""
     draw = random.Random(4)
     beginning = [draw.randrange(3, 500) for _ in range(100)]
@@ -78,7 +78,7 @@ def make_rows(loaded: LoadedModel, count: int = 26) -> list[Row]:
         prompt = beginning[: draw.choice((80, 100))] + own[:50] if i % 3 == 0 else own
         adapters = settings[0] if i % 5 == 0 else settings[4] if i % 4 == 0 else draw.choice(settings)
         temperature = float(i % 2)
-        rows.append(Row(prompt, Sampling(temperature=temperature, seed=i), adapters, limit=draw.randint(2, 6)))
+        rows.append(Row(prompt, Sampling(temperature=temperature, seed=i), adapters, limit=draw.randint(2, 4)))
     return rows
 
 
@@ -86,7 +86,7 @@ def run(engine: Engine, rows: Sequence[Row]) -> None:
     """As the loop does: rows join while others are on their way."""
     waiting = list(rows)
     while waiting or engine.running:
-        joining, waiting = waiting[: min(engine.free, 9)], waiting[min(engine.free, 9) :]
+        joining, waiting = waiting[: min(engine.free, 5)], waiting[min(engine.free, 5) :]
         if joining:
             engine.admit(joining)
         if engine.running:

@@ -45,18 +45,24 @@ def make(folder: Path, kind: str) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("deterministic", ["off", "on"])
-async def test_rows_past_the_window_are_those_of_transformers(
-    kind: str, deterministic: Literal["on", "off"], tmp_path: Path
-) -> None:
-    folder = make(tmp_path / kind, kind)
+@pytest.fixture(scope="module", params=KINDS)
+def reference(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
+    """A model with a window, and what transformers answers to PROMPTS."""
+    folder = make(tmp_path_factory.mktemp("window") / request.param, request.param)
     tokenizer, model = AutoTokenizer.from_pretrained(folder), AutoModelForCausalLM.from_pretrained(folder)
     wanted = []
     for prompt in PROMPTS:
         ids = torch.tensor([render_prompt(tokenizer, prompt)])
         out = model.generate(ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=24)
         wanted.append(tokenizer.decode(out[0, ids.shape[1] :], skip_special_tokens=True))
+    return folder, wanted
+
+
+@pytest.mark.parametrize("deterministic", ["off", "on"])
+async def test_rows_past_the_window_are_those_of_transformers(
+    reference: tuple[Path, list[str]], deterministic: Literal["on", "off"], tmp_path: Path
+) -> None:
+    folder, wanted = reference
     backend = TransformersBackend(
         ModelSettings(model=str(folder), device="cpu"), AdapterStore((tmp_path / "store").as_uri()), max_rows=4,
         deterministic=deterministic,

@@ -85,19 +85,19 @@ def expected(folder, spec: JobSpec, policy: LoraWeights | None, linears) -> Lora
 def test_it_is_the_plain_loop_with_a_fixed_a_alone_and_in_company(folders, models, over_policy):
     """float64; the rows of A have no sign of their own, so the products B A are compared: 1e-7."""
     policy = random_policy(models["llama"]) if over_policy else None
-    missed = []
+    wanted, missed = {}, []
+    for name, spec in SPECS.items():
+        linears = models["llama"].find_targets(spec.lora.target_modules)
+        start = expected(folders["llama"], spec, policy, linears)
+        wanted[name] = plain_train(folders["llama"], spec, start, policy)
     for slots in (1, 4):
         engine = Engine(models["llama"], PROBE, max_jobs=slots, step_tokens=120)
         jobs = {name: engine.submit(over(spec, policy)) for name, spec in SPECS.items()}
         others = [engine.submit(over(JOBS["anchors"], policy)), engine.submit(job_spec(3, 20))]
         engine.start()
         for name, job in jobs.items():
-            spec = SPECS[name]
-            linears = models["llama"].find_targets(spec.lora.target_modules)
-            start = expected(folders["llama"], spec, policy, linears)
-            theirs = plain_train(folders["llama"], spec, start, policy)
             ours = job.result.result(timeout=60).weights.tensors
-            for path, (a, b) in theirs.items():
+            for path, (a, b) in wanted[name].items():
                 mine, want = ours[path][1] @ ours[path][0], b @ a
                 apart = float((mine - want).norm() / want.norm())
                 missed += [(slots, name, path, apart)] if apart > 1e-7 else []

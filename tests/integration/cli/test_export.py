@@ -20,6 +20,8 @@ from sealkit.store import AdapterStore
 from sealkit.testing.tiny import make_tiny_model
 from sealkit.types import AdapterRef, LoraConfig
 
+pytestmark = pytest.mark.integration  # a merged export runs in a process of its own
+
 DIGEST = "ab" * 32
 ADAPTER = AdapterRef(digest=DIGEST)
 
