@@ -13,7 +13,6 @@ from controller.db import answers, quotas
 from controller.db.access import AccessScope
 from controller.db.answers import Version
 from controller.db.database import Database
-from controller.report.lineage import origin
 from controller.rules.about import documents_about
 from controller.rules.setup import domain_of
 from sealkit.domains.base import Examines
@@ -54,7 +53,7 @@ class Answers:
                     if isinstance(update, AnswerDelta):
                         said += update.text
                     if isinstance(update, AnswerEnd) and with_documents:
-                        yield await self._about(scope, version, prompt.user, said)
+                        yield await self._about(version, prompt.user, said)
                     yield update
         except SealError as error:
             metered.result = error.reason
@@ -73,16 +72,14 @@ class Answers:
                     begun = None
                 yield update
 
-    async def _about(self, scope: AccessScope, version: Version, question: str, said: str) -> AnswerAbout:
+    async def _about(self, version: Version, question: str, said: str) -> AnswerAbout:
         if not version.begun.policy:
             return AnswerAbout()
-        found = await self._database.read(origin, scope, version.begun.policy)
-        domain = domain_of(found.config, self._plugins)
+        config, known = await self._database.read(answers.trained_on, version.begun.policy)
+        domain = domain_of(config, self._plugins)
         if not isinstance(domain, Examines):
             return AnswerAbout()
-        passages = [
-            (one.document, [domain.passage_text(found.contexts[trial]) for trial in one.trials]) for one in found.known
-        ]
+        passages = [(document, list(map(domain.passage_text, passages))) for document, passages in known]
         return AnswerAbout(documents=await asyncio.to_thread(documents_about, (question, said), passages))
 
     async def _charge(self, tenant: str, device_seconds: float) -> None:
