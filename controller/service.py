@@ -25,10 +25,10 @@ from controller.db import aliases, audit, contexts, events, policies, quotas, re
 from controller.db.access import AccessScope, ChangeRequest
 from controller.db.database import Database
 from controller.db.documents import NewDocument
-from controller.db.rates import rates_for, scored_like
+from controller.db.rates import driven_before, rates_for, scored_like
 from controller.report.continual import with_continual
 from controller.report.documents import Learning, document_reports, learning, with_continual_of_documents
-from controller.report.estimate import estimate_run
+from controller.report.estimate import estimate_run, expected_pace
 from controller.report.lineage import lineage, origin
 from controller.report.material import material_of, stored_material
 from controller.report.run import build_report
@@ -228,6 +228,11 @@ class ControllerService(controller_pb2_grpc.ControllerServiceServicer):
         scored = await self._database.read(scored_like, _scope(), new)
         estimate = await asyncio.to_thread(estimate_run, new, contexts, rates, self._plugins, scored)
         return pb.EstimateRunResponse(estimate=to_pb(estimate, res.RunEstimate))
+
+    async def GetRunPace(self, request: pb.GetRunPaceRequest, _: Context) -> pb.GetRunPaceResponse:
+        config, earlier = await self._database.read(driven_before, _scope(), id_of(request.name))
+        pace = expected_pace(config, earlier)
+        return pb.GetRunPaceResponse(pace=to_pb(pace, res.Pace) if pace else None)
 
     async def _accepted(self, request: pb.CreateRunRequest) -> tuple[runs.NewRun, list[DomainContext]]:
         """Runs in a thread, because a big dataset takes seconds."""

@@ -20,9 +20,9 @@ from pydantic import TypeAdapter
 
 from seal_cli.options import DEFAULT_DATA, connect
 from sealkit.client import SealClient
-from sealkit.names import visible
 from sealkit.report_page.labels import duration
 from sealkit.reports import Estimate, RunReport
+from sealkit.shown import visible
 from sealkit.types import Outcome, Value
 
 WIDTH = 80

@@ -14,8 +14,8 @@ from rich.text import Text
 from seal_cli.console import at_terminal, out, say, share, show, show_json
 from sealkit.answers import Gathered
 from sealkit.errors import SealError
-from sealkit.names import visible
 from sealkit.resources import AnswerAbout
+from sealkit.shown import visible
 from sealkit.types import AnswerDelta, AnswerEnd, FinishReason, Prompt, Sampling
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ from rich.markup import escape
 
 from seal_cli.exit_codes import code_of
 from sealkit.errors import SealError
-from sealkit.names import NOT_SHOWN, visible
+from sealkit.shown import NOT_SHOWN, visible
 
 out = Console(highlight=False, soft_wrap=False, emoji=False)
 err = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)

@@ -10,10 +10,10 @@ from rich.table import Table
 from rich.text import Text
 
 from seal_cli.console import share, styled
-from sealkit.names import visible
 from sealkit.report_page.labels import duration
 from sealkit.reports import DocumentReport
 from sealkit.resources import DocumentState
+from sealkit.shown import visible
 
 LEGEND = (
     "Accuracy: on questions about the document itself, without seeing it, by the version before it and the one after. "

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from rich.table import Table
 
 from seal_cli.console import at_terminal, out, styled
-from sealkit.names import visible
+from sealkit.shown import visible
 
 
 def print_listing(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:

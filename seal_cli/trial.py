@@ -9,10 +9,10 @@ from rich.table import Table
 from rich.text import Text
 
 from seal_cli.console import out, share, styled
-from sealkit.names import visible
 from sealkit.report_page.collect import Asked, WholeTrial
 from sealkit.report_page.labels import STAGES
 from sealkit.resources import Trial
+from sealkit.shown import visible
 from sealkit.types import Outcome, TrainingExample, Verdict
 
 _STYLES = {Outcome.CORRECT: "green", Outcome.INCORRECT: "red", Outcome.UNGRADED: "yellow"}

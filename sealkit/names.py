@@ -12,11 +12,9 @@ from __future__ import annotations
 import re
 
 from sealkit.resources import Editor, TrialPhase
+from sealkit.shown import NOT_SHOWN
 from sealkit.types import digest_of
 
-NOT_SHOWN = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
-"""Characters that control a terminal, break a line or turn the direction of writing, and halves of surrogate pairs. No
-name may contain one, and none is shown as it is."""
 BASE_MODEL = "base"
 """Stands for the base model where a caller names an alias. An alias of this name is `aliases/base`."""
 _PLAIN = re.compile(r"[A-Za-z0-9._-]{1,120}")
@@ -27,11 +25,6 @@ def check_name(name: str) -> str:
     if found := NOT_SHOWN.search(name):
         raise ValueError(f"{name!r} has the control character {found[0]!r}; use visible characters and spaces")
     return name
-
-
-def visible(text: str, *, keep: str = "") -> str:
-    """The text with its control characters as escapes, except those in `keep`."""
-    return NOT_SHOWN.sub(lambda found: found[0] if found[0] in keep else repr(found[0])[1:-1], text)
 
 
 def run_name(run_id: str) -> str:

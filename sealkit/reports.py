@@ -5,10 +5,16 @@ Each has its message in `seal.controller.v1`, converted as the resources are (`s
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from pydantic import Field
 
+from sealkit.notebook import frame, table
 from sealkit.resources import DocumentState, PolicyVersion, Trial
 from sealkit.types import AdapterRef, Query, TrainingExample, Usage, Value
+
+if TYPE_CHECKING:
+    import pandas
 
 
 class Estimate(Value):
@@ -147,6 +153,30 @@ class RunReport(Value):
     """Whether questions that these accuracies are measured on were generated, not given."""
     curve: tuple[CurvePoint, ...] = ()
     power: Power | None = None
+
+    def to_pandas(self) -> pandas.DataFrame:
+        """The accuracies as a frame: a row for each kind of trial and split, with the mean over `n` contexts and its
+        95 % interval. `sealkit.frames` makes frames of the curve, of R and of trials too. Raises FailedPrecondition if
+        pandas (the extra `notebook`) is not installed."""
+        rows = ((r.label, r.split, r.accuracy.mean, r.accuracy.low, r.accuracy.high, r.accuracy.n) for r in self.rows)
+        return frame(rows, ("what", "split", "accuracy", "low", "high", "n"))
+
+    def _repr_html_(self) -> str:
+        """The report in a notebook."""
+        rows = (
+            (row.split, row.label, f"{a.mean:.3f}", f"{a.low:.3f} – {a.high:.3f}", str(a.n))
+            for row, a in ((row, row.accuracy) for row in self.rows)
+        )
+        return table(self.verdict, rows, ("contexts", "trials", "accuracy", "95 % interval", "n"))
+
+
+class Pace(Value):
+    """Mean wall seconds of the parts of a run: until its first trial has ended; from the end of a trial to the next
+    one's; the rest of a round, without its trials."""
+
+    start_seconds: float
+    trial_seconds: float
+    round_seconds: float
 
 
 class RunEstimate(Value):

@@ -12,6 +12,7 @@ from typing import Any
 
 from pydantic import Field
 
+from sealkit.notebook import table
 from sealkit.types import (
     AdapterRef,
     AnswerDelta,
@@ -118,6 +119,18 @@ class Run(Value):
     unread_config: tuple[str, ...] = ()
     """Keys of `config` that the controller's version cannot read; with any, the run cannot continue."""
 
+    def _repr_html_(self) -> str:
+        """The run in a notebook."""
+        done = self.progress
+        state = f"{self.state.value}: {self.error.message}" if self.error else self.state.value
+        rows = (
+            ("name", self.display_name),
+            ("state", state),
+            ("rounds", f"{done.rounds_done} of {done.rounds_total}"),
+            ("trials", f"{done.trials_done} of {done.trials_total}"),
+        )
+        return table(self.name, rows)
+
 
 class Trial(Value):
     """One self-edit → adapter → evaluation → reward. Accuracies are in [0, 1], forgetting in [-1, 1]; None: not
@@ -164,6 +177,13 @@ class Trial(Value):
     error: Fault | None = None
     create_time: datetime
     end_time: datetime | None = None
+
+    @property
+    def gain(self) -> float | None:
+        """Accuracy with the adapter minus that without it; None if one was not measured."""
+        if self.accuracy is None or self.baseline_accuracy is None:
+            return None
+        return self.accuracy - self.baseline_accuracy
 
 
 class PolicyVersion(Value):

@@ -20,11 +20,13 @@ SETTINGS = (
     'm_step.start_from="base"',
 )
 """What differs from `configs/arc_smoke.toml`."""
+_KEEP_BEST = 'gate.held_out="not_worse"'
 VARIANTS = {
-    "keep_best": ('gate.held_out="not_worse"',),
+    "selective": (_KEEP_BEST, "rounds=3", "editor.sampling.temperature=0.5", "selection.must_beat_passage_only=true"),
+    "keep_best": (_KEEP_BEST,),
     "always_next": ('gate.held_out="off"',),
 }
-"""By name: whether a policy that scores lower on the held-out tasks may be the next one."""
+"""By name: whether a policy that scores lower on the held-out tasks may be the next one, and what is kept."""
 
 
 def experiment(seed: int, variant: str) -> Experiment:

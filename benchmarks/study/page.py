@@ -13,7 +13,9 @@ from sealkit.resources import TrialPhase, TrialState
 from sealkit.stats import mean_estimate
 
 LABELS = {"base": "no adapter (in context)", "passage_only": "passage only", "oracle": "oracle"}
-VARIANTS = {"keep_best": "keeps the best", "always_next": "always the next"}
+VARIANTS = {"selective": "selective", "keep_best": "keeps the best", "always_next": "always the next"}
+COMPARED = (("selective", "keep_best"), ("keep_best", "always_next"))
+_LINES = {"selective": "-", "keep_best": "--", "always_next": ":"}
 
 
 def page(text: str, runs: Sequence[Results]) -> str:
@@ -36,13 +38,14 @@ def note(runs: Sequence[Results]) -> str:
     about, config = runs[0].about, runs[0].about["config"]
     seeds = ", ".join(str(seed) for seed in sorted({run.seed for run in runs}))
     unfinished = [f"{VARIANTS[run.variant]}, seed {run.seed}" for run in runs if run.about["state"] != "succeeded"]
+    rounds = " or ".join(sorted({str(run.about["config"]["rounds"]) for run in runs}))
     dates = sorted({run.about["date"] for run in runs})
     seconds = ", ".join(
         f"{run.about['report']['wall_seconds']:,.0f} ({VARIANTS[run.variant]}, seed {run.seed})" for run in runs
     )
     return (
         f"Seeds {seeds}; {len(runs[0].policies[0])} held-out tasks a seed, {config['held_out']['samples']} self-edits "
-        f"of each policy on each; {config['rounds']} rounds of {config['contexts_per_round']} tasks, "
+        f"of each policy on each; {rounds} rounds of {config['contexts_per_round']} tasks, "
         f"{config['editor']['k']} self-edits on each; m_step.start_from = {config['m_step']['start_from']}, "
         f"selection.rule = {config['selection']['rule']}; the whole config is in each record. Means over tasks with "
         f"95 % intervals. {about['machine']}, shared with other work, {' and '.join(dates)}; seconds from start to end "
@@ -74,20 +77,23 @@ def gain_table(runs: Sequence[Results]) -> str:
         start = fmean(first.values())
         cells = [figures(best), f"{fmean(best.values()) / start:.1f}" if start else "–", difference(first, best)]
         cells.append(difference(pooled(group, partial(_other, "oracle")), best))
-        chosen = difference(first, pooled(group, Results.chosen_without)) if variant == "keep_best" else "–"
+        chosen = difference(first, pooled(group, Results.chosen_without)) if variant != "always_next" else "–"
         lines.append(_row(VARIANTS[variant], seed, *cells, chosen))
     return "\n".join(lines)
 
 
 def gate_table(runs: Sequence[Results]) -> str:
-    """The two variants on the same tasks: what they ended with, paired by task. Only runs that have ended."""
-    runs = [run for run in runs if run.about["state"] == "succeeded"]
-    lines = _head(["seed", *(f"{label}: ended with" for label in VARIANTS.values()), "difference"])
-    by_variant = {name: {run.seed: run for run in runs if run.variant == name} for name in VARIANTS}
-    both = sorted(set.intersection(*(set(found) for found in by_variant.values())))
-    for seeds in [*([seed] for seed in both), *([both] if len(both) > 1 else [])]:
-        kept, other = (pooled((found[seed] for seed in seeds), lambda run: run.best) for found in by_variant.values())
-        lines.append(_row(_name(seeds), figures(kept), figures(other), difference(other, kept)))
+    """Two variants on the same tasks: what they ended with, paired by task. Only runs that have ended."""
+    lines = _head(["compared", "seed", "the first ended with", "the second ended with", "difference"])
+    for pair in COMPARED:
+        first, second = (
+            {run.seed: run for run in runs if run.variant == name and run.about["state"] == "succeeded"}
+            for name in pair
+        )
+        both, label = sorted(first.keys() & second.keys()), " and ".join(VARIANTS[name] for name in pair)
+        for seeds in [*([seed] for seed in both), *([both] if len(both) > 1 else [])]:
+            one, other = (pooled((of[seed] for seed in seeds), lambda run: run.best) for of in (first, second))
+            lines.append(_row(label, _name(seeds), figures(one), figures(other), difference(other, one)))
     return "\n".join(lines)
 
 
@@ -120,10 +126,9 @@ def _edit_rows(run: Results) -> Iterator[str]:
 
 
 def plot(runs: Sequence[Results], file: Path) -> None:
-    """The learning curve of each run: a colour a seed, dashed without keeping the best, hollow if not adopted."""
+    """The learning curve of each run: a colour a seed, a line style a variant, hollow if not adopted."""
     with plotted(file) as axes:
         for place, run in enumerate(runs):
-            keeps = run.variant == "keep_best"
             shift, colour = 0.04 * (place - (len(runs) - 1) / 2), f"C{run.seed}"
             points = [
                 (number + shift, estimate, run.gates[number].adopted)
@@ -132,7 +137,7 @@ def plot(runs: Sequence[Results], file: Path) -> None:
             ]
             adopted = [(x, estimate.mean) for x, estimate, is_in in points if is_in]
             label = f"{VARIANTS[run.variant]}, seed {run.seed}"
-            axes.plot(*zip(*adopted, strict=True), "-" if keeps else "--", color=colour, label=label)
+            axes.plot(*zip(*adopted, strict=True), _LINES[run.variant], color=colour, label=label)
             for x, estimate, is_in in points:
                 fill = colour if is_in else "white"
                 axes.errorbar(

@@ -11,6 +11,7 @@ from controller.db.access import AccessScope
 from controller.db.tables import RUN_HEAD, events, now, runs, trials
 from sealkit.errors import InvalidCursor, UnknownRun
 from sealkit.names import run_name
+from sealkit.pace import Timeline
 from sealkit.resources import (
     Event,
     EventKind,
@@ -111,6 +112,23 @@ def ended_trials(connection: Connection, run_id: str, seen: int) -> tuple[list[s
     rows = connection.execute(_ENDED, {"run": run_id, "seen": seen}).all()
     ended = [row.trial for row in rows if row.state and TrialState(row.state).terminal]
     return ended, rows[-1].sequence if rows else seen
+
+
+def timeline(connection: Connection, run_id: str) -> Timeline:
+    """Where the time of a run went."""
+    of_run = events.c.run_id == run_id
+    kinds = select(events.c.sequence, events.c.body).where(of_run, events.c.kind != TrialFinished.__name__)
+    bodies = {row.sequence: row.body for row in connection.execute(kinds)}
+    rows = connection.execute(
+        select(events.c.sequence, events.c.time, events.c.kind, events.c.progress)
+        .where(of_run)
+        .order_by(events.c.sequence)
+    )
+    found = Timeline()
+    for row in rows:
+        kind = _KINDS[row.kind].from_stored(bodies[row.sequence]) if row.sequence in bodies else None
+        found.note(row.time, kind, RunProgress.from_stored(row.progress))
+    return found
 
 
 def progress_of(run: Row[Any]) -> RunProgress:

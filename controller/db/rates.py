@@ -6,12 +6,13 @@ and counts. An estimate reveals no name, text or score of another tenant, only t
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Connection, Row, func, select
 
+from controller.db import events
 from controller.db import runs as runs_record
 from controller.db.access import AccessScope
 from controller.db.runs import NewRun
@@ -19,6 +20,7 @@ from controller.db.tables import policies, runs, trials
 from controller.db.trials import NO_VERDICTS, from_row
 from sealkit.config import RunConfig
 from sealkit.names import policy_name
+from sealkit.reports import Pace
 from sealkit.resources import Editor, Trial, TrialPhase, TrialState
 from sealkit.stored_config import read_stored_config
 from sealkit.types import Usage
@@ -27,6 +29,8 @@ _RUNS = 20
 """Number of runs that are read, newest first."""
 _TRIALS = 500
 """Number of trials that rates are taken from, newest first."""
+_PACES = 3
+"""Number of runs that a pace is taken from, newest first."""
 _SCORED = (TrialState.SUCCEEDED, TrialState.REJECTED)
 
 
@@ -68,22 +72,9 @@ def rates_for(connection: Connection, scope: AccessScope, new: NewRun) -> Rates 
     """The rates of the run's domain on the base model that it was last used with; None if there are none. Raises
     UnknownPolicy if the run's start policy does not exist or is not accessible."""
     runs_record.check_start(connection, scope, new.config.start_policy)
-    of_domain = select(runs).where(runs.c.config["domain"]["name"].as_string() == new.config.domain.name)
-    newest = connection.execute(of_domain.order_by(runs.c.create_time.desc()).limit(_RUNS)).all()
-    first = select(policies.c.run_id, policies.c.base_model).where(
-        policies.c.name.in_([policy_name(row.run_id, 0) for row in newest])
-    )
-    bases = {row.run_id: row.base_model for row in connection.execute(first)}
-    base = next((bases[row.run_id] for row in newest if row.run_id in bases and row.trials_done), None)
-    alike = {row.run_id: row for row in newest if base is not None and bases.get(row.run_id) == base}
+    base, alike = _alike(connection, new.config.domain.name)
     configs = {run_id: config for run_id, row in alike.items() if (config := _config(row)) is not None}
-    scored = connection.execute(
-        select(trials)
-        .where(trials.c.run_id.in_(configs), trials.c.state.in_(_SCORED), trials.c.phase != TrialPhase.RERUN)
-        .order_by(trials.c.end_time.desc())
-        .limit(_TRIALS)
-    ).all()
-    took = {row.name: row for row in scored if row.stage_usage}
+    took = {row.name: row for row in _trials_of(connection, configs)}
     if base is None or not took:
         return None
     used = {run_id: alike[run_id] for run_id in {row.run_id for row in took.values()}}
@@ -97,6 +88,57 @@ def rates_for(connection: Connection, scope: AccessScope, new: NewRun) -> Rates 
         device_seconds=sum(row.spent_device_seconds for row in used.values()),
         trials_done=sum(row.trials_done for row in used.values()),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class DrivenRun:
+    """An earlier run: its pace, and what its newest trials took."""
+
+    pace: Pace
+    trials: tuple[Took, ...]
+
+
+def driven_before(connection: Connection, scope: AccessScope, run_id: str) -> tuple[RunConfig, list[DrivenRun]]:
+    """The config of a run, and the newest other runs of its domain and task on its base model that had a pace, newest
+    first. Raises UnknownRun."""
+    run = runs_record.get(connection, scope, run_id)
+    config = read_stored_config(run.config).config
+    _, alike = _alike(connection, config.domain.name, _base_of(connection, [run_id]).get(run_id))
+    found: list[DrivenRun] = []
+    for other_id, row in alike.items():
+        other = _config(row)
+        if other_id == run_id or other is None or other.task != config.task or len(found) == _PACES:
+            continue
+        if pace := events.timeline(connection, other_id).pace:
+            took = tuple(_took(trial, other) for trial in _trials_of(connection, [other_id]) if trial.stage_usage)
+            found.append(DrivenRun(pace, took))
+    return config, found
+
+
+def _alike(connection: Connection, domain: str, base: str | None = None) -> tuple[str | None, dict[str, Row[Any]]]:
+    """A base model, by default the one that the domain was last used with, and the newest runs of the domain on it."""
+    of_domain = select(runs).where(runs.c.config["domain"]["name"].as_string() == domain)
+    newest = connection.execute(of_domain.order_by(runs.c.create_time.desc()).limit(_RUNS)).all()
+    bases = _base_of(connection, [row.run_id for row in newest])
+    base = base or next((bases[row.run_id] for row in newest if row.run_id in bases and row.trials_done), None)
+    return base, {row.run_id: row for row in newest if base is not None and bases.get(row.run_id) == base}
+
+
+def _base_of(connection: Connection, run_ids: Sequence[str]) -> dict[str, str]:
+    """By run, the base model; runs that have not begun are left out."""
+    first = policies.c.name.in_([policy_name(run_id, 0) for run_id in run_ids])
+    rows = connection.execute(select(policies.c.run_id, policies.c.base_model).where(first))
+    return {row.run_id: row.base_model for row in rows}
+
+
+def _trials_of(connection: Connection, run_ids: Collection[str]) -> Sequence[Row[Any]]:
+    """The newest scored trials of these runs."""
+    return connection.execute(
+        select(trials)
+        .where(trials.c.run_id.in_(run_ids), trials.c.state.in_(_SCORED), trials.c.phase != TrialPhase.RERUN)
+        .order_by(trials.c.end_time.desc())
+        .limit(_TRIALS)
+    ).all()
 
 
 def scored_like(connection: Connection, scope: AccessScope, new: NewRun) -> list[Trial]:

@@ -12,13 +12,13 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
-from controller.db.rates import Rates, Took
+from controller.db.rates import DrivenRun, Rates, Took
 from controller.db.runs import NewRun, RunPlan
 from controller.report.power import planned_power, recorded_variances
 from controller.rules.setup import Setup, make_setup
 from sealkit.config import RunConfig
 from sealkit.domains.base import Context
-from sealkit.reports import RunEstimate
+from sealkit.reports import Pace, RunEstimate
 from sealkit.resources import Editor, Trial
 from sealkit.types import Usage
 
@@ -56,6 +56,26 @@ def estimate_run(
         "assumes the same load of the services as then.",
         power=power,
     )
+
+
+def expected_pace(config: RunConfig, earlier: Sequence[DrivenRun]) -> Pace | None:
+    """The mean pace of earlier runs; that of their trials scaled to the settings of `config`. The number of questions
+    is taken as theirs."""
+    if not earlier:
+        return None
+    return Pace(
+        start_seconds=fmean(run.pace.start_seconds for run in earlier),
+        trial_seconds=fmean(run.pace.trial_seconds * _longer(run.trials, config) for run in earlier),
+        round_seconds=fmean(run.pace.round_seconds for run in earlier),
+    )
+
+
+def _longer(trials: Sequence[Took], config: RunConfig) -> float:
+    """Device seconds of such trials with these settings, divided by what they took."""
+    stages = [(stage, usage, took) for took in trials for stage, usage in took.stages.items()]
+    were = sum(usage.device_seconds for _, usage, _ in stages)
+    would = sum(_scaled(stage, usage, took, config, took.queries).device_seconds for stage, usage, took in stages)
+    return would / were if were else 1.0
 
 
 def _mean(rates: Rates, config: RunConfig, queries: float, *, passage: bool) -> Usage:

@@ -19,8 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from deploy.grafana.boards import BOARDS
-from deploy.grafana.panel import Board, Panel, Query
-from deploy.grafana.picture import Line, draw
+from deploy.grafana.panel import NEWEST, Board, Panel, Query
+from deploy.grafana.picture import draw
+from deploy.grafana.units import Line
 
 POINTS = 240
 """Most points of a line; Grafana requests about as many as a panel has pixels."""
@@ -53,7 +54,7 @@ class Source:
 
     def lines(self, panel: Panel) -> list[Line]:
         """Results of the panel's queries; values that are not numbers are left out. Raises Refused."""
-        return [line for query in panel.queries for line in self._answer(query, instant=panel.kind == "table")]
+        return [line for query in panel.queries for line in self._answer(query, instant=panel.kind in NEWEST)]
 
     def _answer(self, query: Query, *, instant: bool) -> list[Line]:
         asked = query.expr.replace("$__rate_interval", f"{self.span.rate}s").replace("$run", ".*")

@@ -7,14 +7,15 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from grafana_foundation_sdk.builders import dashboard, heatmap, prometheus, stat, table, timeseries
+from grafana_foundation_sdk.builders import dashboard, heatmap, prometheus, stat, table, timeseries, xychart
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.models.dashboard import DataSourceRef, Threshold, ThresholdsMode
 from grafana_foundation_sdk.models.prometheus import PromQueryFormat
 
 from deploy.generated import settle
 from deploy.grafana.boards import BOARDS
-from deploy.grafana.panel import Board, Panel
+from deploy.grafana.frames import LETTERS, lay_out
+from deploy.grafana.panel import NEWEST, Board, Panel
 
 FOLDER = Path(__file__).parent / "dashboards"
 _SOURCE = DataSourceRef(type_val="prometheus", uid="seal-prometheus")
@@ -23,6 +24,8 @@ _WIDGETS: dict[str, Any] = {
     "stat": stat.Panel,
     "heatmap": heatmap.Panel,
     "table": table.Panel,
+    "xy": xychart.Panel,
+    "matrix": table.Panel,
 }
 
 
@@ -48,6 +51,13 @@ def render(board: Board) -> str:
             .include_all(True)
             .all_value(".*")
         )
+    if board.reports:
+        made.with_variable(
+            dashboard.TextBoxVariable("reports")
+            .label("reports at")
+            .description("Where the pages that `seal report` writes are served: a URL, or a path on this server.")
+            .default_value("/reports")
+        )
     for row in board.rows:
         made.with_row(dashboard.Row(row.title))
         for panel in row.panels:
@@ -72,9 +82,11 @@ def _panel(panel: Panel) -> Any:
     if panel.steps:
         steps = [Threshold(value=None, color=panel.first)] + [Threshold(value=v, color=c) for v, c in panel.steps]
         widget.thresholds(dashboard.ThresholdsConfig().mode(ThresholdsMode.ABSOLUTE).steps(steps))
-    for letter, query in zip("ABCDEFGH", panel.queries, strict=False):
+    if panel.kind in NEWEST:
+        lay_out(widget, panel)
+    for letter, query in zip(LETTERS, panel.queries, strict=False):
         asked = prometheus.Dataquery().expr(query.expr).legend_format(query.legend or "__auto").ref_id(letter)
-        if panel.kind == "table":
+        if panel.kind in NEWEST:
             asked.format(PromQueryFormat.TABLE).instant()
         if panel.kind == "heatmap":
             asked.format(PromQueryFormat.HEATMAP)

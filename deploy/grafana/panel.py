@@ -5,26 +5,43 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-Kind = Literal["timeseries", "stat", "heatmap", "table"]
+Kind = Literal["timeseries", "stat", "heatmap", "table", "xy", "matrix"]
+NEWEST: tuple[Kind, ...] = ("table", "xy", "matrix")
+"""Kinds that show the newest values, without a time axis. `xy`: the second query against the first, a point for each
+set of labels."""
 
 GREEN, YELLOW, RED = "green", "yellow", "red"
 
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """A PromQL expression and the legend of its lines (`{{label}}` is filled in by Grafana).
+    """A PromQL expression and the legend of its lines (`{{label}}` is filled in by Grafana); in a table of several
+    queries and in an `xy` panel, the name of its column.
 
-    `needs`: what must have happened before the query has a result, if an ordinary run does not do it.
+    `needs`: what must have happened before the query has a result, if an ordinary run does not do it. `unit`: of its
+    column, if it is not the panel's.
     """
 
     expr: str
     legend: str = ""
     needs: str = ""
+    unit: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """A link from the cells of a table's column. In `url`, `${__value.raw}` is the cell."""
+
+    column: str
+    title: str
+    url: str
 
 
 @dataclass(frozen=True, slots=True)
 class Panel:
-    """One panel. `unit` is one of Grafana's ids; `steps` are thresholds (value, colour) above a first colour."""
+    """One panel. `unit` is one of Grafana's ids; `steps` are thresholds (value, colour) above a first colour. `sides`:
+    the labels of a matrix's rows and columns; `order`: the labels that it is sorted by, the first one most; all others
+    are numbers."""
 
     title: str
     description: str
@@ -37,6 +54,9 @@ class Panel:
     high: float | None = None
     first: str = GREEN
     steps: tuple[tuple[float, str], ...] = ()
+    links: tuple[Link, ...] = ()
+    sides: tuple[str, str] = ("", "")
+    order: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,13 +69,14 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Board:
-    """One dashboard; `by_run` gives it a selector of runs."""
+    """One dashboard; `by_run` gives it a selector of runs, `reports` a field for the URL under which reports are."""
 
     uid: str
     title: str
     description: str
     rows: tuple[Row, ...] = field(default=())
     by_run: bool = False
+    reports: bool = False
 
 
 def quantiles(metric: str, by: str = "", *, where: str = "") -> tuple[Query, ...]:

@@ -15,7 +15,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, MultipleLocator
 from PIL import Image
 
+from deploy.grafana import newest
 from deploy.grafana.panel import Panel
+from deploy.grafana.units import STEPS, Line, Unit, said, scale
 
 COLUMNS = 24
 """Grafana's grid."""
@@ -23,17 +25,7 @@ _INCH_A_COLUMN, _INCH_A_UNIT, _INCH_A_TITLE, _DPI = 0.56, 0.36, 0.42, 84
 _COLOURS = (
     "#1f77b4", "#ff7f0e", "#2ca02c", "#9467bd", "#8c564b", "#e377c2", "#17becf", "#7f7f7f", "#bcbd22", "#d62728"
 )  # fmt: skip
-_STEPS = {"green": "#37872d", "yellow": "#e0a800", "red": "#c4162a"}
-_LEGENDS, _LEGEND_LENGTH, _TABLE_ROWS = 8, 44, 12
-
-
-@dataclass(frozen=True, slots=True)
-class Line:
-    """One series: its legend, its labels, and its points (Unix seconds, value)."""
-
-    name: str
-    labels: dict[str, str]
-    points: tuple[tuple[float, float], ...]
+_LEGENDS, _LEGEND_LENGTH = 8, 44
 
 
 def draw(
@@ -117,7 +109,11 @@ def _card(
     if panel.kind == "stat":
         _stat(card, panel, shown)
     elif panel.kind == "table":
-        _table(card, panel, shown)
+        newest.table(card, panel, shown)
+    elif panel.kind == "matrix":
+        newest.matrix(card, panel, shown)
+    elif panel.kind == "xy":
+        newest.points(figure.add_axes(_share(left + 0.68, top + 0.36, width - 0.86, height - 0.98, size)), panel, shown)
     else:
         rows = -(-min(len(shown), _LEGENDS + 1) // _legend_columns(shown))
         legend = 0.0 if panel.kind == "heatmap" else 0.06 + 0.145 * rows
@@ -137,7 +133,7 @@ def _share(left: float, top: float, width: float, height: float, size: tuple[flo
 
 def _lines(axes: Axes, panel: Panel, lines: list[Line], *, inches: float) -> None:
     """The lines over a legend; `inches` is the height that is left for them."""
-    unit = _scale(panel.unit, max(abs(value) for line in lines for _, value in line.points))
+    unit = scale(panel.unit, max(abs(value) for line in lines for _, value in line.points))
     for number, line in enumerate(lines):
         times, values = _with_gaps(line.points)
         name = line.name if len(line.name) <= _LEGEND_LENGTH else f"…{line.name[1 - _LEGEND_LENGTH :]}"
@@ -148,7 +144,7 @@ def _lines(axes: Axes, panel: Panel, lines: list[Line], *, inches: float) -> Non
     low, high = axes.get_ylim()
     for value, colour in panel.steps:
         if low <= value / unit.size <= high:
-            axes.axhline(value / unit.size, color=_STEPS[colour], lw=1, ls=(0, (4, 3)), zorder=0)
+            axes.axhline(value / unit.size, color=STEPS[colour], lw=1, ls=(0, (4, 3)), zorder=0)
     axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.4g}{unit.name}"))
     axes.grid(color="#ececec", lw=0.7)
@@ -158,7 +154,7 @@ def _lines(axes: Axes, panel: Panel, lines: list[Line], *, inches: float) -> Non
     )  # fmt: skip
 
 
-def _limits(axes: Axes, panel: Panel, unit: _Unit) -> None:
+def _limits(axes: Axes, panel: Panel, unit: Unit) -> None:
     """The panel's own limits, or those of the lines: from 0 if they are near it, and never empty."""
     low, high = axes.get_ylim()
     if panel.low == 0 and panel.high == 1:
@@ -201,34 +197,16 @@ def _heat(axes: Axes, panel: Panel, lines: list[Line]) -> None:
     shown = np.where(counts > 1e-9, counts, np.nan)
     axes.pcolormesh(times, range(len(ordered)), shown, cmap="YlOrRd", shading="nearest", vmin=0)
     every = range(0, len(ordered), 2)
-    axes.set_yticks(list(every), [_said(float(ordered[i].labels["le"]), panel.unit) for i in every])
+    axes.set_yticks(list(every), [said(float(ordered[i].labels["le"]), panel.unit) for i in every])
     axes.set_ylim(-0.5, len(ordered) - 0.5)
 
 
 def _stat(card: Axes, panel: Panel, lines: list[Line]) -> None:
     for number, line in enumerate(lines):
         x = (number + 0.5) / len(lines)
-        value = _said(line.points[-1][1], panel.unit)
-        card.text(x, 0.5, value, ha="center", va="center", fontsize=20, color=_STEPS[panel.first])
+        value = said(line.points[-1][1], panel.unit)
+        card.text(x, 0.5, value, ha="center", va="center", fontsize=20, color=STEPS[panel.first])
         card.text(x, 0.2, line.name, ha="center", va="center", fontsize=7.5, color="#555")
-
-
-def _table(card: Axes, panel: Panel, lines: list[Line]) -> None:
-    """Labels and values, as many rows as fit."""
-    names = [name for name in lines[0].labels if name != "__name__"]
-    ordered = sorted(lines, key=lambda line: [_by_number(line.labels[name]) for name in names])
-    rows = [[*(line.labels[name] for name in names), _said(line.points[-1][1], panel.unit)] for line in ordered]
-    if len(rows) > _TABLE_ROWS:
-        rows = [*rows[: _TABLE_ROWS - 1], [f"and {len(rows) - _TABLE_ROWS + 1} more", *[""] * len(names)]]
-    made = card.table(cellText=rows, colLabels=[*names, "value"], cellLoc="left", bbox=[0.02, 0.03, 0.96, 0.82])  # type: ignore[arg-type]
-    made.auto_set_font_size(False)
-    made.set_fontsize(7.5)
-    for (row, _), cell in made.get_celld().items():
-        cell.set(edgecolor="#e4e4e4", facecolor="#f4f5f5" if row == 0 else "white")
-
-
-def _by_number(text: str) -> tuple[float, str]:
-    return (float(text), "") if text.replace(".", "", 1).isdigit() else (0.0, text)
 
 
 def _dress(axes: Axes, span: tuple[float, float]) -> None:
@@ -244,35 +222,3 @@ def _dress(axes: Axes, span: tuple[float, float]) -> None:
 def _tick_seconds(span: float) -> int:
     """Step of the time axis: a round number of minutes with at most six ticks."""
     return next((60 * n for n in (1, 2, 3, 5, 10, 15, 30, 60, 120, 180, 360, 720) if span / (60 * n) <= 6), 86400)
-
-
-@dataclass(frozen=True, slots=True)
-class _Unit:
-    """The divisor of a value, and its suffix."""
-
-    size: float
-    name: str
-
-
-_SCALES = {
-    "percentunit": (_Unit(0.01, " %"),),
-    "s": (_Unit(3600, " h"), _Unit(60, " min"), _Unit(1, " s")),
-    "bytes": (_Unit(2**30, " GiB"), _Unit(2**20, " MiB"), _Unit(2**10, " KiB"), _Unit(1, " B")),
-    "reqps": (_Unit(1, " /s"),),
-    "watt": (_Unit(1, " W"),),
-    "celsius": (_Unit(1, " °C"),),
-    "none": (_Unit(1, ""),),
-    "short": (_Unit(1e6, " M"), _Unit(1e3, " k"), _Unit(1, "")),
-}
-"""Grafana's units that the boards use, the largest first."""
-
-
-def _scale(unit: str, most: float) -> _Unit:
-    """The largest unit in which `most` is at least two."""
-    sizes = _SCALES[unit]
-    return next((size for size in sizes if most >= 2 * size.size), sizes[-1])
-
-
-def _said(value: float, unit: str) -> str:
-    scale = _scale(unit, abs(value))
-    return f"{value / scale.size:.3g}{scale.name}"

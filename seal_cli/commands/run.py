@@ -28,6 +28,7 @@ from seal_cli.options import (
 if TYPE_CHECKING:
     from seal_cli.recipe import Recipe
     from sealkit.client import SealClient
+    from sealkit.reports import Pace
     from sealkit.resources import Run
 
 
@@ -189,7 +190,7 @@ def follow_run(
                 for event in events:
                     show_json_line(event)
             else:
-                follow(events, console)
+                follow(events, console, _earlier_pace(client, name))
     except KeyboardInterrupt:
         if cancel_on_interrupt:
             client.cancel_run(name)
@@ -199,6 +200,16 @@ def follow_run(
             say(f"  watch it:  seal runs watch {name}\n  stop it:   seal runs cancel {name}")
         raise
     return client.get_run(name)
+
+
+def _earlier_pace(client: SealClient, name: str) -> Pace | None:
+    """The pace of earlier runs; none from a controller that does not answer now, because the watcher waits for it."""
+    from sealkit.errors import Unavailable
+
+    try:
+        return client.get_run_pace(name)
+    except Unavailable:
+        return None
 
 
 def exit_as(ended: Run) -> None:

@@ -12,7 +12,7 @@ from sealkit.answers import Answer, Gathered
 from sealkit.client.base import BaseClient, Records, span_of
 from sealkit.config import RunConfig
 from sealkit.errors import Unavailable
-from sealkit.reports import Lineage, Rerun, RunEstimate, RunReport, TrialMaterial
+from sealkit.reports import Lineage, Pace, Rerun, RunEstimate, RunReport, TrialMaterial
 from sealkit.resources import (
     Alias,
     AnswerUpdate,
@@ -97,6 +97,10 @@ class AsyncSealClient(BaseClient):
     ) -> RunEstimate:
         """See `SealClient.estimate_run`."""
         return await self._send(calls.estimate_run(config, records, anchors))
+
+    async def get_run_pace(self, name: str) -> Pace | None:
+        """See `SealClient.get_run_pace`."""
+        return await self._send(calls.get_run_pace(name))
 
     async def get_run(self, name: str) -> Run:
         """Raises UnknownRun."""

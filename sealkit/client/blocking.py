@@ -10,7 +10,7 @@ from sealkit.answers import Answer, Gathered
 from sealkit.client.base import BaseClient, Records, span_of
 from sealkit.config import RunConfig
 from sealkit.errors import Unavailable
-from sealkit.reports import Lineage, Rerun, RunEstimate, RunReport, TrialMaterial
+from sealkit.reports import Lineage, Pace, Rerun, RunEstimate, RunReport, TrialMaterial
 from sealkit.resources import (
     Alias,
     AnswerUpdate,
@@ -107,6 +107,11 @@ class SealClient(BaseClient):
     ) -> RunEstimate:
         """Estimates the cost of such a run from measured rates; starts nothing. Raises what `create_run` raises."""
         return self._send(calls.estimate_run(config, records, anchors))
+
+    def get_run_pace(self, name: str) -> Pace | None:
+        """The expected pace of a run, from earlier runs like it; None if there is none.
+        `sealkit.pace.Timeline` makes the time left of it. Raises UnknownRun."""
+        return self._send(calls.get_run_pace(name))
 
     def get_run(self, name: str) -> Run:
         """Raises UnknownRun."""

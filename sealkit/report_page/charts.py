@@ -13,8 +13,8 @@ from math import ceil, floor, log10
 
 from markupsafe import Markup
 
-from sealkit.names import visible
 from sealkit.reports import Estimate
+from sealkit.shown import visible
 
 _WIDTH = 400
 _TITLED = 1000

@@ -17,7 +17,6 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from sealkit.names import visible
 from sealkit.report_page import charts
 from sealkit.report_page.charts import Point
 from sealkit.report_page.collect import Asked, Collected, WholeTrial
@@ -25,6 +24,7 @@ from sealkit.report_page.labels import CONTINUAL_LEGEND, LEGEND, SPLITS, STAGES,
 from sealkit.report_page.toml import toml_of
 from sealkit.reports import Continual, Cost, Estimate, ReportRow
 from sealkit.resources import Editor, GateState, Trial
+from sealkit.shown import visible
 from sealkit.types import Usage
 
 _HERE = Path(__file__).parent
@@ -38,37 +38,40 @@ _MATRIX = 24
 
 def render(collected: Collected) -> str:
     """The page: one HTML document that loads nothing."""
-    environment = _environment()
     style = (_HERE / "page.css").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
-    return environment.get_template("page.html.jinja").render(
-        style=Markup(style),
-        style_digest=digest,
-        run=collected.run,
-        report=collected.report,
-        collected=collected,
-        settings=_settings(collected.run.config),
-        splits=_splits(collected.report.rows),
-        rounds=_rounds(collected.report.rows),
-        forgetting=_forgetting(collected.trials),
-        continual=_continual(collected.report.continual),
-        lost=_lost(collected.chosen),
-        stages=_stages(collected.report.cost, collected.report.stage_seconds),
-        round_costs=[(number, _total(cost), cost) for number, cost in sorted(collected.report.round_costs.items())],
-        total=_total(collected.report.cost),
-        lineage=_lineage(collected),
-        trials=collected.trials[:_TRIALS],
-        versions=_versions(collected),
-        toml=toml_of(collected.run.config),
-        command="adapt" if collected.run.config.get("task") == "adapt" else "run",
-        legend=LEGEND,
-        continual_legend=CONTINUAL_LEGEND,
+    return (
+        _environment()
+        .get_template("page.html.jinja")
+        .render(
+            style=Markup(style),
+            style_digest=digest,
+            run=collected.run,
+            report=collected.report,
+            collected=collected,
+            settings=_settings(collected.run.config),
+            splits=_splits(collected.report.rows),
+            rounds=_rounds(collected.report.rows),
+            forgetting=_forgetting(collected.trials),
+            continual=_continual(collected.report.continual),
+            lost=_lost(collected.chosen),
+            stages=_stages(collected.report.cost, collected.report.stage_seconds),
+            round_costs=[(number, _total(cost), cost) for number, cost in sorted(collected.report.round_costs.items())],
+            total=_total(collected.report.cost),
+            lineage=_lineage(collected),
+            trials=collected.trials[:_TRIALS],
+            versions=_versions(collected),
+            toml=toml_of(collected.run.config),
+            command="adapt" if collected.run.config.get("task") == "adapt" else "run",
+            legend=LEGEND,
+            continual_legend=CONTINUAL_LEGEND,
+        )
     )
 
 
 @cache
 def _environment() -> Environment:
-    environment = Environment(
+    made = Environment(
         loader=FileSystemLoader(_HERE),
         autoescape=True,
         undefined=StrictUndefined,
@@ -76,9 +79,9 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"clip": clip, "duration": duration, "signed": _signed, "gain": gain, "number": _number}
-    environment.globals |= {"stage_name": lambda stage: STAGES.get(stage, stage)}
-    return environment
+    made.filters |= {"clip": clip, "duration": duration, "signed": _signed, "number": _number}
+    made.globals |= {"stage_name": lambda stage: STAGES.get(stage, stage)}
+    return made
 
 
 def _shown(value: Any) -> Any:
@@ -89,13 +92,6 @@ def _shown(value: Any) -> Any:
 def clip(text: str, most: int) -> str:
     """The first `most` characters of a text, and how many are left out."""
     return text if len(text) <= most else f"{text[:most]}… ({len(text) - most:,} more characters)"
-
-
-def gain(trial: Trial) -> float | None:
-    """Accuracy with the adapter minus that without it; None if one was not measured."""
-    if trial.accuracy is None or trial.baseline_accuracy is None:
-        return None
-    return trial.accuracy - trial.baseline_accuracy
 
 
 def _signed(value: float | None) -> str:
@@ -165,7 +161,7 @@ def _forgetting(trials: Sequence[Trial]) -> tuple[Markup, list[tuple[Markup, str
     """Gain against forgetting, its legend, and the number of points; None if no trial has both."""
     points = []
     for trial in trials:
-        gained = gain(trial)
+        gained = trial.gain
         if gained is None or trial.forgetting is None:
             continue
         kind = {Editor.POLICY: 0, Editor.PASSAGE_ONLY: 1}.get(trial.editor, 2)  # type: ignore[call-overload]

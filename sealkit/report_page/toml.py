@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from sealkit.names import NOT_SHOWN
+from sealkit.shown import NOT_SHOWN
 
 _BARE = re.compile(r"[A-Za-z0-9_-]+")
 

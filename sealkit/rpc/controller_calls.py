@@ -22,7 +22,7 @@ from sealkit import limits
 from sealkit.config import RunConfig
 from sealkit.errors import InvalidInput, LimitExceeded, Unavailable
 from sealkit.learning import learn_config
-from sealkit.reports import Lineage, Rerun, RunEstimate, RunReport, TrialMaterial
+from sealkit.reports import Lineage, Pace, Rerun, RunEstimate, RunReport, TrialMaterial
 from sealkit.resources import (
     Alias,
     AnswerAbout,
@@ -132,6 +132,12 @@ def estimate_run(
     return _maybe_in_parts(
         "EstimateRun", request, pb2.EstimateRunInPartsRequest, lambda r: from_pb(r.estimate, RunEstimate)
     )
+
+
+def get_run_pace(name: str) -> Call[Pace | None]:
+    """The expected pace of a run; None if there is no earlier run like it."""
+    request = pb2.GetRunPaceRequest(name=name)
+    return Call("GetRunPace", request, lambda r: from_pb(r.pace, Pace) if r.HasField("pace") else None)
 
 
 def _maybe_in_parts(method: str, request: Any, part: Callable[..., Any], read: Callable[[Any], T]) -> Call[T]:

@@ -101,11 +101,32 @@ async def test_completions_of_several_prompts(client: AsyncOpenAI) -> None:
     got = await client.completions.create(model="base", prompt=["one", "two"], max_tokens=5)
     assert [(choice.index, choice.text) for choice in got.choices] == [(0, "base says one"), (1, "base says two")]
     assert got.usage.completion_tokens == 6
-    texts = {0: "", 1: ""}
-    async for chunk in await client.completions.create(model="base", prompt=["one", "two"], stream=True):
+    texts, reasons, used = {0: "", 1: ""}, {}, None
+    stream = await client.completions.create(
+        model="base", prompt=["one", "two"], stream=True, stream_options={"include_usage": True}
+    )
+    async for chunk in stream:
+        used = chunk.usage
         for choice in chunk.choices:
             texts[choice.index] += choice.text
+            reasons[choice.index] = choice.finish_reason
     assert texts == {0: "base says one", 1: "base says two"}
+    assert reasons == {0: "stop", 1: "stop"}
+    assert used == got.usage
+
+
+async def test_errors_of_completions_name_the_prompt(client: AsyncOpenAI, service: Served) -> None:
+    with pytest.raises(openai.NotFoundError) as unknown:
+        await client.completions.create(model="ghosts", prompt="a")
+    assert (unknown.value.code, unknown.value.param) == ("model_not_found", "model")
+    service.script.faults = {"answer": PromptTooLong("the prompt has 200 tokens")}
+    with pytest.raises(openai.BadRequestError) as long:
+        await client.completions.create(model="notes", prompt="a")
+    assert (long.value.code, long.value.param) == ("context_length_exceeded", "prompt")
+    service.script.faults = {"two": Unavailable("evaluator died")}
+    stream = await client.completions.create(model="base", prompt=["one", "two"], stream=True)
+    with pytest.raises(openai.APIError, match="evaluator died"):
+        _ = [chunk async for chunk in stream]
 
 
 async def test_without_a_seed_no_two_answers_are_the_same_draw(client: AsyncOpenAI, service: Served) -> None:
@@ -220,3 +241,18 @@ async def test_langchain_chats_and_streams(service: Served) -> None:
     assert [one.content for one in batch] == ["base says one", "base says two"]
     text = OpenAI(model="base", **options)
     assert await text.ainvoke("The river is") == "base says The river is"
+    assert "".join([piece async for piece in text.astream("The river is")]) == "base says The river is"
+
+
+async def test_langchain_raises_the_errors_of_the_service(service: Served) -> None:
+    options = {"base_url": f"{service.url}/v1", "api_key": "any", "max_retries": 0}
+    for model in (ChatOpenAI(model="ghosts", **options), OpenAI(model="ghosts", **options)):
+        with pytest.raises(openai.NotFoundError, match="ghosts"):
+            await model.ainvoke("Which river?")
+    chat = ChatOpenAI(model="notes", stream_usage=True, **options)
+    pieces = [piece async for piece in chat.astream("Which river?")]
+    usage = [piece.usage_metadata for piece in pieces if piece.usage_metadata]
+    assert [one["total_tokens"] for one in usage] == [9]
+    service.script.faults = {"river?": Unavailable("evaluator died")}
+    with pytest.raises(openai.APIError, match="evaluator died"):
+        _ = [piece async for piece in chat.astream("Which river?")]

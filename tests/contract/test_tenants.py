@@ -22,7 +22,7 @@ from tests.unit.controller.controller_fakes import records, tiny_config
 
 Harness = tuple[Database, str]
 WITHOUT_NAMES = {
-    "GetCaller", "CreateRun", "CreateRunInParts", "EstimateRun", "EstimateRunInParts", "GetRunReport",
+    "GetCaller", "CreateRun", "CreateRunInParts", "EstimateRun", "EstimateRunInParts", "GetRunPace", "GetRunReport",
     "GetTrialMaterial", "WatchRun",
 }  # fmt: skip
 """Calls whose answer, of a stream the first one, need not name what was asked for."""

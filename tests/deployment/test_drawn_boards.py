@@ -7,29 +7,36 @@ import json
 import threading
 import urllib.parse
 from collections.abc import Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from matplotlib.axes import Axes
+from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
 from PIL import Image
 
-from deploy.grafana import draw
+from deploy.grafana import draw, newest
 from deploy.grafana.panel import Board, Panel, Query, Row
-from deploy.grafana.picture import Line, _scale, _with_gaps
+from deploy.grafana.picture import _with_gaps
+from deploy.grafana.units import STEPS, Line, scale
 
 ANSWERS: dict[str, Any] = {
     "up": [({"job": "a"}, [0, 1, 2, 3]), ({"job": "b"}, [1, float("nan"), 1, 1])],
     "ratio": [({}, [0.0, 0.5, 1.0, 0.5])],
     "buckets": [({"le": "0.5"}, [0, 1, 1, 1]), ({"le": "1"}, [0, 1, 2, 2]), ({"le": "+Inf"}, [0, 1, 2, 3])],
     "matrix": [({"commit": "10"}, [0.5]), ({"commit": "9"}, [0.25])],
+    "gain": [({"round": "0"}, [0.1]), ({"round": "1"}, [0.3])],
+    "retention": [({"round": "1"}, [0.8]), ({"round": "0"}, [0.9])],
     "nothing": [],
 }
 
 
 class Answering(BaseHTTPRequestHandler):
-    """A Prometheus that knows five queries; what is asked of it is kept in `asked`."""
+    """A Prometheus that knows some queries; what is asked of it is kept in `asked`."""
 
     asked: list[dict[str, str]]
 
@@ -86,6 +93,9 @@ def test_a_board_of_all_kinds_is_drawn(
         panel("buckets", "heatmap"),
         panel("up", "stat"),
         panel("matrix", "table"),
+        panel("matrix", "matrix", sides=("commit", "commit"), order=("commit",), steps=((0.3, "green"),)),
+        replace(panel("gain", "xy"), queries=(Query("gain", "gain"), Query("retention", "retention"))),
+        replace(panel("gain", "table"), queries=(Query("gain", "gain"), Query("retention", "retention"))),
         panel("nothing", needs="a miracle"),
     ]
     monkeypatch.setattr(draw, "BOARDS", (board(*kinds),))
@@ -94,8 +104,50 @@ def test_a_board_of_all_kinds_is_drawn(
     pixels = np.asarray(image.convert("RGB"))
     assert len(np.unique(pixels.reshape(-1, 3), axis=0)) > 50
     assert pixels.shape[1] > 1000
-    assert {one["path"] for one in asked if one["query"] == "matrix"} == {"/api/v1/query"}
+    newest = {one["path"] for one in asked if one["query"] in ("matrix", "gain", "retention")}
+    assert newest == {"/api/v1/query"}
     assert {(one["start"], one["end"]) for one in asked if one["query"] == "ratio"} == {("760.0", "1000.0")}
+
+
+def test_rows_and_points_are_those_of_equal_labels() -> None:
+    def line(name: str, value: float, **labels: str) -> Line:
+        return Line(name, labels, ((0.0, value),))
+
+    lines = [
+        line("gain", 0.1, round="10"), line("gain", 0.3, round="9"), line("gain", 0.4, round="11"),
+        line("retention", 0.8, round="9"), line("retention", 0.9, round="10"),
+    ]  # fmt: skip
+    both = (Query("gain", "gain"), Query("retention", "retention", unit="percentunit"))
+    axes = Figure().add_subplot()
+    newest.points(axes, replace(panel("gain", "xy"), queries=both), lines)
+    assert sorted(map(tuple, axes.collections[0].get_offsets().tolist())) == [(0.1, 0.9), (0.3, 0.8)]
+    card = Figure().add_subplot()
+    newest.table(card, replace(panel("gain", "table"), queries=both), lines)
+    wanted = [["round", "gain", "retention"], ["9", "0.3", "80 %"], ["10", "0.1", "90 %"], ["11", "0.4", ""]]
+    assert cells(card) == wanted
+
+
+def test_a_matrix_is_in_the_order_of_its_numbers() -> None:
+    found = {("a", "10"): 0.5, ("a", "9"): 0.2, ("b", "9"): 0.9}
+    lines = [
+        Line("", {"run": run, "commit": commit, "context": "0", "after": f"{run} / {commit}"}, ((0.0, value),))
+        for (run, commit), value in found.items()
+    ]
+    shown = panel(
+        "matrix", "matrix", "percentunit", steps=((0.34, "yellow"),), first="red", sides=("after", "context"),
+        order=("run", "commit", "context"),
+    )  # fmt: skip
+    card = Figure().add_subplot()
+    newest.matrix(card, shown, lines)
+    assert cells(card) == [["after \\ context", "0"], ["a / 9", "20 %"], ["a / 10", "50 %"], ["b / 9", "90 %"]]
+    colours = [to_hex(card.tables[0][row, 1].get_facecolor()) for row in (1, 2, 3)]
+    assert colours == [STEPS["red"], STEPS["yellow"], STEPS["yellow"]]
+
+
+def cells(card: Axes) -> list[list[str]]:
+    found = card.tables[0].get_celld()
+    rows, columns = (1 + max(side) for side in zip(*found, strict=True))
+    return [[found[row, column].get_text().get_text() for column in range(columns)] for row in range(rows)]
 
 
 def test_a_query_that_prometheus_refuses_ends_with_its_words(
@@ -132,4 +184,4 @@ def test_a_line_has_a_hole_where_points_are_missing() -> None:
     ("unit", "most", "name"), [("s", 90, " s"), ("s", 120, " min"), ("bytes", 2**31, " GiB"), ("short", 500, "")]
 )
 def test_a_unit_is_as_large_as_the_values(unit: str, most: float, name: str) -> None:
-    assert _scale(unit, most).name == name
+    assert scale(unit, most).name == name

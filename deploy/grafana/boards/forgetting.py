@@ -1,6 +1,6 @@
 """Forgetting: what learning costs, of trials, policies and commits."""
 
-from deploy.grafana.panel import RED, YELLOW, Board, Panel, Query, Row
+from deploy.grafana.panel import GREEN, RED, YELLOW, Board, Panel, Query, Row
 
 _RUN = '{run=~"$run"}'
 _LIMIT = ((0.1, YELLOW), (0.25, RED))
@@ -105,20 +105,31 @@ FORGETTING = Board(
                         ),
                     ),
                 ),
+            ),
+        ),
+        Row(
+            "Learning in sequence",
+            (
                 Panel(
                     "R: accuracy on each context after each commit",
-                    "R[i,j] of continual runs: row i is after commit i (0: the base model), column j a context.",
+                    "R[i,j] of runs that learn in sequence: row i is after commit i (0: the base model), column j a"
+                    " context. Along a column: learned, then kept or forgotten.",
                     "percentunit",
                     (
                         Query(
-                            f"max by (run, commit, context) (seal_run_continual_accuracy{_RUN})",
-                            "{{run}} commit {{commit}} context {{context}}",
+                            f"label_join(max by (run, commit, context) (seal_run_continual_accuracy{_RUN}),"
+                            ' "after", " / ", "run", "commit")',
                             needs="an adaptation",
                         ),
                     ),
-                    kind="table",
+                    kind="matrix",
+                    width=24,
                     low=0,
                     high=1,
+                    first=RED,
+                    steps=((0.34, YELLOW), (0.67, GREEN)),
+                    sides=("after", "context"),
+                    order=("run", "commit", "context"),
                 ),
             ),
         ),

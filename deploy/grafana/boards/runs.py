@@ -1,6 +1,6 @@
 """Runs: gain of self-edits, which are kept, and their forgetting."""
 
-from deploy.grafana.panel import RED, YELLOW, Board, Panel, Query, Row
+from deploy.grafana.panel import RED, YELLOW, Board, Link, Panel, Query, Row
 
 _RUN = '{run=~"$run"}'
 
@@ -15,6 +15,7 @@ RUNS = Board(
     title="SEAL / Runs",
     description="Reward, gain and acceptance by round and run, and gain against retention.",
     by_run=True,
+    reports=True,
     rows=(
         Row(
             "Now",
@@ -72,6 +73,26 @@ RUNS = Board(
                     height=5,
                     steps=((300, YELLOW), (900, RED)),
                 ),
+                Panel(
+                    "Runs",
+                    "The newest runs. A run's name links to its report (written by `seal report`, served where the"
+                    " field `reports at` says) and to what it forgot.",
+                    "percentunit",
+                    (
+                        Query(_newest("seal_run_progress_ratio"), "progress"),
+                        Query(_newest("seal_run_rounds_done"), "rounds", unit="short"),
+                        Query(_newest("seal_run_policy_version"), "policy version", unit="short"),
+                        Query(_newest("seal_run_policy_held_out_accuracy"), "best held-out accuracy"),
+                        Query(_newest("seal_run_policy_forgetting"), "most forgotten by a policy"),
+                        Query(_newest("seal_run_device_seconds"), "device time", unit="s"),
+                    ),
+                    kind="table",
+                    width=24,
+                    links=(
+                        Link("run", "Report", "${reports:raw}/report-${__value.raw}.html"),
+                        Link("run", "Forgetting", "/d/seal-forgetting?var-run=${__value.raw}"),
+                    ),
+                ),
             ),
         ),
         Row(
@@ -99,14 +120,14 @@ RUNS = Board(
                 ),
                 Panel(
                     "Gain against retention",
-                    "Each round's mean gain, and 1 minus its mean forgetting: higher is better for both.",
+                    "A point for each round: its mean gain to the right, 1 minus its mean forgetting upwards. The best"
+                    " are at the top right; run and round are in the tooltip.",
                     "percentunit",
                     (
-                        Query(_newest("seal_run_gain_mean", "run, round"), "gain {{run}} {{round}}"),
-                        Query(
-                            f"1 - {_newest('seal_run_forgetting_mean', 'run, round')}", "retention {{run}} {{round}}"
-                        ),
+                        Query(_newest("seal_run_gain_mean", "run, round"), "gain"),
+                        Query(f"1 - {_newest('seal_run_forgetting_mean', 'run, round')}", "retention"),
                     ),
+                    kind="xy",
                 ),
                 Panel(
                     "Policies on held-out contexts",

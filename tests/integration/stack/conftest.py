@@ -1,3 +1,4 @@
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -6,7 +7,7 @@ import pytest
 from seal_cli.stack import process
 from seal_cli.stack.layout import Layout
 from sealkit.testing.tiny import make_tiny_model
-from tests.integration.stack.support import PLUGIN, RunningStack, Seal, environment_of, seal_in
+from tests.integration.stack.support import PLUGIN, SMALL_ADAPTATION, RunningStack, Seal, environment_of, seal_in
 
 
 @pytest.fixture(scope="session")
@@ -23,6 +24,23 @@ def one_stack(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Ite
     assert started.returncode == 0, started.stderr
     yield environment, layout
     end(layout)
+
+
+@pytest.fixture(scope="session")
+def adapted(one_stack: tuple[dict[str, str], Layout], tmp_path_factory: pytest.TempPathFactory) -> str:
+    """An alias of the shared stack whose policy was trained until it answers otherwise than the base model."""
+    environment, _ = one_stack
+    folder = tmp_path_factory.mktemp("adapted")
+    questions = [{"question": "How is the lake?", "answer": "deep"}]
+    passage = {"title": "T", "context": "The lake of T is deep.", "questions": questions}
+    (folder / "passages.json").write_text(json.dumps([passage]))
+    (folder / "adapt.toml").write_text(SMALL_ADAPTATION)
+    training = [f"inner_loop.optimisation.{setting}" for setting in ("learning_rate=1e-2", "epochs=20")]
+    done = seal_in(environment, folder)(
+        "adapt", "adapt.toml", "--alias", "pond", "--set", training[0], "--set", training[1], timeout=250
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return "pond"
 
 
 @pytest.fixture

@@ -12,6 +12,31 @@ from seal_cli.stack.layout import Layout
 ROOT = Path(__file__).parents[3]
 PLUGIN = "tests.integration.stack.test_own_domain:Sums"
 """A domain that is not installed as a package."""
+SMALL_ADAPTATION = """
+name = "small"
+[dataset]
+path = "passages.json"
+[domain]
+options = { min_letters = 1, worked_example = false }
+[editor]
+k = 8
+sampling = { temperature = 0.5, max_tokens = 12 }
+[inner_loop]
+lora = { rank = 2, alpha = 4 }
+optimisation = { epochs = 1 }
+[evaluation]
+sampling = { temperature = 0.0, max_tokens = 4 }
+retention_limit = 2
+[rehearsal]
+examples = 2
+source = "model"
+[selection]
+must_gain = false
+must_beat_passage_only = false
+[gate]
+max_forgetting = 1.0
+"""
+"""An adaptation that a random model goes through in seconds: every usable self-edit counts as one that helps."""
 
 
 class Seal(Protocol):

@@ -6,34 +6,9 @@ from pathlib import Path
 import pytest
 
 from sealkit.store import AdapterStore
-from tests.integration.stack.support import RunningStack
+from tests.integration.stack.support import SMALL_ADAPTATION, RunningStack
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
-
-CONFIG = """
-name = "small"
-[dataset]
-path = "passages.json"
-[domain]
-options = { min_letters = 1, worked_example = false }
-[editor]
-k = 8
-sampling = { temperature = 0.5, max_tokens = 12 }
-[inner_loop]
-lora = { rank = 2, alpha = 4 }
-optimisation = { epochs = 1 }
-[evaluation]
-sampling = { temperature = 0.0, max_tokens = 4 }
-retention_limit = 2
-[rehearsal]
-examples = 2
-source = "model"
-[selection]
-must_gain = false
-must_beat_passage_only = false
-[gate]
-max_forgetting = 1.0
-"""
 
 
 def test_contexts_are_learned_in_a_row_published_and_rolled_back(stack: RunningStack, tmp_path: Path) -> None:
@@ -41,7 +16,7 @@ def test_contexts_are_learned_in_a_row_published_and_rolled_back(stack: RunningS
     questions = [{"question": "How is the lake?", "answer": "deep"}]
     passages = [{"title": f"T{n}", "context": f"The lake of T{n} is deep.", "questions": questions} for n in range(2)]
     (tmp_path / "passages.json").write_text(json.dumps(passages))
-    (tmp_path / "adapt.toml").write_text(CONFIG)
+    (tmp_path / "adapt.toml").write_text(SMALL_ADAPTATION)
 
     ran = seal("adapt", "adapt.toml", "--alias", "lakes", timeout=250)
     assert ran.returncode == 0, ran.stdout + ran.stderr

@@ -164,6 +164,8 @@ class Ended:
             raise self.interrupted
         return iter(())
 
+    def get_run_pace(self, _: str) -> None: ...
+
     def get_run(self, _: str) -> Ended:
         return self
 

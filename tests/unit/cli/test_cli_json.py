@@ -78,7 +78,7 @@ class FakeClient:
         answers: dict[str, Any] = {
             "list_runs": [RUN], "list_trials": [TRIAL], "list_policies": [POLICY], "list_aliases": [ALIAS],
             "list_audit_entries": [ENTRY], "watch_run": [EVENT], "get_policy": POLICY, "get_alias": ALIAS,
-            "set_alias": ALIAS, "roll_back_alias": ALIAS, "get_trial": TRIAL,
+            "get_run_pace": None, "set_alias": ALIAS, "roll_back_alias": ALIAS, "get_trial": TRIAL,
             "get_trial_material": MATERIAL, "rerun_trial": TRIAL, "report": REPORT,
             "wait_rerun": Rerun(trial=TRIAL, original=TRIAL.name), "retry_trials": (RUN, 1),
             "whoami": CallerInfo(name="me", role="admin"),

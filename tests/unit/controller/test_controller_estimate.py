@@ -10,15 +10,15 @@ import pytest
 from sqlalchemy import func, select, update
 
 from controller.accept import accept
-from controller.db import rates, reruns, tables
+from controller.db import events, rates, reruns, tables
 from controller.db.access import FULL_ACCESS
-from controller.db.rates import Rates, Taught, Took
+from controller.db.rates import DrivenRun, Rates, Taught, Took
 from controller.db.runs import NewRun
-from controller.report.estimate import estimate_run
+from controller.report.estimate import estimate_run, expected_pace
 from sealkit.config import RunConfig, parse_config
 from sealkit.domains.base import Context
 from sealkit.errors import InvalidConfig, UnknownPolicy
-from sealkit.reports import RunEstimate
+from sealkit.reports import Pace, RunEstimate
 from sealkit.resources import Run
 from sealkit.stats import spread
 from sealkit.types import Usage
@@ -187,3 +187,42 @@ async def test_other_domains_and_reruns_are_no_measure(system: System) -> None:
     new, _ = accepted()
     other = new.changed(config=RunConfig())
     assert await system.database.read(rates.rates_for, FULL_ACCESS, other) is None
+
+
+async def test_the_pace_comes_from_other_runs_of_the_same_domain_task_and_base_model(system: System) -> None:
+    first = await measured(system)
+    config, none = await earlier(system, first)
+    assert expected_pace(config, none) is None, "a run is no measure of itself"
+    run = await system.create(rounds=1, request_id="second")
+    config, found = await earlier(system, run)
+    timeline = await system.database.read(events.timeline, first.name.removeprefix("runs/"))
+    assert expected_pace(config, found) == timeline.pace
+    adapts = await system.create(task="adapt", request_id="third")
+    assert (await earlier(system, adapts))[1] == []
+    await system.database.write(
+        lambda c: (
+            c.execute(
+                update(tables.policies).where(tables.policies.c.run_id == first.name[5:]).values(base_model="cd" * 32)
+            )
+            and None
+        )
+    )
+    async with system.working():
+        run = await system.until(run)
+    assert (await earlier(system, run))[1] == [], "the earlier run was on another base model"
+
+
+async def earlier(system: System, run: Run) -> tuple[RunConfig, list[DrivenRun]]:
+    return await system.database.read(rates.driven_before, FULL_ACCESS, run.name.removeprefix("runs/"))
+
+
+def test_the_pace_of_trials_is_scaled_to_the_settings() -> None:
+    config = parse_config(tiny_config(inner_loop={"optimisation": {"epochs": 10}}))
+    stages = {"train": Usage(device_seconds=3.0), "evaluate": Usage(device_seconds=1.0)}
+    run = DrivenRun(
+        Pace(start_seconds=30, trial_seconds=2, round_seconds=20), (Took(config, "policy", stages, queries=6),)
+    )
+    longer = parse_config(tiny_config(inner_loop={"optimisation": {"epochs": 20}}))
+    wanted = Pace(start_seconds=30, trial_seconds=2 * (6 + 1) / (3 + 1), round_seconds=20)
+    assert expected_pace(longer, [run]) == wanted
+    assert expected_pace(config, [run]) == run.pace

@@ -20,11 +20,11 @@ from seal_cli.main import app
 from sealkit.client import SealClient
 from sealkit.config import RunConfig, parse_config
 from sealkit.errors import ConfigOutdated, UnknownAlias, UnknownRun
-from sealkit.names import NOT_SHOWN
 from sealkit.report_page import charts, page
 from sealkit.report_page.charts import Point, front
 from sealkit.report_page.collect import Collected, collect, run_of, whole_trial
 from sealkit.report_page.toml import toml_of
+from sealkit.shown import NOT_SHOWN
 from tests.unit.report_page.runs import HOSTILE, MARKUP, SIZES, FakeClient, collected, html
 
 BYTES = 2_000_000
@@ -179,9 +179,7 @@ def test_an_axis_has_round_numbers_with_their_signs() -> None:
 
 
 def test_nothing_beats_the_front() -> None:
-    points = [
-        Point(trial.forgetting or 0.0, page.gain(trial) or 0.0, trial.name) for trial in collected("plain").trials
-    ]
+    points = [Point(trial.forgetting or 0.0, trial.gain or 0.0, trial.name) for trial in collected("plain").trials]
 
     def beaten(point: Point) -> bool:
         return any(o.x <= point.x and o.y >= point.y and (o.x, o.y) != (point.x, point.y) for o in points)

@@ -897,6 +897,52 @@ class EstimateRunInPartsResponse(_message.Message):
 Global___EstimateRunInPartsResponse: _TypeAlias = EstimateRunInPartsResponse  # noqa: Y015
 
 @_typing.final
+class GetRunPaceRequest(_message.Message):
+    """Asks for the expected pace of a run."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """`runs/{id}`."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetRunPaceRequest: _TypeAlias = GetRunPaceRequest  # noqa: Y015
+
+@_typing.final
+class GetRunPaceResponse(_message.Message):
+    """The pace."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PACE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def pace(self) -> _resources_pb2.Pace:
+        """The pace; unset if there is no earlier run like it."""
+
+    def __init__(
+        self,
+        *,
+        pace: _resources_pb2.Pace | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["pace", b"pace"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["pace", b"pace"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetRunPaceResponse: _TypeAlias = GetRunPaceResponse  # noqa: Y015
+
+@_typing.final
 class RetryTrialsRequest(_message.Message):
     """Retries failed trials."""
 

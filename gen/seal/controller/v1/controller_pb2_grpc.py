@@ -94,6 +94,11 @@ class ControllerServiceStub:
                 request_serializer=seal_dot_controller_dot_v1_dot_controller__pb2.EstimateRunInPartsRequest.SerializeToString,
                 response_deserializer=seal_dot_controller_dot_v1_dot_controller__pb2.EstimateRunInPartsResponse.FromString,
                 _registered_method=True)
+        self.GetRunPace = channel.unary_unary(
+                '/seal.controller.v1.ControllerService/GetRunPace',
+                request_serializer=seal_dot_controller_dot_v1_dot_controller__pb2.GetRunPaceRequest.SerializeToString,
+                response_deserializer=seal_dot_controller_dot_v1_dot_controller__pb2.GetRunPaceResponse.FromString,
+                _registered_method=True)
         self.RetryTrials = channel.unary_unary(
                 '/seal.controller.v1.ControllerService/RetryTrials',
                 request_serializer=seal_dot_controller_dot_v1_dot_controller__pb2.RetryTrialsRequest.SerializeToString,
@@ -274,6 +279,13 @@ class ControllerServiceServicer:
 
     def EstimateRunInParts(self, request_iterator, context):
         """EstimateRun for a dataset over the size of a message. Parts and errors as CreateRunInParts.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetRunPace(self, request, context):
+        """Expected pace of a run, from earlier runs like it; for the time that it still needs. Errors: NOT_FOUND / UNKNOWN_RUN.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -463,6 +475,11 @@ def add_ControllerServiceServicer_to_server(servicer, server):
                     servicer.EstimateRunInParts,
                     request_deserializer=seal_dot_controller_dot_v1_dot_controller__pb2.EstimateRunInPartsRequest.FromString,
                     response_serializer=seal_dot_controller_dot_v1_dot_controller__pb2.EstimateRunInPartsResponse.SerializeToString,
+            ),
+            'GetRunPace': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetRunPace,
+                    request_deserializer=seal_dot_controller_dot_v1_dot_controller__pb2.GetRunPaceRequest.FromString,
+                    response_serializer=seal_dot_controller_dot_v1_dot_controller__pb2.GetRunPaceResponse.SerializeToString,
             ),
             'RetryTrials': grpc.unary_unary_rpc_method_handler(
                     servicer.RetryTrials,
@@ -847,6 +864,33 @@ class ControllerService:
             '/seal.controller.v1.ControllerService/EstimateRunInParts',
             seal_dot_controller_dot_v1_dot_controller__pb2.EstimateRunInPartsRequest.SerializeToString,
             seal_dot_controller_dot_v1_dot_controller__pb2.EstimateRunInPartsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetRunPace(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/seal.controller.v1.ControllerService/GetRunPace',
+            seal_dot_controller_dot_v1_dot_controller__pb2.GetRunPaceRequest.SerializeToString,
+            seal_dot_controller_dot_v1_dot_controller__pb2.GetRunPaceResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -84,6 +84,8 @@ class ControllerServiceStub:
     """Estimates the cost of a run from measured rates; starts nothing. Errors as CreateRun."""
     EstimateRunInParts: _grpc.StreamUnaryMultiCallable[_controller_pb2.EstimateRunInPartsRequest, _controller_pb2.EstimateRunInPartsResponse]
     """EstimateRun for a dataset over the size of a message. Parts and errors as CreateRunInParts."""
+    GetRunPace: _grpc.UnaryUnaryMultiCallable[_controller_pb2.GetRunPaceRequest, _controller_pb2.GetRunPaceResponse]
+    """Expected pace of a run, from earlier runs like it; for the time that it still needs. Errors: NOT_FOUND / UNKNOWN_RUN."""
     RetryTrials: _grpc.UnaryUnaryMultiCallable[_controller_pb2.RetryTrialsRequest, _controller_pb2.RetryTrialsResponse]
     """Retries a run's failed trials that can still count, and resumes the run if it had ended.
     Errors: NOT_FOUND / UNKNOWN_RUN, UNKNOWN_TRIAL; FAILED_PRECONDITION / RUN_NOT_RESUMABLE (none of them can count any
@@ -197,6 +199,8 @@ class ControllerServiceAsyncStub(ControllerServiceStub):
     """Estimates the cost of a run from measured rates; starts nothing. Errors as CreateRun."""
     EstimateRunInParts: _aio.StreamUnaryMultiCallable[_controller_pb2.EstimateRunInPartsRequest, _controller_pb2.EstimateRunInPartsResponse]  # type: ignore[assignment]
     """EstimateRun for a dataset over the size of a message. Parts and errors as CreateRunInParts."""
+    GetRunPace: _aio.UnaryUnaryMultiCallable[_controller_pb2.GetRunPaceRequest, _controller_pb2.GetRunPaceResponse]  # type: ignore[assignment]
+    """Expected pace of a run, from earlier runs like it; for the time that it still needs. Errors: NOT_FOUND / UNKNOWN_RUN."""
     RetryTrials: _aio.UnaryUnaryMultiCallable[_controller_pb2.RetryTrialsRequest, _controller_pb2.RetryTrialsResponse]  # type: ignore[assignment]
     """Retries a run's failed trials that can still count, and resumes the run if it had ended.
     Errors: NOT_FOUND / UNKNOWN_RUN, UNKNOWN_TRIAL; FAILED_PRECONDITION / RUN_NOT_RESUMABLE (none of them can count any
@@ -373,6 +377,14 @@ class ControllerServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_controller_pb2.EstimateRunInPartsResponse, _abc.Awaitable[_controller_pb2.EstimateRunInPartsResponse]]:
         """EstimateRun for a dataset over the size of a message. Parts and errors as CreateRunInParts."""
+
+    @_abc_1.abstractmethod
+    def GetRunPace(
+        self,
+        request: _controller_pb2.GetRunPaceRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_controller_pb2.GetRunPaceResponse, _abc.Awaitable[_controller_pb2.GetRunPaceResponse]]:
+        """Expected pace of a run, from earlier runs like it; for the time that it still needs. Errors: NOT_FOUND / UNKNOWN_RUN."""
 
     @_abc_1.abstractmethod
     def RetryTrials(

@@ -1734,6 +1734,36 @@ class ContinualRow(_message.Message):
 Global___ContinualRow: _TypeAlias = ContinualRow  # noqa: Y015
 
 @_typing.final
+class Pace(_message.Message):
+    """Mean wall seconds of the parts of a run."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    START_SECONDS_FIELD_NUMBER: _builtins.int
+    TRIAL_SECONDS_FIELD_NUMBER: _builtins.int
+    ROUND_SECONDS_FIELD_NUMBER: _builtins.int
+    start_seconds: _builtins.float
+    """Until its first trial has ended."""
+    trial_seconds: _builtins.float
+    """From the end of a trial to the next one's."""
+    round_seconds: _builtins.float
+    """The rest of a round, without its trials."""
+    def __init__(
+        self,
+        *,
+        start_seconds: _builtins.float = ...,
+        trial_seconds: _builtins.float = ...,
+        round_seconds: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["round_seconds", b"round_seconds", "start_seconds", b"start_seconds", "trial_seconds", b"trial_seconds"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Pace: _TypeAlias = Pace  # noqa: Y015
+
+@_typing.final
 class RunEstimate(_message.Message):
     """Estimated cost of a run."""
 
