@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, aclosing
@@ -14,6 +13,7 @@ from starlette.responses import JSONResponse, Response
 
 from gateway.connection import EventStream, read_body, unless_disconnected
 from gateway.errors import ApiError, from_seal, from_validation
+from gateway.merging import merged
 from gateway.replies import DONE, Reply, event
 from gateway.requests import ChatRequest, CompletionRequest, alias_of
 from gateway.settings import GatewaySettings
@@ -27,19 +27,20 @@ from sealkit.types import AnswerEnd
 
 log = structlog.get_logger(__name__)
 
-TENANT_HEADER = "seal-tenant"
-"""For admins: the tenant to act for, as `seal --tenant`."""
 Updates = AsyncGenerator[AnswerUpdate, None]
 
 
 class Api:
-    """`client`: returns the connection to the controller; `now`: seconds since 1970."""
+    """`caller`: the controller, called on behalf of a request's caller; `now`: seconds since 1970."""
 
     def __init__(
-        self, settings: GatewaySettings, client: Callable[[], AsyncSealClient], now: Callable[[], float] = time.time
+        self,
+        settings: GatewaySettings,
+        caller: Callable[[Request], AsyncSealClient],
+        now: Callable[[], float] = time.time,
     ) -> None:
         self._settings = settings
-        self._client = client
+        self._caller = caller
         self._now = now
 
     async def models(self, request: Request) -> Response:
@@ -95,20 +96,6 @@ class Api:
                 return JSONResponse(reply.whole(await unless_disconnected(request, work)), headers=headers)
         except SealError as error:
             raise from_seal(error, text_param) from error
-
-    def _caller(self, request: Request) -> AsyncSealClient:
-        """The controller, called with the request's bearer token. Raises ApiError if it needs one and there is none."""
-        scheme, _, token = request.headers.get("authorization", "").partition(" ")
-        token = token.strip() if scheme.lower() == "bearer" else ""
-        if not (token.isascii() and token.isprintable()):
-            token = ""
-        if not token and self._settings.identity is not None:
-            message = "no token came with the request; send yours as `Authorization: Bearer TOKEN`"
-            raise ApiError(401, message, code="invalid_api_key")
-        tenant = request.headers.get(TENANT_HEADER, "")
-        if not (tenant.isascii() and tenant.isprintable()):
-            raise ApiError(400, f"{TENANT_HEADER}: not a tenant's name", param=TENANT_HEADER, code="invalid_value")
-        return self._client().acting_for(token, tenant)
 
     async def _aliases(self, caller: AsyncSealClient) -> AsyncIterator[Alias]:
         """Those that the caller can ask: an admin who acts for no tenant is shown all tenants' by the controller."""
@@ -178,24 +165,7 @@ async def _merged(streams: Sequence[Updates]) -> AsyncGenerator[tuple[int, Answe
             async for update in stream:
                 yield 0, update
         return
-    found: asyncio.Queue[tuple[int, AnswerUpdate] | None] = asyncio.Queue(maxsize=len(streams))
-
-    async def read(index: int, stream: Updates) -> None:
-        async with aclosing(stream):
-            async for update in stream:
-                await found.put((index, update))
-
-    async def read_all() -> None:
-        try:
-            await gather_or_cancel(*(read(index, stream) for index, stream in enumerate(streams)))
-        finally:
-            await found.put(None)
-
-    reading = asyncio.ensure_future(read_all())
-    try:
-        while (one := await found.get()) is not None:
-            yield one
-        await reading
-    finally:
-        reading.cancel()
-        await asyncio.gather(reading, return_exceptions=True)
+    async with aclosing(merged(streams, most=len(streams))) as batches:
+        async for batch in batches:
+            for one in batch:
+                yield one

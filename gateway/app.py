@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 import uuid
 from collections.abc import Callable
@@ -10,13 +11,16 @@ import structlog
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse, Response
-from starlette.routing import Route
+from starlette.responses import PlainTextResponse, RedirectResponse, Response
+from starlette.routing import Mount, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway.api import Api
+from gateway.callers import Callers
 from gateway.connection import ClientDisconnected
 from gateway.errors import ApiError
+from gateway.page.app import make_page
+from gateway.page.render import ROOT as PAGE
 from gateway.settings import GatewaySettings
 from sealkit.client import AsyncSealClient
 from sealkit.observability.metrics import HTTP_OPEN, HTTP_REQUESTS, HTTP_SECONDS
@@ -27,9 +31,10 @@ HEALTH = "/healthz"
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "[::1]"})
 
 
-def make_app(settings: GatewaySettings, client: Callable[[], AsyncSealClient]) -> ASGIApp:
-    """The application. `client`: returns the connection to the controller."""
-    api = Api(settings, client)
+def make_app(settings: GatewaySettings, client: Callable[[], AsyncSealClient], stopping: asyncio.Event) -> ASGIApp:
+    """The application. `client`: returns the connection to the controller; `stopping`: set when the process ends."""
+    callers = Callers(settings, client)
+    api = Api(settings, callers.of_header)
     app = Starlette(
         routes=[
             Route(HEALTH, _healthy, methods=["GET"]),
@@ -37,6 +42,8 @@ def make_app(settings: GatewaySettings, client: Callable[[], AsyncSealClient]) -
             Route("/v1/models/{model:path}", api.model, methods=["GET"]),
             Route("/v1/chat/completions", api.chat, methods=["POST"]),
             Route("/v1/completions", api.completions, methods=["POST"]),
+            *(Route(path, _to_page, methods=["GET"]) for path in ("/", PAGE)),
+            Mount(PAGE, make_page(settings, callers, stopping)),
         ],
         exception_handlers={
             ApiError: _api_error,
@@ -81,7 +88,7 @@ class RequestMiddleware:
         finally:
             self._open -= 1
             HTTP_OPEN.set(self._open)
-            route = getattr(scope.get("route"), "path", "other")
+            route = _route_of(scope)
             HTTP_REQUESTS.labels(route, str(status or 499)).inc()
             HTTP_SECONDS.labels(route).observe(time.perf_counter() - began)
 
@@ -93,6 +100,16 @@ class RequestMiddleware:
         if self._hosts and (host if host.endswith("]") else host.rpartition(":")[0] or host) not in self._hosts:
             return ApiError(403, "without TLS only localhost is a host of this service", code="host_not_allowed")
         return None
+
+
+def _route_of(scope: Scope) -> str:
+    """The route of a request, for metrics: few values, whatever is asked for."""
+    route = scope.get("route")
+    return f"{scope.get('root_path', '')}{route.path}" if isinstance(route, Route) else "other"
+
+
+async def _to_page(_: Request) -> Response:
+    return RedirectResponse(f"{PAGE}/")
 
 
 async def _healthy(_: Request) -> Response:

@@ -22,14 +22,13 @@ class ClientDisconnected(Exception):
     """The client closed its connection, so nobody reads the response."""
 
 
-async def read_body(request: Request, *, most: int, seconds: float) -> bytes:
-    """The body of a JSON request. Raises ApiError if it is longer than `most` bytes or not there in time.
+async def read_body(request: Request, *, most: int, seconds: float, kind: str = "application/json") -> bytes:
+    """The body of a request. Raises ApiError if it is longer than `most` bytes or not there in time.
 
-    Other content types are refused: a web page may send those to any address without asking.
+    Content types but `kind` are refused: a web page may send some to any address without asking, but not JSON.
     """
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind != "application/json":
-        raise ApiError(415, "the content-type of a request is application/json", code="unsupported_content_type")
+    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != kind:
+        raise ApiError(415, f"the content-type of a request is {kind}", code="unsupported_content_type")
     too_large = ApiError(413, f"a request has at most {most} bytes", code="request_too_large")
     length = request.headers.get("content-length", "0")
     if not length.isdecimal() or int(length) > most:

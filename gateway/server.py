@@ -38,7 +38,8 @@ class Gateway:
         self._client = self._connect()
         self._older: list[AsyncSealClient] = []
         """Connections with a replaced certificate: their answers go on."""
-        app = make_app(settings, lambda: self._client)
+        self._stopping = asyncio.Event()
+        app = make_app(settings, lambda: self._client, self._stopping)
         config = uvicorn.Config(
             app,
             http=_protocol(settings),
@@ -75,6 +76,7 @@ class Gateway:
     async def stop(self) -> None:
         """Accepts no new requests, gives running ones the grace period, closes the connections to the controller."""
         self._server.should_exit = True
+        self._stopping.set()
         if self._running is not None:
             await asyncio.gather(self._running, return_exceptions=True)
         for client in (self._client, *self._older):

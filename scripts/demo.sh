@@ -51,9 +51,11 @@ trap 'interrupt 130' INT
 trap 'interrupt 143' TERM
 
 "$seal" status --quiet || start "${SEAL_DATA:-.seal}"
+echo "1 of 2: learning a text that the model does not know" >&2
 run "$seal" adapt configs/demo/learn.toml --cancel-on-interrupt --json "$@" >"$results/learned.json"
 $page answers "$results/learned.json" >"$results/answers.json"
 stop
+echo "2 of 2: a round of ReST^EM on small ARC tasks, with a model of 280,000 weights" >&2
 start "$second" --model configs/arc_smoke/model --port 0
 run "$seal" run configs/demo/rounds.toml --data "$second" --cancel-on-interrupt --json "$@" >"$results/rounds.json"
 stop

@@ -61,7 +61,7 @@ def answers(client: SealClient, learned: RunReport) -> list[Asked]:
 
 def page(learned: RunReport, asked: Sequence[Asked], rounds: RunReport) -> Iterator[str]:
     """The lines of the page."""
-    yield _heading("1  Texts learned", learned)
+    yield _heading("1  Learning a text", learned)
     yield from _texts_learned(learned, asked)
     yield ""
     yield _heading("2  A round of ReST^EM, on ARC tasks in small", rounds)
@@ -84,7 +84,8 @@ def _texts_learned(learned: RunReport, asked: Sequence[Asked]) -> Iterator[str]:
     for one in asked:
         yield from _wrapped(f"{one.question} ({one.gold})")
         for label, text, right in (("before", one.before, one.right_before), ("after", one.after, one.right_after)):
-            yield _cut(f"    {'✓' if right else '✗'} {label:6}  {visible(' '.join(text.split()))}")
+            answer = " ".join(text.split())
+            yield from _wrapped(f"    {'✓' if right else '✗'} {label:6}  {answer}", indent=14)
     right_before, right_after = (sum(one.right_before for one in asked), sum(one.right_after for one in asked))
     yield ""
     yield from _wrapped(
@@ -99,14 +100,15 @@ def _texts_learned(learned: RunReport, asked: Sequence[Asked]) -> Iterator[str]:
 
 
 def _round(rounds: RunReport) -> Iterator[str]:
-    for number, point in enumerate(rounds.curve):
-        if point.accuracy:
-            yield f"θ_{number}  {_of(point.accuracy)}  {'█' * round(_BAR * point.accuracy.mean)}"
-    yield from _wrapped(
-        f"Accuracy on {_contexts(rounds)} held-out tasks that no policy was trained on, mean of its self-edits, with "
-        f"95 % intervals. θ_0 wrote the self-edits of the round; θ_1 was trained on the {rounds.kept} that solved "
-        "their task."
-    )
+    scored = [(number, point.accuracy) for number, point in enumerate(rounds.curve) if point.accuracy]
+    for number, accuracy in scored:
+        yield f"θ_{number}  {_of(accuracy)}  {'█' * round(_BAR * accuracy.mean)}"
+    for _, accuracy in scored[:1]:
+        yield from _wrapped(
+            f"Accuracy on {accuracy.n} held-out tasks that no policy was trained on, mean of its self-edits, with 95 % "
+            f"intervals. θ_0 wrote the self-edits of the round; {rounds.kept} of them solved their task where nothing "
+            "else did, and the next policy is trained on those."
+        )
     yield ""
     yield from _wrapped(rounds.verdict)
 
@@ -123,10 +125,6 @@ def _conclusion(asked: Sequence[Asked], rounds: RunReport) -> str:
     )
 
 
-def _contexts(rounds: RunReport) -> int:
-    return rounds.rl_gain.n if rounds.rl_gain else 0
-
-
 def _of(accuracy: Estimate) -> str:
     return _interval(accuracy.mean, accuracy.low, accuracy.high)
 
@@ -140,12 +138,8 @@ def _heading(title: str, report: RunReport) -> str:
     return left + "─" * (WIDTH - len(left) - len(right)) + right
 
 
-def _wrapped(text: str) -> list[str]:
-    return textwrap.wrap(visible(text), WIDTH)
-
-
-def _cut(line: str) -> str:
-    return line if len(line) <= WIDTH else line[: WIDTH - 1] + "…"
+def _wrapped(text: str, indent: int = 0) -> list[str]:
+    return textwrap.wrap(visible(text), WIDTH, subsequent_indent=" " * indent, break_on_hyphens=False)
 
 
 def _report(file: Path) -> RunReport:

@@ -19,6 +19,7 @@ from rich.markup import escape
 
 from seal_cli.exit_codes import code_of
 from sealkit.errors import SealError
+from sealkit.report_page.labels import share as share
 from sealkit.shown import NOT_SHOWN, visible
 
 out = Console(highlight=False, soft_wrap=False, emoji=False)
@@ -96,11 +97,6 @@ def moment(time: datetime | None) -> str:
 def counted(number: int, noun: str) -> str:
     """`1 round`, `2 rounds`."""
     return f"{number} {noun}{'s' * (number != 1)}"
-
-
-def share(value: float | None) -> str:
-    """An accuracy or the like, in [0, 1]; a dash where it was not measured."""
-    return "–" if value is None else f"{value:.2f}"
 
 
 def _json(value: Any, *, indent: int | None) -> str:

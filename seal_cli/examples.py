@@ -13,6 +13,7 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
     "up": ("seal up", "seal up --model ./my-model --port 0", "seal up --foreground"),
     "down": ("seal down", "seal down --data /data/seal"),
     "status": ("seal status", "seal status --quiet && seal run configs/knowledge_small.toml"),
+    "open": ("seal open", "seal open --json | jq -r .page"),
     "fetch": ("seal fetch",),
     "run": (
         "seal run configs/knowledge_small.toml",

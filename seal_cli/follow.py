@@ -9,9 +9,9 @@ from typing import Protocol
 from rich.console import Console
 
 from seal_cli.console import at_terminal, out
-from seal_cli.event_lines import headline, trial_line
 from seal_cli.live import LiveView
 from seal_cli.tally import Tally
+from sealkit.report_page.event_lines import headline, trial_line
 from sealkit.report_page.labels import duration
 from sealkit.reports import Pace
 from sealkit.resources import Event, TrialFinished

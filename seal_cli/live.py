@@ -12,9 +12,9 @@ from rich.table import Table
 from rich.text import Text
 
 from seal_cli.console import share
-from seal_cli.event_lines import headline, round_label, stage_label, trial_label
 from seal_cli.tally import Tally
 from sealkit.pace import TimeLeft
+from sealkit.report_page.event_lines import headline, round_label, stage_label, trial_label
 from sealkit.report_page.labels import duration, rough_duration
 from sealkit.resources import Event, RunState, RunWaiting, Trial, TrialState
 from sealkit.shown import visible

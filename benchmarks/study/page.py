@@ -7,7 +7,10 @@ from functools import partial
 from pathlib import Path
 from statistics import fmean
 
+import numpy as np
+
 from benchmarks.page import bars, difference, figures, plotted, with_section
+from benchmarks.study.noise import components, resampled, tasks_of
 from benchmarks.study.results import Pooled, Results, Scores, by_choice, pooled, score, self_edits
 from sealkit.resources import TrialPhase, TrialState
 from sealkit.stats import mean_estimate
@@ -27,6 +30,7 @@ def page(text: str, runs: Sequence[Results]) -> str:
         "arc-gain": gain_table(runs),
         "arc-gate": gate_table(runs),
         "arc-edits": edit_table(runs),
+        "arc-noise": noise_table(runs),
     }
     for name, body in sections.items():
         text = with_section(text, name, body)
@@ -123,6 +127,27 @@ def _edit_rows(run: Results) -> Iterator[str]:
             str(len({trial.completion for trial in edits})),
             f"{by_choice(run, number):.3f}",
         )
+
+
+def noise_table(runs: Sequence[Results]) -> str:
+    """Where the variance of a score comes from, and the standard error of a policy's mean that follows."""
+    sizes = ((24, 4), (48, 2), (24, 8))
+    heads = ["self-edits of", "tasks", "task", "self-edit", "training seed"]
+    lines = _head([*heads, *(f"error of {tasks} × {samples}" for tasks, samples in sizes)])
+    by_policy = [(number == "0", tasks) for run in runs for number, tasks in tasks_of(run).items()]
+    for label, first in (("θ_0", True), ("later policies", False)):
+        policies = [tasks for is_first, tasks in by_policy if is_first is first]
+        found, samples = components(policies), [one.shares for one in resampled(policies)]
+        bounds = zip(found.shares, *np.nanpercentile(samples, (2.5, 97.5), axis=0), strict=True)
+        lines.append(
+            _row(
+                label,
+                str(sum(map(len, policies))),
+                *(f"{share:.2f} [{low:.2f}, {high:.2f}]" for share, low, high in bounds),
+                *(f"{found.error_of_mean(*size):.3f}" for size in sizes),
+            )
+        )
+    return "\n".join(lines)
 
 
 def plot(runs: Sequence[Results], file: Path) -> None:

@@ -1,15 +1,18 @@
-"""`seal up`, `seal down`, `seal status`, `seal fetch`: the embedded stack and its default model."""
+"""`seal up`, `seal down`, `seal status`, `seal open`, `seal fetch`: the embedded stack and its default model."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from seal_cli.options import DEFAULT_DATA, AsJson, Data
-from sealkit.errors import FailedPrecondition
+from sealkit.errors import FailedPrecondition, Unavailable
+
+if TYPE_CHECKING:
+    from sealkit.stack_file import ServiceRecord
 
 
 def register(app: typer.Typer) -> None:
@@ -17,6 +20,7 @@ def register(app: typer.Typer) -> None:
     app.command("up")(up)
     app.command("down")(down)
     app.command("status")(status)
+    app.command("open")(open_page)
     app.command("fetch")(fetch)
 
 
@@ -55,13 +59,15 @@ def up(
     started = start(layout, resolved, port=port, timeout=timeout, say=say)
     controller, gateway = started.state.find(CONTROLLER), started.state.find(GATEWAY)
     address, http = controller.address if controller else "", f"http://{gateway.address}/v1" if gateway else ""
+    page = _page_of(gateway) if gateway else ""
     say("the stack is up" if started.fresh else "the stack was up already")
     if as_json:
-        found = {"controller": address, "http": http, "model": resolved, "logs": layout.logs, "started": started.fresh}
-        show_json(found)
+        found = {"controller": address, "http": http, "page": page, "model": resolved, "logs": layout.logs}
+        show_json(found | {"started": started.fresh})
     else:
         show(f"controller  {address}")
         show(f"http        {http}")
+        show(f"page        {page}")
         show(f"model       {resolved}")
         show(f"logs        {layout.logs}")
     if foreground:
@@ -124,6 +130,36 @@ def status(
         print_listing(("service", "state", "pid", "address", "metrics", "since"), rows)
     if not ready:
         raise typer.Exit(1)
+
+
+def open_page(as_json: AsJson = False, data: Data = DEFAULT_DATA) -> None:
+    """Open the live page of the stack in the browser, and print its address. With --json only print it."""
+    import webbrowser
+
+    from seal_cli.console import say, show, show_json
+
+    with _needs_embedded():
+        from seal_cli.stack.layout import Layout
+        from seal_cli.stack.process import has_ended
+        from seal_cli.stack.services import GATEWAY
+
+    layout = Layout.at(data)
+    state = layout.read_state()
+    gateway = state.find(GATEWAY) if state else None
+    if gateway is None or has_ended(gateway):
+        raise Unavailable(f"no HTTP service runs in {layout.data}; start the stack with `seal up`")
+    address = _page_of(gateway)
+    if as_json:
+        show_json({"page": address})
+        return
+    show(address)
+    if not webbrowser.open(address):
+        say("no browser could be started; open the address yourself")
+
+
+def _page_of(gateway: ServiceRecord) -> str:
+    """The address of the live page."""
+    return f"http://{gateway.address}/live/"
 
 
 def fetch(as_json: AsJson = False, data: Data = DEFAULT_DATA) -> None:

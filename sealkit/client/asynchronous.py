@@ -110,6 +110,10 @@ class AsyncSealClient(BaseClient):
         """All runs, newest first, one page per call."""
         return self._pages(calls.list_runs)
 
+    async def runs_page(self, token: str = "", size: int = 0) -> Page[Run]:
+        """See `SealClient.runs_page`."""
+        return await self._send(calls.list_runs(token, size))
+
     async def watch_run(
         self, name: str, cursor: str = "", *, on_wait: Callable[[Unavailable], None] | None = None
     ) -> AsyncGenerator[Event, None]:
@@ -163,6 +167,12 @@ class AsyncSealClient(BaseClient):
         """See `SealClient.list_trials`."""
         return self._pages(lambda token: calls.list_trials(parent, token, state))
 
+    async def trials_page(
+        self, parent: str, token: str = "", size: int = 0, state: TrialState | None = None
+    ) -> Page[Trial]:
+        """See `SealClient.trials_page`."""
+        return await self._send(calls.list_trials(parent, token, state, size))
+
     async def get_trial(self, name: str) -> Trial:
         """One trial, with its verdicts. Raises UnknownTrial."""
         return await self._send(calls.get_trial(name))
@@ -203,6 +213,10 @@ class AsyncSealClient(BaseClient):
 
     def list_aliases(self) -> AsyncIterator[Alias]:
         return self._pages(calls.list_aliases)
+
+    async def aliases_page(self, token: str = "", size: int = 0) -> Page[Alias]:
+        """See `SealClient.aliases_page`."""
+        return await self._send(calls.list_aliases(token, size))
 
     async def roll_back_alias(self, name: str, *, reason: str = "", request_id: str | None = None) -> Alias:
         return await self._send(calls.roll_back_alias(name, reason, request_id))

@@ -121,6 +121,10 @@ class SealClient(BaseClient):
         """All runs, newest first, one page per call."""
         return self._pages(calls.list_runs)
 
+    def runs_page(self, token: str = "", size: int = 0) -> Page[Run]:
+        """One page of `list_runs`, `size` long (0: 50), after the one whose `next_token` this is."""
+        return self._send(calls.list_runs(token, size))
+
     def watch_run(
         self, name: str, cursor: str = "", *, on_wait: Callable[[Unavailable], None] | None = None
     ) -> Iterator[Event]:
@@ -179,6 +183,10 @@ class SealClient(BaseClient):
         one page per call."""
         return self._pages(lambda token: calls.list_trials(parent, token, state))
 
+    def trials_page(self, parent: str, token: str = "", size: int = 0, state: TrialState | None = None) -> Page[Trial]:
+        """One page of `list_trials`; see `runs_page`."""
+        return self._send(calls.list_trials(parent, token, state, size))
+
     def get_trial(self, name: str) -> Trial:
         """One trial, with its verdicts. Raises UnknownTrial."""
         return self._send(calls.get_trial(name))
@@ -223,6 +231,10 @@ class SealClient(BaseClient):
     def list_aliases(self) -> Iterator[Alias]:
         """All aliases by name, one page per call."""
         return self._pages(calls.list_aliases)
+
+    def aliases_page(self, token: str = "", size: int = 0) -> Page[Alias]:
+        """One page of `list_aliases`; see `runs_page`."""
+        return self._send(calls.list_aliases(token, size))
 
     def roll_back_alias(self, name: str, *, reason: str = "", request_id: str | None = None) -> Alias:
         """Points an alias to its previous policy. Raises UnknownAlias, NothingToRollBack, RequestIdReused."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from sealkit.resources import GateState
+
 STAGES: Mapping[str, str] = {
     "generate": "generation",
     "teach": "teaching",
@@ -16,6 +18,11 @@ STAGES: Mapping[str, str] = {
 SPLITS: Mapping[str, str] = {
     "train": "Contexts that the policy learns from",
     "held_out": "Held-out contexts, never trained on",
+}
+GATES: Mapping[GateState, str] = {
+    GateState.PASSED: "passed the gate",
+    GateState.REFUSED: "refused by the gate",
+    GateState.PENDING: "not yet compared",
 }
 LEGEND = (
     "Accuracy: the share of questions answered right without seeing the text, averaged over contexts (n), with its "
@@ -38,6 +45,11 @@ def duration(seconds: float) -> str:
     minutes, rest = divmod(whole, 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def share(value: float | None) -> str:
+    """An accuracy or the like, in [0, 1]; a dash where it was not measured."""
+    return "–" if value is None else f"{value:.2f}"
 
 
 def rough_duration(seconds: float) -> str:

@@ -213,19 +213,19 @@ def get_policy(name: str) -> Call[PolicyVersion]:
     return Call("GetPolicy", pb2.GetPolicyRequest(name=name), lambda r: from_pb(r.policy, PolicyVersion))
 
 
-def list_runs(token: str) -> Call[Page[Run]]:
+def list_runs(token: str, size: int = 0) -> Call[Page[Run]]:
     def read(response: pb2.ListRunsResponse) -> Page[Run]:
         return Page([from_pb(run, Run) for run in response.runs], response.next_page_token)
 
-    return Call("ListRuns", pb2.ListRunsRequest(page_token=token), read)
+    return Call("ListRuns", pb2.ListRunsRequest(page_size=size, page_token=token), read)
 
 
-def list_trials(parent: str, token: str, state: TrialState | None) -> Call[Page[Trial]]:
+def list_trials(parent: str, token: str, state: TrialState | None, size: int = _TRIALS_PAGE) -> Call[Page[Trial]]:
     def read(response: pb2.ListTrialsResponse) -> Page[Trial]:
         return Page([from_pb(trial, Trial) for trial in response.trials], response.next_page_token)
 
     number = enum_to_pb(state, pb2_resources.TrialState) if state else pb2_resources.TRIAL_STATE_UNSPECIFIED
-    request = pb2.ListTrialsRequest(parent=parent, page_size=_TRIALS_PAGE, page_token=token, state=number)
+    request = pb2.ListTrialsRequest(parent=parent, page_size=size, page_token=token, state=number)
     return Call("ListTrials", request, read)
 
 
@@ -253,11 +253,11 @@ def get_alias(name: str) -> Call[Alias]:
     return Call("GetAlias", pb2.GetAliasRequest(name=name), _alias)
 
 
-def list_aliases(token: str) -> Call[Page[Alias]]:
+def list_aliases(token: str, size: int = 0) -> Call[Page[Alias]]:
     def read(response: pb2.ListAliasesResponse) -> Page[Alias]:
         return Page([from_pb(alias, Alias) for alias in response.aliases], response.next_page_token)
 
-    return Call("ListAliases", pb2.ListAliasesRequest(page_token=token), read)
+    return Call("ListAliases", pb2.ListAliasesRequest(page_size=size, page_token=token), read)
 
 
 def roll_back_alias(name: str, reason: str, request_id: str | None) -> Call[Alias]:

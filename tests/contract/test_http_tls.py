@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import ssl
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -80,6 +81,44 @@ async def test_without_a_known_token_nobody_asks_not_even_as_the_service(service
             assert (got.status_code, got.headers["www-authenticate"]) == (401, "Bearer")
         assert (await http.get("/healthz")).status_code == 200
     assert service.services.calls["answer"] == 0
+
+
+async def test_a_person_sees_its_tenant_s_runs_and_no_other(service: Served, pki: Path) -> None:
+    headers = {"origin": service.url, "accept": "text/html"}
+    async with service.http(verify=trust(pki), headers=headers) as http:
+        assert (await http.get("/live/")).status_code == 401
+        got = await http.post("/live/session", data={"token": "reader"})
+        assert (got.status_code, got.headers["location"]) == (303, "/live/")
+        shown = (await http.get("/live/")).text
+        runs = set(re.findall(r'data-run="runs/([\w-]+)"', shown))
+        assert len(runs) == 1
+        assert "secret of team-a" in shown
+        assert "team-b" not in shown
+        (own,) = runs
+        assert (await http.get(f"/live/runs/{own}/findings")).status_code == 200
+        assert (await http.get("/live/aliases/notes")).status_code == 200
+        theirs = own.replace("team-a", "team-b")
+        for path in (f"/live/runs/{theirs}", f"/live/events?run={theirs}", "/live/aliases/theirs"):
+            assert (await http.get(path)).status_code == 404, path
+        asked = {"model": "aliases/notes", "messages": QUESTION, "stream": True}
+        assert "says Which river?" in "".join(
+            re.findall(r'"content":"([^"]*)"', (await http.post("/live/answers", json=asked)).text)
+        )
+        assert (await http.get("/v1/models")).status_code == 401, "the API takes no cookie"
+
+
+async def test_the_end_of_the_process_ends_a_stream_of_events(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.page.stream._BEAT_SECONDS", 0.05)
+    database = new_record(tmp_path)
+    run = (await furnish(database, "")).run.removeprefix("runs/")
+    await database.close()
+    async with served(tmp_path, grace_seconds=100) as made, made.http() as http:
+        async with http.stream("GET", f"/live/events?run={run}") as got:
+            parts = got.aiter_text()
+            while "event: run" not in await anext(parts):
+                pass  # a comment: the controller takes its time
+            await made.gateway.stop()
+            assert "failed" not in "".join([part async for part in parts])
 
 
 async def test_a_replaced_certificate_serves_new_connections(service: Served, pki: Path, tmp_path: Path) -> None:

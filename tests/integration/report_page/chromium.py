@@ -44,18 +44,24 @@ class Tab:
         os.write(self._write, json.dumps(message).encode() + b"\0")
         return self._until(lambda got: got.get("id") == message["id"])["result"]
 
-    def open(self, file: Path, width: int, *, dark: bool = False) -> None:
-        """Loads the file in a window of this width."""
+    def open(self, page: Path | str, width: int, *, dark: bool = False) -> None:
+        """Loads a file, or an address, in a window of this width."""
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.call("Emulation.setEmulatedMedia", features=[scheme])
         self.call("Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=False)
         self.messages.clear()
-        self.call("Page.navigate", url=file.as_uri())
+        self.call("Page.navigate", url=page if isinstance(page, str) else page.as_uri())
         self._until(lambda got: got.get("method") == "Page.loadEventFired")
 
     def evaluate(self, expression: str) -> Any:
-        """The value of a JavaScript expression in the page."""
-        return self.call("Runtime.evaluate", expression=expression, returnByValue=True)["result"].get("value")
+        """The value of a JavaScript expression in the page, or what its promise becomes."""
+        got = self.call("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
+        return got["result"].get("value")
+
+    def until(self, condition: str) -> None:
+        """Waits until a JavaScript expression is true in the page."""
+        again = f"(function look(done) {{ ({condition}) ? done(true) : setTimeout(look, 50, done); }})"
+        assert self.evaluate(f"new Promise({again})")
 
     def picture(self, file: Path, height: int) -> None:
         """Writes a PNG of the first `height` pixels of the page."""

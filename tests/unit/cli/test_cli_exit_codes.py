@@ -30,6 +30,7 @@ WITHOUT_A_STACK: dict[str, ExitCode] = {
     "up --port 70000": ExitCode.BAD_INPUT,
     "down": ExitCode.DONE,
     "status": ExitCode.FAILED,
+    "open": ExitCode.FAILED,
     "run missing.toml": ExitCode.BAD_INPUT,
     "run good.toml": ExitCode.FAILED,
     "run good.toml --set nothing=1": ExitCode.BAD_INPUT,

@@ -100,9 +100,10 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "ask": ("a", "Which river?"), "audit list": (), "certs make": ("tls", "--name", "me"), "certs token": ("token",),
     "whoami": (),
     "health": ("127.0.0.1:1",), "judge calibrate": ("--verdicts", "verdicts.jsonl", "--judge", "exact"),
-    "doctor": (), "up": (), "fetch": (), "learn": (), "alias diff": (), "alias forget": (), "alias export": (),
+    "doctor": (), "up": (), "open": (), "fetch": (), "learn": (), "alias diff": (), "alias forget": (),
+    "alias export": (),
 }  # fmt: skip
-NEED_MORE = {"doctor", "up", "fetch", "learn", "alias diff", "alias forget", "alias export"}
+NEED_MORE = {"doctor", "up", "open", "fetch", "learn", "alias diff", "alias forget", "alias export"}
 """Run by other tests, because they start or ask other processes."""
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from seal_cli.console import share
+from sealkit.report_page.labels import share
 from sealkit.resources import (
     Editor,
     Event,
