@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 
 import structlog
@@ -12,9 +13,12 @@ from controller.db import answers, quotas
 from controller.db.access import AccessScope
 from controller.db.answers import Version
 from controller.db.database import Database
+from controller.rules.about import documents_about
+from controller.rules.setup import domain_of
+from sealkit.domains.base import Examines
 from sealkit.errors import SealError, Unavailable
 from sealkit.observability.metrics import ANSWER_FIRST_SECONDS, ANSWER_REQUESTS, ANSWER_SECONDS, ANSWER_TOKENS
-from sealkit.resources import AnswerBegun, AnswerUpdate
+from sealkit.resources import AnswerAbout, AnswerBegun, AnswerUpdate
 from sealkit.rpc.protocols import Evaluator
 from sealkit.types import AnswerDelta, AnswerEnd, Prompt, Sampling
 
@@ -24,16 +28,18 @@ log = structlog.get_logger(__name__)
 class Answers:
     """Streams answers over the evaluators' replicas."""
 
-    def __init__(self, database: Database, evaluator: Evaluator) -> None:
+    def __init__(self, database: Database, evaluator: Evaluator, plugins: Sequence[str] = ()) -> None:
         self._database = database
         self._evaluator = evaluator
+        self._plugins = plugins
 
     async def stream(
-        self, scope: AccessScope, alias: str, prompt: Prompt, sampling: Sampling
+        self, scope: AccessScope, alias: str, prompt: Prompt, sampling: Sampling, *, with_documents: bool = False
     ) -> AsyncGenerator[AnswerUpdate, None]:
         """The answer of the policy that `aliases/{id}` points to now, of the base model if `alias` is empty. The whole
         stream is that policy's: its adapter is named by digest, and an answer that has begun is never continued by
-        another evaluator. Closing the generator ends the decoding.
+        another evaluator. Closing the generator ends the decoding. `with_documents`: an AnswerAbout comes before
+        the end.
 
         Raises UnknownAlias, QuotaExceeded, and what an evaluator raises.
         """
@@ -41,8 +47,13 @@ class Answers:
         metered = _Meter("alias" if alias else "base")
         try:
             async with aclosing(self._of(version, prompt, sampling)) as updates:
+                said = ""
                 async for update in updates:
                     metered.see(update)
+                    if isinstance(update, AnswerDelta):
+                        said += update.text
+                    if isinstance(update, AnswerEnd) and with_documents:
+                        yield await self._about(version, prompt.user, said)
                     yield update
         except SealError as error:
             metered.result = error.reason
@@ -60,6 +71,16 @@ class Answers:
                     yield begun
                     begun = None
                 yield update
+
+    async def _about(self, version: Version, question: str, said: str) -> AnswerAbout:
+        if not version.begun.policy:
+            return AnswerAbout()
+        config, known = await self._database.read(answers.trained_on, version.begun.policy)
+        domain = domain_of(config, self._plugins)
+        if not isinstance(domain, Examines):
+            return AnswerAbout()
+        passages = [(document, list(map(domain.passage_text, passages))) for document, passages in known]
+        return AnswerAbout(documents=await asyncio.to_thread(documents_about, (question, said), passages))
 
     async def _charge(self, tenant: str, device_seconds: float) -> None:
         if not (tenant and device_seconds):

@@ -39,7 +39,7 @@ from sealkit.domains.base import Context as DomainContext
 from sealkit.errors import LimitExceeded, SealError, Unavailable
 from sealkit.names import id_of, run_name
 from sealkit.reports import RunReport
-from sealkit.resources import AnswerBegun, AnswerUpdate, Budget, CallerInfo, Quotas, TrialState
+from sealkit.resources import AnswerAbout, AnswerBegun, AnswerUpdate, Budget, CallerInfo, Quotas, TrialState
 from sealkit.rpc.interceptors import check
 from sealkit.rpc.mapping import enum_from_pb, from_pb, to_pb
 from sealkit.rpc.protocols import Evaluator
@@ -77,7 +77,7 @@ class ControllerService(controller_pb2_grpc.ControllerServiceServicer):
         """`plugins`: allowed as domains; `outside`: editors allowed as arms; `quotas`: returns the tenants' current
         quotas; `max_dataset_mib`: most of a request in parts; `evaluator`: gives the answers of aliases."""
         self._database = database
-        self._answers = Answers(database, evaluator)
+        self._answers = Answers(database, evaluator, plugins)
         self._quotas = quotas
         self._stored_quotas: dict[str, Quotas] | None = None
         self._plugins = plugins
@@ -321,7 +321,8 @@ class ControllerService(controller_pb2_grpc.ControllerServiceServicer):
     async def Answer(self, request: pb.AnswerRequest, _: Context) -> AsyncIterator[pb.AnswerResponse]:
         await self._store_quotas()
         asked = from_pb(request.prompt, Prompt), from_pb(request.sampling, Sampling)
-        async with aclosing(self._answers.stream(_scope(), request.alias, *asked)) as updates:
+        stream = self._answers.stream(_scope(), request.alias, *asked, with_documents=request.with_documents)
+        async with aclosing(stream) as updates:
             async for update in updates:
                 yield _answer_update(update)
 
@@ -354,6 +355,8 @@ def _answer_update(update: AnswerUpdate) -> pb.AnswerResponse:
             return pb.AnswerResponse(begun=to_pb(update, pb.AnswerBegun))
         case AnswerDelta():
             return pb.AnswerResponse(delta=to_pb(update, answer_pb2.AnswerDelta))
+        case AnswerAbout():
+            return pb.AnswerResponse(about=to_pb(update, pb.AnswerAbout))
         case AnswerEnd():
             return pb.AnswerResponse(end=to_pb(update, answer_pb2.AnswerEnd))
 

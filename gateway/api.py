@@ -22,7 +22,7 @@ from sealkit.client import AsyncSealClient
 from sealkit.concurrency import gather_or_cancel
 from sealkit.errors import SealError
 from sealkit.names import BASE_MODEL, id_of
-from sealkit.resources import Alias, AnswerBegun, AnswerUpdate
+from sealkit.resources import Alias, AnswerAbout, AnswerBegun, AnswerUpdate
 from sealkit.types import AnswerEnd
 
 log = structlog.get_logger(__name__)
@@ -145,7 +145,7 @@ async def _events(
             yield event(chunk)
         async with aclosing(_merged(streams)) as updates:
             async for index, update in updates:
-                if isinstance(update, AnswerBegun):
+                if isinstance(update, AnswerBegun | AnswerAbout):
                     continue
                 yield event(reply.piece(index, update))
                 if isinstance(update, AnswerEnd):

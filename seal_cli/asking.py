@@ -11,9 +11,10 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from seal_cli.console import at_terminal, out, say, show, show_json
+from seal_cli.console import at_terminal, out, say, share, show, show_json
 from sealkit.answers import Gathered
 from sealkit.errors import SealError
+from sealkit.resources import AnswerAbout
 from sealkit.shown import visible
 from sealkit.types import AnswerDelta, AnswerEnd, FinishReason, Prompt, Sampling
 
@@ -27,13 +28,15 @@ _REFRESH_SECONDS = 0.1
 
 def print_answer(updates: Iterable[AnswerUpdate], max_tokens: int) -> None:
     """Writes an answer to stdout piece by piece, without what controls a terminal."""
-    reasons = False
+    reasons, about = False, None
     try:
         for update in updates:
             if isinstance(update, AnswerDelta):
                 reasons = reasons or bool(update.reasoning)
                 out.file.write(visible(update.text, keep=_KEEP))
                 out.file.flush()
+            elif isinstance(update, AnswerAbout):
+                about = update
             elif isinstance(update, AnswerEnd) and update.finish_reason is FinishReason.LENGTH:
                 where = "the model's context or --max-tokens"
                 say(f"\ncut off after {update.usage.completion_tokens} tokens: {where} ({max_tokens}) ended it")
@@ -41,19 +44,34 @@ def print_answer(updates: Iterable[AnswerUpdate], max_tokens: int) -> None:
         out.file.write("\n")
     if reasons:
         say("the model reasoned before it answered; --json shows that too")
+    if about is not None:
+        show(_documents(about))
+
+
+def _documents(about: AnswerAbout) -> str:
+    """A line on what an answer is about."""
+    listed = ", ".join(f"{visible(one.name)} ({share(one.share)} of the words)" for one in about.documents)
+    return f"about: {listed or 'no document of the alias'}"
 
 
 class _Reader(threading.Thread):
     """Reads one answer."""
 
     def __init__(
-        self, client: SealClient, alias: str, prompt: Prompt, sampling: Sampling, changed: threading.Event
+        self,
+        client: SealClient,
+        alias: str,
+        prompt: Prompt,
+        sampling: Sampling,
+        changed: threading.Event,
+        *,
+        documents: bool,
     ) -> None:
         super().__init__(daemon=True)
         self.alias = alias
         self.gathered = Gathered()
         self.error: SealError | None = None
-        self._updates = client.stream_answer(alias, prompt, sampling)
+        self._updates = client.stream_answer(alias, prompt, sampling, documents=documents)
         self._changed = changed
 
     def run(self) -> None:
@@ -72,11 +90,15 @@ class _Reader(threading.Thread):
         return f"{self.alias} ({policy})" if policy else self.alias or "base model"
 
 
-def print_comparison(client: SealClient, alias: str, prompt: Prompt, sampling: Sampling, *, as_json: bool) -> None:
-    """The answers of an alias and of the base model to one prompt, which are written at the same time. Raises the first
-    error of the two."""
+def print_comparison(
+    client: SealClient, alias: str, prompt: Prompt, sampling: Sampling, *, documents: bool, as_json: bool
+) -> None:
+    """The answers of an alias and of the base model to one prompt, written at the same time; with `documents`, also
+    what the first is about. Raises the first error of the two."""
     changed = threading.Event()
-    both = [_Reader(client, name, prompt, sampling, changed) for name in (alias, "")]
+    both = [
+        _Reader(client, name, prompt, sampling, changed, documents=documents and bool(name)) for name in (alias, "")
+    ]
     for reader in both:
         reader.start()
     if at_terminal() and not as_json:
@@ -98,6 +120,8 @@ def print_comparison(client: SealClient, alias: str, prompt: Prompt, sampling: S
         for reader in both:
             show(f"# {reader.title}")
             out.file.write(visible(reader.gathered.text, keep=_KEEP).rstrip("\n") + "\n")
+    if ours.about is not None and not as_json:
+        show(_documents(ours.about))
 
 
 def _beside(both: Sequence[_Reader]) -> Group:

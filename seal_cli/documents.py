@@ -17,8 +17,9 @@ from sealkit.shown import visible
 
 LEGEND = (
     "Accuracy: on questions about the document itself, without seeing it, by the version before it and the one after. "
-    "GENERATED questions and their answers were written by models, and only those were kept that the base model does "
-    "not know: compare these numbers only with each other. A document that was not adopted changed nothing."
+    "GENERATED questions and their answers were written by models or are blanks in the text, and only those were kept "
+    "that the base model does not know: compare these numbers only with each other. A document that was not adopted "
+    "changed nothing."
 )
 _WORDS = {
     DocumentState.WAITING: "waiting",

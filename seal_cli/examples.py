@@ -73,7 +73,7 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
     "arc solved": ("seal arc solved runs/arc-1a2b3c4d --arm policy",),
     "ask": (
         "seal ask production 'What is the river called?'",
-        "seal ask production 'What is the river called?' --compare",
+        "seal ask production 'What is the river called?' --compare --document",
         "cat question.txt | seal ask base --json | jq -r .text",
     ),
     "audit": ("seal audit list --resource runs/demo-1a2b3c4d",),

@@ -69,7 +69,8 @@ def _card(found: Lineage, base: str, license: str, *, merged: bool) -> Iterator[
     yield from (
         "",
         "Accuracies are on questions about the document itself, asked without it, when it was learned. Generated "
-        "questions and gold answers were written by models; only those were kept that the base model does not know.",
+        "questions and gold answers were written by models or are blanks in the text; only those were kept that the "
+        "base model does not know.",
         "",
         "## What it forgot",
         "",

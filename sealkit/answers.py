@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from sealkit.errors import Unavailable
-from sealkit.resources import AnswerBegun, AnswerUpdate
+from sealkit.resources import AnswerAbout, AnswerBegun, AnswerUpdate
 from sealkit.types import AnswerDelta, AnswerEnd, Value
 
 
 class Answer(Value):
-    """A whole answer, and who gave it."""
+    """A whole answer, and who gave it. `about`: None if that was not asked for."""
 
     begun: AnswerBegun
     text: str
     reasoning: str = ""
+    about: AnswerAbout | None = None
     end: AnswerEnd
 
 
@@ -21,6 +22,7 @@ class Gathered:
 
     def __init__(self) -> None:
         self.begun, self.text, self._reasoning = AnswerBegun(), "", ""
+        self._about: AnswerAbout | None = None
         self._end: AnswerEnd | None = None
 
     def add(self, update: AnswerUpdate) -> None:
@@ -30,6 +32,8 @@ class Gathered:
             case AnswerDelta():
                 self.text += update.text
                 self._reasoning += update.reasoning
+            case AnswerAbout():
+                self._about = update
             case AnswerEnd():
                 self._end = update
 
@@ -38,4 +42,4 @@ class Gathered:
         """The answer. Raises Unavailable if the stream was closed before its end."""
         if self._end is None:
             raise Unavailable("the controller ended an answer in the middle; ask again")
-        return Answer(begun=self.begun, text=self.text, reasoning=self._reasoning, end=self._end)
+        return Answer(begun=self.begun, text=self.text, reasoning=self._reasoning, about=self._about, end=self._end)

@@ -266,15 +266,19 @@ class ExamConfig(Section):
     editor: str = Field("base", min_length=1, max_length=64)
     """Who writes the questions: `base` (the base model), or an outside model by its name in the generator's editors
     file. The base model answers them."""
-    samples: int = Field(4, ge=1, le=64)
-    """Lists of questions for each passage."""
+    samples: int = Field(4, ge=0, le=64)
+    """Lists of questions for each passage. 0: none, only blanks."""
     sampling: Sampling = Sampling(temperature=0.7, top_p=0.95, max_tokens=192)
+    blanks: bool = True
+    """Also ask for what is left out of the passage's own clauses. They fill the exam up, behind the questions from the
+    lists."""
     answers: int = Field(3, ge=2, le=16)
-    """Answers to each question with the passage in the prompt: one greedy, which is the gold answer, the others
-    sampled."""
+    """Answers to each question with the passage in the prompt: one greedy, which is the gold answer of a question from
+    a list, the others sampled."""
     answering: Sampling = Sampling(temperature=0.5, top_p=0.95, max_tokens=32, stop=("\n",))
     agreement: float = Field(1.0, ge=0, le=1)
-    """Share of the sampled answers that must agree with the gold answer."""
+    """Share of the sampled answers that must agree with the gold answer. A blank, whose gold answer is the text's, only
+    needs a right greedy answer."""
     questions: int = Field(4, ge=1, le=256)
     """At most this many questions for each passage; the other facts are left to be studied."""
     least: int = Field(2, ge=1, le=256)

@@ -104,7 +104,7 @@ class DocumentReport(Value):
         passages: Passages that were read.
         learned: Passages of which a self-edit was kept.
         questions: Questions of its exam.
-        generated: Whether models wrote the exam.
+        generated: Whether the exam was generated, not given.
         seconds: From the start of its round to its end.
         policy: The version that the alias had after it; empty until then.
     """
@@ -150,7 +150,7 @@ class RunReport(Value):
     continual: Continual | None = None
     documents: tuple[DocumentReport, ...] = ()
     generated_exam: bool = False
-    """Whether models wrote questions that these accuracies are measured on."""
+    """Whether questions that these accuracies are measured on were generated, not given."""
     curve: tuple[CurvePoint, ...] = ()
     power: Power | None = None
 
@@ -222,7 +222,7 @@ class Rerun(Value):
 
 
 class LineageQuery(Value):
-    """A question of a document's exam. `generated`: whether models wrote it and its gold answer."""
+    """A question of a document's exam. `generated`: whether it and its gold answer were generated, not given."""
 
     query_id: str
     question: str

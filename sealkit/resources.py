@@ -161,7 +161,7 @@ class Trial(Value):
     stopped_early: bool = False
     batch_variant_rate: float = 0.0
     generated_exam: bool = False
-    """Whether models wrote the questions and gold answers that its accuracies are measured on."""
+    """Whether the questions and gold answers that its accuracies are measured on were generated, not given."""
     reward: float | None = None
     selected: bool = False
     verdicts: tuple[Verdict, ...] = ()
@@ -248,8 +248,23 @@ class AnswerBegun(Value):
     adapter: str = ""
 
 
-AnswerUpdate = AnswerBegun | AnswerDelta | AnswerEnd
-"""An answer's stream: one AnswerBegun, any number of AnswerDelta, one AnswerEnd."""
+class AnswerDocument(Value):
+    """A document of the alias that an answer is about. `digest`: SHA-256 of its bytes; `share`: of the words of the
+    question or of the answer, those that are in its passages, rare ones weighing more; in (0, 1]."""
+
+    name: str
+    digest: str
+    share: float
+
+
+class AnswerAbout(Value):
+    """The documents of the alias that an answer is about, the best first; none: no document has enough of its words."""
+
+    documents: tuple[AnswerDocument, ...] = ()
+
+
+AnswerUpdate = AnswerBegun | AnswerDelta | AnswerAbout | AnswerEnd
+"""An answer's stream: one AnswerBegun, any number of AnswerDelta, one AnswerAbout if asked for, one AnswerEnd."""
 
 
 class RunStateChanged(Value):

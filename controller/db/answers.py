@@ -1,4 +1,4 @@
-"""Which policy answers for an alias."""
+"""Which policy answers for an alias, and what it was trained on."""
 
 from __future__ import annotations
 
@@ -6,10 +6,14 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, select
 
-from controller.db import aliases, quotas
-from controller.db.access import AccessScope
+from controller.db import aliases, contexts, documents, quotas, runs, trials
+from controller.db import policies as versions
+from controller.db.access import FULL_ACCESS, AccessScope
+from controller.db.documents import StoredDocument
 from controller.db.tables import policies
-from sealkit.names import id_of
+from sealkit.config import RunConfig
+from sealkit.domains.base import Context
+from sealkit.names import id_of, run_id_of
 from sealkit.resources import AnswerBegun, Editor
 from sealkit.types import AdapterRef, Policy
 
@@ -39,3 +43,14 @@ def version_of(connection: Connection, scope: AccessScope, alias: str) -> Versio
     adapter = AdapterRef.from_stored(row.adapter) if row.adapter else None
     begun = AnswerBegun(alias=alias, policy=policy, adapter=adapter.digest if adapter else "")
     return Version(begun, Policy(name=policy, adapter=adapter), row.base_model)
+
+
+def trained_on(connection: Connection, policy: str) -> tuple[RunConfig, list[tuple[StoredDocument, list[Context]]]]:
+    """The documents that a version was trained on, each with the passages of its trials, and the config of its run.
+    Raises UnknownPolicy."""
+    version = versions.get(connection, FULL_ACCESS, policy)
+    passages = contexts.of_trials(connection, trials.existing(connection, version.trials))
+    known = [
+        (one.document, [passages[trial] for trial in one.trials]) for one in documents.known(connection, version.trials)
+    ]
+    return runs.stored_config(connection, run_id_of(version.run)).config, known

@@ -104,7 +104,7 @@ contexts = Table(
     Column("context_id", String(512), nullable=False),
     Column("split", String(32), nullable=False),
     Column("payload", JSON, nullable=False),
-    Column("generated", Boolean, nullable=False, server_default=false()),  # whether models wrote its queries
+    Column("generated", Boolean, nullable=False, server_default=false()),  # whether its queries were generated
     Column("document", Integer),  # position of the document that it is a passage of; unset: it was a record
     Column("exam", JSON(none_as_null=True)),  # Exam; unset until it is made
     Index("contexts_by_id", "run_id", "context_id", unique=True),

@@ -1,10 +1,11 @@
-"""Generated exams: queries and gold answers that models write on a passage that has none.
+"""Generated exams: queries and gold answers that are generated for a passage that has none.
 
-    write    several lists of questions on the passage
-    answer   each question with the passage in the prompt: once greedily, which is the gold answer, and several times
-             sampled
-    keep     those whose sampled answers agree with the gold answer, which the base model without the passage does not
-             know, and which ask different facts
+    write    several lists of questions on the passage; besides them the domain makes some of the text itself, with
+             their gold answers
+    answer   each question with the passage in the prompt: once greedily, which is the gold answer if there is none yet;
+             then several times sampled
+    keep     those whose answers agree with the gold answer, which the base model without the passage does not know, and
+             which ask different facts
 
 The run's judge decides what agrees and what is known. Everything is sampled with seeds that derive from names, so an
 exam that is made again is the same one. What is stored says of every question why it was kept or not.
@@ -12,6 +13,7 @@ exam that is made again is the same one. What is stored says of every question w
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 from controller.db.database import storable
@@ -25,7 +27,7 @@ from sealkit.resources import Editor
 from sealkit.types import EvaluationRequest, Outcome, Prompt, Query, Sampling, Usage, Value, Verdict, seed_of
 
 _CANDIDATES = 4
-"""Questions that are tried, as a multiple of those that an exam may have."""
+"""Questions from the lists that are tried, and blanks, each as a multiple of the questions that an exam may have."""
 
 
 class ExamQuestion(Value):
@@ -58,7 +60,9 @@ async def examined(setup: Setup, services: Services, context: Context) -> tuple[
     domain, config = setup.domain, setup.config.exam
     assert isinstance(domain, Examines)  # checked when the run was created
     requests = _Requests(setup, services, context)
-    items = domain.exam_items(context, await requests.written())[: config.questions * _CANDIDATES]
+    most = config.questions * _CANDIDATES
+    blanks = domain.exam_blanks(context)[:most] if config.blanks else []
+    items = [*domain.exam_items(context, await requests.written())[:most], *blanks]
     answers = await requests.answered(items)
     found = [
         ExamQuestion(question=item.question, answer=answer, fault=domain.exam_fault(context, item.question, answer))
@@ -69,7 +73,8 @@ async def examined(setup: Setup, services: Services, context: Context) -> tuple[
     agreed = await requests.agreement(tried)
     known = await requests.known(tried)
     for i, share, knows in zip(fit, agreed, known, strict=True):
-        fault = "its answers do not agree" if share < config.agreement else "it is known" if knows else ""
+        unsure = "it is not answered with the text" if items[i].answer else "its answers do not agree"
+        fault = unsure if share < config.agreement else "it is known" if knows else ""
         found[i] = found[i].changed(agreed=share, known=bool(knows), fault=fault)
     exam = Exam(editor=config.editor, questions=_distinct(domain, context, found, config.overlap, config.questions))
     kept = exam.kept if len(exam.kept) >= config.least else []
@@ -108,6 +113,8 @@ class _Requests:
         """The lists of questions."""
         config, domain = self._setup.config.exam, self._setup.domain
         assert isinstance(domain, Examines)
+        if not config.samples:
+            return []
         prompt = templated(domain.exam_prompt(self._context), self._setup.config.editor.chat_template_kwargs)
         outside = "" if config.editor == Editor.BASE else config.editor
         asked = [(self._context.context_id, prompt, list(range(config.samples)))]
@@ -115,25 +122,38 @@ class _Requests:
         return [said[self._context.context_id, i] for i in range(config.samples)]
 
     async def answered(self, items: Sequence[ExamItem]) -> list[str]:
-        """The gold answers: greedy, with the passage in the prompt."""
-        greedy = self._setup.config.exam.answering.changed(temperature=0.0, top_p=1.0, seed=0)
-        asked = [(f"exam-{i}", self._question(item.open_book), [0]) for i, item in enumerate(items)]
-        said = await self._sampled(asked, greedy, "") if asked else {}
-        return [said[f"exam-{i}", 0].strip() for i in range(len(items))]
+        """The gold answers: the domain's, or the greedy answer with the passage in the prompt."""
+        unknown = {i: item for i, item in enumerate(items) if not item.answer}
+        asked = [(f"exam-{i}", self._question(item.open_book), [0]) for i, item in unknown.items()]
+        said = await self._sampled(asked, self._greedy, "") if asked else {}
+        return [item.answer or said[f"exam-{i}", 0].strip() for i, item in enumerate(items)]
 
     async def agreement(self, asked: Sequence[tuple[ExamItem, str]]) -> list[float]:
-        """Share of further answers with the passage that agree with each gold answer."""
+        """Share of further answers with the passage that agree with each gold answer. A model's gold answer is right if
+        others agree with it, so these are sampled; the domain's is, so the greedy answer says whether it is found."""
         count = self._setup.config.exam.answers - 1
         queries = self._queries([(item.question, item.open_book, gold) for item, gold in asked], "open-book")
+        given = [query for query, (item, _) in zip(queries, asked, strict=True) if item.answer]
+        guessed = [query for query, (item, _) in zip(queries, asked, strict=True) if not item.answer]
         samplings = [self._seeded(self._setup.config.exam.answering, f"answer {i}") for i in range(count)]
-        graded = await gather_or_cancel(*(self._judged(queries, sampling) for sampling in samplings))
-        return [sum(v.outcome is Outcome.CORRECT for v in verdicts) / count for verdicts in zip(*graded, strict=True)]
+        graded = await gather_or_cancel(
+            *(self._judged(guessed, sampling) for sampling in samplings), self._judged(given, self._greedy)
+        )
+        right = Counter(v.query_id for verdicts in graded for v in verdicts if v.outcome is Outcome.CORRECT)
+        return [
+            right[query.query_id] / (1 if item.answer else count)
+            for query, (item, _) in zip(queries, asked, strict=True)
+        ]
 
     async def known(self, asked: Sequence[tuple[ExamItem, str]]) -> list[bool]:
         """Whether the base model answers each right without the passage; also if that could not be graded."""
         queries = self._queries([(item.question, item.prompt, gold) for item, gold in asked], "closed-book")
         graded = await self._judged(queries, self._setup.config.evaluation.sampling)
         return [verdict.outcome is not Outcome.INCORRECT for verdict in graded]
+
+    @property
+    def _greedy(self) -> Sampling:
+        return self._setup.config.exam.answering.changed(temperature=0.0, top_p=1.0, seed=0)
 
     def _queries(self, asked: Sequence[tuple[str, Prompt, str]], kind: str) -> tuple[Query, ...]:
         return tuple(
@@ -146,10 +166,10 @@ class _Requests:
             for i, (question, prompt, gold) in enumerate(asked)
         )
 
-    async def _judged(self, queries: tuple[Query, ...], sampling: Sampling) -> tuple[Verdict, ...]:
+    async def _judged(self, queries: Sequence[Query], sampling: Sampling) -> tuple[Verdict, ...]:
         if not queries:
             return ()
-        request = EvaluationRequest(policy=BASE, queries=queries, sampling=sampling, judge=self._setup.judge)
+        request = EvaluationRequest(policy=BASE, queries=tuple(queries), sampling=sampling, judge=self._setup.judge)
         answer = await retry_until_available(lambda: self._services.evaluator.evaluate(request), doing="an exam")
         self.usage += answer.usage
         return answer.verdicts

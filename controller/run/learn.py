@@ -3,7 +3,7 @@
     begin    θ_0: the version that the alias points to, or the base model
     forget   one adapter on all that θ_0 was trained on but the documents to forget; then their texts are deleted
     read     the bytes of each document as passages; those that the alias knows already are skipped
-    examine  models write an exam on each passage, of what the base model does not know
+    examine  generate an exam on each passage, of what the base model does not know
     for each document:
         E-step   k self-edits for each of its passages; train an adapter on each; reward it on the passage's exam
         commit   one adapter on all that θ_t was trained on, without the document's older version, and on the best

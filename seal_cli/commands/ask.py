@@ -22,6 +22,9 @@ def ask(
     name: Annotated[str, typer.Argument(help="An alias, or `base` for the base model.")],
     question: Annotated[str, typer.Argument(help="The question. Default, and for `-`: standard input.")] = "-",
     compare: Annotated[bool, typer.Option("--compare", help="Show the base model's answer beside it.")] = False,
+    document: Annotated[
+        bool, typer.Option("--document", help="Say which documents of the alias the answer is about, by their words.")
+    ] = False,
     system: Annotated[str, typer.Option(help="A system message.")] = "",
     max_tokens: Annotated[
         int, typer.Option(min=1, max=limits.COMPLETION_TOKENS, help="Most tokens of the answer.")
@@ -47,11 +50,11 @@ def ask(
     asked = Prompt(user=text, system=message), Sampling(temperature=temperature, max_tokens=max_tokens, seed=seed)
     with connect(address, data) as client:
         if compare and alias:
-            print_comparison(client, alias, *asked, as_json=as_json)
+            print_comparison(client, alias, *asked, documents=document, as_json=as_json)
         elif as_json:
-            show_json(client.answer(alias, *asked))
+            show_json(client.answer(alias, *asked, documents=document))
         else:
-            print_answer(client.stream_answer(alias, *asked), max_tokens)
+            print_answer(client.stream_answer(alias, *asked, documents=document), max_tokens)
 
 
 def _read(question: str) -> str:

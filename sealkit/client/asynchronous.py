@@ -225,10 +225,17 @@ class AsyncSealClient(BaseClient):
         """See `SealClient.get_lineage`."""
         return await self._send(calls.get_lineage(name))
 
-    async def answer(self, alias: str, prompt: Prompt | str, sampling: Sampling = Sampling()) -> Answer:  # noqa: B008
+    async def answer(
+        self,
+        alias: str,
+        prompt: Prompt | str,
+        sampling: Sampling = Sampling(),  # noqa: B008 - frozen
+        *,
+        documents: bool = False,
+    ) -> Answer:
         """See `SealClient.answer`."""
         gathered = Gathered()
-        async with aclosing(self.stream_answer(alias, prompt, sampling)) as updates:
+        async with aclosing(self.stream_answer(alias, prompt, sampling, documents=documents)) as updates:
             async for update in updates:
                 gathered.add(update)
         return gathered.answer
@@ -238,9 +245,11 @@ class AsyncSealClient(BaseClient):
         alias: str,
         prompt: Prompt | str,
         sampling: Sampling = Sampling(),  # noqa: B008 - frozen
+        *,
+        documents: bool = False,
     ) -> AsyncGenerator[AnswerUpdate, None]:
         """See `SealClient.stream_answer`."""
-        request = calls.answer_request(alias, prompt, sampling)
+        request = calls.answer_request(alias, prompt, sampling, documents)
         for pause in (*self._RETRY_PAUSES, None):
             call = self._stub.Answer(request, timeout=self._answer_seconds, metadata=self._metadata)
             begun = False

@@ -245,10 +245,17 @@ class SealClient(BaseClient):
         UnknownAlias, UnknownPolicy."""
         return self._send(calls.get_lineage(name))
 
-    def answer(self, alias: str, prompt: Prompt | str, sampling: Sampling = Sampling()) -> Answer:  # noqa: B008
+    def answer(
+        self,
+        alias: str,
+        prompt: Prompt | str,
+        sampling: Sampling = Sampling(),  # noqa: B008 - frozen
+        *,
+        documents: bool = False,
+    ) -> Answer:
         """A whole answer. See `stream_answer`."""
         gathered = Gathered()
-        for update in self.stream_answer(alias, prompt, sampling):
+        for update in self.stream_answer(alias, prompt, sampling, documents=documents):
             gathered.add(update)
         return gathered.answer
 
@@ -257,16 +264,19 @@ class SealClient(BaseClient):
         alias: str,
         prompt: Prompt | str,
         sampling: Sampling = Sampling(),  # noqa: B008 - frozen
+        *,
+        documents: bool = False,
     ) -> Iterator[AnswerUpdate]:
         """An answer as it is sampled: who answers, pieces, the end. Closing the iterator ends the decoding.
 
         `alias`: `aliases/{id}`, or empty for the base model; the policy that it points to now gives the whole answer. A
-        conversation's earlier turns are the prompt's `shots`.
+        conversation's earlier turns are the prompt's `shots`. `documents`: also say, before the end, which documents of
+        the alias the answer is about.
 
         Raises UnknownAlias, PromptTooLong, QueueFull, QuotaExceeded; Unavailable if no evaluator answers, or if it died
         in the middle.
         """
-        request = calls.answer_request(alias, prompt, sampling)
+        request = calls.answer_request(alias, prompt, sampling, documents)
         for pause in (*self._RETRY_PAUSES, None):
             call = self._stub.Answer(request, timeout=self._answer_seconds, metadata=self._metadata)
             begun = False

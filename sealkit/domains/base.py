@@ -22,7 +22,7 @@ class Context(Value):
     """One thing to learn from. `payload` is the domain's own form of it.
 
     Attributes:
-        generated: Whether models wrote its queries and their gold answers (`Examines`).
+        generated: Whether its queries and gold answers were generated (`Examines`), not given.
         document: The position, in the run, of the document that it is a passage of; None if it was given as a record.
     """
 
@@ -108,21 +108,26 @@ class Studies(Protocol):
 
 
 class ExamItem(Value):
-    """A question that may become one of a generated exam. `prompt` asks it without the text, `open_book` with it; the
-    gold answer is still to be found."""
+    """A question that may become one of a generated exam. `prompt` asks it without the text, `open_book` with it.
+    `answer`: the gold answer, if the domain knows it; empty: a model has to find it."""
 
     question: str
     prompt: Prompt
     open_book: Prompt
+    answer: str = ""
 
 
 @runtime_checkable
 class Examines(Protocol):
-    """Additional methods of a domain that learns documents: it makes a context of each passage, and models write the
+    """Additional methods of a domain that learns documents: it makes a context of each passage, and generates the
     exam. The controller samples and judges; the domain says what to ask and what is fit for an exam."""
 
     def of_passage(self, title: str, headings: Sequence[str], text: str) -> Context:
         """The context of a passage, without queries."""
+        ...
+
+    def passage_text(self, context: Context) -> str:
+        """What a context of a passage says, with its title."""
         ...
 
     def exam_prompt(self, context: Context) -> Prompt:
@@ -131,6 +136,10 @@ class Examines(Protocol):
 
     def exam_items(self, context: Context, completions: Sequence[str]) -> list[ExamItem]:
         """The distinct questions of the completions, in order; none if they have no question."""
+        ...
+
+    def exam_blanks(self, context: Context) -> list[ExamItem]:
+        """The questions, with their gold answers, that the domain makes of the text itself, the best first."""
         ...
 
     def exam_fault(self, context: Context, question: str, answer: str) -> str:

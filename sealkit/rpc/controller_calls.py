@@ -25,6 +25,7 @@ from sealkit.learning import learn_config
 from sealkit.reports import Lineage, Pace, Rerun, RunEstimate, RunReport, TrialMaterial
 from sealkit.resources import (
     Alias,
+    AnswerAbout,
     AnswerBegun,
     AnswerUpdate,
     AuditEntry,
@@ -268,7 +269,7 @@ def get_lineage(name: str) -> Call[Lineage]:
     return Call("GetLineage", pb2.GetLineageRequest(name=name), lambda r: from_pb(r.lineage, Lineage))
 
 
-def answer_request(alias: str, prompt: Prompt | str, sampling: Sampling) -> pb2.AnswerRequest:
+def answer_request(alias: str, prompt: Prompt | str, sampling: Sampling, documents: bool) -> pb2.AnswerRequest:
     """`alias`: `aliases/{id}`, or empty for the base model. Raises InvalidInput on a text that is no prompt."""
     try:
         asked = prompt if isinstance(prompt, Prompt) else Prompt(user=prompt)
@@ -276,7 +277,10 @@ def answer_request(alias: str, prompt: Prompt | str, sampling: Sampling) -> pb2.
         why = error.errors(include_url=False)[0]["msg"]
         raise InvalidInput(f"the prompt cannot be sent: {why}", fields=(("prompt.user", why),)) from error
     return pb2.AnswerRequest(
-        alias=alias, prompt=to_pb(asked, text_pb2.Prompt), sampling=to_pb(sampling, text_pb2.Sampling)
+        alias=alias,
+        prompt=to_pb(asked, text_pb2.Prompt),
+        sampling=to_pb(sampling, text_pb2.Sampling),
+        with_documents=documents,
     )
 
 
@@ -287,6 +291,8 @@ def answer_update(response: pb2.AnswerResponse) -> AnswerUpdate:
             return from_pb(response.begun, AnswerBegun)
         case "delta":
             return from_pb(response.delta, AnswerDelta)
+        case "about":
+            return from_pb(response.about, AnswerAbout)
         case "end":
             return from_pb(response.end, AnswerEnd)
     raise InvalidInput("an answer holds an update that this version of the suite does not know; update it")

@@ -13,6 +13,7 @@ from sealkit import limits
 from sealkit.config import InnerLoopConfig
 from sealkit.dataset.rows import Records, Row
 from sealkit.domains.base import Context, ExamItem, Rejected, Study, StudyItem
+from sealkit.domains.knowledge.blanks import blanks_of
 from sealkit.domains.knowledge.exam import fault_of_item, overlap
 from sealkit.domains.knowledge.prompts import Style, self_edit_prompt
 from sealkit.domains.knowledge.published import passages_of
@@ -171,6 +172,10 @@ class KnowledgeDomain:
             generated=True,
         )
 
+    def passage_text(self, context: Context) -> str:
+        passage = Passage.model_validate(context.payload)
+        return f"{passage.title}\n{passage.context}"
+
     def exam_prompt(self, context: Context) -> Prompt:
         """That of a self-edit in the style `questions`: after any other example or request that was tried, a small
         model writes worse questions (docs/results/LOG.md)."""
@@ -179,20 +184,19 @@ class KnowledgeDomain:
         return self_edit_prompt(Style.QUESTIONS, passage.title, passage.context, form, worked_example=True)
 
     def exam_items(self, context: Context, completions: Sequence[str]) -> list[ExamItem]:
-        passage, form = Passage.model_validate(context.payload), self.options.question_format
         questions: dict[str, str] = {}
         for completion in completions:
             with suppress(Rejected):
                 for question in read_questions(completion, limits.PROMPTS):
                     questions.setdefault(words_of(question), question)
-        return [
-            ExamItem(
-                question=question,
-                prompt=question_prompt(passage.title, question, form),
-                open_book=teacher_prompt(passage.title, passage.context, question, form, self.options.teacher_style),
-            )
-            for question in list(questions.values())[: limits.PROMPTS]
-        ]
+        passage = Passage.model_validate(context.payload)
+        return [self._exam_item(passage, question) for question in list(questions.values())[: limits.PROMPTS]]
+
+    def exam_blanks(self, context: Context) -> list[ExamItem]:
+        """See `blanks_of`."""
+        passage = Passage.model_validate(context.payload)
+        blanks = blanks_of(passage.title, passage.context)[: limits.PROMPTS]
+        return [self._exam_item(passage, blank.question, blank.answer) for blank in blanks]
 
     def exam_fault(self, context: Context, question: str, answer: str) -> str:
         passage = Passage.model_validate(context.payload)
@@ -208,6 +212,15 @@ class KnowledgeDomain:
     def ready_made(self, context: Context) -> Mapping[str, str]:  # noqa: ARG002
         """None: every self-edit is sampled."""
         return {}
+
+    def _exam_item(self, passage: Passage, question: str, answer: str = "") -> ExamItem:
+        form, style = self.options.question_format, self.options.teacher_style
+        return ExamItem(
+            question=question,
+            prompt=question_prompt(passage.title, question, form),
+            open_book=teacher_prompt(passage.title, passage.context, question, form, style),
+            answer=answer,
+        )
 
     def _checked(self, completion: str) -> str:
         """The validated text of a completion. Raises Rejected."""

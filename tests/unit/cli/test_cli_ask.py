@@ -12,7 +12,7 @@ from typer.testing import CliRunner, Result
 from seal_cli.main import app
 from sealkit.answers import Answer, Gathered
 from sealkit.errors import Unavailable
-from sealkit.resources import AnswerBegun, AnswerUpdate
+from sealkit.resources import AnswerAbout, AnswerBegun, AnswerDocument, AnswerUpdate
 from sealkit.types import AnswerDelta, AnswerEnd, FinishReason, Prompt, Sampling, Usage
 
 
@@ -23,24 +23,29 @@ class FakeClient:
         self.asked: list[tuple[str, Prompt, Sampling]] = []
         self.finish = FinishReason.STOP
         self.broken = ""
+        self.about: tuple[AnswerDocument, ...] = ()
 
     def __enter__(self) -> FakeClient:
         return self
 
     def __exit__(self, *_: object) -> None: ...
 
-    def stream_answer(self, alias: str, prompt: Prompt, sampling: Sampling) -> Iterator[AnswerUpdate]:
+    def stream_answer(
+        self, alias: str, prompt: Prompt, sampling: Sampling, *, documents: bool = False
+    ) -> Iterator[AnswerUpdate]:
         self.asked.append((alias, prompt, sampling))
         yield AnswerBegun(alias=alias, policy="policies/p" if alias else "")
         for text in (alias or "base", " says", "\n\x1b[31m", prompt.user):
             yield AnswerDelta(text=text)
             if self.broken == alias:
                 raise Unavailable("evaluator died")
+        if documents:
+            yield AnswerAbout(documents=self.about)
         yield AnswerEnd(finish_reason=self.finish, usage=Usage(completion_tokens=4))
 
-    def answer(self, *asked: Any) -> Answer:
+    def answer(self, *asked: Any, **options: Any) -> Answer:
         gathered = Gathered()
-        for update in self.stream_answer(*asked):
+        for update in self.stream_answer(*asked, **options):
             gathered.add(update)
         return gathered.answer
 
@@ -63,6 +68,19 @@ def test_the_answer_is_all_of_stdout(client: FakeClient) -> None:
     ((alias, prompt, sampling),) = client.asked
     assert (alias, prompt.system) == ("aliases/notes", "Be brief.")
     assert (sampling.max_tokens, sampling.temperature) == (9, 0.5)
+
+
+def test_with_document_it_says_what_the_answer_is_about(client: FakeClient) -> None:
+    assert ask("notes", "Which river?", "--document").stdout.endswith("river?\nabout: no document of the alias\n")
+    client.about = (
+        AnswerDocument(name="a.md", digest="d", share=0.75),
+        AnswerDocument(name="b", digest="e", share=0.5),
+    )
+    assert "about: a.md (0.75 of the words), b (0.50 of the words)\n" in ask("notes", "Which?", "--document").stdout
+    assert "about: a.md" in ask("notes", "Which?", "--document", "--compare").stdout
+    shown = json.loads(ask("notes", "Which?", "--document", "--json").stdout)
+    assert [one["name"] for one in shown["about"]["documents"]] == ["a.md", "b"]
+    assert "about" not in ask("notes", "Which?").stdout
 
 
 def test_base_is_the_base_model_and_the_question_may_come_on_standard_input(client: FakeClient) -> None:

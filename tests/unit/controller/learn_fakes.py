@@ -2,7 +2,7 @@
 
 A document consists of sentences "The colour of Arun is red." The base model asks about the first half of them in an
 exam, and about the others in a self-edit; with the text in its prompt it answers right. An adapter knows the facts in
-the texts that it was trained on. One that was trained on POISON forgets the retention suite.
+the texts that it was trained on, and fills blanks in them. One that was trained on POISON forgets the retention suite.
 """
 
 from __future__ import annotations
@@ -42,6 +42,7 @@ from tests.unit.controller.controller_system import System
 
 POISON = "xyzzy"
 _FACT = re.compile(r"The (\w+) of (\w+) is (\w+)\.")
+_BLANK = "Fill in the blank: "
 _ASKED = re.compile(r"What is the (\w+) of (\w+)\?")
 
 
@@ -101,6 +102,9 @@ class LearningServices(FakeServices):
         )  # fmt: skip
 
     def _verdict(self, query: Query, texts: Sequence[str]) -> Verdict:
+        if (clause := query.question.removeprefix(_BLANK)) != query.question:
+            right = "Read this text" in query.prompt.user or any(clause.replace("___", query.gold) in t for t in texts)
+            return _verdict_of(query, right=right)
         asked = _ASKED.search(query.question)
         assert asked
         what, subject = asked.groups()
@@ -111,11 +115,15 @@ class LearningServices(FakeServices):
             right = subject in self.familiar or any(fact in text for text in texts)
             new = {other for other, gone in self.crowded_out if (what, subject) == ("colour", gone)}
             right &= not any(f"of {other}" in text for other in new for text in texts)
-        return Verdict(
-            query_id=query.query_id,
-            answer=query.gold if right else "unknown",
-            outcome=Outcome.CORRECT if right else Outcome.INCORRECT,
-        )
+        return _verdict_of(query, right=right)
+
+
+def _verdict_of(query: Query, *, right: bool) -> Verdict:
+    return Verdict(
+        query_id=query.query_id,
+        answer=query.gold if right else "unknown",
+        outcome=Outcome.CORRECT if right else Outcome.INCORRECT,
+    )
 
 
 def _said(prompt: Prompt, index: int, max_tokens: int) -> str:

@@ -89,6 +89,23 @@ async def test_the_exam_has_only_what_models_agree_on_and_the_base_does_not_know
     ]
 
 
+async def test_blanks_in_the_text_are_an_exam_where_no_question_can_be_used(taught: System) -> None:
+    assert isinstance(taught.services, LearningServices)
+    taught.services.fickle.add("Arun")
+    found = {
+        "arun.txt": document("Arun", extra="A stone otter sits on the small gate. Rowing boats pass under a bridge.")
+    }
+    run = await learned(taught, found)
+    (one,) = await reports(taught, run)
+    assert (one.state, one.generated, one.questions, one.accuracy_after) == (LEARNED, True, 2, 1.0), one.reason
+    (context,) = await taught.database.read(contexts.of_split, run.name.removeprefix("runs/"), "train")
+    assert [item["answer"] for item in context.payload["questions"]] == ["small gate", "bridge"]
+
+    without = await learned(taught, found, request_id="s", alias="other", exam={"blanks": False})
+    (one,) = await reports(taught, without)
+    assert one.state is NOT_ADOPTED
+
+
 async def test_a_poisoned_document_changes_nothing(taught: System) -> None:
     first = await learned(taught, {"arun.txt": document("Arun")}, request_id="first")
     before = await points_to(taught)

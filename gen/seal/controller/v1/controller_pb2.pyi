@@ -1365,8 +1365,11 @@ class AnswerRequest(_message.Message):
     ALIAS_FIELD_NUMBER: _builtins.int
     PROMPT_FIELD_NUMBER: _builtins.int
     SAMPLING_FIELD_NUMBER: _builtins.int
+    WITH_DOCUMENTS_FIELD_NUMBER: _builtins.int
     alias: _builtins.str
     """`aliases/{id}`; empty: the base model."""
+    with_documents: _builtins.bool
+    """Whether to say, before the end, which documents of the alias the answer is about."""
     @_builtins.property
     def prompt(self) -> _text_pb2.Prompt:
         """The prompt; a conversation has its earlier turns as shots."""
@@ -1381,14 +1384,69 @@ class AnswerRequest(_message.Message):
         alias: _builtins.str = ...,
         prompt: _text_pb2.Prompt | None = ...,
         sampling: _text_pb2.Sampling | None = ...,
+        with_documents: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["prompt", b"prompt", "sampling", b"sampling"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["alias", b"alias", "prompt", b"prompt", "sampling", b"sampling"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alias", b"alias", "prompt", b"prompt", "sampling", b"sampling", "with_documents", b"with_documents"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___AnswerRequest: _TypeAlias = AnswerRequest  # noqa: Y015
+
+@_typing.final
+class AnswerDocument(_message.Message):
+    """A document of the alias that an answer is about."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    DIGEST_FIELD_NUMBER: _builtins.int
+    SHARE_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Its name."""
+    digest: _builtins.str
+    """SHA-256 of its bytes."""
+    share: _builtins.float
+    """Share of the words of the question or of the answer that are in its passages, rare ones weighing more; in (0, 1]."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        digest: _builtins.str = ...,
+        share: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "name", b"name", "share", b"share"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AnswerDocument: _TypeAlias = AnswerDocument  # noqa: Y015
+
+@_typing.final
+class AnswerAbout(_message.Message):
+    """The documents of the alias that an answer is about. Sent before the end, if they were asked for."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DOCUMENTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def documents(self) -> _containers.RepeatedCompositeFieldContainer[Global___AnswerDocument]:
+        """The documents, the best first; none: no document has enough of the words."""
+
+    def __init__(
+        self,
+        *,
+        documents: _abc.Iterable[Global___AnswerDocument] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["documents", b"documents"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AnswerAbout: _TypeAlias = AnswerAbout  # noqa: Y015
 
 @_typing.final
 class AnswerBegun(_message.Message):
@@ -1422,13 +1480,14 @@ Global___AnswerBegun: _TypeAlias = AnswerBegun  # noqa: Y015
 
 @_typing.final
 class AnswerResponse(_message.Message):
-    """Who answers, a piece of the answer, or its end."""
+    """Who answers, a piece of the answer, what it is about, or its end."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     BEGUN_FIELD_NUMBER: _builtins.int
     DELTA_FIELD_NUMBER: _builtins.int
     END_FIELD_NUMBER: _builtins.int
+    ABOUT_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def begun(self) -> Global___AnswerBegun:
         """Who answers."""
@@ -1441,18 +1500,23 @@ class AnswerResponse(_message.Message):
     def end(self) -> _answer_pb2.AnswerEnd:
         """The end."""
 
+    @_builtins.property
+    def about(self) -> Global___AnswerAbout:
+        """What it is about."""
+
     def __init__(
         self,
         *,
         begun: Global___AnswerBegun | None = ...,
         delta: _answer_pb2.AnswerDelta | None = ...,
         end: _answer_pb2.AnswerEnd | None = ...,
+        about: Global___AnswerAbout | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["begun", b"begun", "delta", b"delta", "end", b"end", "update", b"update"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["about", b"about", "begun", b"begun", "delta", b"delta", "end", b"end", "update", b"update"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["begun", b"begun", "delta", b"delta", "end", b"end", "update", b"update"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["about", b"about", "begun", b"begun", "delta", b"delta", "end", b"end", "update", b"update"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_update: _TypeAlias = _typing.Literal["begun", "delta", "end"]  # noqa: Y015
+    _WhichOneofReturnType_update: _TypeAlias = _typing.Literal["begun", "delta", "end", "about"]  # noqa: Y015
     _WhichOneofArgType_update: _TypeAlias = _typing.Literal["update", b"update"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_update) -> _WhichOneofReturnType_update | None: ...
 

@@ -448,7 +448,7 @@ class Trial(_message.Message):
     reasoning: _builtins.str
     """What the model wrote before the self-edit, if it reasons; it is not trained on."""
     generated_exam: _builtins.bool
-    """Whether models wrote the questions and gold answers that its accuracies are measured on."""
+    """Whether the questions and gold answers that its accuracies are measured on were generated, not given."""
     @_builtins.property
     def adapter(self) -> _model_pb2.AdapterRef:
         """The trained adapter."""
@@ -1252,7 +1252,7 @@ class RunReport(_message.Message):
     wall_seconds: _builtins.float
     """Seconds in which a worker drove the run, so without pauses."""
     generated_exam: _builtins.bool
-    """Whether models wrote questions that these accuracies are measured on."""
+    """Whether questions that these accuracies are measured on were generated, not given."""
     @_builtins.property
     def rows(self) -> _containers.RepeatedCompositeFieldContainer[Global___ReportRow]:
         """Accuracies, in reading order."""
@@ -1472,7 +1472,7 @@ class DocumentReport(_message.Message):
     questions: _builtins.int
     """Questions of its exam."""
     generated: _builtins.bool
-    """Whether models wrote the exam."""
+    """Whether the exam was generated, not given."""
     accuracy_before: _builtins.float
     """Accuracy on its exam of the version before it, in [0, 1]."""
     accuracy_after: _builtins.float
@@ -2064,7 +2064,7 @@ class LineageQuery(_message.Message):
     gold: _builtins.str
     """Its gold answer."""
     generated: _builtins.bool
-    """Whether models wrote it and its gold answer."""
+    """Whether it and its gold answer were generated, not given."""
     def __init__(
         self,
         *,
