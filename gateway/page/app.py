@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from urllib.parse import urlsplit
 
 import structlog
 from starlette.applications import Starlette
@@ -99,7 +98,7 @@ class _PageMiddleware:
 def _same_origin(headers: Headers) -> bool:
     """Whether a page of this host sent the request. A proxy in front may change the scheme, so that is not compared."""
     host = headers.get("host", "")
-    return bool(host) and urlsplit(headers.get("origin", "")).netloc.lower() == host.lower()
+    return bool(host) and headers.get("origin", "").partition("://")[2].lower() == host.lower()
 
 
 async def _refused(request: Request, error: Exception) -> Response:

@@ -183,7 +183,7 @@ def test_only_the_page_itself_asks_and_only_on_a_name_of_this_machine() -> None:
     body = {"model": "aliases/production", "messages": [{"role": "user", "content": "Which river?"}], "stream": True}
     controller = FakeController()
     client = browser(controller)
-    for headers in ({}, {"origin": "https://evil.example"}, {"origin": "null"}):
+    for headers in ({}, {"origin": "https://evil.example"}, {"origin": "null"}, {"origin": "http://["}):
         for path in ("/live/answers", "/live/session", "/live/session/end"):
             got = client.post(path, json=body, headers=headers)
             assert (got.status_code, got.json()["error"]["code"]) == (403, "origin_not_allowed"), (path, headers)
