@@ -138,8 +138,8 @@ class Timeline:
         if isinstance(kind, RunStateChanged):
             self._driven = kind.state is RunState.RUNNING
             self._end_stage("")
+            self._waits.clear()  # the process that waited may be gone, and so would be the event that ends the wait
             if kind.state.terminal:
-                self._waits.clear()
                 self._end_rounds(progress.rounds_done)
         elif isinstance(kind, RunWaiting):
             (self._waits.add if kind.error else self._waits.discard)(kind.doing)

@@ -99,11 +99,17 @@ class Events:
 
 
 def _news(run: str, events: Sequence[Event]) -> dict[str, Any]:
-    """What the events of a run change on a page; at most `_SHOWN` lines and trials, the latest."""
+    """What the events of a run change on a page; at most `_SHOWN` lines and trials, the latest. A state ends earlier
+    waits, whether or not an event says so: the process that waited may be gone."""
     progress = events[-1].progress
     states = [event.kind.state for event in events if isinstance(event.kind, RunStateChanged)]
     ended = [event.kind.trial for event in events if isinstance(event.kind, TrialFinished)]
-    waits = [event.kind for event in events if isinstance(event.kind, RunWaiting)]
+    waits: dict[str, str] = {}
+    for event in events:
+        if isinstance(event.kind, RunStateChanged):
+            waits.clear()
+        elif isinstance(event.kind, RunWaiting):
+            waits[visible(event.kind.doing)] = visible(event.kind.error.message) if event.kind.error else ""
     lines = [f"{event.time:%H:%M:%S} {line}" for event in events if (line := headline(event))]
     return {
         "run": run_name(run),
@@ -111,7 +117,7 @@ def _news(run: str, events: Sequence[Event]) -> dict[str, Any]:
         "done": progress.trials_done,
         "total": progress.trials_total,
         "state": states[-1].value if states else "",
-        "waits": {visible(wait.doing): visible(wait.error.message) if wait.error else "" for wait in waits},
+        "waits": waits,
         "lines": [visible(line[:_LINE_CHARACTERS]) for line in lines[-_SHOWN:]],
         "ended": len(ended),
         "rows": [trial_row(trial) for trial in ended[-_SHOWN:]],

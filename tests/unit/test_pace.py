@@ -125,14 +125,15 @@ def test_time_that_was_not_driven_or_waited_is_left_out() -> None:
     whole = recorded()
 
     def interrupted() -> Iterator[Happened]:
+        fault = Fault(code=14, reason="UNAVAILABLE", message="the trainer does not answer")
         for seconds, kind, progress in whole:
             later = 0.0 if seconds <= 150 else 1000.0 if seconds <= 400 else 3000.0
             yield seconds + later, kind, progress
             if seconds == 146.5:
-                fault = Fault(code=14, reason="UNAVAILABLE", message="the trainer does not answer")
                 yield seconds, RunWaiting(doing="training", error=fault), progress
                 yield seconds + 1000, RunWaiting(doing="training"), progress
             if seconds == 394.2:
+                yield seconds + 999, RunWaiting(doing="committing", error=fault), progress  # its end is never reported
                 yield seconds + 1000, RunStateChanged(state=RunState.PAUSED), progress
                 yield seconds + 2999, RunStateChanged(state=RunState.QUEUED), progress
                 yield seconds + 3000, RunStateChanged(state=RunState.RUNNING), progress
@@ -143,6 +144,7 @@ def test_time_that_was_not_driven_or_waited_is_left_out() -> None:
     assert pace.start_seconds == plain.start_seconds
     assert pace.trial_seconds == pytest.approx(plain.trial_seconds, rel=0.05)
     assert left_at(600.0, events) is None, "it waits: nobody knows for how long"
+    assert left_at(3460.0, events) is not None, "it runs again, so it waits no longer"
 
 
 def test_nothing_is_shown_before_the_number_of_trials_is_known() -> None:

@@ -127,7 +127,7 @@ function set(at, field, value) {
 }
 
 function news(told) {
-  const of = waits.get(told.run) ?? new Map();
+  const of = told.state ? new Map() : waits.get(told.run) ?? new Map(); // a state ends earlier waits
   waits.set(told.run, of);
   for (const [doing, text] of Object.entries(told.waits)) text ? of.set(doing, text) : of.delete(doing);
   for (const at of all("[data-run]").filter((one) => one.dataset.run === told.run)) {

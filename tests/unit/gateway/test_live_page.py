@@ -50,8 +50,8 @@ def test_every_page_shows_what_the_controller_told() -> None:
     client = browser(FakeController())
     shown = {path: Read(client.get(path).text).text for path in PAGES}
     wanted = {
-        "/live/": ["demo-1 running", "0 of 0", "production", "passed the gate", "policies/old-1"[9:]],
-        "/live/runs/demo-1": ["round", "Trials as they end", "c-0", "Next page"][:3],
+        "/live/": ["demo-1 running", "0 of 0", "production", "passed the gate", "old-1"],
+        "/live/runs/demo-1": ["round", "Trials as they end", "c-0"],
         "/live/runs/demo-1/findings": ["0.550 [0.460, 0.640]", "gain", "BWT", "The RL step improved the self-edits"],
         TRIAL: ["The Ossel rises", "Training examples", "Where does q/1 rise?", "final loss 0.321"],
         "/live/aliases/production": ["demo-1-2", "passed the gate", "trained on 1 self-edits", "Ask both"],
@@ -150,6 +150,15 @@ def test_a_stream_of_events_resumes_after_the_last_one() -> None:
     for query in ("", "?run=../x", "?run=demo-1&after=1%0A2", "?" + "&".join(f"run=r{n}" for n in range(21))):
         assert client.get(f"/live/events{query}").status_code == 400, query
     assert ("watch_run", "", (RUN, "304")) in controller.calls
+
+
+def test_a_new_state_ends_what_a_run_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    controller = FakeController(trials=1)
+    started, _, waits, *_ = controller.events()
+    for events, waited in (([started, waits], ["training"]), ([waits, started], [])):
+        monkeypatch.setattr(controller, "events", lambda events=events: events)
+        (_, _, news), *_ = messages(browser(controller).get("/live/events?run=demo-1").text)
+        assert list(news["waits"]) == waited
 
 
 def test_with_callers_the_page_asks_for_the_token_once(tls: Path) -> None:
