@@ -175,8 +175,9 @@ document.addEventListener("click", async (event) => {
   try {
     const found = (await fetched(link.href)).getElementById("trial");
     dialog.lastElementChild.replaceChildren(document.adoptNode(found));
+    if (dialog.open) return; // a link inside it: closing returns to the one outside
     opener = link;
-    if (!dialog.open) dialog.showModal();
+    dialog.showModal();
   } catch {
     location.href = link.href; // the page shows the error
   }
