@@ -89,9 +89,9 @@ class Api:
                 reply = Reply(chat=kind is ChatRequest, model=asked.model, created=int(self._now()), begun=begun[0])
                 headers = {"Seal-Policy": reply.begun.policy} if reply.begun.policy else {}
                 if asked.stream:
-                    to_close.pop_all()  # the response closes them
                     events = _events(reply, streams, shows_usage=asked.shows_usage, text_param=text_param)
-                    return EventStream(events, seconds=settings.idle_seconds, headers=headers)
+                    seconds = settings.idle_seconds
+                    return EventStream(events, seconds=seconds, headers=headers, to_close=to_close.pop_all())
                 work = gather_or_cancel(*map(_gather, begun, streams))
                 return JSONResponse(reply.whole(await unless_disconnected(request, work)), headers=headers)
         except SealError as error:

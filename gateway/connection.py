@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Coroutine
+from contextlib import AsyncExitStack
 from typing import Any, TypeVar
 
 import structlog
@@ -68,14 +69,23 @@ async def _disconnected(receive: Receive) -> None:
 
 
 class EventStream(StreamingResponse):
-    """Server-sent events. It ends if the client does not read for `seconds`. However it ends, the source is closed."""
+    """Server-sent events. It ends if the client does not read for `seconds`. However it ends, the source is closed, and
+    then what is in `to_close`: a source that was never read closes nothing itself."""
 
     media_type = "text/event-stream"
 
-    def __init__(self, source: AsyncGenerator[bytes, None], *, seconds: float, headers: dict[str, str]) -> None:
+    def __init__(
+        self,
+        source: AsyncGenerator[bytes, None],
+        *,
+        seconds: float,
+        headers: dict[str, str] | None = None,
+        to_close: AsyncExitStack | None = None,
+    ) -> None:
         # A proxy that collects the events would deliver them at the end.
-        super().__init__(source, headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no", **headers})
+        super().__init__(source, headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no", **(headers or {})})
         self._source = source
+        self._to_close = to_close or AsyncExitStack()
         self._seconds = seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -88,4 +98,5 @@ class EventStream(StreamingResponse):
         except TimeoutError:
             log.info("stream ended: its client does not read")
         finally:
-            await self._source.aclose()
+            async with self._to_close:
+                await self._source.aclose()

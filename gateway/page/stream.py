@@ -65,7 +65,7 @@ class Events:
         cursors = {run: cursor for run, _, cursor in (one.partition(":") for one in after.split()) if run in runs}
         for run in runs:
             await caller.get_run(run_name(run))
-        return EventStream(self._messages(caller, runs, cursors), seconds=self._idle_seconds, headers={})
+        return EventStream(self._messages(caller, runs, cursors), seconds=self._idle_seconds)
 
     async def _messages(
         self, caller: AsyncSealClient, runs: Sequence[str], cursors: dict[str, str]
