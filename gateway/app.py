@@ -17,8 +17,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway.api import Api
 from gateway.callers import Callers
-from gateway.connection import ClientDisconnected
-from gateway.errors import ApiError
+from gateway.connection import ClientDisconnected, disconnected
+from gateway.errors import ApiError, from_http, internal
 from gateway.page.app import make_page
 from gateway.page.render import ROOT as PAGE
 from gateway.settings import GatewaySettings
@@ -48,7 +48,7 @@ def make_app(settings: GatewaySettings, client: Callable[[], AsyncSealClient], s
         exception_handlers={
             ApiError: _api_error,
             HTTPException: _http_error,
-            ClientDisconnected: _client_disconnected,
+            ClientDisconnected: disconnected,
             Exception: _internal_error,
         },
     )
@@ -123,20 +123,11 @@ async def _api_error(_: Request, error: Exception) -> Response:
 
 
 async def _http_error(_: Request, error: Exception) -> Response:
-    """No such route, or not with this method."""
     assert isinstance(error, HTTPException)
-    response = ApiError(
-        error.status_code, error.detail, code="not_found" if error.status_code == 404 else None
-    ).response()
+    response = from_http(error).response()
     response.headers.update(error.headers or {})
     return response
 
 
-async def _client_disconnected(_: Request, __: Exception) -> Response:
-    return Response(status_code=499)
-
-
 async def _internal_error(request: Request, _: Exception) -> Response:
-    """A bug. Starlette raises it again after the response, and the server logs it."""
-    message = f"internal error {request.state.request_id}; see the service's log"
-    return ApiError(500, message, code="internal").response()
+    return internal(request).response()

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import structlog
 from starlette.requests import Request
-from starlette.responses import StreamingResponse
+from starlette.responses import Response, StreamingResponse
 from starlette.types import Message, Receive, Scope, Send
 
 from gateway.errors import ApiError
@@ -21,6 +21,11 @@ T = TypeVar("T")
 
 class ClientDisconnected(Exception):
     """The client closed its connection, so nobody reads the response."""
+
+
+async def disconnected(_: Request, __: Exception) -> Response:
+    """The response to ClientDisconnected, which only the metrics see."""
+    return Response(status_code=499)
 
 
 async def read_body(request: Request, *, most: int, seconds: float, kind: str = "application/json") -> bytes:
@@ -51,7 +56,7 @@ async def read_body(request: Request, *, most: int, seconds: float, kind: str = 
 async def unless_disconnected(request: Request, work: Coroutine[Any, Any, T]) -> T:
     """The result of `work`, which is cancelled if the client disconnects before. Raises ClientDisconnected then."""
     working = asyncio.ensure_future(work)
-    disconnecting = asyncio.ensure_future(_disconnected(request.receive))
+    disconnecting = asyncio.ensure_future(_disconnecting(request.receive))
     try:
         await asyncio.wait((working, disconnecting), return_when=asyncio.FIRST_COMPLETED)
         if not working.done():
@@ -63,7 +68,7 @@ async def unless_disconnected(request: Request, work: Coroutine[Any, Any, T]) ->
         await asyncio.gather(working, disconnecting, return_exceptions=True)
 
 
-async def _disconnected(receive: Receive) -> None:
+async def _disconnecting(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
 

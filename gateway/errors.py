@@ -9,6 +9,8 @@ from typing import Any
 
 from google.rpc import code_pb2
 from pydantic import ValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from sealkit import errors
@@ -108,6 +110,16 @@ def _param(error: SealError, text_param: str) -> str | None:
         field = error.fields[0][0].removeprefix("sampling.")
         return text_param if field.startswith("prompt") else field[:_MOST_FIELD]
     return None
+
+
+def from_http(error: HTTPException) -> ApiError:
+    """No such route, or not with this method."""
+    return ApiError(error.status_code, error.detail, code="not_found" if error.status_code == 404 else None)
+
+
+def internal(request: Request) -> ApiError:
+    """A bug. Starlette raises it again after the response, and the server logs it."""
+    return ApiError(500, f"internal error {request.state.request_id}; see the service's log", code="internal")
 
 
 def from_validation(error: ValidationError) -> ApiError:

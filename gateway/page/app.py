@@ -17,8 +17,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway.api import Api
 from gateway.callers import COOKIE, Callers
-from gateway.connection import ClientDisconnected
-from gateway.errors import ApiError, from_seal
+from gateway.connection import ClientDisconnected, disconnected
+from gateway.errors import ApiError, from_http, from_seal, internal
 from gateway.page.render import SCRIPT, STYLE, page
 from gateway.page.session import Sessions, sign_in_form, target_of
 from gateway.page.stream import Events
@@ -67,7 +67,7 @@ def make_page(settings: GatewaySettings, callers: Callers, stopping: asyncio.Eve
             ApiError: _refused,
             SealError: _refused,
             HTTPException: _refused,
-            ClientDisconnected: _disconnected,
+            ClientDisconnected: disconnected,
             Exception: _broken,
         },
         middleware=[Middleware(_PageMiddleware)],
@@ -106,7 +106,7 @@ async def _refused(request: Request, error: Exception) -> Response:
     if isinstance(error, SealError):
         error = from_seal(error, "prompt")
     if isinstance(error, HTTPException):
-        error = ApiError(error.status_code, error.detail)
+        error = from_http(error)
     assert isinstance(error, ApiError)
     log.info("page refused", status=error.status, code=error.code, error=error.message)
     if "text/html" not in request.headers.get("accept", ""):
@@ -116,14 +116,8 @@ async def _refused(request: Request, error: Exception) -> Response:
     return page("error.html.jinja", error.status, error=error)
 
 
-async def _disconnected(_: Request, __: Exception) -> Response:
-    return Response(status_code=499)
-
-
 async def _broken(request: Request, _: Exception) -> Response:
-    """A bug. Starlette raises it again after the response, and the server logs it."""
-    message = f"internal error {request.state.request_id}; see the service's log"
-    return page("error.html.jinja", 500, error=ApiError(500, message))
+    return page("error.html.jinja", 500, error=internal(request))
 
 
 def _file(content: bytes, media_type: str) -> Callable[[Request], Awaitable[Response]]:
