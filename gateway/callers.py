@@ -14,6 +14,8 @@ TENANT_HEADER = "seal-tenant"
 """For admins: the tenant to act for, as `seal --tenant`."""
 COOKIE = "__Secure-seal-token"
 """Holds a person's token; browsers accept it only over HTTPS."""
+_SEND = "send yours as `Authorization: Bearer TOKEN`"
+_SIGN_IN = "sign in with yours"
 
 
 class Callers:
@@ -29,18 +31,17 @@ class Callers:
         tenant = request.headers.get(TENANT_HEADER, "")
         if not (tenant.isascii() and tenant.isprintable()):
             raise ApiError(400, f"{TENANT_HEADER}: not a tenant's name", param=TENANT_HEADER, code="invalid_value")
-        return self.with_token(token if scheme.lower() == "bearer" else "", tenant)
+        return self.with_token(token if scheme.lower() == "bearer" else "", tenant, advice=_SEND)
 
     def of_cookie(self, request: Request) -> AsyncSealClient:
         """The controller, called with the token that a person signed in with: for the live page, and only there."""
         return self.with_token(request.cookies.get(COOKIE, ""))
 
-    def with_token(self, token: str, tenant: str = "") -> AsyncSealClient:
-        """The controller, called with this token."""
+    def with_token(self, token: str, tenant: str = "", *, advice: str = _SIGN_IN) -> AsyncSealClient:
+        """The controller, called with this token. `advice`: what to do if there is none, and one is needed."""
         token = token.strip()
         if not (token.isascii() and token.isprintable()):
             token = ""
         if not token and self.needs_token:
-            message = "no token came with the request; send yours as `Authorization: Bearer TOKEN`"
-            raise ApiError(401, message, code="invalid_api_key")
+            raise ApiError(401, f"no token came with the request; {advice}", code="invalid_api_key")
         return self._client().acting_for(token, tenant)

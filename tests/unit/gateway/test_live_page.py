@@ -170,6 +170,7 @@ def test_with_callers_the_page_asks_for_the_token_once(tls: Path) -> None:
         assert (got.status_code, 'type="password"' in got.text) == (401, True), path
         assert got.headers["content-security-policy"] == POLICY
     assert controller.calls == [], "without a token nothing is asked"
+    assert "sign in" in client.get("/live/events?run=demo-1", headers={"accept": "*/*"}).json()["error"]["message"]
     wrong = client.post("/live/session", data={"token": "bad"}, headers=origin)
     assert (wrong.status_code, "nobody" in wrong.text, wrong.headers.get("set-cookie")) == (401, True, None)
     form = {"token": "good", "target": "/live/runs/demo-1?trials=50"}
