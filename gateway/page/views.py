@@ -20,11 +20,10 @@ from sealkit.report_page.labels import CONTINUAL_LEGEND, LEGEND
 from sealkit.resources import Alias, CallerInfo, PolicyVersion, Run, Trial, TrialPhase, TrialState
 
 MOST_WATCHED = 20
-"""Runs whose events one page follows."""
-_RUNS = 25
+"""Runs whose events one page follows, so also rows of the table of runs: all that have not ended are followed."""
 _ALIASES = 20
 _TRIALS = 50
-"""Rows of a page's tables."""
+"""Rows of a page's other tables."""
 _POINTS = 1000
 """Trials in the chart of gain against forgetting: of the latest rounds, if a run has more."""
 _COUNTED = 100
@@ -46,9 +45,9 @@ class Views:
         caller = self._callers.of_cookie(request)
         asked = request.query_params
         info = await caller.whoami()
-        runs = await caller.runs_page(asked.get("runs", ""), _RUNS)
+        runs = await caller.runs_page(asked.get("runs", ""), MOST_WATCHED)
         aliases = await caller.aliases_page(asked.get("aliases", ""), _ALIASES)
-        active = [run for run in runs.items if not run.state.terminal][:MOST_WATCHED]
+        active = [run for run in runs.items if not run.state.terminal]
         return self._page(
             "overview.html.jinja",
             info,

@@ -110,17 +110,17 @@ def test_lists_come_in_pages() -> None:
     controller = FakeController(runs=500, trials=5000)
     client = browser(controller)
     first = Read(client.get("/live/").text)
-    second = Read(client.get("/live/?runs=25").text)
+    second = Read(client.get(f"/live/?runs={MOST_WATCHED}").text)
     client.get("/live/runs/demo-1")
     client.get("/live/runs/demo-1/findings")
     rows = [
         {value for tag, name, value in read.attributes if (tag, name) == ("tr", "data-run")} for read in (first, second)
     ]
-    assert [len(names) for names in rows] == [25, 25]
+    assert [len(names) for names in rows] == [MOST_WATCHED, MOST_WATCHED]
     assert not rows[0] & rows[1]
-    assert ("a", "href", "?runs=25#runs") in first.attributes
+    assert ("a", "href", f"?runs={MOST_WATCHED}#runs") in first.attributes
     watched = next(value for _, name, value in first.attributes if name == "data-watch")
-    assert len(watched.split()) == MOST_WATCHED
+    assert {f"runs/{run}" for run in watched.split()} == rows[0], "none that is shown stands still"
     sizes = {words[2] for call, _, words in controller.calls if call == "trials_page"}
     assert max(sizes) <= 500
     assert (
