@@ -61,7 +61,8 @@ class RequestMiddleware:
     def __init__(self, app: ASGIApp, settings: GatewaySettings) -> None:
         self._app = app
         self._most = settings.max_requests
-        # Without TLS there is no token. A web page whose name was pointed to this machine must not get in.
+        # Without TLS there is no token. A web page whose name was pointed to this machine must not get in. With
+        # `plaintext` on another address the service does not know its own names, so it takes any.
         self._hosts = _LOOPBACK if settings.identity is None and settings.local else frozenset()
         self._open = 0
 
