@@ -37,6 +37,7 @@ _BATCH = 200
 _SHOWN = 20
 """Lines and trials of a message."""
 _LINE_CHARACTERS = 1000
+"""Of a line, and of what a run waits for."""
 _PAUSE_SECONDS = 0.25
 """Between messages: what comes faster is added up."""
 _BEAT_SECONDS = 2.0
@@ -109,7 +110,8 @@ def _news(run: str, events: Sequence[Event]) -> dict[str, Any]:
         if isinstance(event.kind, RunStateChanged):
             waits.clear()
         elif isinstance(event.kind, RunWaiting):
-            waits[visible(event.kind.doing)] = visible(event.kind.error.message) if event.kind.error else ""
+            why = event.kind.error.message if event.kind.error else ""
+            waits[visible(event.kind.doing)] = visible(why[:_LINE_CHARACTERS])
     lines = [f"{event.time:%H:%M:%S} {line}" for event in events if (line := headline(event))]
     return {
         "run": run_name(run),

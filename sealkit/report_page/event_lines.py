@@ -17,13 +17,14 @@ from sealkit.resources import (
     TrialState,
 )
 
-STAGES = {
+_STAGES = {
     "e-step": "sampling self-edits and trying them",
     "m-step": "training the policy on what helped",
     "comparison": "comparing the new policy with the best so far on held-out contexts",
     "commit": "committing what helped, and measuring what it forgot",
     "scoring the last policy": "scoring the last policy on held-out contexts",
 }
+"""What happens in a stage of a round, by its name in lower case. The stages of a trial are in `labels`."""
 
 
 def headline(event: Event) -> str:
@@ -53,7 +54,7 @@ def headline(event: Event) -> str:
 
 def stage_label(stage: str) -> str:
     """What happens in a stage."""
-    return STAGES.get(stage.lower(), stage)
+    return _STAGES.get(stage.lower(), stage)
 
 
 def round_label(stage: StageStarted, progress: RunProgress) -> str:

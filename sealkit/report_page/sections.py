@@ -65,6 +65,8 @@ def forgetting(trials: Sequence[Trial]) -> tuple[Markup, list[tuple[Markup, str]
 
 
 def continual(found: Continual | None) -> dict[str, Any] | None:
+    """R as a chart and, for up to `_MATRIX` contexts, as a table, with its measures (name, estimate, whether its sign
+    is shown); None if the run does not learn in sequence."""
     if found is None or not found.matrix:
         return None
     label = f"R: accuracy on each of {len(found.contexts)} contexts after each of {len(found.matrix) - 1} commits"
