@@ -50,8 +50,8 @@ def test_every_page_shows_what_the_controller_told() -> None:
     client = browser(FakeController())
     shown = {path: Read(client.get(path).text).text for path in PAGES}
     wanted = {
-        "/live/": ["demo-1 running", "0 of 0", "production", "passed the gate", "policies/old-1"[9:]],
-        "/live/runs/demo-1": ["round", "Trials as they end", "c-0", "Next page"][:3],
+        "/live/": ["demo-1 running", "0 of 0", "production", "passed the gate", "old-1"],
+        "/live/runs/demo-1": ["round", "Trials as they end", "c-0"],
         "/live/runs/demo-1/findings": ["0.550 [0.460, 0.640]", "gain", "BWT", "The RL step improved the self-edits"],
         TRIAL: ["The Ossel rises", "Training examples", "Where does q/1 rise?", "final loss 0.321"],
         "/live/aliases/production": ["demo-1-2", "passed the gate", "trained on 1 self-edits", "Ask both"],
