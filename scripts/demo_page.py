@@ -116,7 +116,7 @@ def _round(rounds: RunReport) -> Iterator[str]:
 def _conclusion(asked: Sequence[Asked], rounds: RunReport) -> str:
     learned = sum(one.right_after for one in asked) > sum(one.right_before for one in asked)
     paid = rounds.rl_gain is not None and rounds.rl_gain.low > 0
-    texts = "learned something of the texts" if learned else "learned nothing of the texts"
+    texts = "learned from the text" if learned else "learned nothing from the text"
     policy = "writes better self-edits after the round" if paid else "does not measurably write better self-edits"
     begin = "It worked" if learned and paid else "Both parts ran, but not both had the intended effect"
     return f"{begin}: the model {texts}, and the policy {policy}."
