@@ -1,7 +1,7 @@
 # Targets with a comment after `##` are what `make help` shows.
 PYTHON ?=
 TORCH_INDEX ?=
-# More arguments for `seal run` in `make demo`, for example ARGS='--set rounds=1'.
+# More arguments for `seal adapt` and `seal run` in `make demo`, for example ARGS='--set editor.k=2'.
 ARGS ?=
 # The seed that an earlier `make chaos` printed; repeats its faults.
 SEED ?=
@@ -22,7 +22,7 @@ venv:
 setup: venv ## Create .venv with all dependencies, and fetch the default model
 	@$(BIN)/seal fetch
 
-demo: setup ## Start the stack, run two rounds of SEAL on this machine, show the results
+demo: setup ## Learn a text, then run one round of ReST^EM, on this machine, and show both results
 	@scripts/demo.sh $(ARGS)
 
 test: venv ## Tests of the code: unit, contract and security; no network, no GPU, no model

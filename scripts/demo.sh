@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The demo, in two parts. First texts are learned (configs/demo/learn.toml) by the model of the stack, which is started,
-# unless one runs; that one is left running. Then one round of ReST^EM (configs/demo/rounds.toml) on a stack of its own,
+# The demo, in two parts. First a text is learned (configs/demo/learn.toml) by the model of the stack, which is started
+# unless one runs already; that one is left running. Then one round of ReST^EM (configs/demo/rounds.toml) on a stack of its own,
 # with the model in configs/arc_smoke/model. At the end one page shows both. Ctrl-C, SIGTERM or a closed terminal at any
 # time cancels the run and leaves no process behind. Arguments go to `seal adapt` and to `seal run`.
 set -euo pipefail

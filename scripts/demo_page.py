@@ -118,11 +118,8 @@ def _conclusion(asked: Sequence[Asked], rounds: RunReport) -> str:
     paid = rounds.rl_gain is not None and rounds.rl_gain.low > 0
     texts = "learned from the text" if learned else "learned nothing from the text"
     policy = "writes better self-edits after the round" if paid else "does not measurably write better self-edits"
-    return (
-        f"It worked: the model {texts}, and the policy {policy}."
-        if learned and paid
-        else (f"All ran to its end, but not all had its effect: the model {texts}, and the policy {policy}.")
-    )
+    begin = "It worked" if learned and paid else "Both parts ran, but not both had the intended effect"
+    return f"{begin}: the model {texts}, and the policy {policy}."
 
 
 def _of(accuracy: Estimate) -> str:

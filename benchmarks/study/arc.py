@@ -1,4 +1,4 @@
-"""The table "ARC in small": a model made for it, 60 tasks to learn from and 24 held out, four rounds."""
+"""The table "ARC in small": a model made for it, 60 tasks to learn from and 24 held out, three or four rounds."""
 
 from __future__ import annotations
 

@@ -103,7 +103,7 @@ def driven_before(connection: Connection, scope: AccessScope, run_id: str) -> tu
     first. Raises UnknownRun."""
     run = runs_record.get(connection, scope, run_id)
     config = read_stored_config(run.config).config
-    _, alike = _alike(connection, config.domain.name, _base_of(connection, [run_id]).get(run_id))
+    _, alike = _alike(connection, config.domain.name, _bases_of(connection, [run_id]).get(run_id))
     found: list[DrivenRun] = []
     for other_id, row in alike.items():
         other = _config(row)
@@ -119,12 +119,12 @@ def _alike(connection: Connection, domain: str, base: str | None = None) -> tupl
     """A base model, by default the one that the domain was last used with, and the newest runs of the domain on it."""
     of_domain = select(runs).where(runs.c.config["domain"]["name"].as_string() == domain)
     newest = connection.execute(of_domain.order_by(runs.c.create_time.desc()).limit(_RUNS)).all()
-    bases = _base_of(connection, [row.run_id for row in newest])
+    bases = _bases_of(connection, [row.run_id for row in newest])
     base = base or next((bases[row.run_id] for row in newest if row.run_id in bases and row.trials_done), None)
     return base, {row.run_id: row for row in newest if base is not None and bases.get(row.run_id) == base}
 
 
-def _base_of(connection: Connection, run_ids: Sequence[str]) -> dict[str, str]:
+def _bases_of(connection: Connection, run_ids: Sequence[str]) -> dict[str, str]:
     """By run, the base model; runs that have not begun are left out."""
     first = policies.c.name.in_([policy_name(run_id, 0) for run_id in run_ids])
     rows = connection.execute(select(policies.c.run_id, policies.c.base_model).where(first))

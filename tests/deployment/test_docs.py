@@ -23,7 +23,7 @@ from trainer_svc.settings import TrainerSettings
 
 ROOT = Path(__file__).parents[2]
 MAPS = [ROOT / package / "README.md" for package in ("controller", "trainer_svc", "evaluator_svc")]
-TEXTS = ("*.md", "docs/**/*.md", "examples/*.md", "configs/*.toml")
+TEXTS = ("*.md", "docs/**/*.md", "examples/*.md", "configs/**/*.toml")
 PAGES = sorted([*MAPS, *(page for pattern in TEXTS for page in ROOT.glob(pattern))])
 CHANGES = ROOT / "CHANGELOG.md"
 PAGES.remove(CHANGES)  # it names what no longer exists

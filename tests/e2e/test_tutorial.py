@@ -43,6 +43,7 @@ def test_two_documents_are_learned_asked_about_and_one_is_taken_back(workplace: 
         assert done.returncode == 0, block + done.stdout + done.stderr
         said.append((block, done.stdout))
     learned = [out for block, out in said if block.startswith("seal learn")]
+    assert len(learned) == 2
     assert not any("NOT_ADOPTED" in out for out in learned)
     before, after = [out for block, out in said if "--lineage" in block]
     assert "quillan-library.md" in before

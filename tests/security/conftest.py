@@ -1,4 +1,4 @@
-"""The harness that is thrown at. It is a process with all services, so the tests that use it are integration tests."""
+"""The services that receive hostile requests. They are a process, so the tests that use them are integration tests."""
 
 from __future__ import annotations
 

@@ -33,10 +33,8 @@ def test_a_blank_is_in_its_clause_or_if_that_says_too_little_in_its_sentence() -
 def test_a_blank_is_fit_for_an_exam_and_has_its_answer_once() -> None:
     faults = {b.answer: fault_of_item(TITLE, TEXT, b.question, b.answer) for b in blanks_of(TITLE, TEXT)}
     assert set(faults.values()) == {""}
-    assert blanks_of("The river Sill", "The small river Sill is joined by Sill water from the harbour.") == [
-        blank for blank in blanks_of("The river Sill", "The small river Sill is joined by Sill water from the harbour.")
-        if blank.answer == "harbour"
-    ]  # fmt: skip
+    twice = blanks_of("The river Sill", "The small river Sill is joined by Sill water from the harbour.")
+    assert [blank.answer for blank in twice] == ["harbour"]
 
 
 def test_other_languages_have_blanks_for_figures_and_names() -> None:

@@ -14,7 +14,8 @@ from sealkit.resources import EventKind, Fault, RunProgress, RunState, RunStateC
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 Happened = tuple[float, EventKind | None, RunProgress]
 
-# Recorded: configs/demo.toml on a model of 0.5 billion parameters on two CPU cores. Seconds at which trials ended.
+# Recorded: configs/knowledge_small.toml on a model of 0.5 billion parameters on two CPU cores. Seconds at which trials
+# ended.
 FIRST = (
     91.6, 92.4, 95.8, 99.2, 117.0, 127.4, 138.2, 146.5, 158.6, 159.2, 173.9, 184.0, 197.1, 199.0, 200.9, 212.0, 223.6,
     227.9, 235.6, 236.4, 238.0, 248.5, 252.4, 263.7,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from seal_cli.stack.layout import Layout
+from seal_cli.stack.layout import CONTROLLER, Layout
 
 ROOT = Path(__file__).parents[3]
 PLUGIN = "tests.integration.stack.test_own_domain:Sums"
@@ -52,6 +52,14 @@ class RunningStack:
     environment: dict[str, str]
     layout: Layout
     seal: Seal
+
+    @property
+    def address(self) -> str:
+        """Of its controller."""
+        state = self.layout.read_state()
+        controller = state.find(CONTROLLER) if state else None
+        assert controller is not None
+        return controller.address
 
 
 def command(*words: str) -> list[str]:

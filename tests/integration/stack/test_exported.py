@@ -36,11 +36,8 @@ def test_an_exported_alias_answers_as_the_alias_token_by_token(
     for folder, words in (("adapter", ()), ("whole", ("--merged",))):
         exported = stack.seal("alias", "export", adapted, folder, *words)
         assert exported.returncode == 0, exported.stderr
-    state = stack.layout.read_state()
-    controller = state.find("controller") if state else None
-    assert controller is not None
     greedy = Sampling(temperature=0, max_tokens=TOKENS)
-    with SealClient(controller.address) as client:
+    with SealClient(stack.address) as client:
         served = {
             alias: [client.answer(alias, question, greedy) for question in QUESTIONS]
             for alias in ("", f"aliases/{adapted}")

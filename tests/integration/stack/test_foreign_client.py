@@ -37,10 +37,7 @@ def messages(output: str) -> list[dict[str, Any]]:
 
 
 def test_buf_curl_runs_seal(stack: RunningStack) -> None:
-    state = stack.layout.read_state()
-    controller = state.find("controller") if state else None
-    assert controller is not None
-    base = f"http://{controller.address}"
+    base = f"http://{stack.address}"
 
     services = curl(base, None, "--list-services").stdout.split()
     assert {SERVICE, "grpc.health.v1.Health", "grpc.reflection.v1alpha.ServerReflection"} <= set(services)

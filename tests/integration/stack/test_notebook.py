@@ -38,10 +38,7 @@ def test_the_stored_outputs_name_no_machine() -> None:
 
 def execute(notebook: NotebookNode, stack: RunningStack, monkeypatch: pytest.MonkeyPatch, folder: Path) -> NotebookNode:
     """The notebook, executed against the stack in a kernel of this environment."""
-    state = stack.layout.read_state()
-    controller = state.find("controller") if state else None
-    assert controller is not None
-    monkeypatch.setenv("SEAL_ADDRESS", controller.address)
+    monkeypatch.setenv("SEAL_ADDRESS", stack.address)
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), str(ROOT / "gen")]))
     executed: NotebookNode = NotebookClient(
         notebook, timeout=120, kernel_name="python3", resources={"metadata": {"path": str(folder)}}
