@@ -76,12 +76,13 @@ def _settings(config: Mapping[str, Any]) -> list[tuple[str, str]]:
         return found
 
     tasks = {"rest_em": "train the policy to write self-edits", "adapt": "learn the contexts one after the other"}
+    trains_policy = at("task") == "rest_em"  # a run that adapts has a round a context
     named = [
         ("task", tasks.get(str(at("task")), at("task"))),
         ("domain", at("domain.name")),
         ("dataset", at("dataset.path")),
-        ("rounds", at("rounds")),
-        ("contexts a round", at("contexts_per_round")),
+        ("rounds", at("rounds") if trains_policy else None),
+        ("contexts a round", at("contexts_per_round") if trains_policy else None),
         ("self-edits a context", at("editor.k")),
         ("editors", ", ".join(map(str, at("editor.arms") or ()))),
         ("objective", at("inner_loop.objective")),
