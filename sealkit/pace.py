@@ -17,9 +17,9 @@ from datetime import datetime
 from math import hypot, sqrt
 
 from sealkit.reports import Pace
-from sealkit.resources import EventKind, RunProgress, RunState, RunStateChanged, RunWaiting, StageStarted
+from sealkit.resources import EventKind, RoundStage, RunProgress, RunState, RunStateChanged, RunWaiting, StageStarted
 
-_TRIES = frozenset({"e-step", "comparison", "scoring the last policy"})
+_TRIES = frozenset({RoundStage.E_STEP, RoundStage.COMPARISON, RoundStage.LAST_POLICY})
 """Stages in which trials end."""
 _EARLIER_TRIALS, _EARLIER_ROUNDS = 8, 1
 """Numbers of trials and rounds of this run that the pace of earlier runs counts as."""
@@ -144,7 +144,7 @@ class Timeline:
         elif isinstance(kind, RunWaiting):
             (self._waits.add if kind.error else self._waits.discard)(kind.doing)
         elif isinstance(kind, StageStarted):
-            self._end_stage(kind.stage.lower())
+            self._end_stage(kind.stage)
 
     @property
     def pace(self) -> Pace | None:

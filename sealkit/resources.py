@@ -279,7 +279,20 @@ class RunWaiting(Value):
     error: Fault | None = None
 
 
+class RoundStage(StrEnum):
+    """The stages of a round that trials end in or that have a description of their own. The contract's stage is a text:
+    others name themselves, and so may another version's."""
+
+    E_STEP = "E-step"
+    M_STEP = "M-step"
+    COMPARISON = "comparison"
+    COMMIT = "commit"
+    LAST_POLICY = "scoring the last policy"
+
+
 class StageStarted(Value):
+    """`stage`: one of `RoundStage`, or another text."""
+
     round: int
     stage: str
 

@@ -17,7 +17,7 @@ from controller.rules.selection import Group, chosen
 from controller.run.rest_em import group_of
 from controller.run.steps import RunSteps
 from sealkit.domains.base import Context
-from sealkit.resources import PolicyVersion, Trial, TrialPhase
+from sealkit.resources import PolicyVersion, RoundStage, Trial, TrialPhase
 
 
 async def adapt(run: RunSteps) -> None:
@@ -29,11 +29,11 @@ async def adapt(run: RunSteps) -> None:
 
 async def learn(run: RunSteps, t: int, theta: PolicyVersion, context: Context) -> PolicyVersion:
     """One context; returns θ_{t+1}, or θ_t if no trial helped or the gate refused."""
-    await run.stage(t, "E-step")
+    await run.stage(t, RoundStage.E_STEP)
     group = await group_of(run, t, TrialPhase.E_STEP, theta, context)
     await run.check_any_worked([group])
     best = await best_of(run, group)
-    await run.stage(t, "commit")
+    await run.stage(t, RoundStage.COMMIT)
     await run.select(t, best)
     made = await run.measured(await commit(run, t, theta, best[0])) if best else theta
     return await run.close_round(t, theta, made, kept=len(best), scored=False)

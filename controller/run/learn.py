@@ -25,7 +25,7 @@ from controller.run.adapt import best_of
 from controller.run.learn_steps import LearnSteps
 from controller.run.rest_em import group_of
 from sealkit.errors import GateRefused
-from sealkit.resources import GateState, PolicyVersion, TrialPhase
+from sealkit.resources import GateState, PolicyVersion, RoundStage, TrialPhase
 
 
 async def learn(run: LearnSteps) -> None:
@@ -45,11 +45,11 @@ async def learn(run: LearnSteps) -> None:
 
 async def learn_document(run: LearnSteps, t: int, theta: PolicyVersion, document: StoredDocument) -> PolicyVersion:
     """One document; returns θ_{t+1}, or θ_t if it was not adopted."""
-    await run.stage(t, "E-step")
+    await run.stage(t, RoundStage.E_STEP)
     contexts = run.contexts_of(document)
     groups = await gather_or_cancel(*(group_of(run, t, TrialPhase.E_STEP, theta, one) for one in contexts))
     best = [trial for group in groups for trial in await best_of(run, group)]
-    await run.stage(t, "commit")
+    await run.stage(t, RoundStage.COMMIT)
     await run.select(t, best)
     exam = run.queries_of(contexts)
     if not best:

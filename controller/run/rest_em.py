@@ -17,7 +17,7 @@ from controller.rules.gate import compared
 from controller.rules.selection import Group, chosen
 from controller.run.steps import RunSteps
 from sealkit.domains.base import Context
-from sealkit.resources import GateState, PolicyVersion, Trial, TrialPhase
+from sealkit.resources import GateState, PolicyVersion, RoundStage, Trial, TrialPhase
 
 
 async def rest_em(run: RunSteps) -> None:
@@ -27,7 +27,7 @@ async def rest_em(run: RunSteps) -> None:
         # The scoring of θ_t does not depend on round t, so it uses the capacity that the E-step leaves in the services.
         following, _ = await gather_or_cancel(one_round(run, t, theta), score(run, theta))
         theta = following or theta
-    await run.stage(run.config.rounds - 1, "scoring the last policy")
+    await run.stage(run.config.rounds - 1, RoundStage.LAST_POLICY)
     await score(run, theta)
 
 
@@ -39,7 +39,7 @@ async def one_round(run: RunSteps, t: int, theta: PolicyVersion) -> PolicyVersio
 
 async def e_step(run: RunSteps, t: int, theta: PolicyVersion) -> list[Trial]:
     """Tries k self-edits for each context of the round; returns the trials that selection keeps."""
-    await run.stage(t, "E-step")
+    await run.stage(t, RoundStage.E_STEP)
     contexts = run.contexts_of_round(t)
     groups = await gather_or_cancel(*(group_of(run, t, TrialPhase.E_STEP, theta, context) for context in contexts))
     await run.check_any_worked(groups)
@@ -56,11 +56,11 @@ async def group_of(run: RunSteps, t: int, phase: TrialPhase, theta: PolicyVersio
 async def m_step(run: RunSteps, t: int, theta: PolicyVersion, kept: list[Trial]) -> PolicyVersion:
     """SFT on the kept (prompt, self-edit) pairs, then the gate. The policy stays if nothing was kept or the gate
     refuses the new one."""
-    await run.stage(t, "M-step")
+    await run.stage(t, RoundStage.M_STEP)
     await run.select(t, kept)
     made = await run.made_policy(t, theta) if kept else theta
     if scored := made.gate is GateState.PENDING:
-        await run.stage(t, "comparison")
+        await run.stage(t, RoundStage.COMPARISON)
         trials = [*await scoring_trials(run, theta), *await scoring_trials(run, made)]
         made = compared(theta, made, trials, run.config.gate)
     return await run.close_round(t, theta, made, kept=len(kept), scored=scored)

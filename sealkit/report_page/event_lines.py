@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from sealkit.report_page.labels import share
 from sealkit.resources import (
     Editor,
@@ -9,6 +11,7 @@ from sealkit.resources import (
     GateState,
     PolicyTrained,
     RoundFinished,
+    RoundStage,
     RunProgress,
     RunStateChanged,
     RunWaiting,
@@ -17,14 +20,14 @@ from sealkit.resources import (
     TrialState,
 )
 
-_STAGES = {
-    "e-step": "sampling self-edits and trying them",
-    "m-step": "training the policy on what helped",
-    "comparison": "comparing the new policy with the best so far on held-out contexts",
-    "commit": "committing what helped, and measuring what it forgot",
-    "scoring the last policy": "scoring the last policy on held-out contexts",
+_STAGES: Mapping[str, str] = {
+    RoundStage.E_STEP: "sampling self-edits and trying them",
+    RoundStage.M_STEP: "training the policy on what helped",
+    RoundStage.COMPARISON: "comparing the new policy with the best so far on held-out contexts",
+    RoundStage.COMMIT: "committing what helped, and measuring what it forgot",
+    RoundStage.LAST_POLICY: "scoring the last policy on held-out contexts",
 }
-"""What happens in a stage of a round, by its name in lower case. The stages of a trial are in `labels`."""
+"""What happens in a stage of a round, by its name. The stages of a trial are in `labels`."""
 
 
 def headline(event: Event) -> str:
@@ -54,7 +57,7 @@ def headline(event: Event) -> str:
 
 def stage_label(stage: str) -> str:
     """What happens in a stage."""
-    return _STAGES.get(stage.lower(), stage)
+    return _STAGES.get(stage, stage)
 
 
 def round_label(stage: StageStarted, progress: RunProgress) -> str:
