@@ -1,0 +1,205 @@
+"""The sections of the table "Knowledge in small", from its records."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from benchmarks.page import bars, difference, figures, plotted
+from benchmarks.study.knowledge import LABELS, open_book
+from benchmarks.study.page import all_seeds, head, measured, row
+from benchmarks.study.results import Results, Scores, of_arm, of_policy, score
+from benchmarks.surrogate import CONTAINED, HEADS, Group, ranked
+from sealkit.resources import Editor, TrialPhase, TrialState
+from sealkit.stats import mean_estimate
+
+
+@dataclass(frozen=True)
+class Arm:
+    """Scores on the held-out passages by context, and by context what its adapters lost of the retention suite and the
+    tokens that they were trained on. Of several seeds the means: they have the same held-out passages."""
+
+    label: str
+    scores: Scores
+    lost: Scores = field(default_factory=dict)
+    tokens: Scores = field(default_factory=dict)
+
+
+def sections(runs: Sequence[Results]) -> dict[str, str]:
+    """By name; without a run of the rounds only the note."""
+    return {
+        "knowledge": f"{note(runs)}\n\n{arm_table(arms(runs))}",
+        "knowledge-train": train_table(runs),
+        "knowledge-rank": rank_table(runs),
+    }
+
+
+def note(runs: Sequence[Results]) -> str:
+    """n, seeds, machine, date, config and what difference can be found."""
+    about = next((run.about for run in runs if run.variant == "rounds"), runs[0].about)
+    config, power = about["config"], about["report"]["power"]
+    held_out = max(len(scores) for run in runs for scores in run.policies or [{}])
+    found = (
+        f"With {power['contexts']} passages × {power['samples']} a difference of two policies of "
+        f"{power['detectable']:.2f} is found with 80 % probability (standard deviation of the differences "
+        f"{power['deviation']:.2f}{'' if power['measured'] else ', not measured'}). "
+        if power
+        else ""
+    )
+    return (
+        f"smollm2-135m-instruct; seeds {all_seeds(runs)}; {held_out} held-out passages, the same with each seed, "
+        f"{config['held_out']['samples']} self-edits of each policy on each; {config['rounds']} rounds of "
+        f"{config['contexts_per_round']} passages, {config['editor']['k']} self-edits on each; selection.rule = "
+        f"{config['selection']['rule']}; the whole config is in each record. Means over passages with 95 % intervals. "
+        f"{found}{measured(runs, LABELS)}"
+    )
+
+
+def arms(runs: Sequence[Results]) -> list[Arm]:
+    """What is compared on the held-out passages, worst to best as one would expect."""
+    rounds, exam, best_of = ([run for run in runs if run.variant == name] for name in LABELS)
+    most = max((len(run.policies) for run in rounds), default=0)
+    found = [
+        Arm("no adapter", _mean(rounds, partial(of_arm, "base"))),
+        _arm("passage only", rounds, partial(of_arm, Editor.PASSAGE_ONLY), Editor.PASSAGE_ONLY),
+        *(_arm(f"θ_{n}", rounds, partial(of_policy, n), Editor.POLICY, str(n)) for n in range(most)),
+        _arm("θ_0, mean of three", best_of, partial(of_policy, 0), Editor.POLICY),
+        Arm("θ_0, best of three (chosen by this exam)", _mean(best_of, bests)),
+        _arm("the exam's own questions (ceiling)", exam, partial(of_arm, "exam"), "exam"),
+        Arm("the passage in the prompt (teacher)", open_book()),
+    ]
+    return [arm for arm in found if arm.scores]
+
+
+def arm_table(found: Sequence[Arm]) -> str:
+    """The arms, and their differences to passage-only and to θ_0, paired by passage."""
+    by_label = {arm.label: arm.scores for arm in found}
+    passage, first = (by_label.get(label, {}) for label in ("passage only", "θ_0"))
+    heads = ["arm", "passages", "accuracy", "minus passage only", "minus θ_0", "retention lost", "trained tokens"]
+    lines = head(heads)
+    for arm in found:
+        cells = [arm.label, str(len(arm.scores)), figures(arm.scores)]
+        cells += ["–" if arm.scores is rival else difference(rival, arm.scores) for rival in (passage, first)]
+        tokens = f"{fmean(arm.tokens.values()):,.0f}" if arm.tokens else "–"
+        lines.append(row(*cells, figures(arm.lost, low=-1.0), tokens))
+    return "\n".join(lines)
+
+
+def train_table(runs: Sequence[Results]) -> str:
+    """The E-steps: what a choice among the self-edits of a passage has to choose from, and what was kept."""
+    heads = [
+        "seed",
+        "round",
+        "passages",
+        "no adapter",
+        "passage only",
+        "self-edits, mean",
+        "self-edits, best of the group",
+    ]
+    lines = head([*heads, "best minus passage only", "rejected", "kept"])
+    for run in runs:
+        if run.variant == "rounds":
+            lines += [_round(run, number) for number in range(run.about["config"]["rounds"])]
+    return "\n".join(lines)
+
+
+def rank_table(runs: Sequence[Results]) -> str:
+    """Whether the gold answers in a self-edit's answers rank the self-edits of a passage as the trained reward does."""
+    own: dict[tuple[str, int, str, str], list[tuple[float, float]]] = defaultdict(list)
+    for run in runs:
+        for values, trial in zip(run.rows, run.trials, strict=True):
+            if trial.editor == Editor.POLICY and values["found"] is not None and trial.accuracy is not None:
+                own[trial.phase.value, run.seed, run.variant, trial.context_id].append(
+                    (values["found"], trial.accuracy)
+                )
+    groups: list[Group] = [*own.values()]
+    return "\n".join([*head(HEADS), ranked(CONTAINED, groups, [context for *_, context in own])])
+
+
+def bests(run: Results) -> Scores:
+    """The best score of θ_0's self-edits on each held-out passage: an upper bound, not an unbiased estimate."""
+    found: dict[str, list[float]] = defaultdict(list)
+    for trial in run.trials:
+        value = score(trial)
+        if trial.phase is TrialPhase.HELD_OUT and trial.editor == Editor.POLICY and value is not None:
+            found[trial.context_id].append(value)
+    return {context: max(values) for context, values in found.items() if len(values) > 1}
+
+
+def plots(runs: Sequence[Results], folder: Path) -> None:
+    """The accuracy of each arm with its interval."""
+    found = arms(runs)[::-1]
+    with plotted(folder / "study-knowledge.svg") as axes:
+        for place, arm in enumerate(found):
+            if estimate := mean_estimate(list(arm.scores.values())):
+                axes.errorbar(estimate.mean, place, xerr=bars(estimate), fmt="o", capsize=3, color="C0")
+        axes.set_yticks(range(len(found)), [f"{arm.label} (n = {len(arm.scores)})" for arm in found])
+        axes.set(xlabel="accuracy on the held-out passages", xlim=(0, 1))
+
+
+def _round(run: Results, number: int) -> str:
+    here = [t for t in run.trials if t.phase is TrialPhase.E_STEP and t.round == number]
+    base = {t.context_id: t.baseline_accuracy for t in here if t.baseline_accuracy is not None}
+    passage = {t.context_id: t.accuracy for t in here if t.editor == Editor.PASSAGE_ONLY and t.accuracy is not None}
+    edits = [t for t in here if t.editor == Editor.POLICY]
+    tried: dict[str, list[float]] = defaultdict(list)
+    for trial in edits:
+        if (value := score(trial)) is not None:
+            tried[trial.context_id].append(value)
+    best = {context: max(values) for context, values in tried.items()}
+    kept = [trial.context_id for trial in edits if trial.selected]
+    return row(
+        str(run.seed),
+        str(number + 1),
+        str(len(tried)),
+        figures(base),
+        figures(passage),
+        figures({context: fmean(values) for context, values in tried.items()}),
+        figures(best),
+        difference(passage, best),
+        f"{sum(trial.state is TrialState.REJECTED for trial in edits)} of {len(edits)}",
+        f"{len(kept)} on {len(set(kept))} passages",
+    )
+
+
+def _arm(
+    label: str, runs: Sequence[Results], scores: Callable[[Results], Scores], editor: str, policy: str = "0"
+) -> Arm:
+    return Arm(label, _mean(runs, scores), *(_mean(runs, partial(of, editor, policy)) for of in (_lost, _tokens)))
+
+
+def _lost(editor: str, policy: str, run: Results) -> Scores:
+    return _of_trials(run, editor, policy, lambda values: values["forgetting"])
+
+
+def _tokens(editor: str, policy: str, run: Results) -> Scores:
+    """Without adapters that had been trained before, in another run."""
+    return _of_trials(run, editor, policy, lambda values: values["usage"].get("train", [0, 0, 0])[2] or None)
+
+
+def _of_trials(run: Results, editor: str, policy: str, value: Callable[[Mapping[str, Any]], float | None]) -> Scores:
+    """A value of held-out trials by context, the mean over its trials; of those that have it."""
+    found: dict[str, list[float]] = defaultdict(list)
+    for values, trial in zip(run.rows, run.trials, strict=True):
+        arm = (trial.phase, trial.editor, trial.policy) == (TrialPhase.HELD_OUT, editor, policy)
+        if arm and (got := value(values)) is not None:
+            found[trial.context_id].append(got)
+    return {context: fmean(own) for context, own in found.items()}
+
+
+def _mean(runs: Sequence[Results], scores: Callable[[Results], Scores]) -> Scores:
+    """By context, the mean over the runs."""
+    found: dict[str, list[float]] = defaultdict(list)
+    for context, value in _all(runs, scores):
+        found[context].append(value)
+    return {context: fmean(values) for context, values in found.items()}
+
+
+def _all(runs: Sequence[Results], scores: Callable[[Results], Scores]) -> Iterator[tuple[str, float]]:
+    for run in runs:
+        yield from scores(run).items()
