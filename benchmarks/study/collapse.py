@@ -93,8 +93,9 @@ def end_table(runs: Sequence[Results]) -> str:
 
 def edit_table(runs: Sequence[Results]) -> str:
     """What each policy was trained on, what it writes on the held-out tasks, and what it can do itself."""
+    ordered = sorted(runs, key=lambda run: (list(LABELS).index(run.variant), run.seed))
     heads = ["kept", "seed", "policy", "trained on", "distinct", "entropy, bits", "the most frequent", "rejected"]
-    return "\n".join([*head([*heads, "itself, without an adapter"]), *(line for run in runs for line in _rows(run))])
+    return "\n".join([*head([*heads, "itself, without an adapter"]), *(line for run in ordered for line in _rows(run))])
 
 
 def _rows(run: Results) -> Iterator[str]:
