@@ -31,10 +31,11 @@ TRIALS = (
 )
 """What makes a trial of `configs/knowledge_distilled.toml` cheaper: fewer questions and no anchors in the steps. Not
 fewer steps: with four or five instead of eight little is learned (docs/results/LOG.md)."""
+CONTEXTS, K = 24, 3
 ROUNDS = (
     "rounds=1",
-    "contexts_per_round=24",
-    "editor.k=3",
+    f"contexts_per_round={CONTEXTS}",
+    f"editor.k={K}",
     'selection.rule="positive"',
     "selection.must_beat_passage_only=true",
     'm_step.start_from="base"',
@@ -55,14 +56,25 @@ _SCORING_ONLY = (
     'gate.held_out="off"',
 )
 """One trial of an E-step, of an editor that nothing is learned from; then the held-out passages."""
+_ALONE = ("domain.options.passage_beside=false", "passage_only=false", "selection.must_beat_passage_only=false")
 VARIANTS = {
     "rounds": (),
     "exam": (*_SCORING_ONLY, 'editor.arms=["exam"]'),
     "best_of": (*_SCORING_ONLY, "held_out.samples=3"),
+    "alone": _ALONE,
+    "exam_alone": (*_SCORING_ONLY, *_ALONE, 'editor.arms=["exam"]'),
 }
-"""By name: the rounds; the exam's own questions as the self-edit, a ceiling; more self-edits of θ_0, to choose from.
-The latter two only score."""
-LABELS = {"rounds": "rounds", "exam": "the exam's questions", "best_of": "three self-edits of θ_0"}
+"""By name: the rounds; the exam's own questions as the self-edit, a ceiling; more self-edits of θ_0, to choose from;
+rounds and ceiling with the questions alone, without the passage, so that what is asked decides what is learned."""
+LEARNS = ("rounds", "alone")
+"""Those that have an M-step; the others only score."""
+LABELS = {
+    "rounds": "beside the passage",
+    "exam": "the exam's questions",
+    "best_of": "three self-edits of θ_0",
+    "alone": "questions alone",
+    "exam_alone": "the exam's questions alone",
+}
 
 
 def experiment(seed: int, variant: str, *, quick: bool) -> Experiment:

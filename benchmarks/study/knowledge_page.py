@@ -11,7 +11,7 @@ from statistics import fmean
 from typing import Any
 
 from benchmarks.page import bars, difference, figures, plotted
-from benchmarks.study.knowledge import LABELS, open_book
+from benchmarks.study.knowledge import CONTEXTS, LABELS, LEARNS, K, open_book
 from benchmarks.study.page import all_seeds, head, measured, row
 from benchmarks.study.results import Results, Scores, of_arm, of_policy, score
 from benchmarks.surrogate import CONTAINED, HEADS, Group, ranked
@@ -41,49 +41,62 @@ def sections(runs: Sequence[Results]) -> dict[str, str]:
 
 def note(runs: Sequence[Results]) -> str:
     """n, seeds, machine, date, config and what difference can be found."""
-    about = next((run.about for run in runs if run.variant == "rounds"), runs[0].about)
-    config, power = about["config"], about["report"]["power"]
-    held_out = max(len(scores) for run in runs for scores in run.policies or [{}])
-    found = (
-        f"With {power['contexts']} passages × {power['samples']} a difference of two policies of "
-        f"{power['detectable']:.2f} is found with 80 % probability (standard deviation of the differences "
-        f"{power['deviation']:.2f}{'' if power['measured'] else ', not measured'}). "
-        if power
-        else ""
+    config = runs[0].about["config"]
+    held_out = max(len(scores) for run in runs for scores in [*run.policies, *run.others.values()])
+    found = "".join(
+        f"{LABELS[run.variant].capitalize()}, seed {run.seed}: {power_of(run)}. "
+        for run in runs
+        if run.variant in LEARNS and run.about["report"]["power"]
     )
     return (
-        f"smollm2-135m-instruct; seeds {all_seeds(runs)}; {held_out} held-out passages, the same with each seed, "
-        f"{config['held_out']['samples']} self-edits of each policy on each; {config['rounds']} rounds of "
-        f"{config['contexts_per_round']} passages, {config['editor']['k']} self-edits on each; selection.rule = "
+        f"smollm2-135m-instruct; seeds {all_seeds(runs)}; {held_out} held-out passages, the same with each seed; "
+        f"{config['rounds']} rounds of {CONTEXTS} passages, {K} self-edits on each; selection.rule = "
         f"{config['selection']['rule']}; the whole config is in each record. Means over passages with 95 % intervals. "
         f"{found}{measured(runs, LABELS)}"
     )
 
 
+def power_of(run: Results) -> str:
+    """What difference of two policies the run can show."""
+    power = run.about["report"]["power"]
+    return (
+        f"{power['contexts']} passages × {power['samples']} show a difference of two policies of "
+        f"{power['detectable']:.2f} with 80 % probability, its standard deviation over passages being "
+        f"{power['deviation']:.2f}{'' if power['measured'] else ' (assumed)'}"
+    )
+
+
 def arms(runs: Sequence[Results]) -> list[Arm]:
-    """What is compared on the held-out passages, worst to best as one would expect."""
-    rounds, exam, best_of = ([run for run in runs if run.variant == name] for name in LABELS)
-    most = max((len(run.policies) for run in rounds), default=0)
+    """What is compared on the held-out passages."""
+    rounds, exam, best_of, alone, exam_alone = ([run for run in runs if run.variant == name] for name in LABELS)
     found = [
-        Arm("no adapter", _mean(rounds, partial(of_arm, "base"))),
+        Arm("no adapter", _mean([*rounds, *alone], partial(of_arm, "base"))),
         _arm("passage only", rounds, partial(of_arm, Editor.PASSAGE_ONLY), Editor.PASSAGE_ONLY),
-        *(_arm(f"θ_{n}", rounds, partial(of_policy, n), Editor.POLICY, str(n)) for n in range(most)),
+        *_policies(rounds, ""),
         _arm("θ_0, mean of three", best_of, partial(of_policy, 0), Editor.POLICY),
         Arm("θ_0, best of three (chosen by this exam)", _mean(best_of, bests)),
         _arm("the exam's own questions (ceiling)", exam, partial(of_arm, "exam"), "exam"),
+        *_policies(alone, ", questions alone"),
+        _arm("the exam's own questions, alone", exam_alone, partial(of_arm, "exam"), "exam"),
         Arm("the passage in the prompt (teacher)", open_book()),
     ]
     return [arm for arm in found if arm.scores]
 
 
+def _policies(runs: Sequence[Results], how: str) -> list[Arm]:
+    most = max((len(run.policies) for run in runs), default=0)
+    return [_arm(f"θ_{n}{how}", runs, partial(of_policy, n), Editor.POLICY, str(n)) for n in range(most)]
+
+
 def arm_table(found: Sequence[Arm]) -> str:
-    """The arms, and their differences to passage-only and to θ_0, paired by passage."""
+    """The arms, and their differences, paired by passage, to passage-only and to θ_0 of the same setting."""
     by_label = {arm.label: arm.scores for arm in found}
-    passage, first = (by_label.get(label, {}) for label in ("passage only", "θ_0"))
+    passage = by_label.get("passage only", {})
     heads = ["arm", "passages", "accuracy", "minus passage only", "minus θ_0", "retention lost", "trained tokens"]
     lines = head(heads)
     for arm in found:
         cells = [arm.label, str(len(arm.scores)), figures(arm.scores)]
+        first = by_label.get("θ_0, questions alone" if arm.label.endswith("alone") else "θ_0", {})
         cells += ["–" if arm.scores is rival else difference(rival, arm.scores) for rival in (passage, first)]
         tokens = f"{fmean(arm.tokens.values()):,.0f}" if arm.tokens else "–"
         lines.append(row(*cells, figures(arm.lost, low=-1.0), tokens))
@@ -151,17 +164,19 @@ def _round(run: Results, number: int) -> str:
     for trial in edits:
         if (value := score(trial)) is not None:
             tried[trial.context_id].append(value)
+    mean = {context: fmean(values) for context, values in tried.items()}
     best = {context: max(values) for context, values in tried.items()}
     kept = [trial.context_id for trial in edits if trial.selected]
     return row(
+        LABELS[run.variant],
         str(run.seed),
         str(number + 1),
         str(len(tried)),
         figures(base),
         figures(passage),
-        figures({context: fmean(values) for context, values in tried.items()}),
+        figures(mean),
         figures(best),
-        difference(passage, best),
+        difference(mean, best),
         f"{sum(trial.state is TrialState.REJECTED for trial in edits)} of {len(edits)}",
         f"{len(kept)} on {len(set(kept))} passages",
     )

@@ -51,6 +51,8 @@ def lines(table: str) -> list[list[str]]:
         ("knowledge", "rounds", 204),
         ("knowledge", "exam", 37),
         ("knowledge", "best_of", 217),
+        ("knowledge", "alone", 144),
+        ("knowledge", "exam_alone", 37),
         ("collapse", "unfiltered", 1674),
         ("cost", "distilled", 9),
         ("cost", "sft", 9),
@@ -123,7 +125,7 @@ def test_arms_are_compared_by_passage_with_passage_only_and_with_the_first_polic
     assert (found["θ_1"][4][:5], found["θ_1"][5]) == ("0.250", "300")
     assert found["passage only"][5] == "–", "an adapter that was trained before has no tokens of this run"
     assert found["θ_0, best of three (chosen by this exam)"][1][:5] == "0.600"
-    assert "a difference of two policies of 0.14 is found" in knowledge_page.note(runs)
+    assert "2 passages × 1 show a difference of two policies of 0.14 with" in knowledge_page.note(runs)
 
 
 def test_an_e_step_shows_what_there_was_to_choose_from() -> None:
@@ -131,8 +133,8 @@ def test_an_e_step_shows_what_there_was_to_choose_from() -> None:
     edits += [{"context": "c0", "phase": "e_step", "state": "rejected", "accuracy": None, "baseline": 0.1}]
     passage = [{"context": "c0", "phase": "e_step", "editor": "passage_only", "accuracy": 0.4}]
     (cells,) = lines(knowledge_page.train_table([run("rounds", [*edits, *passage])]))
-    assert [cell[:5] for cell in cells[4:7]] == ["0.400", "0.300", "0.600"]
-    assert cells[7:] == ["+0.200 [-1.00, +1.00]", "1 of 3", "1 on 1 passages"]
+    assert [cell[:5] for cell in cells[5:8]] == ["0.400", "0.300", "0.600"]
+    assert cells[8:] == ["+0.300 [-1.00, +1.00]", "1 of 3", "1 on 1 passages"]
 
 
 def test_a_surrogate_is_ranked_within_passages_only() -> None:
