@@ -13,7 +13,7 @@ from statistics import fmean
 from benchmarks.page import bars, difference, figures, plotted
 from benchmarks.study import arc
 from benchmarks.study.experiment import Experiment
-from benchmarks.study.page import all_seeds, groups, head, measured, row
+from benchmarks.study.page import all_seeds, groups, head, measured, picture, row
 from benchmarks.study.results import Results, Scores, of_policy, pooled, self_edits
 from controller.rules.scores import baselines
 from sealkit.resources import TrialPhase, TrialState
@@ -32,6 +32,7 @@ VARIANTS = {
 }
 """By name: what is kept, and whether a policy that scores lower may be the next one."""
 LABELS = {"unfiltered": "no filter", "solved": "solved (SEAL's)", "selective": "selective"}
+PLOT, ENTROPY_PLOT = "study-collapse.svg", "study-collapse-entropy.svg"
 _LINES = {"unfiltered": ":", "solved": "--", "selective": "-"}
 
 
@@ -44,9 +45,9 @@ def experiment(seed: int, variant: str, *, quick: bool) -> Experiment:
 def sections(runs: Sequence[Results]) -> dict[str, str]:
     """By name."""
     return {
-        "collapse": f"{note(runs)}\n\n{curve_table(runs)}",
+        "collapse": f"{note(runs)}\n\n{curve_table(runs)}\n\n{picture('Accuracy by round', PLOT)}",
         "collapse-end": end_table(runs),
-        "collapse-edits": edit_table(runs),
+        "collapse-edits": f"{edit_table(runs)}\n\n{picture('Entropy by round', ENTROPY_PLOT)}",
     }
 
 
@@ -134,7 +135,7 @@ def itself(run: Results, number: int) -> Scores:
 
 def plots(runs: Sequence[Results], folder: Path) -> None:
     """Accuracy by round, and entropy of the self-edits by round: a colour a seed, a line style a variant."""
-    with plotted(folder / "study-collapse.svg") as axes:
+    with plotted(folder / PLOT) as axes:
         for place, run in enumerate(runs):
             shift = 0.03 * (place - (len(runs) - 1) / 2)
             found = [
@@ -150,7 +151,7 @@ def plots(runs: Sequence[Results], folder: Path) -> None:
                 axes.errorbar(x, one.mean, yerr=bars(one), fmt="o", markersize=3, capsize=2, color=colour)
         axes.set(xlabel="round", ylabel="accuracy on the held-out tasks", ylim=(0, 1))
         axes.legend(fontsize=8, loc="upper left")
-    with plotted(folder / "study-collapse-entropy.svg") as axes:
+    with plotted(folder / ENTROPY_PLOT) as axes:
         for run in runs:
             written = {
                 number: Counter(trial.completion for trial in self_edits(run, number, TrialPhase.HELD_OUT))

@@ -126,5 +126,8 @@ def _stage_row(run: Results, label: str, n: int, stage: str, columns: Sequence[S
 
 
 def _seconds(values: Sequence[float]) -> str:
-    found = mean_estimate(values, high=float("inf"))
-    return "–" if found is None else f"{found.mean:.1f} [{found.low:.1f}, {found.high:.1f}]"
+    if len(values) < 2:
+        return f"{values[0]:.1f}"
+    found = mean_estimate(values, high=max(values) * len(values))
+    assert found is not None
+    return f"{found.mean:.1f} [{found.low:.1f}, {found.high:.1f}]"

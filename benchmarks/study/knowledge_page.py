@@ -12,11 +12,13 @@ from typing import Any
 
 from benchmarks.page import bars, difference, figures, plotted
 from benchmarks.study.knowledge import CONTEXTS, LABELS, LEARNS, K, open_book
-from benchmarks.study.page import all_seeds, head, measured, row
+from benchmarks.study.page import all_seeds, head, measured, picture, row
 from benchmarks.study.results import Results, Scores, of_arm, of_policy, score
 from benchmarks.surrogate import CONTAINED, HEADS, Group, ranked
 from sealkit.resources import Editor, TrialPhase, TrialState
 from sealkit.stats import mean_estimate
+
+PLOT = "study-knowledge.svg"
 
 
 @dataclass(frozen=True)
@@ -31,9 +33,9 @@ class Arm:
 
 
 def sections(runs: Sequence[Results]) -> dict[str, str]:
-    """By name; without a run of the rounds only the note."""
+    """By name."""
     return {
-        "knowledge": f"{note(runs)}\n\n{arm_table(arms(runs))}",
+        "knowledge": f"{note(runs)}\n\n{arm_table(arms(runs))}\n\n{picture('Accuracy by arm', PLOT)}",
         "knowledge-train": train_table(runs),
         "knowledge-rank": rank_table(runs),
     }
@@ -147,7 +149,7 @@ def bests(run: Results) -> Scores:
 def plots(runs: Sequence[Results], folder: Path) -> None:
     """The accuracy of each arm with its interval."""
     found = arms(runs)[::-1]
-    with plotted(folder / "study-knowledge.svg") as axes:
+    with plotted(folder / PLOT) as axes:
         for place, arm in enumerate(found):
             if estimate := mean_estimate(list(arm.scores.values())):
                 axes.errorbar(estimate.mean, place, xerr=bars(estimate), fmt="o", capsize=3, color="C0")

@@ -56,3 +56,8 @@ def head(names: Sequence[str]) -> list[str]:
 def row(*cells: str) -> str:
     """A line of a table."""
     return f"| {' | '.join(cells)} |"
+
+
+def picture(title: str, file: str) -> str:
+    """A plot in the page."""
+    return f"![{title}](../pictures/{file})"
