@@ -19,7 +19,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.study.experiment import perform, stack
+from benchmarks.study.experiment import Experiment, is_finished, perform, stack
 from benchmarks.study.page import page
 from benchmarks.study.results import read
 from benchmarks.study.tables import TABLES, Table
@@ -54,12 +54,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.quick:
             rehearse(options.table, table, variants)
             return 0
-        with stack(table.model, options.data / options.table, say) as client:
-            for seed in range(options.seeds or table.seeds):
-                for variant in variants:
-                    perform(client, table.experiment(seed, variant, quick=False), options.records, say)
+        for seed in range(options.seeds or table.seeds):
+            for variant in variants:
+                measure(
+                    table.experiment(seed, variant, quick=False),
+                    table.model,
+                    data=options.data / options.table,
+                    records=options.records,
+                )
     write_page(options.records)
     return 0
+
+
+def measure(experiment: Experiment, model: Path, *, data: Path, records: Path) -> None:
+    """The experiment's run and record, unless it has one; each with a stack that was just started, so that no run finds
+    answers of another in a cache. Adapters that another one trained are found in the store."""
+    if is_finished(records / f"{experiment.name}.json"):
+        say(f"{experiment.name}: has its record")
+        return
+    with stack(model, data, say) as client:
+        perform(client, experiment, records, say)
 
 
 def rehearse(name: str, table: Table, variants: Sequence[str]) -> None:
@@ -67,9 +81,8 @@ def rehearse(name: str, table: Table, variants: Sequence[str]) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         model = table.quick_model(folder / "model") if table.quick_model else table.model
-        with stack(model, folder / "data", say) as client:
-            for variant in variants:
-                perform(client, table.experiment(0, variant, quick=True), folder, say)
+        for variant in variants:
+            measure(table.experiment(0, variant, quick=True), model, data=folder / "data", records=folder)
         runs = read(folder, name)
         for section, body in table.sections(runs).items():
             say(f"\n{section}\n\n{body}")

@@ -98,10 +98,7 @@ def stack(model: Path, data: Path, say: Callable[[str], None]) -> Iterator[SealC
 
 
 def perform(client: SealClient, experiment: Experiment, folder: Path, say: Callable[[str], None]) -> None:
-    """Brings the experiment's run to its end; writes its record to `folder`. Nothing, if that record is complete."""
-    if is_finished(folder / f"{experiment.name}.json"):
-        say(f"{experiment.name}: has its record")
-        return
+    """Brings the experiment's run to its end; writes its record to `folder`."""
     run = client.create_run(experiment.config, experiment.records, request_id=f"study-{experiment.name}")
     if run.state in _STOPPED:
         run = client.resume_run(run.name)

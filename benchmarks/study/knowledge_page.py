@@ -107,18 +107,10 @@ def arm_table(found: Sequence[Arm]) -> str:
 
 def train_table(runs: Sequence[Results]) -> str:
     """The E-steps: what a choice among the self-edits of a passage has to choose from, and what was kept."""
-    heads = [
-        "seed",
-        "round",
-        "passages",
-        "no adapter",
-        "passage only",
-        "self-edits, mean",
-        "self-edits, best of the group",
-    ]
-    lines = head([*heads, "best minus passage only", "rejected", "kept"])
+    heads = ["the run", "seed", "round", "passages", "no adapter", "passage only", "self-edits, mean"]
+    lines = head([*heads, "best of a group", "best minus mean", "rejected", "kept"])
     for run in runs:
-        if run.variant == "rounds":
+        if run.variant in LEARNS:
             lines += [_round(run, number) for number in range(run.about["config"]["rounds"])]
     return "\n".join(lines)
 
