@@ -161,9 +161,9 @@ def _check_commit(config: RunConfig) -> None:
         )
     if commit == "route" and below != "base":
         raise _invalid(
-            "adapt.commit",
-            "answers with each adapter alone, so it has to be trained on the bare base model; set "
-            'inner_loop.start_from = "base"',
+            "inner_loop.start_from",
+            'adapt.commit = "route" answers with each adapter alone, so it has to be trained on the bare base model; '
+            'set it to "base"',
         )
 
 
