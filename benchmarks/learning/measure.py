@@ -18,6 +18,7 @@ from controller.rules.setup import retention_query
 from evaluator_svc.evaluate import Evaluator
 from sealkit.backends.factory import BackendSettings, make_backend
 from sealkit.domains.base import Context, Rejected
+from sealkit.routing import Route
 from sealkit.types import (
     EvaluationRequest,
     Policy,
@@ -91,6 +92,43 @@ class Bench:
             await self._row(way, context, seed, result, share)
             for context, result in zip(contexts, results, strict=True)
         ]
+
+    async def routed(self, way: Way, contexts: Sequence[Context], seed: int) -> list[dict[str, Any]]:
+        """A row for each context, of one policy: the adapters of all of them behind routes. Those in the store are not
+        trained again; contexts whose self-edit is rejected have none."""
+        results = [await self._train(await self._spec(way, context, seed)) for context in contexts]
+        routes = [
+            Route(adapter=result.adapter, text=way.domain.passage_text(context))
+            for context, result in zip(contexts, results, strict=True)
+            if result is not None
+        ]
+        policy = Policy(name="policies/routed", adapter=await self.built.trainer.route_adapters(routes))
+        # One policy is measured once, so it can be asked all of the suite.
+        found = await self.evaluator.evaluate(
+            self._request(None, (), measured=True, policy=policy).changed(retention_limit=len(self.suite))
+        )
+        assert found.retention is not None
+        rows = []
+        for context in contexts:
+            asked = await self.evaluator.evaluate(
+                self._request(None, way.domain.queries(context), measured=False, policy=policy)
+            )
+            rows.append(
+                {
+                    "way": way.behind_routes,
+                    "context": context.context_id,
+                    "seed": seed,
+                    "accuracy": accuracy(asked.verdicts),
+                    "lost": found.retention.forgetting,
+                    "lost_low": found.retention.forgetting_low,
+                    "lost_high": found.retention.forgetting_high,
+                    "lost_queries": list(found.retention.lost_query_ids),
+                    "kept": found.retention.kept,
+                    "kl": found.divergence.on_fixed_text if found.divergence else 0.0,
+                    "routes": len(routes),
+                }
+            )
+        return rows
 
     async def reference(self, contexts: Sequence[Context], way: Way) -> list[dict[str, Any]]:
         """Base model and teacher on each context: without the passage, and with it in the prompt."""
@@ -166,9 +204,11 @@ class Bench:
             "ask_cpu_seconds": round(time.process_time() - began, 2),
         }
 
-    def _request(self, adapter: Any, queries: Sequence[Query], *, measured: bool) -> EvaluationRequest:
+    def _request(
+        self, adapter: Any, queries: Sequence[Query], *, measured: bool, policy: Policy = BASE
+    ) -> EvaluationRequest:
         return EvaluationRequest(
-            policy=BASE,
+            policy=policy,
             adapter=adapter,
             queries=tuple(queries),
             sampling=ANSWERING,
