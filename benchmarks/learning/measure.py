@@ -154,17 +154,21 @@ class Bench:
             spec = await self.material.spec(way, context, seed_of("learning", context.context_id, seed))
         except Rejected:
             return None
-        anchors = {"anchors": self.anchors, "anchoring": way.inner_loop.anchors.anchoring} if way.anchors else {}
-        return self.at_budget(spec.model_copy(update=anchors))
+        return self.at_budget(self.with_anchors(way, spec))
 
-    def at_budget(self, spec: TrainingSpec) -> TrainingSpec:
-        """The spec with the number of epochs (at least 1) that is nearest to the budget of trained tokens."""
+    def with_anchors(self, way: Way, spec: TrainingSpec) -> TrainingSpec:
+        """The spec with the anchors of a method."""
+        return spec.changed(anchors=self.anchors, anchoring=way.inner_loop.anchors.anchoring) if way.anchors else spec
+
+    def at_budget(self, spec: TrainingSpec, *, texts: int = 1) -> TrainingSpec:
+        """The spec with the number of epochs (at least 1) that is nearest to the budget of trained tokens, for each of
+        the texts that it is about."""
         tokenizer, length = self.backend_tokenizer, self.built.trainer.info.context_length
         own = sum(len(sequence.ids) for sequence in encode_spec(tokenizer, spec, length))
         anchors = encode_anchors(tokenizer, spec, length)
         steps = -(-len(spec.examples) // spec.optimisation.batch_size)
         held = steps * spec.anchoring.per_step * sum(len(a.ids) for a in anchors) / max(1, len(anchors))
-        epochs = max(1, round(self.setting.tokens / (own + held)))
+        epochs = max(1, round(texts * self.setting.tokens / (own + held)))
         return spec.model_copy(update={"optimisation": spec.optimisation.model_copy(update={"epochs": epochs})})
 
     @property
