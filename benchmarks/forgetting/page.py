@@ -37,8 +37,8 @@ def _about(records: Sequence[Record]) -> str:
     return (
         f"{one['model']}, {one['texts']} texts a seed, about {one['tokens']:,} trained tokens a text (consolidated: "
         f"for each text of each commit); {one['machine']}, {when}. Means over the texts of all seeds with 95 % "
-        "intervals; retention and KL after the last text, means over seeds with the mean ends of their intervals; CPU seconds of "
-        "all trainings of a seed."
+        "intervals; retention and KL after the last text, means over seeds with the mean ends of their intervals; CPU "
+        "seconds of all trainings of a seed."
     )
 
 
