@@ -52,9 +52,19 @@ class RoutedBackend:
         adapter: AdapterRef | None = None,
         on_text: OnText | None = None,
     ) -> Generation:
-        if router := await self._router(policy, adapter):
-            policy = _chosen(router, prompt)
+        if adapter is None:
+            policy = await self.route(prompt, policy)
+        elif await self._router(policy):
+            raise InvalidInput("the policy is routed: no adapter can be on top of it; name a policy with weights")
         return await self.behind.generate(prompt, sampling, policy=policy, adapter=adapter, on_text=on_text)
+
+    async def route(self, prompt: Prompt | str, policy: Policy | None) -> Policy | None:
+        router = await self._router(policy)
+        if router is None:
+            return policy
+        adapter = router.choose(prompt)
+        ROUTED_PROMPTS.labels("adapter" if adapter else "base").inc()
+        return Policy(name="route", adapter=adapter) if adapter else None
 
     async def divergence(
         self,
@@ -63,12 +73,11 @@ class RoutedBackend:
         policy: Policy | None = None,
         adapter: AdapterRef | None = None,
     ) -> list[float] | None:
-        router = await self._router(policy, adapter)
-        if router is None:
+        if adapter is not None or await self._router(policy) is None:
             return await self.behind.divergence(texts, policy=policy, adapter=adapter)
         places: dict[Policy | None, list[int]] = defaultdict(list)
         for place, text in enumerate(texts):
-            places[_chosen(router, text)].append(place)
+            places[await self.route(text, policy)].append(place)
         found = await gather_or_cancel(
             *(self.behind.divergence([texts[i] for i in of], policy=one) for one, of in places.items())
         )
@@ -79,23 +88,14 @@ class RoutedBackend:
             values.update(zip(of, some, strict=True))
         return [values[place] for place in range(len(texts))]
 
-    async def _router(self, policy: Policy | None, adapter: AdapterRef | None) -> Router | None:
-        """None if the policy is not routed. Raises InvalidInput if it is and a trial's adapter is to be on top of it;
-        AdapterNotFound, AdapterCorrupt."""
+    async def _router(self, policy: Policy | None) -> Router | None:
+        """None if the policy is not routed."""
         if policy is None or policy.adapter is None:
             return None
         digest = policy.adapter.digest
         router, _ = await self._routers.get(digest, lambda: asyncio.to_thread(self._read, digest))
-        if router is not None and adapter is not None:
-            raise InvalidInput(f"{policy.name} is routed: no adapter can be on top of it; name a policy with weights")
         return router
 
     def _read(self, digest: str) -> Router | None:
         files = self._store.manifest(digest)["files"]
         return Router(load_routes(self._store.fetch(digest))) if ROUTES_FILE in files else None
-
-
-def _chosen(router: Router, prompt: Prompt | str) -> Policy | None:
-    adapter = router.choose(prompt)
-    ROUTED_PROMPTS.labels("adapter" if adapter else "base").inc()
-    return Policy(name="route", adapter=adapter) if adapter else None

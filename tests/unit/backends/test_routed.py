@@ -81,6 +81,14 @@ async def test_what_is_not_routed_is_passed_on_as_it_is(backend, inner) -> None:
     assert inner.calls == [(PLAIN, LOCK), (None, LOCK), (None, None)]
 
 
+async def test_it_tells_who_answers(backend, inner) -> None:
+    plain = Policy(name="policies/p", adapter=PLAIN)
+    assert await backend.route(Prompt(user="Who built the Marrow Lock?"), ROUTED) == Policy(name="route", adapter=LOCK)
+    assert await backend.route(Prompt(user="What is the capital of France?"), ROUTED) is None
+    assert await backend.route(Prompt(user="Who built the Marrow Lock?"), plain) == plain
+    assert inner.calls == []
+
+
 async def test_routes_are_read_once(backend, inner, store) -> None:
     await ask(backend, "Who built the Marrow Lock?", policy=ROUTED)
     store.delete(ROUTED.adapter.digest)
@@ -97,7 +105,7 @@ async def test_divergence_is_that_of_the_adapter_of_each_text(backend, inner) ->
 
 
 async def test_what_cannot_be_routed_is_refused(backend, store) -> None:
-    with pytest.raises(InvalidInput, match="policies/r is routed"):
+    with pytest.raises(InvalidInput, match="the policy is routed"):
         await ask(backend, "Who?", policy=ROUTED, adapter=LOCK)
     with pytest.raises(AdapterNotFound):
         await ask(backend, "Who?", policy=Policy(name="policies/x", adapter=AdapterRef(digest="e" * 64)))
