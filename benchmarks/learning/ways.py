@@ -21,8 +21,8 @@ held-out questions themselves, as an upper bound for questions."""
 class Way:
     """One method. `batch`: sequences of a step; `anchors`: anchors in each step; `contrast`: whether A is fixed by
     contrast with all anchors; `passage`: whether the passage is trained on besides the self-edit; `distil`: whether the
-    targets are the teacher's distributions; `cues`: cues for each sentence; `routed`: whether the adapters of all passages are also measured behind
-    routes, as one policy (adapt.commit = "route")."""
+    targets are the teacher's distributions; `cues`: cues for each sentence; `routed`: whether the adapters of all
+    passages are also measured behind routes, as one policy (adapt.commit = "route")."""
 
     name: str
     label: str
