@@ -57,10 +57,11 @@ def forget(
     """Train the alias again without documents, then delete everything that was stored of them. Cannot be undone."""
     from seal_cli.commands.run import follow_created
     from seal_cli.console import counted
-    from seal_cli.recipe import config_with
+    from seal_cli.recipe import learning_recipe
 
+    config, retention = learning_recipe(None, settings or ())
     with connect(address, data) as client:
-        created = client.forget(name, *documents, config=config_with(None, settings or ()))
+        created = client.forget(name, *documents, config=config, retention=retention)
         follow_created(
             client, created, f"{counted(len(documents), 'document')} to forget",
             None if address else data, follow=follow, cancel_on_interrupt=False, as_json=as_json,

@@ -39,12 +39,12 @@ def learn(
     """Learn documents one after the other. Each is adopted wholly or not at all; the report shows what was
     lost and how long it took."""
     from seal_cli.console import counted
-    from seal_cli.recipe import config_with
+    from seal_cli.recipe import learning_recipe
 
-    wanted = config_with(config, settings or ())
+    wanted, retention = learning_recipe(config, settings or ())
     found = read(files)
     with connect(address, data) as client:
-        created = client.learn(alias, found, config=wanted)
+        created = client.learn(alias, found, config=wanted, retention=retention)
         waits = f"; {created.progress.stage}" if created.progress.stage != "queued" else ""
         follow_created(
             client, created, f"{counted(len(found), 'document')} to learn{waits}",
