@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from seal_cli.options import DEFAULT_DATA, Address, AsJson, Data, Follow, Limit, Settings, connect
+from seal_cli.options import DEFAULT_DATA, Address, AsJson, Data, Follow, LearnConfig, Limit, Settings, connect
 from sealkit.names import full_name
 
 if TYPE_CHECKING:
@@ -48,6 +48,7 @@ def rollback(
 def forget(
     name: Name,
     documents: Annotated[list[str], typer.Argument(help="Documents that it knows, by name or digest.")],
+    config: LearnConfig = None,
     settings: Settings = None,
     follow: Follow = True,
     as_json: AsJson = False,
@@ -59,9 +60,9 @@ def forget(
     from seal_cli.console import counted
     from seal_cli.recipe import learning_recipe
 
-    config, retention = learning_recipe(None, settings or ())
+    wanted, retention = learning_recipe(config, settings or ())
     with connect(address, data) as client:
-        created = client.forget(name, *documents, config=config, retention=retention)
+        created = client.forget(name, *documents, config=wanted, retention=retention)
         follow_created(
             client, created, f"{counted(len(documents), 'document')} to forget",
             None if address else data, follow=follow, cancel_on_interrupt=False, as_json=as_json,

@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from seal_cli.commands.run import follow_created
-from seal_cli.options import DEFAULT_DATA, Address, AsJson, CancelOnInterrupt, Data, Follow, Settings, connect
+from seal_cli.options import (
+    DEFAULT_DATA,
+    Address,
+    AsJson,
+    CancelOnInterrupt,
+    Data,
+    Follow,
+    LearnConfig,
+    Settings,
+    connect,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 Alias = Annotated[str, typer.Option("--alias", help="The alias that learns them; created with the first one learned.")]
-Config = Annotated[
-    Path | None, typer.Option("--config", help="A run's config, in TOML, instead of the one that ships for this.")
-]
 
 
 def register(app: typer.Typer) -> None:
@@ -28,7 +34,7 @@ def register(app: typer.Typer) -> None:
 def learn(
     files: Annotated[list[str], typer.Argument(help="Files and folders: text, Markdown, HTML, PDF, DOCX; - is stdin.")],
     alias: Alias,
-    config: Config = None,
+    config: LearnConfig = None,
     settings: Settings = None,
     follow: Follow = True,
     cancel_on_interrupt: CancelOnInterrupt = False,

@@ -73,7 +73,8 @@ def test_a_poisoned_document_is_refused_and_the_alias_answers_as_before(stack: R
     before = answers(stack, "pure", questions, Sampling(temperature=0.0, max_tokens=16))
     printed, (poison,) = learn(stack, "pure", "poison.txt", *measured)
     assert poison["state"] == DocumentState.NOT_ADOPTED
-    assert "forgot too much" in poison["reason"]
+    assert "forgot" in poison["reason"]
+    assert "retention questions" in poison["reason"]
     assert "NOT_ADOPTED" in printed
     assert answers(stack, "pure", questions, Sampling(temperature=0.0, max_tokens=16)) == before
     with SealClient(stack.address) as client:
@@ -109,7 +110,7 @@ def test_two_that_learn_on_one_alias_at_once_take_turns(stack: RunningStack, fol
         assert history == [client.report(run.name).documents[0].policy for run in (second, first)]
 
 
-def test_a_document_that_changed_replaces_its_old_version(stack: RunningStack, folder: Path) -> None:
+def test_a_changed_document_replaces_its_old_version_and_can_be_forgotten(stack: RunningStack, folder: Path) -> None:
     def lineage() -> Sequence[tuple[str, str, tuple[str, ...]]]:
         with SealClient(stack.address) as client:
             found = client.get_lineage("aliases/changing").documents
@@ -132,6 +133,13 @@ def test_a_document_that_changed_replaces_its_old_version(stack: RunningStack, f
     assert "How deep is Lake Tavik?" in lake_now[2]
     assert not any("Ombrel" in question for question in (*inn_now[2], *lake_now[2]))
 
+    forgotten = stack.seal("alias", "forget", "changing", "lake.txt", "--config", "learn.toml", *NOTHING_REFUSED)
+    assert forgotten.returncode == 0, forgotten.stdout + forgotten.stderr
+    assert [(one["name"], one["state"]) for one in documents(stack, forgotten.stdout)] == [
+        ("lake.txt", DocumentState.FORGOTTEN),
+    ]  # fmt: skip
+    assert [one[0] for one in lineage()] == ["inn.txt"]
+
 
 def test_what_is_no_document_is_named_and_the_others_are_learned(stack: RunningStack, folder: Path) -> None:
     bad = {
@@ -146,7 +154,7 @@ def test_what_is_no_document_is_named_and_the_others_are_learned(stack: RunningS
     (folder / "mixed").mkdir()
     for name, (content, _) in bad.items():
         (folder / "mixed" / name).write_bytes(content)
-    (folder / "mixed" / "windows.txt").write_bytes(f"{INN} Was it called «café»?".encode("cp1252"))
+    (folder / "mixed" / "windows.txt").write_bytes(f"{INN} Was it called La Niña?".encode("cp1252"))
     (folder / "mixed" / "lake.pdf").write_bytes(pdf(LAKE.replace("? ", "?\n").splitlines()))
 
     printed, found = learn(stack, "mixed", "mixed", *NOTHING_REFUSED)
