@@ -110,8 +110,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         model = make_tiny_model(Path(folder, "model"), context=2048) if options.quick else MODEL
         with stack(model, Path(folder, "data"), lambda line: print(line, flush=True)) as client:
-            state, reason, trials = learned(client, HARMLESS.name, HARMLESS.read_bytes())
             print("| document | state | forgetting of its self-edits | reason | same answers |\n|---|---|---|---|---|")
+            state, reason, trials = learned(client, HARMLESS.name, HARMLESS.read_bytes())
             print(f"| {HARMLESS.name} | {state.value} | {forgetting(trials)} | {reason} | – |", flush=True)
             alias = f"aliases/{ALIAS}" if state is DocumentState.LEARNED else ""
             for name in options.only or POISONED:
