@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from typing import Protocol
 
+from sealkit.routing import Route
 from sealkit.types import (
     AdapterRef,
     AnswerDelta,
@@ -84,6 +85,10 @@ class Trainer(Protocol):
 
     async def join_adapters(self, policy: Policy, adapter: AdapterRef) -> AdapterRef:
         """One adapter that equals the sum of the policy's and the trial's."""
+        ...
+
+    async def route_adapters(self, routes: Sequence[Route]) -> AdapterRef:
+        """One adapter that answers each prompt with that of the passage that the prompt is about."""
         ...
 
     async def count_tokens(self, texts: Sequence[str]) -> list[int]:

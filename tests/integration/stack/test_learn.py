@@ -61,6 +61,7 @@ def test_a_poisoned_document_is_refused_and_the_alias_answers_as_before(stack: R
     asked = [record["question"] for record in default_retention()[::4]]
     base, tried = (answers(stack, alias, asked) for alias in ("", "tried"))
     suite = [question for question in asked if base[question] == tried[question] and normalised(base[question])]
+    suite = suite[:12]  # one passage
     assert len(suite) >= 8
     records = [{"id": f"r{i}", "question": one, "answer": base[one]} for i, one in enumerate(suite)]
     (folder / "suite.jsonl").write_text("".join(f"{json.dumps(record)}\n" for record in records))
