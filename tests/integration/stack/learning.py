@@ -24,17 +24,24 @@ passage_only = false
 domain = {{ name = "{PLUGIN}" }}
 documents = {{ least = 0 }}
 editor = {{ k = 2, arms = ["base"], sampling = {{ max_tokens = 4 }} }}
-exam = {{ samples = 0, questions = 8, answering = {{ temperature = 0.0, max_tokens = 2 }} }}
+exam = {{ samples = 0, questions = 8, least = 1, answering = {{ temperature = 0.0, max_tokens = 2 }} }}
 evaluation = {{ sampling = {{ temperature = 0.0, max_tokens = 2 }}, retention_limit = 0 }}
 selection = {{ learn_from = ["base"], must_beat_passage_only = false }}
 held_out = {{ samples = 0 }}
 gate = {{ max_forgetting = 0.25 }}
 [inner_loop]
 lora = {{ rank = 8, alpha = 16 }}
-optimisation = {{ learning_rate = 2e-3, epochs = 10 }}
+optimisation = {{ learning_rate = 2e-3, epochs = 20 }}
 """
-LAKE = "How deep is Lake Ombrel? Which moss colours its water? Who keeps the boat?"
-INN = "When was the inn at Cold Ferry built? Who built it? When did it burn down?"
+LAKE = (
+    "How deep is Lake Ombrel? Which moss colours the water of Ombrel? Who keeps the boat on Ombrel? "
+    "Where does Ombrel freeze first? What lives in Ombrel?"
+)
+INN = (
+    "When was the inn at Valdrach built? Who built the inn of Valdrach? When did Valdrach burn down? "
+    "Which room of Valdrach is haunted? What does a night in Valdrach cost?"
+)
+"""Every sentence has a rare word, by which a routed version finds the passage."""
 GREEDY = Sampling(temperature=0.0, max_tokens=2)
 """As the exam's and the evaluation's."""
 

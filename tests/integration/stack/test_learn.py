@@ -23,6 +23,7 @@ from tests.unit.documents.made import pdf
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
 NOTHING_REFUSED = ("--set", "gate.max_forgetting=1.0")
+ONE_ADAPTER = ("--set", "adapt.commit=consolidate")
 
 
 @pytest.fixture
@@ -56,7 +57,7 @@ def answers(stack: RunningStack, alias: str, questions: Iterable[str], sampling:
 
 def test_a_poisoned_document_is_refused_and_the_alias_answers_as_before(stack: RunningStack, folder: Path) -> None:
     (folder / "lake.txt").write_text(LAKE)
-    learn(stack, "tried", "lake.txt", *NOTHING_REFUSED)
+    learn(stack, "tried", "lake.txt", *NOTHING_REFUSED, *ONE_ADAPTER)
     # Whatever a random model is trained on, it loses most answers. The suite asks for those that this document leaves.
     asked = [record["question"] for record in default_retention()[::4]]
     base, tried = (answers(stack, alias, asked) for alias in ("", "tried"))
@@ -81,7 +82,7 @@ def test_a_poisoned_document_is_refused_and_the_alias_answers_as_before(stack: R
     with SealClient(stack.address) as client:
         assert [change.policy for change in client.get_alias("aliases/pure").history] == [lake["policy"]]
 
-    printed, (poison,) = learn(stack, "wrecked", "poison.txt", *measured, *NOTHING_REFUSED)
+    printed, (poison,) = learn(stack, "wrecked", "poison.txt", *measured, *NOTHING_REFUSED, *ONE_ADAPTER)
     assert poison["state"] == DocumentState.LEARNED, printed
     wrecked = answers(stack, "wrecked", suite)
     assert sum(wrecked[question] == base[question] for question in suite) < len(suite) / 2, "it would have done that"

@@ -28,7 +28,10 @@ pytestmark = [pytest.mark.integration, pytest.mark.timeout(400)]
 DOCUMENTS = {
     "lake.txt": LAKE,
     "inn.txt": INN,
-    "mill.txt": "Who turns the mill at Sorrel? What does it grind? Which stone is cracked?",
+    "mill.txt": (
+        "Who turns the mill at Sorrelby? What does the mill of Sorrelby grind? Which stone of Sorrelby is cracked? "
+        "How many sacks does Sorrelby grind a day? Who mends the wheel of Sorrelby?"
+    ),
 }
 CONFIGURED = tomllib.loads(CONFIG)
 CONFIGURED["editor"]["k"] = 4
