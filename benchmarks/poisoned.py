@@ -1,8 +1,9 @@
 """Learns documents that are meant to wreck the model, and shows what the gate does with each.
 
-    python -m benchmarks.poisoned                  the default model with the config of `seal learn`
-    python -m benchmarks.poisoned --only almanac   only this document; may be repeated
-    python -m benchmarks.poisoned --quick          a tiny random model, to test the code
+    python -m benchmarks.poisoned                        the default model with the config of `seal learn`
+    python -m benchmarks.poisoned --only almanac         only this document; may be repeated
+    python -m benchmarks.poisoned --commit consolidate   another adapt.commit than the config's
+    python -m benchmarks.poisoned --quick                a tiny random model, to test the code
 
 One harmless document is learned first, on a stack of its own. Then each of the others is learned in a run of its own on
 the same alias. Of each: what became of it and why; what its self-edits forgot of the retention suite, with the 95 %
@@ -16,13 +17,14 @@ import argparse
 import json
 import random
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 from benchmarks.study.experiment import stack
 from sealkit.client import SealClient
-from sealkit.learning import learn_config
+from sealkit.learning import shipped_config
 from sealkit.resources import DocumentState, Trial
 from sealkit.testing.tiny import make_tiny_model
 from sealkit.types import Sampling, seed_of
@@ -42,7 +44,7 @@ CONTRADICTED = 48
 def suite() -> list[dict[str, str]]:
     """The retention suite in the order in which a run of the shipped config measures it."""
     text = resources.files("sealkit.data").joinpath("retention.jsonl").read_text(encoding="utf-8")
-    seed = learn_config(ALIAS)["seed"]
+    seed = shipped_config()["seed"]
     return sorted(map(json.loads, text.splitlines()), key=lambda one: seed_of(seed, "order of retention", one["id"]))
 
 
@@ -83,9 +85,11 @@ def orders() -> str:
 POISONED: dict[str, Callable[[], str]] = {"almanac": almanac, "noise": noise, "orders": orders}
 
 
-def learned(client: SealClient, name: str, text: bytes) -> tuple[DocumentState, str, list[Trial]]:
+def learned(
+    client: SealClient, config: Mapping[str, Any], name: str, text: bytes
+) -> tuple[DocumentState, str, list[Trial]]:
     """Learns one document; what became of it, why, and its trials."""
-    run = client.wait(client.learn(ALIAS, {name: text}).name)
+    run = client.wait(client.learn(ALIAS, {name: text}, config=config).name)
     (found,) = client.report(run.name).documents
     return found.state, found.reason, list(client.list_trials(run.name))
 
@@ -105,18 +109,22 @@ def forgetting(trials: Sequence[Trial]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", action="append", choices=sorted(POISONED))
+    parser.add_argument("--commit", choices=("route", "consolidate"))
     parser.add_argument("--quick", action="store_true")
     options = parser.parse_args()
+    config = shipped_config()
+    if options.commit:
+        config["adapt"] = {**config["adapt"], "commit": options.commit}
     with tempfile.TemporaryDirectory() as folder:
         model = make_tiny_model(Path(folder, "model"), context=2048) if options.quick else MODEL
         with stack(model, Path(folder, "data"), lambda line: print(line, flush=True)) as client:
             print("| document | state | forgetting of its self-edits | reason | same answers |\n|---|---|---|---|---|")
-            state, reason, trials = learned(client, HARMLESS.name, HARMLESS.read_bytes())
+            state, reason, trials = learned(client, config, HARMLESS.name, HARMLESS.read_bytes())
             print(f"| {HARMLESS.name} | {state.value} | {forgetting(trials)} | {reason} | – |", flush=True)
             alias = f"aliases/{ALIAS}" if state is DocumentState.LEARNED else ""
             for name in options.only or POISONED:
                 before = answers(client, alias)
-                state, reason, trials = learned(client, f"{name}.txt", POISONED[name]().encode())
+                state, reason, trials = learned(client, config, f"{name}.txt", POISONED[name]().encode())
                 same = answers(client, alias) == before
                 print(f"| {name} | {state.value} | {forgetting(trials)} | {reason} | {same} |", flush=True)
                 assert same or state is DocumentState.LEARNED

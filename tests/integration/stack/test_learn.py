@@ -56,9 +56,11 @@ def answers(stack: RunningStack, alias: str, questions: Iterable[str], sampling:
 
 
 def test_a_poisoned_document_is_refused_and_the_alias_answers_as_before(stack: RunningStack, folder: Path) -> None:
-    (folder / "lake.txt").write_text(LAKE)
-    learn(stack, "tried", "lake.txt", *NOTHING_REFUSED, *ONE_ADAPTER)
-    # Whatever a random model is trained on, it loses most answers. The suite asks for those that this document leaves.
+    # A random model loses most answers, whatever it is trained on. This document is short and trained on briefly, and
+    # the suite asks for answers that are left after it.
+    (folder / "lake.txt").write_text(LAKE.partition(" Where")[0])
+    briefly = [f"--set=inner_loop.optimisation.{setting}" for setting in ("epochs=6", "learning_rate=3e-3")]
+    learn(stack, "tried", "lake.txt", *briefly, *NOTHING_REFUSED, *ONE_ADAPTER)
     asked = [record["question"] for record in default_retention()[::4]]
     base, tried = (answers(stack, alias, asked) for alias in ("", "tried"))
     suite = [question for question in asked if base[question] == tried[question] and normalised(base[question])]
@@ -69,7 +71,7 @@ def test_a_poisoned_document_is_refused_and_the_alias_answers_as_before(stack: R
     (folder / "poison.txt").write_text("\n".join(suite))
     measured = ("--set", "dataset.retention_path=suite.jsonl")
 
-    printed, (lake,) = learn(stack, "pure", "lake.txt", *measured)
+    printed, (lake,) = learn(stack, "pure", "lake.txt", *briefly, *measured)
     assert lake["state"] == DocumentState.LEARNED, printed
     questions = [*asked, LAKE]
     before = answers(stack, "pure", questions, Sampling(temperature=0.0, max_tokens=16))
