@@ -14,7 +14,9 @@ import pytest
 from seal_cli.stack import process
 from seal_cli.stack.layout import CONTROLLER
 from seal_cli.stack.services import EVALUATOR, GENERATOR, START_ORDER, TRAINER
+from sealkit.answers import Answer
 from sealkit.client import SealClient
+from sealkit.errors import Unavailable
 from sealkit.resources import DocumentState, GateState, RoundStage, RunState, StageStarted
 from sealkit.stack_file import VALKEY
 from sealkit.types import Sampling
@@ -100,8 +102,18 @@ def test_killed_again_and_again_a_run_ends_as_one_that_was_left_alone(stack: Run
 
     def ask() -> None:
         """The alias answers as a version that passed the gate, and in the same words as before."""
+        given: list[Answer] = []
+
+        def answered() -> bool:
+            try:
+                given.append(client.answer("aliases/killed", LAKE, LONG))
+            except Unavailable:  # the controller has not found the evaluator again yet
+                return False
+            return True
+
         with SealClient(stack.address) as client:
-            answer = client.answer("aliases/killed", LAKE, LONG)
+            wait_for(answered)
+            (answer,) = given
             assert client.get_policy(answer.begun.policy).gate is GateState.PASSED
         assert answers.setdefault(answer.begun.adapter, answer.text) == answer.text
 
