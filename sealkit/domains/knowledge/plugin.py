@@ -209,9 +209,13 @@ class KnowledgeDomain:
         questions = [{"question": question, "answer": answer} for question, answer in exam]
         return context.changed(payload={**context.payload, "questions": questions, "largest_overlap": overlap})
 
-    def ready_made(self, context: Context) -> Mapping[str, str]:  # noqa: ARG002
-        """None: every self-edit is sampled."""
-        return {}
+    def ready_made(self, context: Context) -> Mapping[str, str]:
+        """`exam`: the held-out questions themselves, in the style `questions`; an upper bound for questions. None of a
+        generated exam, which no study may contain."""
+        passage = Passage.model_validate(context.payload)
+        if self.options.style is not Style.QUESTIONS or context.generated or not passage.questions:
+            return {}
+        return {"exam": "\n".join(item.question for item in passage.questions)}
 
     def _exam_item(self, passage: Passage, question: str, answer: str = "") -> ExamItem:
         form, style = self.options.question_format, self.options.teacher_style
