@@ -39,6 +39,9 @@ RunName = Annotated[str, typer.Option(help="A name for the run. Default: the con
 Settings = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change the config: --set editor.k=3.")
 ]
+LearnConfig = Annotated[
+    Path | None, typer.Option("--config", help="A run's config, in TOML, instead of the one that ships for learning.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, on stdout.")]
 AlwaysJson = Annotated[bool, typer.Option("--json", help="JSON is what this command prints.")]
 Follow = Annotated[bool, typer.Option(help="Stay and show progress.")]

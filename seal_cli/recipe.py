@@ -60,14 +60,15 @@ def load_recipe(
     return Recipe(config, used, _retention(config, path.parent), _anchors(config, path.parent))
 
 
-def config_with(path: Path | None, settings: Sequence[str]) -> dict[str, Any]:
-    """The config at `path`, or the one that ships for learning documents, with `settings` (`key=value`) applied; as a
-    table, with only what is set. Raises InvalidConfig."""
+def learning_recipe(path: Path | None, settings: Sequence[str]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """The config at `path`, or the one that ships for learning documents, with `settings` (`key=value`) applied, as a
+    table with only what is set; and the retention suite that it names, relative to the config's folder or, without
+    one, to the working directory. Raises InvalidConfig, InvalidDataset."""
     config = load_config(path) if path else parse_config(shipped_config(), source="sealkit/data/learn.toml")
     raw = config.model_dump(mode="json", exclude_unset=True)
     for setting in settings:
         _apply(raw, setting)
-    return raw
+    return raw, _retention(parse_config(raw), path.parent if path else Path())
 
 
 _OF_THE_SOURCE = ("options", "format", "encoding")

@@ -64,7 +64,12 @@ def _guessed(raw: bytes, error: UnicodeDecodeError | None) -> Decoded:
     sample = raw[start : start + _SAMPLE]
     # In UTF-16 and UTF-32 at least the ends of lines hold a zero byte; without one, a short text looks like either.
     excluded = _EBCDIC if b"\0" in sample else _EBCDIC + _WIDE
-    best = from_bytes(sample, cp_exclusion=excluded).best()
+    found = from_bytes(sample, cp_exclusion=excluded)
+    best = found.best()
+    # Of encodings that are as plausible, charset-normalizer names the first by alphabet: cp1250 for Spanish.
+    equal = [one for one in found if best and (one.chaos, one.coherence) == (best.chaos, best.coherence)]
+    if usual := next((one for one in equal if _USUAL in one.could_be_from_charset), None):
+        best = usual
     try:
         text = raw.decode(best.encoding) if best else ""
     except UnicodeDecodeError:
@@ -73,9 +78,10 @@ def _guessed(raw: bytes, error: UnicodeDecodeError | None) -> Decoded:
         at = f" ({error.reason} at byte {error.start})" if error else ""
         raise ValueError(f"not a text in UTF-8{at}, nor in another encoding that can be recognised")
     # Of encodings that give the same text, the usual one is named.
-    usual = raw.decode("cp1252", errors="replace") == text
-    return Decoded(text, "cp1252" if usual else best.encoding, guessed=True)
+    same = raw.decode(_USUAL, errors="replace") == text
+    return Decoded(text, _USUAL if same else best.encoding, guessed=True)
 
 
+_USUAL = "cp1252"
 _EBCDIC = ["cp037", "cp273", "cp424", "cp500", "cp875", "cp1026", "cp1140"]
 _WIDE = ["utf_16", "utf_16_be", "utf_16_le", "utf_32", "utf_32_be", "utf_32_le"]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from seal_cli.options import DEFAULT_DATA, Address, AsJson, Data, Follow, Limit, Settings, connect
+from seal_cli.options import DEFAULT_DATA, Address, AsJson, Data, Follow, LearnConfig, Limit, Settings, connect
 from sealkit.names import full_name
 
 if TYPE_CHECKING:
@@ -48,6 +48,7 @@ def rollback(
 def forget(
     name: Name,
     documents: Annotated[list[str], typer.Argument(help="Documents that it knows, by name or digest.")],
+    config: LearnConfig = None,
     settings: Settings = None,
     follow: Follow = True,
     as_json: AsJson = False,
@@ -57,10 +58,11 @@ def forget(
     """Train the alias again without documents, then delete everything that was stored of them. Cannot be undone."""
     from seal_cli.commands.run import follow_created
     from seal_cli.console import counted
-    from seal_cli.recipe import config_with
+    from seal_cli.recipe import learning_recipe
 
+    wanted, retention = learning_recipe(config, settings or ())
     with connect(address, data) as client:
-        created = client.forget(name, *documents, config=config_with(None, settings or ()))
+        created = client.forget(name, *documents, config=wanted, retention=retention)
         follow_created(
             client, created, f"{counted(len(documents), 'document')} to forget",
             None if address else data, follow=follow, cancel_on_interrupt=False, as_json=as_json,

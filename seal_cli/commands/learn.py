@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from seal_cli.commands.run import follow_created
-from seal_cli.options import DEFAULT_DATA, Address, AsJson, CancelOnInterrupt, Data, Follow, Settings, connect
+from seal_cli.options import (
+    DEFAULT_DATA,
+    Address,
+    AsJson,
+    CancelOnInterrupt,
+    Data,
+    Follow,
+    LearnConfig,
+    Settings,
+    connect,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 Alias = Annotated[str, typer.Option("--alias", help="The alias that learns them; created with the first one learned.")]
-Config = Annotated[
-    Path | None, typer.Option("--config", help="A run's config, in TOML, instead of the one that ships for this.")
-]
 
 
 def register(app: typer.Typer) -> None:
@@ -28,7 +34,7 @@ def register(app: typer.Typer) -> None:
 def learn(
     files: Annotated[list[str], typer.Argument(help="Files and folders: text, Markdown, HTML, PDF, DOCX; - is stdin.")],
     alias: Alias,
-    config: Config = None,
+    config: LearnConfig = None,
     settings: Settings = None,
     follow: Follow = True,
     cancel_on_interrupt: CancelOnInterrupt = False,
@@ -39,12 +45,12 @@ def learn(
     """Learn documents one after the other. Each is adopted wholly or not at all; the report shows what was
     lost and how long it took."""
     from seal_cli.console import counted
-    from seal_cli.recipe import config_with
+    from seal_cli.recipe import learning_recipe
 
-    wanted = config_with(config, settings or ())
+    wanted, retention = learning_recipe(config, settings or ())
     found = read(files)
     with connect(address, data) as client:
-        created = client.learn(alias, found, config=wanted)
+        created = client.learn(alias, found, config=wanted, retention=retention)
         waits = f"; {created.progress.stage}" if created.progress.stage != "queued" else ""
         follow_created(
             client, created, f"{counted(len(found), 'document')} to learn{waits}",

@@ -34,18 +34,27 @@ def workplace(tmp_path: Path) -> Iterator[Path]:
 def test_two_documents_are_learned_asked_about_and_one_is_taken_back(workplace: Path) -> None:
     plain = {name: value for name, value in os.environ.items() if not name.startswith("SEAL_")}
     environment = plain | {"SEAL_MODEL": str(MODEL)}
-    said = []
-    for block in blocks("bash", TUTORIAL):
+    said: list[tuple[str, str]] = []
+    for line in "".join(blocks("bash", TUTORIAL)).splitlines():
         done = subprocess.run(
-            ["bash", "-e", "-c", f"source .venv/bin/activate\n{block}"],
+            ["bash", "-e", "-c", f"source .venv/bin/activate\n{line}"],
             cwd=workplace, env=environment, capture_output=True, text=True, check=False,
         )  # fmt: skip
-        assert done.returncode == 0, block + done.stdout + done.stderr
-        said.append((block, done.stdout))
-    learned = [out for block, out in said if block.startswith("seal learn")]
+        assert done.returncode == 0, line + done.stdout + done.stderr
+        said.append((line, " ".join(done.stdout.split())))
+
+    def outputs(begin: str) -> list[str]:
+        """Of the lines that begin so, with one space where there is any."""
+        return [out for line, out in said if line.startswith(begin)]
+
+    learned = outputs("seal learn ")
     assert len(learned) == 2
     assert not any("NOT_ADOPTED" in out for out in learned)
-    before, after = [out for block, out in said if "--lineage" in block]
-    assert "quillan-library.md" in before
-    assert "quillan-library.md" not in after
-    assert "marrow-lock.md" in after
+    before, after = outputs("seal alias show local --lineage")
+    assert ("marrow-lock.md" in before, "quillan-library.md" in before) == (True, True)
+    assert ("marrow-lock.md" in after, "quillan-library.md" in after) == (True, False)
+    question = 'seal ask local "When was the Marrow Lock built?"'
+    compared, last = outputs(question)
+    assert last
+    assert last in compared, "the alias answers as if it had never learned the second one"
+    assert last not in outputs(question.replace("local", "base"))

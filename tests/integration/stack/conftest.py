@@ -7,7 +7,8 @@ import pytest
 from seal_cli.stack import process
 from seal_cli.stack.layout import Layout
 from sealkit.testing.tiny import make_tiny_model
-from tests.integration.stack.support import PLUGIN, SMALL_ADAPTATION, RunningStack, Seal, environment_of, seal_in
+from tests.integration.stack import learning, support
+from tests.integration.stack.support import SMALL_ADAPTATION, RunningStack, Seal, environment_of, seal_in
 
 
 @pytest.fixture(scope="session")
@@ -19,7 +20,10 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def one_stack(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Iterator[tuple[dict[str, str], Layout]]:
     layout = Layout.at(tmp_path_factory.mktemp("stack") / "data")
-    environment = environment_of(layout, tiny_model) | {"SEAL_CONTROLLER_DOMAIN_PLUGINS": PLUGIN}
+    environment = environment_of(layout, tiny_model) | {
+        "SEAL_CONTROLLER_DOMAIN_PLUGINS": f"{support.PLUGIN},{learning.PLUGIN}",
+        "SEAL_CONTROLLER_LEASE_SECONDS": "4",  # what a killed controller leaves is taken over after this time
+    }
     started = seal_in(environment, layout.data.parent)("up", "--port", "0")
     assert started.returncode == 0, started.stderr
     yield environment, layout

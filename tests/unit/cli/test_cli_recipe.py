@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from controller.accept import accept
-from seal_cli.recipe import load_recipe
+from seal_cli.recipe import learning_recipe, load_recipe
 from sealkit.errors import InvalidConfig, InvalidDataset
 
 RECORDS = [
@@ -25,6 +25,19 @@ def config(tmp_path: Path) -> Path:
 def test_paths_in_a_config_are_relative_to_it(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir("/")
     assert load_recipe(config, dataset=None, limit=None, settings=()).records == RECORDS
+
+
+def test_documents_are_learned_with_the_retention_suite_of_the_config(
+    config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    suite = [{"id": "r", "question": "Which?", "answer": "This."}]
+    (config.parent / "suite.json").write_text(json.dumps(suite))
+    named = ["dataset.retention_path=suite.json"]
+    monkeypatch.chdir("/")
+    assert learning_recipe(config, named)[1] == suite, "relative to the config"
+    monkeypatch.chdir(config.parent)
+    assert learning_recipe(None, named)[1] == suite, "relative to the working directory"
+    assert learning_recipe(None, ())[1] == []
 
 
 def test_a_dataset_of_the_command_line_is_relative_to_where_it_was_given(

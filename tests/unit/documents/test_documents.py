@@ -142,6 +142,9 @@ def test_plain_text_in_any_encoding() -> None:
         assert [passage.text for passage in document.passages] == [f"{LAKE}\n\n{INN}\nIt was called «café»."], encoding
         assert (document.title, document.encoding) == ("Lakes", encoding)
         assert bool(document.notices) is guessed
+    for short in ("El niño comió una piña.", "São Paulo é uma cidade.", "Øresund ligger ved Ålborg."):
+        (document,) = read(("x.txt", short.encode("cp1252"))).documents
+        assert (document.passages[0].text, document.encoding) == (short, "cp1252")
     declared = "<html><meta charset=windows-1251><p>Озеро Омбрель лежит в горах.".encode("cp1251")
     assert texts(declared, "x.html") == [((), "Озеро Омбрель лежит в горах.")]
 
