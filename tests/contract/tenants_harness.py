@@ -23,6 +23,7 @@ from controller.db.attempts import Result
 from controller.db.database import Database
 from controller.db.trials import Plan
 from controller.service import ControllerService
+from controller.services import Services
 from sealkit.resources import Editor, GateState, TrialPhase, TrialState
 from sealkit.rpc.authority import TENANT_KEY
 from sealkit.rpc.channel import open_channel
@@ -82,7 +83,7 @@ async def furnish(database: Database, tenant: str, *, request_id: str = "made", 
 async def harness(database: Database) -> AsyncIterator[str]:
     """The address of the API over this record, without TLS: whoever calls names the tenant to act for. It closes the
     record."""
-    service = ControllerService(database, (DOMAIN,), evaluator=FakeServices())
+    service = ControllerService(database, (DOMAIN,), services=Services(*[FakeServices()] * 3))
     server = GrpcServer(service, ServerSettings(listen="127.0.0.1:0"))
     await server.listen()
     await server.start()
