@@ -13,8 +13,8 @@ from sealkit.resources import RunLoad, RunState, TrialPhase, TrialState
 
 
 def run_loads(connection: Connection, scope: AccessScope) -> list[RunLoad]:
-    """The visible runs that are queued or running, and others with open trials (reruns, or those of a paused run); those
-    of the highest priority first, at most as many as a page has."""
+    """The visible runs that are queued or running, and others with open trials: reruns, or those of a paused run. Those
+    of the highest priority come first; at most as many as a page has."""
     running, own = trials.c.state == TrialState.RUNNING, trials.c.phase != TrialPhase.RERUN
     open_trials = (
         select(
