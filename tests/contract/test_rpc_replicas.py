@@ -245,11 +245,8 @@ async def test_replicas_are_seen_with_what_they_do(monkeypatch: pytest.MonkeyPat
     busy = Occupancy(running=3, capacity=16, waiting=2, step_tokens=900, step_tokens_limit=1024)
     right, wrong = Replica(occupancy=busy), Replica(MODEL.model_copy(update={"digest": "00" * 32}))
     async with serving(right) as first, serving(wrong) as second:
-        trainer = TrainerClient(target(first))
-        evaluator, generator = (
-            EvaluatorClient(f"127.0.0.1:1,{target(first)}"),
-            GeneratorClient("no-such-host.invalid:1"),
-        )
+        generator, trainer = GeneratorClient("no-such-host.invalid:1"), TrainerClient(target(first))
+        evaluator = EvaluatorClient(f"127.0.0.1:1,{target(first)}")
         await evaluator.info()
         evaluator._replicas.target += f",{target(second)}"
         evaluator._replicas._resolved = -float("inf")
