@@ -254,6 +254,8 @@ def test_networks_allow_the_calls_of_the_architecture_and_no_others() -> None:
         ("caller", "controller", 50050),
         ("caller", "gateway", 8000),
         ("gateway", "controller", 50050),
+        ("controller", "generator", 50051),
+        ("controller", "trainer", 50052),
         ("controller", "evaluator", 50053),
         ("worker", "generator", 50051),
         ("worker", "trainer", 50052),
