@@ -82,7 +82,8 @@ def open_faster(browser: Tab, address: str, faster: float) -> None:
 
 async def watch_run(browser: Tab, ends: AsyncIterator[int], trials: int) -> list[Sample]:
     """Samples of a page while trials end."""
-    samples, every = [], trials // SAMPLES
+    samples: list[Sample] = []
+    every = trials // SAMPLES
     async for ended in ends:
         if ended // every > len(samples):
             await asyncio.sleep(_PAUSE_SECONDS)  # for the events on their way
@@ -125,7 +126,7 @@ async def measured(stack: AnswerStack, database: Database, asked: argparse.Names
     print(f"   ended  fetched  heap/MiB   nodes  listeners   ({asked.trials:,} trials: the page of their run)")
     name, ends = await drive(database, "watched", asked.trials)
     good = await in_browser(lambda tab: watch_run(tab, ends, asked.trials), f"{live}/{name}", asked.faster)
-    _, more = await drive(database, "beside", 10 * asked.polls)
+    _, more = await drive(database, "beside", 100 * asked.polls)
     await queue_runs(database, asked.runs)
     print(f"   ended  fetched  heap/MiB   nodes  listeners   (the overview with {asked.runs + 2:,} runs)")
     good &= await in_browser(lambda tab: watch_overview(tab, more, asked.polls), f"{live}/", 10 * asked.faster)
