@@ -60,7 +60,7 @@ def accept(
     learns = bool(documents or checked.adapt.forget)
     if learns:
         check_documents(checked, domain, documents, records, outside)
-    check_objective(checked, domain)
+    check_domain(checked, domain)
     used = records[: checked.dataset.limit or None]
     contexts = [] if learns else check_contexts(hold_out(domain.contexts(used), checked.dataset.held_out, checked.seed))
     ready = set.intersection(*(set(domain.ready_made(context)) for context in contexts)) if contexts else set()
@@ -115,8 +115,8 @@ def check_documents(
         raise _invalid(
             "start_policy", "documents are learned from the version that the alias points to; leave it empty"
         )
-    if config.adapt.commit != "consolidate":
-        raise _invalid("adapt.commit", 'documents are learned with adapt.commit = "consolidate"')
+    if config.adapt.commit == "join":
+        raise _invalid("adapt.commit", 'documents are learned with adapt.commit = "route" or "consolidate"')
     if config.inner_loop.start_from != "base":
         raise _invalid(
             "inner_loop.start_from",
@@ -146,19 +146,33 @@ def check_config(config: RunConfig) -> RunConfig:
         raise _invalid(
             "selection.must_beat_passage_only", "needs passage_only = true; without the comparison, set it to false"
         )
-    if config.task == "adapt" and config.adapt.commit == "join" and config.inner_loop.start_from == "base":
-        raise _invalid(
-            "adapt.commit",
-            'joins an adapter to the policy that it was trained on, but inner_loop.start_from = "base" trains each on '
-            'the bare base model; set adapt.commit = "consolidate", or start_from = "policy"',
-        )
+    if config.task == "adapt":
+        _check_commit(config)
     return config
 
 
-def check_objective(config: RunConfig, domain: Domain) -> None:
-    """Checks that the domain has a teacher, if the run distils. Raises InvalidConfig."""
+def _check_commit(config: RunConfig) -> None:
+    commit, below = config.adapt.commit, config.inner_loop.start_from
+    if commit == "join" and below == "base":
+        raise _invalid(
+            "adapt.commit",
+            'joins an adapter to the policy that it was trained on, but inner_loop.start_from = "base" trains each on '
+            'the bare base model; set adapt.commit = "route" or "consolidate", or start_from = "policy"',
+        )
+    if commit == "route" and below != "base":
+        raise _invalid(
+            "inner_loop.start_from",
+            'adapt.commit = "route" answers with each adapter alone, so it has to be trained on the bare base model; '
+            'set it to "base"',
+        )
+
+
+def check_domain(config: RunConfig, domain: Domain) -> None:
+    """Checks that the domain has what the run needs of it. Raises InvalidConfig."""
     if config.inner_loop.objective == "distil" and not isinstance(domain, Studies):
         raise _invalid("inner_loop.objective", f'the domain {domain.name} has no teacher; set it to "sft"')
+    if config.task == "adapt" and config.adapt.commit == "route" and not isinstance(domain, Examines):
+        raise _invalid("adapt.commit", f"routes by passages, and the domain {domain.name} has none; choose another one")
 
 
 def check_trials(planned: int) -> None:

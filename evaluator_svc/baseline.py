@@ -37,6 +37,7 @@ class Baselines:
         return Answered(tuple(judged.verdict for judged, _ in got), usage, sum(not fresh for _, fresh in got))
 
     async def _ask(self, runner: QueryRunner, subject: Subject, query: Query) -> tuple[Judged, bool]:
+        subject = await runner.answering(subject, query)  # versions with the same route share an answer
         key = runner.key(subject, query)
         judged, fresh = await self._kept.get(key, lambda: runner.ask(subject, query))
         if judged.verdict.outcome is Outcome.UNGRADED:

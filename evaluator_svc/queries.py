@@ -57,6 +57,16 @@ class QueryRunner:
         judge = (self.judge.name, self.judge.version)
         return digest_of(self.backend.info.digest, adapters, query, self.sampling, judge)
 
+    async def answering(self, subject: Subject, query: Query) -> Subject:
+        """The model that answers a query: the subject, or if its policy is routed, the one that the query gets."""
+        if subject.policy is None or subject.trial is not None:
+            return subject
+        policy = Policy(name="subject", adapter=subject.policy)
+        prompts = (query.prompt, *(view.prompt for view in query.views))
+        routed = await gather_or_cancel(*(self.backend.route(prompt, policy) for prompt in prompts))
+        adapters = {one.adapter if one else None for one in routed}
+        return Subject(adapters.pop()) if len(adapters) == 1 else subject
+
     async def ask(self, subject: Subject, query: Query) -> Judged:
         """Asks a query in all its views and judges the answers; UNGRADED if the judge fails. The verdict keeps the
         first answer's reasoning. Raises the backend's errors."""

@@ -95,8 +95,14 @@ def _texts_learned(learned: RunReport, asked: Sequence[Asked]) -> Iterator[str]:
     if retention := learned.policies[-1].retention:
         yield from _wrapped(
             f"Forgotten: {len(retention.lost_query_ids)} of {retention.kept} general questions that the model had "
-            f"answered right, {_interval(retention.forgetting, retention.forgetting_low, retention.forgetting_high)}."
+            f"answered right, {_interval(retention.forgetting, retention.forgetting_low, retention.forgetting_high)}. "
+            + _with_the_adapter(learned.trial_forgetting)
         )
+
+
+def _with_the_adapter(forgetting: Estimate | None) -> str:
+    """What it would be if every prompt got the adapter, not only those that are about the text."""
+    return f"If the adapters answered these too: {_of(forgetting)}, mean of the trials." if forgetting else ""
 
 
 def _round(rounds: RunReport) -> Iterator[str]:

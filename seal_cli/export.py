@@ -1,5 +1,5 @@
-"""Writes a version as a folder for other programs: in PEFT's format, or merged into the base model; with a model
-card."""
+"""Writes a version as a folder for other programs: in PEFT's format, or merged into the base model; with a model card.
+A routed version is a folder of folders, one for each passage, and `routes.json`, which says which is which."""
 
 from __future__ import annotations
 
@@ -18,8 +18,15 @@ from sealkit.errors import FailedPrecondition, InvalidInput
 
 if TYPE_CHECKING:
     from sealkit.reports import Lineage
+    from sealkit.store import AdapterStore
 
 _LICENSE = re.compile(r"^license:\s*(\S+)", re.MULTILINE)
+_PLAIN = "A LoRA adapter in PEFT's format"
+_ROUTED = (
+    "LoRA adapters in PEFT's format, one in each folder for one passage each (`routes.json`): a prompt gets the one of "
+    "the passage that it is about, and otherwise the base model answers. They are"
+)
+_MERGED = "The base model with a LoRA adapter merged into it"
 _LICENSE_FILES = ("LICENSE", "LICENSE.txt", "LICENSE.md")
 
 
@@ -31,33 +38,64 @@ def export_version(found: Lineage, folder: Path, *, store: str, base: Path | Non
         raise InvalidInput(f"{folder} exists already; name a folder that does not")
     if found.version.adapter is None:
         raise FailedPrecondition(f"{found.version.name} is the base model itself, so there is no adapter to export")
-    files = _fetched(found.version.adapter.digest, store, data)
+    try:
+        from sealkit.routing import ROUTES_FILE, refuse_routed
+    except ImportError as error:
+        raise _needs_extra(error) from error
+
+    adapters = _opened(store, data)
+    files = adapters.fetch(found.version.adapter.digest)
+    routed = ROUTES_FILE in files
+    if merged:
+        refuse_routed(files)
     model = base or _base_of(data)
     folder.absolute().parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.absolute().parent, prefix=".export-") as scratch:
         made = Path(scratch, "adapter")
-        made.mkdir()
-        for name, raw in files.items():
-            (made / name).write_bytes(raw)
+        config = _write_routed(made, files, adapters) if routed else _write(made, files)
         if merged:
             made = _merged(made, model, Path(scratch, "merged"), found.base_model)
-        card = model_card(found, json.loads(files["adapter_config.json"]), _license(model), merged=merged)
-        (made / "README.md").write_text(card, encoding="utf-8")
+        kind = _ROUTED if routed else _MERGED if merged else _PLAIN
+        (made / "README.md").write_text(model_card(found, config, _license(model), kind), encoding="utf-8")
         shutil.move(made, folder)
 
 
-def model_card(found: Lineage, config: Mapping[str, Any], license: str, *, merged: bool) -> str:
-    """The model card: what it was trained on, what was measured, and the licence of the base model."""
-    return "\n".join(_card(found, str(config.get("base_model_name_or_path", "")), license, merged=merged)) + "\n"
+def _write(folder: Path, files: Mapping[str, bytes]) -> dict[str, Any]:
+    """Writes an adapter's files; returns its config."""
+    folder.mkdir(parents=True)
+    for name, raw in files.items():
+        (folder / name).write_bytes(raw)
+    return dict(json.loads(files["adapter_config.json"]))
 
 
-def _card(found: Lineage, base: str, license: str, *, merged: bool) -> Iterator[str]:
+def _write_routed(folder: Path, files: Mapping[str, bytes], adapters: AdapterStore) -> dict[str, Any]:
+    """Writes the adapters of all routes, and which passage each is of; returns the config of one. Raises
+    AdapterNotFound, AdapterCorrupt."""
+    from sealkit.routing import ROUTES_FILE, load_routes
+
+    listed, config = [], dict[str, Any]()
+    for number, route in enumerate(load_routes(files), start=1):
+        name = f"passage-{number:03}"
+        config = _write(folder / name, adapters.fetch(route.adapter.digest))
+        listed.append({"folder": name, "digest": route.adapter.digest, "passage": route.text})
+    text = json.dumps(listed, ensure_ascii=False, indent=1)
+    (folder / ROUTES_FILE).write_text(text + "\n", encoding="utf-8")
+    return config
+
+
+def model_card(found: Lineage, config: Mapping[str, Any], license: str, kind: str) -> str:
+    """The model card: what it is (`kind`), what it was trained on, what was measured, and the licence of the base
+    model."""
+    return "\n".join(_card(found, str(config.get("base_model_name_or_path", "")), license, kind)) + "\n"
+
+
+def _card(found: Lineage, base: str, license: str, kind: str) -> Iterator[str]:
     version = found.version
     yield from ("---", *([f"license: {license}"] if license else []), f"base_model: {json.dumps(base)}")
-    yield from ([] if merged else ["library_name: peft"])
+    yield from ([] if kind == _MERGED else ["library_name: peft"])
     yield from ("---", "", f"# {version.name.removeprefix('policies/')}", "")
-    kind = "The base model with a LoRA adapter merged into it" if merged else "A LoRA adapter in PEFT's format"
-    yield f"{kind}, trained on the documents below. Base model: {base}, with the digest `{found.base_model}`."
+    trained = f"{kind}{'' if kind == _ROUTED else ','} trained on the documents below."
+    yield f"{trained} Base model: {base}, with the digest `{found.base_model}`."
     said = license or "not stated in its folder; look it up before you pass this on"
     yield from ("", f"Licence of the base model: {said}. The documents may have terms of their own.", "")
     yield from ("## Data", "", "| document | SHA-256 | questions | accuracy before → after |", "|---|---|---|---|")
@@ -82,16 +120,18 @@ def _card(found: Lineage, base: str, license: str, *, merged: bool) -> Iterator[
         yield from ("", f"Adapter: `{version.adapter.digest}`.")
 
 
-def _fetched(digest: str, store: str, data: Path) -> dict[str, bytes]:
+def _needs_extra(error: ImportError) -> FailedPrecondition:
+    return FailedPrecondition(f"the adapter store needs {error.name}: pip install 'seal-suite[controller]'")
+
+
+def _opened(store: str, data: Path) -> AdapterStore:
     from seal_cli.options import embedded_store
 
     try:
         from sealkit.store import AdapterStore
     except ImportError as error:
-        raise FailedPrecondition(
-            f"the adapter store needs {error.name}: pip install 'seal-suite[controller]'"
-        ) from error
-    return AdapterStore(store or str(embedded_store(data))).fetch(digest)
+        raise _needs_extra(error) from error
+    return AdapterStore(store or str(embedded_store(data)))
 
 
 def _base_of(data: Path) -> Path | None:

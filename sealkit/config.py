@@ -236,8 +236,9 @@ class GateConfig(Section):
 class AdaptConfig(Section):
     """How an adaptation commits what it learned (`task = "adapt"`)."""
 
-    commit: Literal["join", "consolidate"] = "join"
-    """`join` adds the chosen adapter to the earlier ones, exactly; `consolidate` trains one on all that was kept."""
+    commit: Literal["join", "consolidate", "route"] = "join"
+    """`join` adds the chosen adapter to the earlier ones, exactly; `consolidate` trains one on all that was kept;
+    `route` keeps all of them, and each prompt is answered with the one of the passage that it is about."""
     forget: tuple[Annotated[str, Field(min_length=1, max_length=limits.DOCUMENT_NAME_CHARACTERS)], ...] = Field(
         (), max_length=1024
     )

@@ -32,7 +32,7 @@ def learn_config(
         **config,
         "task": "adapt",
         "gate": {**gate, "alias": id_of(alias)},
-        "adapt": {"commit": "consolidate", **adapt, "forget": list(forget)},
+        "adapt": {"commit": "route", **adapt, "forget": list(forget)},
         "inner_loop": {"start_from": "base", **inner_loop},
     }
 

@@ -12,6 +12,7 @@ import grpc
 from seal.trainer.v1 import trainer_pb2, trainer_pb2_grpc
 from seal.type.v1 import model_pb2
 
+from sealkit.routing import Route
 from sealkit.rpc.mapping import from_pb, to_pb
 from sealkit.types import AdapterRef, LoraConfig, Optimisation, Policy, PolicyExample, Progress, TrainingSpec
 from trainer_svc.build import Built, build
@@ -84,6 +85,12 @@ class TrainerService(trainer_pb2_grpc.TrainerServiceServicer):
         policy, adapter = from_pb(request.policy, Policy), from_pb(request.adapter, AdapterRef)
         joined = await self._trainer.join_adapters(policy, adapter)
         return trainer_pb2.JoinAdaptersResponse(adapter=to_pb(joined, model_pb2.AdapterRef))
+
+    async def RouteAdapters(
+        self, request: trainer_pb2.RouteAdaptersRequest, _context: grpc.aio.ServicerContext[Any, Any]
+    ) -> trainer_pb2.RouteAdaptersResponse:
+        routed = await self._trainer.route_adapters([from_pb(route, Route) for route in request.routes])
+        return trainer_pb2.RouteAdaptersResponse(adapter=to_pb(routed, model_pb2.AdapterRef))
 
     async def CountTokens(
         self, request: trainer_pb2.CountTokensRequest, _context: grpc.aio.ServicerContext[Any, Any]

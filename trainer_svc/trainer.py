@@ -16,11 +16,12 @@ from typing import Any
 
 import structlog
 
-from sealkit.backends.lora import WEIGHTS_FILE, LoraWeights, check_fit, concatenate, dump_adapter, load_adapter
+from sealkit.backends.lora import WEIGHTS_FILE, LoraWeights, check_fit, dump_adapter, load_adapter
 from sealkit.backends.models import LoadedModel
 from sealkit.backends.tokens import token_counter
 from sealkit.errors import AdapterCorrupt, AdapterNotFound, InvalidInput, SealError, ShapeMismatch
 from sealkit.observability import metrics, tracing
+from sealkit.routing import Route, refuse_routed
 from sealkit.store import AdapterStore
 from sealkit.types import (
     AdapterRef,
@@ -35,6 +36,7 @@ from sealkit.types import (
     Usage,
     digest_of,
 )
+from trainer_svc.composition import Composer
 from trainer_svc.encoding import Encoded, encode_anchors, encode_spec
 from trainer_svc.engine import ENGINE_VERSION, Engine
 from trainer_svc.job import Frozen, JobSpec, Trained
@@ -79,6 +81,7 @@ class Trainer:
         self._check_tokens = loaded.check_tokens
         self._engine = engine
         self._store = store
+        self._composer = Composer(store, loaded.info, self._load)
         self._limits = limits
         self._policy_first = policy_first
         self._in_flight: dict[tuple[str, bool], _InFlight] = {}
@@ -137,7 +140,12 @@ class Trainer:
     async def join_adapters(self, policy: Policy, adapter: AdapterRef) -> AdapterRef:
         """One adapter with exactly the sum of the policy's adapter and `adapter`; `adapter` itself if the policy has
         none. Raises AdapterNotFound, AdapterCorrupt, AdapterMismatch, LimitExceeded, Unavailable."""
-        return await asyncio.to_thread(self._join, policy.adapter, adapter)
+        return await asyncio.to_thread(self._composer.join, policy.adapter, adapter)
+
+    async def route_adapters(self, routes: Sequence[Route]) -> AdapterRef:
+        """One adapter that stands for all of these: each prompt gets the one of the passage that it is about. Raises
+        AdapterNotFound, AdapterCorrupt, AdapterMismatch, Unavailable."""
+        return await asyncio.to_thread(self._composer.route, routes)
 
     @property
     def target_modules(self) -> tuple[str, ...]:
@@ -274,7 +282,9 @@ class Trainer:
         return encoded
 
     def _load(self, ref: AdapterRef) -> LoraWeights:
-        weights = load_adapter(self._store.fetch(ref.digest))
+        files = self._store.fetch(ref.digest)
+        refuse_routed(files)
+        weights = load_adapter(files)
         check_fit(weights, self._engine.model.model)
         return weights
 
@@ -321,18 +331,6 @@ class Trainer:
                 self._store.delete(digest)
             return None
         return _result(self._store.put(digest, files, manifest), files, manifest, Usage(), cached=True)
-
-    def _join(self, under: AdapterRef | None, over: AdapterRef) -> AdapterRef:
-        digest = digest_of("joined", under.digest, over.digest) if under else over.digest
-        if under is None or self._store.has(digest):
-            return self._store.put(digest, self._store.fetch(digest), self._store.manifest(digest))
-        above = self._store.manifest(over.digest)
-        files = dump_adapter(concatenate(self._load(under), self._load(over)), self.info.name)
-        manifest = {"base_model": self.info.model_dump(mode="json"), "joined": [under.digest, over.digest]}
-        if above.get("policy_digest") == under.digest and "probe" in above:
-            # They were measured with the lower adapter applied.
-            manifest |= {name: above[name] for name in ("probe", "probe_top") if name in above}
-        return self._store.put(digest, files, manifest)
 
 
 def _result(

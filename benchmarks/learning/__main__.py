@@ -59,6 +59,10 @@ async def run(setting: Setting, ways: Sequence[Way], count: int, seeds: int, fol
                         f"{way.name}, seed {seed}: {min(first + setting.jobs, len(waiting))} of {len(waiting)}",
                         flush=True,
                     )
+                if way.routed and any((way.behind_routes, c.context_id, seed) not in known for c in contexts):
+                    others = [row for row in rows if (row["way"], row["seed"]) != (way.behind_routes, seed)]
+                    rows = write(results, setting, [*others, *await bench.routed(way, contexts, seed)])
+                    print(f"{way.behind_routes}, seed {seed}: {len(contexts)} routes", flush=True)
 
 
 def read(file: Path) -> list[dict[str, Any]]:

@@ -18,6 +18,7 @@ from controller.rules.setup import retention_query
 from evaluator_svc.evaluate import Evaluator
 from sealkit.backends.factory import BackendSettings, make_backend
 from sealkit.domains.base import Context, Rejected
+from sealkit.routing import Route
 from sealkit.types import (
     EvaluationRequest,
     Policy,
@@ -92,6 +93,43 @@ class Bench:
             for context, result in zip(contexts, results, strict=True)
         ]
 
+    async def routed(self, way: Way, contexts: Sequence[Context], seed: int) -> list[dict[str, Any]]:
+        """A row for each context, of one policy: the adapters of all of them behind routes. Those in the store are not
+        trained again; contexts whose self-edit is rejected have none."""
+        results = [await self._train(await self._spec(way, context, seed)) for context in contexts]
+        routes = [
+            Route(adapter=result.adapter, text=way.domain.passage_text(context))
+            for context, result in zip(contexts, results, strict=True)
+            if result is not None
+        ]
+        policy = Policy(name="policies/routed", adapter=await self.built.trainer.route_adapters(routes))
+        # One policy is measured once, so it can be asked all of the suite.
+        found = await self.evaluator.evaluate(
+            self._request(None, (), measured=True, policy=policy).changed(retention_limit=len(self.suite))
+        )
+        assert found.retention is not None
+        rows = []
+        for context in contexts:
+            asked = await self.evaluator.evaluate(
+                self._request(None, way.domain.queries(context), measured=False, policy=policy)
+            )
+            rows.append(
+                {
+                    "way": way.behind_routes,
+                    "context": context.context_id,
+                    "seed": seed,
+                    "accuracy": accuracy(asked.verdicts),
+                    "lost": found.retention.forgetting,
+                    "lost_low": found.retention.forgetting_low,
+                    "lost_high": found.retention.forgetting_high,
+                    "lost_queries": list(found.retention.lost_query_ids),
+                    "kept": found.retention.kept,
+                    "kl": found.divergence.on_fixed_text if found.divergence else 0.0,
+                    "routes": len(routes),
+                }
+            )
+        return rows
+
     async def reference(self, contexts: Sequence[Context], way: Way) -> list[dict[str, Any]]:
         """Base model and teacher on each context: without the passage, and with it in the prompt."""
         domain = way.domain
@@ -116,17 +154,21 @@ class Bench:
             spec = await self.material.spec(way, context, seed_of("learning", context.context_id, seed))
         except Rejected:
             return None
-        anchors = {"anchors": self.anchors, "anchoring": way.inner_loop.anchors.anchoring} if way.anchors else {}
-        return self.at_budget(spec.model_copy(update=anchors))
+        return self.at_budget(self.with_anchors(way, spec))
 
-    def at_budget(self, spec: TrainingSpec) -> TrainingSpec:
-        """The spec with the number of epochs (at least 1) that is nearest to the budget of trained tokens."""
+    def with_anchors(self, way: Way, spec: TrainingSpec) -> TrainingSpec:
+        """The spec with the anchors of a method."""
+        return spec.changed(anchors=self.anchors, anchoring=way.inner_loop.anchors.anchoring) if way.anchors else spec
+
+    def at_budget(self, spec: TrainingSpec, *, texts: int = 1) -> TrainingSpec:
+        """The spec with the number of epochs (at least 1) that is nearest to the budget of trained tokens, for each of
+        the texts that it is about."""
         tokenizer, length = self.backend_tokenizer, self.built.trainer.info.context_length
         own = sum(len(sequence.ids) for sequence in encode_spec(tokenizer, spec, length))
         anchors = encode_anchors(tokenizer, spec, length)
         steps = -(-len(spec.examples) // spec.optimisation.batch_size)
         held = steps * spec.anchoring.per_step * sum(len(a.ids) for a in anchors) / max(1, len(anchors))
-        epochs = max(1, round(self.setting.tokens / (own + held)))
+        epochs = max(1, round(texts * self.setting.tokens / (own + held)))
         return spec.model_copy(update={"optimisation": spec.optimisation.model_copy(update={"epochs": epochs})})
 
     @property
@@ -166,9 +208,11 @@ class Bench:
             "ask_cpu_seconds": round(time.process_time() - began, 2),
         }
 
-    def _request(self, adapter: Any, queries: Sequence[Query], *, measured: bool) -> EvaluationRequest:
+    def _request(
+        self, adapter: Any, queries: Sequence[Query], *, measured: bool, policy: Policy = BASE
+    ) -> EvaluationRequest:
         return EvaluationRequest(
-            policy=BASE,
+            policy=policy,
             adapter=adapter,
             queries=tuple(queries),
             sampling=ANSWERING,

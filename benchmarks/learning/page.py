@@ -59,7 +59,30 @@ def table(rows: Sequence[Row]) -> str:
             f"{fmean(row['ask_cpu_seconds'] for row in own):.0f}",
         ]
         lines.append(f"| {' | '.join(cells)} |")
+        if routed := [row for row in rows if row["way"] == way.behind_routes]:
+            lines.append(_routed_line(routed, way.label, first))
     return "\n".join(lines)
+
+
+def _routed_line(rows: Sequence[Row], label: str, against: Mapping[str, float]) -> str:
+    """The adapters of all passages as one policy of each seed. Its retention is that of one policy, on all of the
+    suite, with the interval over its questions."""
+    way, seeds = rows[0]["way"], len({row["seed"] for row in rows})
+    scores = by_context(rows, way, "accuracy")
+    of_seed = list({row["seed"]: row for row in rows}.values())
+    lost, low, high = (fmean(row[name] for row in of_seed) for name in ("lost", "lost_low", "lost_high"))
+    cells = [
+        f"**{label}; behind routes**",
+        f"{len(scores)} × {seeds}" if seeds > 1 else str(len(scores)),
+        figures(scores),
+        difference(against, scores),
+        f"{lost:.3f} [{low:.2f}, {high:.2f}] of {of_seed[0]['kept']}",
+        f"{fmean(row['kl'] for row in of_seed):.3f}",
+        "as above",
+        "",
+        "",
+    ]
+    return f"| {' | '.join(cells)} |"
 
 
 def plot(rows: Sequence[Row], file: Path) -> None:
@@ -70,7 +93,20 @@ def plot(rows: Sequence[Row], file: Path) -> None:
             x, y = mean_estimate(list(lost.values()), low=-1.0), mean_estimate(list(scores.values()))
             if x is None or y is None:
                 continue
-            axes.errorbar(x.mean, y.mean, xerr=bars(x), yerr=bars(y), fmt="o", capsize=3, label=way.label)
+            (point, *_) = axes.errorbar(x.mean, y.mean, xerr=bars(x), yerr=bars(y), fmt="o", capsize=3, label=way.label)
+            routed = by_context(rows, way.behind_routes, "accuracy")
+            if (y := mean_estimate(list(routed.values()))) is not None:
+                at = fmean(by_context(rows, way.behind_routes, "lost").values())
+                axes.errorbar(
+                    at,
+                    y.mean,
+                    yerr=bars(y),
+                    fmt="*",
+                    markersize=12,
+                    color=point.get_color(),
+                    capsize=3,
+                    label=f"{way.label}; behind routes",
+                )
         teacher = mean_estimate(list(by_context(rows, "open_book", "accuracy").values()))
         if teacher is not None:
             axes.axhline(teacher.mean, linestyle=":", color="grey", label=_REFERENCES["open_book"])

@@ -21,7 +21,8 @@ an upper bound for questions."""
 class Way:
     """One method. `batch`: sequences of a step; `anchors`: anchors in each step; `contrast`: whether A is fixed by
     contrast with all anchors; `passage`: whether the passage is trained on besides the self-edit; `distil`: whether the
-    targets are the teacher's distributions."""
+    targets are the teacher's distributions; `routed`: whether the adapters of all passages are also measured behind
+    routes, as one policy (adapt.commit = "route")."""
 
     name: str
     label: str
@@ -34,6 +35,12 @@ class Way:
     contrast: bool = False
     weight: float = 1.0
     kl_beta: float = 0.0
+    routed: bool = False
+
+    @property
+    def behind_routes(self) -> str:
+        """The name of the rows of the adapters of all passages behind routes; empty if they are not measured."""
+        return f"{self.name}_routed" if self.routed else ""
 
     @property
     def inner_loop(self) -> InnerLoopConfig:
@@ -68,7 +75,7 @@ class Way:
 
 
 WAYS = (
-    Way("passage_sft", "passage, SFT", "none", rate=1e-3),
+    Way("passage_sft", "passage, SFT", "none", rate=1e-3, routed=True),
     Way("notes_sft", "notes and passage, SFT (SEAL's way)", "notes", rate=1e-3),
     Way("passage_sft_anchors", "passage, SFT, three anchors", "none", rate=2e-3, anchors=3),
     Way("passage_sft_8_anchors", "passage, SFT, eight anchors", "none", rate=3e-3, anchors=8),
@@ -92,6 +99,7 @@ WAYS = (
         distil=True,
         anchors=3,
         contrast=True,
+        routed=True,
     ),
     Way(
         "exam_anchors",

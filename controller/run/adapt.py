@@ -2,7 +2,8 @@
 
     for each context i, in the order of the dataset:
         E-step   sample k self-edits under θ_i; train an adapter on each; reward it on held-out queries
-        commit   the best of those that forgot little enough, joined to θ_i or by consolidation, gives θ_{i+1}
+        commit   the best of those that forgot little enough gives θ_{i+1}: joined to θ_i, or with all that was kept
+                 before, by routes or by consolidation
         measure  what θ_{i+1} forgot, and its accuracy on every context of the run: row i + 1 of R
         gate     θ_{i+1} is published, or refused: then θ_i stays, and the refused version stays in the database
 
@@ -40,10 +41,10 @@ async def learn(run: RunSteps, t: int, theta: PolicyVersion, context: Context) -
 
 
 async def commit(run: RunSteps, t: int, theta: PolicyVersion, best: Trial) -> PolicyVersion:
-    """θ_{t+1}: the trial's adapter joined to θ_t's; or one adapter on the trial and all that θ_t was trained on."""
+    """θ_{t+1}: the trial's adapter joined to θ_t's; or a version of the trial and all that θ_t was trained on."""
     if run.config.adapt.commit == "join":
         return await run.join(t, theta, best)
-    return await run.consolidate(t, theta, [*theta.trials, best.name])
+    return await run.commit(t, theta, [*theta.trials, best.name])
 
 
 async def best_of(run: RunSteps, group: Group) -> list[Trial]:

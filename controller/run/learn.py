@@ -1,13 +1,14 @@
 """Learning documents on an alias: one after the other, each wholly or not at all.
 
     begin    θ_0: the version that the alias points to, or the base model
-    forget   one adapter on all that θ_0 was trained on but the documents to forget; then their texts are deleted
+    forget   a version of all that θ_0 was trained on but the documents to forget; then their texts are deleted
     read     the bytes of each document as passages; those that the alias knows already are skipped
     examine  generate an exam on each passage, of what the base model does not know
     for each document:
         E-step   k self-edits for each of its passages; train an adapter on each; reward it on the passage's exam
-        commit   one adapter on all that θ_t was trained on, without the document's older version, and on the best
-                 self-edit of each passage that helped and forgot little enough
+        commit   a version of all that θ_t was trained on, without the document's older version, and of the best
+                 self-edit of each passage that helped and forgot little enough: routes to their adapters, or one
+                 adapter on all of them
         measure  what it forgot: of the retention suite, and of the exams of all documents that it must know
         gate     θ_{t+1}: the alias points to it; or it is refused, if it forgot too much or answers the document's
                  exam no better than θ_t, and the alias stays as it is
@@ -56,7 +57,7 @@ async def learn_document(run: LearnSteps, t: int, theta: PolicyVersion, document
         why = why_none_kept(groups, run.config.gate) if groups else await run.why_no_exam(document)
         return await run.close_round(t, theta, theta, kept=0, scored=False, document=outcome_of(theta, None, exam, why))
     earlier = await run.trials_without(theta, [document])
-    made = await run.consolidate(t, theta, [*earlier, *(trial.name for trial in best)])
+    made = await run.commit(t, theta, [*earlier, *(trial.name for trial in best)])
     made = await run.measured(made, before=await run.verdicts_on(theta, earlier))
     made = compared_on_exam(theta, made, exam)
     outcome = outcome_of(theta, made, exam, "" if made.gate.adopted else made.gate_reason)
@@ -68,7 +69,7 @@ async def forget(run: LearnSteps, theta: PolicyVersion) -> PolicyVersion:
     GateRefused, and nothing is deleted, if the gate refuses θ_1."""
     await run.stage(0, "forget")
     left = await run.trials_without(theta, await run.to_forget(theta))
-    made = await run.measured(await run.consolidate(0, theta, left))
+    made = await run.measured(await run.commit(0, theta, left))
     if made.gate is GateState.REFUSED:
         raise GateRefused(
             f"the version without the documents is refused, so nothing was forgotten or deleted: {made.gate_reason}; "

@@ -25,7 +25,7 @@ from controller.heartbeats import Heartbeats
 from controller.retry import last, retry_until_available
 from controller.rules import gate
 from controller.rules.arms import edits_of_group, scoring_trials
-from controller.rules.consolidation import consolidated
+from controller.rules.commits import consolidated, routes_to
 from controller.rules.scores import policy_scores
 from controller.rules.selection import RULES, BothVerdicts, Group, distinct
 from controller.rules.setup import Setup
@@ -252,6 +252,23 @@ class RunSteps:
         """θ_{t+1}: the adapter of a trial of round t joined to θ_t's, as it was scored."""
         assert best.adapter is not None  # only trials with a score are kept
         return self._version(t, theta, await self._joined(_policy(theta), best.adapter), [best], Usage())
+
+    async def commit(self, t: int, theta: PolicyVersion, names: Sequence[str]) -> PolicyVersion:
+        """θ_{t+1} of these trials, of any runs: routes to their adapters, or one adapter that is trained on all."""
+        return await (self.route if self.config.adapt.commit == "route" else self.consolidate)(t, theta, names)
+
+    async def route(self, t: int, theta: PolicyVersion, names: Sequence[str]) -> PolicyVersion:
+        """θ_{t+1}: the adapters of these trials, each for the prompts that are about its context; without any, the base
+        model."""
+        kept = await self._database.read(trials.named, names)
+        about = await self._database.read(contexts.of_trials, kept)
+        routes = await asyncio.to_thread(routes_to, self._setup, about, kept)
+        if not routes:
+            return self._version(t, theta, None, kept, Usage())
+        routed = await retry_until_available(
+            lambda: self._services.trainer.route_adapters(routes), doing="routing adapters"
+        )
+        return self._version(t, theta, routed, kept, Usage())
 
     async def consolidate(self, t: int, theta: PolicyVersion, names: Sequence[str]) -> PolicyVersion:
         """θ_{t+1}: one adapter over the policy that trials start from, trained on these trials, of any runs; without

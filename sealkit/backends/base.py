@@ -82,6 +82,11 @@ class Backend(Protocol):
         """
         ...
 
+    async def route(self, prompt: Prompt | str, policy: Policy | None) -> Policy | None:
+        """The policy that answers a prompt: the same one, unless it is routed (`sealkit.routing`). Raises
+        AdapterNotFound, AdapterCorrupt."""
+        ...
+
     async def divergence(
         self,
         texts: Sequence[Prompt | str],

@@ -1,4 +1,4 @@
-"""Selects the backend of a service; the only module that knows all of them."""
+"""Selects the backend of a service, and puts routes before it; the only module that knows all of them."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from sealkit.backends.base import Backend
 from sealkit.backends.models import ModelSettings
 from sealkit.backends.openai import OpenAIBackend, ServedModel
 from sealkit.backends.remote import NoAdapters
+from sealkit.backends.routed import RoutedBackend
 from sealkit.backends.tgi import TgiBackend, TgiOptions
 from sealkit.backends.transformers import TransformersBackend
 from sealkit.backends.vllm import VllmAdapters, VllmOptions
@@ -72,8 +73,8 @@ def make_backend(settings: BackendSettings, *, service: str = "seal", new_adapte
                 f"the {service} must load adapters that are trained while it runs, but backend {settings.backend} "
                 f"cannot: {_USE_VLLM}"
             )
-        return _on_a_server(settings, store, service)
-    return TransformersBackend(
+        return RoutedBackend(_on_a_server(settings, store, service), store)
+    backend = TransformersBackend(
         settings,
         store,
         max_rows=settings.max_rows,
@@ -81,6 +82,7 @@ def make_backend(settings: BackendSettings, *, service: str = "seal", new_adapte
         adapter_bytes=settings.adapter_mib << 20,
         deterministic=settings.deterministic,
     )
+    return RoutedBackend(backend, store)
 
 
 def _on_a_server(settings: BackendSettings, store: AdapterStore, service: str) -> Backend:

@@ -159,6 +159,9 @@ class OpenAIBackend:
             ),
         )
 
+    async def route(self, prompt: Prompt | str, policy: Policy | None) -> Policy | None:  # noqa: ARG002
+        return policy
+
     async def divergence(
         self,
         texts: Sequence[Prompt | str],  # noqa: ARG002 - the protocol's shape

@@ -149,6 +149,9 @@ class TgiBackend:
         )
         return Generation(text=said.text, reasoning=said.reasoning, finish_reason=finish, usage=usage)
 
+    async def route(self, prompt: Prompt | str, policy: Policy | None) -> Policy | None:  # noqa: ARG002
+        return policy
+
     async def divergence(
         self,
         texts: Sequence[Prompt | str],  # noqa: ARG002 - the protocol's shape

@@ -166,6 +166,9 @@ class TransformersBackend:
         pass_on(said.finish(row.text), on_text)
         return said.given
 
+    async def route(self, prompt: Prompt | str, policy: Policy | None) -> Policy | None:  # noqa: ARG002
+        return policy
+
     async def divergence(
         self,
         texts: Sequence[Prompt | str],

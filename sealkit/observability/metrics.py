@@ -28,6 +28,8 @@ DISK_FREE = Gauge("seal_disk_free_ratio", "Free share of the disk of a volume.",
 CACHE_LOOKUPS = Counter("seal_cache_lookups_total", "Cache lookups.", ("cache", "result"))
 """`cache`: baseline (verdicts), divergence, adapter (in the decoder's memory) or training (the store). `result`: hit or
 miss. A judge's verdicts are in `seal_judge_calls_total`."""
+ROUTED_PROMPTS = Counter("seal_routed_prompts_total", "Prompts to routed policies.", ("to",))
+"""`to`: adapter (the prompt is about one of the policy's passages) or base."""
 
 # --- controller -------------------------------------------------------------------------------------------------------
 TRIALS = Counter("seal_trials_total", "Trials that ended.", ("state",))

@@ -9,6 +9,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from typing import Protocol
 
 from sealkit.resources import ServiceReplica
+from sealkit.routing import Route
 from sealkit.types import (
     AdapterRef,
     AnswerDelta,
@@ -99,6 +100,10 @@ class Trainer(Replicated, Protocol):
 
     async def join_adapters(self, policy: Policy, adapter: AdapterRef) -> AdapterRef:
         """One adapter that equals the sum of the policy's and the trial's."""
+        ...
+
+    async def route_adapters(self, routes: Sequence[Route]) -> AdapterRef:
+        """One adapter that answers each prompt with that of the passage that the prompt is about."""
         ...
 
     async def count_tokens(self, texts: Sequence[str]) -> list[int]:

@@ -17,6 +17,7 @@ from seal.type.v1 import model_pb2, text_pb2, training_pb2
 from sealkit.errors import DeadlineExceeded, QueueFull, SealError, Unavailable
 from sealkit.observability import tracing
 from sealkit.resources import ServiceReplica
+from sealkit.routing import Route
 from sealkit.rpc import correlation
 from sealkit.rpc.mapping import from_pb, to_pb
 from sealkit.rpc.protocols import TrainerInfo
@@ -246,6 +247,11 @@ class TrainerClient(_ServiceClient):
         )
         joined = await self._call("JoinAdapters", request)
         return from_pb(joined.adapter, AdapterRef)
+
+    async def route_adapters(self, routes: Sequence[Route]) -> AdapterRef:
+        request = trainer_pb2.RouteAdaptersRequest(routes=[to_pb(route, trainer_pb2.Route) for route in routes])
+        routed = await self._call("RouteAdapters", request)
+        return from_pb(routed.adapter, AdapterRef)
 
     async def count_tokens(self, texts: Sequence[str]) -> list[int]:
         counted = await self._call("CountTokens", trainer_pb2.CountTokensRequest(texts=texts))

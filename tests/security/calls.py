@@ -80,6 +80,9 @@ VALID: dict[str, Message] = {
         lora=LORA, optimisation=OPTIMISATION,
     ),
     "JoinAdapters": trainer_pb2.JoinAdaptersRequest(policy=POLICY, adapter=ADAPTER),
+    "RouteAdapters": trainer_pb2.RouteAdaptersRequest(
+        routes=[trainer_pb2.Route(adapter=ADAPTER, text="The river is called the Ossel.")]
+    ),
     "CountTokens": trainer_pb2.CountTokensRequest(texts=["The river is called the Ossel."]),
     "DeleteAdapters": trainer_pb2.DeleteAdaptersRequest(adapters=[ADAPTER]),
     "GetLineage": controller_pb2.GetLineageRequest(name="aliases/a"),

@@ -44,7 +44,7 @@ def test_documents_are_learned_by_the_best_known_inner_loop() -> None:
     config = check_config(parse_config(learn_config("main")))
     best = load_config(Path(__file__).parents[2] / "configs/knowledge_distilled.toml")
     assert (config.inner_loop, config.domain, config.evaluation) == (best.inner_loop, best.domain, best.evaluation)
-    assert (config.gate.alias, config.adapt.commit) == ("main", "consolidate")
+    assert (config.gate.alias, config.adapt.commit) == ("main", "route")
 
 
 def test_the_demo_and_the_paper_ship() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -13,9 +14,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from seal_cli.export import export_version
 from sealkit.backends.lora import LoraWeights, dump_adapter
 from sealkit.backends.models import ModelSettings, load_model
-from sealkit.errors import FailedPrecondition, InvalidInput
+from sealkit.errors import AdapterMismatch, FailedPrecondition, InvalidInput
 from sealkit.reports import Lineage, LineageDocument, LineageQuery
 from sealkit.resources import GateState, PolicyVersion
+from sealkit.routing import Route, dump_routes
 from sealkit.store import AdapterStore
 from sealkit.testing.tiny import make_tiny_model
 from sealkit.types import AdapterRef, LoraConfig
@@ -82,6 +84,25 @@ def test_peft_and_transformers_load_what_was_exported_and_answer_alike(tmp_path:
         "| a\\|b.pdf |", "1 (generated)", "0.00 → 0.75", "it forgot 0.05 [0.00, 0.12]",
     ):  # fmt: skip
         assert part in card, part
+
+
+def test_a_routed_version_is_a_folder_of_adapters_that_peft_loads(tmp_path: Path, model: Path, store: str) -> None:
+    passages = ("The Marrow Lock was built in 1911.", "The Quillan Library lends seeds.")
+    routes = [Route(adapter=ADAPTER, text=text) for text in passages]
+    adapters, routed = AdapterStore(store), AdapterRef(digest="ef" * 32)
+    adapters.put(routed.digest, dump_routes(routes), {})
+    found = lineage("0" * 64, routed)
+    export_version(found, tmp_path / "out", store=store, base=model, merged=False, data=tmp_path)
+    listed = json.loads((tmp_path / "out" / "routes.json").read_text())
+    assert [(one["passage"], one["digest"]) for one in listed] == [(text, DIGEST) for text in passages]
+    base = AutoModelForCausalLM.from_pretrained(model)
+    plain = greedy(base, model)
+    assert greedy(PeftModel.from_pretrained(base, str(tmp_path / "out" / listed[1]["folder"])), model) != plain
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "one in each folder for one passage each" in card
+    with pytest.raises(AdapterMismatch, match="consolidate"):
+        export_version(found, tmp_path / "whole", store=store, base=model, merged=True, data=tmp_path)
+    assert not (tmp_path / "whole").exists()
 
 
 def test_what_cannot_be_exported_leaves_nothing(tmp_path: Path, model: Path, store: str) -> None:

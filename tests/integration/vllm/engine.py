@@ -141,6 +141,7 @@ class LocalServices:
         self.train_adapter = built.trainer.train_adapter
         self.train_policy = built.trainer.train_policy
         self.join_adapters = built.trainer.join_adapters
+        self.route_adapters = built.trainer.route_adapters
         self.evaluations: list[Evaluation] = []
 
     async def info(self) -> ModelInfo:

@@ -11,6 +11,7 @@ from evaluator_svc.settings import EvaluatorSettings
 from generator_svc.settings import GeneratorSettings
 from sealkit.backends.factory import BackendSettings, make_backend
 from sealkit.backends.openai import OpenAIBackend
+from sealkit.backends.routed import RoutedBackend
 from sealkit.backends.tgi import TgiBackend
 from sealkit.errors import InvalidConfig
 from trainer_svc.settings import TrainerSettings
@@ -26,7 +27,8 @@ def settings(tmp_path: Path, **more: Any) -> BackendSettings:
 @pytest.mark.parametrize(("backend", "kind"), [("openai", OpenAIBackend), ("vllm", OpenAIBackend), ("tgi", TgiBackend)])
 def test_each_backend_is_made_of_its_settings(tmp_path: Path, backend: str, kind: type[Any]) -> None:
     made = make_backend(settings(tmp_path, backend=backend, vllm_folder=str(tmp_path), **SERVED))
-    assert type(made) is kind
+    assert isinstance(made, RoutedBackend)
+    assert type(made.behind) is kind
     assert made.name == backend
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from controller.db.manifest import Found, Instructions, Manifest
 from sealkit.domains.base import Context, Rejected
 from sealkit.resources import ServiceReplica
+from sealkit.routing import Route
 from sealkit.rpc.protocols import TrainerInfo
 from sealkit.types import (
     AdapterRef,
@@ -128,6 +129,7 @@ class FakeServices:
         """What share of the retention queries a subject forgot; its interval is 0.5 to either side."""
         self.deleted: list[str] = []
         self.seen: list[ServiceReplica] = []
+        self.routed: list[tuple[Route, ...]] = []
         self.running = 0
         self._seconds = seconds
 
@@ -212,6 +214,11 @@ class FakeServices:
     async def join_adapters(self, policy: Policy, adapter: AdapterRef) -> AdapterRef:
         await self._came("join", policy.name)
         return AdapterRef(digest=digest_of("joined", policy.adapter, adapter)) if policy.adapter else adapter
+
+    async def route_adapters(self, routes: Sequence[Route]) -> AdapterRef:
+        await self._came("route", "")
+        self.routed.append(tuple(routes))
+        return AdapterRef(digest=digest_of("routed", *routes))
 
     async def count_tokens(self, texts: Sequence[str]) -> list[int]:
         await self._came("count", "")

@@ -20,7 +20,9 @@ from sealkit.config import ExamConfig, RunConfig, parse_config
 from sealkit.learning import learn_config
 from sealkit.reports import DocumentReport
 from sealkit.resources import PolicyVersion, Run
+from sealkit.routing import Route
 from sealkit.types import (
+    AdapterRef,
     Completion,
     Evaluation,
     EvaluationRequest,
@@ -85,6 +87,14 @@ class LearningServices(FakeServices):
         self.trained[digest_of("adapter", policy.adapter, spec)] = spec
         async for update in super().train_adapter(policy, spec, **options):
             yield update
+
+    async def route_adapters(self, routes: Sequence[Route]) -> AdapterRef:
+        """A version that knows what each of the adapters knows."""
+        routed = await super().route_adapters(routes)
+        specs = [self.trained[route.adapter.digest] for route in routes]
+        examples = tuple(example for spec in specs for example in spec.examples)
+        self.trained[routed.digest] = specs[0].changed(examples=examples)
+        return routed
 
     async def evaluate(self, request: EvaluationRequest) -> Evaluation:
         await self._came("evaluate", request.policy.name)

@@ -40,11 +40,11 @@ def test_nothing_is_named_where_too_few_words_are_shared() -> None:
 
 async def test_an_answer_of_an_alias_names_the_documents_that_it_was_trained_on(system: System) -> None:
     system.services = LearningServices()
-    await learned(system, {"arun.txt": document("Arun"), "bela.txt": document("Bela")})
+    await learned(system, {"arun.txt": document("Arunvale"), "bela.txt": document("Belathor")})
     answers = Answers(system.database, system.services)
 
     async def asked(alias: str) -> list[AnswerAbout]:
-        prompt = Prompt(user="What is the colour of Bela?")
+        prompt = Prompt(user="What is the colour of Belathor?")
         stream = answers.stream(FULL_ACCESS, alias, prompt, Sampling(), with_documents=True)
         return [update async for update in stream if isinstance(update, AnswerAbout)]
 

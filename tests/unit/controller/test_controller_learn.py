@@ -249,7 +249,7 @@ async def test_what_is_lost_is_told_question_by_question(taught: System) -> None
 
 def test_a_config_of_ones_own_learns_on_the_base_model_too() -> None:
     own = parse_config(learn_config("main", {"inner_loop": {"lora": {"rank": 4}}}))
-    assert (own.task, own.adapt.commit, own.inner_loop.start_from) == ("adapt", "consolidate", "base")
+    assert (own.task, own.adapt.commit, own.inner_loop.start_from) == ("adapt", "route", "base")
     assert own.inner_loop.lora.rank == 4
 
 

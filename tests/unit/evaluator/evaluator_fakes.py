@@ -58,6 +58,8 @@ class FakeBackend:
         self.seeds: dict[str, set[int]] = {}
         self.kl: dict[tuple[AdapterRef | None, AdapterRef | None], float] | None = {}
         self.measured: list[tuple[Prompt | str, AdapterRef | None, AdapterRef | None]] = []
+        self.routes: dict[tuple[AdapterRef, str], AdapterRef | None] = {}
+        """Whose adapter answers a text under a routed policy."""
 
     async def start(self) -> None: ...
 
@@ -92,6 +94,12 @@ class FakeBackend:
         finally:
             self.running -= 1
         return Generation(text=text, finish_reason=FinishReason.STOP, usage=Usage(completion_tokens=1))
+
+    async def route(self, prompt: Prompt | str, policy: Policy | None) -> Policy | None:
+        if policy is None or policy.adapter is None or not isinstance(prompt, Prompt):
+            return policy
+        adapter = self.routes.get((policy.adapter, prompt.user), policy.adapter)
+        return Policy(name="route", adapter=adapter) if adapter else None
 
     async def divergence(
         self, texts: Sequence[Prompt | str], *, policy: Policy | None = None, adapter: AdapterRef | None = None

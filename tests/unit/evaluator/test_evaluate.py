@@ -88,6 +88,29 @@ async def test_a_baseline_is_not_taken_for_another(change: dict[str, object]) ->
     assert asked == [1, 1, 2]
 
 
+async def test_routed_policies_share_the_answers_of_an_adapter_and_of_the_base_model() -> None:
+    """Only what no version with the same route was asked before is asked: here, the question on the new passage."""
+    first, second = (AdapterRef(digest=digit * 64) for digit in "12")
+    old, new = (AdapterRef(digest=digit * 64) for digit in "34")
+    backend = FakeBackend({(None, None): {"general"}, (old, None): {"of old"}, (new, None): {"of new"}})
+    backend.routes = {
+        (first, "of old"): old, (first, "general"): None, (first, "of new"): None,
+        (second, "of old"): old, (second, "general"): None, (second, "of new"): new,
+    }  # fmt: skip
+    evaluator = Evaluator(backend, kept_verdicts=100)
+
+    async def measured(adapter: AdapterRef) -> list[Outcome]:
+        policy = Policy(name="policies/r", adapter=adapter)
+        found = await evaluate(evaluator, policy, None, "of old", "general", "of new")
+        return [verdict.outcome for verdict in found.verdicts]
+
+    right, wrong = Outcome.CORRECT, Outcome.INCORRECT
+    assert await measured(first) == [right, right, wrong]
+    backend.asked.clear()
+    assert await measured(second) == [right, right, right]
+    assert backend.asked == {("of new", new, None): 1}
+
+
 async def test_baseline_and_subject_draw_the_same_noise_and_queries_their_own() -> None:
     backend = FakeBackend({})
     sampling = Sampling(temperature=1, seed=4)

@@ -9,6 +9,7 @@ import pytest
 from sealkit.backends.lora import load_adapter
 from sealkit.backends.models import ModelSettings, load_model
 from sealkit.errors import (
+    AdapterMismatch,
     AdapterNotFound,
     ExampleTooLong,
     InvalidInput,
@@ -16,6 +17,7 @@ from sealkit.errors import (
     ShapeMismatch,
     UnknownTargetModule,
 )
+from sealkit.routing import Route, load_routes
 from sealkit.store import AdapterStore
 from sealkit.types import (
     AdapterRef,
@@ -244,6 +246,29 @@ async def test_what_a_policy_and_a_trial_over_it_do_is_one_adapter(trainer, engi
     assert await trainer.join_adapters(BASE, above.adapter) == above.adapter
     with pytest.raises(AdapterNotFound):
         await trainer.join_adapters(BASE, AdapterRef(digest="0" * 64))
+
+
+async def test_routes_are_an_adapter_that_trains_nothing(trainer, engine, store):
+    engine.start()
+    first, second = [(await outcome(trainer.train_adapter(BASE, spec(text), "runs/1"))).adapter for text in TEXTS]
+    routes = [Route(adapter=adapter, text=text) for adapter, text in zip((first, second), TEXTS, strict=True)]
+    routed = await trainer.route_adapters(routes)
+    assert await trainer.route_adapters(routes) == routed
+    assert routed not in (await trainer.route_adapters(routes[:1]), await trainer.route_adapters(routes[::-1]))
+    assert load_routes(store.fetch(routed.digest)) == routes
+    policy = Policy(name="policies/1", adapter=routed)
+    for wrong in (
+        trainer.route_adapters([Route(adapter=routed, text="all")]),
+        outcome(trainer.train_adapter(policy, spec(), "runs/1")),
+        trainer.join_adapters(policy, first),
+    ):
+        with pytest.raises(AdapterMismatch, match='start_from = "base"'):
+            await wrong
+    above = await outcome(trainer.train_adapter(Policy(name="policies/2", adapter=first), spec(), "runs/1"))
+    with pytest.raises(AdapterMismatch, match=f"trained over {first.digest}"):
+        await trainer.route_adapters([Route(adapter=above.adapter, text="more")])
+    with pytest.raises(AdapterNotFound):
+        await trainer.route_adapters([Route(adapter=AdapterRef(digest="0" * 64), text="gone")])
 
 
 async def test_training_again_tells_which_weights_came_out_and_leaves_the_store_alone(trainer, engine, store):

@@ -341,6 +341,82 @@ class JoinAdaptersResponse(_message.Message):
 Global___JoinAdaptersResponse: _TypeAlias = JoinAdaptersResponse  # noqa: Y015
 
 @_typing.final
+class Route(_message.Message):
+    """An adapter, and the passage whose prompts it answers."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ADAPTER_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
+    text: _builtins.str
+    """The passage that it was trained on."""
+    @_builtins.property
+    def adapter(self) -> _model_pb2.AdapterRef:
+        """The adapter."""
+
+    def __init__(
+        self,
+        *,
+        adapter: _model_pb2.AdapterRef | None = ...,
+        text: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["adapter", b"adapter"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter", b"adapter", "text", b"text"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Route: _TypeAlias = Route  # noqa: Y015
+
+@_typing.final
+class RouteAdaptersRequest(_message.Message):
+    """Asks to compose adapters."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ROUTES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def routes(self) -> _containers.RepeatedCompositeFieldContainer[Global___Route]:
+        """The routes."""
+
+    def __init__(
+        self,
+        *,
+        routes: _abc.Iterable[Global___Route] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["routes", b"routes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RouteAdaptersRequest: _TypeAlias = RouteAdaptersRequest  # noqa: Y015
+
+@_typing.final
+class RouteAdaptersResponse(_message.Message):
+    """One adapter that stands for all."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ADAPTER_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def adapter(self) -> _model_pb2.AdapterRef:
+        """The routed adapter in the store."""
+
+    def __init__(
+        self,
+        *,
+        adapter: _model_pb2.AdapterRef | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["adapter", b"adapter"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter", b"adapter"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RouteAdaptersResponse: _TypeAlias = RouteAdaptersResponse  # noqa: Y015
+
+@_typing.final
 class CountTokensRequest(_message.Message):
     """Asks for numbers of tokens."""
 

@@ -50,6 +50,11 @@ class TrainerServiceStub:
                 request_serializer=seal_dot_trainer_dot_v1_dot_trainer__pb2.JoinAdaptersRequest.SerializeToString,
                 response_deserializer=seal_dot_trainer_dot_v1_dot_trainer__pb2.JoinAdaptersResponse.FromString,
                 _registered_method=True)
+        self.RouteAdapters = channel.unary_unary(
+                '/seal.trainer.v1.TrainerService/RouteAdapters',
+                request_serializer=seal_dot_trainer_dot_v1_dot_trainer__pb2.RouteAdaptersRequest.SerializeToString,
+                response_deserializer=seal_dot_trainer_dot_v1_dot_trainer__pb2.RouteAdaptersResponse.FromString,
+                _registered_method=True)
         self.CountTokens = channel.unary_unary(
                 '/seal.trainer.v1.TrainerService/CountTokens',
                 request_serializer=seal_dot_trainer_dot_v1_dot_trainer__pb2.CountTokensRequest.SerializeToString,
@@ -100,6 +105,16 @@ class TrainerServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def RouteAdapters(self, request, context):
+        """Composes adapters of passages into one that answers each prompt with the adapter of the passage that the prompt is
+        about, and with the base model if there is none. No training.
+
+        Errors: NOT_FOUND / ADAPTER_NOT_FOUND, DATA_LOSS / ADAPTER_CORRUPT or ADAPTER_MISMATCH.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def CountTokens(self, request, context):
         """Numbers of tokens of texts, without special tokens, to split documents by.
         """
@@ -138,6 +153,11 @@ def add_TrainerServiceServicer_to_server(servicer, server):
                     servicer.JoinAdapters,
                     request_deserializer=seal_dot_trainer_dot_v1_dot_trainer__pb2.JoinAdaptersRequest.FromString,
                     response_serializer=seal_dot_trainer_dot_v1_dot_trainer__pb2.JoinAdaptersResponse.SerializeToString,
+            ),
+            'RouteAdapters': grpc.unary_unary_rpc_method_handler(
+                    servicer.RouteAdapters,
+                    request_deserializer=seal_dot_trainer_dot_v1_dot_trainer__pb2.RouteAdaptersRequest.FromString,
+                    response_serializer=seal_dot_trainer_dot_v1_dot_trainer__pb2.RouteAdaptersResponse.SerializeToString,
             ),
             'CountTokens': grpc.unary_unary_rpc_method_handler(
                     servicer.CountTokens,
@@ -237,6 +257,33 @@ class TrainerService:
             '/seal.trainer.v1.TrainerService/JoinAdapters',
             seal_dot_trainer_dot_v1_dot_trainer__pb2.JoinAdaptersRequest.SerializeToString,
             seal_dot_trainer_dot_v1_dot_trainer__pb2.JoinAdaptersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RouteAdapters(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/seal.trainer.v1.TrainerService/RouteAdapters',
+            seal_dot_trainer_dot_v1_dot_trainer__pb2.RouteAdaptersRequest.SerializeToString,
+            seal_dot_trainer_dot_v1_dot_trainer__pb2.RouteAdaptersResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -49,6 +49,12 @@ class TrainerServiceStub:
     Errors: NOT_FOUND / ADAPTER_NOT_FOUND, DATA_LOSS / ADAPTER_CORRUPT or ADAPTER_MISMATCH, INVALID_ARGUMENT /
     LIMIT_EXCEEDED if the sum of the ranks exceeds the limit of an adapter.
     """
+    RouteAdapters: _grpc.UnaryUnaryMultiCallable[_trainer_pb2.RouteAdaptersRequest, _trainer_pb2.RouteAdaptersResponse]
+    """Composes adapters of passages into one that answers each prompt with the adapter of the passage that the prompt is
+    about, and with the base model if there is none. No training.
+
+    Errors: NOT_FOUND / ADAPTER_NOT_FOUND, DATA_LOSS / ADAPTER_CORRUPT or ADAPTER_MISMATCH.
+    """
     CountTokens: _grpc.UnaryUnaryMultiCallable[_trainer_pb2.CountTokensRequest, _trainer_pb2.CountTokensResponse]
     """Numbers of tokens of texts, without special tokens, to split documents by."""
     DeleteAdapters: _grpc.UnaryUnaryMultiCallable[_trainer_pb2.DeleteAdaptersRequest, _trainer_pb2.DeleteAdaptersResponse]
@@ -76,6 +82,12 @@ class TrainerServiceAsyncStub(TrainerServiceStub):
 
     Errors: NOT_FOUND / ADAPTER_NOT_FOUND, DATA_LOSS / ADAPTER_CORRUPT or ADAPTER_MISMATCH, INVALID_ARGUMENT /
     LIMIT_EXCEEDED if the sum of the ranks exceeds the limit of an adapter.
+    """
+    RouteAdapters: _aio.UnaryUnaryMultiCallable[_trainer_pb2.RouteAdaptersRequest, _trainer_pb2.RouteAdaptersResponse]  # type: ignore[assignment]
+    """Composes adapters of passages into one that answers each prompt with the adapter of the passage that the prompt is
+    about, and with the base model if there is none. No training.
+
+    Errors: NOT_FOUND / ADAPTER_NOT_FOUND, DATA_LOSS / ADAPTER_CORRUPT or ADAPTER_MISMATCH.
     """
     CountTokens: _aio.UnaryUnaryMultiCallable[_trainer_pb2.CountTokensRequest, _trainer_pb2.CountTokensResponse]  # type: ignore[assignment]
     """Numbers of tokens of texts, without special tokens, to split documents by."""
@@ -119,6 +131,18 @@ class TrainerServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Errors: NOT_FOUND / ADAPTER_NOT_FOUND, DATA_LOSS / ADAPTER_CORRUPT or ADAPTER_MISMATCH, INVALID_ARGUMENT /
         LIMIT_EXCEEDED if the sum of the ranks exceeds the limit of an adapter.
+        """
+
+    @_abc_1.abstractmethod
+    def RouteAdapters(
+        self,
+        request: _trainer_pb2.RouteAdaptersRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_trainer_pb2.RouteAdaptersResponse, _abc.Awaitable[_trainer_pb2.RouteAdaptersResponse]]:
+        """Composes adapters of passages into one that answers each prompt with the adapter of the passage that the prompt is
+        about, and with the base model if there is none. No training.
+
+        Errors: NOT_FOUND / ADAPTER_NOT_FOUND, DATA_LOSS / ADAPTER_CORRUPT or ADAPTER_MISMATCH.
         """
 
     @_abc_1.abstractmethod

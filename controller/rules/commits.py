@@ -1,4 +1,5 @@
-"""Consolidation: one training on everything that was kept, so that later texts do not overwrite earlier ones."""
+"""What a version is made of, from everything that was kept, so that later texts do not overwrite earlier ones: one
+training on all of it, or routes to the adapters of all."""
 
 from __future__ import annotations
 
@@ -8,9 +9,10 @@ from controller.db.trials import Plan
 from controller.rules.seeds import inner_seed
 from controller.rules.setup import Setup
 from sealkit import limits
-from sealkit.domains.base import Context, spec_of
+from sealkit.domains.base import Context, Examines, spec_of
 from sealkit.errors import LimitExceeded
 from sealkit.resources import Trial
+from sealkit.routing import Route
 from sealkit.types import TrainingSpec, seed_of
 
 
@@ -49,3 +51,13 @@ def consolidated(setup: Setup, contexts: Mapping[str, Context], kept: Sequence[T
             seed=seed_of(setup.config.seed, "consolidation", t),
         )
     )
+
+
+def routes_to(setup: Setup, contexts: Mapping[str, Context], kept: Sequence[Trial]) -> list[Route]:
+    """The adapters of all `kept` trials, oldest first, with what their contexts say. `contexts`: by trial name."""
+    assert isinstance(setup.domain, Examines)  # checked when the run was created
+    return [
+        Route(adapter=trial.adapter, text=setup.domain.passage_text(contexts[trial.name]))
+        for trial in kept
+        if trial.adapter is not None
+    ]
