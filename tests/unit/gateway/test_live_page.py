@@ -123,7 +123,7 @@ def test_lists_come_in_pages() -> None:
     second = Read(client.get(f"/live/?runs={MOST_WATCHED}").text)
     client.get("/live/runs/demo-1")
     client.get("/live/runs/demo-1/findings")
-    assert "480 more" in first.text, "of the queue"
+    assert "480 more runs" in first.text, "of the queue"
     rows = [
         {value for tag, name, value in read.attributes if (tag, name) == ("tr", "data-run")} for read in (first, second)
     ]
