@@ -221,7 +221,7 @@ class ControllerService(controller_pb2_grpc.ControllerServiceServicer):
         return pb.RetryTrialsResponse(run=to_pb(run, res.Run), retried=retried)
 
     async def GetRunReport(self, request: pb.GetRunReportRequest, _: Context) -> pb.GetRunReportResponse:
-        report, config, learning = await self._database.read(_report, _scope(), id_of(request.name))
+        report, config, learning = await self._database.read_apart(_report, _scope(), id_of(request.name))
         if learning is not None:
             documents = await asyncio.to_thread(document_reports, learning, config, self._plugins)
             report = report.changed(documents=documents)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import threading
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -144,6 +145,16 @@ def test_a_database_of_another_kind_is_refused(url: str) -> None:
 
 
 # --- requests ---------------------------------------------------------------------------------------------------------
+async def test_nobody_waits_for_a_read_that_takes_long(database: Database) -> None:
+    over = threading.Event()
+    long = asyncio.create_task(database.read_apart(lambda _: over.wait(30)))
+    await create(database)
+    assert (await database.read(runs.get, FULL_ACCESS, "a")).name == "runs/a"
+    assert not long.done()
+    over.set()
+    assert await long
+
+
 async def test_the_same_request_makes_one_run(database: Database) -> None:
     first = await create(database, "a")
     again = await create(database, "a", [])
