@@ -106,8 +106,8 @@ class EditorConfig(Section):
     """Self-edits of each arm for a context."""
     sampling: Sampling = Sampling(temperature=1.0, top_p=0.95, max_tokens=512)
     arms: tuple[str, ...] = Field(("policy",), min_length=1, max_length=16)
-    """The editors, k self-edits each: `policy`, `base` (the base model), a fixed one of the domain (`oracle`, say), or
-    an outside model by its name in the generator's editors file."""
+    """The editors, k self-edits each: `policy`, `base` (the base model), a fixed one of the domain (`oracle` of `arc`;
+    `exam` of `knowledge` in the style `questions`), or an outside model by its name in the generator's editors file."""
     constrained: bool = False
     """Constrain completions to the domain's JSON schema, if domain and backend support it."""
     chat_template_kwargs: TemplateKwargs = Field(default_factory=dict)
@@ -334,9 +334,10 @@ class CostConfig(Section):
 class SelectionConfig(Section):
     """Which trials of a group the policy is trained on."""
 
-    rule: Literal["best_of_k", "positive", "significant"] = "best_of_k"
-    """The trial with the highest reward; all with a reward above 0; or all that beat the baseline beyond chance
-    (McNemar's exact test on the same questions, Holm's correction over the group)."""
+    rule: Literal["best_of_k", "positive", "significant", "all"] = "best_of_k"
+    """The trial with the highest reward; all with a reward above 0; all that beat the baseline beyond chance (McNemar's
+    exact test on the same questions, Holm's correction over the group); or all that were scored, which with
+    `must_beat_passage_only` and `must_gain` false is no filter at all."""
     must_beat_passage_only: bool = True
     """A kept trial must have a higher reward than training on the raw context. SEAL itself does not require this."""
     must_gain: bool = True

@@ -33,6 +33,9 @@ class Material:
         domain = way.domain
         if way.edit == "none":
             return domain.context_only(context, seed)
+        if way.edit == "cues":
+            alone = domain.context_only(context, seed)
+            return alone.changed(examples=(*domain.cues(context, seed), *alone.examples))
         completion = await self.self_edit(way, domain, context, seed)
         study = study_of(domain, context, completion)
         if study is None:

@@ -12,17 +12,17 @@ from sealkit.config import AnchorsConfig, InnerLoopConfig
 from sealkit.domains.knowledge import KnowledgeDomain
 from sealkit.types import LoraConfig, Optimisation, Schedule
 
-Edit = Literal["none", "notes", "questions", "exam"]
-"""The self-edit: none (only the passage), the base model's notes or questions, or the held-out questions themselves, as
-an upper bound for questions."""
+Edit = Literal["none", "cues", "notes", "questions", "exam"]
+"""The self-edit: none (only the passage, or the passage and its cues), the base model's notes or questions, or the
+held-out questions themselves, as an upper bound for questions."""
 
 
 @dataclass(frozen=True)
 class Way:
     """One method. `batch`: sequences of a step; `anchors`: anchors in each step; `contrast`: whether A is fixed by
     contrast with all anchors; `passage`: whether the passage is trained on besides the self-edit; `distil`: whether the
-    targets are the teacher's distributions; `routed`: whether the adapters of all passages are also measured behind
-    routes, as one policy (adapt.commit = "route")."""
+    targets are the teacher's distributions; `cues`: cues for each sentence; `routed`: whether the adapters of all
+    passages are also measured behind routes, as one policy (adapt.commit = "route")."""
 
     name: str
     label: str
@@ -35,6 +35,7 @@ class Way:
     contrast: bool = False
     weight: float = 1.0
     kl_beta: float = 0.0
+    cues: int = 0
     routed: bool = False
 
     @property
@@ -70,7 +71,7 @@ class Way:
     def domain(self) -> KnowledgeDomain:
         """The domain that makes the specs."""
         style = "questions" if self.edit in ("questions", "exam") else "implications"
-        options = {"style": style, "passage_beside": self.passage, "max_questions": 8}
+        options = {"style": style, "passage_beside": self.passage, "max_questions": 8, "cues": self.cues}
         return KnowledgeDomain(options, self.inner_loop)
 
 
@@ -80,6 +81,16 @@ WAYS = (
     Way("passage_sft_anchors", "passage, SFT, three anchors", "none", rate=2e-3, anchors=3),
     Way("passage_sft_8_anchors", "passage, SFT, eight anchors", "none", rate=3e-3, anchors=8),
     Way("passage_sft_contrast", "passage, SFT, contrast, two anchors", "none", rate=4e-3, anchors=2, contrast=True),
+    Way(
+        "cues_contrast",
+        "passage and cues, SFT, contrast, two anchors",
+        "cues",
+        rate=4e-3,
+        anchors=2,
+        contrast=True,
+        cues=2,
+        routed=True,
+    ),
     Way("questions", "own questions, distilled", "questions", rate=4e-3, batch=64, distil=True, passage=False),
     Way(
         "questions_passage_anchors",

@@ -29,12 +29,19 @@ VARIANTS = {
 """By name: whether a policy that scores lower on the held-out tasks may be the next one, and what is kept."""
 
 
-def experiment(seed: int, variant: str) -> Experiment:
-    """One run. Its tasks, too, are drawn by the seed, so that runs with different seeds share none."""
-    settings = (f"seed={seed}", f'name="study-arc-{variant}-{seed}"', *SETTINGS, *VARIANTS[variant])
-    return Experiment(
-        table="arc", seed=seed, variant=variant, config=config(settings), records=records(1000 + seed, TRAIN, HELD_OUT)
-    )
+QUICK = ("rounds=1", "contexts_per_round=2", "editor.k=2", "held_out.samples=1")
+
+
+def experiment(seed: int, variant: str, *, quick: bool) -> Experiment:
+    """One run."""
+    return with_tasks("arc", seed, variant, (*SETTINGS, *VARIANTS[variant], *(QUICK if quick else ())), quick=quick)
+
+
+def with_tasks(table: str, seed: int, variant: str, settings: tuple[str, ...], *, quick: bool) -> Experiment:
+    """A run on tasks that are drawn by the seed too, so that runs with different seeds share none."""
+    own = (f"seed={seed}", f'name="study-{table}-{variant}-{seed}"', *settings)
+    tasks = records(1000 + seed, *((4, 3) if quick else (TRAIN, HELD_OUT)))
+    return Experiment(table=table, seed=seed, variant=variant, config=config(own), records=tasks)
 
 
 def config(settings: tuple[str, ...]) -> RunConfig:

@@ -9,9 +9,9 @@ from __future__ import annotations
 import json
 import os
 import platform
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -40,17 +40,42 @@ COLUMNS = (
     "edit",
 )
 """Of a trial in the record: `policy` counts within the run; `edit` is a digest of the self-edit's text."""
+Columns = Mapping[str, Callable[[Trial], Any]]
+"""What else of a trial is in the record, by name."""
+
+
+def usage_of(trial: Trial) -> dict[str, list[float]]:
+    """By stage: tokens read, written and trained on, device seconds, seconds from its start to its end."""
+    return {
+        stage: [
+            used.prompt_tokens,
+            used.completion_tokens,
+            used.train_tokens,
+            round(used.device_seconds, 3),
+            round(trial.stage_seconds.get(stage, 0.0), 3),
+        ]
+        for stage, used in trial.stage_usage.items()
+    }
+
+
+SPENT: Columns = {
+    "forgetting": lambda trial: trial.forgetting,
+    "retained": lambda trial: trial.retention.kept if trial.retention else None,
+    "usage": usage_of,
+}
+"""`retained`: retention questions that were asked again."""
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """`variant`: which of the table's settings; `records`: those of the dataset."""
+    """`variant`: which of the table's settings; `records`: those of the dataset; `more`: columns beside `COLUMNS`."""
 
     table: str
     seed: int
     variant: str
     config: RunConfig
     records: Sequence[dict[str, Any]]
+    more: Columns = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -73,10 +98,7 @@ def stack(model: Path, data: Path, say: Callable[[str], None]) -> Iterator[SealC
 
 
 def perform(client: SealClient, experiment: Experiment, folder: Path, say: Callable[[str], None]) -> None:
-    """Brings the experiment's run to its end; writes its record to `folder`. Nothing, if that record is complete."""
-    if is_finished(folder / f"{experiment.name}.json"):
-        say(f"{experiment.name}: has its record")
-        return
+    """Brings the experiment's run to its end; writes its record to `folder`."""
     run = client.create_run(experiment.config, experiment.records, request_id=f"study-{experiment.name}")
     if run.state in _STOPPED:
         run = client.resume_run(run.name)
@@ -107,12 +129,18 @@ def write(client: SealClient, experiment: Experiment, run: Run, folder: Path) ->
         "config": run.config,
         "report": report.model_dump(mode="json", include=_KEPT),
         "policies": [
-            {"gate": policy.gate.value, "reason": policy.gate_reason, "examples": len(policy.trials)}
+            {
+                "gate": policy.gate.value,
+                "reason": policy.gate_reason,
+                "examples": len(policy.trials),
+                "forgetting": policy.forgetting,
+                "device_seconds": round(policy.usage.device_seconds, 1),
+            }
             for policy in report.policies
         ],
-        "columns": COLUMNS,
+        "columns": (*COLUMNS, *experiment.more),
     }
-    rows = ",\n".join(json.dumps(_row(trial, order)) for trial in client.list_trials(run.name))
+    rows = ",\n".join(json.dumps(_row(trial, order, experiment.more)) for trial in client.list_trials(run.name))
     text = json.dumps(about)[:-1] + f', "trials": [\n{rows}\n]}}\n'
     file = folder / f"{experiment.name}.json"
     scratch = file.with_suffix(".part")
@@ -120,7 +148,7 @@ def write(client: SealClient, experiment: Experiment, run: Run, folder: Path) ->
     scratch.replace(file)
 
 
-def _row(trial: Trial, order: dict[str, int]) -> list[Any]:
+def _row(trial: Trial, order: Mapping[str, int], more: Columns) -> list[Any]:
     return [
         trial.round,
         trial.phase.value,
@@ -133,4 +161,5 @@ def _row(trial: Trial, order: dict[str, int]) -> list[Any]:
         trial.baseline_accuracy,
         trial.selected,
         digest_of(trial.completion)[:8],
+        *(value(trial) for value in more.values()),
     ]

@@ -15,7 +15,7 @@ from statistics import fmean
 from typing import Any
 
 from controller.rules.scores import baselines, policy_scores, scores_of
-from sealkit.resources import Editor, GateState, Trial, TrialPhase, TrialState
+from sealkit.resources import Editor, GateState, RunState, Trial, TrialPhase, TrialState
 
 Scores = dict[str, float]
 """Score by context id."""
@@ -26,10 +26,12 @@ Pooled = dict[tuple[int, str], float]
 @dataclass(frozen=True)
 class Results:
     """One run. `policies`: the score of each, oldest first, by held-out context; empty if it was not scored. `gates`:
-    whether the run continued from it. `others`: scores of `base` (no adapter), `passage_only` and the other arms."""
+    whether the run continued from it. `others`: scores of `base` (no adapter), `passage_only` and the other arms.
+    `rows`: the record's values of each trial, in the order of `trials`."""
 
     about: Mapping[str, Any]
     trials: Sequence[Trial]
+    rows: Sequence[Mapping[str, Any]]
     policies: Sequence[Scores]
     gates: Sequence[GateState]
     others: Mapping[str, Scores]
@@ -43,6 +45,11 @@ class Results:
     def variant(self) -> str:
         """The table's setting."""
         return str(self.about["variant"])
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run succeeded."""
+        return bool(self.about["state"] == RunState.SUCCEEDED.value)
 
     @property
     def best(self) -> Scores:
@@ -68,13 +75,15 @@ def read(folder: Path, table: str) -> list[Results]:
 
 def results_of(record: Mapping[str, Any]) -> Results:
     """The results of one record."""
-    trials = [_trial(dict(zip(record["columns"], row, strict=True))) for row in record["trials"]]
+    rows = [dict(zip(record["columns"], row, strict=True)) for row in record["trials"]]
+    trials = [_trial(row) for row in rows]
     held_out = [trial for trial in trials if trial.phase is TrialPhase.HELD_OUT]
     base = baselines(held_out)
     arms = sorted({trial.editor for trial in held_out} - {Editor.POLICY})
     return Results(
         about={key: value for key, value in record.items() if key != "trials"},
         trials=trials,
+        rows=rows,
         policies=[policy_scores(held_out, str(number)).means() for number in range(len(record["policies"]))],
         gates=[GateState(policy["gate"]) for policy in record["policies"]],
         others={
@@ -103,6 +112,16 @@ def by_choice(run: Results, policy: int) -> float:
 def pooled(runs: Iterable[Results], scores: Callable[[Results], Scores]) -> Pooled:
     """Scores of all runs together."""
     return {(run.seed, context): score for run in runs for context, score in scores(run).items()}
+
+
+def of_arm(name: str, run: Results) -> Scores:
+    """The scores of what is not a policy; empty if the run has none."""
+    return run.others.get(name, {})
+
+
+def of_policy(number: int, run: Results) -> Scores:
+    """The scores of a policy; empty if the run has none."""
+    return run.policies[number] if number < len(run.policies) else {}
 
 
 def self_edits(run: Results, policy: int, phase: TrialPhase) -> list[Trial]:

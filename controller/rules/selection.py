@@ -5,7 +5,8 @@ Each rule is a pure function from scores to kept indices; `RULES` has all of the
 
 `best_of_k` is SEAL's rule for passages (the best of five by mean accuracy), `positive` its binary ReST^EM rule for
 ARC (arXiv 2506.10943), and `significant` keeps what beats the baseline beyond chance: McNemar's exact paired test on
-the verdicts of the same questions, with Holm's step-down over the completions of the group.
+the verdicts of the same questions, with Holm's step-down over the completions of the group. `all` is no filter: every
+self-edit that was scored, to compare the others with.
 """
 
 from __future__ import annotations
@@ -83,6 +84,18 @@ def positive(rewards: Sequence[float | None]) -> list[int]:
     return [index for index, reward in _scored(rewards) if reward > 0]
 
 
+def every(rewards: Sequence[float | None]) -> list[int]:
+    """Keep every trial with a reward, whatever it is: no filter but that the self-edit was usable.
+
+    Returns:
+        The kept indices, ascending.
+
+    Raises:
+        ValueError: A reward is not a number.
+    """
+    return [index for index, _ in _scored(rewards)]
+
+
 def _scored(rewards: Sequence[float | None]) -> list[tuple[int, float]]:
     """Pair each reward that is not None with its index; with NaN the choice would depend on the order."""
     scored = [(index, reward) for index, reward in enumerate(rewards) if reward is not None]
@@ -138,6 +151,7 @@ class Rule:
 
 
 RULES = {
+    "all": Rule(lambda group, _: every(group.rewards)),
     "best_of_k": Rule(lambda group, _: best_of_k(group.rewards)),
     "positive": Rule(lambda group, _: positive(group.rewards)),
     "significant": Rule(

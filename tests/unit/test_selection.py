@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from controller.rules.selection import RULES, PairedVerdicts, best_of_k, paired_p_value, positive, significant
+from controller.rules.selection import RULES, PairedVerdicts, best_of_k, every, paired_p_value, positive, significant
 from sealkit.config import SelectionConfig
 
 rewards = st.lists(st.none() | st.floats(-1, 1), max_size=8)
@@ -43,7 +43,7 @@ def test_best_of_k(given_rewards: list[float | None], kept: list[int]) -> None:
     assert best_of_k(given_rewards) == kept
 
 
-@pytest.mark.parametrize("rule", [best_of_k, positive])
+@pytest.mark.parametrize("rule", [best_of_k, every, positive])
 def test_nan_is_a_fault_not_a_reward(rule: object) -> None:
     with pytest.raises(ValueError, match="trial 1"):
         rule([0.1, math.nan])  # type: ignore[operator]
@@ -51,6 +51,10 @@ def test_nan_is_a_fault_not_a_reward(rule: object) -> None:
 
 def test_positive_leaves_out_zero_and_ungraded() -> None:
     assert positive([0.0, 0.1, None, -0.2, 1.0]) == [1, 4]
+
+
+def test_without_a_filter_only_what_has_no_reward_is_left_out() -> None:
+    assert every([0.0, 0.1, None, -0.2]) == [0, 1, 3]
 
 
 @given(rewards)

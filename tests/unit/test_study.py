@@ -9,9 +9,11 @@ import pytest
 
 from benchmarks.page import with_section
 from benchmarks.study.__main__ import PAGE, RECORDS
+from benchmarks.study.arc_page import curve_table, gain_table, gate_table
 from benchmarks.study.experiment import COLUMNS
-from benchmarks.study.page import curve_table, gain_table, gate_table, page
-from benchmarks.study.results import Results, by_choice, pooled, read, results_of
+from benchmarks.study.page import page
+from benchmarks.study.results import by_choice, pooled, read, results_of
+from benchmarks.study.tables import TABLES
 
 
 def record(
@@ -87,10 +89,8 @@ def test_a_page_without_the_section_is_refused() -> None:
         with_section("<!-- t: x -->\n<!-- end of t -->\n", "u", "")
 
 
-def stored() -> list[Results]:
-    return read(Path(RECORDS), "arc")
-
-
-def test_the_stored_page_is_that_of_the_stored_records() -> None:
-    text = PAGE.read_text(encoding="utf-8")
-    assert page(text, stored()) == text, "run python -m benchmarks.study --page"
+@pytest.mark.parametrize("name", TABLES)
+def test_the_stored_page_is_that_of_the_stored_records(name: str) -> None:
+    text, runs = PAGE.read_text(encoding="utf-8"), read(Path(RECORDS), name)
+    sections = TABLES[name].sections(runs) if runs else {}
+    assert page(text, sections) == text, "run python -m benchmarks.study --page"

@@ -79,7 +79,7 @@ def blanks_of(title: str, text: str) -> list[Blank]:
     """The blanks of a passage: first those for numbers and names, then those for other phrases, each in the order of
     the text. Each is shown in its clause, or, if that says too little, in its sentence."""
     found: list[tuple[int, Blank]] = []
-    for sentence in filter(None, map(str.strip, _SENTENCE_END.split(text))):
+    for sentence in sentences_of(text):
         for begin, end in _clauses(sentence):
             for rank, first, last in _spans(sentence, begin, end):
                 for left, right in ((begin, end), (0, len(sentence))):
@@ -88,6 +88,11 @@ def blanks_of(title: str, text: str) -> list[Blank]:
                         found.append((rank, Blank(question=_REQUEST + shown, answer=sentence[first:last])))
                         break
     return [blank for _, blank in sorted(found, key=lambda one: one[0])]
+
+
+def sentences_of(text: str) -> list[str]:
+    """The sentences of a text, and its lines, in order."""
+    return list(filter(None, map(str.strip, _SENTENCE_END.split(text))))
 
 
 def _clauses(sentence: str) -> Iterator[tuple[int, int]]:

@@ -14,6 +14,7 @@ from sealkit.config import InnerLoopConfig
 from sealkit.dataset.rows import Records, Row
 from sealkit.domains.base import Context, ExamItem, Rejected, Study, StudyItem
 from sealkit.domains.knowledge.blanks import blanks_of
+from sealkit.domains.knowledge.cues import cues_of
 from sealkit.domains.knowledge.exam import fault_of_item, overlap
 from sealkit.domains.knowledge.prompts import Style, self_edit_prompt
 from sealkit.domains.knowledge.published import passages_of
@@ -56,6 +57,9 @@ class KnowledgeOptions(BaseModel):
     """A longer self-edit is rejected."""
     passage_beside: bool = True
     """Train on the passage itself too, as SEAL does; always with cross-entropy."""
+    cues: int = Field(0, ge=0, le=64)
+    """Train on this many cues for each sentence of the passage, too: two or three of its words as the question, the
+    sentence as the answer; with cross-entropy."""
     max_questions: int = Field(24, ge=1, le=256)
     """Style `questions`: the teacher is asked at most this many."""
     teacher_style: TeacherStyle = TeacherStyle.INSTRUCTED
@@ -110,7 +114,7 @@ class KnowledgeDomain:
         )
         examples = [self._note(passage, note) for note in notes]
         beside = [TrainingExample(text=itself)] if self.options.passage_beside else []
-        return self._spec([*examples, *beside], seed)
+        return self._spec([*examples, *self.cues(context, seed), *beside], seed)
 
     def study(self, context: Context, completion: str) -> Study | None:
         """The questions of a completion, in the style `questions`; else None. Raises Rejected like `compile`, and
@@ -140,7 +144,7 @@ class KnowledgeDomain:
         if not examples:
             raise Rejected("ONLY_THE_EXAM", f"all of {of_use} questions ask what the exam asks")
         beside = [self._passage(context)] if self.options.passage_beside else []
-        return self._spec([*examples, *beside], seed)
+        return self._spec([*examples, *self.cues(context, seed), *beside], seed)
 
     def context_only(self, context: Context, seed: int) -> TrainingSpec:
         """The passage under its title, as the only example."""
@@ -209,9 +213,13 @@ class KnowledgeDomain:
         questions = [{"question": question, "answer": answer} for question, answer in exam]
         return context.changed(payload={**context.payload, "questions": questions, "largest_overlap": overlap})
 
-    def ready_made(self, context: Context) -> Mapping[str, str]:  # noqa: ARG002
-        """None: every self-edit is sampled."""
-        return {}
+    def ready_made(self, context: Context) -> Mapping[str, str]:
+        """`exam`: the held-out questions themselves, in the style `questions`; an upper bound for questions. None of a
+        generated exam, which no study may contain."""
+        passage = Passage.model_validate(context.payload)
+        if self.options.style is not Style.QUESTIONS or context.generated or not passage.questions:
+            return {}
+        return {"exam": "\n".join(item.question for item in passage.questions)}
 
     def _exam_item(self, passage: Passage, question: str, answer: str = "") -> ExamItem:
         form, style = self.options.question_format, self.options.teacher_style
@@ -246,6 +254,14 @@ class KnowledgeDomain:
     def _passage(self, context: Context) -> TrainingExample:
         passage = Passage.model_validate(context.payload)
         return TrainingExample(text=f"{passage.title}\n{passage.context.strip()}")
+
+    def cues(self, context: Context, seed: int) -> list[TrainingExample]:
+        """The cues of a passage (`options.cues` for each sentence), with their sentences."""
+        passage, form = Passage.model_validate(context.payload), self.options.question_format
+        return [
+            TrainingExample(text=sentence, prompt=question_prompt(passage.title, cue, form))
+            for cue, sentence in cues_of(passage.title, passage.context, self.options.cues, seed)
+        ]
 
     def _note(self, passage: Passage, note: str) -> TrainingExample:
         """A note under its title. For distillation, the teacher's prompt contains the passage."""

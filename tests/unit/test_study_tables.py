@@ -1,0 +1,186 @@
+"""The study's tables beside ARC in small: what their runs are, and what their sections say of a record."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pytest
+
+from benchmarks.study import collapse, cost, knowledge_page
+from benchmarks.study.experiment import COLUMNS, SPENT
+from benchmarks.study.knowledge import Found
+from benchmarks.study.results import Results, results_of
+from benchmarks.study.tables import TABLES
+from benchmarks.surrogate import contained, ranked, recorded
+from controller.accept import accept
+from sealkit.resources import Trial
+
+TRIAL = {"round": 0, "phase": "held_out", "state": "succeeded", "editor": "policy", "policy": 0, "index": 0,
+         "accuracy": 0.0, "baseline": 0.0, "selected": False, "edit": "a", "forgetting": None, "retained": None,
+         "usage": {}, "found": None}  # fmt: skip
+COLUMNS_OF_ALL = [*COLUMNS, *SPENT, "found"]
+
+
+def run(variant: str, trials: Sequence[Mapping[str, Any]], gates: Sequence[str] = ("passed",)) -> Results:
+    """The results of a record with these trials; what they leave out is as in `TRIAL`."""
+    config = {
+        "held_out": {"samples": 1}, "rounds": 1, "contexts_per_round": 2, "m_step": {"start_from": "policy"},
+        "editor": {"k": 2, "sampling": {"temperature": 0.5}}, "selection": {"rule": "positive"},
+        "evaluation": {"retention_limit": 8},
+    }  # fmt: skip
+    power = {"contexts": 2, "samples": 1, "deviation": 0.3, "detectable": 0.14, "measured": True}
+    record = {
+        "table": "t", "seed": 0, "variant": variant, "state": "succeeded", "machine": "m", "date": "d",
+        "config": config, "report": {"wall_seconds": 60.0, "power": power}, "columns": COLUMNS_OF_ALL,
+        "policies": [{"gate": gate, "reason": "", "examples": 3} for gate in gates],
+        "trials": [[{**TRIAL, **trial}[name] for name in COLUMNS_OF_ALL] for trial in trials],
+    }  # fmt: skip
+    return results_of(record)
+
+
+def lines(table: str) -> list[list[str]]:
+    """The cells of a table's rows."""
+    return [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines() if line.startswith("|")][2:]
+
+
+@pytest.mark.parametrize(
+    ("table", "variant", "trials"),
+    [
+        ("arc", "selective", 1062),
+        ("knowledge", "rounds", 204),
+        ("knowledge", "exam", 37),
+        ("knowledge", "best_of", 217),
+        ("knowledge", "alone", 144),
+        ("knowledge", "exam_alone", 37),
+        ("collapse", "unfiltered", 1674),
+        ("cost", "distilled", 9),
+        ("cost", "sft", 9),
+    ],
+)
+def test_the_controller_accepts_every_run(table: str, variant: str, trials: int) -> None:
+    for quick in (False, True):
+        made = TABLES[table].experiment(0, variant, quick=quick)
+        config = made.config.model_dump(mode="json")
+        new, contexts = accept(
+            request_id="r", display_name=made.name, config=config, records=made.records, retention=(), plugins=()
+        )
+        assert "/" not in config["dataset"]["path"].removeprefix("demo/").removeprefix("arc_smoke/"), "a machine's path"
+        assert quick == (new.planned.total != trials), new.planned
+        assert {context.split for context in contexts} == {"train", "heldout"}
+
+
+def test_variants_of_collapse_differ_in_the_filter_alone() -> None:
+    made = [collapse.experiment(0, name, quick=False).config.model_dump(mode="json") for name in collapse.VARIANTS]
+    for config in made:
+        del config["name"], config["selection"], config["gate"]
+    assert made[0] == made[1] == made[2]
+
+
+def test_collapse_shows_how_few_self_edits_a_policy_still_writes() -> None:
+    texts = [("abcd", 0), ("aaab", 1)]
+    edits = [
+        {"context": f"c{place}", "policy": number, "edit": text, "baseline": 0.5 - number / 4,
+         "state": "rejected" if number and text == "b" else "succeeded"}
+        for written, number in texts
+        for place, text in enumerate(written)
+    ]  # fmt: skip
+    found = run("unfiltered", edits, ["passed", "passed"])
+    first, second = lines(collapse.edit_table([found]))
+    assert first[3:7] == ["3", "4 of 4", "2.00", "0.25"]
+    assert second[4:7] == ["2 of 4", "0.81", "0.75"]
+    assert second[7].startswith("0.250"), "the share that was rejected"
+    assert (first[8][:5], second[8][:5]) == ("0.500", "0.250"), "what the policy can do itself"
+
+
+def test_collapse_compares_each_filter_with_none_on_the_same_tasks() -> None:
+    fell = [{"context": f"c{i}", "policy": p, "accuracy": s} for p, scores in ((0, (0.5, 0.5)), (1, (0.1, 0.3)))
+            for i, s in enumerate(scores)]  # fmt: skip
+    kept = [{**trial, "accuracy": 0.6} for trial in fell]
+    runs = [run("unfiltered", fell, ["passed", "passed"]), run("selective", kept, ["passed", "passed"])]
+    (none, ours) = lines(collapse.end_table(runs))
+    assert none[2][:5] == "0.200"
+    assert (none[3][:6], none[4][:6], none[5]) == ("-0.300", "-0.300", "–")
+    assert ours[5][:6] == "+0.400"
+
+
+def test_arms_are_compared_by_passage_with_passage_only_and_with_the_first_policy() -> None:
+    arms = (
+        ("passage_only", 0, (0.2, 0.4), 0),
+        ("policy", 0, (0.4, 0.4), 100),
+        ("policy", 1, (0.6, 0.8), 300),
+    )
+    rounds = [
+        {"context": f"c{place}", "policy": policy, "editor": editor, "accuracy": score, "forgetting": 0.25,
+         "usage": {"train": [0, 0, tokens, 1, 1]}}
+        for editor, policy, scores, tokens in arms
+        for place, score in enumerate(scores)
+    ]  # fmt: skip
+    samples = [{"context": "c0", "accuracy": score} for score in (0.2, 0.6, 0.1)]
+    runs = [run("rounds", rounds, ["passed", "passed"]), run("best_of", samples)]
+    found = {cells[0]: cells[1:] for cells in lines(knowledge_page.arm_table(knowledge_page.arms(runs)))}
+    assert found["θ_1"][0] == "2"
+    assert found["θ_1"][1][:5] == "0.700"
+    assert (found["θ_1"][2][:6], found["θ_1"][3][:6]) == ("+0.400", "+0.300")
+    assert (found["θ_1"][4][:5], found["θ_1"][5]) == ("0.250", "300")
+    assert found["passage only"][5] == "–", "an adapter that was trained before has no tokens of this run"
+    assert found["θ_0, best of three (chosen by this exam)"][1][:5] == "0.600"
+    assert "2 passages × 1 show a difference of two policies of 0.14 with" in knowledge_page.note(runs)
+
+
+def test_an_e_step_shows_what_there_was_to_choose_from() -> None:
+    edits = [{"context": "c0", "phase": "e_step", "accuracy": s, "selected": s > 0.5} for s in (0.2, 0.6)]
+    edits += [{"context": "c0", "phase": "e_step", "state": "rejected", "accuracy": None, "baseline": 0.1}]
+    passage = [{"context": "c0", "phase": "e_step", "editor": "passage_only", "accuracy": 0.4}]
+    table = knowledge_page.train_table([run("alone", [*edits, *passage]), run("exam", [])])
+    (cells,) = lines(table)
+    heads = [name.strip() for name in table.splitlines()[0].split("|")[1:-1]]
+    assert heads[5:9] == ["passage only", "self-edits, mean", "best of a group", "best minus mean"]
+    assert [cell[:5] for cell in cells[5:8]] == ["0.400", "0.300", "0.600"]
+    assert cells[8:] == ["+0.300 [-1.00, +1.00]", "1 of 3", "1 on 1 passages"]
+
+
+def test_a_surrogate_is_ranked_within_passages_only() -> None:
+    groups = [[(0.0, 0.1), (0.5, 0.2), (1.0, 0.3)], [(0.5, 0.9), (0.5, 0.8), (0.5, 0.7)]]
+    cells = ranked("s", groups, ["a", "b"]).split("|")
+    assert cells[2].strip() == "2"
+    assert cells[3].strip().startswith("+0.50"), "1 on the first, 0 on the second, where it tells nothing apart"
+    assert ranked("s", [[(0.0, 0.5), (1.0, 0.5), (1.0, 0.5)]], ["a"]) == "| s | 0 | – | – |"
+
+
+def test_seals_records_are_paired_with_the_questions_of_their_passage() -> None:
+    completions = [
+        {"text": text, "adapter_mean": mean, "run_verdicts": [[mean > 0], [mean > 0]]}
+        for text, mean in (("Built by Tessa Vole.", 1.0), ("It is old.", 0.0))
+    ]
+    selections = [{"title": "T", "context": "Tessa Vole built it.", "completions": completions}]
+    verdicts = [
+        {"title": "T", "question": "Who built it?", "gold": "Tessa Vole"},
+        {"title": "T", "question": "Where is it?", "gold": "Marrow"},
+    ]
+    found = recorded(selections, verdicts)
+    assert found["gold answers contained"] == [([(1.0, 1.0), (0.0, 0.0)], "Tessa Vole built it.")]
+    assert len(found["the reward of one training"]) == 2
+
+
+def test_what_the_teacher_answers_is_looked_through_for_the_exams_answers() -> None:
+    made = TABLES["knowledge"].experiment(0, "rounds", quick=True)
+    found = made.more["found"]
+    assert isinstance(found, Found)
+    context, exam = next(iter(found.exams.items()))
+    trial = run("rounds", [{"context": context}]).trials[0]
+    assert found(trial) is None, "without a teacher"
+    told: Trial = trial.changed(teacher_answers=tuple(gold for _, gold in exam[:2]))
+    assert found(told) == pytest.approx(contained(exam, "\n".join(told.teacher_answers)), abs=1e-3)
+    assert 0 < (found(told) or 0) < 1
+
+
+def test_cost_adds_up_the_stages_and_counts_what_was_not_asked_again() -> None:
+    usage = {"generate": [300, 100, 0, 2.0, 3.0], "train": [0, 0, 4000, 20.0, 30.0]}
+    trials = [{"context": "c0", "phase": "e_step", "usage": usage, "retained": 8} for _ in range(3)]
+    found = run("distilled", trials)
+    rows = lines(cost.stage_table([found]))
+    assert [cells[3] for cells in rows] == ["generate", "train", "**all**"]
+    assert rows[-1][4:] == ["300", "100", "4,000", "22.0 [22.0, 22.0]", "33.0 [33.0, 33.0]"]
+    # Three trials ask 13 each; baseline and suite are asked once instead of three times.
+    assert lines(cost.saved_table([found])) == [["questions, distilled", "3", "52", "26", "33%"]]
