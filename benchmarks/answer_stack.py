@@ -17,6 +17,7 @@ from controller.db import aliases, runs
 from controller.db.access import ChangeRequest
 from controller.db.database import Database
 from controller.db.tables import now, policies
+from seal_cli.doctor.setup import MODEL_SERVICES
 from seal_cli.health import not_serving
 from seal_cli.stack.ports import free_ports
 from sealkit.callers import NOBODY_KNOWN
@@ -40,7 +41,8 @@ class AnswerStack:
         held = {"model": model, "store_url": store, "threads": threads, "device": "cpu", **evaluator}
         self._settings = {
             "evaluator": held,
-            "controller": {"database_url": self.database, "evaluator": self._listen("evaluator")},
+            # It asks no other generator and trainer of this machine how busy they are.
+            "controller": {"database_url": self.database, **dict.fromkeys(MODEL_SERVICES, self._listen("evaluator"))},
             "gateway": {"controller": self.address},
         }
 

@@ -55,10 +55,9 @@ class App:
         self._stop = stop
         self._database = Database(settings.database_url)
         options = (settings.domain_plugins, settings.editors, lambda: self.authority.quotas, settings.max_dataset_mib)
-        # Not the worker's client: a full evaluator makes a worker start fewer trials, but not because of answers.
-        evaluator = services.evaluator if services else EvaluatorClient(settings.evaluator, **self._client_options())
-        self._evaluator = evaluator if api else None
-        self._service = ControllerService(self._database, *options, evaluator=evaluator) if api else None
+        # Not the worker's: a full evaluator makes a worker start fewer trials, but not because of answers.
+        self._asked = (services or self._connect()) if api else None
+        self._service = ControllerService(self._database, *options, services=self._asked) if self._asked else None
         self._queue = queue or Queue(settings.redis_url, consumer=worker_id, stream=settings.queue)
         self._services = services
         self._limit = ConcurrencyLimit(settings.worker_concurrency)
@@ -100,7 +99,7 @@ class App:
             return
         await self._queue.ping()
         await heartbeats.enter()
-        self._services = self._services or self._connect()
+        self._services = self._services or self._connect(on_full=self._limit.full)
         self._working = asyncio.create_task(self._work(heartbeats, self._services))
         self._working.add_done_callback(self._on_end)
 
@@ -120,8 +119,8 @@ class App:
             if task is not None:
                 task.cancel()
                 await asyncio.gather(task, return_exceptions=True)
-        if self._evaluator is not None:
-            await self._evaluator.close()
+        if self._asked is not None:
+            await self._asked.close()
         if self._services is not None:
             await self._services.close()
         await self._queue.close()
@@ -167,17 +166,13 @@ class App:
             log.error("worker crashed", exc_info=task.exception())
             self._stop()
 
-    def _client_options(self) -> dict[str, Any]:
+    def _connect(self, **options: Any) -> Services:
         settings = self._settings
-        return {
+        options |= {
             "timeout": settings.call_seconds,
             "max_message_mib": settings.max_message_mib,
             "identity": settings.identity,
         }
-
-    def _connect(self) -> Services:
-        settings = self._settings
-        options = {**self._client_options(), "on_full": self._limit.full}
         return Services(
             generator=GeneratorClient(settings.generator, **options),
             trainer=TrainerClient(settings.trainer, **options),

@@ -25,13 +25,16 @@ from controller.db import aliases, audit, contexts, events, policies, quotas, re
 from controller.db.access import AccessScope, ChangeRequest
 from controller.db.database import Database
 from controller.db.documents import NewDocument
+from controller.db.load import run_loads
 from controller.db.rates import driven_before, rates_for, scored_like
+from controller.load import ServiceLoad
 from controller.report.continual import with_continual
 from controller.report.documents import Learning, document_reports, learning, with_continual_of_documents
 from controller.report.estimate import estimate_run, expected_pace
 from controller.report.lineage import lineage, origin
 from controller.report.material import material_of, stored_material
 from controller.report.run import build_report
+from controller.services import Services
 from controller.trial.rerun import compare
 from sealkit.callers import CALLER, reads
 from sealkit.config import RunConfig
@@ -39,10 +42,9 @@ from sealkit.domains.base import Context as DomainContext
 from sealkit.errors import LimitExceeded, SealError, Unavailable
 from sealkit.names import id_of, run_name
 from sealkit.reports import RunReport
-from sealkit.resources import AnswerAbout, AnswerBegun, AnswerUpdate, Budget, CallerInfo, Quotas, TrialState
+from sealkit.resources import AnswerAbout, AnswerBegun, AnswerUpdate, Budget, CallerInfo, Load, Quotas, TrialState
 from sealkit.rpc.interceptors import check
 from sealkit.rpc.mapping import enum_from_pb, from_pb, to_pb
-from sealkit.rpc.protocols import Evaluator
 from sealkit.rpc.struct import struct_from_pb
 from sealkit.types import AnswerDelta, AnswerEnd, Prompt, Sampling
 
@@ -72,12 +74,14 @@ class ControllerService(controller_pb2_grpc.ControllerServiceServicer):
         quotas: Callable[[], Mapping[str, Quotas]] = dict,
         max_dataset_mib: int = 1024,
         *,
-        evaluator: Evaluator,
+        services: Services,
     ) -> None:
         """`plugins`: allowed as domains; `outside`: editors allowed as arms; `quotas`: returns the tenants' current
-        quotas; `max_dataset_mib`: most of a request in parts; `evaluator`: gives the answers of aliases."""
+        quotas; `max_dataset_mib`: most of a request in parts; `services`: the evaluator
+        gives the answers of aliases; all are asked how busy they are."""
         self._database = database
-        self._answers = Answers(database, evaluator, plugins)
+        self._answers = Answers(database, services.evaluator, plugins)
+        self._load = ServiceLoad(services)
         self._quotas = quotas
         self._stored_quotas: dict[str, Quotas] | None = None
         self._plugins = plugins
@@ -95,9 +99,10 @@ class ControllerService(controller_pb2_grpc.ControllerServiceServicer):
         await self._database.start()
 
     async def drain(self) -> None:
-        """Ends the watch streams; their clients reconnect with the cursor."""
+        """Ends the watch streams; their clients reconnect with the cursor. Asks the services no more."""
         self._draining.set()
         self._database.notifier.notify()
+        await self._load.close()
 
     async def close(self) -> None:
         """Closes the database."""
@@ -181,10 +186,13 @@ class ControllerService(controller_pb2_grpc.ControllerServiceServicer):
         return pb.ListRunsResponse(runs=[to_pb(run, res.Run) for run in page.items], next_page_token=page.next_token)
 
     async def WatchRun(self, request: pb.WatchRunRequest, _: Context) -> AsyncIterator[pb.WatchRunResponse]:
-        run_id, cursor = id_of(request.name), request.cursor
+        run_id, cursor, latest = id_of(request.name), request.cursor, request.latest
         while not self._draining.is_set():
             heard = self._database.notifier.subscribe()
-            found, ended = await self._database.read(events.after, _scope(), run_id, cursor, limit=_EVENTS_AT_ONCE)
+            found, ended = await self._database.read(
+                events.after, _scope(), run_id, cursor, limit=_EVENTS_AT_ONCE, latest=latest
+            )
+            latest = 0
             for event in found:
                 yield pb.WatchRunResponse(event=to_pb(event, res.Event))
                 cursor = event.cursor
@@ -213,7 +221,7 @@ class ControllerService(controller_pb2_grpc.ControllerServiceServicer):
         return pb.RetryTrialsResponse(run=to_pb(run, res.Run), retried=retried)
 
     async def GetRunReport(self, request: pb.GetRunReportRequest, _: Context) -> pb.GetRunReportResponse:
-        report, config, learning = await self._database.read(_report, _scope(), id_of(request.name))
+        report, config, learning = await self._database.read_apart(_report, _scope(), id_of(request.name))
         if learning is not None:
             documents = await asyncio.to_thread(document_reports, learning, config, self._plugins)
             report = report.changed(documents=documents)
@@ -325,6 +333,12 @@ class ControllerService(controller_pb2_grpc.ControllerServiceServicer):
         async with aclosing(stream) as updates:
             async for update in updates:
                 yield _answer_update(update)
+
+    async def GetLoad(self, _request: pb.GetLoadRequest, _: Context) -> pb.GetLoadResponse:
+        scope = _scope()
+        replicas = await self._load.replicas(whole=scope.tenant is None)
+        load = Load(replicas=replicas, runs=tuple(await self._database.read(run_loads, scope)))
+        return pb.GetLoadResponse(load=to_pb(load, res.Load))
 
     # --- callers ------------------------------------------------------------------------------------------------------
     async def GetCaller(self, _request: pb.GetCallerRequest, _: Context) -> pb.GetCallerResponse:

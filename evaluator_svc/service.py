@@ -63,6 +63,7 @@ class EvaluatorService(evaluator_pb2_grpc.EvaluatorServiceServicer):
     ) -> evaluator_pb2.GetEvaluatorInfoResponse:
         return evaluator_pb2.GetEvaluatorInfoResponse(
             base_model=to_pb(self._backend.info, model_pb2.BaseModel),
+            occupancy=to_pb(busy, model_pb2.Occupancy) if (busy := self._backend.occupancy) else None,
             backend=self._backend.name,
             judges=judge_names(),
             version=version("seal-suite"),

@@ -57,6 +57,7 @@ class GeneratorService(generator_pb2_grpc.GeneratorServiceServicer):
     ) -> generator_pb2.GetGeneratorInfoResponse:
         return generator_pb2.GetGeneratorInfoResponse(
             base_model=to_pb(self._backend.info, model_pb2.BaseModel),
+            occupancy=to_pb(busy, model_pb2.Occupancy) if (busy := self._backend.occupancy) else None,
             backend=self._backend.name,
             version=version("seal-suite"),
             editors=self._editors.names,

@@ -96,6 +96,10 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
         "seal doctor --config configs/knowledge_small.toml",
         "seal doctor --json | jq '.[] | select(.good | not)'",
     ),
+    "services": (
+        "seal services",
+        "seal services --json | jq '.replicas[] | select(.service == \"trainer\").occupancy'",
+    ),
     "whoami": ("seal whoami", "seal --tenant team-a whoami"),
 }
 """By command, without `seal`; empty: `seal` itself."""

@@ -27,6 +27,7 @@ from seal_cli.commands import (
     report,
     run,
     runs,
+    services,
     stack,
     trials,
     whoami,
@@ -89,6 +90,7 @@ app.add_typer(judge.app, name="judge")
 report.register(app)
 health.register(app)
 doctor.register(app)
+services.register(app)
 whoami.register(app)
 add_examples(app)
 

@@ -87,7 +87,8 @@ class Tally:
 
     @property
     def age(self) -> float:
-        """Seconds since the run was created. The last event of a run that is watched later counts as just happened."""
+        """Seconds since the run was created, or if events were left out since it was last started. The last event of a
+        run that is watched later counts as just happened."""
         if self._first is None or self._last is None:
             return 0.0
         return max(0.0, (self._last - self._first).total_seconds()) + self._clock() - self._heard
@@ -99,8 +100,10 @@ class Tally:
 
     @property
     def accuracy(self) -> str:
-        """Mean accuracy of the self-edits' adapters so far, and that without an adapter."""
+        """Mean accuracy of the self-edits' adapters so far, and that without an adapter; of the last ones if events
+        were left out."""
         if not self._accuracies:
             return ""
+        which = "so far" if self._timeline.whole else f"of the last {len(self._accuracies)}:"
         base = f" (no adapter {fmean(self._baselines):.2f})" if self._baselines else ""
-        return f"accuracy so far {fmean(self._accuracies):.2f}{base}"
+        return f"accuracy {which} {fmean(self._accuracies):.2f}{base}"

@@ -12,12 +12,22 @@ K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
 A = TypeVar("A")
 B = TypeVar("B")
+C = TypeVar("C")
+D = TypeVar("D")
 
 
 @overload
 async def gather_or_cancel(
     one: Coroutine[object, object, A], other: Coroutine[object, object, B], /
 ) -> tuple[A, B]: ...
+@overload
+async def gather_or_cancel(
+    one: Coroutine[object, object, A],
+    other: Coroutine[object, object, B],
+    third: Coroutine[object, object, C],
+    fourth: Coroutine[object, object, D],
+    /,
+) -> tuple[A, B, C, D]: ...
 @overload
 async def gather_or_cancel(*work: Coroutine[object, object, A]) -> tuple[A, ...]: ...
 async def gather_or_cancel(*work: Coroutine[object, object, object]) -> tuple[object, ...]:

@@ -99,10 +99,13 @@ class _Mean:
 
 @dataclass(slots=True)
 class Timeline:
-    """Where the time of one run went, added up event by event, in order. `earlier`: the pace of runs like it."""
+    """Where the time of one run went, added up event by event, in order. `earlier`: the pace of runs like it. Where
+    events were left out (`WatchRunRequest.latest`), nothing is measured before the next trial, nor of that round."""
 
     earlier: Pace | None = None
     progress: RunProgress = field(default_factory=RunProgress)
+    whole: bool = True
+    """Whether no event was left out."""
     _last: datetime | None = None
     _driven: bool = False
     _waits: set[str] = field(default_factory=set)
@@ -122,6 +125,10 @@ class Timeline:
     """Ends in `_between`."""
     _rest: float = 0.0
     """Of the rounds that are not yet in `_rounds`."""
+    _unmeasured: int = 0
+    """Rounds that will never be in `_rounds`."""
+    _partly: bool = False
+    """Whether the current one of the rounds is to be one of them."""
 
     def __post_init__(self) -> None:
         if self.earlier:
@@ -130,7 +137,11 @@ class Timeline:
 
     def note(self, time: datetime, kind: EventKind | None, progress: RunProgress) -> None:
         """Adds one event. Of the kinds, only states, waits and stages matter."""
-        if self._last is not None:
+        # Each end of a trial is an event, and a change of state may end many.
+        changes = self._last is not None and isinstance(kind, RunStateChanged)
+        if progress.trials_done - self.progress.trials_done > 1 and not changes:
+            self._leave_out(progress)
+        elif self._last is not None:
             self._add(max(0.0, (time - self._last).total_seconds()))
         self._last = time
         self._end_trials(progress.trials_done - self.progress.trials_done, progress.rounds_done)
@@ -168,7 +179,7 @@ class Timeline:
             trials = trials.less(min(since, trials.seconds / max(1, progress.trials_total - progress.trials_done)))
         if self.earlier and not self._started:
             trials += _Guess(self.earlier.start_seconds, 0.0).less(self._start + since)
-        rounds_left = max(0, progress.rounds_total - self._rounds.count)
+        rounds_left = max(0, progress.rounds_total - self._rounds.count - self._unmeasured)
         begun = self._rest + (since if self._started and not self._ends else 0.0)
         rounds = self._rounds.of_next(rounds_left)
         if rounds is None:
@@ -186,6 +197,12 @@ class Timeline:
         high = trials.seconds + trials.error + rounds.seconds
         high += self._first / self._trials.count * (self.progress.trials_total - self.progress.trials_done)
         return TimeLeft(low, None) if high <= _WIDEST * low else None
+
+    def _leave_out(self, progress: RunProgress) -> None:
+        """Events before this progress are not known."""
+        self.progress, self.whole, self._started = progress, False, True
+        self._between, self._rest, self._new, self._ends = 0.0, 0.0, 0, False
+        self._unmeasured, self._partly = progress.rounds_done - self._rounds.count, True
 
     def _add(self, seconds: float) -> None:
         if not self._driven or self._waits:
@@ -220,6 +237,10 @@ class Timeline:
         self._stage, self._ends, self._between = following, False, 0.0
 
     def _end_rounds(self, rounds_done: int) -> None:
-        if (count := rounds_done - self._rounds.count) > 0:
+        if (count := rounds_done - self._rounds.count - self._unmeasured) <= 0:
+            return
+        if self._partly:
+            self._unmeasured, self._partly = self._unmeasured + count, False
+        else:
             self._rounds.add(self._rest, count)
-            self._rest = 0.0
+        self._rest = 0.0

@@ -18,6 +18,8 @@ from sealkit.types import (
     AnswerDelta,
     AnswerEnd,
     Divergence,
+    ModelInfo,
+    Occupancy,
     Retention,
     Usage,
     Value,
@@ -371,3 +373,44 @@ class AuditEntry(Value):
     request_id: str
     outcome: str
     detail: str = ""
+
+
+class ReplicaState(StrEnum):
+    SERVING = "serving"
+    NOT_SERVING = "not_serving"
+    OTHER_MODEL = "other_model"
+    """It answers and gets no calls: its base model is not the others'."""
+
+
+class ServiceReplica(Value):
+    """A replica of a model service, `generator`, `trainer` or `evaluator`. `occupancy`: None if it is not known: it
+    does not answer, or another server samples its texts. `address` and `error`, why it gets no calls: only for admins
+    that act for no tenant."""
+
+    service: str
+    address: str = ""
+    state: ReplicaState
+    base_model: ModelInfo | None = None
+    occupancy: Occupancy | None = None
+    error: Fault | None = None
+
+
+class RunLoad(Value):
+    """A run with trials to do: `running` are with a worker and `queued` wait for one, both with reruns; `planned` are
+    not queued yet."""
+
+    run: str
+    display_name: str
+    state: RunState
+    priority: int = 0
+    running: int = 0
+    queued: int = 0
+    planned: int = 0
+
+
+class Load(Value):
+    """How busy the stack is: replicas of the model services, by service and address; runs that are queued or running,
+    and others with trials to do, at most 1000, those of the highest priority first."""
+
+    replicas: tuple[ServiceReplica, ...] = ()
+    runs: tuple[RunLoad, ...] = ()

@@ -132,6 +132,19 @@ class ModelInfo(Value):
     """Other facts: versions, processor and threads, which determine results to the last bit; limits of the model."""
 
 
+class Occupancy(Value):
+    """How busy a replica of a model service is: `running` jobs in its batch (trainings of a trainer, texts that the
+    others sample) of at most `capacity`, and `waiting` ones."""
+
+    running: int
+    capacity: int
+    waiting: int
+    step_tokens: int | None = None
+    """Tokens of a trainer's last step; 0 if no job runs."""
+    step_tokens_limit: int | None = None
+    """Most tokens of a trainer's step, unless a single micro-batch is larger."""
+
+
 class PromptLoss(StrEnum):
     """Which tokens of a training example's rendered prompt carry loss."""
 

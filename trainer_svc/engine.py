@@ -22,7 +22,7 @@ import torch
 
 from sealkit.errors import Cancelled, GpuMemory, QueueFull, SealError, Unavailable
 from sealkit.observability import metrics
-from sealkit.types import Progress
+from sealkit.types import Occupancy, Progress
 from trainer_svc.adapter import FrozenAdapter, TrainableAdapter, initial_weights
 from trainer_svc.directions import Directions
 from trainer_svc.encoding import Encoded
@@ -68,6 +68,7 @@ class Engine:
         self._dead: BaseException | None = None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="engine")
         self._loop: Future[None] | None = None
+        self._last_tokens = 0  # of the last step
         self._charged = 0.0  # until when the engine's time has been charged to jobs
 
     def start(self) -> None:
@@ -95,6 +96,18 @@ class Engine:
             self._measure()
             self._changed.notify()
         return job
+
+    @property
+    def occupancy(self) -> Occupancy:
+        """Jobs that train and wait, and the tokens of the last step; from any thread."""
+        with self._changed:
+            return Occupancy(
+                running=len(self._running),
+                capacity=self._max_jobs,
+                waiting=len(self._waiting),
+                step_tokens=self._last_tokens if self._running else 0,
+                step_tokens_limit=self._step_tokens,
+            )
 
     def cancel(self, job: Job) -> None:
         """Cancels a job; its slot is free at the next step."""
@@ -208,6 +221,7 @@ class Engine:
         budget = self._step_tokens
         jobs = self._scheduler.fill(self._running, budget)
         tokens = [job.tokens for job in jobs]
+        self._last_tokens = sum(tokens)
         losses = self._losses(jobs)
         # If the loss is not finite, the gradient is not checked.
         stepping = [job for job, loss in zip(jobs, losses, strict=True) if isinstance(loss, float) and isfinite(loss)]

@@ -106,10 +106,12 @@ class TrainerService(trainer_pb2_grpc.TrainerServiceServicer):
     async def GetTrainerInfo(
         self, _request: trainer_pb2.GetTrainerInfoRequest, _context: grpc.aio.ServicerContext[Any, Any]
     ) -> trainer_pb2.GetTrainerInfoResponse:
+        assert self._built is not None, "the interceptor lets no call in before start"
         return trainer_pb2.GetTrainerInfoResponse(
             base_model=to_pb(self._trainer.info, model_pb2.BaseModel),
             target_modules=self._trainer.target_modules,
             engine_version=ENGINE_VERSION,
             max_concurrent_jobs=self._settings.max_jobs,
             version=version("seal-suite"),
+            occupancy=to_pb(self._built.engine.occupancy, model_pb2.Occupancy),
         )

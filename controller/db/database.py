@@ -1,8 +1,9 @@
 """The database: SQLite (the default) or PostgreSQL, by URL.
 
 A unit of work is a plain function whose first parameter is the Connection; `read` and `write` run it as one transaction
-in a thread, off the event loop. SQLite allows one writer at a time, so it gets one thread, and other processes wait. A
-write takes its lock at the start, because upgrading a lock later can fail without waiting.
+in a thread, off the event loop. SQLite allows one writer at a time, so it gets one thread, and other processes wait;
+reads that take long have one of their own (`read_apart`). A write takes its lock at the start, because upgrading a lock
+later can fail without waiting.
 """
 
 from __future__ import annotations
@@ -65,6 +66,7 @@ class Database:
         """The folder of SQLite's file."""
         threads = 1 if self._lite else _POSTGRESQL_THREADS
         self._threads = ThreadPoolExecutor(max_workers=threads, thread_name_prefix="record")
+        self._apart = ThreadPoolExecutor(max_workers=1, thread_name_prefix="record-apart")
         engine = _sqlite_engine(self._url) if self._lite else _postgresql_engine(self._url)
         # One snapshot for all statements of a read, as SQLite has by default.
         reading = engine if self._lite else engine.execution_options(isolation_level="REPEATABLE READ")
@@ -80,16 +82,23 @@ class Database:
 
     async def close(self) -> None:
         """Waits for running transactions and closes the connections."""
-        await asyncio.to_thread(self._threads.shutdown)
+        for threads in (self._threads, self._apart):
+            await asyncio.to_thread(threads.shutdown)
         self._engine["write"].dispose()
 
     async def read(self, work: Callable[Concatenate[Connection, P], T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Runs `work(connection, ...)` on one consistent snapshot. Raises Unavailable."""
-        return await self._transact("read", work, args, kwargs)
+        return await self._transact("read", self._threads, work, args, kwargs)
+
+    async def read_apart(
+        self, work: Callable[Concatenate[Connection, P], T], /, *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """As `read`, for work that takes seconds: only other work of this kind waits for it. Raises Unavailable."""
+        return await self._transact("read", self._apart, work, args, kwargs)
 
     async def write(self, work: Callable[Concatenate[Connection, P], T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Runs `work(connection, ...)` in one transaction. Raises Unavailable."""
-        result = await self._transact("write", work, args, kwargs)
+        result = await self._transact("write", self._threads, work, args, kwargs)
         self.notifier.notify()
         return result
 
@@ -111,7 +120,9 @@ class Database:
 
         await asyncio.get_running_loop().run_in_executor(self._threads, work)
 
-    async def _transact(self, access: str, work: Callable[..., T], args: Any, kwargs: Any) -> T:
+    async def _transact(
+        self, access: str, threads: ThreadPoolExecutor, work: Callable[..., T], args: Any, kwargs: Any
+    ) -> T:
         def transact() -> T:
             try:
                 with self._engine[access].begin() as connection:
@@ -136,7 +147,7 @@ class Database:
                     raise _fault(self._url, error) from error
                 raise
 
-        return await asyncio.get_running_loop().run_in_executor(self._threads, transact)
+        return await asyncio.get_running_loop().run_in_executor(threads, transact)
 
 
 def storable(text: str) -> str:

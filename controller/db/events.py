@@ -84,9 +84,10 @@ def _insert(connection: Connection, run: Row[Any], kind: EventKind, trial: str |
 
 
 def after(
-    connection: Connection, scope: AccessScope, run_id: str, cursor: str, *, limit: int
+    connection: Connection, scope: AccessScope, run_id: str, cursor: str, *, limit: int, latest: int = 0
 ) -> tuple[list[Event], bool]:
-    """The next events after a cursor, and whether they are the last ones (unless the run is resumed).
+    """The next events after a cursor, and whether they are the last ones (unless the run is resumed). `latest`: only so
+    many of the latest, and before them those that say where the run is; 0: all.
 
     Raises UnknownRun; InvalidCursor if the cursor is not one of this run.
     """
@@ -96,14 +97,37 @@ def after(
     if run is None:
         raise UnknownRun(f"there is no run runs/{run_id}", metadata={"run": run_name(run_id)})
     seen = _sequence(cursor, run.events)
-    rows = connection.execute(
+    start = max(seen, run.events - latest) if latest else seen
+    rows = _where_the_run_is(connection, run_id, seen, start) if start > seen else []
+    rows += connection.execute(
         select(events)
-        .where(events.c.run_id == run_id, events.c.sequence > seen)
+        .where(events.c.run_id == run_id, events.c.sequence > start)
         .order_by(events.c.sequence)
         .limit(limit)
-    ).all()
-    ended = RunState(run.state).terminal and seen + len(rows) == run.events
+    )
+    ended = RunState(run.state).terminal and (rows[-1].sequence if rows else seen) == run.events
     return [_event(row) for row in rows], ended
+
+
+def _where_the_run_is(connection: Connection, run_id: str, after: int, until: int) -> list[Row[Any]]:
+    """Of the events after number `after`, until number `until`, the last change of state, and since then the start of
+    the last stage and the last event of each wait."""
+    kinds = (RunStateChanged, StageStarted, RunWaiting)
+    rows = connection.execute(
+        select(events)
+        .where(
+            events.c.run_id == run_id,
+            events.c.sequence.between(after + 1, until),
+            events.c.kind.in_([kind.__name__ for kind in kinds]),
+        )
+        .order_by(events.c.sequence)
+    )
+    found: dict[str, Row[Any]] = {}
+    for row in rows:
+        if row.kind == RunStateChanged.__name__:
+            found.clear()
+        found[row.kind if row.kind != RunWaiting.__name__ else f"{row.kind} {row.body['doing']}"] = row
+    return sorted(found.values(), key=lambda row: row.sequence)
 
 
 def ended_trials(connection: Connection, run_id: str, seen: int) -> tuple[list[str], int]:

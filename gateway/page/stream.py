@@ -1,6 +1,7 @@
 """Server-sent events of runs, from the controller's WatchRun: https://html.spec.whatwg.org/multipage/server-sent-events.html
 
-An event's id holds the cursor of each run, so a browser that reconnects continues after the last one it got.
+An event's id holds the cursor of each run, so a browser that reconnects continues after the last one it got. A page
+shows a run's last events, so it is not sent more of those that have passed when it connects.
 """
 
 from __future__ import annotations
@@ -36,6 +37,8 @@ _BATCH = 200
 """Events that are read ahead, and added up in one message."""
 _SHOWN = 20
 """Lines and trials of a message."""
+_LATEST = 30
+"""Earlier events of a run that a page is told of: as many as it has lines for."""
 _LINE_CHARACTERS = 1000
 """Of a line, and of what a run waits for."""
 _PAUSE_SECONDS = 0.25
@@ -55,7 +58,8 @@ class Events:
         self._stopping = stopping
 
     async def stream(self, request: Request) -> Response:
-        """`GET /live/events?run=a&run=b&after=CURSORS`: the runs' events until all have ended."""
+        """`GET /live/events?run=a&run=b&after=CURSORS`: the runs' events until all have ended; of those that there are
+        after the cursors, the latest, and those that say where the runs are."""
         caller = self._callers.of_cookie(request)
         runs = list(dict.fromkeys(request.query_params.getlist("run")))
         if not 0 < len(runs) <= MOST_WATCHED or not all(map(_RUN_ID.fullmatch, runs)):
@@ -73,7 +77,9 @@ class Events:
     ) -> AsyncGenerator[bytes, None]:
         lost: list[str] = []
         streams = [
-            caller.watch_run(run_name(run), cursors.get(run, ""), on_wait=lambda error: lost.append(error.message))
+            caller.watch_run(
+                run_name(run), cursors.get(run, ""), latest=_LATEST, on_wait=lambda error: lost.append(error.message)
+            )
             for run in runs
         ]
         try:

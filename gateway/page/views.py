@@ -17,17 +17,16 @@ from sealkit.names import alias_name, id_of, round_name, run_name, trial_name
 from sealkit.report_page import sections
 from sealkit.report_page.collect import WholeTrial
 from sealkit.report_page.labels import CONTINUAL_LEGEND, LEGEND
-from sealkit.resources import Alias, CallerInfo, PolicyVersion, Run, Trial, TrialPhase, TrialState
+from sealkit.resources import Alias, CallerInfo, PolicyVersion, Run, Trial, TrialPhase
 
 MOST_WATCHED = 20
 """Runs whose events one page follows, so also rows of the table of runs: all that have not ended are followed."""
+_QUEUE = 20
 _ALIASES = 20
 _TRIALS = 50
 """Rows of a page's other tables."""
 _POINTS = 1000
 """Trials in the chart of gain against forgetting: of the latest rounds, if a run has more."""
-_COUNTED = 100
-"""Trials in progress that are counted."""
 _ASKED_TOKENS = 512
 """Most tokens of an answer on the page."""
 _ALL = {"self_edit": 10**7, "examples": 10**4, "questions": 10**4, "text": 10**7}
@@ -41,20 +40,23 @@ class Views:
         self._ask_tokens = min(_ASKED_TOKENS, settings.max_tokens)
 
     async def overview(self, request: Request) -> Response:
-        """Runs with their progress, the queue, and aliases with their health."""
+        """Runs with their progress, the queue, how busy the model services are, and aliases with their health."""
         caller = self._callers.of_cookie(request)
         asked = request.query_params
-        info = await caller.whoami()
-        runs = await caller.runs_page(asked.get("runs", ""), MOST_WATCHED)
-        aliases = await caller.aliases_page(asked.get("aliases", ""), _ALIASES)
-        active = [run for run in runs.items if not run.state.terminal]
+        info, runs, aliases, load = await gather_or_cancel(
+            caller.whoami(),
+            caller.runs_page(asked.get("runs", ""), MOST_WATCHED),
+            caller.aliases_page(asked.get("aliases", ""), _ALIASES),
+            caller.get_load(),
+        )
         return self._page(
             "overview.html.jinja",
             info,
             runs=runs,
-            active=active,
-            in_progress=await _in_progress(caller, active),
-            counted=_COUNTED,
+            active=[run for run in runs.items if not run.state.terminal],
+            queue=load.runs[:_QUEUE],
+            more_queued=len(load.runs[_QUEUE:]),
+            replicas=load.replicas,
             aliases=aliases,
             versions=await _versions(caller, aliases.items),
             asked=asked,
@@ -104,14 +106,6 @@ class Views:
 
     def _page(self, template: str, info: CallerInfo, **values: object) -> Response:
         return page(template, who=info, signed_in=self._callers.needs_token, **values)
-
-
-async def _in_progress(caller: AsyncSealClient, active: Sequence[Run]) -> dict[str, int]:
-    """Trials in progress of these runs, counted up to `_COUNTED`."""
-    found = await gather_or_cancel(
-        *(caller.trials_page(run.name, size=_COUNTED, state=TrialState.RUNNING) for run in active)
-    )
-    return {run.name: len(trials.items) for run, trials in zip(active, found, strict=True)}
 
 
 async def _versions(caller: AsyncSealClient, aliases: Sequence[Alias]) -> dict[str, PolicyVersion | None]:

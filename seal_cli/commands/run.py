@@ -32,6 +32,10 @@ if TYPE_CHECKING:
     from sealkit.resources import Run
 
 
+_LATEST = 300
+"""Events so far of a run that a person begins to follow: enough for its pace."""
+
+
 def register(app: typer.Typer) -> None:
     """Adds `seal run` to the application."""
     app.command("run")(run)
@@ -147,14 +151,20 @@ def _records_located(recipe: Recipe) -> Iterator[None]:
 
 
 def follow_to_end(
-    client: SealClient, name: str, data: Path | None, *, cancel_on_interrupt: bool = False, as_json: bool = False
+    client: SealClient,
+    name: str,
+    data: Path | None,
+    *,
+    cancel_on_interrupt: bool = False,
+    as_json: bool = False,
+    latest: int | None = None,
 ) -> None:
-    """Follows a run and prints its report, or both as JSON; exits with 1 unless it succeeded. `data` and interruptions
-    are as in `follow_run`."""
+    """Follows a run and prints its report, or both as JSON; exits with 1 unless it succeeded. `data`, `latest` and
+    interruptions are as in `follow_run`."""
     from seal_cli.console import show_json
     from seal_cli.report import print_report
 
-    ended = follow_run(client, name, data, cancel_on_interrupt=cancel_on_interrupt, as_json=as_json)
+    ended = follow_run(client, name, data, cancel_on_interrupt=cancel_on_interrupt, as_json=as_json, latest=latest)
     report = client.report(name)
     if as_json:
         show_json({"run": ended, "report": report})
@@ -171,21 +181,26 @@ def follow_run(
     cancel_on_interrupt: bool = False,
     as_json: bool = False,
     events_as_json: bool = False,
+    latest: int | None = None,
 ) -> Run:
     """The run once it has ended. Its progress is shown on stdout, or on stderr if stdout is for JSON. An interruption
     cancels the run or says that it continues, and is raised again.
 
     `data` is the embedded stack's data folder; None for any other controller. With `events_as_json` each
-    event is a line on stdout.
+    event is a line on stdout. `latest`: how many events so far are shown, 0 for all; None: on a terminal some.
     """
-    from seal_cli.console import err, out, say, show_json_line
+    from seal_cli.console import at_terminal, err, out, say, show_json_line
     from seal_cli.follow import follow
     from seal_cli.liveness import report_dead_services
 
     console = err if as_json else out
     try:
         with report_dead_services(data, console):
-            events = client.watch_run(name, on_wait=lambda error: say(f"waiting for the controller: {error.message}"))
+            if latest is None:
+                latest = _LATEST if at_terminal(console) else 0
+            events = client.watch_run(
+                name, latest=latest, on_wait=lambda error: say(f"waiting for the controller: {error.message}")
+            )
             if events_as_json:
                 for event in events:
                     show_json_line(event)

@@ -54,14 +54,24 @@ def get(name: Name, json: AlwaysJson = True, address: Address = "", data: Data =
 
 
 @app.command()
-def watch(name: Name, as_json: AsJson = False, address: Address = "", data: Data = DEFAULT_DATA) -> None:
-    """Follow a run from its start until it ends. With --json each event is a line of JSON."""
+def watch(
+    name: Name,
+    latest: Annotated[
+        int | None,
+        typer.Option(min=0, max=1000, help="Of the events so far only the latest. 0: all. Default: 300 on a terminal."),
+    ] = None,
+    as_json: AsJson = False,
+    address: Address = "",
+    data: Data = DEFAULT_DATA,
+) -> None:
+    """Follow a run until it ends: from its start, on a terminal from its latest events. With --json each event is a
+    line of JSON."""
     name, embedded = full_name("runs", name), None if address else data
     with connect(address, data) as client:
         if as_json:
-            exit_as(follow_run(client, name, embedded, as_json=True, events_as_json=True))
+            exit_as(follow_run(client, name, embedded, as_json=True, events_as_json=True, latest=latest or 0))
         else:
-            follow_to_end(client, name, embedded)
+            follow_to_end(client, name, embedded, latest=latest)
 
 
 @app.command()

@@ -7,7 +7,7 @@ from typing import Protocol
 
 from sealkit.observability.metrics import DECODE_TOKENS
 from sealkit.reasoning import Said
-from sealkit.types import AdapterRef, FinishReason, ModelInfo, Policy, Prompt, Sampling, Usage, Value
+from sealkit.types import AdapterRef, FinishReason, ModelInfo, Occupancy, Policy, Prompt, Sampling, Usage, Value
 
 OnText = Callable[[Said], None]
 """Takes the next piece of a completion, in the order in which they are sampled."""
@@ -58,6 +58,11 @@ class Backend(Protocol):
     @property
     def info(self) -> ModelInfo:
         """The loaded base model; valid after `start`."""
+        ...
+
+    @property
+    def occupancy(self) -> Occupancy | None:
+        """Texts that are sampled now and that wait; None if another server samples them."""
         ...
 
     async def generate(

@@ -63,6 +63,7 @@ class OpenAIBackend:
     """Implements `sealkit.backends.base.Backend`."""
 
     batch_variant_rate = 0.0
+    occupancy = None
 
     def __init__(
         self, model: ServedModel, options: EndpointOptions, adapters: AdapterHost, *, name: str = "openai"

@@ -13,7 +13,7 @@ from sealkit.errors import InvalidInput
 from sealkit.observability.metrics import ROUTED_PROMPTS
 from sealkit.routing import ROUTES_FILE, Router, load_routes
 from sealkit.store import AdapterStore
-from sealkit.types import AdapterRef, ModelInfo, Policy, Prompt, Sampling
+from sealkit.types import AdapterRef, ModelInfo, Occupancy, Policy, Prompt, Sampling
 
 _KEPT = 256
 """Policies whose routes are in memory, or that are known to have none."""
@@ -42,6 +42,10 @@ class RoutedBackend:
     @property
     def info(self) -> ModelInfo:
         return self.behind.info
+
+    @property
+    def occupancy(self) -> Occupancy | None:
+        return self.behind.occupancy
 
     async def generate(
         self,

@@ -57,6 +57,7 @@ class TgiBackend:
 
     name = "tgi"
     batch_variant_rate = 0.0
+    occupancy = None
 
     def __init__(self, model: ServedModel, options: EndpointOptions, tgi: TgiOptions, store: AdapterStore) -> None:
         """Raises InvalidConfig if the key is missing."""

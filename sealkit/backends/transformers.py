@@ -31,7 +31,7 @@ from sealkit.observability.gpu import watch_gpus
 from sealkit.observability.metrics import DECODE_BATCH_VARIANT_RATE
 from sealkit.reasoning import Said
 from sealkit.store import AdapterStore
-from sealkit.types import AdapterRef, FinishReason, ModelInfo, Policy, Prompt, Sampling, Usage
+from sealkit.types import AdapterRef, FinishReason, ModelInfo, Occupancy, Policy, Prompt, Sampling, Usage
 
 T = TypeVar("T")
 
@@ -93,6 +93,11 @@ class TransformersBackend:
     @property
     def info(self) -> ModelInfo:
         return self._held.info
+
+    @property
+    def occupancy(self) -> Occupancy:
+        running, waiting = self._loop.rows
+        return Occupancy(running=running, capacity=self._max_rows, waiting=waiting)
 
     async def generate(
         self,

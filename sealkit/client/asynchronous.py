@@ -20,6 +20,7 @@ from sealkit.resources import (
     Budget,
     CallerInfo,
     Event,
+    Load,
     PolicyVersion,
     Run,
     Trial,
@@ -115,10 +116,15 @@ class AsyncSealClient(BaseClient):
         return await self._send(calls.list_runs(token, size))
 
     async def watch_run(
-        self, name: str, cursor: str = "", *, on_wait: Callable[[Unavailable], None] | None = None
+        self,
+        name: str,
+        cursor: str = "",
+        *,
+        latest: int = 0,
+        on_wait: Callable[[Unavailable], None] | None = None,
     ) -> AsyncGenerator[Event, None]:
         """See `SealClient.watch_run`."""
-        watch = Watch(name, cursor, self._reconnect_seconds)
+        watch = Watch(name, cursor, self._reconnect_seconds, latest=latest)
         while True:
             call = self._stub.WatchRun(watch.request(), metadata=self._metadata)
             try:
@@ -274,6 +280,10 @@ class AsyncSealClient(BaseClient):
         sent = (("authorization", f"Bearer {token}"),) if token and self._identity else ()
         other._metadata = (*sent, *(((TENANT_KEY, tenant),) if tenant else ()))
         return other
+
+    async def get_load(self) -> Load:
+        """See `SealClient.get_load`."""
+        return await self._send(calls.get_load())
 
     async def whoami(self) -> CallerInfo:
         """See `SealClient.whoami`."""

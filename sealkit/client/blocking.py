@@ -18,6 +18,7 @@ from sealkit.resources import (
     Budget,
     CallerInfo,
     Event,
+    Load,
     PolicyVersion,
     Run,
     Trial,
@@ -126,11 +127,18 @@ class SealClient(BaseClient):
         return self._send(calls.list_runs(token, size))
 
     def watch_run(
-        self, name: str, cursor: str = "", *, on_wait: Callable[[Unavailable], None] | None = None
+        self,
+        name: str,
+        cursor: str = "",
+        *,
+        latest: int = 0,
+        on_wait: Callable[[Unavailable], None] | None = None,
     ) -> Iterator[Event]:
-        """The run's events after `cursor` (empty: all) until it has ended; reconnects, and yields no event twice.
-        `on_wait` is called once the controller has not answered for some seconds. Raises UnknownRun, InvalidCursor."""
-        watch = Watch(name, cursor, self._reconnect_seconds)
+        """The run's events after `cursor` (empty: all) until it has ended; reconnects, and yields no event twice. With
+        `latest`, at most 1000, older events than so many are left out, but for those that say where the run is: its
+        state, its stage, what it waits for. `on_wait` is called once the controller has not answered for some seconds.
+        Raises UnknownRun, InvalidCursor."""
+        watch = Watch(name, cursor, self._reconnect_seconds, latest=latest)
         while True:
             call = self._stub.WatchRun(watch.request(), metadata=self._metadata)
             try:
@@ -292,6 +300,10 @@ class SealClient(BaseClient):
                 time.sleep(pause)
             finally:
                 call.cancel()
+
+    def get_load(self) -> Load:
+        """How busy the stack is: the replicas of the model services, and the runs with trials to do."""
+        return self._send(calls.get_load())
 
     def whoami(self) -> CallerInfo:
         """This client's identity at the controller: role, tenant, quotas and their use."""

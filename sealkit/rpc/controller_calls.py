@@ -32,6 +32,7 @@ from sealkit.resources import (
     Budget,
     CallerInfo,
     Event,
+    Load,
     PolicyVersion,
     Run,
     RunState,
@@ -298,6 +299,10 @@ def answer_update(response: pb2.AnswerResponse) -> AnswerUpdate:
     raise InvalidInput("an answer holds an update that this version of the suite does not know; update it")
 
 
+def get_load() -> Call[Load]:
+    return Call("GetLoad", pb2.GetLoadRequest(), lambda r: from_pb(r.load, Load))
+
+
 def get_caller() -> Call[CallerInfo]:
     return Call("GetCaller", pb2.GetCallerRequest(), lambda r: from_pb(r.caller, CallerInfo))
 
@@ -326,9 +331,9 @@ class Watch:
     told_after = 5.0
     """Seconds after which a watcher is told that the stream is lost."""
 
-    def __init__(self, name: str, cursor: str, reconnect_seconds: float) -> None:
+    def __init__(self, name: str, cursor: str, reconnect_seconds: float, *, latest: int = 0) -> None:
         self.name = name
-        self._cursor = cursor
+        self._cursor, self._latest = cursor, latest
         self._reconnect_seconds = reconnect_seconds
         self._failures = 0
         self._lost_at = 0.0
@@ -340,12 +345,12 @@ class Watch:
     def request(self) -> pb2.WatchRunRequest:
         """A request for the stream after the last event."""
         self._empty = True
-        return pb2.WatchRunRequest(name=self.name, cursor=self._cursor)
+        return pb2.WatchRunRequest(name=self.name, cursor=self._cursor, latest=self._latest)
 
     def seen(self, response: pb2.WatchRunResponse) -> Event:
-        """Converts an event and advances the cursor past it."""
+        """Converts an event and advances the cursor past it: from now on nothing is left out."""
         event = from_pb(response.event, Event)
-        self._cursor, self._failures, self._empty = event.cursor, 0, False
+        self._cursor, self._latest, self._failures, self._empty = event.cursor, 0, 0, False
         if isinstance(event.kind, RunStateChanged):
             self._last_state = event.kind.state
         return event

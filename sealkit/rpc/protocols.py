@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from typing import Protocol
 
+from sealkit.resources import ServiceReplica
 from sealkit.routing import Route
 from sealkit.types import (
     AdapterRef,
@@ -39,7 +40,25 @@ class TrainerInfo(Value):
     max_concurrent_jobs: int
 
 
-class Generator(Protocol):
+class Replicated(Protocol):
+    """A model service with its replicas."""
+
+    async def info(self) -> ModelInfo:
+        """The base model of all replicas. Raises ModelMismatch if they differ."""
+        ...
+
+    async def look(self) -> None:
+        """Asks every replica how busy it is. Raises InvalidConfig, PermissionDenied."""
+        ...
+
+    def replicas(self) -> Sequence[ServiceReplica]:
+        """The replicas as they last were, by address."""
+        ...
+
+    async def close(self) -> None: ...
+
+
+class Generator(Replicated, Protocol):
     """Samples self-edits."""
 
     def sample(
@@ -54,12 +73,8 @@ class Generator(Protocol):
         An `editor` is an outside model that writes instead of the policy."""
         ...
 
-    async def info(self) -> ModelInfo: ...
 
-    async def close(self) -> None: ...
-
-
-class Trainer(Protocol):
+class Trainer(Replicated, Protocol):
     """Trains adapters. Both streams yield any number of Progress values, then one TrainingResult at the end."""
 
     def train_adapter(
@@ -99,14 +114,10 @@ class Trainer(Protocol):
         """Deletes adapters from the store, for good; returns the number of those that it had."""
         ...
 
-    async def info(self) -> ModelInfo: ...
-
     async def trainer_info(self) -> TrainerInfo: ...
 
-    async def close(self) -> None: ...
 
-
-class Evaluator(Protocol):
+class Evaluator(Replicated, Protocol):
     """Scores a policy, or an adapter on it."""
 
     async def evaluate(self, request: EvaluationRequest) -> Evaluation:
@@ -119,7 +130,3 @@ class Evaluator(Protocol):
         """Pieces of the policy's answer as they are sampled, then its end. Closing the iterator ends the decoding.
         `base_model`: the digest that the evaluator's model must have, if not empty."""
         ...
-
-    async def info(self) -> ModelInfo: ...
-
-    async def close(self) -> None: ...

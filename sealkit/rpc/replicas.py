@@ -18,15 +18,17 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Set
 from contextlib import asynccontextmanager
 from contextvars import Context
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import grpc
 import structlog
 
 from sealkit.errors import Cancelled, DeadlineExceeded, InvalidConfig, ModelMismatch, QueueFull, SealError, Unavailable
+from sealkit.faults import fault_of
+from sealkit.resources import ReplicaState, ServiceReplica
 from sealkit.rpc.channel import open_channel
 from sealkit.rpc.tls import Identity, Stamp
-from sealkit.types import ModelInfo
+from sealkit.types import ModelInfo, Occupancy
 
 log = structlog.get_logger(__name__)
 
@@ -44,6 +46,7 @@ class Replica:
     stub: Any
     calls: int = 0
     model: ModelInfo | None = None
+    occupancy: Occupancy | None = None
     ready: bool = False
     error: SealError | None = None
     full_until: float = -float("inf")
@@ -52,7 +55,14 @@ class Replica:
     """No longer among the name's addresses: running calls finish, and it gets no new ones."""
 
 
-Ask = Callable[[Replica], Awaitable[ModelInfo]]
+class Said(NamedTuple):
+    """What a replica says of itself; without `occupancy` if it does not know."""
+
+    model: ModelInfo
+    occupancy: Occupancy | None = None
+
+
+Ask = Callable[[Replica], Awaitable[Said]]
 Resolve = Callable[[str], Awaitable["Found"]]
 
 
@@ -66,8 +76,8 @@ class Found:
 
 @dataclass(eq=False)
 class Replicas:
-    """All replicas of a service. For one event loop. `stub` is the class of its stubs, `ask` queries a replica's base
-    model."""
+    """All replicas of a service. For one event loop. `stub` is the class of its stubs, `ask` queries a
+    replica."""
 
     service: str
     target: str
@@ -138,6 +148,15 @@ class Replicas:
             if replica.ready and replica.model:
                 return replica.model
         raise self._nobody()
+
+    async def look(self) -> None:
+        """Asks every replica. Raises what cannot be resolved: InvalidConfig."""
+        await self._look(everyone=True)
+
+    def seen(self) -> list[ServiceReplica]:
+        """The replicas as they last were, by address; one without an address if there is none."""
+        known = sorted(self._known.values(), key=lambda replica: replica.address)
+        return [_seen(self.service, replica) for replica in known] or [_without_address(self.service, self._nobody())]
 
     async def _pick(self, tried: set[str]) -> Replica:
         if self._looking is None or self._looking.done():
@@ -213,9 +232,9 @@ class Replicas:
         """Checks a replica's model: it is ready if it answers and has the others' model."""
         was_ready = replica.ready
         try:
-            replica.model = await self.ask(replica)
+            replica.model, replica.occupancy = await self.ask(replica)
         except (Unavailable, DeadlineExceeded, Cancelled) as error:
-            replica.ready, replica.model = False, None
+            replica.ready, replica.model, replica.occupancy = False, None, None
             replica.error = Unavailable(error.message, retry_after=error.retry_after)
             return
         others = {other.model.digest for other in self._ready() if other.model and other is not replica}
@@ -228,6 +247,27 @@ class Replicas:
             log.error("replica left out", service=self.service, address=replica.address, message=message)
         elif not was_ready:
             log.info("replica is ready", service=self.service, address=replica.address)
+
+
+def _seen(service: str, replica: Replica) -> ServiceReplica:
+    """A replica that failed in a call since it was asked is NOT_SERVING too."""
+    if replica.ready:
+        state = ReplicaState.SERVING
+    else:
+        state = ReplicaState.OTHER_MODEL if isinstance(replica.error, ModelMismatch) else ReplicaState.NOT_SERVING
+    answers = state is not ReplicaState.NOT_SERVING
+    return ServiceReplica(
+        service=service,
+        address=replica.address,
+        state=state,
+        base_model=replica.model if answers else None,
+        occupancy=replica.occupancy if answers else None,
+        error=fault_of(replica.error) if replica.error else None,
+    )
+
+
+def _without_address(service: str, error: SealError) -> ServiceReplica:
+    return ServiceReplica(service=service, state=ReplicaState.NOT_SERVING, error=fault_of(error))
 
 
 async def resolved(target: str) -> Found:

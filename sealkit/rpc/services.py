@@ -16,11 +16,12 @@ from seal.type.v1 import model_pb2, text_pb2, training_pb2
 
 from sealkit.errors import DeadlineExceeded, QueueFull, SealError, Unavailable
 from sealkit.observability import tracing
+from sealkit.resources import ServiceReplica
 from sealkit.routing import Route
 from sealkit.rpc import correlation
 from sealkit.rpc.mapping import from_pb, to_pb
 from sealkit.rpc.protocols import TrainerInfo
-from sealkit.rpc.replicas import Replica, Replicas
+from sealkit.rpc.replicas import Replica, Replicas, Said
 from sealkit.rpc.status import rpc_errors
 from sealkit.rpc.tls import Identity
 from sealkit.types import (
@@ -32,6 +33,7 @@ from sealkit.types import (
     EvaluationRequest,
     LoraConfig,
     ModelInfo,
+    Occupancy,
     Optimisation,
     Policy,
     PolicyExample,
@@ -57,7 +59,7 @@ class _ServiceClient:
     _service: ClassVar[str]
     _stub_class: ClassVar[Any]
     _ask: ClassVar[tuple[str, Any]]
-    """The method that reports the base model, and its request."""
+    """The method that reports the base model and how busy it is, and its request."""
 
     def __init__(
         self,
@@ -76,7 +78,7 @@ class _ServiceClient:
             self._service,
             address,
             self._stub_class,
-            self._held_model,
+            self._ask_one,
             max_message_mib=max_message_mib,
             identity=identity,
         )
@@ -89,11 +91,20 @@ class _ServiceClient:
         """The base model of all replicas. Raises ModelMismatch if they differ."""
         return await self._replicas.model()
 
-    async def _held_model(self, replica: Replica) -> ModelInfo:
+    async def look(self) -> None:
+        """Asks every replica how busy it is. Raises InvalidConfig, PermissionDenied."""
+        await self._replicas.look()
+
+    def replicas(self) -> list[ServiceReplica]:
+        """The replicas as they last were."""
+        return self._replicas.seen()
+
+    async def _ask_one(self, replica: Replica) -> Said:
         method, request = self._ask
         with rpc_errors(f"{self._service} at {replica.address}"):
             answer = await getattr(replica.stub, method)(request, timeout=_INFO_SECONDS)
-        return from_pb(answer.base_model, ModelInfo)
+        busy = from_pb(answer.occupancy, Occupancy) if answer.HasField("occupancy") else None
+        return Said(from_pb(answer.base_model, ModelInfo), busy)
 
     async def _call(self, method: str, request: Any, deadline: float | None = None) -> Any:
         tried: set[str] = set()

@@ -23,7 +23,8 @@ from controller.db.attempts import Result
 from controller.db.database import Database
 from controller.db.trials import Plan
 from controller.service import ControllerService
-from sealkit.resources import Editor, GateState, TrialPhase, TrialState
+from controller.services import Services
+from sealkit.resources import Editor, Fault, GateState, ReplicaState, ServiceReplica, TrialPhase, TrialState
 from sealkit.rpc.authority import TENANT_KEY
 from sealkit.rpc.channel import open_channel
 from sealkit.rpc.server import GrpcServer, ServerSettings
@@ -33,6 +34,12 @@ from tests.unit.controller.changes import change, operator
 from tests.unit.controller.controller_fakes import DOMAIN, RETENTION, FakeServices, manifest, records, tiny_config
 
 METHODS = {method.name: method for method in pb.DESCRIPTOR.services_by_name["ControllerService"].methods}
+AWAY = ServiceReplica(
+    service="trainer",
+    address="10.0.0.7:50052",
+    state=ReplicaState.NOT_SERVING,
+    error=Fault(code=14, reason="UNAVAILABLE", message="trainer at 10.0.0.7:50052 does not answer"),
+)
 _numbers = itertools.count()
 
 
@@ -82,7 +89,9 @@ async def furnish(database: Database, tenant: str, *, request_id: str = "made", 
 async def harness(database: Database) -> AsyncIterator[str]:
     """The address of the API over this record, without TLS: whoever calls names the tenant to act for. It closes the
     record."""
-    service = ControllerService(database, (DOMAIN,), evaluator=FakeServices())
+    fakes = FakeServices()
+    fakes.seen = [AWAY]
+    service = ControllerService(database, (DOMAIN,), services=Services(*[fakes] * 3))
     server = GrpcServer(service, ServerSettings(listen="127.0.0.1:0"))
     await server.listen()
     await server.start()

@@ -172,6 +172,13 @@ async def test_watch_goes_on_from_the_cursor_after_each_break(client: Client, co
     assert [r.cursor for r in controller.requests] == ["", "1", "1", "2", "4", "4"]
 
 
+async def test_watch_leaves_out_old_events_only_before_its_first(client: Client, controller: FakeController) -> None:
+    controller.happens(res.RUN_STATE_QUEUED, res.RUN_STATE_RUNNING, res.RUN_STATE_SUCCEEDED)
+    controller.breaks = [(0, False), (1, False)]
+    await client.all("watch_run", "runs/x", latest=30)
+    assert [(r.cursor, r.latest) for r in controller.requests] == [("", 30), ("", 30), ("1", 0)]
+
+
 async def test_watch_of_an_ended_run_ends(client: Client, controller: FakeController) -> None:
     controller.happens(res.RUN_STATE_RUNNING, res.RUN_STATE_SUCCEEDED)
     assert await client.all("watch_run", "runs/x", "2") == []

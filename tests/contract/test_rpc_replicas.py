@@ -14,18 +14,22 @@ from seal.evaluator.v1 import evaluator_pb2, evaluator_pb2_grpc
 from seal.trainer.v1 import trainer_pb2, trainer_pb2_grpc
 from seal.type.v1 import model_pb2
 
+from controller.load import ServiceLoad
+from controller.services import Services
 from sealkit.errors import ModelMismatch, QueueFull, Unavailable
+from sealkit.resources import ReplicaState
 from sealkit.rpc import replicas
 from sealkit.rpc.mapping import to_pb
 from sealkit.rpc.replicas import Found, resolved
 from sealkit.rpc.server import GrpcServer
-from sealkit.rpc.services import EvaluatorClient, TrainerClient
+from sealkit.rpc.services import EvaluatorClient, GeneratorClient, TrainerClient
 from sealkit.rpc.settings import ServerSettings
 from sealkit.types import (
     AdapterRef,
     EvaluationRequest,
     LoraConfig,
     ModelInfo,
+    Occupancy,
     Optimisation,
     Policy,
     Sampling,
@@ -53,12 +57,15 @@ class Replica(trainer_pb2_grpc.TrainerServiceServicer, evaluator_pb2_grpc.Evalua
 
     full_names = ("seal.trainer.v1.TrainerService", "seal.evaluator.v1.EvaluatorService")
 
-    def __init__(self, model: ModelInfo = MODEL) -> None:
+    def __init__(self, model: ModelInfo = MODEL, occupancy: Occupancy | None = None) -> None:
         self.model = model
+        self.occupancy = occupancy
         self.calls = self.cancelled = 0
         self.full = False
-        self.opened = asyncio.Event()
+        self.opened, self.asked = asyncio.Event(), asyncio.Event()
         self.opened.set()
+        self.asked.set()
+        """Whether it says what it is."""
 
     def register(self, server: grpc.aio.Server) -> None:
         trainer_pb2_grpc.add_TrainerServiceServicer_to_server(self, server)
@@ -84,7 +91,9 @@ class Replica(trainer_pb2_grpc.TrainerServiceServicer, evaluator_pb2_grpc.Evalua
         yield trainer_pb2.TrainAdapterResponse(result=to_pb(result, trainer_pb2.TrainingResult))
 
     async def GetTrainerInfo(self, request: Any, context: Any) -> Any:
-        return trainer_pb2.GetTrainerInfoResponse(base_model=to_pb(self.model, model_pb2.BaseModel))
+        await self.asked.wait()
+        busy = to_pb(self.occupancy, model_pb2.Occupancy) if self.occupancy else None
+        return trainer_pb2.GetTrainerInfoResponse(base_model=to_pb(self.model, model_pb2.BaseModel), occupancy=busy)
 
     async def Evaluate(self, request: Any, context: Any) -> Any:
         await self._came()
@@ -227,6 +236,46 @@ async def test_a_replica_with_another_model_is_never_called() -> None:
         with pytest.raises(ModelMismatch, match=second[0].address):
             await client.info()
         await client.close()
+
+
+async def test_replicas_are_seen_with_what_they_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only an admin sees addresses and errors; a replica that hangs keeps nobody waiting."""
+    monkeypatch.setattr("controller.load._EVERY_SECONDS", 0.0)
+    monkeypatch.setattr("controller.load._WAIT_SECONDS", 20.0)
+    busy = Occupancy(running=3, capacity=16, waiting=2, step_tokens=900, step_tokens_limit=1024)
+    right, wrong = Replica(occupancy=busy), Replica(MODEL.model_copy(update={"digest": "00" * 32}))
+    async with serving(right) as first, serving(wrong) as second:
+        generator, trainer = GeneratorClient("no-such-host.invalid:1"), TrainerClient(target(first))
+        evaluator = EvaluatorClient(f"127.0.0.1:1,{target(first)}")
+        await evaluator.info()
+        evaluator._replicas.target += f",{target(second)}"
+        evaluator._replicas._resolved = -float("inf")
+        load = ServiceLoad(Services(generator, trainer, evaluator))
+        found = {(one.service, one.address): one for one in await load.replicas(whole=True)}
+        one = found["trainer", first[0].address]
+        assert (one.state, one.base_model, one.occupancy, one.error) == (ReplicaState.SERVING, MODEL, busy, None)
+        states = {where: one.state for where, one in found.items()}
+        assert states == {
+            ("generator", ""): ReplicaState.NOT_SERVING,
+            ("trainer", first[0].address): ReplicaState.SERVING,
+            ("evaluator", "127.0.0.1:1"): ReplicaState.NOT_SERVING,
+            ("evaluator", first[0].address): ReplicaState.SERVING,
+            ("evaluator", second[0].address): ReplicaState.OTHER_MODEL,
+        }
+        error = found["evaluator", second[0].address].error
+        assert error is not None
+        assert error.reason == "MODEL_MISMATCH"
+        shown = await load.replicas(whole=False)
+        assert {(one.address, one.error) for one in shown} == {("", None)}
+        assert [one.state for one in shown] == [one.state for one in found.values()]
+        right.asked.clear()
+        monkeypatch.setattr("controller.load._WAIT_SECONDS", 0.0)
+        before = [one.state for one in await load.replicas(whole=True)]
+        assert before == [one.state for one in shown], "as they were"
+        right.asked.set()
+        await load.close()
+        for client in (generator, trainer, evaluator):
+            await client.close()
 
 
 async def test_nobody_there_is_said_with_service_and_address() -> None:

@@ -18,7 +18,7 @@ from sealkit.callers import CALLER, Caller, Role
 from sealkit.client import AsyncSealClient
 from sealkit.errors import InvalidConfig, PermissionDenied, SealError, Unauthenticated, Unavailable
 from sealkit.rpc.authority import CallersFile, Peers
-from sealkit.rpc.replicas import Replica, Replicas
+from sealkit.rpc.replicas import Replica, Replicas, Said
 from sealkit.rpc.server import GrpcServer
 from sealkit.rpc.settings import ServerSettings
 from sealkit.rpc.tls import Identity, identity_of
@@ -143,9 +143,9 @@ async def test_the_controller_takes_up_its_own_new_certificate(tmp_path: Path) -
     own = identity(tmp_path, "controller")
     asked: list[Replica] = []
 
-    async def ask(replica: Replica) -> ModelInfo:
+    async def ask(replica: Replica) -> Said:
         asked.append(replica)
-        return MODEL
+        return Said(MODEL)
 
     replicas = Replicas("generator", "127.0.0.1:1", lambda channel: channel, ask, identity=own)
     await replicas.model()
@@ -312,8 +312,8 @@ async def test_a_certificate_that_cannot_be_read_for_a_moment_leaves_the_old_one
     folder = tmp_path / "worker"
     identity = Identity(folder / "ca.crt", folder / "tls.crt", folder / "tls.key")
 
-    async def held(replica: Replica) -> ModelInfo:
-        return MODEL
+    async def held(replica: Replica) -> Said:
+        return Said(MODEL)
 
     replicas = Replicas("trainer", "127.0.0.1:1", lambda channel: channel, held, identity=identity)
     await replicas.model()

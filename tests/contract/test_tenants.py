@@ -16,7 +16,7 @@ from controller.db.database import Database
 from sealkit.callers import reads
 from sealkit.client import AsyncSealClient
 from sealkit.errors import InvalidInput, RequestIdReused, UnknownAlias, UnknownPolicy, UnknownRun
-from tests.contract.tenants_harness import METHODS, Answer, Things, call, furnish, harness, request_for
+from tests.contract.tenants_harness import AWAY, METHODS, Answer, Things, call, furnish, harness, request_for
 from tests.records import new_record
 from tests.unit.controller.controller_fakes import records, tiny_config
 
@@ -168,6 +168,19 @@ async def test_an_admin_sees_all_and_acts_as_the_tenant_that_it_names(built: Har
         assert [run.name async for run in admin.list_runs()] == [made.name, things.run]
         own = await admin.create_run(tiny_config(start_policy=things.policy), records())
         assert own.tenant == ""
+
+
+async def test_only_an_admin_who_acts_for_none_sees_where_the_services_are(built: Harness) -> None:
+    database, address = built
+    things = await furnish(database, "team-a")
+    async with AsyncSealClient(address) as admin, AsyncSealClient(address, tenant="team-b") as acting:
+        for client, shown, runs in (
+            (admin, AWAY, [things.run]),
+            (acting, AWAY.changed(address="", error=None), []),
+        ):
+            load = await client.get_load()
+            assert load.replicas == (shown,) * 3
+            assert [one.run for one in load.runs] == runs
 
 
 async def test_what_is_no_tenants_name_is_refused(built: Harness) -> None:

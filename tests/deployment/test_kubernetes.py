@@ -147,7 +147,7 @@ def test_services_read_every_variable_and_listen_where_the_manifests_say(
 
 
 @pytest.mark.parametrize("folder", OVERLAYS)
-def test_services_lead_to_ports_and_workers_to_services(folder: str) -> None:
+def test_services_lead_to_ports_and_the_controller_to_services(folder: str) -> None:
     targets = {}
     services = of_kind(folder, "Service")
     for name, service in services.items():
@@ -156,9 +156,10 @@ def test_services_lead_to_ports_and_workers_to_services(folder: str) -> None:
         for port in service["spec"]["ports"]:
             assert port["port"] == at[port.get("targetPort", port["name"])], name
             targets[f"{name}:{port['port']}"] = "clusterIP" in service["spec"]
-    variables = {variable["name"]: variable["value"] for variable in container(workloads(folder)["worker"])["env"]}
-    for model in MODELS:
-        assert targets[variables[f"SEAL_CONTROLLER_{model.upper()}"]], "workers balance by themselves"
+    for caller in ("controller", "worker"):
+        variables = {one["name"]: one["value"] for one in container(workloads(folder)[caller])["env"]}
+        for model in MODELS:
+            assert targets[variables[f"SEAL_CONTROLLER_{model.upper()}"]], "the controller balances by itself"
     assert not targets["controller:50050"], "callers do not"
     assert {name for name, service in services.items() if "metrics" in str(service)} == set(SETTINGS)
 
@@ -254,6 +255,8 @@ def test_networks_allow_the_calls_of_the_architecture_and_no_others() -> None:
         ("caller", "controller", 50050),
         ("caller", "gateway", 8000),
         ("gateway", "controller", 50050),
+        ("controller", "generator", 50051),
+        ("controller", "trainer", 50052),
         ("controller", "evaluator", 50053),
         ("worker", "generator", 50051),
         ("worker", "trainer", 50052),

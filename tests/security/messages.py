@@ -40,6 +40,8 @@ def _scalar(field: Any) -> st.SearchStrategy[Any]:
         return st.one_of(st.sampled_from(DOUBLES), st.floats())
     if field.type == Field.TYPE_BOOL:
         return st.booleans()
+    if field.type == Field.TYPE_BYTES:
+        return st.one_of(texts.map(lambda text: text.encode(errors="surrogatepass")), st.binary(max_size=64))
     low, high = _BITS[field.type]
     return st.one_of(st.sampled_from([n for n in INTS if low <= n <= high]), st.integers(low, high), st.integers(0, 6))
 

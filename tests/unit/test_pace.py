@@ -148,6 +148,24 @@ def test_time_that_was_not_driven_or_waited_is_left_out() -> None:
     assert left_at(3460.0, events) is not None, "it runs again, so it waits no longer"
 
 
+def test_from_the_latest_events_only_what_was_seen_is_measured() -> None:
+    """The head of a stream that leaves events out: the last state, the stage, and then the latest events."""
+    events = recorded()
+    second = next(n for n, (_, kind, done) in enumerate(events) if done.trials_done == len(FIRST) + 5)
+    head = [events[1], next(one for one in reversed(events[:second]) if isinstance(one[1], StageStarted))]
+    early = measured([*head, *events[second : second + 4]])
+    assert not early.whole
+    assert measured(events).whole
+    soon = early.left(0.0)
+    assert soon is None or soon.high is None, "how long the rest of a round takes is not known"
+    whole = measured([*head, *events[second:]])
+    assert whole.progress == events[-1][2]
+    assert whole.pace is None, "no round was seen from its beginning to its end"
+    left = measured([*head, *(one for one in events[second:] if one[0] < SECOND[-1])]).left(0.0)
+    assert left is not None
+    assert 0 < left.low < END - SECOND[-2]
+
+
 def test_nothing_is_shown_before_the_number_of_trials_is_known() -> None:
     progress = RunProgress(rounds_total=2)
     events: list[Happened] = [

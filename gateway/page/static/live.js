@@ -229,5 +229,6 @@ stop?.addEventListener("click", () => asking?.abort());
 // --- start -------------------------------------------------------------------------------------------------------
 document.addEventListener("visibilitychange", connect);
 connect();
-if (document.querySelector("[data-src]:not(:has(h2))")) findings();
+// Of a run that goes on, the stream's first message says its state, and then the findings follow: a report takes longer.
+if (document.querySelector("[data-src]:not(:has(h2))") && !watching()) findings();
 if (document.querySelector("[data-poll]")) setTimeout(poll, POLL_MS);

@@ -49,6 +49,12 @@ class DecodeLoop:
         """Completes when the thread ends: after `close`, or with the error that it died of."""
         return self._ended
 
+    @property
+    def rows(self) -> tuple[int, int]:
+        """How many rows decode, and how many wait."""
+        with self._changed:
+            return len(self._futures) - len(self._waiting), len(self._waiting)
+
     def submit(self, row: Row) -> Future[Row]:
         """Queues a row; one with `on_token` before all without. Cancelling the future frees it. Raises QueueFull, and
         Unavailable after `close`."""

@@ -80,6 +80,8 @@ def publish(stack: RunningStack, run: str, alias: str) -> None:
 def test_a_run_goes_on_in_the_page_and_its_texts_stay_texts(stack: RunningStack, browser: Tab, tmp_path: Path) -> None:
     live = json.loads(stack.seal("open", "--json").stdout)["page"]
     browser.open(live, 1440)
+    browser.until("document.querySelectorAll('#services tbody .succeeded').length === 3")  # polled until they answered
+    assert browser.evaluate("document.querySelectorAll('#services progress').length") == 3
     run = start_run(stack, tmp_path)
     browser.until(f"document.querySelector('[data-run=\"{run}\"]')")  # the overview finds it by itself
     browser.open(f"{live}{run}", 1440)

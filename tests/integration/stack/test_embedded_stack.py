@@ -121,6 +121,36 @@ def test_a_run_goes_through_the_stack(stack: RunningStack, tmp_path: Path) -> No
     assert (faulty.returncode, "context" in faulty.stderr, "Traceback" in faulty.stderr) == (2, True, False)
 
 
+def test_it_says_how_busy_it_is(stack: RunningStack, tmp_path: Path) -> None:
+    passage = {"title": "T", "context": "The lake is deep.", "questions": [{"question": "How?", "answer": "deep"}]}
+    (tmp_path / "passages.json").write_text(json.dumps([passage]))
+    (tmp_path / "run.toml").write_text(
+        'rounds = 1000\ncontexts_per_round = 1\n[dataset]\npath = "passages.json"\n[held_out]\nsamples = 0\n'
+        "[domain.options]\nmin_letters = 1\n[editor]\nk = 4\nsampling = { max_tokens = 16 }\n"
+        "[inner_loop]\nlora = { rank = 2, alpha = 4 }\noptimisation = { epochs = 1 }\n"
+        "[evaluation]\nsampling = { temperature = 0.0, max_tokens = 4 }\nretention_limit = 1\n"
+    )
+    started = stack.seal("run", "run.toml", "--no-follow", "--name", "busy", "--json")
+    assert started.returncode == 0, started.stderr
+    run = json.loads(started.stdout)["run"]["name"]
+    try:
+        load = json.loads(stack.seal("services", "--json").stdout)
+    finally:
+        stack.seal("runs", "cancel", run)
+    replicas = {one["service"]: one for one in load["replicas"]}
+    assert [one["state"] for one in load["replicas"]] == ["serving"] * 3
+    assert len({one["base_model"]["digest"] for one in replicas.values()}) == 1
+    assert all(one["address"] and one["error"] is None for one in replicas.values()), "an admin's view"
+    for one in replicas.values():
+        assert 0 <= one["occupancy"]["running"] <= one["occupancy"]["capacity"] > 0
+    trainer = replicas["trainer"]["occupancy"]
+    assert 0 <= trainer["step_tokens"] <= trainer["step_tokens_limit"]
+    (own,) = [one for one in load["runs"] if one["run"] == run]
+    assert (own["display_name"], own["running"] + own["queued"] + own["planned"] > 0) == ("busy", True)
+    lines = [line.split("\t")[:3] for line in stack.seal("services").stdout.splitlines()]
+    assert lines[:3] == [[name, replicas[name]["address"], "serving"] for name in ("generator", "trainer", "evaluator")]
+
+
 def test_a_service_that_dies_at_its_start_shows_its_log(seal: Seal, layout: Layout, tmp_path: Path) -> None:
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "config.json").write_text("{}")

@@ -27,6 +27,7 @@ class Noted:
 
     name = "noted"
     batch_variant_rate = 0.25
+    occupancy = None
 
     def __init__(self) -> None:
         self.calls: list[Any] = []

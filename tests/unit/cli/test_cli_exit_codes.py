@@ -75,6 +75,7 @@ WITHOUT_A_STACK: dict[str, ExitCode] = {
     "judge calibrate --verdicts missing.jsonl": ExitCode.BAD_INPUT,
     "health 127.0.0.1:1 --timeout 0.1": ExitCode.FAILED,
     "doctor --config missing.toml": ExitCode.BAD_INPUT,
+    "services": ExitCode.FAILED,
     "whoami": ExitCode.FAILED,
 }
 """In a folder with a good config and nothing else. `fetch` needs a network."""

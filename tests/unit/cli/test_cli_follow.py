@@ -222,6 +222,11 @@ def test_the_accuracy_so_far_is_that_of_self_edits_alone() -> None:
     assert (tally.rejected, tally.progress.trials_done, tally.progress.trials_total) == (1, 3, 4)
 
 
+def test_from_the_latest_events_it_is_that_of_the_last_ones() -> None:
+    tally = tallied([EVENTS[0], event(finished(7, 0.5), done=1800, total=2000), event(finished(8, 0.7), done=1801)])
+    assert tally.accuracy == "accuracy of the last 2: 0.60 (no adapter 0.25)"
+
+
 def test_a_plain_line_has_one_number_for_the_time_left_or_none(capsys: pytest.CaptureFixture[str]) -> None:
     begun = [event(RunStateChanged(state=RunState.RUNNING)), event(StageStarted(round=0, stage="E-step"))]
     ends = [event(finished(n, 0.5), done=n, total=80, seconds=60 + 5 * n) for n in range(1, 41)]

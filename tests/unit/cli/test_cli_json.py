@@ -27,11 +27,15 @@ from sealkit.resources import (
     AuditEntry,
     CallerInfo,
     Event,
+    Load,
     PolicyVersion,
+    ReplicaState,
     Run,
+    RunLoad,
     RunProgress,
     RunState,
     RunStateChanged,
+    ServiceReplica,
     Trial,
     TrialPhase,
     TrialState,
@@ -58,6 +62,10 @@ ANSWER = Answer(
 EVENT = Event(
     cursor="1", time=NOW, progress=RunProgress(rounds_total=1), kind=RunStateChanged(state=RunState.SUCCEEDED)
 )
+LOAD = Load(
+    replicas=(ServiceReplica(service="trainer", address="h:2", state=ReplicaState.SERVING),),
+    runs=(RunLoad(run="runs/r", display_name=NAME, state=RunState.RUNNING),),
+)
 REPORT = RunReport(
     rows=(), kept=1, trial_counts={}, trial_forgetting=None, policies=(), stage_seconds={}, rl_gain=None, usage=Usage(),
     wall_seconds=1.0, verdict=f"{NAME} helped",
@@ -81,7 +89,7 @@ class FakeClient:
             "get_run_pace": None, "set_alias": ALIAS, "roll_back_alias": ALIAS, "get_trial": TRIAL,
             "get_trial_material": MATERIAL, "rerun_trial": TRIAL, "report": REPORT,
             "wait_rerun": Rerun(trial=TRIAL, original=TRIAL.name), "retry_trials": (RUN, 1),
-            "whoami": CallerInfo(name="me", role="admin"),
+            "whoami": CallerInfo(name="me", role="admin"), "get_load": LOAD,
             "answer": ANSWER, "stream_answer": [ANSWER.begun, AnswerDelta(text=NAME), ANSWER.end],
             "estimate_run": RunEstimate(trials=1, usage=Usage(), wall_seconds=1, based_on=1, basis="b"),
         }  # fmt: skip
@@ -98,7 +106,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "alias set": ("a", "r-1"), "alias show": ("a",), "alias list": (), "alias rollback": ("a",),
     "adapters list": (), "adapters verify": (), "adapters gc": (), "arc filter": ("run.toml",), "arc solved": ("r",),
     "ask": ("a", "Which river?"), "audit list": (), "certs make": ("tls", "--name", "me"), "certs token": ("token",),
-    "whoami": (),
+    "whoami": (), "services": (),
     "health": ("127.0.0.1:1",), "judge calibrate": ("--verdicts", "verdicts.jsonl", "--judge", "exact"),
     "doctor": (), "up": (), "open": (), "fetch": (), "learn": (), "alias diff": (), "alias forget": (),
     "alias export": (),
@@ -122,7 +130,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     record = {"title": "t", "context": "c", "questions": [{"question": "q", "answer": "a"}]}
     (tmp_path / "data.jsonl").write_text(json.dumps(record))
     (tmp_path / "verdicts.jsonl").write_text('{"question": "q", "gold": "g", "answer": "g", "verdict": true}\n')
-    changed = "adapt adapters alias arc ask audit policies report run runs trials whoami"
+    changed = "adapt adapters alias arc ask audit policies report run runs services trials whoami"
     for module in changed.split():
         if hasattr(sys.modules[f"seal_cli.commands.{module}"], "connect"):
             monkeypatch.setattr(f"seal_cli.commands.{module}.connect", lambda *_: FakeClient())

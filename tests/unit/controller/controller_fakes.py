@@ -9,6 +9,7 @@ from typing import Any
 
 from controller.db.manifest import Found, Instructions, Manifest
 from sealkit.domains.base import Context, Rejected
+from sealkit.resources import ServiceReplica
 from sealkit.routing import Route
 from sealkit.rpc.protocols import TrainerInfo
 from sealkit.types import (
@@ -127,6 +128,7 @@ class FakeServices:
         self.lost: Callable[[str], float] = lambda subject: 0.5
         """What share of the retention queries a subject forgot; its interval is 0.5 to either side."""
         self.deleted: list[str] = []
+        self.seen: list[ServiceReplica] = []
         self.routed: list[tuple[Route, ...]] = []
         self.running = 0
         self._seconds = seconds
@@ -143,6 +145,11 @@ class FakeServices:
 
     async def info(self) -> ModelInfo:
         return MODEL
+
+    async def look(self) -> None: ...
+
+    def replicas(self) -> list[ServiceReplica]:
+        return self.seen
 
     async def trainer_info(self) -> TrainerInfo:
         return TrainerInfo(model=MODEL, target_modules=("q_proj",), engine_version="1", max_concurrent_jobs=8)

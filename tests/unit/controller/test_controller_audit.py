@@ -17,6 +17,7 @@ from controller.db.access import FULL_ACCESS, AccessScope, ChangeRequest
 from controller.db.database import Database
 from controller.db.tables import audit as table
 from controller.service import ControllerService
+from controller.services import Services
 from sealkit.callers import CALLER, Caller, Role, reads
 from sealkit.errors import InvalidDataset, PermissionDenied, RequestIdReused, SealError, UnknownPolicy, UnknownRun
 from sealkit.resources import AuditEntry, GateState
@@ -50,7 +51,8 @@ def asked(request_id: str, caller: Caller = TEAM) -> ChangeRequest:
 async def test_every_call_that_changes_something_leaves_an_entry(database: Database, method: str) -> None:
     """A new rpc that changes something past the audit log fails here."""
     things = await furnish(database, "team-a")
-    service, before = ControllerService(database, (DOMAIN,), evaluator=FakeServices()), len(await entries(database))
+    service = ControllerService(database, (DOMAIN,), services=Services(*[FakeServices()] * 3))
+    before = len(await entries(database))
     token = CALLER.set(Caller("nightly", Role.OPERATOR, "team-a"))
     request: Any = request_for(method, things)
     try:
@@ -127,7 +129,7 @@ async def test_a_refusal_is_entered_without_what_bad_input_held(database: Databa
 
 
 async def test_a_name_that_is_none_is_not_entered(database: Database) -> None:
-    service = ControllerService(database, evaluator=FakeServices())
+    service = ControllerService(database, services=Services(*[FakeServices()] * 3))
     request: Any = request_for("CancelRun", await furnish(database, "team-a"))
     request.name, request.request_id = "runs/\x00; a whole text", "q" * 500
     error = PermissionDenied("watcher is a viewer")
@@ -137,14 +139,14 @@ async def test_a_name_that_is_none_is_not_entered(database: Database) -> None:
 
 
 async def test_a_refused_read_is_no_refused_change(database: Database) -> None:
-    service = ControllerService(database, evaluator=FakeServices())
+    service = ControllerService(database, services=Services(*[FakeServices()] * 3))
     await service.refused("/seal.controller.v1.ControllerService/GetRun", None, UnknownRun("none"))  # type: ignore[arg-type]
     assert await entries(database) == []
 
 
 async def test_a_record_that_does_not_answer_takes_no_call_down(tmp_path: Path) -> None:
     database = Database(f"sqlite:///{tmp_path}/empty.db")  # without its tables
-    service = ControllerService(database, evaluator=FakeServices())
+    service = ControllerService(database, services=Services(*[FakeServices()] * 3))
     request = request_for("PauseRun", await _ghosts(tmp_path))
     await service.refused("/seal.controller.v1.ControllerService/PauseRun", request, UnknownRun("none"))
     await database.close()

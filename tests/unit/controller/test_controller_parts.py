@@ -10,6 +10,7 @@ import pytest
 from seal.controller.v1 import controller_pb2 as pb
 
 from controller.service import ControllerService
+from controller.services import Services
 from sealkit.errors import InvalidInput, LimitExceeded
 from sealkit.rpc.struct import struct_to_pb
 from tests.records import new_record
@@ -31,7 +32,7 @@ async def sent(parts: Iterable[Any], kind: Any = pb.CreateRunInPartsRequest) -> 
 
 async def test_the_parts_are_the_run_that_one_message_is(tmp_path: Path) -> None:
     database = new_record(tmp_path)
-    service = ControllerService(database, (DOMAIN,), evaluator=FakeServices())
+    service = ControllerService(database, (DOMAIN,), services=Services(*[FakeServices()] * 3))
     whole = pb.CreateRunRequest()
     for part in parts_of():
         whole.MergeFrom(part)
@@ -46,7 +47,7 @@ async def test_the_parts_are_the_run_that_one_message_is(tmp_path: Path) -> None
 
 async def test_what_is_wrong_with_the_whole_is_refused(tmp_path: Path) -> None:
     database = new_record(tmp_path)
-    small = ControllerService(database, (DOMAIN,), max_dataset_mib=1, evaluator=FakeServices())
+    small = ControllerService(database, (DOMAIN,), max_dataset_mib=1, services=Services(*[FakeServices()] * 3))
     big = struct_to_pb({"text": "x" * 400_000}, what="record")
     with pytest.raises(LimitExceeded, match="SEAL_CONTROLLER_MAX_DATASET_MIB"):
         await small.CreateRunInParts(sent(parts_of([big] * 3)), None)  # type: ignore[arg-type]

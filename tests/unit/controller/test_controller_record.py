@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import threading
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,11 @@ from alembic.migration import MigrationContext
 from sqlalchemy import Connection, select
 
 from controller.db import attempts, contexts, events, leases, policies, rates, reruns, runs, tables, trials
-from controller.db.access import FULL_ACCESS
+from controller.db.access import FULL_ACCESS, AccessScope
 from controller.db.attempts import Result, Spent, Untaken
 from controller.db.database import Database
 from controller.db.leases import LeaseLost, RunLease, TrialLease
+from controller.db.load import run_loads
 from controller.db.trials import Plan
 from sealkit.config import parse_config
 from sealkit.domains.base import Context
@@ -39,13 +41,14 @@ from sealkit.resources import (
     Run,
     RunState,
     RunStateChanged,
+    RunWaiting,
     TrialFinished,
     TrialPhase,
     TrialState,
 )
 from sealkit.types import Usage
 from tests.records import new_record
-from tests.unit.controller.changes import change
+from tests.unit.controller.changes import change, operator
 from tests.unit.controller.controller_fakes import manifest
 
 BASE = "ab" * 32
@@ -142,6 +145,16 @@ def test_a_database_of_another_kind_is_refused(url: str) -> None:
 
 
 # --- requests ---------------------------------------------------------------------------------------------------------
+async def test_nobody_waits_for_a_read_that_takes_long(database: Database) -> None:
+    over = threading.Event()
+    long = asyncio.create_task(database.read_apart(lambda _: over.wait(30)))
+    await create(database)
+    assert (await database.read(runs.get, FULL_ACCESS, "a")).name == "runs/a"
+    assert not long.done()
+    over.set()
+    assert await long
+
+
 async def test_the_same_request_makes_one_run(database: Database) -> None:
     first = await create(database, "a")
     again = await create(database, "a", [])
@@ -331,6 +344,58 @@ async def test_events_go_on_after_a_cursor_and_end_with_the_run(database: Databa
     for cursor in ("99", "-1", "x", "²"):
         with pytest.raises(InvalidCursor):
             await database.read(events.after, FULL_ACCESS, "a", cursor, limit=1)
+
+
+async def test_the_latest_events_come_after_those_that_say_where_the_run_is(database: Database) -> None:
+    lease = await driven(database)
+    away = Fault(code=14, reason="UNAVAILABLE", message="away")
+    for doing, error in (("sample", away), ("train", away), ("sample", None), ("train", away)):
+        await database.write(runs.waits, "a", RunWaiting(doing=doing, error=error))
+    await database.write(runs.stage, lease, 0, "E-step")
+    names = await database.write(trials.add, lease, [plan(lease, f"t{n}") for n in range(5)])
+    for name in names:
+        taken = await take(database, name, "w")
+        assert taken is not None
+        await database.write(attempts.finish, taken, succeeded(1.0))
+
+    async def cursors(cursor: str, latest: int, limit: int = 100) -> list[str]:
+        found, _ = await database.read(events.after, FULL_ACCESS, "a", cursor, limit=limit, latest=latest)
+        return [event.cursor for event in found]
+
+    # 1 and 2: queued, running; 3 to 6: the waits; 7: the stage; 8 to 12: the trials.
+    assert await cursors("", 0) == [str(n) for n in range(1, 13)]
+    assert await cursors("", 2) == ["2", "5", "6", "7", "11", "12"], "the wait that ended too: its start may be known"
+    assert await cursors("4", 2) == ["5", "6", "7", "11", "12"]
+    assert await cursors("9", 2) == ["11", "12"]
+    assert await cursors("11", 2) == ["12"]
+    assert await cursors("", 20) == await cursors("", 0)
+    assert await cursors("", 4, limit=2) == ["2", "5", "6", "7", "9", "10"], "the rest comes after the last one"
+    await database.write(runs.cancel, change("runs/a", ""))
+    found, ended = await database.read(events.after, FULL_ACCESS, "a", "", limit=100, latest=1)
+    assert ([event.cursor for event in found], ended) == (["2", "5", "6", "7", "13"], True)
+
+
+async def test_the_load_is_each_run_with_trials_to_do(database: Database) -> None:
+    lease = await driven(database)
+    theirs = new_run("b", config={"scheduling": {"priority": 5}})
+    await database.write(runs.create, change("runs/b", "b", operator("team-b")), theirs, [])
+    names = await database.write(trials.add, lease, [plan(lease, f"t{n}") for n in range(4)])
+    for name in names[:2]:
+        taken = await take(database, name, "w")
+        assert taken is not None
+    await database.write(attempts.finish, taken, succeeded(1.0))
+    total = (await database.read(runs.get, FULL_ACCESS, "a")).progress.trials_total
+    loads = {load.run: load for load in await database.read(run_loads, FULL_ACCESS)}
+    assert list(loads) == ["runs/b", "runs/a"], "the higher priority first"
+    a = loads["runs/a"]
+    assert (a.state, a.running, a.queued, a.planned) == (RunState.RUNNING, 1, 2, total - 4)
+    assert (loads["runs/b"].running, loads["runs/b"].queued, loads["runs/b"].priority) == (0, 0, 5)
+    assert [load.run for load in await database.read(run_loads, AccessScope("team-b"))] == ["runs/b"]
+    await database.write(runs.pause, change("runs/a", ""))
+    a = {load.run: load for load in await database.read(run_loads, FULL_ACCESS)}["runs/a"]
+    assert (a.state, a.running, a.queued, a.planned) == (RunState.PAUSED, 1, 2, 0)
+    await database.write(runs.cancel, change("runs/a", ""))
+    assert [load.run for load in await database.read(run_loads, FULL_ACCESS)] == ["runs/b"]
 
 
 async def test_contexts_come_in_the_order_of_the_records(database: Database) -> None:

@@ -54,12 +54,14 @@ async def test_a_reader_that_leaves_frees_its_row(backend: TransformersBackend) 
     begun = asyncio.Event()
     endless = [asyncio.ensure_future(backend.generate(PROMPT, LONG, on_text=lambda _: begun.set())) for _ in range(50)]
     await asyncio.wait_for(begun.wait(), 10)
+    assert 0 < backend.occupancy.running <= backend.occupancy.capacity
     for task in endless:
         task.cancel()
     done = await asyncio.gather(*endless, return_exceptions=True)
     assert any(isinstance(one, asyncio.CancelledError) for one in done)
     got = await asyncio.wait_for(backend.generate(PROMPT, Sampling(temperature=0, max_tokens=2)), 5)
     assert got.usage.completion_tokens == 2
+    assert (backend.occupancy.running, backend.occupancy.waiting) == (0, 0)
 
 
 async def test_who_reads_along_goes_first(model: Path, tmp_path: Path) -> None:

@@ -38,6 +38,7 @@ class FakeBackend:
 
     name = "fake"
     batch_variant_rate = 0.0
+    occupancy = None
     info = ModelInfo(
         name="fake",
         digest="d" * 64,

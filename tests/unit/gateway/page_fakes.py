@@ -18,18 +18,22 @@ from sealkit.resources import (
     CallerInfo,
     Event,
     Fault,
+    Load,
+    ReplicaState,
     Run,
+    RunLoad,
     RunProgress,
     RunState,
     RunStateChanged,
     RunWaiting,
+    ServiceReplica,
     StageStarted,
     Trial,
     TrialFinished,
     TrialState,
 )
 from sealkit.rpc.controller_calls import Page
-from sealkit.types import AnswerDelta, AnswerEnd, FinishReason
+from sealkit.types import AnswerDelta, AnswerEnd, FinishReason, ModelInfo, Occupancy
 from tests.unit.report_page.runs import NOW, FakeClient
 
 ORIGIN = {"origin": "http://localhost"}
@@ -85,6 +89,29 @@ class FakeController:
         self._note("get_run", name)
         return self._has.get_run(name).changed(state=RunState.RUNNING)
 
+    async def get_load(self) -> Load:
+        self._note("get_load")
+        text = self._has.text
+        model = ModelInfo(
+            name=f"tiny {text}", digest="ab" * 32, tokenizer_digest="", context_length=64, dtype="float32", device="cpu"
+        )
+        away = Fault(code=14, reason="UNAVAILABLE", message=f"no evaluator answers {text}")
+        busy = Occupancy(running=3, capacity=16, waiting=1007, step_tokens=900, step_tokens_limit=1024)
+        runs = [
+            RunLoad(run=run.name, display_name=run.display_name, state=run.state, running=2, queued=1500, planned=4)
+            for run in self.runs
+        ]
+        return Load(
+            replicas=(
+                ServiceReplica(
+                    service="trainer", address="10.0.0.7:50052", state=ReplicaState.SERVING, base_model=model,
+                    occupancy=busy,
+                ),
+                ServiceReplica(service="evaluator", state=ReplicaState.NOT_SERVING, error=away),
+            ),
+            runs=tuple(runs),
+        )  # fmt: skip
+
     def __getattr__(self, name: str) -> Any:
         async def call(*words: Any) -> Any:
             self._note(name, *words)
@@ -106,8 +133,10 @@ class FakeController:
         done = RunProgress(stage="round 1: E-step", rounds_total=2, trials_done=3, trials_total=40)
         return [Event(cursor=str(n), time=NOW, progress=done, kind=kind) for n, kind in enumerate(kinds, 1)]
 
-    async def watch_run(self, name: str, cursor: str = "", *, on_wait: Callable[..., None]) -> AsyncIterator[Event]:
-        self._note("watch_run", name, cursor)
+    async def watch_run(
+        self, name: str, cursor: str = "", *, latest: int = 0, on_wait: Callable[..., None]
+    ) -> AsyncIterator[Event]:
+        self._note("watch_run", name, cursor, latest)
         for event in self.events()[int(cursor or 0) :]:
             yield event
 

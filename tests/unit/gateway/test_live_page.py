@@ -50,7 +50,17 @@ def test_every_page_shows_what_the_controller_told() -> None:
     client = browser(FakeController())
     shown = {path: Read(client.get(path).text).text for path in PAGES}
     wanted = {
-        "/live/": ["demo-1 running", "0 of 0", "production", "passed the gate", "old-1"],
+        "/live/": [
+            "demo-1 running",
+            "0 of 0",
+            "production",
+            "passed the gate",
+            "old-1",
+            "running 0 2 1,500 4",
+            "trainer 10.0.0.7:50052 serving tiny",
+            "3 of 16 1,007 900 of 1,024",
+            "evaluator not serving",
+        ],
         "/live/runs/demo-1": ["round", "Trials as they end", "c-0"],
         "/live/runs/demo-1/findings": ["0.550 [0.460, 0.640]", "gain", "BWT", "The RL step improved the self-edits"],
         TRIAL: ["The Ossel rises", "Training examples", "Where does q/1 rise?", "final loss 0.321"],
@@ -113,6 +123,7 @@ def test_lists_come_in_pages() -> None:
     second = Read(client.get(f"/live/?runs={MOST_WATCHED}").text)
     client.get("/live/runs/demo-1")
     client.get("/live/runs/demo-1/findings")
+    assert "480 more runs" in first.text, "of the queue"
     rows = [
         {value for tag, name, value in read.attributes if (tag, name) == ("tr", "data-run")} for read in (first, second)
     ]
@@ -149,7 +160,7 @@ def test_a_stream_of_events_resumes_after_the_last_one() -> None:
     assert messages(resumed.text)[0][2]["ended"] == 0
     for query in ("", "?run=../x", "?run=demo-1&after=1%0A2", "?" + "&".join(f"run=r{n}" for n in range(21))):
         assert client.get(f"/live/events{query}").status_code == 400, query
-    assert ("watch_run", "", (RUN, "304")) in controller.calls
+    assert ("watch_run", "", (RUN, "304", 30)) in controller.calls, "as many earlier events as the page has lines for"
 
 
 def test_a_new_state_ends_what_a_run_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,6 +18,7 @@ from sealkit.errors import (
     Unavailable,
     UnknownTargetModule,
 )
+from sealkit.types import Occupancy
 from tests.unit.trainer.jobs import PROBE, job_spec, packed
 from tests.unit.trainer.plain import relative
 from trainer_svc.adapter import initial_weights
@@ -215,6 +216,20 @@ def test_metrics_add_up(model, make_engine):
     assert gained["wait_seconds_count"] == gained["train_seconds_count"] == 3
     assert gained["steps_total"] == gained["step_occupancy_ratio_count"] >= 6
     assert value("jobs", state="waiting") == value("jobs", state="running") == value("slot_occupancy_ratio") == 0
+
+
+def test_it_says_how_busy_it_is(model, make_engine):
+    engine = make_engine(model, max_jobs=2, step_tokens=64)
+    seen = []
+    jobs = [engine.submit(job_spec(3, n), lambda _: seen.append(engine.occupancy)) for n in range(3)]
+    idle = Occupancy(running=0, capacity=2, waiting=3, step_tokens=0, step_tokens_limit=64)
+    assert engine.occupancy == idle
+    engine.start()
+    for job in jobs:
+        job.result.result(timeout=30)
+    assert (seen[0].running, seen[0].waiting) == (2, 1)
+    assert all(0 < one.step_tokens <= 64 for one in seen)
+    assert engine.occupancy == idle.changed(waiting=0)
 
 
 def test_closing_ends_what_is_left(model):

@@ -169,6 +169,11 @@ class ControllerServiceStub:
                 request_serializer=seal_dot_controller_dot_v1_dot_controller__pb2.AnswerRequest.SerializeToString,
                 response_deserializer=seal_dot_controller_dot_v1_dot_controller__pb2.AnswerResponse.FromString,
                 _registered_method=True)
+        self.GetLoad = channel.unary_unary(
+                '/seal.controller.v1.ControllerService/GetLoad',
+                request_serializer=seal_dot_controller_dot_v1_dot_controller__pb2.GetLoadRequest.SerializeToString,
+                response_deserializer=seal_dot_controller_dot_v1_dot_controller__pb2.GetLoadResponse.FromString,
+                _registered_method=True)
         self.GetCaller = channel.unary_unary(
                 '/seal.controller.v1.ControllerService/GetCaller',
                 request_serializer=seal_dot_controller_dot_v1_dot_controller__pb2.GetCallerRequest.SerializeToString,
@@ -230,7 +235,8 @@ class ControllerServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def WatchRun(self, request, context):
-        """Streams a run's events from a cursor until the run ends, without gaps or duplicates.
+        """Streams a run's events from a cursor until the run ends, without gaps or duplicates. With `latest`, older events are
+        left out.
         Errors: NOT_FOUND / UNKNOWN_RUN, INVALID_ARGUMENT / INVALID_CURSOR.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -403,6 +409,15 @@ class ControllerServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetLoad(self, request, context):
+        """How busy the stack is: the replicas of the model services, which all tenants share, and the caller's runs with trials
+        to do. Replicas are asked anew, at most once a second; one that does not answer within half a second is reported as
+        it was before.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetCaller(self, request, context):
         """The caller: name, role, tenant, quotas and their use.
         """
@@ -550,6 +565,11 @@ def add_ControllerServiceServicer_to_server(servicer, server):
                     servicer.Answer,
                     request_deserializer=seal_dot_controller_dot_v1_dot_controller__pb2.AnswerRequest.FromString,
                     response_serializer=seal_dot_controller_dot_v1_dot_controller__pb2.AnswerResponse.SerializeToString,
+            ),
+            'GetLoad': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetLoad,
+                    request_deserializer=seal_dot_controller_dot_v1_dot_controller__pb2.GetLoadRequest.FromString,
+                    response_serializer=seal_dot_controller_dot_v1_dot_controller__pb2.GetLoadResponse.SerializeToString,
             ),
             'GetCaller': grpc.unary_unary_rpc_method_handler(
                     servicer.GetCaller,
@@ -1269,6 +1289,33 @@ class ControllerService:
             '/seal.controller.v1.ControllerService/Answer',
             seal_dot_controller_dot_v1_dot_controller__pb2.AnswerRequest.SerializeToString,
             seal_dot_controller_dot_v1_dot_controller__pb2.AnswerResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetLoad(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/seal.controller.v1.ControllerService/GetLoad',
+            seal_dot_controller_dot_v1_dot_controller__pb2.GetLoadRequest.SerializeToString,
+            seal_dot_controller_dot_v1_dot_controller__pb2.GetLoadResponse.FromString,
             options,
             channel_credentials,
             insecure,

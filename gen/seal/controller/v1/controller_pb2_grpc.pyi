@@ -61,7 +61,8 @@ class ControllerServiceStub:
     ListRuns: _grpc.UnaryUnaryMultiCallable[_controller_pb2.ListRunsRequest, _controller_pb2.ListRunsResponse]
     """Runs, newest first."""
     WatchRun: _grpc.UnaryStreamMultiCallable[_controller_pb2.WatchRunRequest, _controller_pb2.WatchRunResponse]
-    """Streams a run's events from a cursor until the run ends, without gaps or duplicates.
+    """Streams a run's events from a cursor until the run ends, without gaps or duplicates. With `latest`, older events are
+    left out.
     Errors: NOT_FOUND / UNKNOWN_RUN, INVALID_ARGUMENT / INVALID_CURSOR.
     """
     CancelRun: _grpc.UnaryUnaryMultiCallable[_controller_pb2.CancelRunRequest, _controller_pb2.CancelRunResponse]
@@ -136,6 +137,11 @@ class ControllerServiceStub:
     FAILED_PRECONDITION / MODEL_MISMATCH or UNSUPPORTED, RESOURCE_EXHAUSTED / QUEUE_FULL or QUOTA_EXCEEDED; UNAVAILABLE
     if no evaluator answers, or if it dies in the middle of the stream.
     """
+    GetLoad: _grpc.UnaryUnaryMultiCallable[_controller_pb2.GetLoadRequest, _controller_pb2.GetLoadResponse]
+    """How busy the stack is: the replicas of the model services, which all tenants share, and the caller's runs with trials
+    to do. Replicas are asked anew, at most once a second; one that does not answer within half a second is reported as
+    it was before.
+    """
     GetCaller: _grpc.UnaryUnaryMultiCallable[_controller_pb2.GetCallerRequest, _controller_pb2.GetCallerResponse]
     """The caller: name, role, tenant, quotas and their use."""
     ListAuditEntries: _grpc.UnaryUnaryMultiCallable[_controller_pb2.ListAuditEntriesRequest, _controller_pb2.ListAuditEntriesResponse]
@@ -176,7 +182,8 @@ class ControllerServiceAsyncStub(ControllerServiceStub):
     ListRuns: _aio.UnaryUnaryMultiCallable[_controller_pb2.ListRunsRequest, _controller_pb2.ListRunsResponse]  # type: ignore[assignment]
     """Runs, newest first."""
     WatchRun: _aio.UnaryStreamMultiCallable[_controller_pb2.WatchRunRequest, _controller_pb2.WatchRunResponse]  # type: ignore[assignment]
-    """Streams a run's events from a cursor until the run ends, without gaps or duplicates.
+    """Streams a run's events from a cursor until the run ends, without gaps or duplicates. With `latest`, older events are
+    left out.
     Errors: NOT_FOUND / UNKNOWN_RUN, INVALID_ARGUMENT / INVALID_CURSOR.
     """
     CancelRun: _aio.UnaryUnaryMultiCallable[_controller_pb2.CancelRunRequest, _controller_pb2.CancelRunResponse]  # type: ignore[assignment]
@@ -251,6 +258,11 @@ class ControllerServiceAsyncStub(ControllerServiceStub):
     FAILED_PRECONDITION / MODEL_MISMATCH or UNSUPPORTED, RESOURCE_EXHAUSTED / QUEUE_FULL or QUOTA_EXCEEDED; UNAVAILABLE
     if no evaluator answers, or if it dies in the middle of the stream.
     """
+    GetLoad: _aio.UnaryUnaryMultiCallable[_controller_pb2.GetLoadRequest, _controller_pb2.GetLoadResponse]  # type: ignore[assignment]
+    """How busy the stack is: the replicas of the model services, which all tenants share, and the caller's runs with trials
+    to do. Replicas are asked anew, at most once a second; one that does not answer within half a second is reported as
+    it was before.
+    """
     GetCaller: _aio.UnaryUnaryMultiCallable[_controller_pb2.GetCallerRequest, _controller_pb2.GetCallerResponse]  # type: ignore[assignment]
     """The caller: name, role, tenant, quotas and their use."""
     ListAuditEntries: _aio.UnaryUnaryMultiCallable[_controller_pb2.ListAuditEntriesRequest, _controller_pb2.ListAuditEntriesResponse]  # type: ignore[assignment]
@@ -318,7 +330,8 @@ class ControllerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _controller_pb2.WatchRunRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_controller_pb2.WatchRunResponse], _abc.AsyncIterator[_controller_pb2.WatchRunResponse]]:
-        """Streams a run's events from a cursor until the run ends, without gaps or duplicates.
+        """Streams a run's events from a cursor until the run ends, without gaps or duplicates. With `latest`, older events are
+        left out.
         Errors: NOT_FOUND / UNKNOWN_RUN, INVALID_ARGUMENT / INVALID_CURSOR.
         """
 
@@ -518,6 +531,17 @@ class ControllerServiceServicer(metaclass=_abc_1.ABCMeta):
         Errors: NOT_FOUND / UNKNOWN_ALIAS or ADAPTER_NOT_FOUND, INVALID_ARGUMENT (PROMPT_TOO_LONG), DATA_LOSS,
         FAILED_PRECONDITION / MODEL_MISMATCH or UNSUPPORTED, RESOURCE_EXHAUSTED / QUEUE_FULL or QUOTA_EXCEEDED; UNAVAILABLE
         if no evaluator answers, or if it dies in the middle of the stream.
+        """
+
+    @_abc_1.abstractmethod
+    def GetLoad(
+        self,
+        request: _controller_pb2.GetLoadRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_controller_pb2.GetLoadResponse, _abc.Awaitable[_controller_pb2.GetLoadResponse]]:
+        """How busy the stack is: the replicas of the model services, which all tenants share, and the caller's runs with trials
+        to do. Replicas are asked anew, at most once a second; one that does not answer within half a second is reported as
+        it was before.
         """
 
     @_abc_1.abstractmethod

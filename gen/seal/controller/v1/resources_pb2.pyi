@@ -202,6 +202,34 @@ DOCUMENT_STATE_FORGOTTEN: DocumentState.ValueType  # 5
 """The alias does not know it any more, and its texts are deleted."""
 Global___DocumentState: _TypeAlias = DocumentState  # noqa: Y015
 
+class _ReplicaState:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ReplicaStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ReplicaState.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    REPLICA_STATE_UNSPECIFIED: _ReplicaState.ValueType  # 0
+    """Not set."""
+    REPLICA_STATE_SERVING: _ReplicaState.ValueType  # 1
+    """It gets calls."""
+    REPLICA_STATE_NOT_SERVING: _ReplicaState.ValueType  # 2
+    """It does not answer."""
+    REPLICA_STATE_OTHER_MODEL: _ReplicaState.ValueType  # 3
+    """It answers and gets no calls: its base model is not the others'."""
+
+class ReplicaState(_ReplicaState, metaclass=_ReplicaStateEnumTypeWrapper):
+    """State of a replica of a model service. Output only."""
+
+REPLICA_STATE_UNSPECIFIED: ReplicaState.ValueType  # 0
+"""Not set."""
+REPLICA_STATE_SERVING: ReplicaState.ValueType  # 1
+"""It gets calls."""
+REPLICA_STATE_NOT_SERVING: ReplicaState.ValueType  # 2
+"""It does not answer."""
+REPLICA_STATE_OTHER_MODEL: ReplicaState.ValueType  # 3
+"""It answers and gets no calls: its base model is not the others'."""
+Global___ReplicaState: _TypeAlias = ReplicaState  # noqa: Y015
+
 @_typing.final
 class Run(_message.Message):
     """All rounds of one config."""
@@ -2225,3 +2253,131 @@ class Lineage(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Lineage: _TypeAlias = Lineage  # noqa: Y015
+
+@_typing.final
+class ServiceReplica(_message.Message):
+    """A replica of a model service."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SERVICE_FIELD_NUMBER: _builtins.int
+    ADDRESS_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    BASE_MODEL_FIELD_NUMBER: _builtins.int
+    OCCUPANCY_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
+    service: _builtins.str
+    """`generator`, `trainer` or `evaluator`."""
+    address: _builtins.str
+    """Its address; empty if none is known. Only for admins that act for no tenant."""
+    state: Global___ReplicaState.ValueType
+    """State."""
+    @_builtins.property
+    def base_model(self) -> _model_pb2.BaseModel:
+        """Its base model; unset if it does not answer."""
+
+    @_builtins.property
+    def occupancy(self) -> _model_pb2.Occupancy:
+        """How busy it is, with the jobs of all tenants; unset if it is not known: it does not answer, or another server
+        samples its texts.
+        """
+
+    @_builtins.property
+    def error(self) -> _status_pb2.Status:
+        """Why it gets no calls. Only for admins that act for no tenant."""
+
+    def __init__(
+        self,
+        *,
+        service: _builtins.str = ...,
+        address: _builtins.str = ...,
+        state: Global___ReplicaState.ValueType = ...,
+        base_model: _model_pb2.BaseModel | None = ...,
+        occupancy: _model_pb2.Occupancy | None = ...,
+        error: _status_pb2.Status | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["base_model", b"base_model", "error", b"error", "occupancy", b"occupancy"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "base_model", b"base_model", "error", b"error", "occupancy", b"occupancy", "service", b"service", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ServiceReplica: _TypeAlias = ServiceReplica  # noqa: Y015
+
+@_typing.final
+class RunLoad(_message.Message):
+    """A run with trials to do."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RUN_FIELD_NUMBER: _builtins.int
+    DISPLAY_NAME_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    PRIORITY_FIELD_NUMBER: _builtins.int
+    RUNNING_FIELD_NUMBER: _builtins.int
+    QUEUED_FIELD_NUMBER: _builtins.int
+    PLANNED_FIELD_NUMBER: _builtins.int
+    run: _builtins.str
+    """Name of the run."""
+    display_name: _builtins.str
+    """Its display name."""
+    state: Global___RunState.ValueType
+    """Its state."""
+    priority: _builtins.int
+    """Its `scheduling.priority`: trials of a higher one go first."""
+    running: _builtins.int
+    """Trials that a worker has, with reruns."""
+    queued: _builtins.int
+    """Trials that wait for a worker, with reruns."""
+    planned: _builtins.int
+    """Trials that are planned and not queued yet; 0 unless the run is queued or running."""
+    def __init__(
+        self,
+        *,
+        run: _builtins.str = ...,
+        display_name: _builtins.str = ...,
+        state: Global___RunState.ValueType = ...,
+        priority: _builtins.int = ...,
+        running: _builtins.int = ...,
+        queued: _builtins.int = ...,
+        planned: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["display_name", b"display_name", "planned", b"planned", "priority", b"priority", "queued", b"queued", "run", b"run", "running", b"running", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RunLoad: _TypeAlias = RunLoad  # noqa: Y015
+
+@_typing.final
+class Load(_message.Message):
+    """How busy the stack is."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REPLICAS_FIELD_NUMBER: _builtins.int
+    RUNS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def replicas(self) -> _containers.RepeatedCompositeFieldContainer[Global___ServiceReplica]:
+        """Replicas of the model services, by service and address."""
+
+    @_builtins.property
+    def runs(self) -> _containers.RepeatedCompositeFieldContainer[Global___RunLoad]:
+        """Runs that are queued or running, and others with trials to do: at most 1000, those of the highest priority first, and
+        the oldest first among equals.
+        """
+
+    def __init__(
+        self,
+        *,
+        replicas: _abc.Iterable[Global___ServiceReplica] | None = ...,
+        runs: _abc.Iterable[Global___RunLoad] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["replicas", b"replicas", "runs", b"runs"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Load: _TypeAlias = Load  # noqa: Y015

@@ -371,6 +371,7 @@ class GetEvaluatorInfoResponse(_message.Message):
     BACKEND_FIELD_NUMBER: _builtins.int
     JUDGES_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
+    OCCUPANCY_FIELD_NUMBER: _builtins.int
     backend: _builtins.str
     """Name of the backend, for example `transformers`."""
     version: _builtins.str
@@ -383,6 +384,10 @@ class GetEvaluatorInfoResponse(_message.Message):
     def judges(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Available judges."""
 
+    @_builtins.property
+    def occupancy(self) -> _model_pb2.Occupancy:
+        """How busy it is; unset if it is not known."""
+
     def __init__(
         self,
         *,
@@ -390,10 +395,11 @@ class GetEvaluatorInfoResponse(_message.Message):
         backend: _builtins.str = ...,
         judges: _abc.Iterable[_builtins.str] | None = ...,
         version: _builtins.str = ...,
+        occupancy: _model_pb2.Occupancy | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["base_model", b"base_model"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["base_model", b"base_model", "occupancy", b"occupancy"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["backend", b"backend", "base_model", b"base_model", "judges", b"judges", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["backend", b"backend", "base_model", b"base_model", "judges", b"judges", "occupancy", b"occupancy", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

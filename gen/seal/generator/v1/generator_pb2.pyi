@@ -166,6 +166,7 @@ class GetGeneratorInfoResponse(_message.Message):
     BACKEND_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
     EDITORS_FIELD_NUMBER: _builtins.int
+    OCCUPANCY_FIELD_NUMBER: _builtins.int
     backend: _builtins.str
     """Name of the backend, for example `transformers`."""
     version: _builtins.str
@@ -178,6 +179,10 @@ class GetGeneratorInfoResponse(_message.Message):
     def editors(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Available outside editors."""
 
+    @_builtins.property
+    def occupancy(self) -> _model_pb2.Occupancy:
+        """How busy it is; unset if it is not known."""
+
     def __init__(
         self,
         *,
@@ -185,10 +190,11 @@ class GetGeneratorInfoResponse(_message.Message):
         backend: _builtins.str = ...,
         version: _builtins.str = ...,
         editors: _abc.Iterable[_builtins.str] | None = ...,
+        occupancy: _model_pb2.Occupancy | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["base_model", b"base_model"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["base_model", b"base_model", "occupancy", b"occupancy"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["backend", b"backend", "base_model", b"base_model", "editors", b"editors", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["backend", b"backend", "base_model", b"base_model", "editors", b"editors", "occupancy", b"occupancy", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -538,6 +538,7 @@ class GetTrainerInfoResponse(_message.Message):
     ENGINE_VERSION_FIELD_NUMBER: _builtins.int
     MAX_CONCURRENT_JOBS_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
+    OCCUPANCY_FIELD_NUMBER: _builtins.int
     engine_version: _builtins.str
     """Version of the training engine; part of every adapter's digest."""
     max_concurrent_jobs: _builtins.int
@@ -552,6 +553,10 @@ class GetTrainerInfoResponse(_message.Message):
     def target_modules(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Valid names for `target_modules`."""
 
+    @_builtins.property
+    def occupancy(self) -> _model_pb2.Occupancy:
+        """How busy it is; unset if it is not known."""
+
     def __init__(
         self,
         *,
@@ -560,10 +565,11 @@ class GetTrainerInfoResponse(_message.Message):
         engine_version: _builtins.str = ...,
         max_concurrent_jobs: _builtins.int = ...,
         version: _builtins.str = ...,
+        occupancy: _model_pb2.Occupancy | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["base_model", b"base_model"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["base_model", b"base_model", "occupancy", b"occupancy"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_model", b"base_model", "engine_version", b"engine_version", "max_concurrent_jobs", b"max_concurrent_jobs", "target_modules", b"target_modules", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_model", b"base_model", "engine_version", b"engine_version", "max_concurrent_jobs", b"max_concurrent_jobs", "occupancy", b"occupancy", "target_modules", b"target_modules", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -130,7 +130,7 @@ class TrainerServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetTrainerInfo(self, request, context):
-        """The loaded model and the limits.
+        """The loaded model, the limits, and how busy it is.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

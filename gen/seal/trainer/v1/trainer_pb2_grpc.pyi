@@ -60,7 +60,7 @@ class TrainerServiceStub:
     DeleteAdapters: _grpc.UnaryUnaryMultiCallable[_trainer_pb2.DeleteAdaptersRequest, _trainer_pb2.DeleteAdaptersResponse]
     """Deletes adapters from the store, for good. Those that it does not have are left out."""
     GetTrainerInfo: _grpc.UnaryUnaryMultiCallable[_trainer_pb2.GetTrainerInfoRequest, _trainer_pb2.GetTrainerInfoResponse]
-    """The loaded model and the limits."""
+    """The loaded model, the limits, and how busy it is."""
 
 @_typing.type_check_only
 class TrainerServiceAsyncStub(TrainerServiceStub):
@@ -94,7 +94,7 @@ class TrainerServiceAsyncStub(TrainerServiceStub):
     DeleteAdapters: _aio.UnaryUnaryMultiCallable[_trainer_pb2.DeleteAdaptersRequest, _trainer_pb2.DeleteAdaptersResponse]  # type: ignore[assignment]
     """Deletes adapters from the store, for good. Those that it does not have are left out."""
     GetTrainerInfo: _aio.UnaryUnaryMultiCallable[_trainer_pb2.GetTrainerInfoRequest, _trainer_pb2.GetTrainerInfoResponse]  # type: ignore[assignment]
-    """The loaded model and the limits."""
+    """The loaded model, the limits, and how busy it is."""
 
 class TrainerServiceServicer(metaclass=_abc_1.ABCMeta):
     """Trains LoRA adapters, many at once on one frozen base model."""
@@ -167,6 +167,6 @@ class TrainerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _trainer_pb2.GetTrainerInfoRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_trainer_pb2.GetTrainerInfoResponse, _abc.Awaitable[_trainer_pb2.GetTrainerInfoResponse]]:
-        """The loaded model and the limits."""
+        """The loaded model, the limits, and how busy it is."""
 
 def add_TrainerServiceServicer_to_server(servicer: TrainerServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -135,3 +135,48 @@ class BaseModel(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___BaseModel: _TypeAlias = BaseModel  # noqa: Y015
+
+@_typing.final
+class Occupancy(_message.Message):
+    """How busy a replica of a model service is."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RUNNING_FIELD_NUMBER: _builtins.int
+    CAPACITY_FIELD_NUMBER: _builtins.int
+    WAITING_FIELD_NUMBER: _builtins.int
+    STEP_TOKENS_FIELD_NUMBER: _builtins.int
+    STEP_TOKENS_LIMIT_FIELD_NUMBER: _builtins.int
+    running: _builtins.int
+    """Jobs in its batch: trainings of a trainer, texts that a generator or evaluator samples."""
+    capacity: _builtins.int
+    """Most jobs in its batch."""
+    waiting: _builtins.int
+    """Jobs that wait for a place in it."""
+    step_tokens: _builtins.int
+    """Tokens of a trainer's last step; 0 if no job runs, unset for other services."""
+    step_tokens_limit: _builtins.int
+    """Most tokens of a trainer's step, unless a single micro-batch is larger; unset for other services."""
+    def __init__(
+        self,
+        *,
+        running: _builtins.int = ...,
+        capacity: _builtins.int = ...,
+        waiting: _builtins.int = ...,
+        step_tokens: _builtins.int | None = ...,
+        step_tokens_limit: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_step_tokens", b"_step_tokens", "_step_tokens_limit", b"_step_tokens_limit", "step_tokens", b"step_tokens", "step_tokens_limit", b"step_tokens_limit"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_step_tokens", b"_step_tokens", "_step_tokens_limit", b"_step_tokens_limit", "capacity", b"capacity", "running", b"running", "step_tokens", b"step_tokens", "step_tokens_limit", b"step_tokens_limit", "waiting", b"waiting"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__step_tokens: _TypeAlias = _typing.Literal["step_tokens"]  # noqa: Y015
+    _WhichOneofArgType__step_tokens: _TypeAlias = _typing.Literal["_step_tokens", b"_step_tokens"]  # noqa: Y015
+    _WhichOneofReturnType__step_tokens_limit: _TypeAlias = _typing.Literal["step_tokens_limit"]  # noqa: Y015
+    _WhichOneofArgType__step_tokens_limit: _TypeAlias = _typing.Literal["_step_tokens_limit", b"_step_tokens_limit"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__step_tokens) -> _WhichOneofReturnType__step_tokens | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__step_tokens_limit) -> _WhichOneofReturnType__step_tokens_limit | None: ...
+
+Global___Occupancy: _TypeAlias = Occupancy  # noqa: Y015
