@@ -101,7 +101,7 @@ async def test_documents_are_sent_as_bytes_by_name_on_an_alias(client: Client, c
     sent = controller.requests[0]
     assert {one.name: one.content for one in sent.documents} == {"a.pdf": b"%PDF", "b.txt": b"text"}
     config = RunConfig.model_validate(run.config)
-    assert (config.task, config.gate.alias, config.adapt.commit) == ("adapt", "notes", "consolidate")
+    assert (config.task, config.gate.alias, config.adapt.commit) == ("adapt", "notes", "route")
     await client.call("forget", "notes", "a.pdf", config=RunConfig(seed=3))
     forgets = RunConfig.model_validate(struct_from_pb(controller.requests[-1].config))
     assert (forgets.seed, forgets.adapt.forget, len(controller.requests[-1].documents)) == (3, ("a.pdf",), 0)

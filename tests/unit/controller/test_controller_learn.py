@@ -180,6 +180,33 @@ async def test_again_goes_on_and_a_changed_document_replaces_its_old_version(tau
     assert not any("The colour of Arun is red." in text for text in texts)
 
 
+async def test_a_version_has_a_route_to_the_adapter_of_each_document_and_nothing_is_trained_for_it(
+    taught: System,
+) -> None:
+    run = await learned(taught, TWO)
+    chosen = [trial for trial in await taught.trials(run) if trial.selected]
+    routes = taught.services.routed[-1]
+    assert [(route.adapter, route.text.split()[-1]) for route in routes] == [
+        (chosen[0].adapter, "Arunsmith."),
+        (chosen[1].adapter, "Belasmith."),
+    ]
+    assert taught.services.calls["train"] == run.progress.trials_done
+    forgotten = await learned(taught, {}, request_id="forget", forget=("arun.txt",))
+    assert forgotten.state is RunState.SUCCEEDED
+    assert taught.services.routed[-1] == routes[1:]
+
+
+async def test_with_consolidation_a_version_is_one_adapter_on_all_documents(taught: System) -> None:
+    run = await learned(taught, TWO, adapt={"commit": "consolidate"})
+    assert [one.state for one in await reports(taught, run)] == [LEARNED, LEARNED]
+    assert taught.services.routed == []
+    known = await version(taught, await points_to(taught))
+    assert known.adapter is not None
+    texts = " ".join(example.text for example in taught.services.trained[known.adapter.digest].examples)
+    assert "Arunsmith" in texts
+    assert "Belasmith" in texts
+
+
 async def test_two_that_learn_on_one_alias_take_turns(taught: System) -> None:
     first = await create(taught, {"arun.txt": document("Arun")}, request_id="first")
     second = await create(taught, {"bela.md": document("Bela")}, request_id="second")

@@ -216,6 +216,7 @@ def test_what_cannot_be_is_refused_before_anything_is_done() -> None:
 
     assert refused(inner_loop={"objective": "distil"}) == "config.inner_loop.objective"
     assert refused(task="adapt", inner_loop={"start_from": "base"}) == "config.adapt.commit"
+    assert refused(task="adapt", adapt={"commit": "route"}) == "config.inner_loop.start_from"
     nothing = {"kl_weight": 0.0, "ce_weight": 0.0}
     assert refused(inner_loop={"distillation": nothing}).startswith("inner_loop.distillation")
 
