@@ -69,7 +69,7 @@ class DomainConfig(Section):
     name: str = "knowledge"
     """`knowledge`, `arc`, or what a package registers in the entry-point group `seal.domains`."""
     options: dict[str, Any] = Field(default_factory=dict)
-    """Options of the domain: see `KnowledgeOptions` and `ArcOptions` in `sealkit/domains/*/plugin.py`."""
+    """Options of the domain: [knowledge](#domainoptions-of-knowledge), [arc](#domainoptions-of-arc)."""
 
 
 class DatasetConfig(Section):

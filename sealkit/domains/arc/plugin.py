@@ -51,6 +51,7 @@ class ArcOptions(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     grid_style: GridStyle = GridStyle.LIST
+    """How a grid is written: `list`, `spaced` or `compact`."""
     task_format: PromptFormat = PromptFormat.AUTO
     """How tasks are rendered, in training and in evaluation."""
     prompt_format: PromptFormat = PromptFormat.AUTO

@@ -42,6 +42,9 @@ class KnowledgeOptions(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     style: Style = Style.IMPLICATIONS
+    """What the self-edit is: `implications`, `implications_long`, `implications_very_long`, `rewrite`, `self_qa`
+    as in SEAL, or `questions` for a
+    teacher."""
     prompt_format: PromptFormat = PromptFormat.AUTO
     """How the self-edit prompt is rendered; `auto` uses the chat template if the model has one."""
     worked_example: bool = True
