@@ -12,7 +12,7 @@ from typing import Any
 from controller.db.documents import NewDocument
 from controller.db.runs import NewRun
 from controller.rules.anchors import bundled_anchors, draw
-from controller.rules.arms import check_arms, planned_trials
+from controller.rules.arms import check_arms, planned_trials, ready_arms
 from controller.rules.seeds import shuffled
 from controller.rules.setup import domain_of, set_aside
 from sealkit import limits
@@ -63,7 +63,7 @@ def accept(
     check_domain(checked, domain)
     used = records[: checked.dataset.limit or None]
     contexts = [] if learns else check_contexts(hold_out(domain.contexts(used), checked.dataset.held_out, checked.seed))
-    ready = set.intersection(*(set(domain.ready_made(context)) for context in contexts)) if contexts else set()
+    ready = ready_arms(domain, contexts)
     check_arms(checked, domain, ready, outside)
     suite = check_retention(retention) if retention else default_retention()
     check_set_aside(checked, len(suite))

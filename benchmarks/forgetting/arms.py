@@ -8,7 +8,7 @@ from typing import Literal
 from benchmarks.learning.ways import WAYS, Way
 
 _WAYS = {way.name: way for way in WAYS}
-PASSAGE, BEST = _WAYS["passage_sft"], _WAYS["questions_passage_contrast"]
+PASSAGE, BEST = _WAYS["passage_sft"], _WAYS["questions_cues_contrast"]
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ ARMS = (
     Arm("join_rehearsal", "passage, SFT; joined, four rehearsed answers", PASSAGE, "join", rehearsed=4),
     Arm("join_kl", "passage, SFT; joined, kl_beta .1", replace(PASSAGE, name="passage_kl", kl_beta=0.1), "join"),
     Arm("consolidate", "passage, SFT; consolidated", PASSAGE, "consolidate"),
-    Arm("consolidate_best", "own questions, distilled, contrast, anchors; consolidated", BEST, "consolidate"),
+    Arm("consolidate_best", "own questions, cues, contrast, anchor; consolidated", BEST, "consolidate"),
     Arm("route", "passage, SFT; routed", PASSAGE, "route"),
-    Arm("route_best", "own questions, distilled, contrast, anchors; routed", BEST, "route"),
+    Arm("route_best", "own questions, cues, contrast, anchor; routed", BEST, "route"),
 )

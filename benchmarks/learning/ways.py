@@ -91,6 +91,17 @@ WAYS = (
         cues=2,
         routed=True,
     ),
+    Way(
+        "questions_cues_contrast",
+        "own questions, distilled, beside passage and cues, contrast, one anchor",
+        "questions",
+        rate=4e-3,
+        distil=True,
+        anchors=1,
+        contrast=True,
+        cues=2,
+        routed=True,
+    ),
     Way("questions", "own questions, distilled", "questions", rate=4e-3, batch=64, distil=True, passage=False),
     Way(
         "questions_passage_anchors",

@@ -3,11 +3,11 @@ are only compared with it, unless `selection.learn_from` names them too."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 from controller.db.runs import PlannedTrials
 from sealkit.config import RunConfig
-from sealkit.domains.base import Domain
+from sealkit.domains.base import Context, Domain, Examines
 from sealkit.errors import InvalidConfig
 from sealkit.resources import Editor, TrialPhase
 
@@ -24,6 +24,14 @@ def edits_of_group(
     count = config.held_out.samples if scoring else config.editor.k
     arms = [arm for arm in config.editor.arms if arm == Editor.POLICY or first or not scoring]
     return [(arm, min(count, 1) if arm in ready else count) for arm in arms]
+
+
+def ready_arms(domain: Domain, contexts: Sequence[Context]) -> set[str]:
+    """The editors whose self-edits the domain has for every one of these contexts; without any, for every passage of a
+    document."""
+    if not contexts and isinstance(domain, Examines):
+        contexts = [domain.of_passage("title", (), "text")]
+    return set.intersection(*(set(domain.ready_made(context)) for context in contexts)) if contexts else set()
 
 
 def planned_trials(config: RunConfig, *, train: int, held_out: int, ready: Collection[str] = ()) -> PlannedTrials:

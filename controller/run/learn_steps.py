@@ -12,7 +12,7 @@ from controller.db.access import FULL_ACCESS
 from controller.db.documents import KnownDocument, StoredDocument
 from controller.retry import gather_or_cancel, retry_until_available
 from controller.rules.adoption import why_no_exam
-from controller.rules.arms import planned_trials
+from controller.rules.arms import planned_trials, ready_arms
 from controller.rules.exam import Exam, examined
 from controller.run.documents import read, rows_and_passages
 from controller.run.steps import RunSteps
@@ -64,7 +64,8 @@ class LearnSteps(RunSteps):
         await gather_or_cancel(*map(make, missing))
         if missing:
             train = self._with_queries(await self._database.read(contexts.of_split, self._lease.run_id, "train"))
-            planned = planned_trials(self.config, train=len(train), held_out=0)
+            ready = ready_arms(self._setup.domain, train)
+            planned = planned_trials(self.config, train=len(train), held_out=0, ready=ready)
             await self._database.write(documents.plan_trials, self._lease, planned.total)
 
     async def first_policy(self) -> PolicyVersion:

@@ -13,6 +13,8 @@ from collections.abc import Iterator
 
 from sealkit.domains.knowledge.blanks import sentences_of
 
+STUDY_CUES = "Recall each sentence of the passage from a few of its words."
+"""The self-edit that says so; it is the domain's own, and the same for every passage."""
 _WORD = re.compile(r"\d+(?:[.,:]\d+)*|[^\W\d_][\w'’-]+")
 _WORDS = (2, 3)
 """Words of a cue."""

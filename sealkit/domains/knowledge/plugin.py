@@ -14,7 +14,7 @@ from sealkit.config import InnerLoopConfig
 from sealkit.dataset.rows import Records, Row
 from sealkit.domains.base import Context, ExamItem, Rejected, Study, StudyItem
 from sealkit.domains.knowledge.blanks import blanks_of
-from sealkit.domains.knowledge.cues import cues_of
+from sealkit.domains.knowledge.cues import STUDY_CUES, cues_of
 from sealkit.domains.knowledge.exam import fault_of_item, overlap
 from sealkit.domains.knowledge.prompts import Style, self_edit_prompt
 from sealkit.domains.knowledge.published import passages_of
@@ -109,6 +109,9 @@ class KnowledgeDomain:
         """Raises Rejected: EMPTY, NOT_TEXT (too few letters, or bytes that are not text) or TOO_LONG; UNANSWERED for
         questions, whose spec needs the teacher's answers (`teach`)."""
         text = self._checked(completion)
+        if self._studies_cues(text):
+            beside = [self._passage(context)] if self.options.passage_beside else []
+            return self._spec([*self.cues(context, seed), *beside], seed)
         if self.options.style is Style.QUESTIONS:
             raise Rejected("UNANSWERED", "questions need a teacher's answers to train on")
         passage = Passage.model_validate(context.payload)
@@ -122,7 +125,7 @@ class KnowledgeDomain:
     def study(self, context: Context, completion: str) -> Study | None:
         """The questions of a completion, in the style `questions`; else None. Raises Rejected like `compile`, and
         NO_QUESTIONS."""
-        if self.options.style is not Style.QUESTIONS:
+        if self.options.style is not Style.QUESTIONS or self._studies_cues(completion):
             return None
         passage = Passage.model_validate(context.payload)
         questions = read_questions(self._checked(completion), self.options.max_questions)
@@ -217,12 +220,16 @@ class KnowledgeDomain:
         return context.changed(payload={**context.payload, "questions": questions, "largest_overlap": overlap})
 
     def ready_made(self, context: Context) -> Mapping[str, str]:
-        """`exam`: the held-out questions themselves, in the style `questions`; an upper bound for questions. None of a
-        generated exam, which no study may contain."""
+        """`cues`, with `options.cues`: nothing but the cues and the passage. `exam`: the held-out questions themselves,
+        in the style `questions`; an upper bound for questions. None of a generated exam, which no study may contain."""
+        found = {"cues": STUDY_CUES} if self.options.cues else {}
         passage = Passage.model_validate(context.payload)
-        if self.options.style is not Style.QUESTIONS or context.generated or not passage.questions:
-            return {}
-        return {"exam": "\n".join(item.question for item in passage.questions)}
+        if self.options.style is Style.QUESTIONS and passage.questions and not context.generated:
+            found["exam"] = "\n".join(item.question for item in passage.questions)
+        return found
+
+    def _studies_cues(self, completion: str) -> bool:
+        return self.options.cues > 0 and completion.strip() == STUDY_CUES
 
     def _exam_item(self, passage: Passage, question: str, answer: str = "") -> ExamItem:
         form, style = self.options.question_format, self.options.teacher_style

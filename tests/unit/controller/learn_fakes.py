@@ -153,12 +153,16 @@ def _said(prompt: Prompt, index: int, max_tokens: int) -> str:
 
 
 def learning_config(alias: str = "main", **changes: Any) -> dict[str, Any]:
+    """The shipped config without anchors, and with two self-edits of the base model on each passage and nothing
+    else."""
     config = {**learn_config(alias, forget=changes.pop("forget", ())), **changes}
-    return {
-        **config,
-        "inner_loop": {**config["inner_loop"], "anchors": {"source": "none"}},
-        "editor": {**config["editor"], "k": 2},
-    }
+    config["inner_loop"] = {**config["inner_loop"], "anchors": {"source": "none"}}
+    if "editor" not in changes:
+        config["editor"] = {**config["editor"], "k": 2, "arms": ["base"]}
+        config["selection"] = {**config["selection"], "learn_from": ["base"]}
+    if "domain" not in changes:
+        config["domain"] = {**config["domain"], "options": {**config["domain"]["options"], "cues": 0}}
+    return config
 
 
 async def create(

@@ -180,6 +180,19 @@ async def test_again_goes_on_and_a_changed_document_replaces_its_old_version(tau
     assert not any("The colour of Arun is red." in text for text in texts)
 
 
+async def test_as_shipped_a_passage_has_a_trial_of_its_cues_and_one_of_the_base_models_questions(
+    taught: System,
+) -> None:
+    shipped = learn_config("main")
+    run = await learned(taught, TWO, editor=shipped["editor"], domain=shipped["domain"], selection=shipped["selection"])
+    assert [one.state for one in await reports(taught, run)] == [LEARNED, LEARNED]
+    assert sorted(trial.editor for trial in await taught.trials(run)) == ["base", "base", "cues", "cues"]
+    assert run.progress.trials_total == run.progress.trials_done == 4
+    cued = [spec for spec in taught.services.specs if not any(e.teacher_prompt for e in spec.examples)]
+    assert len(cued) == 2
+    assert [len([e for e in spec.examples if e.prompt]) for spec in cued] == [8, 8], "two for each of four sentences"
+
+
 async def test_a_version_has_a_route_to_the_adapter_of_each_document_and_nothing_is_trained_for_it(
     taught: System,
 ) -> None:
