@@ -106,8 +106,8 @@ class EditorConfig(Section):
     """Self-edits of each arm for a context."""
     sampling: Sampling = Sampling(temperature=1.0, top_p=0.95, max_tokens=512)
     arms: tuple[str, ...] = Field(("policy",), min_length=1, max_length=16)
-    """The editors, k self-edits each: `policy`, `base` (the base model), an outside model by its name in the generator's
-    editors file; or a fixed one of the domain, tried once: `oracle` of `arc`; of `knowledge` `cues`, with
+    """The editors, k self-edits each: `policy`, `base` (the base model), an outside model by its name in the
+    generator's editors file; or a fixed one of the domain, tried once: `oracle` of `arc`; of `knowledge` `cues`, with
     `options.cues`, and `exam`, in the style `questions`."""
     constrained: bool = False
     """Constrain completions to the domain's JSON schema, if domain and backend support it."""
