@@ -24,13 +24,17 @@ TRIALS = (
     "dataset.held_out=0",
     "editor.sampling.max_tokens=128",
     "domain.options.max_questions=5",
+    "domain.options.cues=0",
+    "inner_loop.optimisation.epochs=8",
+    "inner_loop.optimisation.batch_size=64",
     "inner_loop.anchors.per_step=0",
     "inner_loop.anchors.max_tokens=16",
     "evaluation.retention_limit=8",
     "evaluation.divergence=false",
 )
-"""What makes a trial of `configs/knowledge_distilled.toml` cheaper: fewer questions and no anchors in the steps. Not
-fewer steps: with four or five instead of eight little is learned (docs/results/LOG.md)."""
+"""What differs in a trial from `configs/knowledge_distilled.toml`: no cues, because the self-edit is to decide what is
+learned; fewer questions, no anchors in the steps, and all examples in each of eight steps, which makes it cheaper. Not
+fewer steps: with four or five little is learned (docs/results/LOG.md)."""
 CONTEXTS, K = 24, 3
 ROUNDS = (
     "rounds=1",
