@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -109,6 +110,7 @@ def _pem(path: Path | None, kind: bytes) -> bytes | None:
         content = path.read_bytes()
     except OSError as error:
         raise InvalidConfig(f"TLS file {error.filename}: {error.strerror}") from error
-    if b"-----BEGIN" not in content or kind not in content:
+    # Of the label: the letters of a kind may be anywhere in the base64 text of another.
+    if not re.search(rb"-----BEGIN (?:[A-Z0-9]+ )*" + kind + b"-----", content):
         raise InvalidConfig(f"TLS file {path} holds no PEM {kind.decode().lower()}")
     return content

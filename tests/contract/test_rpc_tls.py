@@ -269,6 +269,13 @@ def test_half_of_the_tls_files_is_refused(pki: Path) -> None:
         Identity(pki / "ca.crt", pki / "ca.crt", pki / "ca.crt").channel_credentials()
 
 
+def test_a_certificate_whose_text_has_the_letters_of_a_key_is_not_one(pki: Path, tmp_path: Path) -> None:
+    key = tmp_path / "tls.key"
+    key.write_bytes((pki / "ca.crt").read_bytes().replace(b"\n", b"\nKEY", 1))
+    with pytest.raises(SealError, match="no PEM key"):
+        Identity(pki / "ca.crt", pki / "controller/tls.crt", key).channel_credentials()
+
+
 def test_certificates_are_made_once_and_keys_are_for_their_owner_alone(tmp_path: Path) -> None:
     assert certs.make(tmp_path, ["a", "b"], hosts=["gpu-node"], days=90) == ["a", "b"]
     assert certs.make(tmp_path, ["a", "b"], hosts=[], days=90) == []
