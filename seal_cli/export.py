@@ -21,12 +21,12 @@ if TYPE_CHECKING:
     from sealkit.store import AdapterStore
 
 _LICENSE = re.compile(r"^license:\s*(\S+)", re.MULTILINE)
-_PLAIN = "A LoRA adapter in PEFT's format"
+_PLAIN = "A LoRA adapter in PEFT's format, trained on the documents below."
 _ROUTED = (
-    "LoRA adapters in PEFT's format, one in each folder for one passage each (`routes.json`): a prompt gets the one of "
-    "the passage that it is about, and otherwise the base model answers. They are"
+    "LoRA adapters in PEFT's format, trained on the documents below: one in each folder for one passage each "
+    "(`routes.json`). A prompt is for the adapter of the passage that it is about, and else for the base model."
 )
-_MERGED = "The base model with a LoRA adapter merged into it"
+_MERGED = "The base model with a LoRA adapter merged into it, trained on the documents below."
 _LICENSE_FILES = ("LICENSE", "LICENSE.txt", "LICENSE.md")
 
 
@@ -94,8 +94,7 @@ def _card(found: Lineage, base: str, license: str, kind: str) -> Iterator[str]:
     yield from ("---", *([f"license: {license}"] if license else []), f"base_model: {json.dumps(base)}")
     yield from ([] if kind == _MERGED else ["library_name: peft"])
     yield from ("---", "", f"# {version.name.removeprefix('policies/')}", "")
-    trained = f"{kind}{'' if kind == _ROUTED else ','} trained on the documents below."
-    yield f"{trained} Base model: {base}, with the digest `{found.base_model}`."
+    yield f"{kind} Base model: {base}, with the digest `{found.base_model}`."
     said = license or "not stated in its folder; look it up before you pass this on"
     yield from ("", f"Licence of the base model: {said}. The documents may have terms of their own.", "")
     yield from ("## Data", "", "| document | SHA-256 | questions | accuracy before → after |", "|---|---|---|---|")

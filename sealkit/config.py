@@ -243,7 +243,7 @@ class AdaptConfig(Section):
     forget: tuple[Annotated[str, Field(min_length=1, max_length=limits.DOCUMENT_NAME_CHARACTERS)], ...] = Field(
         (), max_length=1024
     )
-    """Documents of the alias to forget, by name or digest, before anything is learned: the next version is trained on
+    """Documents of the alias to forget, by name or digest, before anything is learned: the next version is made of
     all the others, and then everything that was stored of them is deleted."""
 
 

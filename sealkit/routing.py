@@ -1,8 +1,8 @@
 """Which of many adapters answers a prompt: the one of the passage that the prompt is about, or none.
 
-A *routed* adapter is no weights but a list of routes: adapters, each with the passage that it was trained on. It is in
-the adapter store under a digest, so a policy has one like any other adapter. Whoever decodes with it chooses an adapter
-for each prompt, so what does not concern any passage is answered by the bare base model (ADR 15).
+A *routed* adapter has no weights; it is a list of routes: adapters, each with the passage that it was trained on. It is
+in the adapter store under a digest, so a policy has one like any other adapter. Whoever decodes with it chooses an
+adapter for each prompt, so what does not concern any passage is answered by the bare base model (ADR 15).
 
 Passages are found by their words, as in BM25 (Robertson and Zaragoza 2009), with weights from everyday text, so that
 few passages are enough to tell rare words from common ones.
@@ -15,7 +15,7 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from sealkit import limits
 from sealkit.errors import AdapterCorrupt, AdapterMismatch
@@ -46,7 +46,7 @@ def load_routes(files: Mapping[str, bytes]) -> list[Route]:
     """The routes in an adapter's files. Raises AdapterCorrupt if they are not a routed adapter's."""
     try:
         return [Route.from_stored(one) for one in json.loads(files[ROUTES_FILE])["routes"]]
-    except (KeyError, TypeError, ValueError, RecursionError, ValidationError) as error:
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise AdapterCorrupt(f"{ROUTES_FILE} is not a list of routes: {error}") from error
 
 
@@ -75,7 +75,7 @@ class PassageIndex:
         common = [sum(weight for word, weight in weights.items() if word in words) for words in self._passages]
         return [one / total if one >= _LEAST_WEIGHT and one >= _LEAST_SHARE * total else 0.0 for one in common]
 
-    def says_something(self, text: str) -> bool:
+    def has_enough_words(self, text: str) -> bool:
         """Whether the text has words enough to be about a passage. "When was it opened?" has not."""
         return sum(self._weights(text).values()) >= _LEAST_WEIGHT
 
@@ -105,7 +105,7 @@ class Router:
             best = max(range(len(shares)), key=lambda i: shares[i], default=-1)
             if best >= 0 and shares[best]:
                 return self._routes[best].adapter
-            if self._index.says_something(text):
+            if self._index.has_enough_words(text):
                 return None
         return None
 

@@ -56,8 +56,8 @@ def consolidated(setup: Setup, contexts: Mapping[str, Context], kept: Sequence[T
 def routes_to(setup: Setup, contexts: Mapping[str, Context], kept: Sequence[Trial]) -> list[Route]:
     """The adapters of all `kept` trials, oldest first, with what their contexts say. `contexts`: by trial name."""
     assert isinstance(setup.domain, Examines)  # checked when the run was created
-    return [
-        Route(adapter=trial.adapter, text=setup.domain.passage_text(contexts[trial.name]))
-        for trial in kept
-        if trial.adapter is not None
-    ]
+    routes = []
+    for trial in kept:
+        assert trial.adapter is not None  # only trials with a score are kept
+        routes.append(Route(adapter=trial.adapter, text=setup.domain.passage_text(contexts[trial.name])))
+    return routes

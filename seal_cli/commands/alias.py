@@ -55,7 +55,7 @@ def forget(
     address: Address = "",
     data: Data = DEFAULT_DATA,
 ) -> None:
-    """Train the alias again without documents, then delete everything that was stored of them. Cannot be undone."""
+    """Make a version without documents, then delete everything that was stored of them. Cannot be undone."""
     from seal_cli.commands.run import follow_created
     from seal_cli.console import counted
     from seal_cli.recipe import learning_recipe

@@ -42,9 +42,8 @@ class KnowledgeOptions(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     style: Style = Style.IMPLICATIONS
-    """What the self-edit is: `implications`, `implications_long`, `implications_very_long`, `rewrite`, `self_qa`
-    as in SEAL, or `questions` for a
-    teacher."""
+    """What the self-edit is: `implications`, `implications_long`, `implications_very_long`, `rewrite` or `self_qa`, as
+    in SEAL, or `questions` for a teacher."""
     prompt_format: PromptFormat = PromptFormat.AUTO
     """How the self-edit prompt is rendered; `auto` uses the chat template if the model has one."""
     worked_example: bool = True
@@ -110,17 +109,15 @@ class KnowledgeDomain:
         questions, whose spec needs the teacher's answers (`teach`)."""
         text = self._checked(completion)
         if self._studies_cues(text):
-            beside = [self._passage(context)] if self.options.passage_beside else []
-            return self._spec([*self.cues(context, seed), *beside], seed)
+            return self._spec(self._beside(context, seed), seed)
         if self.options.style is Style.QUESTIONS:
             raise Rejected("UNANSWERED", "questions need a teacher's answers to train on")
         passage = Passage.model_validate(context.payload)
-        *notes, itself = training_sequences(
+        *notes, _ = training_sequences(
             text, title=passage.title, context=passage.context, split_newlines=self.options.split_newlines
         )
         examples = [self._note(passage, note) for note in notes]
-        beside = [TrainingExample(text=itself)] if self.options.passage_beside else []
-        return self._spec([*examples, *self.cues(context, seed), *beside], seed)
+        return self._spec([*examples, *self._beside(context, seed)], seed)
 
     def study(self, context: Context, completion: str) -> Study | None:
         """The questions of a completion, in the style `questions`; else None. Raises Rejected like `compile`, and
@@ -149,8 +146,7 @@ class KnowledgeDomain:
         examples = [example for example in examples if not _asked_in_exam(passage, example)]
         if not examples:
             raise Rejected("ONLY_THE_EXAM", f"all of {of_use} questions ask what the exam asks")
-        beside = [self._passage(context)] if self.options.passage_beside else []
-        return self._spec([*examples, *self.cues(context, seed), *beside], seed)
+        return self._spec([*examples, *self._beside(context, seed)], seed)
 
     def context_only(self, context: Context, seed: int) -> TrainingSpec:
         """The passage under its title, as the only example."""
@@ -264,6 +260,10 @@ class KnowledgeDomain:
     def _passage(self, context: Context) -> TrainingExample:
         passage = Passage.model_validate(context.payload)
         return TrainingExample(text=f"{passage.title}\n{passage.context.strip()}")
+
+    def _beside(self, context: Context, seed: int) -> list[TrainingExample]:
+        """What is trained on besides a self-edit: cues and the passage, as the options say."""
+        return [*self.cues(context, seed), *([self._passage(context)] if self.options.passage_beside else [])]
 
     def cues(self, context: Context, seed: int) -> list[TrainingExample]:
         """The cues of a passage (`options.cues` for each sentence), with their sentences."""
