@@ -102,7 +102,7 @@ def _texts_learned(learned: RunReport, asked: Sequence[Asked]) -> Iterator[str]:
 
 def _with_the_adapter(forgetting: Estimate | None) -> str:
     """What it would be if every prompt got the adapter, not only those that are about the text."""
-    return f"If the adapters answered these too: {_of(forgetting)}, mean of the trials." if forgetting else ""
+    return f"With the adapter on every prompt: {_of(forgetting)}, mean of the trials." if forgetting else ""
 
 
 def _round(rounds: RunReport) -> Iterator[str]:
