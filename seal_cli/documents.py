@@ -28,16 +28,18 @@ _WORDS = {
     DocumentState.SKIPPED: "skipped",
     DocumentState.FORGOTTEN: "forgotten",
 }
+_NAME = 16
+"""Least width of a document's name, so that most need no second line in 80 columns."""
 
 
 def document_tables(found: Sequence[DocumentReport]) -> Iterable[RenderableType]:
     """The documents, the reasons, and the lost questions."""
     table = Table(
         title="Documents", title_justify="left", title_style="bold", header_style="dim", box=box.SIMPLE_HEAD,
-        pad_edge=False,
+        padding=(0, 1, 0, 0),
     )  # fmt: skip
-    table.add_column("", overflow="fold")
-    for column in ("", "passages", "questions", "before → after", "lost", "time"):
+    table.add_column("", overflow="fold", min_width=_NAME)
+    for column in ("", "passages", "questions", "before\n→ after", "lost", "time"):
         table.add_column(column, justify="left" if not column else "right")
     for one in found:
         table.add_row(styled(one.name), *map(styled, _cells(one)))

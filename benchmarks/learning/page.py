@@ -87,7 +87,7 @@ def _routed_line(rows: Sequence[Row], label: str, against: Mapping[str, float]) 
 
 def plot(rows: Sequence[Row], file: Path) -> None:
     """Accuracy against the lost share of the retention suite; each method is a point with its intervals."""
-    with plotted(file) as axes:
+    with plotted(file, size=(8, 8)) as axes:
         for way in WAYS:
             scores, lost = by_context(rows, way.name, "accuracy"), by_context(rows, way.name, "lost")
             x, y = mean_estimate(list(lost.values()), low=-1.0), mean_estimate(list(scores.values()))
@@ -113,7 +113,7 @@ def plot(rows: Sequence[Row], file: Path) -> None:
         axes.axvspan(0, 0.1, alpha=0.08, color="green")
         axes.set(xlabel="share of the retention suite lost", ylabel="accuracy on the held-out questions", ylim=(0, 1))
         axes.set_xlim(left=min(0.0, axes.get_xlim()[0]))
-        axes.legend(fontsize=8, loc="upper right")
+        axes.legend(fontsize=8, loc="upper left", bbox_to_anchor=(0, -0.1))
 
 
 def page(text: str, rows: Sequence[Row], note: str) -> str:

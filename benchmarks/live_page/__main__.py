@@ -7,7 +7,8 @@ models.
     the overview        with `--runs` more runs, as often fetched again as in `--polls` × 10 s, while trials end
 
 At intervals the garbage is collected through the DevTools protocol, and the JavaScript heap and the page's DOM nodes
-are measured. Memory is flat if the last measurement is at most 1.1 times the one after a fifth; the exit code says so.
+are measured. Memory is flat if the median of the last third of the measurements is at most 1.05 times that of the middle
+third; the exit code says so.
 Then both pages are opened anew: seconds to the first paint, and until the page has the latest events.
 """
 
@@ -19,7 +20,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,7 +29,7 @@ from benchmarks.live_page.record import drive, queue_runs
 from controller.db.database import Database
 from tests.integration.report_page.chromium import EXECUTABLE, Tab, tab
 
-FLAT = 1.1
+FLAT = 1.05
 SAMPLES = 10
 _PAUSE_SECONDS = 0.2
 _FASTER = """
@@ -68,9 +69,16 @@ def sample(browser: Tab, ended: int) -> Sample:
 
 
 def flat(samples: list[Sample]) -> bool:
-    """Whether the last sample is about the one after a fifth; the first ones are of a page that is being filled."""
-    early, last = samples[len(samples) // 5], samples[-1]
-    return last.heap <= FLAT * early.heap and last.nodes <= FLAT * early.nodes
+    """Whether the last third of the samples is about the middle one. The first ones are of a page that is being filled,
+    and one may be taken while a region is replaced, when it is there twice."""
+    third = len(samples) // 3
+    middle, last = samples[third : 2 * third], samples[-third:]
+    heap = _grew_little([one.heap for one in middle], [one.heap for one in last])
+    return heap and _grew_little([one.nodes for one in middle], [one.nodes for one in last])
+
+
+def _grew_little(middle: Sequence[float], last: Sequence[float]) -> bool:
+    return statistics.median(last) <= FLAT * statistics.median(middle)
 
 
 def open_faster(browser: Tab, address: str, faster: float) -> None:
