@@ -7,8 +7,8 @@ models.
     the overview        with `--runs` more runs, as often fetched again as in `--polls` × 10 s, while trials end
 
 At intervals the garbage is collected through the DevTools protocol, and the JavaScript heap and the page's DOM nodes
-are measured. Memory is flat if the median of the last third of the measurements is at most 1.05 times that of the middle
-third; the exit code says so.
+are measured. Memory is flat if the median of the last third of the measurements is at most 1.05 times that of the
+middle third; the exit code says so.
 Then both pages are opened anew: seconds to the first paint, and until the page has the latest events.
 """
 
