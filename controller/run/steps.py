@@ -93,7 +93,11 @@ class RunSteps:
         asked = partial(self._services.base_model, policy_moves=moves, divergence=weighed)
         base = await retry_until_available(asked, doing="asking for the base model")
         return await self._database.write(
-            policies.begin, self._lease, start_policy=self.config.start_policy, base_model=base.digest
+            policies.begin,
+            self._lease,
+            start_policy=self.config.start_policy,
+            base_model=base.digest,
+            domain=self.config.domain.name,
         )
 
     async def first_policy(self) -> PolicyVersion:

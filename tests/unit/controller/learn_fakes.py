@@ -176,7 +176,7 @@ async def create(
         records=[],
         retention=RETENTION,
         documents=[NewDocument(name=name, content=content) for name, content in found.items()],
-        plugins=(),
+        plugins=system.plugins,
     )
     return await system.database.write(runs.create, change(f"runs/{new.run_id}", request_id), new, contexts)
 
@@ -193,7 +193,7 @@ async def reports(system: System, run: Run) -> list[DocumentReport]:
     found = await system.database.read(learning, run_id)
     assert found is not None
     config: RunConfig = parse_config(run.config)
-    return list(document_reports(found, config, ()))
+    return list(document_reports(found, config, system.plugins))
 
 
 async def rows(system: System, run: Run) -> list[StoredDocument]:
