@@ -20,6 +20,7 @@ from sealkit.domains.base import Context, Examines
 from sealkit.errors import FailedPrecondition, NothingToForget
 from sealkit.names import alias_name, policy_name
 from sealkit.resources import PolicyVersion
+from sealkit.routing import routed_digest
 from sealkit.types import AdapterRef, Verdict
 
 log = structlog.get_logger(__name__)
@@ -69,9 +70,13 @@ class LearnSteps(RunSteps):
             await self._database.write(documents.plan_trials, self._lease, planned.total)
 
     async def first_policy(self) -> PolicyVersion:
-        """θ_0, measured on the exams of the documents that it knows and of those to learn."""
+        """θ_0, measured on the exams of the documents that it knows and of those to learn. Adapters that it routes to
+        and that the store has lost are made again first."""
         theta = await self.begin()
         kept = await self._database.read(trials.existing, theta.trials)
+        routes = await self._routing.routes(kept)
+        if theta.adapter == AdapterRef(digest=routed_digest(self.base_model, routes)):
+            await self._routing.write(routes, kept)
         self._earlier = list((await self._database.read(contexts.of_trials, kept)).values())
         theta = await super().first_policy()
         self.train = self._with_queries(self.train)
