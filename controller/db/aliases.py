@@ -75,7 +75,7 @@ def current(connection: Connection, tenant: str, alias: str) -> str:
     return connection.scalar(newest) or ""
 
 
-def to_continue(connection: Connection, tenant: str, alias: str, domain: str) -> str:
+def version_to_continue(connection: Connection, tenant: str, alias: str, domain: str) -> str:
     """The version that a run of this domain, which learns documents on an alias or makes it forget some, starts from:
     the one that the alias points to; empty: the base model, because there is no such alias yet. Raises
     FailedPrecondition if that version was not made of documents, or of those of another domain."""

@@ -67,15 +67,13 @@ def made_in(connection: Connection, run_id: str, round_index: int) -> PolicyVers
     return _policy(row) if row else None
 
 
-def begin(
-    connection: Connection, lease: RunLease, *, start_policy: str, base_model: str, domain: str = ""
-) -> PolicyVersion:
+def begin(connection: Connection, lease: RunLease, *, start_policy: str, base_model: str, domain: str) -> PolicyVersion:
     """θ_0 of a run, `policies/{run}-0`: the base model, or a copy of the policy that the run starts from, so that it
     has its own scores. A run that learns on an alias starts from the version that the alias points to when the run
     first begins, with the trials of that version, which must be of the run's `domain`.
 
-    Raises LeaseLost; ModelMismatch if that policy has another base model; AliasMoved; what `aliases.to_continue`
-    raises.
+    Raises LeaseLost; ModelMismatch if that policy has another base model; AliasMoved; what
+    `aliases.version_to_continue` raises.
     """
     run = hold(connection, lease)
     adapter, trials = None, list[str]()
@@ -107,15 +105,15 @@ def begin(
 
 
 def _start_on_alias(connection: Connection, run: Row[Any], domain: str) -> str:
-    """The version that a run on an alias starts from (`aliases.to_continue`). For a run that began before: the one that
-    it started from, if the alias is still where the run left it."""
+    """The version that a run on an alias starts from: `aliases.version_to_continue`, or for a run that began before the
+    one that it started from, if the alias is still where the run left it."""
     first = connection.execute(
         select(policies.c.parent).where(policies.c.name == policy_name(run.run_id, 0))
     ).one_or_none()
     if first is not None:
         aliases.check_unmoved(connection, run, _published(connection, run, first.parent))
         return str(first.parent)
-    return aliases.to_continue(connection, run.tenant, run.alias, domain)
+    return aliases.version_to_continue(connection, run.tenant, run.alias, domain)
 
 
 def _published_before(connection: Connection, run: Row[Any]) -> str:

@@ -35,6 +35,14 @@ class LearnSteps(RunSteps):
     """The passages that θ_0 was trained on."""
 
     # --- before the first round ---------------------------------------------------------------------------------------
+    async def restore(self, theta: PolicyVersion) -> None:
+        """Trains the adapters again that θ_0 routes to and that the store has lost. Raises what `Routing.write`
+        raises."""
+        kept = await self._database.read(trials.existing, theta.trials)
+        routes = await self._routing.routes(kept)
+        if theta.adapter == AdapterRef(digest=routed_digest(self.base_model, routes)):
+            await self._routing.write(0, routes, kept)
+
     async def read(self, theta: PolicyVersion) -> None:
         """Reads the documents that were not read yet. Raises LeaseLost."""
         unread = await self._database.read(documents.unread, self._lease.run_id)
@@ -70,13 +78,9 @@ class LearnSteps(RunSteps):
             await self._database.write(documents.plan_trials, self._lease, planned.total)
 
     async def first_policy(self) -> PolicyVersion:
-        """θ_0, measured on the exams of the documents that it knows and of those to learn. Adapters that it routes to
-        and that the store has lost are made again first."""
+        """θ_0, measured on the exams of the documents that it knows and of those to learn."""
         theta = await self.begin()
         kept = await self._database.read(trials.existing, theta.trials)
-        routes = await self._routing.routes(kept)
-        if theta.adapter == AdapterRef(digest=routed_digest(self.base_model, routes)):
-            await self._routing.write(routes, kept)
         self._earlier = list((await self._database.read(contexts.of_trials, kept)).values())
         theta = await super().first_policy()
         self.train = self._with_queries(self.train)

@@ -42,9 +42,9 @@ class Routing:
         about = await self._database.read(contexts.of_trials, kept)
         return await asyncio.to_thread(routes_to, self._setup, about, kept)
 
-    async def write(self, routes: Sequence[Route], kept: Sequence[Trial]) -> AdapterRef:
-        """The routed adapter of `routes`, which are those of the `kept` trials. Raises what `RouteAdapters` raises; of
-        an adapter that the store has lost, NotReproducible if it cannot be trained again."""
+    async def write(self, t: int, routes: Sequence[Route], kept: Sequence[Trial]) -> AdapterRef:
+        """The routed adapter of `routes`, which are those of the `kept` trials, in round t. Raises what `RouteAdapters`
+        raises; NotReproducible if the store has lost an adapter that cannot be trained again."""
         again = set[str]()
         while True:
             try:
@@ -58,6 +58,7 @@ class Routing:
                     raise
                 again.add(digest)
                 log.warning("adapter will be trained again", trial=lost.name, reason=error.reason, digest=digest)
+                await self._database.write(runs.stage, self._lease, t, "training lost adapters again")
                 await self._train_again(lost)
 
     async def _train_again(self, trial: Trial) -> None:

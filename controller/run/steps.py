@@ -272,7 +272,7 @@ class RunSteps:
         model."""
         kept = await self._database.read(trials.named, names)
         routes = await self._routing.routes(kept)
-        return self._version(t, theta, await self._routing.write(routes, kept) if routes else None, kept, Usage())
+        return self._version(t, theta, await self._routing.write(t, routes, kept) if routes else None, kept, Usage())
 
     async def consolidate(self, t: int, theta: PolicyVersion, names: Sequence[str]) -> PolicyVersion:
         """θ_{t+1}: one adapter over the policy that trials start from, trained on these trials, of any runs; without

@@ -13,7 +13,7 @@ from controller.db import aliases
 from controller.db.access import FULL_ACCESS
 from controller.db.tables import runs
 from sealkit.errors import AdapterCorrupt, AdapterNotFound
-from sealkit.resources import DocumentState, RunState
+from sealkit.resources import DocumentState, RunState, StageStarted
 from sealkit.types import AdapterRef, AnswerDelta, Policy, Prompt, Sampling, TrainingResult, TrainingSpec
 from tests.unit.controller.controller_system import System
 from tests.unit.controller.learn_fakes import LearningServices, document, learned, reports
@@ -41,6 +41,8 @@ async def test_it_is_trained_again_and_the_next_document_is_learned(system: Syst
     assert services.specs.count(services.trained[lost]) == 2
     assert services.routed[-1][:2] == before
     assert [one.state for one in await reports(system, run)] == [DocumentState.LEARNED]
+    stages = [event.kind.stage for event in await system.events(run) if isinstance(event.kind, StageStarted)]
+    assert stages[:2] == ["training lost adapters again", "reading the documents"]
 
 
 async def test_the_document_itself_is_skipped_but_its_adapter_is_there_again(
