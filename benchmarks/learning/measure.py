@@ -158,7 +158,8 @@ class Bench:
 
     def with_anchors(self, way: Way, spec: TrainingSpec) -> TrainingSpec:
         """The spec with the anchors of a method."""
-        return spec.changed(anchors=self.anchors, anchoring=way.inner_loop.anchors.anchoring) if way.anchors else spec
+        anchors = way.inner_loop.anchors
+        return spec if anchors.source == "none" else spec.changed(anchors=self.anchors, anchoring=anchors.anchoring)
 
     def at_budget(self, spec: TrainingSpec, *, texts: int = 1) -> TrainingSpec:
         """The spec with the number of epochs (at least 1) that is nearest to the budget of trained tokens, for each of

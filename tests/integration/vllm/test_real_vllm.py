@@ -4,18 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import httpx2 as httpx
 import pytest
+import torch
+from peft import PeftModel
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from controller.accept import accept
 from controller.db import runs, trials
 from controller.db.access import FULL_ACCESS
+from seal_cli.export import export_version
 from sealkit.backends.base import Backend
 from sealkit.backends.factory import make_backend
 from sealkit.backends.lora import dump_adapter, load_adapter
-from sealkit.resources import Run, RunState, Trial, TrialState
+from sealkit.reports import Lineage
+from sealkit.resources import GateState, PolicyVersion, Run, RunState, Trial, TrialState
+from sealkit.routing import Route
 from sealkit.store import AdapterStore
 from sealkit.types import (
     AdapterRef,
@@ -89,6 +97,69 @@ async def test_greedy_answers_are_those_of_the_engine_in_process(
         asked += len(prompts)
     say(f"greedy answers that agree: {agreed} of {asked}")
     assert agreed / asked >= 0.95
+
+
+async def test_a_routed_version_is_served_by_the_adapter_of_each_passage(
+    served: Backend, local: Backend, trainer: Built
+) -> None:
+    routes = [
+        Route(adapter=await trained(trainer, passage, rank=rank), text=f"{passage['title']}\n{passage['context']}")
+        for passage, rank in zip(PASSAGES[:2], (16, 8), strict=True)
+    ]
+    policy = Policy(name="p", adapter=await trainer.trainer.route_adapters(routes))
+    general = Prompt(user="Name the capital of France.")
+    prompts = [*(Prompt(user=passage["questions"][0]["question"]) for passage in PASSAGES[:2]), general]
+    assert [await served.route(one, policy) for one in prompts] == [
+        *(Policy(name="route", adapter=route.adapter) for route in routes),
+        None,
+    ]
+    there, here, bare = [
+        [one.text for one in await asyncio.gather(*(b.generate(p, GREEDY, policy=under) for p in prompts))]
+        for b, under in ((served, policy), (local, policy), (served, None))
+    ]
+    assert there == here
+    assert [one == other for one, other in zip(there, bare, strict=True)] == [False, False, True]
+
+
+async def test_an_exported_version_answers_in_vllm_as_in_peft(
+    vllm: VllmProcess, trainer: Built, store: str, tmp_path: Path
+) -> None:
+    adapter = await trained(trainer, PASSAGES[0], rank=16)
+    version = PolicyVersion(
+        name="policies/learn-1a2b3c4d-1", run="runs/learn-1a2b3c4d", version=1, adapter=adapter,
+        gate=GateState.PASSED, gate_reason="", create_time=datetime(2026, 1, 1, tzinfo=UTC),
+    )  # fmt: skip
+    folder = tmp_path / "exported"
+    found = Lineage(version=version, base_model=trainer.trainer.info.digest, documents=())
+    export_version(found, folder, store=store, base=MODEL, merged=False, data=tmp_path)
+    questions = [question["question"] for question in PASSAGES[0]["questions"]]
+    async with httpx.AsyncClient(base_url=vllm.url, timeout=300) as client:
+        loaded = await client.post("/v1/load_lora_adapter", json={"lora_name": "mine", "lora_path": str(folder)})
+        assert loaded.status_code == 200, loaded.text
+        there = []
+        for question in questions:
+            turns = [{"role": "user", "content": question}]
+            body = {"model": "mine", "messages": turns, "temperature": 0, "max_tokens": GREEDY.max_tokens}
+            answer = await client.post("/v1/chat/completions", json=body)
+            there.append(answer.json()["choices"][0]["message"]["content"])
+        await client.post("/v1/unload_lora_adapter", json={"lora_name": "mine"})
+    here = await asyncio.to_thread(answers_in_peft, folder, questions)
+    say(f"answers of an exported adapter that agree in vLLM and PEFT: {there}")
+    assert there == here
+
+
+def answers_in_peft(folder: Path, questions: list[str]) -> list[str]:
+    """Greedy answers of as many tokens."""
+    tokenizer: Any = AutoTokenizer.from_pretrained(MODEL)
+    base = AutoModelForCausalLM.from_pretrained(MODEL, dtype=torch.float32)
+    model: Any = PeftModel.from_pretrained(base, str(folder))
+    given: list[str] = []
+    for question in questions:
+        turns = [{"role": "user", "content": question}]
+        row = tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_dict=True, return_tensors="pt")
+        out = model.generate(**row, max_new_tokens=GREEDY.max_tokens, do_sample=False)
+        given.append(tokenizer.decode(out[0, row["input_ids"].shape[1] :], skip_special_tokens=True))
+    return given
 
 
 @pytest.fixture
