@@ -117,8 +117,8 @@ class EditorConfig(Section):
 
 
 class AnchorsConfig(Section):
-    """Anchors: prompts with the base model's own answers, mixed into every step of every training. The KL to the base
-    model is kept low on them. Anchors are never measured."""
+    """Anchors: prompts with the base model's own answers. Mixed into every step of every training, they keep the KL to
+    the base model low; `contrast` trains only where the examples differ from them. Anchors are never measured."""
 
     source: Literal["none", "bundled", "suite", "file"] = "none"
     """`none`; `bundled`: the project's own general prompts; `suite`: questions of the retention suite, which are then

@@ -8,7 +8,7 @@ from typing import Literal
 from benchmarks.learning.ways import WAYS, Way
 
 _WAYS = {way.name: way for way in WAYS}
-PASSAGE, BEST = _WAYS["passage_sft"], _WAYS["questions_cues_contrast"]
+PASSAGE, BEST, CUES = (_WAYS[name] for name in ("passage_sft", "questions_cues_contrast", "cues_contrast_alone"))
 
 
 @dataclass(frozen=True)
@@ -31,4 +31,5 @@ ARMS = (
     Arm("consolidate_best", "own questions, cues, contrast, anchor; consolidated", BEST, "consolidate"),
     Arm("route", "passage, SFT; routed", PASSAGE, "route"),
     Arm("route_best", "own questions, cues, contrast, anchor; routed", BEST, "route"),
+    Arm("route_cues", "cues, contrast; routed", CUES, "route"),
 )
