@@ -16,7 +16,7 @@ from controller.db.database import Database
 from controller.rules.about import documents_about
 from controller.rules.setup import domain_of
 from sealkit.domains.base import Examines
-from sealkit.errors import SealError, Unavailable
+from sealkit.errors import AdapterCorrupt, AdapterNotFound, SealError, Unavailable
 from sealkit.observability.metrics import ANSWER_FIRST_SECONDS, ANSWER_REQUESTS, ANSWER_SECONDS, ANSWER_TOKENS
 from sealkit.resources import AnswerAbout, AnswerBegun, AnswerUpdate
 from sealkit.rpc.protocols import Evaluator
@@ -41,7 +41,8 @@ class Answers:
         another evaluator. Closing the generator ends the decoding. `with_documents`: an AnswerAbout comes before
         the end.
 
-        Raises UnknownAlias, QuotaExceeded, and what an evaluator raises.
+        Raises UnknownAlias, QuotaExceeded, and what an evaluator raises; if the adapter of a document is not in the
+        store, the error names the document.
         """
         version = await self._database.read(answers.version_of, scope, alias)
         metered = _Meter("alias" if alias else "base")
@@ -57,6 +58,8 @@ class Answers:
                     yield update
         except SealError as error:
             metered.result = error.reason
+            if isinstance(error, AdapterNotFound | AdapterCorrupt) and alias:
+                await self._name_document(version, error)
             raise
         finally:
             metered.close()
@@ -71,6 +74,16 @@ class Answers:
                     yield begun
                     begun = None
                 yield update
+
+    async def _name_document(self, version: Version, error: AdapterNotFound | AdapterCorrupt) -> None:
+        """Raises the error with the document that the version learned with the adapter, if there is one."""
+        digest = error.metadata.get("digest", "")
+        if name := await self._database.read(answers.document_of, version.begun.policy, digest):
+            raise type(error)(
+                f"{version.begun.alias} cannot answer what is about {name}, only other prompts: {error.message}. Learn "
+                "it again on the alias (`seal learn`): that trains its adapter again",
+                metadata={**error.metadata, "document": name},
+            ) from error
 
     async def _about(self, version: Version, question: str, said: str) -> AnswerAbout:
         if not version.begun.policy:

@@ -10,6 +10,7 @@ import structlog
 
 from controller import waits
 from sealkit.errors import Cancelled, DeadlineExceeded, QueueFull, Unavailable
+from sealkit.types import Progress, TrainingResult
 
 log = structlog.get_logger(__name__)
 
@@ -64,6 +65,14 @@ async def last(stream: AsyncIterator[T]) -> T | None:
     async for one in stream:
         found = one
     return found
+
+
+async def training_result(updates: AsyncIterator[Progress | TrainingResult]) -> TrainingResult:
+    """The result of a training, the last of its updates. Raises Unavailable if there is none."""
+    result = await last(updates)
+    if not isinstance(result, TrainingResult):
+        raise Unavailable("the trainer ended the stream without a result")
+    return result
 
 
 async def gather_or_cancel(*work: Coroutine[Any, Any, T]) -> list[T]:

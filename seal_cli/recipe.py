@@ -1,4 +1,4 @@
-"""What `seal run` sends: the config with the command line's changes, and the records of its dataset."""
+"""What `seal run` and `seal learn` send: the config with the command line's changes, and the records that it names."""
 
 from __future__ import annotations
 
@@ -32,6 +32,16 @@ class Recipe:
         return self.dataset.records
 
 
+@dataclass(frozen=True)
+class LearningRecipe:
+    """What is needed beside the documents to learn or to forget them."""
+
+    config: dict[str, Any]
+    """Only what is set."""
+    retention: list[dict[str, Any]]
+    anchors: list[dict[str, Any]]
+
+
 def load_recipe(
     path: Path, *, dataset: str | None, limit: int | None, settings: Sequence[str], format: str = "auto"
 ) -> Recipe:
@@ -60,15 +70,16 @@ def load_recipe(
     return Recipe(config, used, _retention(config, path.parent), _anchors(config, path.parent))
 
 
-def learning_recipe(path: Path | None, settings: Sequence[str]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """The config at `path`, or the one that ships for learning documents, with `settings` (`key=value`) applied, as a
-    table with only what is set; and the retention suite that it names, relative to the config's folder or, without
-    one, to the working directory. Raises InvalidConfig, InvalidDataset."""
-    config = load_config(path) if path else parse_config(shipped_config(), source="sealkit/data/learn.toml")
-    raw = config.model_dump(mode="json", exclude_unset=True)
+def learning_recipe(path: Path | None, settings: Sequence[str]) -> LearningRecipe:
+    """The config at `path`, or the one that ships for learning documents, with `settings` (`key=value`) applied; the
+    retention suite and the anchors that it names, relative to the config's folder or, without one, to the working
+    directory. Raises InvalidConfig, InvalidDataset."""
+    read = load_config(path) if path else parse_config(shipped_config(), source="sealkit/data/learn.toml")
+    raw = read.model_dump(mode="json", exclude_unset=True)
     for setting in settings:
         _apply(raw, setting)
-    return raw, _retention(parse_config(raw), path.parent if path else Path())
+    config, folder = parse_config(raw), path.parent if path else Path()
+    return LearningRecipe(raw, _retention(config, folder), _anchors(config, folder))
 
 
 _OF_THE_SOURCE = ("options", "format", "encoding")

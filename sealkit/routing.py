@@ -19,7 +19,7 @@ from pydantic import Field
 
 from sealkit import limits
 from sealkit.errors import AdapterCorrupt, AdapterMismatch
-from sealkit.types import AdapterRef, Prompt, Value
+from sealkit.types import AdapterRef, Prompt, Value, digest_of
 from sealkit.words.rarity import rarities
 
 ROUTES_FILE = "routes.json"
@@ -40,6 +40,11 @@ def dump_routes(routes: Sequence[Route]) -> dict[str, bytes]:
     """The files of a routed adapter, by name. Equal routes give equal bytes."""
     listed = [route.model_dump(mode="json") for route in routes]
     return {ROUTES_FILE: json.dumps({"routes": listed}, ensure_ascii=False, indent=1, sort_keys=True).encode()}
+
+
+def routed_digest(base_model: str, routes: Sequence[Route]) -> str:
+    """The digest of the routed adapter of these routes on the base model with this digest."""
+    return digest_of("routed", base_model, *routes)
 
 
 def load_routes(files: Mapping[str, bytes]) -> list[Route]:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from sealkit.backends.lora import LoraWeights, concatenate, dump_adapter
 from sealkit.errors import AdapterMismatch
-from sealkit.routing import Route, dump_routes, refuse_routed
+from sealkit.routing import Route, dump_routes, refuse_routed, routed_digest
 from sealkit.store import AdapterStore
 from sealkit.types import AdapterRef, ModelInfo, digest_of
 
@@ -42,7 +42,7 @@ class Composer:
             "base_model": self._base.model_dump(mode="json"),
             "routed": [route.adapter.digest for route in routes],
         }
-        return self._store.put(digest_of("routed", self._base.digest, *routes), files, manifest)
+        return self._store.put(routed_digest(self._base.digest, routes), files, manifest)
 
     def _check(self, adapter: AdapterRef) -> None:
         manifest = self._store.manifest(adapter.digest)

@@ -41,7 +41,7 @@ async def drive(database: Database, request_id: str, count: int) -> tuple[str, A
     name = await database.write(_create, request_id, rounds=-(-count // (_CONTEXTS * (_EDITS + 1))))
     await database.write(leases.beat, "benchmark")
     (lease,) = [one for one in await database.write(runs.take_free, "benchmark", ()) if one.run == name]
-    policy = await database.write(policies.begin, lease, start_policy="", base_model="ab" * 32)
+    policy = await database.write(policies.begin, lease, start_policy="", base_model="ab" * 32, domain="knowledge")
     learned = [one.context_id for one in await database.read(contexts.of_split, lease.run_id, "train")]
     places = [(context, index) for context in learned for index in range(_EDITS + 1)]
     return name, _ends(database, lease, policy.name, count, places)

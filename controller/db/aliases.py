@@ -7,7 +7,7 @@ back; it does not alternate between the last two policies.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import Connection, Row, and_, func, insert, or_, select
@@ -15,10 +15,18 @@ from sqlalchemy import Connection, Row, and_, func, insert, or_, select
 from controller.db.access import AccessScope, ChangeRequest
 from controller.db.pages import Page, key_of, size_of, token_after
 from controller.db.requests import first_time
-from controller.db.tables import aliases, now, policies
-from sealkit.errors import AliasMoved, GateRefused, NothingToRollBack, UnknownAlias, UnknownPolicy
-from sealkit.names import alias_name
+from controller.db.tables import aliases, now, policies, runs
+from sealkit.errors import (
+    AliasMoved,
+    FailedPrecondition,
+    GateRefused,
+    NothingToRollBack,
+    UnknownAlias,
+    UnknownPolicy,
+)
+from sealkit.names import alias_name, run_id_of
 from sealkit.resources import Alias, AliasChange, GateState
+from sealkit.stored_config import read_stored_config
 from sealkit.types import digest_of
 
 
@@ -65,6 +73,44 @@ def current(connection: Connection, tenant: str, alias: str) -> str:
     named = and_(aliases.c.tenant == tenant, aliases.c.alias == alias)
     newest = select(aliases.c.policy).where(named).order_by(aliases.c.sequence.desc()).limit(1)
     return connection.scalar(newest) or ""
+
+
+def version_to_continue(connection: Connection, tenant: str, alias: str, domain: str) -> str:
+    """The version that a run of this domain, which learns documents on an alias or makes it forget some, starts from:
+    the one that the alias points to; empty: the base model, because there is no such alias yet. Raises
+    FailedPrecondition if that version was not made of documents, or of those of another domain."""
+    start = current(connection, tenant, alias)
+    if not start:
+        return ""
+    made = connection.execute(
+        select(runs.c.alias, policies.c.trials)
+        .join_from(policies, runs, runs.c.run_id == policies.c.run_id)
+        .where(policies.c.name == start)
+    ).one()
+    others = sorted(_domains(connection, {run_id_of(name) for name in made.trials}) - {domain})
+    why = ""
+    if not made.alias:
+        why = (
+            "which was not made by learning documents, so it can neither learn nor forget any; take another alias, or "
+            "continue this one with `seal adapt`"
+        )
+    elif others:
+        why = (
+            f"which knows documents of the domain {', '.join(others)}, and the domain {domain} of this run cannot read "
+            "them; take another alias, or a config with that domain (domain.name)"
+        )
+    if why:
+        raise FailedPrecondition(
+            f"{alias_name(alias)} points to {start}, {why}",
+            metadata={"alias": alias_name(alias), "policy": start},
+        )
+    return start
+
+
+def _domains(connection: Connection, run_ids: Collection[str]) -> set[str]:
+    """The domains of these runs."""
+    configs = (connection.scalars(select(runs.c.config).where(runs.c.run_id == one)).one() for one in run_ids)
+    return {read_stored_config(config).config.domain.name for config in configs}
 
 
 def check_unmoved(connection: Connection, run: Row[Any], expected: str) -> None:

@@ -45,6 +45,15 @@ def version_of(connection: Connection, scope: AccessScope, alias: str) -> Versio
     return Version(begun, Policy(name=policy, adapter=adapter), row.base_model)
 
 
+def document_of(connection: Connection, policy: str, adapter: str) -> str:
+    """The name of the document that a version learned with the adapter of this digest; empty: none. Raises
+    UnknownPolicy."""
+    version = versions.get(connection, FULL_ACCESS, policy)
+    kept = trials.existing(connection, version.trials)
+    of_adapter = [trial.name for trial in kept if trial.adapter and trial.adapter.digest == adapter]
+    return next((one.document.name for one in documents.known(connection, of_adapter)), "")
+
+
 def trained_on(connection: Connection, policy: str) -> tuple[RunConfig, list[tuple[StoredDocument, list[Context]]]]:
     """The documents that a version was trained on, each with the passages of its trials, and the config of its run.
     Raises UnknownPolicy."""

@@ -52,6 +52,13 @@ def less_spent(usage: Usage) -> dict[str, Any]:
     }
 
 
+def spend(connection: Connection, lease: RunLease, usage: Usage) -> None:
+    """Counts usage that is not a trial's and not a version's. Raises LeaseLost."""
+    row = hold(connection, lease)
+    connection.execute(update(runs).where(runs.c.run_id == lease.run_id).values(more_spent(usage)))
+    quotas.spend(connection, row.tenant, usage.device_seconds)
+
+
 def over(connection: Connection, row: Row[Any], limits: Collection[str] = ALL) -> Fault | None:
     """A fault that names which of these limits the run has reached; None: it may continue. Its tenant's quota of device
     seconds is checked too."""

@@ -7,9 +7,9 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, and_, bindparam, func, insert, select, update
 
-from controller.db import budgets, quotas
-from controller.db.leases import RunLease, hold
-from controller.db.tables import contexts, runs, trials
+from controller.db import budgets
+from controller.db.leases import RunLease
+from controller.db.tables import contexts, trials
 from sealkit.domains.base import Context
 from sealkit.names import run_id_of
 from sealkit.resources import Trial
@@ -79,11 +79,9 @@ def exams(connection: Connection, run_id: str, document: int) -> list[dict[str, 
 
 def keep_exam(connection: Connection, lease: RunLease, context: Context, exam: Mapping[str, Any], usage: Usage) -> None:
     """Stores a context with its generated exam, and how it was made. Raises LeaseLost."""
-    row = hold(connection, lease)
+    budgets.spend(connection, lease, usage)
     here = and_(contexts.c.run_id == lease.run_id, contexts.c.context_id == context.context_id)
     connection.execute(update(contexts).where(here).values(payload=context.payload, exam=dict(exam)))
-    connection.execute(update(runs).where(runs.c.run_id == lease.run_id).values(budgets.more_spent(usage)))
-    quotas.spend(connection, row.tenant, usage.device_seconds)
 
 
 def context_of(row: Row[Any]) -> Context:

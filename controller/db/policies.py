@@ -13,7 +13,7 @@ from controller.db.documents import DocumentOutcome
 from controller.db.leases import RunLease, hold
 from controller.db.pages import Page, key_of, size_of, token_after
 from controller.db.tables import now, policies, rounds, runs
-from sealkit.errors import FailedPrecondition, ModelMismatch, UnknownPolicy
+from sealkit.errors import ModelMismatch, UnknownPolicy
 from sealkit.names import alias_name, policy_name, round_name, run_name
 from sealkit.resources import PolicyTrained, PolicyVersion, RoundFinished
 from sealkit.types import Usage
@@ -67,18 +67,18 @@ def made_in(connection: Connection, run_id: str, round_index: int) -> PolicyVers
     return _policy(row) if row else None
 
 
-def begin(connection: Connection, lease: RunLease, *, start_policy: str, base_model: str) -> PolicyVersion:
+def begin(connection: Connection, lease: RunLease, *, start_policy: str, base_model: str, domain: str) -> PolicyVersion:
     """θ_0 of a run, `policies/{run}-0`: the base model, or a copy of the policy that the run starts from, so that it
     has its own scores. A run that learns on an alias starts from the version that the alias points to when the run
-    first begins, with the trials of that version.
+    first begins, with the trials of that version, which must be of the run's `domain`.
 
-    Raises LeaseLost; ModelMismatch if that policy has another base model; AliasMoved; FailedPrecondition if the alias
-    points to a policy that was not made of documents.
+    Raises LeaseLost; ModelMismatch if that policy has another base model; AliasMoved; what
+    `aliases.version_to_continue` raises.
     """
     run = hold(connection, lease)
     adapter, trials = None, list[str]()
     if run.alias:
-        start_policy = _start_on_alias(connection, run)
+        start_policy = _start_on_alias(connection, run, domain)
     if start_policy:
         start = _row(connection, FULL_ACCESS, start_policy)  # access was checked when the run was created
         if start.base_model != base_model:
@@ -104,24 +104,16 @@ def begin(connection: Connection, lease: RunLease, *, start_policy: str, base_mo
     return get(connection, FULL_ACCESS, name)
 
 
-def _start_on_alias(connection: Connection, run: Row[Any]) -> str:
-    """The version that a run on an alias starts from; empty: the base model, because there is no such alias yet. For a
-    run that began before: the one that it started from, if the alias is still where the run left it."""
+def _start_on_alias(connection: Connection, run: Row[Any], domain: str) -> str:
+    """The version that a run on an alias starts from: `aliases.version_to_continue`, or for a run that began before the
+    one that it started from, if the alias is still where the run left it."""
     first = connection.execute(
         select(policies.c.parent).where(policies.c.name == policy_name(run.run_id, 0))
     ).one_or_none()
     if first is not None:
         aliases.check_unmoved(connection, run, _published(connection, run, first.parent))
         return str(first.parent)
-    start = aliases.current(connection, run.tenant, run.alias)
-    made_by = select(runs.c.alias).join_from(policies, runs, runs.c.run_id == policies.c.run_id)
-    if start and not connection.scalar(made_by.where(policies.c.name == start)):
-        raise FailedPrecondition(
-            f"{alias_name(run.alias)} points to {start}, which was not made by learning documents, so it cannot be "
-            "continued; learn them on another alias",
-            metadata={"alias": alias_name(run.alias), "policy": start},
-        )
-    return start
+    return aliases.version_to_continue(connection, run.tenant, run.alias, domain)
 
 
 def _published_before(connection: Connection, run: Row[Any]) -> str:

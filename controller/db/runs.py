@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Row, and_, exists, func, or_, select, update
 
-from controller.db import budgets, documents, events, quotas, states, trials
+from controller.db import aliases, budgets, documents, events, quotas, states, trials
 from controller.db import contexts as context_rows
 from controller.db.access import FULL_ACCESS, AccessScope, ChangeRequest
 from controller.db.database import insert_new
@@ -85,12 +85,14 @@ class RunPlan:
 
 def create(connection: Connection, change: ChangeRequest, new: NewRun, run_contexts: Sequence[Context]) -> Run:
     """Inserts a run for the caller's tenant; the same request again returns the same run. Raises RequestIdReused,
-    UnknownPolicy, QuotaExceeded."""
+    UnknownPolicy, QuotaExceeded; of a run on an alias also what `aliases.version_to_continue` raises."""
     scope = change.scope
     if not first_time(connection, change, new.digest, f"{new.planned.total} trials"):
         return get(connection, scope, new.run_id)
     config = new.config
     check_start(connection, scope, config.start_policy)
+    if new.alias:  # checked again when the run begins, because earlier ones may move the alias
+        aliases.version_to_continue(connection, scope.home, new.alias, config.domain.name)
     quotas.check(connection, scope.home, QuotaRequest(new.planned.total, config.scheduling.priority))
     row = {
         **new.model_dump(mode="json", exclude={"digest", "planned", "documents"}),

@@ -13,7 +13,7 @@ from controller.db.documents import KnownDocument
 from controller.rules.setup import domain_of
 from sealkit.config import RunConfig
 from sealkit.domains.base import Context
-from sealkit.names import id_of, is_alias, run_id_of, run_name
+from sealkit.names import id_of, is_alias, run_name
 from sealkit.reports import Lineage, LineageDocument, LineageQuery, LineageTrial
 from sealkit.resources import Editor, PolicyVersion, Trial
 from sealkit.types import digest_of
@@ -21,13 +21,13 @@ from sealkit.types import digest_of
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """What the database has of a version's origin. `writers`: the policies of the trials, by name; `contexts`: by trial
-    name."""
+    """What the database has of a version's origin. `configs`: of the runs that learned the documents, by run id;
+    `writers`: the policies of the trials, by name; `contexts`: by trial name."""
 
     alias: str
     version: PolicyVersion
     base_model: str
-    config: RunConfig
+    configs: dict[str, RunConfig]
     known: Sequence[KnownDocument]
     trials: dict[str, Trial]
     contexts: dict[str, Context]
@@ -40,13 +40,16 @@ def origin(connection: Connection, scope: AccessScope, name: str) -> Origin:
     alias = aliases.get(connection, scope, id_of(name)) if is_alias(name) else None
     version = policies.get(connection, scope, alias.policy if alias else name)
     kept = trials.existing(connection, version.trials)
+    known = documents.known(connection, version.trials)
     base = select(tables.policies.c.base_model).where(tables.policies.c.name == version.name)
     return Origin(
         alias=alias.name if alias else "",
         version=version,
         base_model=connection.scalars(base).one(),
-        config=runs.stored_config(connection, run_id_of(version.run)).config,
-        known=documents.known(connection, version.trials),
+        configs={
+            run_id: runs.stored_config(connection, run_id).config for run_id in {one.document.run_id for one in known}
+        },
+        known=known,
         trials={trial.name: trial for trial in kept},
         contexts=contexts.of_trials(connection, kept),
         writers={one: policies.get(connection, FULL_ACCESS, one) for one in {trial.policy for trial in kept}},
@@ -55,15 +58,14 @@ def origin(connection: Connection, scope: AccessScope, name: str) -> Origin:
 
 def lineage(found: Origin, plugins: Sequence[str]) -> Lineage:
     """The lineage of a version. Raises UnknownDomain, InvalidConfig."""
-    config = found.config
-    domain = domain_of(config, plugins)
+    domains = {run_id: domain_of(config, plugins) for run_id, config in found.configs.items()}
 
     def queries(one: KnownDocument) -> tuple[LineageQuery, ...]:
         about = {found.contexts[name].context_id: found.contexts[name] for name in one.trials}
         return tuple(
             LineageQuery(query_id=query.query_id, question=query.question, gold=query.gold, generated=context.generated)
             for context in about.values()
-            for query in domain.queries(context)
+            for query in domains[one.document.run_id].queries(context)
         )
 
     return Lineage(

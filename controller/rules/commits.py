@@ -16,6 +16,12 @@ from sealkit.routing import Route
 from sealkit.types import TrainingSpec, seed_of
 
 
+def spec_of_trial(setup: Setup, context: Context, trial: Trial) -> TrainingSpec:
+    """The spec that the trial of a self-edit was trained on, from its stored texts; `setup` is that of its run. Raises
+    Rejected if this version of the domain makes none of them."""
+    return setup.mixed(_own_spec(setup, context, trial))
+
+
 def consolidated(setup: Setup, contexts: Mapping[str, Context], kept: Sequence[Trial], t: int) -> TrainingSpec:
     """The spec of one adapter on the examples of all `kept` trials, oldest first, with the run's rehearsal and anchors.
     `contexts`: by trial name. A teacher's answers are those of the trials. Shape and hyper-parameters are the config's,
@@ -23,17 +29,7 @@ def consolidated(setup: Setup, contexts: Mapping[str, Context], kept: Sequence[T
 
     Raises LimitExceeded if there are more examples than one spec may have.
     """
-    examples = [
-        example
-        for trial in kept
-        for example in spec_of(
-            setup.domain,
-            contexts[trial.name],
-            trial.completion,
-            trial.teacher_answers,
-            inner_seed(setup.config.seed, Plan.of(trial)),
-        ).examples
-    ]
+    examples = [example for trial in kept for example in _own_spec(setup, contexts[trial.name], trial).examples]
     if len(examples) > limits.EXAMPLES:
         raise LimitExceeded(
             f"the kept trials have {len(examples)} examples, but an adapter has at most {limits.EXAMPLES}; start a new "
@@ -61,3 +57,9 @@ def routes_to(setup: Setup, contexts: Mapping[str, Context], kept: Sequence[Tria
         assert trial.adapter is not None  # only trials with a score are kept
         routes.append(Route(adapter=trial.adapter, text=setup.domain.passage_text(contexts[trial.name])))
     return routes
+
+
+def _own_spec(setup: Setup, context: Context, trial: Trial) -> TrainingSpec:
+    """The domain's spec of a trial's self-edit, without what the run mixes in."""
+    seed = inner_seed(setup.config.seed, Plan.of(trial))
+    return spec_of(setup.domain, context, trial.completion, trial.teacher_answers, seed)

@@ -131,6 +131,13 @@ def make_setup(plan: RunPlan, plugins: Sequence[str]) -> Setup:
     return replace(setup, asks_base=own_words or bool(setup.anchored))
 
 
+async def complete_setup(plan: RunPlan, plugins: Sequence[str], generator: Generator) -> Setup:
+    """The setup with the base model's answers. Usually the run's driver has stored them; of a run of an older version
+    they are sampled again. Raises what `make_setup` and `base_answers` raise."""
+    setup = make_setup(plan, plugins)
+    return with_base_answers(setup, await base_answers(setup, generator)) if setup.asks_base else setup
+
+
 def set_aside(config: RunConfig) -> int:
     """Number of questions of the retention suite that are trained on, and so never measured."""
     anchors = config.inner_loop.anchors

@@ -167,6 +167,7 @@ class Driver:
             "queue": self._queue,
             "services": self._services,
             "heartbeats": self._heartbeats,
+            "plugins": self._plugins,
         }
         drive = LearnSteps(lease, setup, **parts) if plan.alias else RunSteps(lease, setup, **parts)
         every = self._heartbeats.lease_seconds / _RECONCILES_A_LEASE

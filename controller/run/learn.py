@@ -1,6 +1,7 @@
 """Learning documents on an alias: one after the other, each wholly or not at all.
 
     begin    θ_0: the version that the alias points to, or the base model
+    restore  train the adapters again that θ_0 routes to and that the store has lost
     forget   a version of all that θ_0 was trained on but the documents to forget; then their texts are deleted
     read     the bytes of each document as passages; those that the alias knows already are skipped
     examine  generate an exam on each passage, of what the base model does not know
@@ -32,6 +33,7 @@ from sealkit.resources import GateState, PolicyVersion, RoundStage, TrialPhase
 async def learn(run: LearnSteps) -> None:
     """All documents of a run."""
     theta = await run.begin()
+    await run.restore(theta)
     await run.read(theta)
     await run.examine()
     theta = await run.first_policy()

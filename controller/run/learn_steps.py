@@ -20,6 +20,7 @@ from sealkit.domains.base import Context, Examines
 from sealkit.errors import FailedPrecondition, NothingToForget
 from sealkit.names import alias_name, policy_name
 from sealkit.resources import PolicyVersion
+from sealkit.routing import routed_digest
 from sealkit.types import AdapterRef, Verdict
 
 log = structlog.get_logger(__name__)
@@ -34,6 +35,14 @@ class LearnSteps(RunSteps):
     """The passages that θ_0 was trained on."""
 
     # --- before the first round ---------------------------------------------------------------------------------------
+    async def restore(self, theta: PolicyVersion) -> None:
+        """Trains the adapters again that θ_0 routes to and that the store has lost. Raises what `Routing.write`
+        raises."""
+        kept = await self._database.read(trials.existing, theta.trials)
+        routes = await self._routing.routes(kept)
+        if theta.adapter == AdapterRef(digest=routed_digest(self.base_model, routes)):
+            await self._routing.write(0, routes, kept)
+
     async def read(self, theta: PolicyVersion) -> None:
         """Reads the documents that were not read yet. Raises LeaseLost."""
         unread = await self._database.read(documents.unread, self._lease.run_id)

@@ -7,7 +7,7 @@ driver has the run's lease: every write is refused once another driver took the 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from functools import partial
 
 import structlog
@@ -22,13 +22,14 @@ from controller.db.leases import RunLease, hold
 from controller.db.tables import now
 from controller.db.trials import Plan
 from controller.heartbeats import Heartbeats
-from controller.retry import last, retry_until_available
+from controller.retry import retry_until_available, training_result
 from controller.rules import gate
 from controller.rules.arms import edits_of_group, scoring_trials
-from controller.rules.commits import consolidated, routes_to
+from controller.rules.commits import consolidated
 from controller.rules.scores import policy_scores
 from controller.rules.selection import RULES, BothVerdicts, Group, distinct
 from controller.rules.setup import Setup
+from controller.run.routing import Routing
 from controller.services import Services
 from sealkit.config import RunConfig, SelectionConfig
 from sealkit.domains.base import Context
@@ -38,7 +39,7 @@ from sealkit.observability import tracing
 from sealkit.observability.metrics import GATE
 from sealkit.queue import Queue
 from sealkit.resources import Editor, GateState, PolicyVersion, Trial, TrialPhase, TrialState
-from sealkit.types import AdapterRef, Policy, PolicyExample, Progress, TrainingResult, Usage, Verdict, seed_of
+from sealkit.types import AdapterRef, Policy, PolicyExample, TrainingResult, Usage, Verdict, seed_of
 
 log = structlog.get_logger(__name__)
 
@@ -59,6 +60,7 @@ class RunSteps:
         queue: Queue,
         services: Services,
         heartbeats: Heartbeats,
+        plugins: Sequence[str] = (),
     ) -> None:
         self._lease = lease
         self._setup = setup
@@ -66,6 +68,9 @@ class RunSteps:
         self._queue = queue
         self._services = services
         self._heartbeats = heartbeats
+        self._routing = Routing(lease, setup, database=database, services=services, plugins=plugins)
+        self.base_model = ""
+        """Digest of the services' base model; empty until the run begins."""
         self.train: list[Context] = []
         """Contexts to learn from, in the order of the dataset."""
         self._ended: dict[str, asyncio.Event] = {}
@@ -92,8 +97,13 @@ class RunSteps:
         weighed = self.config.reward.divergence_weight > 0
         asked = partial(self._services.base_model, policy_moves=moves, divergence=weighed)
         base = await retry_until_available(asked, doing="asking for the base model")
+        self.base_model = base.digest
         return await self._database.write(
-            policies.begin, self._lease, start_policy=self.config.start_policy, base_model=base.digest
+            policies.begin,
+            self._lease,
+            start_policy=self.config.start_policy,
+            base_model=base.digest,
+            domain=self.config.domain.name,
         )
 
     async def first_policy(self) -> PolicyVersion:
@@ -261,14 +271,8 @@ class RunSteps:
         """θ_{t+1}: the adapters of these trials, each for the prompts that are about its context; without any, the base
         model."""
         kept = await self._database.read(trials.named, names)
-        about = await self._database.read(contexts.of_trials, kept)
-        routes = await asyncio.to_thread(routes_to, self._setup, about, kept)
-        if not routes:
-            return self._version(t, theta, None, kept, Usage())
-        routed = await retry_until_available(
-            lambda: self._services.trainer.route_adapters(routes), doing="routing adapters"
-        )
-        return self._version(t, theta, routed, kept, Usage())
+        routes = await self._routing.routes(kept)
+        return self._version(t, theta, await self._routing.write(t, routes, kept) if routes else None, kept, Usage())
 
     async def consolidate(self, t: int, theta: PolicyVersion, names: Sequence[str]) -> PolicyVersion:
         """θ_{t+1}: one adapter over the policy that trials start from, trained on these trials, of any runs; without
@@ -282,7 +286,7 @@ class RunSteps:
         spec = await asyncio.to_thread(consolidated, self._setup, about, kept, t)
 
         async def train() -> TrainingResult:
-            return await _last(self._services.trainer.train_adapter(below, spec, owner=self._lease.run))
+            return await training_result(self._services.trainer.train_adapter(below, spec, owner=self._lease.run))
 
         with tracing.span("consolidation", attributes={"seal.round": t}):
             result = await retry_until_available(train, doing="consolidation")
@@ -334,7 +338,7 @@ class RunSteps:
             seed=seed_of(self.config.seed, "M-step", t),
             owner=self._lease.run,
         )
-        return await _last(updates)
+        return await training_result(updates)
 
     # --- the score of a policy ----------------------------------------------------------------------------------------
     async def keep_score(self, theta: PolicyVersion, groups: Sequence[Group]) -> list[Trial]:
@@ -402,14 +406,6 @@ class RunSteps:
 
 def _policy(version: PolicyVersion) -> Policy:
     return Policy(name=version.name, adapter=version.adapter)
-
-
-async def _last(updates: AsyncIterator[Progress | TrainingResult]) -> TrainingResult:
-    """The last update's result of a training. Raises Unavailable if there is none."""
-    result = await last(updates)
-    if not isinstance(result, TrainingResult):
-        raise Unavailable("the trainer ended the stream without a result")
-    return result
 
 
 def _news(connection: Connection, lease: RunLease, seen: int) -> tuple[list[str], int]:

@@ -14,7 +14,7 @@ from typing import TypeVar
 from controller.db.attempts import Result, Sampled, Spent, Taken
 from controller.db.database import storable
 from controller.db.manifest import Instructions, Manifest
-from controller.retry import last, retry_until_available
+from controller.retry import last, retry_until_available, training_result
 from controller.rules.arms import WRITERS, outside_editor
 from controller.rules.reward import reward
 from controller.rules.setup import BASE, Setup
@@ -178,10 +178,9 @@ class TrialWork:
 
     async def _train(self, spec: TrainingSpec, how: Instructions) -> tuple[TrainingResult, Usage]:
         owner, again = run_name(self._plan.run_id), self._rerun is not None
-        trained = await last(self._services.trainer.train_adapter(how.below, spec, owner=owner, retrain=again))
-        if not isinstance(trained, TrainingResult):
-            raise Unavailable("the trainer ended the stream without a result")
-        return trained, trained.usage
+        updates = self._services.trainer.train_adapter(how.below, spec, owner=owner, retrain=again)
+        result = await training_result(updates)
+        return result, result.usage
 
     async def _evaluate(self, setup: Setup, trained: TrainingResult, how: Instructions) -> tuple[Evaluation, Usage]:
         request = EvaluationRequest(

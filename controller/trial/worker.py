@@ -24,7 +24,7 @@ from controller.db.leases import TrialLease
 from controller.db.trials import Plan
 from controller.heartbeats import Heartbeats
 from controller.retry import backoff, retry_until_available, run_with_background
-from controller.rules.setup import Setup, base_answers, make_setup, with_base_answers, with_earlier
+from controller.rules.setup import Setup, complete_setup, with_earlier
 from controller.services import Services
 from controller.trial.concurrency_limit import ConcurrencyLimit
 from controller.trial.dispatcher import Dispatcher
@@ -202,10 +202,8 @@ class Worker:
         if run_id not in self._setups:
             if len(self._setups) >= _SETUPS_KEPT:
                 self._setups.pop(next(iter(self._setups)))
-            setup = make_setup(await self._record(runs.plan, run_id), self._plugins)
-            if setup.asks_base:  # usually the driver has stored them; not one of an older version
-                setup = with_base_answers(setup, await base_answers(setup, self._services.generator))
-            self._setups[run_id] = setup
+            plan = await self._record(runs.plan, run_id)
+            self._setups[run_id] = await complete_setup(plan, self._plugins, self._services.generator)
         return self._setups[run_id]
 
     async def _with_earlier(self, setup: Setup, plan: Plan) -> Setup:

@@ -60,9 +60,11 @@ def forget(
     from seal_cli.console import counted
     from seal_cli.recipe import learning_recipe
 
-    wanted, retention = learning_recipe(config, settings or ())
+    recipe = learning_recipe(config, settings or ())
     with connect(address, data) as client:
-        created = client.forget(name, *documents, config=wanted, retention=retention)
+        created = client.forget(
+            name, *documents, config=recipe.config, retention=recipe.retention, anchors=recipe.anchors
+        )
         follow_created(
             client, created, f"{counted(len(documents), 'document')} to forget",
             None if address else data, follow=follow, cancel_on_interrupt=False, as_json=as_json,

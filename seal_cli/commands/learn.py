@@ -47,10 +47,10 @@ def learn(
     from seal_cli.console import counted
     from seal_cli.recipe import learning_recipe
 
-    wanted, retention = learning_recipe(config, settings or ())
+    recipe = learning_recipe(config, settings or ())
     found = read(files)
     with connect(address, data) as client:
-        created = client.learn(alias, found, config=wanted, retention=retention)
+        created = client.learn(alias, found, config=recipe.config, retention=recipe.retention, anchors=recipe.anchors)
         waits = f"; {created.progress.stage}" if created.progress.stage != "queued" else ""
         follow_created(
             client, created, f"{counted(len(found), 'document')} to learn{waits}",

@@ -77,10 +77,13 @@ class AsyncSealClient(BaseClient):
         *,
         config: RunConfig | Mapping[str, Any] | None = None,
         retention: Records = (),
+        anchors: Records = (),
         request_id: str | None = None,
     ) -> Run:
         """See `SealClient.learn`."""
-        return await self._send(calls.learn(alias, documents, config, retention, request_id=request_id))
+        return await self._send(
+            calls.learn(alias, documents, config, retention, anchors=anchors, request_id=request_id)
+        )
 
     async def forget(
         self,
@@ -88,10 +91,13 @@ class AsyncSealClient(BaseClient):
         *documents: str,
         config: RunConfig | Mapping[str, Any] | None = None,
         retention: Records = (),
+        anchors: Records = (),
         request_id: str | None = None,
     ) -> Run:
         """See `SealClient.forget`."""
-        return await self._send(calls.learn(alias, {}, config, retention, forget=documents, request_id=request_id))
+        return await self._send(
+            calls.learn(alias, {}, config, retention, anchors=anchors, forget=documents, request_id=request_id)
+        )
 
     async def estimate_run(
         self, config: RunConfig | Mapping[str, Any], records: Records, *, anchors: Records = ()

@@ -79,16 +79,18 @@ class SealClient(BaseClient):
         *,
         config: RunConfig | Mapping[str, Any] | None = None,
         retention: Records = (),
+        anchors: Records = (),
         request_id: str | None = None,
     ) -> Run:
         """Starts to learn `documents` (bytes by name: plain text, Markdown, HTML, PDF, DOCX) on an alias, from the
         version that it points to. Each document is learned wholly or not at all; `report(run.name).documents` says what
         became of each. A document of a name that the alias knows replaces it if its bytes differ. `config` replaces the
-        one that ships. Runs on one alias take turns.
+        one that ships; `retention` and `anchors` are as in `create_run`. Runs on one alias take turns.
 
-        Raises InvalidConfig, InvalidDataset, LimitExceeded, RequestIdReused, QuotaExceeded.
+        Raises InvalidConfig, InvalidDataset, LimitExceeded, RequestIdReused, QuotaExceeded; FailedPrecondition if the
+        alias points to a version that was not made of documents, or of those of another domain.
         """
-        return self._send(calls.learn(alias, documents, config, retention, request_id=request_id))
+        return self._send(calls.learn(alias, documents, config, retention, anchors=anchors, request_id=request_id))
 
     def forget(
         self,
@@ -96,12 +98,15 @@ class SealClient(BaseClient):
         *documents: str,
         config: RunConfig | Mapping[str, Any] | None = None,
         retention: Records = (),
+        anchors: Records = (),
         request_id: str | None = None,
     ) -> Run:
         """Starts to make an alias forget documents, by name or digest: it gets a version that was never trained on
         them, and everything that was stored of them is deleted. The run fails with NOTHING_TO_FORGET if the alias does
         not know one of them. Raises what `learn` raises."""
-        return self._send(calls.learn(alias, {}, config, retention, forget=documents, request_id=request_id))
+        return self._send(
+            calls.learn(alias, {}, config, retention, anchors=anchors, forget=documents, request_id=request_id)
+        )
 
     def estimate_run(
         self, config: RunConfig | Mapping[str, Any], records: Records, *, anchors: Records = ()

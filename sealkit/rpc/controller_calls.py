@@ -110,13 +110,13 @@ def learn(
     config: RunConfig | Mapping[str, Any] | None,
     retention: Sequence[Mapping[str, Any]],
     *,
+    anchors: Sequence[Mapping[str, Any]],
     forget: Sequence[str] = (),
     request_id: str | None,
 ) -> Call[Run]:
     """A run that learns documents on an alias, or makes it forget some. Raises what `create_run` raises."""
-    return create_run(
-        learn_config(alias, config, forget=forget), (), retention, documents=documents, request_id=request_id
-    )
+    wanted = learn_config(alias, config, forget=forget)
+    return create_run(wanted, (), retention, anchors=anchors, documents=documents, request_id=request_id)
 
 
 def estimate_run(

@@ -69,7 +69,7 @@ async def furnish(database: Database, tenant: str, *, request_id: str = "made", 
     run = await database.write(runs.create, change(f"runs/{new.run_id}", request_id, who), new, contexts)
     await database.write(leases.beat, "worker")
     (lease,) = await database.write(runs.take_free, "worker", ())
-    theta = await database.write(policies.begin, lease, start_policy="", base_model="ab" * 32)
+    theta = await database.write(policies.begin, lease, start_policy="", base_model="ab" * 32, domain="knowledge")
     theta = await database.write(policies.measured, lease, theta.model_copy(update={"gate": GateState.PASSED}))
     plan = Plan(
         run_id=lease.run_id, round=0, trial_id="c0-0", phase=TrialPhase.E_STEP, editor=Editor.POLICY, context_id="c0",

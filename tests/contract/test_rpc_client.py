@@ -102,7 +102,11 @@ async def test_documents_are_sent_as_bytes_by_name_on_an_alias(client: Client, c
     assert {one.name: one.content for one in sent.documents} == {"a.pdf": b"%PDF", "b.txt": b"text"}
     config = RunConfig.model_validate(run.config)
     assert (config.task, config.gate.alias, config.adapt.commit) == ("adapt", "notes", "route")
-    await client.call("forget", "notes", "a.pdf", config=RunConfig(seed=3))
+    mine = [{"id": "a", "prompt": "Say a."}]
+    await client.call("learn", "notes", {"a.pdf": b"%PDF"}, anchors=mine)
+    assert [struct_from_pb(one) for one in controller.requests[-1].anchors] == mine
+    await client.call("forget", "notes", "a.pdf", config=RunConfig(seed=3), anchors=mine)
+    assert [struct_from_pb(one) for one in controller.requests[-1].anchors] == mine
     forgets = RunConfig.model_validate(struct_from_pb(controller.requests[-1].config))
     assert (forgets.seed, forgets.adapt.forget, len(controller.requests[-1].documents)) == (3, ("a.pdf",), 0)
     with pytest.raises(LimitExceeded, match=r"big\.txt is larger than the limit of 64 MiB"):

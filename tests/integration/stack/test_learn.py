@@ -15,8 +15,9 @@ from controller.accept import default_retention
 from sealkit.client import SealClient
 from sealkit.judges.exact import normalised
 from sealkit.resources import DocumentState
+from sealkit.store import AdapterStore
 from sealkit.types import Sampling
-from tests.integration.stack.learning import CONFIG, GREEDY, INN, LAKE
+from tests.integration.stack.learning import CONFIG, GREEDY, INN, LAKE, PLUGIN
 from tests.integration.stack.support import RunningStack, command
 from tests.unit.documents.made import pdf
 
@@ -143,6 +144,31 @@ def test_a_changed_document_replaces_its_old_version_and_can_be_forgotten(stack:
         ("lake.txt", DocumentState.FORGOTTEN),
     ]  # fmt: skip
     assert [one[0] for one in lineage()] == ["inn.txt"]
+
+
+def test_an_adapter_that_the_store_lost_is_trained_again(stack: RunningStack, folder: Path) -> None:
+    (folder / "inn.txt").write_text(INN)
+    (folder / "anchors.jsonl").write_text('{"id": "a", "prompt": "Say a."}\n{"id": "b", "prompt": "Say b."}\n')
+    anchored = ("--set", "inner_loop.anchors.source=file", "--set", "dataset.anchors_path=anchors.jsonl")
+    learn(stack, "lost", "inn.txt", *anchored, *NOTHING_REFUSED)
+    with SealClient(stack.address) as client:
+        version = client.get_alias("aliases/lost").policy
+        (document,) = client.get_lineage("aliases/lost").documents
+    (trial,) = document.trials
+    assert trial.adapter is not None
+    store = AdapterStore(stack.layout.store.as_uri())
+    spec = store.manifest(trial.adapter.digest)["spec_digest"]
+    store.delete(trial.adapter.digest)
+
+    _, (inn,) = learn(stack, "lost", "inn.txt", *NOTHING_REFUSED)
+    assert inn["state"] == DocumentState.SKIPPED
+    assert store.manifest(trial.adapter.digest)["spec_digest"] == spec
+    with SealClient(stack.address) as client:
+        assert client.get_alias("aliases/lost").policy == version
+
+    other = stack.seal("learn", "inn.txt", "--alias", "lost")  # with the domain `knowledge`
+    assert (other.returncode, "Traceback" in other.stderr) == (1, False), other.stderr
+    assert f"knows documents of the domain {PLUGIN}" in " ".join(other.stderr.split())
 
 
 def test_what_is_no_document_is_named_and_the_others_are_learned(stack: RunningStack, folder: Path) -> None:

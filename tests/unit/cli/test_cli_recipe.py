@@ -34,10 +34,10 @@ def test_documents_are_learned_with_the_retention_suite_of_the_config(
     (config.parent / "suite.json").write_text(json.dumps(suite))
     named = ["dataset.retention_path=suite.json"]
     monkeypatch.chdir("/")
-    assert learning_recipe(config, named)[1] == suite, "relative to the config"
+    assert learning_recipe(config, named).retention == suite, "relative to the config"
     monkeypatch.chdir(config.parent)
-    assert learning_recipe(None, named)[1] == suite, "relative to the working directory"
-    assert learning_recipe(None, ())[1] == []
+    assert learning_recipe(None, named).retention == suite, "relative to the working directory"
+    assert learning_recipe(None, ()).retention == []
 
 
 def test_a_dataset_of_the_command_line_is_relative_to_where_it_was_given(
@@ -124,3 +124,18 @@ def test_anchors_of_ones_own_are_read_where_the_config_wants_them(tmp_path: Path
     assert anchors("inner_loop.anchors.source=file") == [{"id": "a", "prompt": "Say a."}]
     with pytest.raises(InvalidConfig, match=r"dataset\.anchors_path"):
         anchors("inner_loop.anchors.source=file", "dataset.anchors_path=")
+
+
+def test_anchors_of_ones_own_are_read_for_documents_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mine = [{"id": "a", "prompt": "Say a."}]
+    (tmp_path / "mine.jsonl").write_text(json.dumps(mine[0]) + "\n")
+    lines = ["[dataset]", 'anchors_path = "mine.jsonl"', "[inner_loop.anchors]", 'source = "file"']
+    (tmp_path / "learn.toml").write_text("\n".join(lines))
+    monkeypatch.chdir("/")
+    assert learning_recipe(tmp_path / "learn.toml", ()).anchors == mine, "relative to the config"
+    monkeypatch.chdir(tmp_path)
+    settings = ["inner_loop.anchors.source=file", "dataset.anchors_path=mine.jsonl"]
+    assert learning_recipe(None, settings).anchors == mine, "relative to the working directory"
+    assert learning_recipe(None, ()).anchors == []
+    with pytest.raises(InvalidConfig, match=r"dataset\.anchors_path"):
+        learning_recipe(None, settings[:1])

@@ -10,7 +10,7 @@ from typing import Any
 from controller.db.manifest import Found, Instructions, Manifest
 from sealkit.domains.base import Context, Rejected
 from sealkit.resources import ServiceReplica
-from sealkit.routing import Route
+from sealkit.routing import Route, routed_digest
 from sealkit.rpc.protocols import TrainerInfo
 from sealkit.types import (
     AdapterRef,
@@ -218,7 +218,7 @@ class FakeServices:
     async def route_adapters(self, routes: Sequence[Route]) -> AdapterRef:
         await self._came("route", "")
         self.routed.append(tuple(routes))
-        return AdapterRef(digest=digest_of("routed", *routes))
+        return AdapterRef(digest=routed_digest(MODEL.digest, routes))
 
     async def count_tokens(self, texts: Sequence[str]) -> list[int]:
         await self._came("count", "")

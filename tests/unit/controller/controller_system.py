@@ -91,6 +91,7 @@ class System:
         self.redis = FakeServer()
         self._puts = Notifier()
         self.services = FakeServices()
+        self.plugins = (DOMAIN,)
 
     def queue(self, consumer: str) -> Queue:
         client = FakeRedis(server=self.redis, decode_responses=True)
@@ -105,8 +106,8 @@ class System:
         services = Services(self.services, self.services, self.services)
         heartbeats = Heartbeats(database, name, lease)
         parts: dict[str, Any] = {
-            "database": database, "queue": queue, "services": services, "heartbeats": heartbeats, "plugins": (DOMAIN,),
-            "waits": Waits(database),
+            "database": database, "queue": queue, "services": services, "heartbeats": heartbeats,
+            "plugins": self.plugins, "waits": Waits(database),
         }  # fmt: skip
         worker = Worker(**parts, concurrency=concurrency, max_deliveries=max_deliveries)
         driver = Driver(**parts)
@@ -129,7 +130,7 @@ class System:
             config=tiny_config(**changes),
             records=records() if dataset is None else dataset,
             retention=RETENTION,
-            plugins=(DOMAIN,),
+            plugins=self.plugins,
         )
         return await self.database.write(runs.create, change(f"runs/{new.run_id}", request_id), new, contexts)
 

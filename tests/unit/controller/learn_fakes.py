@@ -17,6 +17,7 @@ from controller.db.access import FULL_ACCESS
 from controller.db.documents import NewDocument, StoredDocument
 from controller.report.documents import document_reports, learning
 from sealkit.config import ExamConfig, RunConfig, parse_config
+from sealkit.errors import AdapterNotFound
 from sealkit.learning import learn_config
 from sealkit.reports import DocumentReport
 from sealkit.resources import PolicyVersion, Run
@@ -56,7 +57,8 @@ def document(subject: str, *, colour: str = "red", extra: str = "") -> bytes:
 
 class LearningServices(FakeServices):
     """See above. `fickle`: subjects whose answers with the text do not agree; `familiar`: what the base model knows;
-    `crowded_out`: (subject, colour of another one that who learns of the subject forgets)."""
+    `crowded_out`: (subject, colour of another one that who learns of the subject forgets); `gone`: digests of adapters
+    that the store has lost."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -64,6 +66,7 @@ class LearningServices(FakeServices):
         self.familiar: set[str] = set()
         self.crowded_out: set[tuple[str, str]] = set()
         self.trained: dict[str, TrainingSpec] = {}
+        self.gone: set[str] = set()
 
     async def sample(
         self,
@@ -84,12 +87,17 @@ class LearningServices(FakeServices):
                 )  # fmt: skip
 
     async def train_adapter(self, policy: Policy, spec: TrainingSpec, **options: Any) -> AsyncIterator[Any]:
-        self.trained[digest_of("adapter", policy.adapter, spec)] = spec
+        digest = digest_of("adapter", policy.adapter, spec)
+        self.trained[digest] = spec
+        self.gone.discard(digest)
         async for update in super().train_adapter(policy, spec, **options):
             yield update
 
     async def route_adapters(self, routes: Sequence[Route]) -> AdapterRef:
         """A version that knows what each of the adapters knows."""
+        for route in routes:
+            if route.adapter.digest in self.gone:
+                raise AdapterNotFound("it is not in the store", metadata={"digest": route.adapter.digest})
         routed = await super().route_adapters(routes)
         specs = [self.trained[route.adapter.digest] for route in routes]
         examples = tuple(example for spec in specs for example in spec.examples)
@@ -176,7 +184,7 @@ async def create(
         records=[],
         retention=RETENTION,
         documents=[NewDocument(name=name, content=content) for name, content in found.items()],
-        plugins=(),
+        plugins=system.plugins,
     )
     return await system.database.write(runs.create, change(f"runs/{new.run_id}", request_id), new, contexts)
 
@@ -193,7 +201,7 @@ async def reports(system: System, run: Run) -> list[DocumentReport]:
     found = await system.database.read(learning, run_id)
     assert found is not None
     config: RunConfig = parse_config(run.config)
-    return list(document_reports(found, config, ()))
+    return list(document_reports(found, config, system.plugins))
 
 
 async def rows(system: System, run: Run) -> list[StoredDocument]:

@@ -8,11 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from controller.accept import draw_anchors
+from controller.accept import accept, draw_anchors
 from controller.db import runs
+from controller.db.documents import NewDocument
 from controller.rules.anchors import anchors_of, bundled_anchors, draw
 from sealkit.config import RunConfig, parse_config
 from sealkit.errors import InvalidConfig, InvalidDataset
+from sealkit.learning import learn_config
 from sealkit.types import Anchoring, Prompt
 from tests.unit.controller.controller_system import System
 
@@ -52,6 +54,15 @@ def test_anchors_come_with_the_run_where_the_config_says_so_and_nowhere_else() -
             draw_anchors(config(source), sent)
     with pytest.raises(InvalidDataset, match=r"anchors\[1\]\.prompt"):
         draw_anchors(config("file"), [OWN[0], {"id": "b", "prompt": " "}])
+
+
+def test_a_run_that_learns_documents_has_anchors_of_its_own_too() -> None:
+    wanted = learn_config("main", {"inner_loop": {"anchors": {"source": "file"}}})
+    new, _ = accept(
+        request_id="r", display_name="", config=wanted, records=(), retention=(), plugins=(), anchors=OWN,
+        documents=[NewDocument(name="a.txt", content=b"A")],
+    )  # fmt: skip
+    assert new.anchors == tuple(OWN)
 
 
 async def test_every_training_holds_the_anchors_and_the_base_model_is_asked_once(system: System) -> None:

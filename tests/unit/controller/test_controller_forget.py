@@ -70,6 +70,20 @@ async def test_nothing_is_left_of_a_forgotten_document_and_the_others_are_still_
         await taught.database.write(aliases.roll_back, change("aliases/main"), "")
 
 
+async def test_an_adapter_that_another_alias_routes_to_is_kept(taught: System) -> None:
+    await learned(taught, TWO, request_id="first")
+    await learned(taught, {"arun.txt": TWO["arun.txt"]}, request_id="other", alias="other")
+    (shared,) = taught.services.routed[-1]
+    first = taught.services.routed[1]
+    assert shared.adapter == first[0].adapter, "the same training, so the same adapter"
+    run = await forgotten(taught)
+    assert run.state is RunState.SUCCEEDED
+    assert shared.adapter.digest not in taught.services.deleted
+    assert taught.services.deleted, "the versions of main that knew it"
+    await learned(taught, {}, request_id="forget other", alias="other", forget=("arun.txt",))
+    assert shared.adapter.digest in taught.services.deleted
+
+
 async def test_a_version_that_knew_it_is_not_published_again(taught: System) -> None:
     run = await learned(taught, TWO, request_id="first")
     await forgotten(taught)

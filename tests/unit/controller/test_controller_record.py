@@ -83,7 +83,7 @@ async def driven(database: Database, run_id: str = "a", **changes: Any) -> RunLe
     await create(database, run_id, **changes)
     await database.write(leases.beat, "driver")
     (lease,) = await database.write(runs.take_free, "driver", ())
-    await database.write(policies.begin, lease, start_policy="", base_model=BASE)
+    await database.write(policies.begin, lease, start_policy="", base_model=BASE, domain="knowledge")
     return lease
 
 
@@ -301,7 +301,9 @@ async def test_a_policy_of_another_base_model_is_refused(database: Database) -> 
     await create(database, "b", [_context()], config={"start_policy": "policies/a-0"})
     (lease,) = await database.write(runs.take_free, "driver", ())
     with pytest.raises(ModelMismatch, match="policies/a-0"):
-        await database.write(policies.begin, lease, start_policy="policies/a-0", base_model="ef" * 32)
+        await database.write(
+            policies.begin, lease, start_policy="policies/a-0", base_model="ef" * 32, domain="knowledge"
+        )
 
 
 # --- reading ----------------------------------------------------------------------------------------------------------

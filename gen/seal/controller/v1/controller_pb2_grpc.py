@@ -204,7 +204,8 @@ class ControllerServiceServicer:
 
         Errors: INVALID_ARGUMENT with every faulty field (INVALID_CONFIG, INVALID_DATASET), NOT_FOUND /
         UNKNOWN_POLICY, ALREADY_EXISTS / REQUEST_ID_REUSED (same request_id, other content), RESOURCE_EXHAUSTED /
-        QUOTA_EXCEEDED with a QuotaFailure.
+        QUOTA_EXCEEDED with a QuotaFailure, FAILED_PRECONDITION if the alias points to a version that was not made of
+        documents, or of those of another domain.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -48,7 +48,8 @@ class ControllerServiceStub:
 
     Errors: INVALID_ARGUMENT with every faulty field (INVALID_CONFIG, INVALID_DATASET), NOT_FOUND /
     UNKNOWN_POLICY, ALREADY_EXISTS / REQUEST_ID_REUSED (same request_id, other content), RESOURCE_EXHAUSTED /
-    QUOTA_EXCEEDED with a QuotaFailure.
+    QUOTA_EXCEEDED with a QuotaFailure, FAILED_PRECONDITION if the alias points to a version that was not made of
+    documents, or of those of another domain.
     """
     CreateRunInParts: _grpc.StreamUnaryMultiCallable[_controller_pb2.CreateRunInPartsRequest, _controller_pb2.CreateRunInPartsResponse]
     """CreateRun for a dataset over the size of a message: the request in parts, in order, merged as protobuf merges
@@ -169,7 +170,8 @@ class ControllerServiceAsyncStub(ControllerServiceStub):
 
     Errors: INVALID_ARGUMENT with every faulty field (INVALID_CONFIG, INVALID_DATASET), NOT_FOUND /
     UNKNOWN_POLICY, ALREADY_EXISTS / REQUEST_ID_REUSED (same request_id, other content), RESOURCE_EXHAUSTED /
-    QUOTA_EXCEEDED with a QuotaFailure.
+    QUOTA_EXCEEDED with a QuotaFailure, FAILED_PRECONDITION if the alias points to a version that was not made of
+    documents, or of those of another domain.
     """
     CreateRunInParts: _aio.StreamUnaryMultiCallable[_controller_pb2.CreateRunInPartsRequest, _controller_pb2.CreateRunInPartsResponse]  # type: ignore[assignment]
     """CreateRun for a dataset over the size of a message: the request in parts, in order, merged as protobuf merges
@@ -293,7 +295,8 @@ class ControllerServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Errors: INVALID_ARGUMENT with every faulty field (INVALID_CONFIG, INVALID_DATASET), NOT_FOUND /
         UNKNOWN_POLICY, ALREADY_EXISTS / REQUEST_ID_REUSED (same request_id, other content), RESOURCE_EXHAUSTED /
-        QUOTA_EXCEEDED with a QuotaFailure.
+        QUOTA_EXCEEDED with a QuotaFailure, FAILED_PRECONDITION if the alias points to a version that was not made of
+        documents, or of those of another domain.
         """
 
     @_abc_1.abstractmethod
