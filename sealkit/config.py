@@ -226,6 +226,9 @@ class GateConfig(Section):
 
     max_forgetting: float = Field(0.25, ge=0, le=1)
     """Refused if the whole 95 % interval of forgetting lies above this. 1: nothing is refused."""
+    max_adapter_forgetting: float = Field(0.5, ge=0, le=1)
+    """The same for the adapter of a self-edit with `adapt.commit = "route"`, where it answers only prompts about its
+    passage. Without effect below `max_forgetting`, which holds for it with any other commit."""
     held_out: Literal["off", "not_worse", "better"] = "off"
     """Compare each new policy with the best so far on the held-out contexts, paired by context: refused if its mean is
     lower (`not_worse`), or unless the whole 95 % interval of the difference is above 0 (`better`). The run continues

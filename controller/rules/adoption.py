@@ -7,14 +7,14 @@ from collections.abc import Collection, Sequence
 
 from controller.db.documents import DocumentOutcome
 from controller.rules.exam import Exam
-from controller.rules.gate import within_gate
+from controller.rules.gate import most_forgetting, within_gate
 from controller.rules.selection import Group
-from sealkit.config import GateConfig
+from sealkit.config import RunConfig
 from sealkit.resources import DocumentState, PolicyVersion, Trial, TrialState
 from sealkit.types import Verdict, accuracy
 
 
-def why_none_kept(groups: Sequence[Group], config: GateConfig) -> str:
+def why_none_kept(groups: Sequence[Group], config: RunConfig) -> str:
     """Why no self-edit on a document was kept, in one sentence."""
     edits = [trial for group in groups for trial in group.edits]
     scored = [trial for trial in edits if trial.state is TrialState.SUCCEEDED]
@@ -24,7 +24,10 @@ def why_none_kept(groups: Sequence[Group], config: GateConfig) -> str:
     safe = [trial for trial in scored if within_gate(trial, config)]
     if not safe:
         least = min(trial.forgetting or 0.0 for trial in scored)
-        return f"each of {len(scored)} self-edits forgot too much: {least:.2f} of the retention questions at least"
+        return (
+            f"each of {len(scored)} self-edits forgot too much: {least:.2f} of the retention questions at least; its "
+            f"interval may begin at {most_forgetting(config):g} at most"
+        )
     best = max(safe, key=lambda trial: trial.accuracy or 0.0)
     return (
         f"none of {len(safe)} self-edits helped: the best has accuracy {best.accuracy or 0.0:.2f} on its exam, and "

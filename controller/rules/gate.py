@@ -10,7 +10,7 @@ from collections.abc import Collection, Sequence
 from controller.retry import gather_or_cancel
 from controller.rules.scores import figures, paired_gain, policy_scores
 from controller.rules.setup import Setup
-from sealkit.config import GateConfig
+from sealkit.config import GateConfig, RunConfig
 from sealkit.domains.base import Context
 from sealkit.resources import GateState, PolicyVersion, Trial
 from sealkit.rpc.protocols import Evaluator
@@ -142,6 +142,13 @@ def next_policy(theta: PolicyVersion, made: PolicyVersion) -> PolicyVersion:
     return made if made.gate.adopted else theta
 
 
-def within_gate(trial: Trial, config: GateConfig) -> bool:
-    """Whether a single trial forgot little enough to be committed; true if its retention was not measured."""
-    return verdict(trial.retention, config)[0] is not GateState.REFUSED
+def most_forgetting(config: RunConfig) -> float:
+    """Of the adapter of a trial that is to be committed. A routed one answers only prompts about its passage, so it may
+    forget more than a version."""
+    gate = config.gate
+    return max(gate.max_forgetting, gate.max_adapter_forgetting if config.adapt.commit == "route" else 0.0)
+
+
+def within_gate(trial: Trial, config: RunConfig) -> bool:
+    """Whether the adapter of a trial forgot little enough to be committed; true if its retention was not measured."""
+    return trial.retention is None or trial.retention.forgetting_low <= most_forgetting(config)

@@ -50,6 +50,6 @@ async def commit(run: RunSteps, t: int, theta: PolicyVersion, best: Trial) -> Po
 async def best_of(run: RunSteps, group: Group) -> list[Trial]:
     """The trial to commit: the one with the highest reward (the first on ties) of those within the gate that selection
     keeps; an empty list if there is none."""
-    safe = Group([trial for trial in group.edits if within_gate(trial, run.config.gate)], group.passage)
+    safe = Group([trial for trial in group.edits if within_gate(trial, run.config)], group.passage)
     kept = chosen(safe, run.selection, await run.verdicts_of(safe))
     return sorted(kept, key=lambda trial: -(trial.reward or 0.0))[:1]

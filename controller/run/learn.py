@@ -56,7 +56,7 @@ async def learn_document(run: LearnSteps, t: int, theta: PolicyVersion, document
     await run.select(t, best)
     exam = run.queries_of(contexts)
     if not best:
-        why = why_none_kept(groups, run.config.gate) if groups else await run.why_no_exam(document)
+        why = why_none_kept(groups, run.config) if groups else await run.why_no_exam(document)
         return await run.close_round(t, theta, theta, kept=0, scored=False, document=outcome_of(theta, None, exam, why))
     earlier = await run.trials_without(theta, [document])
     made = await run.commit(t, theta, [*earlier, *(trial.name for trial in best)])

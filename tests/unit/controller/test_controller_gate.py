@@ -9,9 +9,18 @@ import pytest
 from controller.db import aliases
 from controller.db.access import FULL_ACCESS
 from controller.report.run import build_report
-from controller.rules.gate import compared_on_exam, verdict
-from sealkit.config import CostConfig, GateConfig
-from sealkit.resources import GateState, PolicyTrained, PolicyVersion, RoundFinished, RunState
+from controller.rules.gate import compared_on_exam, verdict, within_gate
+from sealkit.config import CostConfig, GateConfig, parse_config
+from sealkit.resources import (
+    GateState,
+    PolicyTrained,
+    PolicyVersion,
+    RoundFinished,
+    RunState,
+    Trial,
+    TrialPhase,
+    TrialState,
+)
 from sealkit.types import Outcome, Retention, Verdict
 from tests.unit.controller.controller_system import System
 
@@ -34,6 +43,33 @@ def test_only_confidence_above_the_limit_refuses(low: float, limit: float, state
     assert found is state
     assert "0.50" in reason
     assert "20 retention questions" in reason
+
+
+@pytest.mark.parametrize(
+    ("commit", "limits", "low", "kept"),
+    [
+        ("route", (0.25, 0.5), 0.5, True),
+        ("route", (0.25, 0.5), 0.51, False),
+        ("route", (1.0, 0.5), 0.9, True),
+        ("consolidate", (0.25, 0.5), 0.26, False),
+    ],
+)
+def test_an_adapter_that_a_route_confines_may_forget_more(
+    commit: str, limits: tuple[float, float], low: float, kept: bool
+) -> None:
+    most, most_of_one = limits
+    config = parse_config(
+        {"adapt": {"commit": commit}, "gate": {"max_forgetting": most, "max_adapter_forgetting": most_of_one}}
+    )
+    retention = Retention(
+        kept=20, accuracy_before=1.0, accuracy_after=0.5, forgetting=0.5, forgetting_low=low, forgetting_high=1.0
+    )
+    trial = Trial(
+        name="runs/r/trials/t", round=0, phase=TrialPhase.E_STEP, editor="base", context_id="c", index=0,
+        policy="policies/p", state=TrialState.SUCCEEDED, retention=retention,
+        create_time=datetime(2026, 1, 1, tzinfo=UTC),
+    )  # fmt: skip
+    assert within_gate(trial, config) is kept
 
 
 def test_what_was_not_measured_is_neither() -> None:
