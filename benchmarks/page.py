@@ -56,6 +56,8 @@ def plotted(file: Path, *, size: tuple[float, float] = (8, 5)) -> Iterator[Any]:
     from matplotlib import pyplot
 
     figure, axes = pyplot.subplots(figsize=size)
+    colours = matplotlib.colormaps["tab20"].colors  # type: ignore[attr-defined]
+    axes.set_prop_cycle(color=[*colours[::2], *colours[1::2]])  # the ten usual ones, then lighter ones
     yield axes
     figure.tight_layout()
     figure.savefig(file, metadata={"Date": None})
