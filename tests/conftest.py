@@ -18,9 +18,11 @@ for _pool in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ.setdefault(_pool, "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
-# A shell's background job ignores SIGINT, and so does what it starts: then no test could interrupt a process with it.
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+# A shell's background job ignores SIGINT, one of `nohup` SIGHUP, and so does what they start: then no test could send it
+# to a process.
+for _number, _handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+    if signal.getsignal(_number) is signal.SIG_IGN:
+        signal.signal(_number, _handler)
 
 # No deadline per example: how long one takes depends on the load of the machine.
 hypothesis.settings.register_profile("shared machine", deadline=None)

@@ -83,7 +83,8 @@ def test_nothing_begins_before_it_is_recorded(tmp_path: Path) -> None:
 
     with pytest.raises(OSError, match="No space"):
         process.spawn(touch, env=os.environ, log=tmp_path / "a.log", cwd=tmp_path, record=full_disk)
-    os.waitpid(seen[0], 0)
+    with suppress(ChildProcessError):  # subprocess may have waited for it already
+        os.waitpid(seen[0], 0)
     killed = (
         "import os, signal, sys; from pathlib import Path; from seal_cli.stack import process\n"
         "def die(pid, start): print(pid, flush=True); os.kill(os.getpid(), signal.SIGKILL)\n"
