@@ -18,8 +18,8 @@ for _pool in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ.setdefault(_pool, "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
-# A shell's background job ignores SIGINT, one of `nohup` SIGHUP, and so does what they start: then no test could send it
-# to a process.
+# A shell's background job ignores SIGINT, one of `nohup` SIGHUP, and so does what they start: then no test could
+# interrupt a process with it.
 for _number, _handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
     if signal.getsignal(_number) is signal.SIG_IGN:
         signal.signal(_number, _handler)
