@@ -214,7 +214,7 @@ def test_a_signal_ends_a_command_that_waits(number: signal.Signals, code: int, f
             [sys.executable, "-c", call, "health", address, "--timeout", "60"], stderr=subprocess.PIPE, cwd=ROOT
         )
         silent.settimeout(30)
-        silent.accept()
-        waiting.send_signal(number)
-        said = waiting.communicate(timeout=30)[1]
+        with silent.accept()[0]:  # closed, it would not be waited for
+            waiting.send_signal(number)
+            said = waiting.communicate(timeout=30)[1]
     assert (waiting.returncode, said) == (code, b"")
