@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 
 from controller.db.documents import DocumentOutcome
 from controller.rules.exam import Exam
-from controller.rules.gate import most_forgetting, within_gate
+from controller.rules.gate import adapter_limit, within_gate
 from controller.rules.selection import Group
 from sealkit.config import RunConfig
 from sealkit.resources import DocumentState, PolicyVersion, Trial, TrialState
@@ -24,9 +24,10 @@ def why_none_kept(groups: Sequence[Group], config: RunConfig) -> str:
     safe = [trial for trial in scored if within_gate(trial, config)]
     if not safe:
         least = min(trial.forgetting or 0.0 for trial in scored)
+        setting, limit = adapter_limit(config)
         return (
-            f"each of {len(scored)} self-edits forgot too much: {least:.2f} of the retention questions at least; its "
-            f"interval may begin at {most_forgetting(config):g} at most"
+            f"each of {len(scored)} self-edits forgot too much: {least:.2f} of the retention questions at least; "
+            f"{setting} is {limit:g}"
         )
     best = max(safe, key=lambda trial: trial.accuracy or 0.0)
     return (

@@ -142,13 +142,15 @@ def next_policy(theta: PolicyVersion, made: PolicyVersion) -> PolicyVersion:
     return made if made.gate.adopted else theta
 
 
-def most_forgetting(config: RunConfig) -> float:
-    """Of the adapter of a trial that is to be committed. A routed one answers only prompts about its passage, so it may
-    forget more than a version."""
+def adapter_limit(config: RunConfig) -> tuple[str, float]:
+    """The setting that limits what the adapter of a trial may forget, and its value. A routed adapter answers only
+    prompts about its passage, so it may forget more than a version."""
     gate = config.gate
-    return max(gate.max_forgetting, gate.max_adapter_forgetting if config.adapt.commit == "route" else 0.0)
+    if config.adapt.commit == "route" and gate.max_adapter_forgetting > gate.max_forgetting:
+        return "gate.max_adapter_forgetting", gate.max_adapter_forgetting
+    return "gate.max_forgetting", gate.max_forgetting
 
 
 def within_gate(trial: Trial, config: RunConfig) -> bool:
     """Whether the adapter of a trial forgot little enough to be committed; true if its retention was not measured."""
-    return trial.retention is None or trial.retention.forgetting_low <= most_forgetting(config)
+    return trial.retention is None or trial.retention.forgetting_low <= adapter_limit(config)[1]

@@ -114,6 +114,7 @@ async def test_a_poisoned_document_changes_nothing(taught: System) -> None:
     poisoned, fit = await reports(taught, run)
     assert (poisoned.state, fit.state) == (NOT_ADOPTED, LEARNED)
     assert "forgot too much" in poisoned.reason
+    assert "gate.max_adapter_forgetting is 0.5" in poisoned.reason
     history = (await taught.database.read(aliases.get, FULL_ACCESS, "main")).history
     assert [one.policy for one in history] == [fit.policy, before]
     assert (await reports(taught, first))[0].policy == before
