@@ -65,18 +65,20 @@ class Bench:
             "threads": 1,
             "dtype": "float32",
         }
-        settings = TrainerSettings(**model, max_jobs=self.setting.jobs)
-        self.built: Built = await asyncio.to_thread(build, settings)
-        self._stack.callback(self.built.engine.close)
-        self.backend = make_backend(BackendSettings(**model))
-        await self.backend.start()
-        self._stack.push_async_callback(self.backend.close)
-        self.material = Material(self.folder / "material.json", self.backend)
-        self.evaluator = Evaluator(self.backend, kept_verdicts=100_000)
-        lines = self.setting.suite.read_text(encoding="utf-8").splitlines()
-        suite = [retention_query(json.loads(line)) for line in lines]
-        self.suite = sorted(suite, key=lambda query: seed_of(0, "order of retention", query.query_id))
-        self.anchors = await self.material.anchors()
+        async with AsyncExitStack() as stack:  # closes what was started, if something here fails
+            settings = TrainerSettings(**model, max_jobs=self.setting.jobs)
+            self.built: Built = await asyncio.to_thread(build, settings)
+            stack.callback(self.built.engine.close)
+            self.backend = make_backend(BackendSettings(**model))
+            await self.backend.start()
+            stack.push_async_callback(self.backend.close)
+            self.material = Material(self.folder / "material.json", self.backend)
+            self.evaluator = Evaluator(self.backend, kept_verdicts=100_000)
+            lines = self.setting.suite.read_text(encoding="utf-8").splitlines()
+            suite = [retention_query(json.loads(line)) for line in lines]
+            self.suite = sorted(suite, key=lambda query: seed_of(0, "order of retention", query.query_id))
+            self.anchors = await self.material.anchors()
+            self._stack = stack.pop_all()
         return self
 
     async def __aexit__(self, *exc: object) -> None:
