@@ -35,11 +35,10 @@ TRIALS = (
 """What differs in a trial from `configs/knowledge_distilled.toml`: no cues, because the self-edit is to decide what is
 learned; fewer questions, no anchors in the steps, and all examples in each of eight steps, which makes it cheaper. Not
 fewer steps: with four or five little is learned (docs/results/LOG.md)."""
-CONTEXTS, K = 24, 3
 ROUNDS = (
     "rounds=1",
-    f"contexts_per_round={CONTEXTS}",
-    f"editor.k={K}",
+    "contexts_per_round=24",
+    "editor.k=3",
     'selection.rule="positive"',
     "selection.must_beat_passage_only=true",
     'm_step.start_from="base"',
@@ -67,10 +66,21 @@ VARIANTS = {
     "best_of": (*_SCORING_ONLY, "held_out.samples=3"),
     "alone": _ALONE,
     "exam_alone": (*_SCORING_ONLY, *_ALONE, 'editor.arms=["exam"]'),
+    "taught": (
+        *_ALONE,
+        "contexts_per_round=32",
+        "editor.k=1",
+        'editor.arms=["policy", "exam"]',
+        'selection.learn_from=["policy", "exam"]',
+        'selection.rule="best_of_k"',
+        "m_step.optimisation.learning_rate=1e-3",
+        "evaluation.retention_limit=4",
+    ),
 }
 """By name: the rounds; the exam's own questions as the self-edit, a ceiling; more self-edits of θ_0, to choose from;
-rounds and ceiling with the questions alone, without the passage, so that what is asked decides what is learned."""
-LEARNS = ("rounds", "alone")
+rounds and ceiling with the questions alone, without the passage, so that what is asked decides what is learned; and
+rounds alone in which the questions that come with a train passage are tried too, as one more self-edit."""
+LEARNS = ("rounds", "alone", "taught")
 """Those that have an M-step; the others only score."""
 LABELS = {
     "rounds": "beside the passage",
@@ -78,6 +88,7 @@ LABELS = {
     "best_of": "three self-edits of θ_0",
     "alone": "questions alone",
     "exam_alone": "the exam's questions alone",
+    "taught": "questions alone, those of the train passages tried too",
 }
 
 

@@ -11,7 +11,7 @@ from statistics import fmean
 from typing import Any
 
 from benchmarks.page import bars, difference, figures, plotted
-from benchmarks.study.knowledge import CONTEXTS, LABELS, LEARNS, K, open_book
+from benchmarks.study.knowledge import LABELS, LEARNS, open_book
 from benchmarks.study.page import all_seeds, head, measured, picture, row
 from benchmarks.study.results import Results, Scores, of_arm, of_policy, score
 from benchmarks.surrogate import CONTAINED, HEADS, Group, ranked
@@ -24,12 +24,14 @@ PLOT = "study-knowledge.svg"
 @dataclass(frozen=True)
 class Arm:
     """Scores on the held-out passages by context, and by context what its adapters lost of the retention suite and the
-    tokens that they were trained on. Of several seeds the means: they have the same held-out passages."""
+    tokens that they were trained on. Of several seeds the means: they have the same held-out passages. `first`: the
+    label of the θ_0 that it is compared with."""
 
     label: str
     scores: Scores
     lost: Scores = field(default_factory=dict)
     tokens: Scores = field(default_factory=dict)
+    first: str = "θ_0"
 
 
 def sections(runs: Sequence[Results]) -> dict[str, str]:
@@ -43,19 +45,28 @@ def sections(runs: Sequence[Results]) -> dict[str, str]:
 
 def note(runs: Sequence[Results]) -> str:
     """n, seeds, machine, date, config and what difference can be found."""
-    config = runs[0].about["config"]
     held_out = max(len(scores) for run in runs for scores in [*run.policies, *run.others.values()])
     found = "".join(
         f"{LABELS[run.variant].capitalize()}, seed {run.seed}: {power_of(run)}. "
         for run in runs
         if run.variant in LEARNS and run.about["report"]["power"]
     )
+    learned = {run.variant: run.about["config"] for run in runs if run.variant in LEARNS}
+    sizes = "".join(
+        f"{LABELS[variant].capitalize()}: {one['rounds']} round of {one['contexts_per_round']} passages, self-edits on "
+        f"each: {one['editor']['k']} of the policy{_more_arms(one)}; selection.rule = {one['selection']['rule']}. "
+        for variant, one in learned.items()
+    )
     return (
-        f"smollm2-135m-instruct; seeds {all_seeds(runs)}; {held_out} held-out passages, the same with each seed; "
-        f"{config['rounds']} rounds of {CONTEXTS} passages, {K} self-edits on each; selection.rule = "
-        f"{config['selection']['rule']}; the whole config is in each record. Means over passages with 95 % intervals. "
+        f"smollm2-135m-instruct; seeds {all_seeds(runs)}; {held_out} held-out passages, the same with each seed. "
+        f"{sizes}The whole config is in each record. Means over passages with 95 % intervals. "
         f"{found}{measured(runs, LABELS)}"
     )
+
+
+def _more_arms(config: Mapping[str, Any]) -> str:
+    others = [arm for arm in config["editor"]["arms"] if arm != Editor.POLICY]
+    return "".join(f", one of the arm `{arm}`" for arm in others)
 
 
 def power_of(run: Results) -> str:
@@ -70,24 +81,36 @@ def power_of(run: Results) -> str:
 
 def arms(runs: Sequence[Results]) -> list[Arm]:
     """What is compared on the held-out passages."""
-    rounds, exam, best_of, alone, exam_alone = ([run for run in runs if run.variant == name] for name in LABELS)
+    rounds, exam, best_of, alone, exam_alone, taught = ([run for run in runs if run.variant == name] for name in LABELS)
+    beside, own, with_exam = "θ_0", "θ_0, questions alone", "θ_0, questions alone, taught"
     found = [
-        Arm("no adapter", _mean([*rounds, *alone], partial(of_arm, "base"))),
-        _arm("passage only", rounds, partial(of_arm, Editor.PASSAGE_ONLY), Editor.PASSAGE_ONLY),
-        *_policies(rounds, ""),
-        _arm("θ_0, mean of three", best_of, partial(of_policy, 0), Editor.POLICY),
-        Arm("θ_0, best of three (chosen by this exam)", _mean(best_of, bests)),
-        _arm("the exam's own questions (ceiling)", exam, partial(of_arm, "exam"), "exam"),
-        *_policies(alone, ", questions alone"),
-        _arm("the exam's own questions, alone", exam_alone, partial(of_arm, "exam"), "exam"),
-        Arm("the passage in the prompt (teacher)", open_book()),
+        Arm("no adapter", _mean([*rounds, *alone, *taught], partial(of_arm, "base")), first=beside),
+        _arm("passage only", rounds, partial(of_arm, Editor.PASSAGE_ONLY), Editor.PASSAGE_ONLY, first=beside),
+        *_policies(rounds, beside),
+        _arm("θ_0, mean of three", best_of, partial(of_policy, 0), Editor.POLICY, first=beside),
+        Arm("θ_0, best of three (chosen by this exam)", _mean(best_of, bests), first=beside),
+        _arm("the exam's own questions (ceiling)", exam, partial(of_arm, "exam"), "exam", first=beside),
+        *_policies(alone, own),
+        *_policies(taught, with_exam),
+        _arm(
+            "the exam's own questions, alone",
+            [*exam_alone, *taught],
+            partial(of_arm, "exam"),
+            "exam",
+            first=own if alone else with_exam,
+        ),
+        Arm("the passage in the prompt (teacher)", open_book(), first=beside),
     ]
     return [arm for arm in found if arm.scores]
 
 
-def _policies(runs: Sequence[Results], how: str) -> list[Arm]:
+def _policies(runs: Sequence[Results], first: str) -> list[Arm]:
+    """Each policy of runs whose θ_0 has the label `first`."""
     most = max((len(run.policies) for run in runs), default=0)
-    return [_arm(f"θ_{n}{how}", runs, partial(of_policy, n), Editor.POLICY, str(n)) for n in range(most)]
+    return [
+        _arm(first.replace("θ_0", f"θ_{n}"), runs, partial(of_policy, n), Editor.POLICY, str(n), first=first)
+        for n in range(most)
+    ]
 
 
 def arm_table(found: Sequence[Arm]) -> str:
@@ -98,7 +121,7 @@ def arm_table(found: Sequence[Arm]) -> str:
     lines = head(heads)
     for arm in found:
         cells = [arm.label, str(len(arm.scores)), figures(arm.scores)]
-        first = by_label.get("θ_0, questions alone" if arm.label.endswith("alone") else "θ_0", {})
+        first = by_label.get(arm.first, {})
         cells += ["–" if arm.scores is rival else difference(rival, arm.scores) for rival in (passage, first)]
         tokens = f"{fmean(arm.tokens.values()):,.0f}" if arm.tokens else "–"
         lines.append(row(*cells, figures(arm.lost, low=-1.0), tokens))
@@ -177,9 +200,16 @@ def _round(run: Results, number: int) -> str:
 
 
 def _arm(
-    label: str, runs: Sequence[Results], scores: Callable[[Results], Scores], editor: str, policy: str = "0"
+    label: str,
+    runs: Sequence[Results],
+    scores: Callable[[Results], Scores],
+    editor: str,
+    policy: str = "0",
+    *,
+    first: str,
 ) -> Arm:
-    return Arm(label, _mean(runs, scores), *(_mean(runs, partial(of, editor, policy)) for of in (_lost, _tokens)))
+    lost, tokens = (_mean(runs, partial(of, editor, policy)) for of in (_lost, _tokens))
+    return Arm(label, _mean(runs, scores), lost, tokens, first)
 
 
 def _lost(editor: str, policy: str, run: Results) -> Scores:
