@@ -6,6 +6,8 @@ with the recorded reward, the accuracy of the adapter that was trained on the se
 passage: SEAL's recorded selections (five a passage, mean of three trainings). Beside it the reward of one training as a
 surrogate of the mean of the other two, which says how well any surrogate could do. The questions of a passage are those
 on its title, in the recorded verdicts, whose gold answer is in the passage.
+
+A second table: what the self-edits of SEAL's policies contain, by round; each round has passages of its own.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from benchmarks.page import figures
 from benchmarks.study.page import head, row
 from sealkit.judges.agreement import ranking
 from sealkit.judges.content import decide
@@ -61,14 +64,11 @@ def recorded(
     selections: Sequence[dict[str, Any]], verdicts: Sequence[dict[str, Any]]
 ) -> dict[str, list[tuple[Group, str]]]:
     """Groups of SEAL's records with their passages, by surrogate."""
-    asked: dict[str, dict[str, str]] = defaultdict(dict)
-    for verdict in verdicts:
-        asked[verdict["title"]][verdict["question"]] = verdict["gold"]
+    asked = questions_by_title(verdicts)
     groups: dict[str, list[tuple[Group, str]]] = {CONTAINED: [], "characters": [], "the reward of one training": []}
     for record in selections:
         passage, completions = record["context"], record["completions"]
-        exam = [pair for pair in asked[record["title"]].items() if pair[1].lower() in passage.lower()]
-        if exam:
+        if exam := exam_of(record, asked):
             found = [(contained(exam, c["text"]), c["adapter_mean"]) for c in completions]
             groups[CONTAINED].append((found, passage))
         groups["characters"].append(([(len(c["text"]), c["adapter_mean"]) for c in completions], passage))
@@ -78,6 +78,40 @@ def recorded(
                 ([(own[i], fmean(own[:i] + own[i + 1 :])) for own in runs], passage) for i in range(min(map(len, runs)))
             ]
     return groups
+
+
+def by_round(selections: Sequence[dict[str, Any]], verdicts: Sequence[dict[str, Any]]) -> str:
+    """A table: by round the number of passages, and means over them, with 95 % intervals, of what a self-edit contains
+    and of its adapter's accuracy, and of the best of each group."""
+    asked = questions_by_title(verdicts)
+    rounds: dict[int, dict[str, list[tuple[float, float]]]] = defaultdict(dict)
+    for record in selections:
+        if exam := exam_of(record, asked):
+            rounds[record["iter"]][record["context"]] = [
+                (contained(exam, c["text"]), c["adapter_mean"]) for c in record["completions"]
+            ]
+    lines = head(["round", "passages", CONTAINED, "of the best", "accuracy", "of the best"])
+    for number, groups in sorted(rounds.items()):
+        cells = [
+            figures({passage: take([pair[part] for pair in pairs]) for passage, pairs in groups.items()})
+            for part in (0, 1)
+            for take in (fmean, max)
+        ]
+        lines.append(row(str(number + 1), str(len(groups)), *cells))
+    return "\n".join(lines)
+
+
+def questions_by_title(verdicts: Sequence[dict[str, Any]]) -> dict[str, dict[str, str]]:
+    """Gold answers by title and question."""
+    asked: dict[str, dict[str, str]] = defaultdict(dict)
+    for verdict in verdicts:
+        asked[verdict["title"]][verdict["question"]] = verdict["gold"]
+    return asked
+
+
+def exam_of(record: dict[str, Any], asked: dict[str, dict[str, str]]) -> list[tuple[str, str]]:
+    """The questions on a passage's title, with gold answers, whose gold answer is in the passage."""
+    return [pair for pair in asked[record["title"]].items() if pair[1].lower() in record["context"].lower()]
 
 
 def _read(file: Path) -> list[dict[str, Any]]:
@@ -91,9 +125,11 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=folder / "selection_A.jsonl.gz")
     parser.add_argument("--verdicts", type=Path, default=folder / "verdicts_A.jsonl.gz")
     chosen = parser.parse_args()
-    groups = recorded(_read(chosen.data), _read(chosen.verdicts))
+    selections, verdicts = _read(chosen.data), _read(chosen.verdicts)
+    groups = recorded(selections, verdicts)
     lines = (ranked(label, *zip(*own, strict=True)) for label, own in groups.items() if own)
     print("\n".join([*head(HEADS), *lines]))
+    print(f"\n{by_round(selections, verdicts)}")
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from benchmarks.study.experiment import COLUMNS, SPENT
 from benchmarks.study.knowledge import Found
 from benchmarks.study.results import Results, results_of
 from benchmarks.study.tables import TABLES
-from benchmarks.surrogate import contained, ranked, recorded
+from benchmarks.surrogate import by_round, contained, ranked, recorded
 from controller.accept import accept
 from sealkit.resources import Trial
 
@@ -26,7 +26,7 @@ def run(variant: str, trials: Sequence[Mapping[str, Any]], gates: Sequence[str] 
     """The results of a record with these trials; what they leave out is as in `TRIAL`."""
     config = {
         "held_out": {"samples": 1}, "rounds": 1, "contexts_per_round": 2, "m_step": {"start_from": "policy"},
-        "editor": {"k": 2, "sampling": {"temperature": 0.5}}, "selection": {"rule": "positive"},
+        "editor": {"k": 2, "arms": ["policy"], "sampling": {"temperature": 0.5}}, "selection": {"rule": "positive"},
         "evaluation": {"retention_limit": 8},
     }  # fmt: skip
     power = {"contexts": 2, "samples": 1, "deviation": 0.3, "detectable": 0.14, "measured": True}
@@ -53,6 +53,7 @@ def lines(table: str) -> list[list[str]]:
         ("knowledge", "best_of", 217),
         ("knowledge", "alone", 144),
         ("knowledge", "exam_alone", 37),
+        ("knowledge", "taught", 172),
         ("collapse", "unfiltered", 1674),
         ("cost", "distilled", 9),
         ("cost", "sft", 9),
@@ -128,6 +129,13 @@ def test_arms_are_compared_by_passage_with_passage_only_and_with_the_first_polic
     assert "2 passages × 1 show a difference of two policies of 0.14 with" in knowledge_page.note(runs)
 
 
+def test_policies_of_another_setting_are_compared_with_its_own_first_one() -> None:
+    of_policies = [{"context": "c0", "policy": n, "accuracy": score} for n, score in enumerate((0.2, 0.5))]
+    runs = [run("rounds", [{"context": "c0", "accuracy": 0.9}]), run("taught", of_policies, ["passed", "passed"])]
+    found = {cells[0]: cells[1:] for cells in lines(knowledge_page.arm_table(knowledge_page.arms(runs)))}
+    assert found["θ_1, questions alone, taught"][3][:6] == "+0.300"
+
+
 def test_an_e_step_shows_what_there_was_to_choose_from() -> None:
     edits = [{"context": "c0", "phase": "e_step", "accuracy": s, "selected": s > 0.5} for s in (0.2, 0.6)]
     edits += [{"context": "c0", "phase": "e_step", "state": "rejected", "accuracy": None, "baseline": 0.1}]
@@ -161,6 +169,8 @@ def test_seals_records_are_paired_with_the_questions_of_their_passage() -> None:
     found = recorded(selections, verdicts)
     assert found["gold answers contained"] == [([(1.0, 1.0), (0.0, 0.0)], "Tessa Vole built it.")]
     assert len(found["the reward of one training"]) == 2
+    (first,) = lines(by_round([{**record, "iter": 0} for record in selections], verdicts))
+    assert [cell[:5] for cell in first] == ["1", "1", "0.500", "1.000", "0.500", "1.000"]
 
 
 def test_what_the_teacher_answers_is_looked_through_for_the_exams_answers() -> None:
