@@ -183,7 +183,8 @@ def _round(run: Results, number: int) -> str:
             tried[trial.context_id].append(value)
     mean = {context: fmean(values) for context, values in tried.items()}
     best = {context: max(values) for context, values in tried.items()}
-    kept = [trial.context_id for trial in edits if trial.selected]
+    kept = [trial for trial in here if trial.selected]
+    by_others = sum(trial.editor != Editor.POLICY for trial in kept)
     return row(
         LABELS[run.variant],
         str(run.seed),
@@ -195,7 +196,8 @@ def _round(run: Results, number: int) -> str:
         figures(best),
         difference(mean, best),
         f"{sum(trial.state is TrialState.REJECTED for trial in edits)} of {len(edits)}",
-        f"{len(kept)} on {len(set(kept))} passages",
+        f"{len(kept)} on {len({trial.context_id for trial in kept})} passages"
+        + (f", {by_others} of another arm" if by_others else ""),
     )
 
 

@@ -64,13 +64,15 @@ def outside_editor(editor: str, ready: Collection[str]) -> str:
 
 
 def check_arms(config: RunConfig, domain: Domain, ready: Collection[str], outside: Collection[str]) -> None:
-    """Checks that every arm exists and that the domain supports it. `ready`: names for which the domain has self-edits;
-    `outside`: names of the outside editors. Raises InvalidConfig."""
+    """Checks that every arm, and every editor to learn from, exists and that the domain supports it. `ready`: names for
+    which the domain has self-edits; `outside`: names of the outside editors. Raises InvalidConfig."""
     known = WRITERS | set(ready) | set(outside)
+    named = {"config.editor.arms": config.editor.arms, "config.selection.learn_from": config.selection.learn_from}
     faults = [
-        (f"config.editor.arms.{i}", f"unknown editor {arm!r}; use one of {', '.join(sorted(known))}")
-        for i, arm in enumerate(config.editor.arms)
-        if arm not in known
+        (f"{path}.{i}", f"unknown editor {editor!r}; use one of {', '.join(sorted(known))}")
+        for path, editors in named.items()
+        for i, editor in enumerate(editors)
+        if editor not in known
     ]
     if len(set(config.editor.arms)) < len(config.editor.arms):
         faults.append(("config.editor.arms", "an arm is listed twice"))

@@ -140,8 +140,12 @@ def test_an_e_step_shows_what_there_was_to_choose_from() -> None:
     edits = [{"context": "c0", "phase": "e_step", "accuracy": s, "selected": s > 0.5} for s in (0.2, 0.6)]
     edits += [{"context": "c0", "phase": "e_step", "state": "rejected", "accuracy": None, "baseline": 0.1}]
     passage = [{"context": "c0", "phase": "e_step", "editor": "passage_only", "accuracy": 0.4}]
-    table = knowledge_page.train_table([run("alone", [*edits, *passage]), run("exam", [])])
-    (cells,) = lines(table)
+    exam = [{"context": "c0", "phase": "e_step", "editor": "exam", "accuracy": 0.8, "selected": True}]
+    table = knowledge_page.train_table(
+        [run("alone", [*edits, *passage]), run("exam", []), run("taught", [*edits, *exam])]
+    )
+    cells, taught = lines(table)
+    assert taught[-1] == "2 on 1 passages, 1 of another arm"
     heads = [name.strip() for name in table.splitlines()[0].split("|")[1:-1]]
     assert heads[5:9] == ["passage only", "self-edits, mean", "best of a group", "best minus mean"]
     assert [cell[:5] for cell in cells[5:8]] == ["0.400", "0.300", "0.600"]

@@ -54,16 +54,19 @@ async def test_an_arm_may_teach_where_the_config_says_so(system: System) -> None
 
 
 @pytest.mark.parametrize(
-    ("editor", "message"),
+    ("section", "values", "message"),
     [
-        ({"arms": ["policy", "gpt"]}, "unknown editor 'gpt'; use one of base, oracle, policy"),
-        ({"arms": ["policy", "policy"]}, "an arm is listed twice"),
-        ({"constrained": True}, "completions of the domain tiny have no schema"),
+        ("editor", {"arms": ["policy", "gpt"]}, "arms.1: unknown editor 'gpt'; use one of base, oracle, policy"),
+        ("editor", {"arms": ["policy", "policy"]}, "an arm is listed twice"),
+        ("editor", {"constrained": True}, "completions of the domain tiny have no schema"),
+        ("selection", {"learn_from": ["policy", "orcale"]}, "selection.learn_from.1: unknown editor 'orcale'"),
     ],
 )
-async def test_what_no_arm_can_do_is_refused(system: System, editor: dict[str, object], message: str) -> None:
+async def test_what_no_arm_can_do_is_refused(
+    system: System, section: str, values: dict[str, object], message: str
+) -> None:
     with pytest.raises(InvalidConfig, match=message):
-        await system.create(editor=editor)
+        await system.create(**{section: values})
 
 
 def test_names_of_arms_never_meet() -> None:
