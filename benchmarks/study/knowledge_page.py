@@ -82,14 +82,14 @@ def power_of(run: Results) -> str:
 def arms(runs: Sequence[Results]) -> list[Arm]:
     """What is compared on the held-out passages."""
     rounds, exam, best_of, alone, exam_alone, taught = ([run for run in runs if run.variant == name] for name in LABELS)
-    beside, own, with_exam = "θ_0", "θ_0, questions alone", "θ_0, questions alone, taught"
+    own, with_exam = "θ_0, questions alone", "θ_0, questions alone, taught"
     found = [
-        Arm("no adapter", _mean([*rounds, *alone, *taught], partial(of_arm, "base")), first=beside),
-        _arm("passage only", rounds, partial(of_arm, Editor.PASSAGE_ONLY), Editor.PASSAGE_ONLY, first=beside),
-        *_policies(rounds, beside),
-        _arm("θ_0, mean of three", best_of, partial(of_policy, 0), Editor.POLICY, first=beside),
-        Arm("θ_0, best of three (chosen by this exam)", _mean(best_of, bests), first=beside),
-        _arm("the exam's own questions (ceiling)", exam, partial(of_arm, "exam"), "exam", first=beside),
+        Arm("no adapter", _mean([*rounds, *alone, *taught], partial(of_arm, "base"))),
+        _arm("passage only", rounds, partial(of_arm, Editor.PASSAGE_ONLY), Editor.PASSAGE_ONLY),
+        *_policies(rounds, "θ_0"),
+        _arm("θ_0, mean of three", best_of, partial(of_policy, 0), Editor.POLICY),
+        Arm("θ_0, best of three (chosen by this exam)", _mean(best_of, bests)),
+        _arm("the exam's own questions (ceiling)", exam, partial(of_arm, "exam"), "exam"),
         *_policies(alone, own),
         *_policies(taught, with_exam),
         _arm(
@@ -99,7 +99,7 @@ def arms(runs: Sequence[Results]) -> list[Arm]:
             "exam",
             first=own if alone else with_exam,
         ),
-        Arm("the passage in the prompt (teacher)", open_book(), first=beside),
+        Arm("the passage in the prompt (teacher)", open_book()),
     ]
     return [arm for arm in found if arm.scores]
 
@@ -208,7 +208,7 @@ def _arm(
     editor: str,
     policy: str = "0",
     *,
-    first: str,
+    first: str = "θ_0",
 ) -> Arm:
     lost, tokens = (_mean(runs, partial(of, editor, policy)) for of in (_lost, _tokens))
     return Arm(label, _mean(runs, scores), lost, tokens, first)
