@@ -21,8 +21,9 @@ held-out questions themselves, as an upper bound for questions."""
 class Way:
     """One method. `batch`: sequences of a step; `anchors`: anchors in each step; `contrast`: whether A is fixed by
     contrast with all anchors; `passage`: whether the passage is trained on besides the self-edit; `distil`: whether the
-    targets are the teacher's distributions; `cues`: cues for each sentence; `routed`: whether the adapters of all
-    passages are also measured behind routes, as one policy (adapt.commit = "route")."""
+    targets are the teacher's distributions; `cues`: cues for each sentence; `quoted`: whether questions are answered
+    with sentences of the passage and not by the teacher; `routed`: whether the adapters of all passages are also
+    measured behind routes, as one policy (adapt.commit = "route")."""
 
     name: str
     label: str
@@ -36,6 +37,7 @@ class Way:
     weight: float = 1.0
     kl_beta: float = 0.0
     cues: int = 0
+    quoted: bool = False
     routed: bool = False
 
     @property
@@ -72,7 +74,7 @@ class Way:
         """The domain that makes the specs."""
         style = "questions" if self.edit in ("questions", "exam") else "implications"
         options = {"style": style, "passage_beside": self.passage, "max_questions": 8, "cues": self.cues}
-        return KnowledgeDomain(options, self.inner_loop)
+        return KnowledgeDomain(options | ({"answers": "quoted"} if self.quoted else {}), self.inner_loop)
 
 
 WAYS = (
@@ -142,5 +144,32 @@ WAYS = (
         passage=False,
         anchors=3,
         contrast=True,
+    ),
+    Way(
+        "questions_quoted",
+        "own questions, quoted answers, contrast",
+        "questions",
+        rate=4e-3,
+        passage=False,
+        contrast=True,
+        quoted=True,
+    ),
+    Way(
+        "questions_quoted_cues",
+        "own questions, quoted answers, beside passage and cues, contrast",
+        "questions",
+        rate=4e-3,
+        contrast=True,
+        cues=2,
+        quoted=True,
+    ),
+    Way(
+        "exam_quoted",
+        "the exam's own questions, quoted answers, contrast (ceiling)",
+        "exam",
+        rate=4e-3,
+        passage=False,
+        contrast=True,
+        quoted=True,
     ),
 )

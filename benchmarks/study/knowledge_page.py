@@ -11,7 +11,7 @@ from statistics import fmean
 from typing import Any
 
 from benchmarks.page import bars, difference, figures, plotted
-from benchmarks.study.knowledge import LABELS, LEARNS, open_book
+from benchmarks.study.knowledge import LABELS, learned
 from benchmarks.study.page import all_seeds, head, measured, picture, row
 from benchmarks.study.results import Results, Scores, of_arm, of_policy, score
 from benchmarks.surrogate import CONTAINED, HEADS, Group, ranked
@@ -19,19 +19,26 @@ from sealkit.resources import Editor, TrialPhase, TrialState
 from sealkit.stats import mean_estimate
 
 PLOT = "study-knowledge.svg"
+OTHERS = {
+    "passage_sft": "the passage, SFT, 4,500 tokens",
+    "cues_contrast_alone": "the passage and cues, contrast, 4,500 tokens",
+    "open_book": "the passage in the prompt (teacher)",
+}
+"""Methods of `benchmarks.learning` that no policy is part of."""
 
 
 @dataclass(frozen=True)
 class Arm:
-    """Scores on the held-out passages by context, and by context what its adapters lost of the retention suite and the
-    tokens that they were trained on. Of several seeds the means: they have the same held-out passages. `first`: the
-    label of the θ_0 that it is compared with."""
+    """Scores on the held-out passages by context, and by context: the share of the exam's gold answers in what its
+    adapters are trained on, what they lose of the retention suite, and the tokens that they are trained on. Of several
+    seeds the means: they have the same held-out passages. `first`: the scores of the θ_0 that it is compared with."""
 
     label: str
     scores: Scores
+    found: Scores = field(default_factory=dict)
     lost: Scores = field(default_factory=dict)
     tokens: Scores = field(default_factory=dict)
-    first: str = "θ_0"
+    first: Scores = field(default_factory=dict)
 
 
 def sections(runs: Sequence[Results]) -> dict[str, str]:
@@ -49,13 +56,13 @@ def note(runs: Sequence[Results]) -> str:
     found = "".join(
         f"{LABELS[run.variant].capitalize()}, seed {run.seed}: {power_of(run)}. "
         for run in runs
-        if run.variant in LEARNS and run.about["report"]["power"]
+        if run.about["report"]["power"]
     )
-    learned = {run.variant: run.about["config"] for run in runs if run.variant in LEARNS}
+    configs = {run.variant: run.about["config"] for run in runs}
     sizes = "".join(
         f"{LABELS[variant].capitalize()}: {one['rounds']} round of {one['contexts_per_round']} passages, self-edits on "
         f"each: {one['editor']['k']} of the policy{_more_arms(one)}; selection.rule = {one['selection']['rule']}. "
-        for variant, one in learned.items()
+        for variant, one in configs.items()
     )
     return (
         f"smollm2-135m-instruct; seeds {all_seeds(runs)}; {held_out} held-out passages, the same with each seed. "
@@ -81,60 +88,39 @@ def power_of(run: Results) -> str:
 
 def arms(runs: Sequence[Results]) -> list[Arm]:
     """What is compared on the held-out passages."""
-    rounds, exam, best_of, alone, exam_alone, taught = ([run for run in runs if run.variant == name] for name in LABELS)
-    own, with_exam = "θ_0, questions alone", "θ_0, questions alone, taught"
-    found = [
-        Arm("no adapter", _mean([*rounds, *alone, *taught], partial(of_arm, "base"))),
-        _arm("passage only", rounds, partial(of_arm, Editor.PASSAGE_ONLY), Editor.PASSAGE_ONLY),
-        *_policies(rounds, "θ_0"),
-        _arm("θ_0, mean of three", best_of, partial(of_policy, 0), Editor.POLICY),
-        Arm("θ_0, best of three (chosen by this exam)", _mean(best_of, bests)),
-        _arm("the exam's own questions (ceiling)", exam, partial(of_arm, "exam"), "exam"),
-        *_policies(alone, own),
-        *_policies(taught, with_exam),
-        _arm(
-            "the exam's own questions, alone",
-            [*exam_alone, *taught],
-            partial(of_arm, "exam"),
-            "exam",
-            first=own if alone else with_exam,
-        ),
-        Arm("the passage in the prompt (teacher)", open_book()),
-    ]
+    others = [Arm(label, learned(way)) for way, label in OTHERS.items()]
+    found = [Arm("no adapter", _mean(runs, partial(of_arm, "base"))), *others]
+    for variant, label in LABELS.items():
+        own = [run for run in runs if run.variant == variant]
+        first = _mean(own, partial(of_policy, 0))
+        found += [
+            _arm(f"θ_{number}, {label}", own, partial(of_policy, number), Editor.POLICY, str(number), first)
+            for number in range(max((len(run.policies) for run in own), default=0))
+        ]
+        found.append(_arm(f"the exam's own questions, {label}", own, partial(of_arm, "exam"), "exam", "0", first))
     return [arm for arm in found if arm.scores]
 
 
-def _policies(runs: Sequence[Results], first: str) -> list[Arm]:
-    """Each policy of runs whose θ_0 has the label `first`."""
-    most = max((len(run.policies) for run in runs), default=0)
-    return [
-        _arm(first.replace("θ_0", f"θ_{n}"), runs, partial(of_policy, n), Editor.POLICY, str(n), first=first)
-        for n in range(most)
-    ]
-
-
 def arm_table(found: Sequence[Arm]) -> str:
-    """The arms, and their differences, paired by passage, to passage-only and to θ_0 of the same setting."""
-    by_label = {arm.label: arm.scores for arm in found}
-    passage = by_label.get("passage only", {})
-    heads = ["arm", "passages", "accuracy", "minus passage only", "minus θ_0", "retention lost", "trained tokens"]
-    lines = head(heads)
+    """The arms, and their differences, paired by passage, to the passage by SFT and to θ_0 of the same setting."""
+    passage = learned("passage_sft")
+    heads = ["arm", "passages", "accuracy", "minus the passage, SFT", "minus θ_0", "gold answers in it"]
+    lines = head([*heads, "retention lost", "trained tokens"])
     for arm in found:
         cells = [arm.label, str(len(arm.scores)), figures(arm.scores)]
-        first = by_label.get(arm.first, {})
-        cells += ["–" if arm.scores is rival else difference(rival, arm.scores) for rival in (passage, first)]
+        cells += ["–" if arm.scores == rival else difference(rival, arm.scores) for rival in (passage, arm.first)]
         tokens = f"{fmean(arm.tokens.values()):,.0f}" if arm.tokens else "–"
-        lines.append(row(*cells, figures(arm.lost, low=-1.0), tokens))
+        lines.append(row(*cells, figures(arm.found), figures(arm.lost, low=-1.0), tokens))
     return "\n".join(lines)
 
 
 def train_table(runs: Sequence[Results]) -> str:
-    """The E-steps: what a choice among the self-edits of a passage has to choose from, and what was kept."""
-    heads = ["the run", "seed", "round", "passages", "no adapter", "passage only", "self-edits, mean"]
-    lines = head([*heads, "best of a group", "best minus mean", "rejected", "kept"])
-    for run in runs:
-        if run.variant in LEARNS:
-            lines += [_round(run, number) for number in range(run.about["config"]["rounds"])]
+    """By run: what a choice among the self-edits of a passage has to choose from, what was kept, and what came of
+    it."""
+    heads = ["the run", "seed", "passages", "self-edits, mean", "best of a group", "best minus mean", "rejected"]
+    lines = head([*heads, "kept", "θ_0", "θ_1", "θ_1 − θ_0"])
+    for run in sorted(runs, key=lambda run: list(LABELS).index(run.variant)):
+        lines.append(_run(run))
     return "\n".join(lines)
 
 
@@ -151,16 +137,6 @@ def rank_table(runs: Sequence[Results]) -> str:
     return "\n".join([*head(HEADS), ranked(CONTAINED, groups, [context for *_, context in own])])
 
 
-def bests(run: Results) -> Scores:
-    """The best score of θ_0's self-edits on each held-out passage: an upper bound, not an unbiased estimate."""
-    found: dict[str, list[float]] = defaultdict(list)
-    for trial in run.trials:
-        value = score(trial)
-        if trial.phase is TrialPhase.HELD_OUT and trial.editor == Editor.POLICY and value is not None:
-            found[trial.context_id].append(value)
-    return {context: max(values) for context, values in found.items() if len(values) > 1}
-
-
 def plots(runs: Sequence[Results], folder: Path) -> None:
     """The accuracy of each arm with its interval."""
     found = arms(runs)[::-1]
@@ -172,10 +148,8 @@ def plots(runs: Sequence[Results], folder: Path) -> None:
         axes.set(xlabel="accuracy on the held-out passages", xlim=(0, 1))
 
 
-def _round(run: Results, number: int) -> str:
-    here = [t for t in run.trials if t.phase is TrialPhase.E_STEP and t.round == number]
-    base = {t.context_id: t.baseline_accuracy for t in here if t.baseline_accuracy is not None}
-    passage = {t.context_id: t.accuracy for t in here if t.editor == Editor.PASSAGE_ONLY and t.accuracy is not None}
+def _run(run: Results) -> str:
+    here = [t for t in run.trials if t.phase is TrialPhase.E_STEP]
     edits = [t for t in here if t.editor == Editor.POLICY]
     tried: dict[str, list[float]] = defaultdict(list)
     for trial in edits:
@@ -185,33 +159,32 @@ def _round(run: Results, number: int) -> str:
     best = {context: max(values) for context, values in tried.items()}
     kept = [trial for trial in here if trial.selected]
     by_others = sum(trial.editor != Editor.POLICY for trial in kept)
+    first, last = of_policy(0, run), of_policy(1, run)
     return row(
         LABELS[run.variant],
         str(run.seed),
-        str(number + 1),
         str(len(tried)),
-        figures(base),
-        figures(passage),
         figures(mean),
         figures(best),
         difference(mean, best),
         f"{sum(trial.state is TrialState.REJECTED for trial in edits)} of {len(edits)}",
         f"{len(kept)} on {len({trial.context_id for trial in kept})} passages"
-        + (f", {by_others} of another arm" if by_others else ""),
+        + (f", {by_others} of the exam" if by_others else ""),
+        figures(first),
+        figures(last),
+        difference(first, last),
     )
 
 
 def _arm(
-    label: str,
-    runs: Sequence[Results],
-    scores: Callable[[Results], Scores],
-    editor: str,
-    policy: str = "0",
-    *,
-    first: str = "θ_0",
+    label: str, runs: Sequence[Results], scores: Callable[[Results], Scores], editor: str, policy: str, first: Scores
 ) -> Arm:
-    lost, tokens = (_mean(runs, partial(of, editor, policy)) for of in (_lost, _tokens))
-    return Arm(label, _mean(runs, scores), lost, tokens, first)
+    found, lost, tokens = (_mean(runs, partial(of, editor, policy)) for of in (_found, _lost, _tokens))
+    return Arm(label, _mean(runs, scores), found, lost, tokens, first)
+
+
+def _found(editor: str, policy: str, run: Results) -> Scores:
+    return _of_trials(run, editor, policy, lambda values: values["found"] or 0.0)
 
 
 def _lost(editor: str, policy: str, run: Results) -> Scores:

@@ -208,7 +208,7 @@ def test_questions_need_a_teacher_and_other_self_edits_none() -> None:
 
 def test_the_exam_itself_is_a_ready_made_self_edit_only_if_it_was_given() -> None:
     plugin, given = domain(), context()
-    assert plugin.ready_made(given) == {"exam": "Who built the Orrin lamp?"}
+    assert plugin.ready_made(given) == {"exam": "1. Who built the Orrin lamp?"}
     assert KnowledgeDomain({"style": "implications"}, InnerLoopConfig()).ready_made(given) == {}
     assert plugin.ready_made(given.changed(generated=True)) == {}, "no study may contain a generated exam"
     assert plugin.ready_made(given.changed(payload={**given.payload, "questions": []})) == {}

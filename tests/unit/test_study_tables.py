@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks.study import collapse, cost, knowledge_page
 from benchmarks.study.experiment import COLUMNS, SPENT
-from benchmarks.study.knowledge import Found
+from benchmarks.study.knowledge import Found, learned
 from benchmarks.study.results import Results, results_of
 from benchmarks.study.tables import TABLES
 from benchmarks.surrogate import by_round, contained, ranked, recorded
@@ -48,12 +48,9 @@ def lines(table: str) -> list[list[str]]:
     ("table", "variant", "trials"),
     [
         ("arc", "selective", 1062),
-        ("knowledge", "rounds", 204),
-        ("knowledge", "exam", 37),
-        ("knowledge", "best_of", 217),
-        ("knowledge", "alone", 144),
-        ("knowledge", "exam_alone", 37),
         ("knowledge", "taught", 172),
+        ("knowledge", "quoted_taught", 172),
+        ("knowledge", "quoted", 200),
         ("collapse", "unfiltered", 1674),
         ("cost", "distilled", 9),
         ("cost", "sft", 9),
@@ -105,51 +102,40 @@ def test_collapse_compares_each_filter_with_none_on_the_same_tasks() -> None:
     assert ours[5][:6] == "+0.400"
 
 
-def test_arms_are_compared_by_passage_with_passage_only_and_with_the_first_policy() -> None:
-    arms = (
-        ("passage_only", 0, (0.2, 0.4), 0),
-        ("policy", 0, (0.4, 0.4), 100),
-        ("policy", 1, (0.6, 0.8), 300),
-    )
-    rounds = [
-        {"context": f"c{place}", "policy": policy, "editor": editor, "accuracy": score, "forgetting": 0.25,
-         "usage": {"train": [0, 0, tokens, 1, 1]}}
-        for editor, policy, scores, tokens in arms
-        for place, score in enumerate(scores)
+def test_each_setting_is_compared_by_passage_with_its_own_first_policy_and_with_the_passage_alone() -> None:
+    alone = learned("passage_sft")
+    context = next(iter(alone))
+    arms = (("policy", 0, 0.4, 100), ("policy", 1, 0.6, 300), ("exam", 0, 0.8, 0))
+    trials = [
+        {"context": context, "policy": policy, "editor": editor, "accuracy": score, "forgetting": 0.25,
+         "usage": {"train": [0, 0, tokens, 1, 1]}, "found": score if tokens else None}
+        for editor, policy, score, tokens in arms
     ]  # fmt: skip
-    samples = [{"context": "c0", "accuracy": score} for score in (0.2, 0.6, 0.1)]
-    runs = [run("rounds", rounds, ["passed", "passed"]), run("best_of", samples)]
+    other = [{"context": context, "policy": policy, "accuracy": 0.1} for policy in (0, 1)]
+    runs = [run("quoted_taught", trials, ["passed"] * 2), run("quoted", other, ["passed"] * 2)]
     found = {cells[0]: cells[1:] for cells in lines(knowledge_page.arm_table(knowledge_page.arms(runs)))}
-    assert found["θ_1"][0] == "2"
-    assert found["θ_1"][1][:5] == "0.700"
-    assert (found["θ_1"][2][:6], found["θ_1"][3][:6]) == ("+0.400", "+0.300")
-    assert (found["θ_1"][4][:5], found["θ_1"][5]) == ("0.250", "300")
-    assert found["passage only"][5] == "–", "an adapter that was trained before has no tokens of this run"
-    assert found["θ_0, best of three (chosen by this exam)"][1][:5] == "0.600"
+    last = found["θ_1, quoted answers, exam tried too"]
+    assert last[1][:5] == "0.600"
+    assert float(last[2][:6]) == pytest.approx(0.6 - alone[context], abs=1e-3)
+    assert last[3][:6] == "+0.200"
+    assert [cell[:5] for cell in last[4:]] == ["0.600", "0.250", "300"]
+    assert found["θ_0, quoted answers, own self-edits"][3] == "–"
+    assert found["the exam's own questions, quoted answers, exam tried too"][4][:5] == "0.000", "it was rejected"
+    assert found["the passage, SFT, 4,500 tokens"][2] == "–", "it is not compared with itself"
     assert "2 passages × 1 show a difference of two policies of 0.14 with" in knowledge_page.note(runs)
 
 
-def test_policies_of_another_setting_are_compared_with_its_own_first_one() -> None:
-    of_policies = [{"context": "c0", "policy": n, "accuracy": score} for n, score in enumerate((0.2, 0.5))]
-    runs = [run("rounds", [{"context": "c0", "accuracy": 0.9}]), run("taught", of_policies, ["passed", "passed"])]
-    found = {cells[0]: cells[1:] for cells in lines(knowledge_page.arm_table(knowledge_page.arms(runs)))}
-    assert found["θ_1, questions alone, taught"][3][:6] == "+0.300"
-
-
-def test_an_e_step_shows_what_there_was_to_choose_from() -> None:
+def test_an_e_step_shows_what_there_was_to_choose_from_and_what_came_of_it() -> None:
     edits = [{"context": "c0", "phase": "e_step", "accuracy": s, "selected": s > 0.5} for s in (0.2, 0.6)]
     edits += [{"context": "c0", "phase": "e_step", "state": "rejected", "accuracy": None, "baseline": 0.1}]
-    passage = [{"context": "c0", "phase": "e_step", "editor": "passage_only", "accuracy": 0.4}]
     exam = [{"context": "c0", "phase": "e_step", "editor": "exam", "accuracy": 0.8, "selected": True}]
-    table = knowledge_page.train_table(
-        [run("alone", [*edits, *passage]), run("exam", []), run("taught", [*edits, *exam])]
-    )
-    cells, taught = lines(table)
-    assert taught[-1] == "2 on 1 passages, 1 of another arm"
-    heads = [name.strip() for name in table.splitlines()[0].split("|")[1:-1]]
-    assert heads[5:9] == ["passage only", "self-edits, mean", "best of a group", "best minus mean"]
-    assert [cell[:5] for cell in cells[5:8]] == ["0.400", "0.300", "0.600"]
-    assert cells[8:] == ["+0.300 [-1.00, +1.00]", "1 of 3", "1 on 1 passages"]
+    after = [{"context": "h", "policy": number, "accuracy": score} for number, score in enumerate((0.2, 0.5))]
+    runs = [run("quoted", [*edits, *after], ["passed"] * 2), run("taught", [*edits, *exam])]
+    taught, own = lines(knowledge_page.train_table(runs))
+    assert taught[7] == "2 on 1 passages, 1 of the exam"
+    assert [cell[:5] for cell in own[3:5]] == ["0.300", "0.600"]
+    assert own[5:8] == ["+0.300 [-1.00, +1.00]", "1 of 3", "1 on 1 passages"]
+    assert (own[8][:5], own[9][:5], own[10][:6]) == ("0.200", "0.500", "+0.300")
 
 
 def test_a_surrogate_is_ranked_within_passages_only() -> None:
@@ -177,16 +163,20 @@ def test_seals_records_are_paired_with_the_questions_of_their_passage() -> None:
     assert [cell[:5] for cell in first] == ["1", "1", "0.500", "1.000", "0.500", "1.000"]
 
 
-def test_what_the_teacher_answers_is_looked_through_for_the_exams_answers() -> None:
-    made = TABLES["knowledge"].experiment(0, "rounds", quick=True)
+@pytest.mark.parametrize("variant", ["taught", "quoted"])
+def test_what_an_adapter_is_trained_on_is_looked_through_for_the_exams_answers(variant: str) -> None:
+    made = TABLES["knowledge"].experiment(0, variant, quick=True)
     found = made.more["found"]
     assert isinstance(found, Found)
-    context, exam = next(iter(found.exams.items()))
-    trial = run("rounds", [{"context": context}]).trials[0]
-    assert found(trial) is None, "without a teacher"
-    told: Trial = trial.changed(teacher_answers=tuple(gold for _, gold in exam[:2]))
-    assert found(told) == pytest.approx(contained(exam, "\n".join(told.teacher_answers)), abs=1e-3)
-    assert 0 < (found(told) or 0) < 1
+    context = next(iter(found.contexts.values()))
+    exam = [(query.question, query.gold) for query in found.domain.queries(context)]
+    trial = run("rounds", [{"context": context.context_id, "edit": ""}]).trials[0]
+    assert found(trial) is None, "a rejected one"
+    asked: Trial = trial.changed(completion=found.domain.ready_made(context)["exam"])
+    answers = (exam[0][1], *("It is not so." for _ in exam[1:]))
+    told: Trial = asked.changed(teacher_answers=answers)
+    expected = contained(exam, "\n".join(answers)) if variant == "taught" else 1.0
+    assert found(told) == pytest.approx(expected, abs=1e-3)
 
 
 def test_cost_adds_up_the_stages_and_counts_what_was_not_asked_again() -> None:

@@ -1,11 +1,11 @@
-"""The knowledge plug-in: the policy writes notes or questions on a passage; an adapter trained on the notes, or on a
-teacher's answers to the questions, answers other questions on it."""
+"""The knowledge plug-in: the policy writes notes or questions on a passage; an adapter trained on the notes, or on the
+answers of a teacher or of the passage itself to the questions, answers other questions on it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -16,7 +16,7 @@ from sealkit.domains.base import Context, ExamItem, Rejected, Study, StudyItem
 from sealkit.domains.knowledge.blanks import blanks_of
 from sealkit.domains.knowledge.cues import STUDY_CUES, cues_of
 from sealkit.domains.knowledge.exam import fault_of_item, overlap
-from sealkit.domains.knowledge.prompts import Style, self_edit_prompt
+from sealkit.domains.knowledge.prompts import Style, numbered, self_edit_prompt
 from sealkit.domains.knowledge.published import passages_of
 from sealkit.domains.knowledge.questions import (
     TeacherStyle,
@@ -27,6 +27,7 @@ from sealkit.domains.knowledge.questions import (
     teacher_prompt,
     words_of,
 )
+from sealkit.domains.knowledge.quoting import quoted_answers
 from sealkit.domains.knowledge.records import Passage, read_passages
 from sealkit.domains.knowledge.sequences import training_sequences
 from sealkit.errors import InvalidConfig
@@ -43,7 +44,7 @@ class KnowledgeOptions(BaseModel):
 
     style: Style = Style.IMPLICATIONS
     """What the self-edit is: `implications`, `implications_long`, `implications_very_long`, `rewrite` or `self_qa`, as
-    in SEAL, or `questions` for a teacher."""
+    in SEAL, or `questions`."""
     prompt_format: PromptFormat = PromptFormat.AUTO
     """How the self-edit prompt is rendered; `auto` uses the chat template if the model has one."""
     worked_example: bool = True
@@ -63,11 +64,14 @@ class KnowledgeOptions(BaseModel):
     """Train on this many cues for each sentence of the passage, too: two or three of its words as the question, the
     sentence as the answer; with cross-entropy."""
     max_questions: int = Field(24, ge=1, le=256)
-    """Style `questions`: the teacher is asked at most this many."""
+    """Style `questions`: at most this many of a self-edit are answered."""
+    answers: Literal["teacher", "quoted"] = "teacher"
+    """Style `questions`: who answers them. `teacher`: the base model with the passage in its prompt; `quoted`: the
+    sentence of the passage that shares most with the question, which is trained on with cross-entropy."""
     teacher_style: TeacherStyle = TeacherStyle.INSTRUCTED
-    """Style `questions`: the teacher's prompt; `bare` is passage and question, `worked` has two worked examples."""
+    """`answers = "teacher"`: the teacher's prompt; `bare` is passage and question, `worked` has two worked examples."""
     filter_answers: bool = True
-    """Style `questions`: leave out answers without content. Empty ones are always left out."""
+    """`answers = "teacher"`: leave out answers without content. Empty ones are always left out."""
 
 
 class KnowledgeDomain:
@@ -105,14 +109,17 @@ class KnowledgeDomain:
         )
 
     def compile(self, context: Context, completion: str, seed: int) -> TrainingSpec:
-        """Raises Rejected: EMPTY, NOT_TEXT (too few letters, or bytes that are not text) or TOO_LONG; UNANSWERED for
-        questions, whose spec needs the teacher's answers (`teach`)."""
+        """Raises Rejected: EMPTY, NOT_TEXT (too few letters, or bytes that are not text) or TOO_LONG; of quoted answers
+        NO_QUESTIONS, NO_ANSWERS and ONLY_THE_EXAM; UNANSWERED for questions whose spec needs the teacher's answers
+        (`teach`)."""
         text = self._checked(completion)
         if self._studies_cues(text):
             return self._spec(self._beside(context, seed), seed)
+        passage = Passage.model_validate(context.payload)
+        if self._quotes:
+            return self._answered(context, self._quoted(passage, text), seed)
         if self.options.style is Style.QUESTIONS:
             raise Rejected("UNANSWERED", "questions need a teacher's answers to train on")
-        passage = Passage.model_validate(context.payload)
         *notes, _ = training_sequences(
             text, title=passage.title, context=passage.context, split_newlines=self.options.split_newlines
         )
@@ -120,9 +127,9 @@ class KnowledgeDomain:
         return self._spec([*examples, *self._beside(context, seed)], seed)
 
     def study(self, context: Context, completion: str) -> Study | None:
-        """The questions of a completion, in the style `questions`; else None. Raises Rejected like `compile`, and
-        NO_QUESTIONS."""
-        if self.options.style is not Style.QUESTIONS or self._studies_cues(completion):
+        """The questions of a completion for the teacher; None if it has none to answer. Raises Rejected like `compile`,
+        and NO_QUESTIONS."""
+        if self.options.style is not Style.QUESTIONS or self._quotes or self._studies_cues(completion):
             return None
         passage = Passage.model_validate(context.payload)
         questions = read_questions(self._checked(completion), self.options.max_questions)
@@ -142,11 +149,7 @@ class KnowledgeDomain:
         ]
         if not examples:
             raise Rejected("NO_ANSWERS", f"none of {len(answers)} answers has content")
-        of_use, passage = len(examples), Passage.model_validate(context.payload)
-        examples = [example for example in examples if not _asked_in_exam(passage, example)]
-        if not examples:
-            raise Rejected("ONLY_THE_EXAM", f"all of {of_use} questions ask what the exam asks")
-        return self._spec([*examples, *self._beside(context, seed)], seed)
+        return self._answered(context, examples, seed)
 
     def context_only(self, context: Context, seed: int) -> TrainingSpec:
         """The passage under its title, as the only example."""
@@ -221,7 +224,7 @@ class KnowledgeDomain:
         found = {"cues": STUDY_CUES} if self.options.cues else {}
         passage = Passage.model_validate(context.payload)
         if self.options.style is Style.QUESTIONS and passage.questions and not context.generated:
-            found["exam"] = "\n".join(item.question for item in passage.questions)
+            found["exam"] = numbered(*(item.question for item in passage.questions))
         return found
 
     def _studies_cues(self, completion: str) -> bool:
@@ -256,6 +259,32 @@ class KnowledgeDomain:
         if not self.options.filter_answers:
             return bool(answer.strip())
         return says_something(item.prompt.user.rpartition("\n")[2], answer)
+
+    @property
+    def _quotes(self) -> bool:
+        return self.options.style is Style.QUESTIONS and self.options.answers == "quoted"
+
+    def _quoted(self, passage: Passage, text: str) -> list[TrainingExample]:
+        """The questions of a self-edit, each with its sentence of the passage. Raises Rejected: NO_QUESTIONS,
+        NO_ANSWERS."""
+        questions, form = read_questions(text, self.options.max_questions), self.options.question_format
+        answers = quoted_answers(questions, passage.title, passage.context)
+        examples = [
+            TrainingExample(text=answer, prompt=question_prompt(passage.title, question, form))
+            for question, answer in zip(questions, answers, strict=True)
+            if answer
+        ]
+        if not examples:
+            raise Rejected("NO_ANSWERS", f"no sentence of the passage has a word of the {len(questions)} questions")
+        return examples
+
+    def _answered(self, context: Context, examples: Sequence[TrainingExample], seed: int) -> TrainingSpec:
+        """The spec of answered questions, without what a generated exam asks. Raises Rejected: ONLY_THE_EXAM."""
+        passage = Passage.model_validate(context.payload)
+        allowed = [example for example in examples if not _asked_in_exam(passage, example)]
+        if not allowed:
+            raise Rejected("ONLY_THE_EXAM", f"all of {len(examples)} questions ask what the exam asks")
+        return self._spec([*allowed, *self._beside(context, seed)], seed)
 
     def _passage(self, context: Context) -> TrainingExample:
         passage = Passage.model_validate(context.payload)

@@ -82,15 +82,16 @@ _QUESTIONS = (
 )
 
 
-def _numbered(*lines: str) -> str:
+def numbered(*lines: str) -> str:
+    """Lines in the form of the worked example."""
     # Numbers keep a small model at one fact per line; without them it copies the passage into one line.
     return "\n".join(f"{number}. {line}" for number, line in enumerate(lines, 1))
 
 
 _EXAMPLE_ANSWERS = {
-    Style.IMPLICATIONS: _numbered(*_FACTS),
-    Style.IMPLICATIONS_LONG: _numbered(*_FACTS, *_MORE_FACTS),
-    Style.IMPLICATIONS_VERY_LONG: _numbered(*_FACTS, *_MORE_FACTS, *_MEANINGS),
+    Style.IMPLICATIONS: numbered(*_FACTS),
+    Style.IMPLICATIONS_LONG: numbered(*_FACTS, *_MORE_FACTS),
+    Style.IMPLICATIONS_VERY_LONG: numbered(*_FACTS, *_MORE_FACTS, *_MEANINGS),
     Style.REWRITE: (
         "In the market hall of Durrow stands the Pellam clock. It is made of brass and pear wood, and Nora Birk built "
         "it in 1842. At noon, the only time it strikes, a tin goose comes out of a small door.\n---\n"
@@ -105,7 +106,7 @@ _EXAMPLE_ANSWERS = {
         "Question 5: When does the Pellam clock strike?\nAnswer: at noon\n\n"
         "Question 6: What comes out of the small door of the Pellam clock?\nAnswer: a tin goose"
     ),
-    Style.QUESTIONS: _numbered(*_QUESTIONS),
+    Style.QUESTIONS: numbered(*_QUESTIONS),
 }
 # Plain text ends in a heading that the completion continues; a chat model answers in its own turn.
 _PLAIN_HEADINGS = dict.fromkeys(Style, "Facts:") | {
