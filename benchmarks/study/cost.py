@@ -8,14 +8,14 @@ from collections.abc import Iterator, Sequence
 from statistics import fmean
 
 from benchmarks.study.experiment import Experiment
-from benchmarks.study.knowledge import on_passages
+from benchmarks.study.knowledge import ROOT, on_passages
 from benchmarks.study.page import all_seeds, head, measured, row
 from benchmarks.study.results import Results
 from sealkit.resources import Editor, TrialPhase, TrialState
 from sealkit.stats import mean_estimate
 
+CONFIG = ROOT / "configs/knowledge_distilled.toml"
 SETTINGS = (
-    'dataset.path="demo/passages.json"',
     "rounds=1",
     "contexts_per_round=3",
     "editor.k=2",
@@ -51,7 +51,7 @@ _READ, _WRITTEN, _TRAINED, _DEVICE, _SECONDS = range(5)
 def experiment(seed: int, variant: str, *, quick: bool) -> Experiment:
     """One run."""
     settings = (*SETTINGS, *VARIANTS[variant], *(("contexts_per_round=1",) if quick else ()))
-    return on_passages("cost", seed, variant, settings, quick=quick)
+    return on_passages("cost", seed, variant, CONFIG, settings, quick=quick)
 
 
 def sections(runs: Sequence[Results]) -> dict[str, str]:
