@@ -156,7 +156,7 @@ def _run(run: Results) -> str:
         if (value := score(trial)) is not None:
             tried[trial.context_id].append(value)
     mean = {context: fmean(values) for context, values in tried.items()}
-    best = {context: max(values) for context, values in tried.items()}
+    best = {context: max(values) for context, values in tried.items() if len(values) > 1}
     kept = [trial for trial in here if trial.selected]
     by_others = sum(trial.editor != Editor.POLICY for trial in kept)
     first, last = of_policy(0, run), of_policy(1, run)
