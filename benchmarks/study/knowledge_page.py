@@ -97,7 +97,8 @@ def arms(runs: Sequence[Results]) -> list[Arm]:
             _arm(f"θ_{number}, {label}", own, partial(of_policy, number), Editor.POLICY, str(number), first)
             for number in range(max((len(run.policies) for run in own), default=0))
         ]
-        found.append(_arm(f"the exam's own questions, {label}", own, partial(of_arm, "exam"), "exam", "0", first))
+        asked = f"the exam's own questions, {label.partition(',')[0]}"
+        found.append(_arm(asked, own, partial(of_arm, "exam"), "exam", "0", first))
     return [arm for arm in found if arm.scores]
 
 
