@@ -63,7 +63,7 @@ def on_passages(
     own = (f"seed={seed}", f'name="study-{table}-{variant}-{seed}"', PASSAGES, *settings)
     recipe = load_recipe(config, dataset=None, limit=None, settings=own)
     records = few(recipe.records) if quick else recipe.records
-    return Experiment(table=table, seed=seed, variant=variant, config=recipe.config, records=records, more={**SPENT})
+    return Experiment(table=table, seed=seed, variant=variant, config=recipe.config, records=records, more=SPENT)
 
 
 def few(records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -105,7 +105,7 @@ def arms(runs: Sequence[Results]) -> list[Arm]:
 def arm_table(found: Sequence[Arm]) -> str:
     """The arms, and their differences, paired by passage, to the passage by SFT and to θ_0 of the same setting."""
     passage = learned("passage_sft")
-    heads = ["arm", "passages", "accuracy", "minus the passage, SFT", "minus θ_0", "gold answers in it"]
+    heads = ["arm", "passages", "accuracy", "minus the passage, SFT", "minus θ_0", "gold answers in the training text"]
     lines = head([*heads, "retention lost", "trained tokens"])
     for arm in found:
         cells = [arm.label, str(len(arm.scores)), figures(arm.scores)]
