@@ -111,7 +111,8 @@ def plot(rows: Sequence[Row], file: Path) -> None:
         if teacher is not None:
             axes.axhline(teacher.mean, linestyle=":", color="grey", label=_REFERENCES["open_book"])
         axes.axvspan(0, 0.1, alpha=0.08, color="green")
-        axes.set(xlabel="share of the retention suite lost", ylabel="accuracy on the held-out questions", ylim=(0, 1))
+        axes.set(xlabel="share of the retention suite lost", ylabel="accuracy on the held-out questions")
+        axes.set_ylim(0, 1.03)
         axes.set_xlim(left=min(0.0, axes.get_xlim()[0]))
         axes.legend(fontsize=8, loc="upper left", bbox_to_anchor=(0, -0.1))
 
