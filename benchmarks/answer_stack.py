@@ -19,7 +19,7 @@ from controller.db.database import Database
 from controller.db.tables import now, policies
 from seal_cli.doctor.setup import MODEL_SERVICES
 from seal_cli.health import not_serving
-from seal_cli.stack.ports import free_ports
+from seal_cli.stack.ports import Ports
 from sealkit.callers import NOBODY_KNOWN
 from sealkit.resources import GateState
 
@@ -34,7 +34,8 @@ class AnswerStack:
     def __init__(self, folder: Path, model: Path, store: Path, *, threads: int = 1, **evaluator: Any) -> None:
         """`evaluator`: more of its settings."""
         self.folder = folder
-        self._ports = dict(zip(("evaluator", "controller", "gateway"), free_ports(3), strict=True))
+        ports = Ports()
+        self._ports = {name: ports.any() for name in ("evaluator", "controller", "gateway")}
         self._running: dict[str, subprocess.Popen[bytes]] = {}
         self.address, self.url = f"127.0.0.1:{self._ports['controller']}", f"http://127.0.0.1:{self._ports['gateway']}"
         self.database = f"sqlite:///{folder}/record.db"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from contextlib import ExitStack
+from collections.abc import Iterable
 
 from sealkit.errors import FailedPrecondition
 
@@ -12,23 +12,42 @@ CONTROLLER_PORT = 50050
 GATEWAY_PORT = 8000
 
 
-def controller_port(asked: int | None) -> int:
-    """The controller's port: the requested one, or else the default one, or else any free one.
+class Ports:
+    """Picks ports that are free, and none twice: nothing listens yet on one that was picked, so it still looks free.
+    `taken`: ports that are not to be picked."""
 
-    Raises FailedPrecondition if the requested port is in use.
-    """
-    if asked is None:
-        return preferred_port(CONTROLLER_PORT)
-    if asked and not is_free(asked):
-        raise FailedPrecondition(
-            f"port {asked} on {LOOPBACK} is in use by another program; choose another with --port (0: any free one)"
-        )
-    return asked or free_ports(1)[0]
+    def __init__(self, taken: Iterable[int] = ()) -> None:
+        self._taken = set(taken)
 
+    def any(self) -> int:
+        """A port that the system chooses."""
+        while True:
+            with socket.socket() as probe:
+                probe.bind((LOOPBACK, 0))
+                port = int(probe.getsockname()[1])
+            if port not in self._taken:
+                return self._take(port)
 
-def preferred_port(port: int) -> int:
-    """This port if it is free, else any free one."""
-    return port if is_free(port) else free_ports(1)[0]
+    def preferred(self, port: int) -> int:
+        """This port if it is free, else any free one."""
+        return self._take(port) if port not in self._taken and is_free(port) else self.any()
+
+    def controller(self, asked: int | None) -> int:
+        """The controller's port: the requested one (0: any), or else the default one, or else any free one.
+
+        Raises FailedPrecondition if the requested port is in use.
+        """
+        if asked is None:
+            return self.preferred(CONTROLLER_PORT)
+        if asked and not is_free(asked):
+            raise FailedPrecondition(
+                f"port {asked} on {LOOPBACK} is in use by another program; choose another with --port (0: any free one)"
+            )
+        return self._take(asked) if asked else self.any()
+
+    def _take(self, port: int) -> int:
+        self._taken.add(port)
+        return port
 
 
 def is_free(port: int) -> bool:
@@ -43,10 +62,6 @@ def is_free(port: int) -> bool:
     return True
 
 
-def free_ports(count: int) -> list[int]:
-    """`count` different ports that are free now."""
-    with ExitStack() as held:
-        probes = [held.enter_context(socket.socket()) for _ in range(count)]
-        for probe in probes:
-            probe.bind((LOOPBACK, 0))
-        return [int(probe.getsockname()[1]) for probe in probes]
+def port_of(address: str) -> int:
+    """The port of `host:port`."""
+    return int(address.rpartition(":")[2])

@@ -10,9 +10,9 @@ from pathlib import Path
 
 from seal_cli.stack import valkey
 from seal_cli.stack.layout import CONTROLLER, Layout
-from seal_cli.stack.ports import GATEWAY_PORT, LOOPBACK, free_ports, preferred_port
+from seal_cli.stack.ports import GATEWAY_PORT, LOOPBACK, Ports, port_of
 from sealkit.errors import InvalidConfig
-from sealkit.stack_file import VALKEY, ServiceRecord, StackState
+from sealkit.stack_file import VALKEY, StackState
 from sealkit.urls import socket_url, sqlite_url
 
 GENERATOR = "generator"
@@ -60,16 +60,24 @@ def usable_cores() -> int:
     return os.cpu_count() or 1
 
 
-def plan(layout: Layout, state: StackState, controller_port: int) -> list[Launch]:
-    """The launches of all services. A service that was started here before keeps its addresses."""
-    ports = iter(free_ports(2 * len(START_ORDER)))
-    known = {record.name: record for record in state.services}
-    names = [name for name in START_ORDER if name != VALKEY]
-    addresses = {name: _address(known.get(name), next(ports)) for name in names}
-    for name, port in ((CONTROLLER, controller_port), (GATEWAY, preferred_port(GATEWAY_PORT))):
-        if name not in known:
-            addresses[name] = f"{LOOPBACK}:{port}"
-    metrics = {name: _metrics(known.get(name), next(ports)) for name in names}
+def plan(layout: Layout, state: StackState, controller_port: int | None) -> list[Launch]:
+    """The launches of all services. A service that was started here before keeps its addresses.
+
+    Raises FailedPrecondition if the requested port of the controller is in use.
+    """
+    known = {record.name: record for record in state.services if record.name != VALKEY}
+    ports = Ports(port_of(address) for record in known.values() for address in (record.address, record.metrics))
+    addresses = {name: record.address for name, record in known.items()}
+    # Those that want a certain port choose first.
+    if CONTROLLER not in known:
+        addresses[CONTROLLER] = f"{LOOPBACK}:{ports.controller(controller_port)}"
+    if GATEWAY not in known:
+        addresses[GATEWAY] = f"{LOOPBACK}:{ports.preferred(GATEWAY_PORT)}"
+    metrics = {name: record.metrics for name, record in known.items()}
+    for name in START_ORDER:
+        if name != VALKEY and name not in known:
+            addresses.setdefault(name, f"{LOOPBACK}:{ports.any()}")
+            metrics[name] = f"{LOOPBACK}:{ports.any()}"
     shares = thread_shares(usable_cores())
     launches = [Launch(VALKEY, valkey.command(layout.valkey, layout.socket), _environment(), str(layout.socket))]
     for name in MODEL_SERVICES:
@@ -89,14 +97,6 @@ def plan(layout: Layout, state: StackState, controller_port: int) -> list[Launch
     command = [sys.executable, "-m", "gateway"]
     launches.append(Launch(GATEWAY, command, env, addresses[GATEWAY], metrics[GATEWAY]))
     return launches
-
-
-def _address(record: ServiceRecord | None, port: int) -> str:
-    return record.address if record else f"{LOOPBACK}:{port}"
-
-
-def _metrics(record: ServiceRecord | None, port: int) -> str:
-    return record.metrics if record else f"{LOOPBACK}:{port}"
 
 
 def _service_env(layout: Layout, name: str, address: str, metrics: str) -> dict[str, str]:

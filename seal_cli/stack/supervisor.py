@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from seal_cli.health import is_serving
 from seal_cli.stack import process, valkey
 from seal_cli.stack.layout import CONTROLLER, Layout
-from seal_cli.stack.ports import controller_port, is_free
+from seal_cli.stack.ports import is_free, port_of
 from seal_cli.stack.services import GATEWAY, HEALTH_NAMES, START_ORDER, STOP_ORDER, Launch, plan
 from sealkit.errors import FailedPrecondition, Unavailable
 from sealkit.processes import Presence, ProcessStart, presence_of
@@ -68,14 +68,13 @@ def up(layout: Layout, model: str, *, port: int | None, timeout: float, say: Say
             _await_end_of_unlisted(layout, say)
         if len(running) == len(START_ORDER) and all(_is_ready(layout, record) for record in running):
             return Started(state, fresh=False)
-        launches = plan(layout, state, controller_port(port) if state.find(CONTROLLER) is None else 0)
-        return Started(_converge(layout, state, launches, running, timeout, say), fresh=True)
+        return Started(_converge(layout, state, plan(layout, state, port), running, timeout, say), fresh=True)
 
 
 def _check_port(known: StackState | None, port: int | None, running: Sequence[ServiceRecord]) -> None:
     """A running stack keeps its addresses. Raises FailedPrecondition if another port was requested."""
     controller = known.find(CONTROLLER) if known and running else None
-    if port and controller and controller.address.rpartition(":")[2] != str(port):
+    if port and controller and port_of(controller.address) != port:
         raise FailedPrecondition(
             f"the controller of the stack that runs here is on {controller.address}, not on port {port}; "
             "to move it, stop the stack with `seal down` first"
@@ -153,7 +152,7 @@ def _converge(
 
 
 def _start(layout: Layout, state: StackState, launch: Launch) -> StackState:
-    if launch.name != VALKEY and not is_free(int(launch.address.rpartition(":")[2])):
+    if launch.name != VALKEY and not is_free(port_of(launch.address)):
         raise FailedPrecondition(
             f"{launch.name} cannot come back on {launch.address}: another program took the port; "
             "run `seal down`, then `seal up`"

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Self
 
 import psutil
 import pytest
@@ -13,7 +14,7 @@ import pytest
 from seal_cli.stack import process, supervisor
 from seal_cli.stack.layout import Layout
 from seal_cli.stack.model import resolve_model
-from seal_cli.stack.ports import controller_port, free_ports, is_free
+from seal_cli.stack.ports import Ports, is_free, port_of
 from seal_cli.stack.services import CONTROLLER, MODEL_SERVICES, START_ORDER, plan, thread_shares
 from sealkit.errors import FailedPrecondition, InvalidModel
 from sealkit.processes import ProcessStart, start_of
@@ -209,11 +210,34 @@ def test_a_port_that_was_asked_for_and_is_in_use_is_refused() -> None:
         port = taken.getsockname()[1]
         assert not is_free(port)
         with pytest.raises(FailedPrecondition, match=f"port {port} .* --port"):
-            controller_port(port)
+            Ports().controller(port)
 
 
-def test_free_ports_differ() -> None:
-    assert len(set(free_ports(20))) == 20
+def test_no_port_is_picked_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Though the system offers a port again as long as nothing listens on it, and the default ports are among those."""
+    offered: list[int] = []
+
+    class Socket:
+        def __enter__(self) -> Self:
+            return self
+
+        def __exit__(self, *error: object) -> None: ...
+
+        def setsockopt(self, *option: int) -> None: ...
+
+        def bind(self, address: tuple[str, int]) -> None:
+            self.port = address[1] or offered.pop(0)
+
+        def getsockname(self) -> tuple[str, int]:
+            return "127.0.0.1", self.port
+
+    monkeypatch.setattr("socket.socket", Socket)
+    known = record("trainer", 1, start_of(os.getpid())).changed(address="127.0.0.1:7001", metrics="127.0.0.1:9001")
+    for asked in (None, 0, 9002):
+        offered[:] = [7001, 50050, 8000, *(port for port in range(9001, 9020) for _ in range(2))]
+        launches = plan(Layout.at(tmp_path), StackState(model="org/model", services=(known,)), asked)[1:]
+        addresses = [address for launch in launches for address in (launch.address, launch.metrics)]
+        assert len({port_of(address) for address in addresses}) == len(addresses) == 10
 
 
 def test_the_plan_names_every_address_to_the_controller(tmp_path: Path) -> None:
