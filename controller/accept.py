@@ -28,6 +28,10 @@ from sealkit.types import digest_of
 
 _SPLITS = ("train", "heldout")
 _SLUG_LENGTH = 40
+_NOTHING_TO_LEARN = (
+    "no record is in the train split, so there is nothing to learn from; add records, or hold out fewer than there are "
+    "(dataset.held_out)"
+)
 _CHARACTERS = {
     "id": limits.QUERY_ID_CHARACTERS,
     "question": limits.RETENTION_CHARACTERS,
@@ -249,7 +253,7 @@ def check_contexts(contexts: Sequence[Context]) -> list[Context]:
     twice = [name for name, n in Counter(context.context_id for context in contexts).items() if n > 1]
     faults += [("records", f"context id {name!r} comes more than once") for name in twice]
     if not any(context.split == "train" for context in contexts):
-        faults.append(("records", "no record is in the train split, so there is nothing to learn from"))
+        faults.append(("records", _NOTHING_TO_LEARN))
     _raise_if(faults)
     return list(contexts)
 

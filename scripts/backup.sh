@@ -9,6 +9,7 @@ set -euo pipefail
 mkdir -p "$1"
 into=$(cd "$1" && pwd)
 cd "$(dirname "$0")/.."
+. scripts/env.sh
 secrets=${SEAL_SECRETS:-secrets}
 umask 077
 docker compose exec -T postgres pg_dump -U seal -d seal --format custom > "$into/record.dump.new"

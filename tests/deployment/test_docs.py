@@ -123,6 +123,16 @@ def test_links_lead_to_files_and_headings() -> None:
     assert faulty(faults, [*PAGES, CHANGES]) == {}
 
 
+def test_every_page_is_linked_from_another() -> None:
+    linked = {
+        (page.parent / place).resolve()
+        for page in PAGES
+        for place in re.findall(r"\]\(([^)#]+\.md)(?:#[^)]*)?\)", text_of(page))
+        if (page.parent / place).resolve() != page
+    }
+    assert set(PAGES) - linked - {ROOT / "README.md"} - set(ROOT.glob("configs/**/*")) == set()
+
+
 def test_every_key_of_a_config_is_explained_and_the_reference_is_current() -> None:
     assert write_config_reference.main(["--check"]) == 0
     assert write_variables.main(["--check"]) == 0

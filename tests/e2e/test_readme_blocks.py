@@ -1,6 +1,5 @@
 """The README's blocks as they stand, on a tiny random model with a smaller recipe; `make demo` on the real one."""
 
-import json
 import os
 import shutil
 import subprocess
@@ -29,9 +28,7 @@ def workplace(tmp_path: Path) -> Iterator[Path]:
         assert usual in recipe
         recipe = recipe.replace(usual, small)
     (tmp_path / "configs" / "knowledge.toml").write_text(recipe)
-    (record,) = json.loads(blocks("json")[0])
-    records = [record | {"title": f"{record['title']} {number}"} for number in range(6)]
-    (tmp_path / "my_passages.json").write_text(json.dumps(records))
+    (tmp_path / "my_passages.json").write_text(blocks("json")[0])
     yield tmp_path
     state = Layout.at(tmp_path / ".seal").read_state()
     process.stop(state.services if state else (), grace=0)

@@ -11,8 +11,9 @@ from seal_cli import certs
 from sealkit.client import SealClient
 from sealkit.errors import PermissionDenied, Unauthenticated, Unavailable, UnknownRun
 from sealkit.rpc.tls import Identity
-from tests.e2e.compose.harness import EVERY, UID, Harness
+from tests.e2e.compose.harness import EVERY, ROOT, UID, Harness
 from tests.e2e.compose.outside import Outside, recipe
+from tests.e2e.readme import blocks
 
 
 async def test_a_run_from_outside_comes_to_its_end(harness: Harness, outside: Outside) -> None:
@@ -85,6 +86,16 @@ def test_containers_run_as_a_user_that_no_image_knows(harness: Harness) -> None:
     who = harness.compose("exec", "-T", "trainer", "python", "-c", "import os; print(os.getuid())").strip()
     assert who == harness.env["SEAL_UID"]
     assert who == UID or harness.env["SEAL_UID"] != UID
+
+
+def test_the_adapter_store_is_checked_where_it_is_mounted(harness: Harness) -> None:
+    """The command of docs/operations.md, with the secrets of this stack."""
+    (command,) = (
+        block
+        for block in blocks("", (ROOT / "docs/operations.md").read_text(encoding="utf-8"))
+        if "seal adapters gc" in block
+    )
+    assert "adapters" in harness.sh("bash", "-c", command.replace("./secrets", str(harness.secrets)))
 
 
 def test_model_services_answer_the_controller_alone(harness: Harness) -> None:

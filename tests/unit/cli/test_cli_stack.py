@@ -263,6 +263,20 @@ def test_a_service_that_comes_back_keeps_its_address(tmp_path: Path) -> None:
     assert "HF_HUB_OFFLINE" not in trainer.env or trainer.env["HF_HUB_OFFLINE"] == os.environ.get("HF_HUB_OFFLINE")
 
 
+def test_paths_in_the_environment_are_those_of_the_caller(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Services run in the data folder; a cache belongs there, a file that the caller names does not."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SEAL_GENERATOR_EDITORS_FILE", "editors.toml")
+    monkeypatch.setenv("SEAL_EVALUATOR_JUDGE_API_KEY_FILE", "/run/key")
+    launches = {one.name: one for one in plan(Layout.at(tmp_path / "data"), StackState(model="org/model"), 50050)}
+    assert launches["generator"].env["SEAL_GENERATOR_EDITORS_FILE"] == str(tmp_path / "editors.toml")
+    assert launches["evaluator"].env["SEAL_EVALUATOR_JUDGE_API_KEY_FILE"] == "/run/key"
+    assert launches["evaluator"].env["SEAL_EVALUATOR_JUDGE_CACHE_URL"] == f"sqlite:///{tmp_path}/data/judge.db"
+    monkeypatch.setenv("SEAL_EVALUATOR_JUDGE_CACHE_URL", "sqlite://")
+    launches = {one.name: one for one in plan(Layout.at(tmp_path / "data"), StackState(model="org/model"), 50050)}
+    assert launches["evaluator"].env["SEAL_EVALUATOR_JUDGE_CACHE_URL"] == "sqlite://"
+
+
 def test_models_are_resolved_before_anything_starts(tmp_path: Path) -> None:
     layout = Layout.at(tmp_path / "data")
     gguf = tmp_path / "m.gguf"
