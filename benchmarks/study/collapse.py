@@ -4,7 +4,7 @@ one before it."""
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from math import log2
 from pathlib import Path
@@ -33,7 +33,6 @@ VARIANTS = {
 """By name: what is kept, and whether a policy that scores lower may be the next one."""
 LABELS = {"unfiltered": "no filter", "solved": "solved (SEAL's)", "selective": "selective"}
 PLOT, ENTROPY_PLOT = "study-collapse.svg", "study-collapse-entropy.svg"
-_LINES = {"unfiltered": ":", "solved": "--", "selective": "-"}
 
 
 def experiment(seed: int, variant: str, *, quick: bool) -> Experiment:
@@ -93,32 +92,50 @@ def end_table(runs: Sequence[Results]) -> str:
 
 
 def edit_table(runs: Sequence[Results]) -> str:
-    """What each policy was trained on, what it writes on the held-out tasks, and what it can do itself."""
-    ordered = sorted(runs, key=lambda run: (list(LABELS).index(run.variant), run.seed))
-    heads = ["kept", "seed", "policy", "trained on", "distinct", "entropy, bits", "the most frequent", "rejected"]
-    return "\n".join([*head([*heads, "itself, without an adapter"]), *(line for run in ordered for line in _rows(run))])
+    """What each policy was trained on, what it writes on the held-out tasks, and what it can do itself: means over the
+    seeds, the entropy of each seed in brackets."""
+    heads = ["kept", "policy", "trained on", f"distinct of {_asked(runs)}", "entropy, bits", "the most frequent"]
+    lines = head([*heads, "rejected", "itself, without an adapter"])
+    for variant, label in LABELS.items():
+        own = [run for run in runs if run.variant == variant]
+        numbers = range(max((len(run.policies) for run in own), default=0))
+        lines += [_row(label, own, number) for number in numbers if any(_written(run, number) for run in own)]
+    return "\n".join(lines)
 
 
-def _rows(run: Results) -> Iterator[str]:
-    for number, about in enumerate(run.about["policies"]):
-        edits = self_edits(run, number, TrialPhase.HELD_OUT)
-        if not edits:
-            continue
-        counts = Counter(trial.completion for trial in edits)
-        rejected: dict[str, list[float]] = {}
-        for trial in edits:
-            rejected.setdefault(trial.context_id, []).append(trial.state is TrialState.REJECTED)
-        yield row(
-            LABELS[run.variant],
-            str(run.seed),
-            f"θ_{number}",
-            str(about["examples"] or "–"),
-            f"{len(counts)} of {len(edits)}",
-            f"{entropy(counts):.2f}",
-            f"{max(counts.values()) / len(edits):.2f}",
-            figures({task: fmean(shares) for task, shares in rejected.items()}),
-            figures(itself(run, number)),
-        )
+def _row(label: str, runs: Sequence[Results], number: int) -> str:
+    written = [counts for run in runs if (counts := _written(run, number))]
+    bits = [entropy(counts) for counts in written]
+    each = f" ({', '.join(f'{one:.1f}' for one in bits)})" if len(bits) > 1 else ""
+    examples = [about["examples"] for run in runs for about in run.about["policies"][number : number + 1]]
+    return row(
+        label,
+        f"θ_{number}",
+        f"{fmean(examples):.0f}" if any(examples) else "–",
+        f"{fmean(map(len, written)):.0f}",
+        f"{fmean(bits):.2f}{each}",
+        f"{fmean(max(counts.values()) / counts.total() for counts in written):.2f}",
+        figures(pooled(runs, partial(_rejected, number))),
+        figures(pooled(runs, partial(itself, number))),
+    )
+
+
+def _asked(runs: Sequence[Results]) -> int:
+    """Self-edits of one policy on the held-out tasks of a seed."""
+    return max((_written(run, 0).total() for run in runs), default=0)
+
+
+def _written(run: Results, number: int) -> Counter[str]:
+    """How often a policy writes each self-edit on the held-out tasks."""
+    return Counter(trial.completion for trial in self_edits(run, number, TrialPhase.HELD_OUT))
+
+
+def _rejected(number: int, run: Results) -> Scores:
+    """The share of a policy's self-edits that are rejected, by held-out task."""
+    found: dict[str, list[float]] = {}
+    for trial in self_edits(run, number, TrialPhase.HELD_OUT):
+        found.setdefault(trial.context_id, []).append(trial.state is TrialState.REJECTED)
+    return {task: fmean(shares) for task, shares in found.items()}
 
 
 def entropy(counts: Mapping[str, int]) -> float:
@@ -127,41 +144,44 @@ def entropy(counts: Mapping[str, int]) -> float:
     return sum(count / total * log2(total / count) for count in counts.values())
 
 
-def itself(run: Results, number: int) -> Scores:
+def itself(number: int, run: Results) -> Scores:
     """Accuracy of a policy without any adapter on the held-out tasks: what is left of what the base model can do."""
     held_out = [trial for trial in run.trials if trial.phase is TrialPhase.HELD_OUT]
     return {context: score for (policy, context), score in baselines(held_out).items() if policy == str(number)}
 
 
 def plots(runs: Sequence[Results], folder: Path) -> None:
-    """Accuracy by round, and entropy of the self-edits by round: a colour a seed, a line style a variant."""
+    """By round, a colour a variant: accuracy on the tasks of all seeds; entropy by seed (thin), and its mean."""
+    variants = [(name, [run for run in runs if run.variant == name]) for name in LABELS]
+    shown = [(place, name, own) for place, (name, own) in enumerate(variants) if own]
     with plotted(folder / PLOT) as axes:
-        for place, run in enumerate(runs):
-            shift = 0.03 * (place - (len(runs) - 1) / 2)
-            found = [
-                (number + shift, estimate)
-                for number, scores in enumerate(run.policies)
-                if (estimate := mean_estimate(list(scores.values())))
+        for place, name, own in shown:
+            scores = [
+                pooled(own, partial(of_policy, number)) for number in range(max(len(run.policies) for run in own))
             ]
-            label, colour = f"{LABELS[run.variant]}, seed {run.seed}", f"C{run.seed}"
-            axes.plot(
-                [x for x, _ in found], [one.mean for _, one in found], _LINES[run.variant], color=colour, label=label
-            )
+            found = [
+                (number + 0.05 * (place - 1), estimate)
+                for number, one in enumerate(scores)
+                if (estimate := mean_estimate(list(one.values())))
+            ]
+            colour = f"C{place}"
+            axes.plot([x for x, _ in found], [one.mean for _, one in found], color=colour, label=LABELS[name])
             for x, one in found:
-                axes.errorbar(x, one.mean, yerr=bars(one), fmt="o", markersize=3, capsize=2, color=colour)
-        axes.set(xlabel="round", ylabel="accuracy on the held-out tasks", ylim=(0, 1))
-        axes.legend(fontsize=8, loc="upper left")
+                axes.errorbar(x, one.mean, yerr=bars(one), fmt="o", markersize=4, capsize=3, color=colour)
+        axes.set(xlabel="round", ylabel="accuracy on the held-out tasks", ylim=(0, 0.6))
+        axes.legend(fontsize=9, loc="upper left")
     with plotted(folder / ENTROPY_PLOT) as axes:
-        for run in runs:
-            written = {
-                number: Counter(trial.completion for trial in self_edits(run, number, TrialPhase.HELD_OUT))
-                for number in range(len(run.policies))
-            }
-            points = [(number, entropy(counts)) for number, counts in written.items() if counts]
-            label = f"{LABELS[run.variant]}, seed {run.seed}"
-            axes.plot(*zip(*points, strict=True), _LINES[run.variant], marker="o", color=f"C{run.seed}", label=label)
+        for place, name, own in shown:
+            curves = [
+                [entropy(counts) for number in range(len(run.policies)) if (counts := _written(run, number))]
+                for run in own
+            ]
+            for curve in curves:
+                axes.plot(curve, color=f"C{place}", linewidth=0.7, alpha=0.6)
+            means = [fmean(column) for column in zip(*curves, strict=False)]
+            axes.plot(means, marker="o", color=f"C{place}", label=LABELS[name])
         axes.set(xlabel="round", ylabel="entropy of the self-edits, bits", ylim=(0, None))
-        axes.legend(fontsize=8, loc="upper right")
+        axes.legend(fontsize=9, loc="upper right")
 
 
 def _top(run: Results) -> Scores:

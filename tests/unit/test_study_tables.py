@@ -85,10 +85,11 @@ def test_collapse_shows_how_few_self_edits_a_policy_still_writes() -> None:
     ]  # fmt: skip
     found = run("unfiltered", edits, ["passed", "passed"])
     first, second = lines(collapse.edit_table([found]))
-    assert first[3:7] == ["3", "4 of 4", "2.00", "0.25"]
-    assert second[4:7] == ["2 of 4", "0.81", "0.75"]
-    assert second[7].startswith("0.250"), "the share that was rejected"
-    assert (first[8][:5], second[8][:5]) == ("0.500", "0.250"), "what the policy can do itself"
+    assert first[2:6] == ["3", "4", "2.00", "0.25"]
+    assert second[3:6] == ["2", "0.81", "0.75"]
+    assert second[6].startswith("0.250"), "the share that was rejected"
+    assert (first[7][:5], second[7][:5]) == ("0.500", "0.250"), "what the policy can do itself"
+    assert lines(collapse.edit_table([found, found]))[0][4] == "2.00 (2.0, 2.0)", "by seed"
 
 
 def test_collapse_compares_each_filter_with_none_on_the_same_tasks() -> None:
