@@ -14,7 +14,7 @@ from benchmarks.page import bars, difference, figures, plotted
 from benchmarks.study import arc
 from benchmarks.study.experiment import Experiment
 from benchmarks.study.page import all_seeds, groups, head, measured, picture, row
-from benchmarks.study.results import Results, Scores, of_policy, pooled, self_edits
+from benchmarks.study.results import Pooled, Results, Scores, of_policy, pooled, self_edits
 from controller.rules.scores import baselines
 from sealkit.resources import TrialPhase, TrialState
 from sealkit.stats import mean_estimate
@@ -32,6 +32,9 @@ VARIANTS = {
 }
 """By name: what is kept, and whether a policy that scores lower may be the next one."""
 LABELS = {"unfiltered": "no filter", "solved": "solved (SEAL's)", "selective": "selective"}
+_RIVALS = ("unfiltered", "solved")
+_CHOOSES = "selective"
+"""Ends with the policy that scores best on the held-out tasks; the others end with the last one."""
 PLOT, ENTROPY_PLOT = "study-collapse.svg", "study-collapse-entropy.svg"
 
 
@@ -64,7 +67,7 @@ def note(runs: Sequence[Results]) -> str:
 
 def curve_table(runs: Sequence[Results]) -> str:
     """Every policy's held-out accuracy by run; not adopted ones in brackets."""
-    most = max(len(run.policies) for run in runs)
+    most = len(_numbers(runs))
     lines = head(["kept", "seed", "tasks", *(f"θ_{number}" for number in range(most))])
     for variant, seed, group in groups(runs, LABELS):
         cells = []
@@ -77,18 +80,28 @@ def curve_table(runs: Sequence[Results]) -> str:
 
 
 def end_table(runs: Sequence[Results]) -> str:
-    """What each variant ended with, against θ_0, against its own best policy and, on the same tasks, against no filter.
-    Only runs that have ended."""
-    lines = head(["kept", "seed", "ended with", "minus θ_0", "minus its best policy", "minus no filter"])
+    """What each variant ended with, against θ_0 and against its own best policy; and without the advantage of a policy
+    that was chosen by the tasks that it is compared on, against θ_0 and the two other variants. Only runs that have
+    ended."""
+    heads = ["kept", "seed", "ended with", "minus θ_0", "minus its best policy", "\\* minus θ_0"]
+    lines = head([*heads, *(f"\\* minus {LABELS[rival]}" for rival in _RIVALS)])
     ended = [run for run in runs if run.finished]
     for variant, seed, group in groups(ended, LABELS):
-        last = pooled(group, lambda run: run.best)
-        of_seeds = {run.seed for run in group}
-        rival = pooled([r for r in ended if r.variant == "unfiltered" and r.seed in of_seeds], lambda run: run.best)
-        cells = [figures(last), difference(pooled(group, partial(of_policy, 0)), last)]
-        cells.append(difference(pooled(group, _top), last))
-        lines.append(row(LABELS[variant], seed, *cells, "–" if variant == "unfiltered" else difference(rival, last)))
+        first, last, own = pooled(group, partial(of_policy, 0)), pooled(group, lambda run: run.best), _own(group)
+        cells = [figures(last), difference(first, last), difference(pooled(group, _top), last)]
+        cells.append(difference(first, own) if own != last else "–")
+        seeds = {run.seed for run in group}
+        for rival in _RIVALS:
+            others = _own([run for run in ended if run.variant == rival and run.seed in seeds])
+            cells.append("–" if list(LABELS).index(variant) <= list(LABELS).index(rival) else difference(others, own))
+        lines.append(row(LABELS[variant], seed, *cells))
     return "\n".join(lines)
+
+
+def _own(runs: Sequence[Results]) -> Pooled:
+    """What these runs ended with; where the policy was chosen by its score on these tasks, for each task the score of
+    the policy that the other tasks choose."""
+    return pooled(runs, lambda run: run.chosen_without() if run.variant == _CHOOSES else run.best)
 
 
 def edit_table(runs: Sequence[Results]) -> str:
@@ -96,10 +109,8 @@ def edit_table(runs: Sequence[Results]) -> str:
     seeds, the entropy of each seed in brackets."""
     heads = ["kept", "policy", "trained on", f"distinct of {_asked(runs)}", "entropy, bits", "the most frequent"]
     lines = head([*heads, "rejected", "itself, without an adapter"])
-    for variant, label in LABELS.items():
-        own = [run for run in runs if run.variant == variant]
-        numbers = range(max((len(run.policies) for run in own), default=0))
-        lines += [_row(label, own, number) for number in numbers if any(_written(run, number) for run in own)]
+    for label, own in _variants(runs):
+        lines += [_row(label, own, number) for number in _numbers(own) if any(_written(run, number) for run in own)]
     return "\n".join(lines)
 
 
@@ -118,6 +129,17 @@ def _row(label: str, runs: Sequence[Results], number: int) -> str:
         figures(pooled(runs, partial(_rejected, number))),
         figures(pooled(runs, partial(itself, number))),
     )
+
+
+def _variants(runs: Sequence[Results]) -> list[tuple[str, list[Results]]]:
+    """Label and runs of each variant that has any."""
+    found = [(label, [run for run in runs if run.variant == name]) for name, label in LABELS.items()]
+    return [(label, own) for label, own in found if own]
+
+
+def _numbers(runs: Sequence[Results]) -> range:
+    """The policies of the run that has most."""
+    return range(max(len(run.policies) for run in runs))
 
 
 def _asked(runs: Sequence[Results]) -> int:
@@ -152,26 +174,21 @@ def itself(number: int, run: Results) -> Scores:
 
 def plots(runs: Sequence[Results], folder: Path) -> None:
     """By round, a colour a variant: accuracy on the tasks of all seeds; entropy by seed (thin), and its mean."""
-    variants = [(name, [run for run in runs if run.variant == name]) for name in LABELS]
-    shown = [(place, name, own) for place, (name, own) in enumerate(variants) if own]
     with plotted(folder / PLOT) as axes:
-        for place, name, own in shown:
-            scores = [
-                pooled(own, partial(of_policy, number)) for number in range(max(len(run.policies) for run in own))
-            ]
+        for place, (label, own) in enumerate(_variants(runs)):
             found = [
                 (number + 0.05 * (place - 1), estimate)
-                for number, one in enumerate(scores)
-                if (estimate := mean_estimate(list(one.values())))
+                for number in _numbers(own)
+                if (estimate := mean_estimate(list(pooled(own, partial(of_policy, number)).values())))
             ]
             colour = f"C{place}"
-            axes.plot([x for x, _ in found], [one.mean for _, one in found], color=colour, label=LABELS[name])
+            axes.plot([x for x, _ in found], [one.mean for _, one in found], color=colour, label=label)
             for x, one in found:
                 axes.errorbar(x, one.mean, yerr=bars(one), fmt="o", markersize=4, capsize=3, color=colour)
-        axes.set(xlabel="round", ylabel="accuracy on the held-out tasks", ylim=(0, 0.6))
+        axes.set(xlabel="round", ylabel="accuracy on the held-out tasks", ylim=(0, None))
         axes.legend(fontsize=9, loc="upper left")
     with plotted(folder / ENTROPY_PLOT) as axes:
-        for place, name, own in shown:
+        for place, (label, own) in enumerate(_variants(runs)):
             curves = [
                 [entropy(counts) for number in range(len(run.policies)) if (counts := _written(run, number))]
                 for run in own
@@ -179,7 +196,7 @@ def plots(runs: Sequence[Results], folder: Path) -> None:
             for curve in curves:
                 axes.plot(curve, color=f"C{place}", linewidth=0.7, alpha=0.6)
             means = [fmean(column) for column in zip(*curves, strict=False)]
-            axes.plot(means, marker="o", color=f"C{place}", label=LABELS[name])
+            axes.plot(means, marker="o", color=f"C{place}", label=label)
         axes.set(xlabel="round", ylabel="entropy of the self-edits, bits", ylim=(0, None))
         axes.legend(fontsize=9, loc="upper right")
 
