@@ -39,9 +39,9 @@ class Ports:
         """
         if asked is None:
             return self.preferred(CONTROLLER_PORT)
-        if asked and not is_free(asked):
+        if asked and (asked in self._taken or not is_free(asked)):
             raise FailedPrecondition(
-                f"port {asked} on {LOOPBACK} is in use by another program; choose another with --port (0: any free one)"
+                f"port {asked} on {LOOPBACK} is in use; choose another with --port (0: any free one)"
             )
         return self._take(asked) if asked else self.any()
 

@@ -21,7 +21,7 @@ def test_a_folder_with_special_characters_holds_all_of_its_data(tmp_path: Path) 
     layout = Layout.at(folder)
     layout.create()
     layout.write_state(StackState(model="m"))
-    launch = next(one for one in plan(layout, StackState(model="m"), 50050) if one.name == CONTROLLER)
+    launch = next(one for one in plan(layout, StackState(model="m"), 0) if one.name == CONTROLLER)
     database = Database(launch.env["SEAL_CONTROLLER_DATABASE_URL"])
 
     async def use() -> None:

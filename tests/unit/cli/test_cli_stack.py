@@ -211,6 +211,8 @@ def test_a_port_that_was_asked_for_and_is_in_use_is_refused() -> None:
         assert not is_free(port)
         with pytest.raises(FailedPrecondition, match=f"port {port} .* --port"):
             Ports().controller(port)
+    with pytest.raises(FailedPrecondition, match=r"port 7001 .* --port"):
+        Ports([7001]).controller(7001)
 
 
 def test_no_port_is_picked_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -242,10 +244,11 @@ def test_no_port_is_picked_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 def test_the_plan_names_every_address_to_the_controller(tmp_path: Path) -> None:
     layout = Layout.at(tmp_path)
-    launches = {launch.name: launch for launch in plan(layout, StackState(model=str(tmp_path)), 50050)}
+    port = Ports().any()
+    launches = {launch.name: launch for launch in plan(layout, StackState(model=str(tmp_path)), port)}
     assert tuple(launches) == START_ORDER
     controller = launches[CONTROLLER]
-    assert controller.address == "127.0.0.1:50050"
+    assert controller.address == f"127.0.0.1:{port}"
     for name in MODEL_SERVICES:
         assert controller.env[f"SEAL_CONTROLLER_{name.upper()}"] == launches[name].address
         assert launches[name].env[f"SEAL_{name.upper()}_MODEL"] == str(tmp_path)
@@ -257,7 +260,7 @@ def test_the_plan_names_every_address_to_the_controller(tmp_path: Path) -> None:
 
 def test_a_service_that_comes_back_keeps_its_address(tmp_path: Path) -> None:
     known = record("trainer", 1, start_of(os.getpid())).changed(address="127.0.0.1:7001", metrics="127.0.0.1:7002")
-    launches = plan(Layout.at(tmp_path), StackState(model="org/model", services=(known,)), 50050)
+    launches = plan(Layout.at(tmp_path), StackState(model="org/model", services=(known,)), 0)
     trainer = next(launch for launch in launches if launch.name == "trainer")
     assert (trainer.address, trainer.metrics) == ("127.0.0.1:7001", "127.0.0.1:7002")
     assert "HF_HUB_OFFLINE" not in trainer.env or trainer.env["HF_HUB_OFFLINE"] == os.environ.get("HF_HUB_OFFLINE")
@@ -268,12 +271,12 @@ def test_paths_in_the_environment_are_those_of_the_caller(tmp_path: Path, monkey
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("SEAL_GENERATOR_EDITORS_FILE", "editors.toml")
     monkeypatch.setenv("SEAL_EVALUATOR_JUDGE_API_KEY_FILE", "/run/key")
-    launches = {one.name: one for one in plan(Layout.at(tmp_path / "data"), StackState(model="org/model"), 50050)}
+    launches = {one.name: one for one in plan(Layout.at(tmp_path / "data"), StackState(model="org/model"), 0)}
     assert launches["generator"].env["SEAL_GENERATOR_EDITORS_FILE"] == str(tmp_path / "editors.toml")
     assert launches["evaluator"].env["SEAL_EVALUATOR_JUDGE_API_KEY_FILE"] == "/run/key"
     assert launches["evaluator"].env["SEAL_EVALUATOR_JUDGE_CACHE_URL"] == f"sqlite:///{tmp_path}/data/judge.db"
     monkeypatch.setenv("SEAL_EVALUATOR_JUDGE_CACHE_URL", "sqlite://")
-    launches = {one.name: one for one in plan(Layout.at(tmp_path / "data"), StackState(model="org/model"), 50050)}
+    launches = {one.name: one for one in plan(Layout.at(tmp_path / "data"), StackState(model="org/model"), 0)}
     assert launches["evaluator"].env["SEAL_EVALUATOR_JUDGE_CACHE_URL"] == "sqlite://"
 
 
@@ -292,6 +295,6 @@ def test_thread_counts_that_are_set_but_empty_are_not_passed_on(
 ) -> None:
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "SEAL_TRAINER_THREADS"):
         monkeypatch.setenv(name, "")
-    for launch in plan(Layout.at(tmp_path), StackState(model="org/model"), 50050):
+    for launch in plan(Layout.at(tmp_path), StackState(model="org/model"), 0):
         assert launch.env.get("OMP_NUM_THREADS") != "", launch.name
         assert "MKL_NUM_THREADS" not in launch.env
