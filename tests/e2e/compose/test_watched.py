@@ -37,8 +37,8 @@ def test_a_service_that_is_down_is_told_to_alertmanager_and_so_is_its_return(har
     harness.compose("stop", "trainer")
     wait(lambda: "seal-trainer" in missed(harness), 90, lambda: shown(harness))
     harness.up()
-    # Prometheus says so at once. If it restarted in between, the alert ends by itself, within five minutes.
-    wait(lambda: "seal-trainer" not in missed(harness), 300, lambda: shown(harness))
+    # Prometheus tells it at once, and again after a minute. Untold, the alert would end by itself after three or four.
+    wait(lambda: "seal-trainer" not in missed(harness), 150, lambda: shown(harness))
 
 
 def missed(harness: Harness) -> set[str]:
