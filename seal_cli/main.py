@@ -137,11 +137,12 @@ def main() -> None:
         code = end.code
     except OSError as error:  # while help or an error message was written
         code = _print_error(error)
-    try:
-        sys.stdout.flush()
-    except OSError as error:
-        code = code or _print_error(error)
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python would flush again at its end
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError as error:
+            code = code or _print_error(error)
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())  # or Python would flush again at its end
     sys.exit(code)
 
 

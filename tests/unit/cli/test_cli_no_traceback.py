@@ -211,7 +211,9 @@ def test_a_controller_says_why_it_does_not_start(place: Path) -> None:
     assert len(said) == len(starts) + 1
 
 
-def test_an_output_that_cannot_be_written_is_said() -> None:
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_an_output_that_cannot_be_written_is_said(unbuffered: str) -> None:
+    env = os.environ | {"PYTHONUNBUFFERED": unbuffered}
     code = "from seal_cli.main import main; main()"
     done = []
     with Path("/dev/full").open("w") as full:
@@ -220,7 +222,7 @@ def test_an_output_that_cannot_be_written_is_said() -> None:
             (["--version"], {"stdout": full, "stderr": subprocess.PIPE}),
             (["status", "--data", "/nowhere"], {"stdout": subprocess.PIPE, "stderr": full}),
         ):
-            ran = subprocess.run([sys.executable, "-c", code, *words], text=True, check=False, **streams)
+            ran = subprocess.run([sys.executable, "-c", code, *words], env=env, text=True, check=False, **streams)
             done.append((ran.returncode, ran.stderr or ran.stdout or ""))
     said = "error the output cannot be written: No space left on device\n"
     assert done == [(1, said), (1, said), (1, "")]
